@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bindings.
+//!
+//! The C interfaces of VFIO and mdev, which the `kernel` crate does not have, on
+//! top of those it has. Nothing outside crate `vfio` can reach them.
+//!
+//! `bindings_generated.rs` is what bindgen makes of `bindings_helper.h`;
+//! [`layout`] holds it against what the C compiler makes of the same headers.
+
+mod layout;
+
+#[allow(
+    clippy::all,
+    clippy::as_underscore,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+#[cfg_attr(not(CONFIG_RUSTC_HAS_UNNECESSARY_TRANSMUTES), allow(unknown_lints))]
+#[allow(unnecessary_transmutes)]
+mod raw {
+    use kernel::{
+        bindings::*,
+        ffi, //
+    };
+    use pin_init::MaybeZeroable;
+
+    include!(concat!(
+        env!("VFIO_BINDINGS_DIR"),
+        "/bindings_generated.rs"
+    ));
+}
+
+pub(crate) use kernel::bindings::*;
+pub(crate) use raw::*;

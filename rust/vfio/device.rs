@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a driver author writes.
+
+use crate::{
+    handle::Handle,
+    pci,
+    stream::{
+        Reader,
+        Writer, //
+    },
+};
+use kernel::prelude::*;
+
+/// What [`Device::step`] left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: sleep until [`Handle::kick`].
+    Idle,
+    /// More: run the next step as soon as the worker may.
+    Again,
+    /// More, but not before that many milliseconds have passed.
+    After(u32),
+}
+
+/// A mediated PCI device.
+///
+/// One value is one instance. It is made when the mdev is created and dropped when the mdev is
+/// gone; what it holds survives the user closing the device, as the state of a card in a slot
+/// does. [`Device::reset`] brings back the state [`Device::new`] made.
+///
+/// Methods are called concurrently and on any thread, except that [`Device::step`] never runs
+/// concurrently with itself, and never while the device is stopped. [`Device::stopped`],
+/// [`Device::reset`] and the three state methods are called only while no step runs or can start.
+pub trait Device: Send + Sync + Sized + 'static {
+    /// Name of the driver: `vfio_device_ops.name` and the prefix of its log lines.
+    const NAME: &'static CStr;
+
+    /// The device type a saved state carries, at most 16 bytes (P49).
+    const DEVICE_TYPE: &'static str;
+
+    /// The version of the layout of [`Device::save_state`] (P49).
+    const DEVICE_VERSION: u32;
+
+    /// Feature bits that source and destination must share (P49).
+    const FEATURES: u32;
+
+    /// The most bytes [`Device::save_state`] writes.
+    const STATE_SIZE_MAX: usize;
+
+    /// What distinguishes one mdev type of this device from another.
+    type Config: Send + Sync + 'static;
+
+    /// Makes a device in its power-on state.
+    fn new(config: &Self::Config, handle: Handle) -> impl PinInit<Self, Error>;
+
+    /// How the device looks on the PCI bus.
+    fn pci(config: &Self::Config) -> pci::Layout;
+
+    /// Bytes of device memory, a whole number of pages; 0 for a device without.
+    ///
+    /// The framework allocates it, lets guests map it and migrates it.
+    fn memory_size(_config: &Self::Config) -> u64 {
+        0
+    }
+
+    /// Reads a register.
+    ///
+    /// `data` is 1, 2, 4 or 8 bytes, `offset` a multiple of its length, and both are inside the
+    /// BAR. An error is handed to the user and logged; nothing may have changed then.
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result;
+
+    /// Writes a register. The rules are those of [`Device::read`].
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result;
+
+    /// Does one bounded unit of work.
+    ///
+    /// Runs in a worker that may sleep, only while the device is open, running and bus master.
+    /// A unit must be short: whoever stops the device waits for the one in flight.
+    fn step(&self) -> Step;
+
+    /// The device was stopped; called after the last step and before whoever stopped it is told.
+    ///
+    /// The place to give back what is held only while running, such as pinned guest memory.
+    fn stopped(&self) {}
+
+    /// Back to power-on. Device memory is discarded by the framework.
+    fn reset(&self);
+
+    /// Writes down the state: registers, queues, interrupt causes. Not device memory.
+    fn save_state(&self, out: &mut Writer<'_>) -> Result;
+
+    /// Checks every field of a saved state and changes nothing.
+    fn check_state(&self, state: &mut Reader<'_>) -> Result;
+
+    /// Takes over a state that [`Device::check_state`] accepted.
+    fn load_state(&self, state: &mut Reader<'_>) -> Result;
+}
+
+/// [`Device`] without its type, which is what the rest of the framework works with.
+pub(crate) trait Operations: Send + Sync {
+    /// See [`Device::read`].
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result;
+    /// See [`Device::write`].
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result;
+    /// See [`Device::step`].
+    fn step(&self) -> Step;
+    /// See [`Device::stopped`].
+    fn stopped(&self);
+    /// See [`Device::reset`].
+    fn reset(&self);
+    /// See [`Device::save_state`].
+    fn save_state(&self, out: &mut Writer<'_>) -> Result;
+    /// See [`Device::check_state`].
+    fn check_state(&self, state: &mut Reader<'_>) -> Result;
+    /// See [`Device::load_state`].
+    fn load_state(&self, state: &mut Reader<'_>) -> Result;
+}
+
+impl<D: Device> Operations for D {
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result {
+        Device::read(self, bar, offset, data)
+    }
+
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result {
+        Device::write(self, bar, offset, data)
+    }
+
+    fn step(&self) -> Step {
+        Device::step(self)
+    }
+
+    fn stopped(&self) {
+        Device::stopped(self)
+    }
+
+    fn reset(&self) {
+        Device::reset(self)
+    }
+
+    fn save_state(&self, out: &mut Writer<'_>) -> Result {
+        Device::save_state(self, out)
+    }
+
+    fn check_state(&self, state: &mut Reader<'_>) -> Result {
+        Device::check_state(self, state)
+    }
+
+    fn load_state(&self, state: &mut Reader<'_>) -> Result {
+        Device::load_state(self, state)
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mediated devices that live-migrate.
+//!
+//! A driver implements [`Device`]: what its registers do, one bounded step of its work, and how
+//! its state is written down and read back. Everything else is here: the mdev parent and its types
+//! ([`mdev`]), the VFIO device with its regions, interrupts and configuration space, guest memory
+//! ([`dma`]), device memory that guests map ([`memory`]), and both migration protocols.
+//!
+//! ```text
+//!   user ──► vfio core ──► ops ──► region ──► pci    configuration space
+//!                           │        ├──────► Device  registers
+//!                           │        ├──────► memory  device memory, mapped
+//!                           │        └──────► migration
+//!                           ├──► irq
+//!                           └──► dma (unmap)         engine ──► Device::step
+//! ```
+//!
+//! All `unsafe` code of the project is in this crate and its bindings; a driver needs none.
+//!
+//! # Locks
+//!
+//! Outermost first: the migration state's mutex; the driver's own locks; the lock of
+//! [`memory`]; the spinlocks of [`irq`] and of the configuration space. No lock that a page fault
+//! takes is held over a copy to or from the user, who may hand in a mapping of this very device.
+
+#[path = "../bindings/mod.rs"]
+mod bindings;
+
+pub mod device;
+pub mod dma;
+mod engine;
+pub mod handle;
+mod instance;
+pub mod irq;
+mod lock;
+mod log;
+pub mod mdev;
+pub mod memory;
+mod migration;
+mod ops;
+pub mod pci;
+mod region;
+pub mod stream;
+
+pub use device::{
+    Device,
+    Step, //
+};
+pub use handle::Handle;
+
+/// The prefix of the lines the `pr_*` macros of this crate print.
+const __LOG_PREFIX: &[u8] = b"vfio_mdev_rs\0";

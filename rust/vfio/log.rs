@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The log of refusals.
+//!
+//! Whoever is refused something gets an errno, which says little. The line here says the rest:
+//! which device, what was asked and why not. Users can cause refusals at will, so each device has
+//! a rate limit of its own, and a noisy one does not silence the others.
+
+use crate::{
+    bindings,
+    handle::Uuid, //
+};
+use kernel::{
+    fmt,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// Logs, rate-limited, why a device refused something.
+///
+/// The first argument is a [`Handle`](crate::Handle) or, in this crate, the `Core`.
+///
+/// ```ignore
+/// vfio::refuse!(self.handle, "TAIL {tail} is outside the ring of {entries}");
+/// return Err(EINVAL);
+/// ```
+#[macro_export]
+macro_rules! refuse {
+    ($to:expr, $($arg:tt)+) => {
+        $to.refuse(::kernel::prelude::fmt!($($arg)+))
+    };
+}
+
+/// The rate limit of one device.
+#[pin_data]
+pub(crate) struct Log {
+    #[pin]
+    limit: Opaque<bindings::ratelimit_state>,
+}
+
+// SAFETY: A `ratelimit_state` is not tied to the thread that initialised it.
+unsafe impl Send for Log {}
+
+// SAFETY: The only use of it, `__ratelimit()`, does its own locking.
+unsafe impl Sync for Log {}
+
+impl Log {
+    /// A limit with the kernel's defaults.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            limit <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes, and the whole state is initialised.
+                unsafe { bindings::vfio_rs_ratelimit_default_init(slot) }
+            }),
+        })
+    }
+
+    /// Prints one line, unless the limit has been reached.
+    pub(crate) fn refuse(&self, name: &CStr, uuid: &Uuid, reason: fmt::Arguments<'_>) {
+        // SAFETY: `limit` was initialised by `new` and is pinned.
+        if unsafe { bindings::vfio_rs_ratelimit(self.limit.get()) } != 0 {
+            pr_warn!("{} {}: {}\n", name.to_str().unwrap_or("?"), uuid, reason);
+        }
+    }
+}
