@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Dirty map of device memory: one bit per page that has to be sent.
+//!
+//! Any number of writers mark while one reader takes. Two rules make that safe:
+//!
+//! - The reader clears a page's bit, *then* reads the page: [`DirtyMap::take_run`] comes before the
+//!   copy, and before the copy comes write-protecting the pages again, if guests may map them.
+//! - A writer changes the page, *then* marks it. For a guest that means: insert the writable mapping,
+//!   then mark; or mark where the fault code checks afterwards that the mapping is still there.
+//!
+//! So of a write and a take that race, either the reader sees the bytes, or the mark comes after the
+//! clear and the page is sent again. That needs a full barrier between the two steps on both
+//! sides, hence the fences. It is also why a writer may not skip the mark when it sees the bit set:
+//! the reader may be about to clear it.
+
+use core::ops::Deref;
+use core::sync::atomic::{fence, AtomicU64, Ordering};
+
+const BITS: u64 = u64::BITS as u64;
+
+/// A range of pages that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first page.
+    pub first: u64,
+    /// The number of pages.
+    pub count: u64,
+}
+
+impl Run {
+    /// The page after the last.
+    pub const fn end(&self) -> u64 {
+        self.first.saturating_add(self.count)
+    }
+}
+
+/// How much is dirty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Dirty pages.
+    pub pages: u64,
+    /// Runs of adjacent dirty pages.
+    pub runs: u64,
+}
+
+/// One bit per page, over memory that is handed in.
+#[derive(Debug)]
+pub struct DirtyMap<W> {
+    words: W,
+    pages: u64,
+}
+
+/// The number of words a map of `pages` pages needs.
+pub const fn words_for(pages: u64) -> u64 {
+    pages.div_ceil(BITS)
+}
+
+/// `count` ones from bit `first` on, cut off at the end of the word.
+const fn mask(first: u64, count: u64) -> u64 {
+    let ones = if count >= BITS {
+        !0
+    } else {
+        (1u64 << count).wrapping_sub(1)
+    };
+    if first >= BITS {
+        0
+    } else {
+        ones << first
+    }
+}
+
+impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
+    /// A map of `pages` pages over `words`, as they are; `None` if there are too few words.
+    pub fn new(words: W, pages: u64) -> Option<Self> {
+        if (words.len() as u64) < words_for(pages) {
+            return None;
+        }
+        Some(DirtyMap { words, pages })
+    }
+
+    /// The number of pages the map is about.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    fn word(&self, index: u64) -> Option<&AtomicU64> {
+        self.words.get(usize::try_from(index).ok()?)
+    }
+
+    /// Calls `f` for each word that has bits in `[from, to)`, with the mask of these bits.
+    fn each(&self, from: u64, to: u64, mut f: impl FnMut(u64, &AtomicU64, u64)) {
+        let to = to.min(self.pages);
+        let mut page = from;
+        while page < to {
+            let bit = page % BITS;
+            let count = (to - page).min(BITS - bit);
+            if let Some(word) = self.word(page / BITS) {
+                f(page / BITS, word, mask(bit, count));
+            }
+            page += count;
+        }
+    }
+
+    /// Marks a page that has just been written. Pages that do not exist are ignored.
+    pub fn mark(&self, page: u64) {
+        self.mark_range(page, 1);
+    }
+
+    /// Marks `count` pages from `first` on, that have just been written.
+    pub fn mark_range(&self, first: u64, count: u64) {
+        // What was written must be visible before the mark is.
+        fence(Ordering::SeqCst);
+        self.each(first, first.saturating_add(count), |_, word, mask| {
+            word.fetch_or(mask, Ordering::SeqCst);
+        });
+    }
+
+    /// Marks all pages.
+    pub fn mark_all(&self) {
+        self.mark_range(0, self.pages);
+    }
+
+    /// Forgets all marks.
+    pub fn clear_all(&self) {
+        for word in self.words.iter() {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a page is marked.
+    pub fn test(&self, page: u64) -> bool {
+        let mut set = false;
+        self.each(page, page.saturating_add(1), |_, word, mask| {
+            set = word.load(Ordering::SeqCst) & mask != 0;
+        });
+        set
+    }
+
+    /// Whether no page is marked.
+    pub fn is_clean(&self) -> bool {
+        self.words
+            .iter()
+            .all(|word| word.load(Ordering::SeqCst) == 0)
+    }
+
+    /// The number of marked pages.
+    pub fn count(&self) -> u64 {
+        self.census(0, self.pages).pages
+    }
+
+    /// How much is marked in `[from, to)`.
+    pub fn census(&self, from: u64, to: u64) -> Census {
+        let mut census = Census::default();
+        // The bit below the word at hand.
+        let mut below = 0;
+        self.each(from, to, |_, word, mask| {
+            let bits = word.load(Ordering::SeqCst) & mask;
+            let starts = bits & !((bits << 1) | below);
+            census.pages += u64::from(bits.count_ones());
+            census.runs += u64::from(starts.count_ones());
+            below = bits >> (BITS - 1);
+        });
+        census
+    }
+
+    /// Takes the next run of at most `max_pages` marked pages at or after `from`: clears their bits and
+    /// says which they are. The caller must then send them, or mark them again.
+    pub fn take_run(&self, from: u64, max_pages: u64) -> Option<Run> {
+        if max_pages == 0 {
+            return None;
+        }
+        let mut page = from;
+        let mut run: Option<Run> = None;
+        while page < self.pages {
+            let word = self.word(page / BITS)?;
+            let bit = page % BITS;
+            let bits = word.load(Ordering::SeqCst) & mask(bit, BITS);
+            // Without a run the search goes on from any bit; with one, only from this bit.
+            let start = match run {
+                None if bits == 0 => {
+                    page = page.saturating_add(BITS - bit);
+                    continue;
+                }
+                None => u64::from(bits.trailing_zeros()),
+                Some(_) => bit,
+            };
+            let taken = run.map_or(0, |run| run.count);
+            let ones = u64::from((!(bits.checked_shr(start as u32).unwrap_or(0))).trailing_zeros());
+            let want = ones.min(max_pages - taken);
+            if want == 0 {
+                break;
+            }
+            let got = word.fetch_and(!mask(start, want), Ordering::SeqCst) & mask(start, want);
+            // All of them, unless there is a second reader: then keep what is still in one piece.
+            let kept = u64::from((!(got >> start)).trailing_zeros()).min(want);
+            word.fetch_or(got & !mask(start, kept), Ordering::SeqCst);
+            let first = page - bit + start;
+            if kept == 0 {
+                if run.is_some() {
+                    break;
+                }
+                page = first;
+                continue;
+            }
+            let run = run.get_or_insert(Run { first, count: 0 });
+            run.count += kept;
+            page = first + kept;
+            if run.count == max_pages || page % BITS != 0 {
+                break;
+            }
+        }
+        // The bits must be seen cleared before the pages are read.
+        fence(Ordering::SeqCst);
+        run
+    }
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why a stream cannot be written or was refused, and the errno for it.
+
+use crate::stream::{Kind, VERSION};
+use core::fmt;
+
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const ERANGE: i32 = 34;
+pub(crate) const ENODATA: i32 = 61;
+pub(crate) const EPROTO: i32 = 71;
+pub(crate) const EBADMSG: i32 = 74;
+pub(crate) const EOVERFLOW: i32 = 75;
+pub(crate) const EPROTONOSUPPORT: i32 = 93;
+
+/// Why a stream cannot be written or was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The first record is no IDENTITY with the right magic: these bytes are something else.
+    Foreign,
+    /// The stream has a version this reader does not know.
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The stream is the state of another type of device.
+    DeviceType {
+        /// The type of this device.
+        expected: [u8; 16],
+        /// The type in the stream.
+        found: [u8; 16],
+    },
+    /// A field of the identity differs.
+    Identity {
+        /// Name of the field.
+        field: &'static str,
+        /// This device's value.
+        expected: u64,
+        /// The stream's value.
+        found: u64,
+    },
+    /// A header's checksum does not match.
+    HeaderChecksum {
+        /// Sequence number of the record that was expected.
+        sequence: u64,
+        /// The checksum stored in it.
+        stored: u32,
+        /// The checksum of its bytes.
+        computed: u32,
+    },
+    /// A payload's checksum does not match.
+    PayloadChecksum {
+        /// Sequence number of the record.
+        sequence: u64,
+        /// The checksum in its header.
+        stored: u32,
+        /// The checksum of the payload as it arrived.
+        computed: u32,
+    },
+    /// A header has flags this version does not have, or AGAIN without START.
+    Flags {
+        /// Sequence number of the record.
+        sequence: u64,
+        /// Its flags.
+        found: u16,
+    },
+    /// A record is missing, repeated or out of place.
+    Sequence {
+        /// The number expected.
+        expected: u64,
+        /// The number found.
+        found: u64,
+    },
+    /// A mandatory record of a kind this version does not have (P51).
+    UnknownKind {
+        /// Sequence number of the record.
+        sequence: u64,
+        /// Its kind.
+        kind: u16,
+    },
+    /// A second IDENTITY.
+    DuplicateIdentity {
+        /// Sequence number of the record.
+        sequence: u64,
+    },
+    /// Bytes after the END record.
+    AfterEnd,
+    /// A payload has a length that its kind does not allow.
+    Length {
+        /// The record's kind.
+        kind: Kind,
+        /// The payload's length in bytes.
+        found: u64,
+    },
+    /// A reserved field or the position of a record without one is not 0.
+    Reserved {
+        /// The record's kind.
+        kind: Kind,
+        /// The value found.
+        found: u64,
+    },
+    /// A record's position or extent is not a multiple of the page size.
+    Misaligned {
+        /// First byte in device memory.
+        position: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+    /// A record reaches beyond what it describes.
+    Range {
+        /// The record's kind.
+        kind: Kind,
+        /// First byte.
+        position: u64,
+        /// Number of bytes.
+        length: u64,
+        /// Size of device memory or of the device's state, in bytes.
+        limit: u64,
+    },
+    /// A DEVICE record does not continue the one before it.
+    StateOrder {
+        /// The position expected.
+        expected: u64,
+        /// The position found.
+        found: u64,
+    },
+    /// A count in END differs from what arrived.
+    Count {
+        /// Name of the count.
+        field: &'static str,
+        /// What arrived.
+        expected: u64,
+        /// What END says.
+        found: u64,
+    },
+    /// The stream stops before its END.
+    Incomplete {
+        /// Sequence number of the record that is missing or incomplete.
+        sequence: u64,
+    },
+    /// A buffer is too small.
+    Space {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+    /// The device's state ends before a field of it.
+    Short {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes left.
+        available: u64,
+    },
+    /// The device's state goes on after its last field.
+    Trailing {
+        /// Bytes left.
+        left: u64,
+    },
+    /// Geometry that the identity promises and the device does not have: a defect of the caller.
+    Geometry {
+        /// Name of what differs.
+        field: &'static str,
+        /// The identity's value.
+        expected: u64,
+        /// The device's value.
+        found: u64,
+    },
+    /// A counter would overflow.
+    Overflow,
+    /// The device failed or refused.
+    Device {
+        /// What it was asked to do.
+        step: &'static str,
+        /// Its positive errno.
+        errno: i32,
+    },
+}
+
+impl Error {
+    /// The positive errno of this error.
+    ///
+    /// | errno             | means                                                         |
+    /// |-------------------|---------------------------------------------------------------|
+    /// | `EINVAL`          | not a stream, or the state of another device                  |
+    /// | `EPROTONOSUPPORT` | a version or a mandatory record this reader does not know     |
+    /// | `EBADMSG`         | corrupt: a checksum or a count does not match                 |
+    /// | `EPROTO`          | whole records, but not in an order or of a shape that is legal |
+    /// | `ERANGE`          | a record reaches beyond the device                            |
+    /// | `ENODATA`         | the stream or the device's state stops early                  |
+    /// | `ENOSPC`          | a buffer of the caller is too small                           |
+    /// | `EOVERFLOW`       | a counter would overflow                                      |
+    /// | any               | the device's own                                              |
+    pub const fn errno(&self) -> i32 {
+        match self {
+            Error::Foreign
+            | Error::DeviceType { .. }
+            | Error::Identity { .. }
+            | Error::Geometry { .. } => EINVAL,
+            Error::Version { .. } | Error::UnknownKind { .. } => EPROTONOSUPPORT,
+            Error::HeaderChecksum { .. } | Error::PayloadChecksum { .. } | Error::Count { .. } => {
+                EBADMSG
+            }
+            Error::Flags { .. }
+            | Error::Sequence { .. }
+            | Error::DuplicateIdentity { .. }
+            | Error::AfterEnd
+            | Error::Length { .. }
+            | Error::Reserved { .. }
+            | Error::Misaligned { .. }
+            | Error::StateOrder { .. }
+            | Error::Trailing { .. } => EPROTO,
+            Error::Range { .. } => ERANGE,
+            Error::Incomplete { .. } | Error::Short { .. } => ENODATA,
+            Error::Space { .. } => ENOSPC,
+            Error::Overflow => EOVERFLOW,
+            Error::Device { errno, .. } => *errno,
+        }
+    }
+
+    /// An error the device returned, as a positive or negative errno.
+    pub(crate) fn device(step: &'static str, errno: i32) -> Error {
+        let errno = match errno.checked_abs() {
+            Some(errno) if (1..=4095).contains(&errno) => errno,
+            _ => EIO,
+        };
+        Error::Device { step, errno }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Foreign => f.write_str("not a device state stream"),
+            Error::Version { found } => {
+                write!(f, "stream version {found}, this side reads {VERSION}")
+            }
+            Error::DeviceType { expected, found } => write!(
+                f,
+                "stream is of device_type \"{}\", this device is \"{}\"",
+                name(found).escape_ascii(),
+                name(expected).escape_ascii()
+            ),
+            Error::Identity {
+                field,
+                expected,
+                found,
+            } => write!(
+                f,
+                "{field} is {found:#x} in the stream and {expected:#x} here"
+            ),
+            Error::HeaderChecksum {
+                sequence,
+                stored,
+                computed,
+            } => write!(
+                f,
+                "record {sequence}: header checksum {stored:#010x}, computed {computed:#010x}"
+            ),
+            Error::PayloadChecksum {
+                sequence,
+                stored,
+                computed,
+            } => write!(
+                f,
+                "record {sequence}: payload checksum {stored:#010x}, computed {computed:#010x}"
+            ),
+            Error::Flags { sequence, found } => {
+                write!(f, "record {sequence}: illegal flags {found:#x}")
+            }
+            Error::Sequence { expected, found } => {
+                write!(f, "record {found} where {expected} was expected")
+            }
+            Error::UnknownKind { sequence, kind } => {
+                write!(f, "record {sequence}: unknown mandatory kind {kind}")
+            }
+            Error::DuplicateIdentity { sequence } => {
+                write!(f, "record {sequence}: a second IDENTITY")
+            }
+            Error::AfterEnd => f.write_str("data after the END record"),
+            Error::Length { kind, found } => {
+                write!(f, "{kind} record with a payload of {found} bytes")
+            }
+            Error::Reserved { kind, found } => {
+                write!(f, "{kind} record with {found:#x} in a field that is 0")
+            }
+            Error::Misaligned { position, length } => write!(
+                f,
+                "{length:#x} bytes at {position:#x} of device memory are not whole pages"
+            ),
+            Error::Range {
+                kind,
+                position,
+                length,
+                limit,
+            } => write!(
+                f,
+                "{kind} record of {length:#x} bytes at {position:#x} passes the limit {limit:#x}"
+            ),
+            Error::StateOrder { expected, found } => {
+                write!(f, "DEVICE record at {found:#x}, {expected:#x} was expected")
+            }
+            Error::Count {
+                field,
+                expected,
+                found,
+            } => write!(f, "END says {field} {found:#x}, received {expected:#x}"),
+            Error::Incomplete { sequence } => {
+                write!(f, "stream is incomplete: record {sequence} is missing")
+            }
+            Error::Space { needed, available } => {
+                write!(f, "buffer of {available} bytes, {needed} are needed")
+            }
+            Error::Short { needed, available } => write!(
+                f,
+                "device state ends early: {available} bytes left, {needed} are needed"
+            ),
+            Error::Trailing { left } => {
+                write!(f, "device state has {left} bytes after its last field")
+            }
+            Error::Geometry {
+                field,
+                expected,
+                found,
+            } => write!(f, "{field} is {found:#x}, the identity says {expected:#x}"),
+            Error::Overflow => f.write_str("a counter would overflow"),
+            Error::Device { step, errno } => write!(f, "{step} failed with errno {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// A device type without its padding.
+fn name(device_type: &[u8; 16]) -> &[u8] {
+    device_type
+        .split(|&byte| byte == 0)
+        .next()
+        .unwrap_or_default()
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The v1 migration region: which register an access hits, or why it is refused.
+//!
+//! ```text
+//!   offset  width  register       access     `struct vfio_device_migration_info`
+//!        0      4  device_state   read/write
+//!        4      4  reserved       read 0, write ignored
+//!        8      8  pending_bytes  read
+//!       16      8  data_offset    read
+//!       24      8  data_size      read; write while resuming
+//!       32         nothing up to the data section
+//!   data_offset    the data section: any length, any alignment
+//! ```
+//!
+//! [`REGISTERS`] is that table. [`decode`] is total: every offset, length and direction gives a
+//! [`Target`] or a [`Refusal`], and deciding has no side effect (P3).
+
+use crate::state::State;
+use core::fmt;
+
+/// Size in bytes of `struct vfio_device_migration_info` (P2).
+pub const HEADER_SIZE: u64 = 32;
+
+/// A register of the v1 region, named as in the UAPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// `device_state`, u32, read/write.
+    DeviceState,
+    /// `reserved`, u32: reads 0, writes are ignored (P4).
+    Reserved,
+    /// `pending_bytes`, u64, read only.
+    PendingBytes,
+    /// `data_offset`, u64, read only.
+    DataOffset,
+    /// `data_size`, u64: written only while resuming.
+    DataSize,
+}
+
+/// Who may write a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writable {
+    /// Nobody (P5).
+    Never,
+    /// Anybody; what is written decides.
+    Always,
+    /// Only while the device is resuming (P5).
+    Resuming,
+}
+
+/// One row of the register table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The register.
+    pub register: Register,
+    /// Its offset in the region, in bytes.
+    pub offset: u64,
+    /// Its width in bytes, the only length at which it is accessed (P3).
+    pub width: usize,
+    /// Who may write it.
+    pub writable: Writable,
+}
+
+const fn row(register: Register, offset: u64, width: usize, writable: Writable) -> Row {
+    Row {
+        register,
+        offset,
+        width,
+        writable,
+    }
+}
+
+/// The register block (P2).
+pub const REGISTERS: [Row; 5] = [
+    row(Register::DeviceState, 0, 4, Writable::Always),
+    row(Register::Reserved, 4, 4, Writable::Always),
+    row(Register::PendingBytes, 8, 8, Writable::Never),
+    row(Register::DataOffset, 16, 8, Writable::Never),
+    row(Register::DataSize, 24, 8, Writable::Resuming),
+];
+
+/// Direction of an access, as the user sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The user reads.
+    Read,
+    /// The user writes.
+    Write,
+}
+
+/// Where the data section lies in the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Start of the data section and value of the `data_offset` register, in bytes: not 0 and page
+    /// aligned (P27).
+    pub data_offset: u64,
+    /// Size of the data section in bytes.
+    pub section_size: u64,
+}
+
+impl Layout {
+    /// Size of the whole region in bytes.
+    pub const fn size(&self) -> u64 {
+        self.data_offset.saturating_add(self.section_size)
+    }
+}
+
+/// What an access hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A register, at its native width.
+    Register(Register),
+    /// The data section.
+    Data {
+        /// First byte, counted from the start of the data section.
+        offset: u64,
+    },
+}
+
+/// Why an access is refused; always `EINVAL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The access has no bytes.
+    Empty,
+    /// The access ends beyond the region.
+    Outside,
+    /// No register starts at this offset (P3).
+    NoRegister,
+    /// The length is not the register's width (P3).
+    Width(Register),
+    /// The register is read only (P5).
+    ReadOnly(Register),
+    /// The register is written only while resuming (P5).
+    NotResuming(Register),
+}
+
+impl Refusal {
+    /// The positive errno of this refusal.
+    pub const fn errno(self) -> i32 {
+        crate::error::EINVAL
+    }
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Register::DeviceState => "device_state",
+            Register::Reserved => "reserved",
+            Register::PendingBytes => "pending_bytes",
+            Register::DataOffset => "data_offset",
+            Register::DataSize => "data_size",
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Empty => f.write_str("access of no bytes"),
+            Refusal::Outside => f.write_str("access ends beyond the region"),
+            Refusal::NoRegister => f.write_str("no register starts at this offset"),
+            Refusal::Width(r) => write!(f, "{r} is accessed only at its native width"),
+            Refusal::ReadOnly(r) => write!(f, "{r} is read only"),
+            Refusal::NotResuming(r) => write!(f, "{r} is written only while resuming"),
+        }
+    }
+}
+
+/// Decides what an access of `len` bytes at `offset` hits.
+///
+/// The state of the device does not matter here; [`permits`] looks at that.
+pub fn decode(
+    layout: &Layout,
+    offset: u64,
+    len: usize,
+    direction: Direction,
+) -> Result<Target, Refusal> {
+    if len == 0 {
+        return Err(Refusal::Empty);
+    }
+    // A usize fits in a u64 on every machine the kernel runs on.
+    let end = offset.checked_add(len as u64).ok_or(Refusal::Outside)?;
+    if end > layout.size() {
+        return Err(Refusal::Outside);
+    }
+    if let Some(offset) = offset.checked_sub(layout.data_offset) {
+        return Ok(Target::Data { offset });
+    }
+
+    let row = REGISTERS
+        .iter()
+        .find(|row| row.offset == offset)
+        .ok_or(Refusal::NoRegister)?;
+    if len != row.width {
+        return Err(Refusal::Width(row.register));
+    }
+    if direction == Direction::Write && row.writable == Writable::Never {
+        return Err(Refusal::ReadOnly(row.register));
+    }
+    Ok(Target::Register(row.register))
+}
+
+/// Decides whether `state` permits an access that [`decode`] accepted.
+///
+/// The data section is open in every state: it may be mapped, and a mapping cannot be asked.
+pub fn permits(target: Target, direction: Direction, state: State) -> Result<(), Refusal> {
+    let Target::Register(register) = target else {
+        return Ok(());
+    };
+    if direction == Direction::Read {
+        return Ok(());
+    }
+    match REGISTERS.iter().find(|row| row.register == register) {
+        Some(row) => match row.writable {
+            Writable::Always => Ok(()),
+            Writable::Resuming if matches!(state, State::Resuming) => Ok(()),
+            Writable::Resuming => Err(Refusal::NotResuming(register)),
+            Writable::Never => Err(Refusal::ReadOnly(register)),
+        },
+        None => Err(Refusal::NoRegister),
+    }
+}
