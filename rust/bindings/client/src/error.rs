@@ -128,6 +128,11 @@ impl<T> During<T> for Result<T> {
 /// Declares the table of names from libc's constants.
 macro_rules! errno_table {
     ($($name:ident)*) => {
+        /// The numbers, so that users need no libc of their own.
+        pub mod errno {
+            $(pub use libc::$name;)*
+        }
+
         /// The name of an errno that VFIO, type1, mdev or a driver may answer with.
         pub fn errno_name(errno: i32) -> Option<&'static str> {
             match errno {
@@ -167,9 +172,7 @@ mod tests {
 
     #[test]
     fn the_inner_step_stays() {
-        let e = Error::other("x", "y")
-            .during("inner")
-            .during("outer");
+        let e = Error::other("x", "y").during("inner").during("outer");
         assert_eq!(e.step, "inner");
         assert_eq!(e.errno(), None);
         assert_eq!(e.to_string(), "x: y");

@@ -120,7 +120,7 @@ impl Drop for Arena {
 unsafe fn call(fd: BorrowedFd<'_>, nr: u32, arg: u64) -> io::Result<i32> {
     // SAFETY: VFIO's ioctls access memory at `arg` and at the addresses inside the argument only, for which the
     // caller answers. `nr` fits the request type of every libc.
-    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), nr.into(), arg) };
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), nr as libc::Ioctl, arg) };
     if ret < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -133,7 +133,10 @@ unsafe fn call(fd: BorrowedFd<'_>, nr: u32, arg: u64) -> io::Result<i32> {
 /// Refuses numbers of ioctls that would take it for an address.
 pub(crate) fn ioctl_value(fd: BorrowedFd<'_>, n: u32, value: i32) -> io::Result<i32> {
     // GET_API_VERSION, CHECK_EXTENSION, SET_IOMMU; GROUP_UNSET_CONTAINER; DEVICE_RESET.
-    assert!(matches!(n, 0 | 1 | 2 | 5 | 11), "ioctl {n} takes an address");
+    assert!(
+        matches!(n, 0 | 1 | 2 | 5 | 11),
+        "ioctl {n} takes an address"
+    );
     // SAFETY: These ioctls do not access memory by their argument.
     unsafe { call(fd, nr(n), value as u64) }
 }

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A VFIO container: an address space of IOVAs, and what devices may reach through it.
+
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use vfio_bindings::bindings::vfio::{
+    vfio_iommu_type1_dma_map, VFIO_TYPE1v2_IOMMU, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE,
+};
+
+use crate::error::{Context, Error, Result};
+use crate::mapping::Mapping;
+use crate::sys;
+
+/// What devices may do with mapped memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Write it.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Access {
+    fn flags(self) -> u32 {
+        match self {
+            Access::Read => VFIO_DMA_MAP_FLAG_READ,
+            Access::Write => VFIO_DMA_MAP_FLAG_WRITE,
+            Access::ReadWrite => VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+        }
+    }
+}
+
+/// An open `/dev/vfio/vfio`. A clone is the same container.
+///
+/// It closes with its last clone, group and device.
+#[derive(Clone, Debug)]
+pub struct Container(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    /// Held while an IOMMU is looked for and set.
+    iommu: Mutex<()>,
+    maps: Mutex<Maps>,
+}
+
+/// The memory that devices may access, kept alive for as long.
+///
+/// An entry is made before the kernel is asked to map, and taken out after it has unmapped: what the kernel has
+/// mapped is always in here. The lock is not held over the ioctls, so that these may race as their callers want.
+#[derive(Debug, Default)]
+struct Maps {
+    next_id: u64,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    iova: u64,
+    size: u64,
+    /// The kernel has mapped it. Before that an unmap of the range says nothing about it.
+    live: bool,
+    memory: Arc<Mapping>,
+}
+
+impl Container {
+    /// Opens a new container.
+    pub fn open() -> Result<Self> {
+        let fd = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/vfio/vfio")
+            .field(|| "open /dev/vfio/vfio".into())?;
+        Ok(Container(Arc::new(Inner {
+            fd: fd.into(),
+            iommu: Mutex::default(),
+            maps: Mutex::default(),
+        })))
+    }
+
+    /// `VFIO_GET_API_VERSION`.
+    pub fn api_version(&self) -> Result<i32> {
+        sys::ioctl_value(self.as_fd(), 0, 0).field(|| "VFIO_GET_API_VERSION".into())
+    }
+
+    /// `VFIO_CHECK_EXTENSION`.
+    pub fn check_extension(&self, extension: u32) -> Result<bool> {
+        sys::ioctl_value(self.as_fd(), 1, extension as i32)
+            .map(|r| r != 0)
+            .field(|| format!("VFIO_CHECK_EXTENSION {extension}"))
+    }
+
+    /// `VFIO_SET_IOMMU`. [`Group::open`](crate::Group::open) does it with type1 v2 for the first group.
+    pub fn set_iommu(&self, iommu: u32) -> Result<()> {
+        sys::ioctl_value(self.as_fd(), 2, iommu as i32)
+            .map(drop)
+            .field(|| format!("VFIO_SET_IOMMU {iommu}"))
+    }
+
+    /// Sets type1 v2 unless an IOMMU is set already. The IOMMU goes with the last group, so this is asked of the
+    /// kernel for every group.
+    pub(crate) fn ensure_iommu(&self) -> Result<()> {
+        let _guard = self.0.iommu.lock().unwrap();
+        if self.0.has_iommu() {
+            return Ok(());
+        }
+        sys::ioctl_value(self.as_fd(), 2, VFIO_TYPE1v2_IOMMU as i32)
+            .map(drop)
+            .field(|| "VFIO_SET_IOMMU TYPE1v2".into())
+    }
+
+    /// Maps all of `memory` at `iova`. It stays alive until it is unmapped or the container is gone.
+    pub fn map(&self, iova: u64, memory: &Arc<Mapping>, access: Access) -> Result<()> {
+        self.map_range(iova, memory, 0, memory.len(), access)
+    }
+
+    /// Maps a range of `memory` at `iova`.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside `memory`.
+    pub fn map_range(
+        &self,
+        iova: u64,
+        memory: &Arc<Mapping>,
+        offset: usize,
+        size: usize,
+        access: Access,
+    ) -> Result<()> {
+        let argsz = size_of::<vfio_iommu_type1_dma_map>() as u32;
+        self.map_raw(argsz, access.flags(), iova, size as u64, memory, offset)
+    }
+
+    /// `VFIO_IOMMU_MAP_DMA` with every value as given, to see it refused.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside `memory`.
+    pub fn map_raw(
+        &self,
+        argsz: u32,
+        flags: u32,
+        iova: u64,
+        size: u64,
+        memory: &Arc<Mapping>,
+        offset: usize,
+    ) -> Result<()> {
+        let id = {
+            let mut maps = self.0.maps.lock().unwrap();
+            maps.next_id += 1;
+            let id = maps.next_id;
+            maps.entries.push(Entry {
+                id,
+                iova,
+                size,
+                live: false,
+                memory: memory.clone(),
+            });
+            id
+        };
+        // SAFETY: The entry made above keeps the memory until the kernel has unmapped it: see `Maps`.
+        let result =
+            unsafe { sys::map_dma(self.as_fd(), argsz, flags, iova, size, memory, offset) };
+        let mut maps = self.0.maps.lock().unwrap();
+        match result {
+            Ok(()) => {
+                if let Some(entry) = maps.entries.iter_mut().find(|e| e.id == id) {
+                    entry.live = true;
+                }
+            }
+            Err(_) => maps.entries.retain(|e| e.id != id),
+        }
+        result.field(|| format!("VFIO_IOMMU_MAP_DMA iova {iova:#x} size {size:#x}"))
+    }
+
+    /// What is mapped, as (iova, size), sorted.
+    pub fn mapped(&self) -> Vec<(u64, u64)> {
+        let maps = self.0.maps.lock().unwrap();
+        let mut out: Vec<_> = maps
+            .entries
+            .iter()
+            .filter(|e| e.live)
+            .map(|e| (e.iova, e.size))
+            .collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// Runs an unmapping call for the range, which returns the bytes unmapped, and lets go of the memory in it.
+    ///
+    /// Only when the kernel has unmapped at least as much as there was in the range: else something of it may be
+    /// mapped still, and it is kept until the container goes.
+    pub(crate) fn release_after<T>(
+        &self,
+        iova: u64,
+        size: u64,
+        unmap: impl FnOnce() -> Result<(u64, T)>,
+    ) -> Result<(u64, T)> {
+        let inside = |e: &Entry| {
+            // A range may end at the very end of the address space.
+            let end = iova.saturating_add(size);
+            e.iova >= iova && e.iova.saturating_add(e.size) <= end
+        };
+        let (ids, bytes) = {
+            let maps = self.0.maps.lock().unwrap();
+            let live = || maps.entries.iter().filter(|e| e.live && inside(e));
+            let ids: Vec<u64> = live().map(|e| e.id).collect();
+            (ids, live().map(|e| e.size).sum::<u64>())
+        };
+        let (unmapped, result) = unmap()?;
+        if unmapped >= bytes {
+            let mut maps = self.0.maps.lock().unwrap();
+            let (gone, kept): (Vec<_>, _) = std::mem::take(&mut maps.entries)
+                .into_iter()
+                .partition(|e| ids.contains(&e.id));
+            maps.entries = kept;
+            drop(maps);
+            // Freed without the lock.
+            drop(gone);
+        }
+        Ok((unmapped, result))
+    }
+
+    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
+        sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
+    }
+}
+
+impl AsFd for Container {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl Inner {
+    /// Whether an IOMMU is set: without one, its calls do not exist.
+    fn has_iommu(&self) -> bool {
+        let mut info = [0; 24];
+        info[0..4].copy_from_slice(&24u32.to_ne_bytes());
+        sys::ioctl(self.fd.as_fd(), sys::nr(12), &mut info).is_ok()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last user of the descriptor is gone, and normally the address space with it. Duplicates of the
+        // descriptors could keep it: so unmap, and where that fails let the memory live on.
+        let maps = std::mem::take(&mut *self.maps.lock().unwrap());
+        if maps.entries.is_empty() || !self.has_iommu() {
+            return;
+        }
+        for entry in maps.entries {
+            if crate::type1::unmap_fd(self.fd.as_fd(), entry.iova, entry.size).is_err() {
+                std::mem::forget(entry.memory);
+            }
+        }
+    }
+}
+
+/// Page-aligned memory that the devices of one container can reach.
+///
+/// It is unmapped when dropped.
+#[derive(Debug)]
+pub struct DmaBuffer {
+    container: Container,
+    iova: u64,
+    memory: Arc<Mapping>,
+}
+
+impl DmaBuffer {
+    /// Allocates zeroed memory and maps it at `iova`, for reading and writing.
+    pub fn new(container: &Container, iova: u64, size: usize) -> Result<Self> {
+        let memory = Mapping::anonymous(size).field(|| format!("allocate {size} bytes"))?;
+        Self::of(container, iova, Arc::new(memory), Access::ReadWrite)
+    }
+
+    /// Maps given memory at `iova`.
+    pub fn of(
+        container: &Container,
+        iova: u64,
+        memory: Arc<Mapping>,
+        access: Access,
+    ) -> Result<Self> {
+        container.map(iova, &memory, access)?;
+        Ok(DmaBuffer {
+            container: container.clone(),
+            iova,
+            memory,
+        })
+    }
+
+    /// Where devices see it.
+    pub fn iova(&self) -> u64 {
+        self.iova
+    }
+
+    /// The memory, which can outlive the mapping.
+    pub fn memory(&self) -> &Arc<Mapping> {
+        &self.memory
+    }
+
+    /// Unmaps it, and says whether that failed. The memory stays.
+    pub fn unmap(self) -> Result<Arc<Mapping>> {
+        let memory = self.memory.clone();
+        let size = memory.len() as u64;
+        let unmapped = self.container.unmap(self.iova, size)?;
+        if unmapped != size {
+            return Err(Error::other(
+                format!("VFIO_IOMMU_UNMAP_DMA iova {:#x}", self.iova),
+                format!("unmapped {unmapped:#x} of {size:#x} bytes"),
+            ));
+        }
+        Ok(memory)
+    }
+}
+
+impl std::ops::Deref for DmaBuffer {
+    type Target = Mapping;
+
+    fn deref(&self) -> &Mapping {
+        &self.memory
+    }
+}
+
+impl Drop for DmaBuffer {
+    fn drop(&mut self) {
+        // Already unmapped is fine, and a failure leaves the memory with the container.
+        let _ = self.container.unmap(self.iova, self.memory.len() as u64);
+    }
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An opened device: what it has, reset, and features.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use vfio_bindings::bindings::vfio::{
+    vfio_device_info, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_PROBE, VFIO_DEVICE_FEATURE_SET,
+    VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET,
+};
+
+use crate::caps::read_u32;
+use crate::container::Container;
+use crate::error::{Context, Result};
+use crate::group::Group;
+use crate::irq::Irq;
+use crate::mapping::{Mapping, Protection};
+use crate::pci::Config;
+use crate::region::Region;
+use crate::sys;
+use crate::{v1, v2};
+
+/// What `VFIO_DEVICE_GET_INFO` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `flags`.
+    pub flags: u32,
+    /// Number of region indices.
+    pub num_regions: u32,
+    /// Number of interrupt indices.
+    pub num_irqs: u32,
+}
+
+impl DeviceInfo {
+    /// Whether [`Device::reset`] works.
+    pub fn can_reset(&self) -> bool {
+        self.flags & VFIO_DEVICE_FLAGS_RESET != 0
+    }
+
+    /// Whether it is a PCI device.
+    pub fn is_pci(&self) -> bool {
+        self.flags & VFIO_DEVICE_FLAGS_PCI != 0
+    }
+}
+
+/// An opened device. A clone is the same descriptor; it closes with its last clone, region and interrupt.
+#[derive(Clone, Debug)]
+pub struct Device(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    // Dropped in this order.
+    fd: OwnedFd,
+    group: Group,
+    name: String,
+    info: DeviceInfo,
+}
+
+impl Device {
+    pub(crate) fn new(fd: OwnedFd, name: &str, group: Group) -> Result<Self> {
+        let bytes = info_ioctl(
+            fd.as_fd(),
+            sys::nr(7),
+            0,
+            size_of::<vfio_device_info>(),
+            false,
+        )
+        .field(|| "VFIO_DEVICE_GET_INFO".into())?;
+        let field = |offset| read_u32(&bytes, offset).unwrap();
+        let info = DeviceInfo {
+            flags: field(4),
+            num_regions: field(8),
+            num_irqs: field(12),
+        };
+        Ok(Device(Arc::new(Inner {
+            fd,
+            group,
+            name: name.to_string(),
+            info,
+        })))
+    }
+
+    /// Its name, for a mediated device the UUID.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its group.
+    pub fn group(&self) -> &Group {
+        &self.0.group
+    }
+
+    /// The container it does DMA in.
+    pub fn container(&self) -> &Container {
+        self.0.group.container()
+    }
+
+    /// What it has.
+    pub fn info(&self) -> DeviceInfo {
+        self.0.info
+    }
+
+    /// `VFIO_DEVICE_RESET`.
+    pub fn reset(&self) -> Result<()> {
+        sys::ioctl_value(self.as_fd(), 11, 0)
+            .map(drop)
+            .field(|| "VFIO_DEVICE_RESET".into())
+    }
+
+    /// The region of this index. Size 0 says that the device does not have it.
+    pub fn region(&self, index: u32) -> Result<Region> {
+        Region::new(self.clone(), index)
+    }
+
+    /// All regions with a size.
+    pub fn regions(&self) -> Result<Vec<Region>> {
+        let mut regions = Vec::new();
+        for index in 0..self.info().num_regions {
+            match self.region(index) {
+                Ok(region) if region.info().size > 0 => regions.push(region),
+                Ok(_) => {}
+                // An index that the device does not know, like VGA of most.
+                Err(e) if e.is(libc::EINVAL) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(regions)
+    }
+
+    /// The region with this type and subtype, if there is one.
+    pub fn region_of_type(&self, region_type: u32, subtype: u32) -> Result<Option<Region>> {
+        let regions = self.regions()?;
+        Ok(regions
+            .into_iter()
+            .find(|r| r.info().region_type == Some((region_type, subtype))))
+    }
+
+    /// The interrupt of this index.
+    pub fn irq(&self, index: u32) -> Result<Irq> {
+        Irq::new(self.clone(), index)
+    }
+
+    /// PCI configuration space.
+    pub fn config(&self) -> Result<Config> {
+        Config::new(self)
+    }
+
+    /// The migration region of protocol v1, if the device has it.
+    pub fn migration_v1(&self) -> Result<Option<v1::Migration>> {
+        v1::Migration::find(self)
+    }
+
+    /// The migration feature of protocol v2, if the device has it.
+    pub fn migration_v2(&self) -> Result<Option<v2::Migration>> {
+        v2::Migration::find(self)
+    }
+
+    /// Reads at an offset of the device's file, whatever is there: one system call, its result as it is.
+    pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::pread(self.as_fd(), out, offset)?)
+    }
+
+    /// Writes at an offset of the device's file, as [`pread`](Self::pread).
+    pub fn pwrite(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(self.as_fd(), data, offset)?)
+    }
+
+    /// [`pread`](Self::pread) into a mapping, which may be one of this device.
+    pub fn pread_mapping(
+        &self,
+        offset: u64,
+        memory: &Mapping,
+        at: usize,
+        len: usize,
+    ) -> io::Result<usize> {
+        sys::pread_mapping(self.as_fd(), offset, memory, at, len)
+    }
+
+    /// [`pwrite`](Self::pwrite) from a mapping, which may be one of this device.
+    pub fn pwrite_mapping(
+        &self,
+        offset: u64,
+        memory: &Mapping,
+        at: usize,
+        len: usize,
+    ) -> io::Result<usize> {
+        sys::pwrite_mapping(self.as_fd(), offset, memory, at, len)
+    }
+
+    /// Maps any part of the device's file, whatever it answers to that.
+    pub fn mmap(&self, offset: u64, len: usize, protection: Protection) -> io::Result<Mapping> {
+        Mapping::of_file(self.as_fd(), offset, len, protection)
+    }
+
+    /// Whether a feature can be used with `VFIO_DEVICE_FEATURE_GET` and/or `_SET`.
+    pub fn feature_probe(&self, feature: u32, get: bool, set: bool) -> Result<bool> {
+        let mut flags = VFIO_DEVICE_FEATURE_PROBE | feature;
+        flags |= if get { VFIO_DEVICE_FEATURE_GET } else { 0 };
+        flags |= if set { VFIO_DEVICE_FEATURE_SET } else { 0 };
+        match self.feature_raw(8, flags, &mut []) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is(libc::ENOTTY) || e.is(libc::EINVAL) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gets a feature's structure.
+    pub fn feature_get(&self, feature: u32, data: &mut [u8]) -> Result<()> {
+        let argsz = 8 + data.len() as u32;
+        self.feature_raw(argsz, VFIO_DEVICE_FEATURE_GET | feature, data)
+            .map(drop)
+    }
+
+    /// Sets a feature's structure. `MIG_DEVICE_STATE` is [`v2::Migration::set_state`]'s.
+    pub fn feature_set(&self, feature: u32, data: &mut [u8]) -> Result<()> {
+        let argsz = 8 + data.len() as u32;
+        self.feature_raw(argsz, VFIO_DEVICE_FEATURE_SET | feature, data)
+            .map(drop)
+    }
+
+    /// `VFIO_DEVICE_FEATURE` with every value as given; `data` follows the fixed part, both ways.
+    ///
+    /// A descriptor that a feature returns as a number is not closed by anyone.
+    pub fn feature_raw(&self, argsz: u32, flags: u32, data: &mut [u8]) -> Result<i32> {
+        let mut arg = Vec::with_capacity(8 + data.len());
+        arg.extend(argsz.to_ne_bytes());
+        arg.extend(flags.to_ne_bytes());
+        arg.extend_from_slice(data);
+        let result = sys::ioctl(self.as_fd(), sys::nr(17), &mut arg);
+        data.copy_from_slice(&arg[8..]);
+        result.field(|| format!("VFIO_DEVICE_FEATURE flags {flags:#x}"))
+    }
+
+    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
+        sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+/// An info ioctl: asks again with the size that the kernel says it needs, as long as it grows.
+///
+/// `index` goes to offset 8 if the structure has one.
+pub(crate) fn info_ioctl(
+    fd: BorrowedFd<'_>,
+    request: u32,
+    index: u32,
+    fixed: usize,
+    indexed: bool,
+) -> io::Result<Vec<u8>> {
+    /// More than any chain of capabilities needs.
+    const MAX: usize = 1 << 20;
+    let mut size = fixed;
+    loop {
+        let mut arg = vec![0; size];
+        arg[0..4].copy_from_slice(&(size as u32).to_ne_bytes());
+        if indexed {
+            arg[8..12].copy_from_slice(&index.to_ne_bytes());
+        }
+        sys::ioctl(fd, request, &mut arg)?;
+        let needed = read_u32(&arg, 0).unwrap() as usize;
+        if needed <= size {
+            return Ok(arg);
+        }
+        if needed > MAX {
+            return Err(io::Error::other(format!("argsz {needed} is absurd")));
+        }
+        size = needed;
+    }
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Migration protocol v1: the register block of the migration region, as QEMU 7.2 drives it.
+//!
+//! ```text
+//! save one buffer           load one buffer
+//!   read8  pending_bytes      read8  data_offset
+//!   read8  data_offset        data   copied to data_offset
+//!   read8  data_size          write8 data_size
+//!   data   copied from data_offset
+//! ```
+
+use std::fmt;
+
+use vfio_bindings::bindings::vfio::{
+    vfio_device_migration_info, VFIO_DEVICE_STATE_V1_RESUMING, VFIO_DEVICE_STATE_V1_RUNNING,
+    VFIO_DEVICE_STATE_V1_SAVING, VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+    VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::region::Region;
+
+/// Offsets of the register block (P2).
+pub mod offset {
+    use super::vfio_device_migration_info as info;
+    use std::mem::offset_of;
+
+    /// u32, read and write.
+    pub const DEVICE_STATE: u64 = offset_of!(info, device_state) as u64;
+    /// u32, reads 0.
+    pub const RESERVED: u64 = offset_of!(info, reserved) as u64;
+    /// u64, read only.
+    pub const PENDING_BYTES: u64 = offset_of!(info, pending_bytes) as u64;
+    /// u64, read only.
+    pub const DATA_OFFSET: u64 = offset_of!(info, data_offset) as u64;
+    /// u64, read and write.
+    pub const DATA_SIZE: u64 = offset_of!(info, data_size) as u64;
+}
+
+/// The value of `device_state` (P7).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct State(pub u32);
+
+impl State {
+    /// 000.
+    pub const STOP: State = State(0);
+    /// 001, the default.
+    pub const RUNNING: State = State(VFIO_DEVICE_STATE_V1_RUNNING);
+    /// 010.
+    pub const STOP_AND_COPY: State = State(VFIO_DEVICE_STATE_V1_SAVING);
+    /// 011.
+    pub const PRE_COPY: State = State(VFIO_DEVICE_STATE_V1_SAVING | VFIO_DEVICE_STATE_V1_RUNNING);
+    /// 100.
+    pub const RESUMING: State = State(VFIO_DEVICE_STATE_V1_RESUMING);
+    /// 110: only a reset leaves it.
+    pub const ERROR: State = State(VFIO_DEVICE_STATE_V1_SAVING | VFIO_DEVICE_STATE_V1_RESUMING);
+
+    /// The name of a valid state.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            State::STOP => "stop",
+            State::RUNNING => "running",
+            State::STOP_AND_COPY => "stop-and-copy",
+            State::PRE_COPY => "pre-copy",
+            State::RESUMING => "resuming",
+            State::ERROR => "error",
+            _ => return None,
+        })
+    }
+
+    /// Whether the device runs in it.
+    pub fn is_running(self) -> bool {
+        self.0 & VFIO_DEVICE_STATE_V1_RUNNING != 0
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{:#05b}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "{:#05b} ({name})", self.0),
+            None => write!(f, "{:#05b}", self.0),
+        }
+    }
+}
+
+/// How data moves between the region and the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Through the mapping of the data section.
+    Mapped,
+    /// By one `pread` or `pwrite` a buffer.
+    Trapped,
+    /// By 8-byte accesses and smaller ones for the rest, as QEMU 7.2 without a mapping.
+    TrappedWords,
+}
+
+/// The migration region of an opened device.
+#[derive(Debug)]
+pub struct Migration {
+    region: Region,
+    /// The mappable areas, mapped: their offsets in the region.
+    mappings: Vec<(u64, Mapping)>,
+    access: Access,
+}
+
+impl Migration {
+    /// Finds the region by its type capability (P1) and maps its data section, if that can be mapped.
+    pub fn find(device: &Device) -> Result<Option<Self>> {
+        let region = device.region_of_type(
+            VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+            VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+        )?;
+        let Some(region) = region else {
+            return Ok(None);
+        };
+        let mut mappings = Vec::new();
+        for area in region.info().areas() {
+            mappings.push((area.offset, region.map(area)?));
+        }
+        let access = if mappings.is_empty() {
+            Access::Trapped
+        } else {
+            Access::Mapped
+        };
+        Ok(Some(Migration {
+            region,
+            mappings,
+            access,
+        }))
+    }
+
+    /// The region, for accesses of any kind.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// How data moves. It starts as mapped if the region can be.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Chooses how data moves; `Mapped` needs a region that can be mapped.
+    pub fn set_access(&mut self, access: Access) -> Result<()> {
+        if access == Access::Mapped && self.mappings.is_empty() {
+            return Err(Error::other(
+                "migration region",
+                "the data section can not be mapped",
+            ));
+        }
+        self.access = access;
+        Ok(())
+    }
+
+    /// The mapping of the data section, if it is mapped.
+    pub fn mapping(&self) -> Option<&Mapping> {
+        self.mappings.first().map(|(_, mapping)| mapping)
+    }
+
+    /// Reads `device_state`.
+    pub fn state(&self) -> Result<State> {
+        self.region
+            .read_u32(offset::DEVICE_STATE)
+            .map(State)
+            .map_err(|e| Error::new("device_state", e.source))
+    }
+
+    /// Writes `device_state`: one write.
+    pub fn write_state(&self, state: State) -> Result<()> {
+        self.region
+            .write_u32(offset::DEVICE_STATE, state.0)
+            .map_err(|e| Error::new(format!("device_state ← {:#05b}", state.0), e.source))
+    }
+
+    /// Changes the state: reads, writes, and reads again if the write failed.
+    ///
+    /// The error says where a failed change has left the device, unless that is where it was.
+    pub fn set_state(&self, state: State) -> Result<()> {
+        let before = self.state()?;
+        self.write_state(state).map_err(|mut e| {
+            match self.state() {
+                Ok(after) if after == before => {}
+                Ok(after) => e.field = format!("{}, left in state {after}", e.field).into(),
+                Err(_) => e.field = format!("{}, state unreadable", e.field).into(),
+            }
+            e
+        })
+    }
+
+    /// Reads `pending_bytes`. After a staged buffer this says that it was consumed (P19).
+    pub fn pending_bytes(&self) -> Result<u64> {
+        self.register("pending_bytes", offset::PENDING_BYTES)
+    }
+
+    /// Reads `data_offset`. While saving this stages the next buffer (P17).
+    pub fn data_offset(&self) -> Result<u64> {
+        self.register("data_offset", offset::DATA_OFFSET)
+    }
+
+    /// Reads `data_size`.
+    pub fn data_size(&self) -> Result<u64> {
+        self.register("data_size", offset::DATA_SIZE)
+    }
+
+    /// Writes `data_size`: what was written to the data section is applied (P24).
+    pub fn write_data_size(&self, size: u64) -> Result<()> {
+        self.region
+            .write_u64(offset::DATA_SIZE, size)
+            .map_err(|e| Error::new(format!("data_size ← {size}"), e.source))
+    }
+
+    fn register(&self, name: &'static str, at: u64) -> Result<u64> {
+        self.region
+            .read_u64(at)
+            .map_err(|e| Error::new(name, e.source))
+    }
+
+    /// Stages the next buffer and copies it to `out`, whose old contents are dropped. An empty one says that the
+    /// device has nothing now.
+    ///
+    /// Call it after a [`pending_bytes`](Self::pending_bytes) that was not 0.
+    pub fn save_buffer(&self, out: &mut Vec<u8>) -> Result<()> {
+        let at = self.data_offset()?;
+        let size = self.data_size()?;
+        let size = self.check_range("data_size", at, size)?;
+        out.resize(size, 0);
+        self.read_data(at, out)
+    }
+
+    /// Saves until nothing is pending: `pending_bytes`, buffer, and again. `sink` takes each buffer; returns the
+    /// number of bytes.
+    pub fn save_all(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+        let mut buffer = Vec::new();
+        let mut bytes = 0;
+        while self.pending_bytes()? > 0 {
+            self.save_buffer(&mut buffer)?;
+            if buffer.is_empty() {
+                break;
+            }
+            bytes += buffer.len() as u64;
+            sink(&buffer)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Loads one saved buffer: in as many pieces as the data section asks for.
+    pub fn load_buffer(&self, mut data: &[u8]) -> Result<()> {
+        while !data.is_empty() {
+            let at = self.data_offset()?;
+            let room = self.region.info().size.saturating_sub(at);
+            if at == 0 || room == 0 {
+                return Err(Error::other(
+                    "data_offset",
+                    format!("{at:#x} is not in the data section"),
+                ));
+            }
+            let (piece, rest) = data.split_at(data.len().min(room as usize));
+            self.write_data(at, piece)?;
+            self.write_data_size(piece.len() as u64)?;
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Copies data from an offset of the region, as [`access`](Self::access) says.
+    pub fn read_data(&self, at: u64, out: &mut [u8]) -> Result<()> {
+        match self.access {
+            Access::Mapped => {
+                let (mapping, offset) = self.mapped(at, out.len())?;
+                mapping.read(offset, out);
+                Ok(())
+            }
+            Access::Trapped => self.region.read(at, out),
+            Access::TrappedWords => {
+                for (offset, range) in words(at, out.len()) {
+                    self.region.read(offset, &mut out[range])?;
+                }
+                Ok(())
+            }
+        }
+        .map_err(|e: Error| e.during("read the data section"))
+    }
+
+    /// Copies data to an offset of the region, as [`access`](Self::access) says.
+    pub fn write_data(&self, at: u64, data: &[u8]) -> Result<()> {
+        match self.access {
+            Access::Mapped => {
+                let (mapping, offset) = self.mapped(at, data.len())?;
+                mapping.write(offset, data);
+                Ok(())
+            }
+            Access::Trapped => self.region.write(at, data),
+            Access::TrappedWords => {
+                for (offset, range) in words(at, data.len()) {
+                    self.region.write(offset, &data[range])?;
+                }
+                Ok(())
+            }
+        }
+        .map_err(|e: Error| e.during("write the data section"))
+    }
+
+    /// The mapping that holds a range of the region, and where in it.
+    fn mapped(&self, at: u64, len: usize) -> Result<(&Mapping, usize)> {
+        self.mappings
+            .iter()
+            .find_map(|(start, mapping)| {
+                let offset = usize::try_from(at.checked_sub(*start)?).ok()?;
+                let end = offset.checked_add(len)?;
+                (end <= mapping.len()).then_some((mapping, offset))
+            })
+            .ok_or_else(|| {
+                Error::other(
+                    "data_offset",
+                    format!("{len} bytes at {at:#x} are not in the mapped area"),
+                )
+            })
+    }
+
+    fn check_range(&self, field: &'static str, at: u64, size: u64) -> Result<usize> {
+        let end = at.checked_add(size);
+        if at == 0 || end.is_none_or(|end| end > self.region.info().size) {
+            return Err(Error::other(
+                field,
+                format!("{size} bytes at {at:#x} are not inside the region"),
+            ));
+        }
+        Ok(size as usize)
+    }
+}
+
+/// Cuts a range of a region into accesses of 8 bytes, and 4, 2, 1 for the rest: region offset, and range of the data.
+fn words(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let width = match len - done {
+            0 => return None,
+            8.. => 8,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        let piece = (at + done as u64, done..done + width);
+        done += width;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_print_by_name_and_bits() {
+        assert_eq!(State::PRE_COPY.to_string(), "pre-copy");
+        assert_eq!(State(5).to_string(), "0b101");
+        assert_eq!(format!("{:?}", State::ERROR), "0b110 (error)");
+        assert!(State::PRE_COPY.is_running() && !State::STOP_AND_COPY.is_running());
+    }
+
+    #[test]
+    fn words_are_as_wide_as_they_can() {
+        let widths: Vec<_> = words(4096, 23).map(|(at, r)| (at, r.len())).collect();
+        assert_eq!(
+            widths,
+            [(4096, 8), (4104, 8), (4112, 4), (4116, 2), (4118, 1)]
+        );
+        assert_eq!(words(0, 0).count(), 0);
+    }
+
+    #[test]
+    fn offsets_are_the_kernels() {
+        assert_eq!(offset::PENDING_BYTES, 8);
+        assert_eq!(offset::DATA_OFFSET, 16);
+        assert_eq!(offset::DATA_SIZE, 24);
+    }
+}
