@@ -4,15 +4,16 @@
 
 use crate::{
     bindings,
+    config::{
+        self,
+        ConfigSpace, //
+    },
     dma::Dma,
     engine::Engine,
     irq::Irq,
     log::Log,
     memory::DeviceMemory,
-    pci::{
-        self,
-        ConfigSpace, //
-    },
+    pci, //
 };
 use kernel::{
     fmt,
@@ -90,13 +91,14 @@ impl Core {
             size => Some(DeviceMemory::new(size)?),
         };
         let engine = Engine::new(name)?;
+        let table = KBox::new(config::Table::new(&layout, memory_size), GFP_KERNEL)?;
 
         Arc::pin_init(
             try_pin_init!(Self {
                 name,
                 uuid,
                 log <- Log::new(),
-                config <- ConfigSpace::new(&layout),
+                config <- ConfigSpace::new(table),
                 irq <- Irq::new(&layout),
                 layout,
                 dma <- Dma::new(),

@@ -27,9 +27,11 @@
 #[path = "../bindings/mod.rs"]
 mod bindings;
 
+mod config;
 pub mod device;
 pub mod dma;
 mod engine;
+mod eventfd;
 pub mod handle;
 mod instance;
 pub mod irq;
@@ -38,9 +40,11 @@ mod log;
 pub mod mdev;
 pub mod memory;
 mod migration;
+mod nospec;
 mod ops;
 pub mod pci;
 mod region;
+mod set_irqs;
 pub mod stream;
 
 pub use device::{

@@ -11,6 +11,7 @@ use crate::{
     handle::Uuid, //
 };
 use kernel::{
+    alloc::AllocError,
     fmt,
     prelude::*,
     types::Opaque, //
@@ -29,6 +30,32 @@ macro_rules! refuse {
     ($to:expr, $($arg:tt)+) => {
         $to.refuse(::kernel::prelude::fmt!($($arg)+))
     };
+}
+
+/// Something that is refused, and why.
+///
+/// For the code that finds out what is wrong and leaves the logging to its caller, who knows what
+/// was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Refusal(pub(crate) Error, pub(crate) &'static str);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let reason = if error == EFAULT {
+            "the address given is not accessible"
+        } else if error == ENOMEM {
+            "out of memory"
+        } else {
+            "failed"
+        };
+        Self(error, reason)
+    }
+}
+
+impl From<AllocError> for Refusal {
+    fn from(error: AllocError) -> Self {
+        Error::from(error).into()
+    }
 }
 
 /// The rate limit of one device.

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The emulated configuration space.
+//!
+//! A type 0 header and the MSI and MSI-X capabilities: 256 bytes, declared as a table of fields
+//! with their reset values and the bits a write may change. As on a bus, a write to read-only bits
+//! is no error and has no effect, which is also how a BAR is sized. It can be accessed in every
+//! state of the device (P52) and at any width.
+//!
+//! Two writes have an effect beyond the bytes: bus mastering lets the engine run, and the INTx
+//! disable bit holds INTx back.
+
+use crate::{
+    bindings,
+    engine::Gate,
+    handle::Core,
+    pci::{
+        Bar,
+        Layout,
+        NUM_BARS, //
+    },
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::Mutex, //
+};
+
+/// Size of the configuration space of a conventional PCI device.
+pub(crate) const SIZE: usize = 256;
+
+/// Offset of the pending bits in the MSI-X BAR; the table is at 0.
+pub(crate) const MSIX_PBA: u32 = 0x800;
+
+const COMMAND: usize = bindings::PCI_COMMAND as usize;
+const STATUS: usize = bindings::PCI_STATUS as usize;
+const CAPABILITIES: usize = bindings::PCI_CAPABILITY_LIST as usize;
+
+/// The bits of the command register a write may change.
+const COMMAND_MASK: u32 = bindings::PCI_COMMAND_IO
+    | bindings::PCI_COMMAND_MEMORY
+    | bindings::PCI_COMMAND_MASTER
+    | bindings::PCI_COMMAND_INTX_DISABLE;
+
+/// A field of the configuration space.
+struct Field {
+    /// Offset of its first byte.
+    at: usize,
+    /// Bytes.
+    width: usize,
+    /// Value at power-on.
+    reset: u32,
+    /// The bits a write changes.
+    mask: u32,
+}
+
+/// Shorthand for a row of a table of fields.
+fn field(at: u32, width: usize, reset: u32, mask: u32) -> Field {
+    Field {
+        at: at as usize,
+        width,
+        reset,
+        mask,
+    }
+}
+
+/// The header, but for its BARs. What is not listed reads 0 and cannot be written.
+fn header(l: &Layout) -> [Field; 10] {
+    use bindings::*;
+
+    [
+        //    offset               width reset                        writable
+        field(PCI_VENDOR_ID, 2, l.vendor.into(), 0),
+        field(PCI_DEVICE_ID, 2, l.device.into(), 0),
+        field(PCI_COMMAND, 2, 0, COMMAND_MASK),
+        field(PCI_CLASS_REVISION, 1, l.revision.into(), 0),
+        field(PCI_CLASS_PROG, 3, l.class, 0),
+        field(PCI_CACHE_LINE_SIZE, 1, 0, 0xff),
+        field(PCI_SUBSYSTEM_VENDOR_ID, 2, l.subsystem_vendor.into(), 0),
+        field(PCI_SUBSYSTEM_ID, 2, l.subsystem.into(), 0),
+        field(PCI_INTERRUPT_LINE, 1, 0, 0xff),
+        field(PCI_INTERRUPT_PIN, 1, l.intx.into(), 0),
+    ]
+}
+
+/// The MSI capability: 64-bit, without masks.
+fn msi(at: u32, vectors: u8) -> [Field; 5] {
+    use bindings::*;
+
+    let flags = PCI_MSI_FLAGS_64BIT | (vectors.trailing_zeros() << 1);
+    [
+        field(at, 1, PCI_CAP_ID_MSI, 0),
+        field(
+            at + PCI_MSI_FLAGS,
+            2,
+            flags,
+            PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE,
+        ),
+        field(at + PCI_MSI_ADDRESS_LO, 4, 0, 0xffff_fffc),
+        field(at + PCI_MSI_ADDRESS_HI, 4, 0, 0xffff_ffff),
+        field(at + PCI_MSI_DATA_64, 2, 0, 0xffff),
+    ]
+}
+
+/// Bytes of the MSI capability, up to the next multiple of four.
+const MSI_SIZE: u32 = 0x10;
+
+/// The MSI-X capability.
+fn msix(at: u32, vectors: u16, bar: u32) -> [Field; 4] {
+    use bindings::*;
+
+    [
+        field(at, 1, PCI_CAP_ID_MSIX, 0),
+        field(
+            at + PCI_MSIX_FLAGS,
+            2,
+            u32::from(vectors) - 1,
+            PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL,
+        ),
+        field(at + PCI_MSIX_TABLE, 4, bar, 0),
+        field(at + PCI_MSIX_PBA, 4, MSIX_PBA | bar, 0),
+    ]
+}
+
+/// The fields of BAR `index`; two for a 64-bit one.
+fn bar(index: usize, bar: Bar, memory_size: u64) -> [Option<Field>; 2] {
+    use bindings::*;
+
+    let at = PCI_BASE_ADDRESS_0 + 4 * index as u32;
+    // The address bits above the size are writable, so that writing all ones shows the size.
+    let low = |mask: u64| mask as u32 & PCI_BASE_ADDRESS_MEM_MASK as u32;
+
+    match bar {
+        Bar::None => [None, None],
+        Bar::Registers { size } => [Some(field(at, 4, 0, low(!(u64::from(size) - 1)))), None],
+        Bar::Msix => [
+            Some(field(at, 4, 0, low(!(crate::pci::MSIX_BAR_SIZE - 1)))),
+            None,
+        ],
+        Bar::Memory => {
+            let mask = !(memory_size - 1);
+            let kind = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH;
+            [
+                Some(field(at, 4, kind, low(mask))),
+                Some(field(at + 4, 4, 0, (mask >> 32) as u32)),
+            ]
+        }
+    }
+}
+
+/// What of a [`ConfigSpace`] never changes.
+pub(crate) struct Table {
+    reset: [u8; SIZE],
+    mask: [u8; SIZE],
+}
+
+impl Table {
+    /// Lays out the configuration space of a device.
+    pub(crate) fn new(layout: &Layout, memory_size: u64) -> Self {
+        let mut table = Self {
+            reset: [0; SIZE],
+            mask: [0; SIZE],
+        };
+
+        table.add(&header(layout));
+        for i in 0..NUM_BARS {
+            for field in bar(i, layout.bars[i], memory_size).into_iter().flatten() {
+                table.add(&[field]);
+            }
+        }
+
+        // The capabilities, each linked from the one before; the first from the header.
+        let mut link = CAPABILITIES;
+        let mut at: u32 = 0x40;
+        if layout.msi != 0 {
+            table.add(&msi(at, layout.msi));
+            table.link(&mut link, at);
+            at += MSI_SIZE;
+        }
+        if let (Some(bar), 1..) = (layout.msix_bar(), layout.msix) {
+            table.add(&msix(at, layout.msix, bar as u32));
+            table.link(&mut link, at);
+        }
+        table
+    }
+
+    /// Enters fields.
+    fn add(&mut self, fields: &[Field]) {
+        for f in fields {
+            let bytes = f.at..f.at + f.width;
+            self.reset[bytes.clone()].copy_from_slice(&f.reset.to_le_bytes()[..f.width]);
+            self.mask[bytes].copy_from_slice(&f.mask.to_le_bytes()[..f.width]);
+        }
+    }
+
+    /// Links the capability at `at` from `link`, and moves `link` to its own next pointer.
+    fn link(&mut self, link: &mut usize, at: u32) {
+        self.reset[*link] = at as u8;
+        self.reset[STATUS] |= bindings::PCI_STATUS_CAP_LIST as u8;
+        *link = at as usize + bindings::PCI_CAP_LIST_NEXT as usize;
+    }
+}
+
+/// The configuration space of one instance.
+#[pin_data]
+pub(crate) struct ConfigSpace {
+    table: KBox<Table>,
+    /// The bytes as they are now. Held while the effects of a write are carried out, so that of two
+    /// writes at once the later one counts for both.
+    #[pin]
+    bytes: Mutex<[u8; SIZE]>,
+}
+
+impl ConfigSpace {
+    /// A configuration space in its power-on state.
+    pub(crate) fn new(table: KBox<Table>) -> impl PinInit<Self> {
+        let reset = table.reset;
+
+        pin_init!(Self {
+            table,
+            bytes <- new_mutex!(reset, "vfio_config"),
+        })
+    }
+}
+
+/// The command register in `bytes`.
+fn command(bytes: &[u8; SIZE]) -> u32 {
+    u16::from_le_bytes([bytes[COMMAND], bytes[COMMAND + 1]]).into()
+}
+
+impl Core {
+    /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
+    pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) -> Result {
+        let end = at.checked_add(data.len()).ok_or(EINVAL)?;
+        let mut bytes = *self.config.bytes.lock();
+
+        if self.irq.level() {
+            bytes[STATUS] |= bindings::PCI_STATUS_INTERRUPT as u8;
+        }
+        data.copy_from_slice(bytes.get(at..end).ok_or(EINVAL)?);
+        Ok(())
+    }
+
+    /// Writes `data` to configuration space; the caller has checked the range.
+    ///
+    /// Turning bus mastering off returns when the engine has stopped.
+    pub(crate) fn config_write(&self, at: usize, data: &[u8]) -> Result {
+        let end = at.checked_add(data.len()).ok_or(EINVAL)?;
+        let mask = self.config.table.mask.get(at..end).ok_or(EINVAL)?;
+        let mut bytes = self.config.bytes.lock();
+        let old = command(&bytes);
+
+        for ((byte, mask), new) in bytes[at..end].iter_mut().zip(mask).zip(data) {
+            *byte = (*byte & !mask) | (new & mask);
+        }
+        self.command_changed(old, command(&bytes));
+        Ok(())
+    }
+
+    /// Puts configuration space back to power-on, bus mastering off.
+    pub(crate) fn config_reset(&self) {
+        let mut bytes = self.config.bytes.lock();
+        let old = command(&bytes);
+
+        *bytes = self.config.table.reset;
+        self.command_changed(old, command(&bytes));
+    }
+
+    /// Carries out what a change of the command register entails.
+    fn command_changed(&self, old: u32, new: u32) {
+        let changed = old ^ new;
+
+        if changed & bindings::PCI_COMMAND_MASTER != 0 {
+            self.engine
+                .set_gate(Gate::BusMaster, new & bindings::PCI_COMMAND_MASTER != 0);
+        }
+        if changed & bindings::PCI_COMMAND_INTX_DISABLE != 0 {
+            self.irq
+                .set_disabled(new & bindings::PCI_COMMAND_INTX_DISABLE != 0);
+        }
+    }
+}
