@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# What the scripts share: where the cache is, how progress is shown, how runs
+# that happen at once keep out of each other's way. Sourced, never run.
+
+umask 022
+LC_ALL=C.UTF-8
+export LC_ALL
+
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
+export HOME
+
+# The checkout these scripts belong to.
+TOP=$(cd "$(dirname "$0")/.." && pwd -P)
+
+# Everything downloaded or built. Deleting it is always safe.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/vfio-mdev-rs
+mkdir -p "$CACHE/log" "$CACHE/lock"
+CACHE=$(cd "$CACHE" && pwd -P)
+
+# What is built from this checkout lives apart from what is built from others.
+BUILD=$CACHE/build/$(basename "$TOP")-$(printf %s "$TOP" | sha256sum | cut -c1-8)
+
+SUITE=${SUITE:-trixie}
+
+# ---- words ------------------------------------------------------------------
+
+# say NOUN TEXT... - one aligned line for the human.
+say()
+{
+	_noun=$1
+	shift
+	printf '  %-9s %s\n' "$_noun" "$*" >&2
+}
+
+# die TEXT [LINE...] - says what failed and ends the script.
+die()
+{
+	printf '\n%s: %s\n' "$(basename "$0")" "$1" >&2
+	shift
+	for _line; do
+		printf '  %s\n' "$_line" >&2
+	done
+	exit 1
+}
+
+# usage - prints the header comment of the script as its help.
+usage()
+{
+	awk '/^# usage:/ { on = 1 } !/^#/ { if (on) exit } on { sub(/^# ?/, ""); print }' "$0"
+}
+
+# elapsed SECONDS - as "12 s" or "3 min 05 s".
+elapsed()
+{
+	if [ "$1" -lt 100 ]; then
+		printf '%d s' "$1"
+	else
+		printf '%d min %02d s' $(($1 / 60)) $(($1 % 60))
+	fi
+}
+
+# ---- steps ------------------------------------------------------------------
+
+# ticker LOG NOUN TEXT - keeps one terminal line alive while a step runs.
+ticker()
+{
+	_start=$(date +%s)
+	while kill -0 $$ 2>/dev/null; do
+		_now=$(($(date +%s) - _start))
+		_last=$(tail -n 1 "$1" 2>/dev/null | tr -dc '[:print:]' | cut -c1-48)
+		printf '\r\033[K  %-9s %-46s %5s s  \033[2m%s\033[0m' "$2" "$3" "$_now" "$_last" >&2
+		sleep 0.5
+	done
+}
+
+# step LOG NOUN TEXT COMMAND... - runs COMMAND with its output in LOG and one
+# line on the terminal; a failure names the log and shows its end.
+step()
+{
+	STEP_LOG=$1
+	_what=$2
+	_text=$3
+	shift 3
+	mkdir -p "$(dirname "$STEP_LOG")"
+	_begin=$(date +%s)
+	_ticker=
+	if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then
+		: >"$STEP_LOG"
+		ticker "$STEP_LOG" "$_what" "$_text" &
+		_ticker=$!
+	else
+		printf '  %-9s %-46s ' "$_what" "$_text" >&2
+	fi
+	_status=0
+	"$@" >"$STEP_LOG" 2>&1 </dev/null || _status=$?
+	if [ -n "$_ticker" ]; then
+		kill "$_ticker" 2>/dev/null || :
+		wait "$_ticker" 2>/dev/null || :
+		printf '\r\033[K  %-9s %-46s ' "$_what" "$_text" >&2
+	fi
+	_took=$(($(date +%s) - _begin))
+	if [ "$_status" -eq 0 ]; then
+		printf '%12s\n' "$(elapsed $_took)" >&2
+		return 0
+	fi
+	printf '%12s\n' "failed" >&2
+	{
+		printf '\n'
+		tail -n 15 "$STEP_LOG" | sed 's/^/  | /'
+		printf '\n%s: %s: %s failed (exit %d) after %s\n' \
+			"$(basename "$0")" "$_what" "$_text" "$_status" "$(elapsed $_took)"
+		printf '  the whole log: %s\n' "$STEP_LOG"
+	} >&2
+	return "$_status"
+}
+
+# ---- one at a time ----------------------------------------------------------
+
+# lock NAME - holds the lock NAME until the script ends or unlock.
+lock()
+{
+	exec 9>"$CACHE/lock/$1"
+	if ! flock -n 9; then
+		say "$1" "another run is at it; waiting for it"
+		flock 9
+	fi
+}
+
+unlock()
+{
+	exec 9>&-
+}
