@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All tables of tests, in the order they run.
+
+use crate::harness::Test;
+
+/// One line a file.
+const TABLES: &[&[Test]] = &[crate::mdev::TESTS];
+
+/// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
+pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
+    let all = TABLES.iter().copied().flatten();
+    all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
+        .collect()
+}
+
+fn matches(test: &Test, pattern: &str) -> bool {
+    test.name.contains(pattern) || test.proves.contains(&pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut names = std::collections::BTreeSet::new();
+        for test in select(&[]) {
+            assert!(names.insert(test.name), "{} twice", test.name);
+            let (area, what) = test.name.split_once('.').expect(test.name);
+            assert!(!area.is_empty() && !what.is_empty(), "{}", test.name);
+            for p in test.proves {
+                let number: u32 = p.strip_prefix('P').expect(p).parse().expect(p);
+                assert!((1..=52).contains(&number), "{}: {p}", test.name);
+            }
+            if let Some(number) = what.strip_prefix('p').and_then(|n| n.get(..2)) {
+                if let Ok(number) = number.parse::<u32>() {
+                    let p = format!("P{number}");
+                    assert!(test.proves.contains(&p.as_str()), "{}: {p}", test.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        let all = select(&[]).len();
+        assert!(all > 0);
+        assert_eq!(
+            select(&["mdev.".into(), "no such".into()]).len(),
+            crate::mdev::TESTS.len()
+        );
+    }
+}

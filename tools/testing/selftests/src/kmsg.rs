@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's log, read as it grows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// What no test may cause, wherever it stands in a line. Compared without case, with a space before the line.
+const ALARMS: &[&str] = &[
+    "warning:",
+    " bug:",
+    "oops",
+    "kernel panic",
+    "panicked at",
+    "general protection",
+    "unable to handle",
+    "kasan",
+    "kcsan",
+    "ubsan",
+    "kmemleak",
+    "call trace:",
+    "possible circular locking",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "suspicious rcu",
+    "sleeping function called",
+    "scheduling while atomic",
+    "refcount_t:",
+    "list_add corruption",
+    "list_del corruption",
+    "bad page state",
+    "blocked for more than",
+    "soft lockup",
+    "hard lockup",
+    "detected stall",
+    "self-detected stall",
+    "still has locks held",
+    "held lock freed",
+    "page allocation failure",
+    "has a memory leak",
+    "kobject: (",
+    "sysfs: cannot create duplicate",
+];
+
+/// The priority of `KERN_CRIT`: what is this bad or worse is an alarm whatever it says.
+const KERN_CRIT: u32 = 2;
+
+/// One record of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// 0 emergency to 7 debug.
+    pub(crate) priority: u32,
+    /// The text, without continuation data.
+    pub(crate) text: String,
+    /// When it was read here, which is not before it was written.
+    seen: Instant,
+}
+
+impl Line {
+    /// Whether it says that the kernel found something wrong with itself.
+    pub(crate) fn is_alarm(&self) -> bool {
+        let text = format!(" {}", self.text.to_lowercase());
+        self.priority <= KERN_CRIT || ALARMS.iter().any(|alarm| text.contains(alarm))
+    }
+}
+
+/// The log from the moment it was opened on.
+pub(crate) struct Kmsg(Mutex<Inner>);
+
+struct Inner {
+    file: File,
+    lines: Vec<Line>,
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(usize);
+
+impl Kmsg {
+    /// Opens the log at its end.
+    pub(crate) fn open() -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/kmsg")?;
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
+        Ok(Kmsg(Mutex::new(Inner {
+            file,
+            lines: Vec::new(),
+        })))
+    }
+
+    /// Writes a line of our own, so that the console shows what went on around others.
+    pub(crate) fn note(&self, text: &str) {
+        let inner = self.0.lock().unwrap();
+        // The kernel may limit how much is written; nothing depends on it.
+        let _ = (&inner.file).write_all(format!("<6>selftests: {text}\n").as_bytes());
+    }
+
+    /// The end of the log now.
+    pub(crate) fn mark(&self) -> Mark {
+        let mut inner = self.0.lock().unwrap();
+        inner.pump();
+        Mark(inner.lines.len())
+    }
+
+    /// The lines from `mark` on.
+    pub(crate) fn since(&self, mark: Mark) -> Vec<Line> {
+        let mut inner = self.0.lock().unwrap();
+        inner.pump();
+        inner.lines[mark.0..].to_vec()
+    }
+
+    /// How many of the lines read in the last `time` contain `text`.
+    pub(crate) fn recent(&self, text: &str, time: Duration) -> usize {
+        let mut inner = self.0.lock().unwrap();
+        inner.pump();
+        let recent = inner.lines.iter().rev();
+        recent
+            .take_while(|line| line.seen.elapsed() < time)
+            .filter(|line| line.text.contains(text))
+            .count()
+    }
+}
+
+impl Inner {
+    /// Takes in what has been logged.
+    fn pump(&mut self) {
+        let mut record = [0; 8192];
+        loop {
+            match (&self.file).read(&mut record) {
+                Ok(len) => self.lines.extend(parse(&record[..len])),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // The oldest unread records were overwritten; reading goes on after the gap.
+                Err(e) if e.raw_os_error() == Some(libc::EPIPE) => {}
+                Err(e) => panic!("/dev/kmsg: {e}"),
+            }
+        }
+    }
+}
+
+/// Parses `priority,sequence,time,flags;text`, which may be followed by lines of context.
+fn parse(record: &[u8]) -> Option<Line> {
+    let record = String::from_utf8_lossy(record);
+    let (head, text) = record.split_once(';')?;
+    let priority: u32 = head.split(',').next()?.parse().ok()?;
+    Some(Line {
+        priority: priority & 7,
+        text: text.lines().next().unwrap_or("").to_string(),
+        seen: Instant::now(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(record: &str) -> Line {
+        parse(record.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn records_with_context() {
+        let l = line("6,339,5140900,-;NET: Registered PF_PACKET\n SUBSYSTEM=net\n");
+        assert_eq!(l.text, "NET: Registered PF_PACKET");
+        assert_eq!(l.priority, 6);
+        assert!(parse(b"nonsense").is_none());
+    }
+
+    #[test]
+    fn alarms() {
+        for text in [
+            "4,1,1,-;WARNING: CPU: 0 PID: 1 at drivers/vfio/vfio_main.c:1 f+0x1/0x2",
+            "1,1,1,-;BUG: kernel NULL pointer dereference, address: 0000000000000000",
+            "4,1,1,-;WARNING: possible circular locking dependency detected",
+            "3,1,1,-;rust_kernel: panicked at rust/vfio/irq.rs:1:2:",
+            "2,1,1,-;something grave",
+        ] {
+            assert!(line(text).is_alarm(), "{text}");
+        }
+        assert!(!line("4,1,1,-;mdma 83b8f4f2: TAIL 7 is outside the ring of 4").is_alarm());
+        assert!(!line("7,1,1,-;debug: nothing").is_alarm());
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the module on a running kernel.
+//!
+//! ```text
+//! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS] [PATTERN...]
+//! selftests --list [PATTERN...]
+//! ```
+//!
+//! They run as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and print KTAP. A pattern is a part of
+//! a test's name, or a requirement such as `P3`. With `--module` the module is loaded first and unloaded at the end, and
+//! tests that load it with other parameters can run. The exit status is 1 if a test failed, 2 for a wrong call.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+mod catalog;
+mod check;
+mod harness;
+mod kmsg;
+mod lab;
+mod module;
+mod outcome;
+
+mod mdev;
+
+use harness::diagnose;
+use kmsg::Kmsg;
+use lab::Lab;
+use module::Module;
+use outcome::Outcome;
+
+/// The most one test may take.
+const TIMEOUT: Duration = Duration::from_secs(1800);
+
+struct Options {
+    list: bool,
+    module: Option<PathBuf>,
+    params: String,
+    timeout: Duration,
+    patterns: Vec<String>,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        list: false,
+        module: None,
+        params: String::new(),
+        timeout: TIMEOUT,
+        patterns: Vec::new(),
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--list" => options.list = true,
+            "--module" => options.module = Some(value()?.into()),
+            "--params" => options.params = value()?,
+            "--timeout" => {
+                let text = value()?;
+                let seconds = text.parse().map_err(|e| format!("--timeout {text}: {e}"))?;
+                options.timeout = Duration::from_secs(seconds);
+            }
+            _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
+            _ => options.patterns.push(arg),
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(e) => {
+            eprintln!("selftests: {e}");
+            return ExitCode::from(2);
+        }
+    };
+    let tests = catalog::select(&options.patterns);
+    if options.list {
+        for test in tests {
+            println!("{} {}", test.name, test.proves.join(" "));
+        }
+        return ExitCode::SUCCESS;
+    }
+    if tests.is_empty() {
+        eprintln!("selftests: no test matches {}", options.patterns.join(" "));
+        return ExitCode::from(2);
+    }
+    match run(options, &tests) {
+        Ok(failed) => ExitCode::from(u8::from(failed)),
+        Err(e) => {
+            println!("Bail out! {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the tests; returns whether any failed.
+fn run(options: Options, tests: &[&'static harness::Test]) -> Outcome<bool> {
+    let ours = options.module.is_some();
+    let lab = Lab {
+        module: Module::new(options.module, options.params),
+        kmsg: Kmsg::open()?,
+        sysfs: Default::default(),
+    };
+    if ours && Module::is_loaded() {
+        fail!("the module is loaded already");
+    }
+    if ours {
+        lab.module.load()?;
+    }
+    let totals = harness::run(&lab, tests, options.timeout);
+    let mut failed = totals.failed > 0;
+    if ours {
+        if let Err(e) = Module::unload() {
+            diagnose(&format!("the module cannot be unloaded: {e}"));
+            failed = true;
+        }
+    }
+    Ok(failed)
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading and unloading the module.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::system::{delete_module, finit_module};
+
+use crate::outcome::Outcome;
+use crate::skip;
+
+/// The module's name.
+pub(crate) const NAME: &str = "mdma";
+
+/// The file of the module, and the parameters it is loaded with unless a test wants others.
+pub(crate) struct Module {
+    path: Option<PathBuf>,
+    params: String,
+}
+
+impl Module {
+    /// Says where the module is; without a path it is used as it was loaded by others.
+    pub(crate) fn new(path: Option<PathBuf>, params: String) -> Self {
+        Module { path, params }
+    }
+
+    /// The file; skips the test if it is not known.
+    pub(crate) fn path(&self) -> Outcome<&Path> {
+        match &self.path {
+            Some(path) => Ok(path),
+            None => skip!("the module cannot be loaded again without --module PATH"),
+        }
+    }
+
+    /// Whether it is loaded.
+    pub(crate) fn is_loaded() -> bool {
+        Path::new("/sys/module")
+            .join(NAME)
+            .join("initstate")
+            .exists()
+    }
+
+    /// How many use it.
+    pub(crate) fn refcnt() -> Outcome<u32> {
+        let path = format!("/sys/module/{NAME}/refcnt");
+        Ok(fs::read_to_string(path)?.trim().parse()?)
+    }
+
+    /// The value of a parameter.
+    pub(crate) fn param(name: &str) -> Outcome<String> {
+        let path = format!("/sys/module/{NAME}/parameters/{name}");
+        Ok(fs::read_to_string(path)?.trim().to_string())
+    }
+
+    /// Loads it with the parameters of the command line.
+    pub(crate) fn load(&self) -> Outcome {
+        Ok(self.load_with(&self.params)??)
+    }
+
+    /// Loads it with these parameters; the inner result is the kernel's answer.
+    pub(crate) fn load_with(&self, params: &str) -> Outcome<io::Result<()>> {
+        let file = File::open(self.path()?)?;
+        let params = CString::new(params)?;
+        Ok(finit_module(file, &params, 0).map_err(Into::into))
+    }
+
+    /// Unloads it. It is not waited until nobody uses it: that is `EAGAIN`.
+    pub(crate) fn unload() -> io::Result<()> {
+        let name = CString::new(NAME).expect("no NUL");
+        Ok(delete_module(&name, libc::O_NONBLOCK)?)
+    }
+
+    /// Runs `test` with the module loaded with these parameters; afterwards it is as it was.
+    pub(crate) fn with<T>(&self, params: &str, test: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        struct Back<'a>(&'a Module);
+
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                if Module::is_loaded() {
+                    if let Err(e) = Module::unload() {
+                        crate::harness::problem(format!("unload after a test of parameters: {e}"));
+                        return;
+                    }
+                }
+                if let Err(e) = self.0.load() {
+                    crate::harness::problem(format!("load after a test of parameters: {e}"));
+                }
+            }
+        }
+
+        self.path()?;
+        Module::unload()?;
+        let _back = Back(self);
+        self.load_with(params)??;
+        test()
+    }
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The stream of a saved device as a list of records, to look at and to spoil.
+//!
+//! [`Stream::parse`] takes the bytes apart with crate `migration`'s own header; what it does not take over from there is the arithmetic that a
+//! spoiled stream needs to look whole again: [`Stream::seal`] computes sequence numbers, checksums and the closing
+//! record from the documented layout, so that a test changes exactly one thing and everything else agrees with it.
+
+use migration::stream::{
+    Checksum, Header, Identity, Kind, CRC_SEED, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, HEADER_SIZE,
+};
+
+/// CRC-32C by the host's crate.
+pub(crate) struct Crc;
+
+impl Checksum for Crc {
+    fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+        // The crate's function continues a finished value.
+        !crc32c::crc32c_append(!crc, bytes)
+    }
+}
+
+/// The CRC-32C of some bytes.
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Its header, without its checksum.
+    pub(crate) header: Header,
+    /// Its payload.
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A whole stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stream {
+    /// Its records, in order.
+    pub(crate) records: Vec<Record>,
+}
+
+impl Record {
+    /// A record of a kind, to be sealed.
+    pub(crate) fn new(kind: u16, position: u64, payload: Vec<u8>) -> Self {
+        Record {
+            header: Header {
+                kind,
+                flags: 0,
+                length: payload.len() as u32,
+                sequence: 0,
+                position,
+                payload_crc: 0,
+            },
+            payload,
+        }
+    }
+
+    /// The same with the flag that lets a reader skip it.
+    pub(crate) fn optional(mut self) -> Self {
+        self.header.flags |= FLAG_OPTIONAL;
+        self
+    }
+
+    /// Its kind, if this version has it.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        Kind::from_u16(self.header.kind)
+    }
+
+    /// Bytes of the stream that it takes.
+    pub(crate) fn size(&self) -> usize {
+        HEADER_SIZE + self.payload.len()
+    }
+
+    /// Header and payload, the header's checksum right for what the header says.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut out = self.header.encode::<Crc>().to_vec();
+        out.extend_from_slice(&self.payload);
+        out
+    }
+
+    /// The pages of device memory that it sends: first byte and length, of MEMORY and ZERO.
+    pub(crate) fn extent(&self) -> Option<(u64, u64)> {
+        match self.kind()? {
+            Kind::Memory => Some((self.header.position, self.payload.len() as u64)),
+            Kind::Zero => Some((self.header.position, u64_at(&self.payload, 0))),
+            _ => None,
+        }
+    }
+}
+
+impl Stream {
+    /// Takes a stream apart. Says where it is no stream, for a test to fail with.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Stream, String> {
+        let mut records = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let number = records.len() as u64;
+            let header = bytes
+                .get(at..at + HEADER_SIZE)
+                .and_then(|b| b.first_chunk())
+                .ok_or_else(|| format!("header {number} at byte {at} is cut off"))?;
+            let header = Header::decode::<Crc>(header, number)
+                .map_err(|e| format!("header {number} at byte {at}: {e}"))?;
+            at += HEADER_SIZE;
+            let payload = bytes
+                .get(at..at + header.length as usize)
+                .ok_or_else(|| format!("payload of record {number} at byte {at} is cut off"))?;
+            let found = crc(payload);
+            if found != header.payload_crc {
+                return Err(format!(
+                    "payload of record {number}: checksum {:#x}, its bytes have {found:#x}",
+                    header.payload_crc
+                ));
+            }
+            at += payload.len();
+            records.push(Record {
+                header,
+                payload: payload.to_vec(),
+            });
+        }
+        Ok(Stream { records })
+    }
+
+    /// The bytes, with what the headers say.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.records.iter().flat_map(Record::bytes).collect()
+    }
+
+    /// What a reader makes of it: where a buffer was sent again after it had been read, only the second time counts.
+    pub(crate) fn effective(&self) -> Stream {
+        let mut records: Vec<Record> = Vec::new();
+        for record in &self.records {
+            if record.header.flags & FLAG_AGAIN != 0 {
+                records.retain(|r| r.header.sequence < record.header.sequence);
+            }
+            records.push(record.clone());
+        }
+        Stream { records }
+    }
+
+    /// Numbers the records, and makes lengths, checksums and the closing record right.
+    pub(crate) fn seal(&mut self) {
+        for (record, number) in self.records.iter_mut().zip(0..) {
+            record.header.sequence = number;
+        }
+        self.seal_numbered();
+    }
+
+    /// [`seal`](Self::seal) that leaves the sequence numbers as they are.
+    pub(crate) fn seal_numbered(&mut self) {
+        let mut digest = CRC_SEED;
+        let (mut memory, mut zero, mut state) = (0u64, 0u64, 0u64);
+        for (record, number) in self.records.iter_mut().zip(0u64..) {
+            match record.kind() {
+                Some(Kind::Memory) => memory = memory.wrapping_add(record.payload.len() as u64),
+                Some(Kind::Device) => state = state.wrapping_add(record.payload.len() as u64),
+                Some(Kind::Zero) if record.payload.len() >= 8 => {
+                    zero = zero.wrapping_add(u64_at(&record.payload, 0));
+                }
+                Some(Kind::End) if record.payload.len() == END_SIZE => {
+                    let totals = [number, memory, zero, state];
+                    for (field, total) in record.payload.chunks_exact_mut(8).zip(totals) {
+                        field.copy_from_slice(&total.to_le_bytes());
+                    }
+                    record.payload[32..36].copy_from_slice(&(!digest).to_le_bytes());
+                }
+                _ => {}
+            }
+            record.header.length = record.payload.len() as u32;
+            record.header.payload_crc = crc(&record.payload);
+            digest = Crc::crc32c(digest, &covered(&record.header));
+        }
+    }
+
+    /// The first record of a kind.
+    ///
+    /// # Panics
+    ///
+    /// If there is none: such a stream is of no use to the test.
+    pub(crate) fn position(&self, kind: Kind) -> usize {
+        self.records
+            .iter()
+            .position(|r| r.kind() == Some(kind))
+            .unwrap_or_else(|| panic!("the stream has no {kind} record"))
+    }
+
+    /// Number of records of a kind.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        let of_kind = |r: &&Record| r.kind() == Some(kind);
+        self.records.iter().filter(of_kind).count()
+    }
+
+    /// The identity at its beginning.
+    pub(crate) fn identity(&self) -> Result<Identity, String> {
+        let first = self.records.first().ok_or("the stream is empty")?;
+        Identity::decode(&first.payload, first.header.length).map_err(|e| e.to_string())
+    }
+
+    /// The device's own state.
+    pub(crate) fn device_state(&self) -> Vec<u8> {
+        self.effective()
+            .records
+            .iter()
+            .filter(|r| r.kind() == Some(Kind::Device))
+            .flat_map(|r| r.payload.clone())
+            .collect()
+    }
+
+    /// The device memory that a reader ends up with.
+    pub(crate) fn memory(&self, size: usize) -> Vec<u8> {
+        let mut memory = vec![0; size];
+        for record in &self.effective().records {
+            let Some((position, length)) = record.extent() else {
+                continue;
+            };
+            let range = position as usize..(position + length) as usize;
+            match record.kind() {
+                Some(Kind::Memory) => memory[range].copy_from_slice(&record.payload),
+                _ => memory[range].fill(0),
+            }
+        }
+        memory
+    }
+
+    /// Pages that are sent, each as often as it is.
+    pub(crate) fn pages(&self, page_size: u64) -> Vec<u64> {
+        let mut pages = Vec::new();
+        for (position, length) in self.records.iter().filter_map(Record::extent) {
+            pages.extend(position / page_size..(position + length) / page_size);
+        }
+        pages
+    }
+}
+
+/// The bytes of a header that its checksum and the digest cover, AGAIN cleared as the digest has it.
+fn covered(header: &Header) -> [u8; HEADER_SIZE - 4] {
+    let mut masked = *header;
+    masked.flags &= !FLAG_AGAIN;
+    let bytes = masked.encode::<Crc>();
+    let mut out = [0; HEADER_SIZE - 4];
+    out.copy_from_slice(&bytes[..HEADER_SIZE - 4]);
+    out
+}
+
+/// A little-endian number at an offset.
+///
+/// # Panics
+///
+/// If it is not there in full.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migration::stream::{device_type, FLAG_START};
+
+    fn stream() -> Stream {
+        let identity = Identity {
+            device_type: device_type("test"),
+            device_version: 1,
+            features: 0,
+            memory_size: 16384,
+            page_size: 4096,
+            state_size_max: 64,
+        };
+        let mut stream = Stream {
+            records: vec![
+                Record::new(Kind::Identity as u16, 0, identity.encode().to_vec()),
+                Record::new(Kind::Memory as u16, 4096, vec![7; 8192]),
+                Record::new(Kind::Device as u16, 0, vec![1, 2, 3]),
+                Record::new(Kind::End as u16, 0, vec![0; END_SIZE]),
+            ],
+        };
+        stream.seal();
+        stream
+    }
+
+    /// A device that takes whatever arrives; only the session's own checks are of interest.
+    struct Nothing;
+
+    impl Checksum for Nothing {
+        fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+            Crc::crc32c(crc, bytes)
+        }
+    }
+
+    impl migration::load::Sink for Nothing {
+        type In = [u8];
+        fn get(&self, input: &[u8], at: usize, buf: &mut [u8]) -> Result<(), i32> {
+            buf.copy_from_slice(&input[at..at + buf.len()]);
+            Ok(())
+        }
+        fn copy_memory(&self, i: &[u8], at: usize, _: u64, n: usize, crc: u32) -> Result<u32, i32> {
+            Ok(Crc::crc32c(crc, &i[at..at + n]))
+        }
+        fn zero_memory(&self, _: u64, _: u64) -> Result<(), i32> {
+            Ok(())
+        }
+        fn check_state(&self, _: &[u8]) -> Result<(), i32> {
+            Ok(())
+        }
+        fn commit_state(&self, _: &[u8]) -> Result<(), i32> {
+            Ok(())
+        }
+    }
+
+    fn load(stream: &Stream) -> Result<(), migration::stream::Error> {
+        let identity = stream.identity().unwrap();
+        let mut session = migration::load::LoadSession::new(identity, vec![0; 64])?;
+        let bytes = stream.bytes();
+        session.feed(&Nothing, &bytes, bytes.len())?;
+        session.finish(&Nothing)
+    }
+
+    #[test]
+    fn what_is_sealed_is_accepted_and_parses_back() {
+        let stream = stream();
+        assert_eq!(Stream::parse(&stream.bytes()).unwrap(), stream);
+        load(&stream).unwrap();
+        let mut with = stream.clone();
+        with.records.insert(2, Record::new(99, 5, vec![3; 7]).optional());
+        assert!(load(&with).is_err());
+        with.seal();
+        load(&with).unwrap();
+    }
+
+    #[test]
+    fn a_buffer_sent_again_counts_once() {
+        let mut stream = stream();
+        let mut again = stream.records[1].clone();
+        stream.records[1].header.flags |= FLAG_START;
+        again.header.flags |= FLAG_START | FLAG_AGAIN;
+        again.payload = vec![9; 8192];
+        again.header.payload_crc = crc(&again.payload);
+        stream.records.insert(2, again);
+        assert_eq!(stream.pages(4096), [1, 2, 1, 2]);
+        assert_eq!(stream.effective().pages(4096), [1, 2]);
+        assert_eq!(stream.memory(16384)[4096..12288], [9; 8192]);
+    }
+}
