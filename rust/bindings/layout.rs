@@ -15,6 +15,7 @@ use core::mem::{
 };
 
 /// `SIZE_type` and `OFFSET_type__field`, from `layout.c`.
+#[allow(dead_code)] // Not every compiler counts a use in an assertion.
 mod c {
     include!(concat!(env!("VFIO_BINDINGS_DIR"), "/layout_generated.rs"));
 }

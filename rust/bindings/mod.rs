@@ -18,6 +18,7 @@ mod layout;
     clippy::ref_as_ptr,
     clippy::undocumented_unsafe_blocks,
     dead_code,
+    improper_ctypes,
     missing_docs,
     non_camel_case_types,
     non_snake_case,
@@ -28,11 +29,11 @@ mod layout;
 #[cfg_attr(not(CONFIG_RUSTC_HAS_UNNECESSARY_TRANSMUTES), allow(unknown_lints))]
 #[allow(unnecessary_transmutes)]
 mod raw {
-    use kernel::{
-        bindings::*,
-        ffi, //
-    };
+    use kernel::ffi;
     use pin_init::MaybeZeroable;
+
+    // What is generated here takes precedence over a glob import.
+    pub(crate) use kernel::bindings::*;
 
     include!(concat!(
         env!("VFIO_BINDINGS_DIR"),
@@ -40,5 +41,4 @@ mod raw {
     ));
 }
 
-pub(crate) use kernel::bindings::*;
 pub(crate) use raw::*;

@@ -13,6 +13,7 @@ use crate::{
     irq::Irq,
     log::Log,
     memory::DeviceMemory,
+    msix::Msix,
     pci, //
 };
 use kernel::{
@@ -69,6 +70,9 @@ pub(crate) struct Core {
     /// Interrupts.
     #[pin]
     pub(crate) irq: Irq,
+    /// The BAR with the MSI-X table.
+    #[pin]
+    pub(crate) msix: Msix,
     /// Guest memory.
     #[pin]
     pub(crate) dma: Dma,
@@ -91,6 +95,7 @@ impl Core {
             size => Some(DeviceMemory::new(size)?),
         };
         let engine = Engine::new(name)?;
+        let msix = Msix::new(&layout)?;
         let table = KBox::new(config::Table::new(&layout, memory_size), GFP_KERNEL)?;
 
         Arc::pin_init(
@@ -100,6 +105,7 @@ impl Core {
                 log <- Log::new(),
                 config <- ConfigSpace::new(table),
                 irq <- Irq::new(&layout),
+                msix <- msix,
                 layout,
                 dma <- Dma::new(),
                 memory,

@@ -1,18 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! One instance: what it is made of, and its life.
+//!
+//! ```text
+//!   probe    create()   reserve memory, allocate the vfio_device, make the device, register
+//!   open     open()     guest memory can be reached, the engine may run
+//!   close    close()    engine drained, pins and eventfds given up, configuration as at power-on
+//!   remove   remove()   unregister: blocks until the last user has closed
+//!   release             the last reference is gone: the device is dropped, its memory given back
+//! ```
 
 use crate::{
-    device::Operations,
-    handle::Core,
-    migration::Migration, //
+    bindings,
+    device::{
+        Device,
+        Operations, //
+    },
+    engine::Gate,
+    handle::{
+        Core,
+        Handle,
+        Uuid, //
+    },
+    mdev::Reservation,
+    migration::{
+        Migration,
+        Params, //
+    },
+    ops,
 };
-use kernel::sync::Arc;
+use core::{
+    mem::size_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
 
 /// One instance of a mediated device.
 ///
-/// This is what the callbacks of `struct vfio_device` reach. It is made when the mdev is probed
-/// and dropped at the last put of the `struct vfio_device`.
+/// This is what the callbacks of `struct vfio_device` reach.
 pub(crate) struct Instance {
     /// What is the same for every driver.
     pub(crate) core: Arc<Core>,
@@ -20,4 +55,169 @@ pub(crate) struct Instance {
     pub(crate) device: Arc<dyn Operations>,
     /// The migration state and region.
     pub(crate) migration: Migration,
+    /// The instance's share of the parent's memory, given back when all else is gone.
+    _reservation: Reservation,
+}
+
+/// What is allocated for an instance: VFIO's part, then a pointer to ours.
+///
+/// VFIO wants its part at the start, zeroes all of it, and frees all of it.
+///
+/// # Invariants
+///
+/// `instance` is null, or points to a box that this allocation owns. It is set before the device is
+/// registered and not changed until it is released.
+#[repr(C)]
+struct Allocation {
+    vdev: bindings::vfio_device,
+    instance: *mut Instance,
+}
+
+impl Instance {
+    /// The instance behind a `struct vfio_device`.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` was made by [`create`] and has been registered, and lives for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(vdev: *mut bindings::vfio_device) -> &'a Self {
+        // SAFETY: By the requirement of this function `vdev` is the start of an `Allocation`, which
+        // has its instance since before it was registered.
+        unsafe { &*(*vdev.cast::<Allocation>()).instance }
+    }
+
+    /// Makes the parts of an instance and connects them.
+    fn new<D: Device>(
+        uuid: Uuid,
+        config: &D::Config,
+        reservation: Reservation,
+    ) -> Result<KBox<Self>> {
+        let core = Core::new(D::NAME, uuid, D::pci(config), D::memory_size(config))?;
+        let device: Arc<dyn Operations> =
+            Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
+        let migration = Migration::new(core.clone(), device.clone(), &Params::of::<D>())?;
+        let this = KBox::new(
+            Self {
+                core,
+                device,
+                migration,
+                _reservation: reservation,
+            },
+            GFP_KERNEL,
+        )?;
+
+        this.core.engine.attach(this.device.clone());
+        Ok(this)
+    }
+
+    /// The first user opens the device.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` is this instance's, and open until [`Instance::close`] is called.
+    pub(crate) unsafe fn open(&self, vdev: NonNull<bindings::vfio_device>) -> Result {
+        self.migration.open()?;
+        // SAFETY: By the requirement of this function; `close` takes it back.
+        unsafe { self.core.dma.set_device(Some(vdev)) };
+        self.core.engine.set_gate(Gate::Open, true);
+        Ok(())
+    }
+
+    /// The last user has closed the device.
+    ///
+    /// What a user put in place goes; registers and memory stay.
+    pub(crate) fn close(&self) {
+        self.core.engine.set_gate(Gate::Open, false);
+        self.migration.close();
+        self.core.irq.release();
+        self.core.config_reset();
+        self.core.dma.revoke_all();
+        // SAFETY: Taking the device away is always allowed.
+        unsafe { self.core.dma.set_device(None) };
+    }
+
+    /// `VFIO_DEVICE_RESET`: registers, memory and migration as at power-on.
+    ///
+    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function.
+    pub(crate) fn reset(&self) {
+        self.migration.reset();
+        self.core.msix.reset();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The engine holds the device, which holds the core, which holds the engine.
+        self.core.engine.detach();
+        if let Some(memory) = &self.core.memory {
+            // SAFETY: Taking the mapping away is always allowed.
+            unsafe { memory.set_mapping(ptr::null_mut()) };
+        }
+    }
+}
+
+/// Makes an instance for an mdev and registers it with VFIO.
+///
+/// # Safety
+///
+/// `dev` is the `struct device` of an mdev that is being probed.
+pub(crate) unsafe fn create<D: Device>(
+    dev: *mut bindings::device,
+    uuid: Uuid,
+    config: &D::Config,
+    reservation: Reservation,
+) -> Result<NonNull<bindings::vfio_device>> {
+    let instance = Instance::new::<D>(uuid, config, reservation)?;
+
+    // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
+    let vdev = from_err_ptr(unsafe {
+        bindings::_vfio_alloc_device(size_of::<Allocation>(), dev, ops::table::<D>())
+    })?;
+    let vdev = NonNull::new(vdev).ok_or(ENOMEM)?;
+
+    if let Some(memory) = &instance.core.memory {
+        // SAFETY: The inode lives as long as `vdev`, whose release drops the instance and, with it,
+        // takes the mapping away again.
+        unsafe { memory.set_mapping((*(*vdev.as_ptr()).inode).i_mapping) };
+    }
+
+    // INVARIANT: `vdev` is not registered yet, and its memory was zeroed.
+    // SAFETY: As many bytes were allocated as an `Allocation` has.
+    unsafe { (*vdev.cast::<Allocation>().as_ptr()).instance = KBox::into_raw(instance) };
+
+    // SAFETY: `vdev` was just made and has not been registered.
+    let registered = to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()) });
+    if let Err(e) = registered {
+        // SAFETY: This is the reference that `_vfio_alloc_device()` returned.
+        unsafe { bindings::put_device(&raw mut (*vdev.as_ptr()).device) };
+        return Err(e);
+    }
+    Ok(vdev)
+}
+
+/// Unregisters an instance; returns when no one has it open any more.
+///
+/// # Safety
+///
+/// `vdev` was made by [`create`], and this is called once.
+pub(crate) unsafe fn remove(vdev: NonNull<bindings::vfio_device>) {
+    // SAFETY: `vdev` is registered, and its first reference is given up here and not before.
+    unsafe {
+        bindings::vfio_unregister_group_dev(vdev.as_ptr());
+        bindings::put_device(&raw mut (*vdev.as_ptr()).device);
+    }
+}
+
+/// Drops the instance of a `struct vfio_device` that is about to be freed.
+///
+/// # Safety
+///
+/// `vdev` was made by [`create`] and has no users left.
+pub(crate) unsafe fn release(vdev: *mut bindings::vfio_device) {
+    // SAFETY: By the requirement of this function.
+    let instance = unsafe { (*vdev.cast::<Allocation>()).instance };
+
+    if !instance.is_null() {
+        // SAFETY: By the type invariant the allocation owns the box, and it is freed after this.
+        drop(unsafe { KBox::from_raw(instance) });
+    }
 }

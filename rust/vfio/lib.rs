@@ -40,18 +40,31 @@ mod log;
 pub mod mdev;
 pub mod memory;
 mod migration;
+mod msix;
 mod nospec;
 mod ops;
 pub mod pci;
 mod region;
 mod set_irqs;
-pub mod stream;
 
 pub use device::{
     Device,
     Step, //
 };
 pub use handle::Handle;
+
+/// How a driver writes its state down and reads it back.
+pub mod stream {
+    pub use migration::stream::{
+        Reader,
+        Writer, //
+    };
+
+    /// The kernel's error for one of these.
+    pub fn error(error: migration::stream::Error) -> kernel::error::Error {
+        kernel::error::Error::from_errno(-error.errno())
+    }
+}
 
 /// The prefix of the lines the `pr_*` macros of this crate print.
 const __LOG_PREFIX: &[u8] = b"vfio_mdev_rs\0";

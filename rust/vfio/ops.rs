@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callbacks of `struct vfio_device`.
+//!
+//! Each unpacks its arguments, calls the [`Instance`] and logs what that refuses. VFIO calls them
+//! from many threads at once; only open and close exclude each other.
+//!
+//! C header: [`include/linux/vfio.h`](srctree/include/linux/vfio.h)
+
+use crate::{
+    bindings,
+    device::Device,
+    instance::{
+        self,
+        Instance, //
+    },
+    irq::NUM_IRQS,
+    log::Refusal,
+    refuse,
+    region::{
+        Position,
+        NUM_REGIONS, //
+    },
+};
+use core::{
+    marker::PhantomData,
+    mem::size_of,
+    ptr::NonNull, //
+};
+use kernel::{
+    ffi::{
+        c_long,
+        c_ulong, //
+    },
+    ioctl::_IO,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+
+/// Number of a `VFIO_DEVICE_*` ioctl.
+const fn nr(offset: u32) -> u32 {
+    _IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + offset)
+}
+
+const VFIO_DEVICE_GET_INFO: u32 = nr(7);
+const VFIO_DEVICE_GET_IRQ_INFO: u32 = nr(9);
+const VFIO_DEVICE_SET_IRQS: u32 = nr(10);
+const VFIO_DEVICE_RESET: u32 = nr(11);
+
+/// The operations of driver `D`'s devices.
+pub(crate) fn table<D: Device>() -> &'static bindings::vfio_device_ops {
+    &Table::<D>::OPS
+}
+
+struct Table<D: Device>(PhantomData<D>);
+
+impl<D: Device> Table<D> {
+    const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
+        name: kernel::str::as_char_ptr_in_const_context(D::NAME).cast_mut(),
+        release: Some(release),
+        #[cfg(CONFIG_IOMMUFD)]
+        bind_iommufd: Some(bindings::vfio_iommufd_emulated_bind),
+        #[cfg(CONFIG_IOMMUFD)]
+        unbind_iommufd: Some(bindings::vfio_iommufd_emulated_unbind),
+        #[cfg(CONFIG_IOMMUFD)]
+        attach_ioas: Some(bindings::vfio_iommufd_emulated_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
+        detach_ioas: Some(bindings::vfio_iommufd_emulated_detach_ioas),
+        open_device: Some(open_device),
+        close_device: Some(close_device),
+        read: Some(read),
+        write: Some(write),
+        ioctl: Some(ioctl),
+        get_region_info_caps: Some(get_region_info_caps),
+        mmap: Some(mmap),
+        request: Some(request),
+        dma_unmap: Some(dma_unmap),
+        ..pin_init::zeroed()
+    };
+}
+
+/// Logs a refusal of `what` and turns it into an errno.
+macro_rules! refused {
+    ($instance:expr, $refusal:expr, $($what:tt)+) => {{
+        let Refusal(errno, reason) = $refusal;
+        refuse!(
+            $instance.core,
+            "{}: {} ({:?})",
+            ::kernel::prelude::fmt!($($what)+),
+            reason,
+            errno
+        );
+        errno.to_errno()
+    }};
+}
+
+/// # Safety
+///
+/// Called by VFIO at the last put of a device made by [`instance::create`].
+unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
+    // SAFETY: By the requirement of this function.
+    unsafe { instance::release(vdev) }
+}
+
+/// # Safety
+///
+/// Called by VFIO for the first open of a registered device.
+unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
+    // SAFETY: The device is registered.
+    let this = unsafe { Instance::from_raw(vdev) };
+    let Some(vdev) = NonNull::new(vdev) else {
+        return EINVAL.to_errno();
+    };
+
+    // SAFETY: VFIO calls `close_device()` when the device ceases to be open.
+    match unsafe { this.open(vdev) } {
+        Ok(()) => 0,
+        Err(e) => refused!(this, e.into(), "open"),
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO for the last close of a registered device.
+unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
+    // SAFETY: The device is registered.
+    unsafe { Instance::from_raw(vdev) }.close();
+}
+
+/// # Safety
+///
+/// Called by VFIO for an open device; `ppos` is the file offset of the call.
+unsafe extern "C" fn read(
+    vdev: *mut bindings::vfio_device,
+    buf: *mut c_char,
+    count: usize,
+    ppos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: The device is registered, and `ppos` is valid.
+    let (this, ppos) = unsafe { (Instance::from_raw(vdev), &mut *ppos) };
+    let at = Position::new(*ppos as u64);
+
+    match this.read(at, UserPtr::from_ptr(buf.cast()), count) {
+        Ok(done) => {
+            *ppos += done as bindings::loff_t;
+            done as isize
+        }
+        Err(refusal) => refused!(
+            this,
+            refusal,
+            "read of {} bytes at {:#x} of region {}",
+            count,
+            at.offset,
+            at.index
+        ) as isize,
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO for an open device; `ppos` is the file offset of the call.
+unsafe extern "C" fn write(
+    vdev: *mut bindings::vfio_device,
+    buf: *const c_char,
+    count: usize,
+    ppos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: The device is registered, and `ppos` is valid.
+    let (this, ppos) = unsafe { (Instance::from_raw(vdev), &mut *ppos) };
+    let at = Position::new(*ppos as u64);
+
+    match this.write(at, UserPtr::from_ptr(buf.cast_mut().cast()), count) {
+        Ok(done) => {
+            *ppos += done as bindings::loff_t;
+            done as isize
+        }
+        Err(refusal) => refused!(
+            this,
+            refusal,
+            "write of {} bytes at {:#x} of region {}",
+            count,
+            at.offset,
+            at.index
+        ) as isize,
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO for an open device; `vma` is being set up.
+unsafe extern "C" fn mmap(
+    vdev: *mut bindings::vfio_device,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
+    // SAFETY: The device is registered, and `vma` is valid.
+    let (this, start, end, pgoff) = unsafe {
+        let range = (*vma).__bindgen_anon_1.__bindgen_anon_1;
+        (
+            Instance::from_raw(vdev),
+            range.vm_start,
+            range.vm_end,
+            (*vma).vm_pgoff,
+        )
+    };
+    // A page offset of 2^52 pages and more does not fit a file offset; no region is there.
+    let pos = (pgoff as u64)
+        .checked_mul(kernel::page::PAGE_SIZE as u64)
+        .unwrap_or(u64::MAX);
+    let at = Position::new(pos);
+    let len = (end - start) as usize;
+
+    // SAFETY: By the requirement of this function.
+    match unsafe { this.mmap(at, len, vma) } {
+        Ok(()) => 0,
+        Err(refusal) => refused!(
+            this,
+            refusal,
+            "mmap of {} bytes at {:#x} of region {}",
+            len,
+            at.offset,
+            at.index
+        ),
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO for an open device; `info` and `caps` are valid.
+unsafe extern "C" fn get_region_info_caps(
+    vdev: *mut bindings::vfio_device,
+    info: *mut bindings::vfio_region_info,
+    caps: *mut bindings::vfio_info_cap,
+) -> c_int {
+    // SAFETY: The device is registered, and `info` is valid.
+    let (this, info) = unsafe { (Instance::from_raw(vdev), &mut *info) };
+
+    // SAFETY: `caps` are those of `info`.
+    match unsafe { this.region_info(info, caps) } {
+        Ok(()) => 0,
+        Err(refusal) => refused!(this, refusal, "GET_REGION_INFO of region {}", info.index),
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO when it wants a registered device back.
+unsafe extern "C" fn request(vdev: *mut bindings::vfio_device, count: c_uint) {
+    // SAFETY: The device is registered.
+    let this = unsafe { Instance::from_raw(vdev) };
+
+    if !this.core.irq.request() && count == 0 {
+        refuse!(
+            this.core,
+            "remove: in use, and no request eventfd to tell the user; waiting for the close"
+        );
+    }
+}
+
+/// # Safety
+///
+/// Called by VFIO when a range that an open device may use is unmapped.
+unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, length: u64) {
+    // SAFETY: The device is registered.
+    unsafe { Instance::from_raw(vdev) }
+        .core
+        .dma
+        .unmap(iova, length);
+}
+
+/// # Safety
+///
+/// Called by VFIO for an open device.
+unsafe extern "C" fn ioctl(
+    vdev: *mut bindings::vfio_device,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: The device is registered.
+    let this = unsafe { Instance::from_raw(vdev) };
+    let arg = UserPtr::from_addr(arg as usize);
+
+    let result = match cmd {
+        VFIO_DEVICE_GET_INFO => get_info(arg).map_err(|r| (r, "GET_INFO")),
+        VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this, arg).map_err(|r| (r, "GET_IRQ_INFO")),
+        VFIO_DEVICE_SET_IRQS => set_irqs(this, arg).map_err(|r| (r, "SET_IRQS")),
+        VFIO_DEVICE_RESET => {
+            this.reset();
+            Ok(())
+        }
+        _ => Err((Refusal(ENOTTY, "not known to this device"), "ioctl")),
+    };
+
+    match result {
+        Ok(()) => 0,
+        Err((refusal, what)) => refused!(this, refusal, "{} ({:#x})", what, cmd) as c_long,
+    }
+}
+
+/// Fetches the first `N` words of an ioctl's argument, the first of which is its `argsz`.
+fn fetch<const N: usize>(arg: UserPtr) -> Result<[u32; N], Refusal> {
+    let mut reader = UserSlice::new(arg, 4 * N).reader();
+    let mut words = [0; N];
+
+    for word in &mut words {
+        *word = reader.read::<u32>()?;
+    }
+    if (words[0] as usize) < 4 * N {
+        return Err(Refusal(EINVAL, "argsz is too small"));
+    }
+    Ok(words)
+}
+
+/// Stores words to an ioctl's argument.
+fn store(arg: UserPtr, words: &[u32]) -> Result<(), Refusal> {
+    let mut writer = UserSlice::new(arg, 4 * words.len()).writer();
+
+    for word in words {
+        writer.write::<u32>(word)?;
+    }
+    Ok(())
+}
+
+/// `VFIO_DEVICE_GET_INFO`.
+fn get_info(arg: UserPtr) -> Result<(), Refusal> {
+    let [argsz, ..] = fetch::<4>(arg)?;
+    let info = [
+        argsz,
+        bindings::VFIO_DEVICE_FLAGS_RESET | bindings::VFIO_DEVICE_FLAGS_PCI,
+        NUM_REGIONS as u32,
+        NUM_IRQS as u32,
+        // `cap_offset` and padding, which older users do not have room for.
+        0,
+        0,
+    ];
+    let words = if argsz as usize >= size_of::<bindings::vfio_device_info>() {
+        6
+    } else {
+        4
+    };
+
+    store(arg, &info[..words])
+}
+
+/// `VFIO_DEVICE_GET_IRQ_INFO`.
+fn get_irq_info(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
+    let [argsz, _, index, _] = fetch::<4>(arg)?;
+    let mut info = bindings::vfio_irq_info {
+        argsz,
+        index,
+        ..Default::default()
+    };
+
+    this.core.irq.info(&mut info)?;
+    store(arg, &[info.argsz, info.flags, info.index, info.count])
+}
+
+/// `VFIO_DEVICE_SET_IRQS`.
+fn set_irqs(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
+    let [argsz, flags, index, start, count] = fetch::<5>(arg)?;
+    let mut hdr = bindings::vfio_irq_set {
+        argsz,
+        flags,
+        index,
+        start,
+        count,
+        ..Default::default()
+    };
+
+    this.core.irq.set(
+        &mut hdr,
+        arg.wrapping_byte_add(size_of::<bindings::vfio_irq_set>()),
+    )
+}

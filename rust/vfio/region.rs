@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The regions of the device file, and access to them.
+//!
+//! | index | region        | read, write                     | mmap              |
+//! | ----- | ------------- | ------------------------------- | ----------------- |
+//! | 0..=5 | BARs          | registers: 1, 2, 4 or 8 aligned | device memory     |
+//! | 6     | ROM           | size 0                          |                   |
+//! | 7     | configuration | any width                       |                   |
+//! | 8     | VGA           | size 0                          |                   |
+//! | 9     | migration     | see `migration/v1.rs`           | the data section  |
+//!
+//! A region's index is in the upper bits of its offset in the file, as in vfio-pci.
+//!
+//! No user copy is made with a lock held: the user's buffer may be a mapping of this very device.
+
+use crate::{
+    bindings,
+    config,
+    instance::Instance,
+    log::Refusal,
+    nospec,
+    pci::{
+        Bar,
+        MSIX_BAR_SIZE, //
+    },
+};
+use core::mem::{
+    offset_of,
+    size_of, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    uaccess::UserSlice, //
+};
+
+/// `VFIO_PCI_CONFIG_REGION_INDEX`.
+const CONFIG: usize = bindings::VFIO_PCI_CONFIG_REGION_INDEX as usize;
+
+/// The migration region, behind those of every PCI device (P1).
+pub(crate) const MIGRATION: usize = bindings::VFIO_PCI_NUM_REGIONS as usize;
+
+/// Number of regions.
+pub(crate) const NUM_REGIONS: usize = MIGRATION + 1;
+
+/// The bits of a file offset below the region index.
+pub(crate) const INDEX_SHIFT: u32 = 40;
+
+/// The widest access to a register.
+const WIDTH_MAX: usize = 8;
+
+/// What is at a region index.
+#[derive(Clone, Copy)]
+pub(crate) enum Region {
+    /// Nothing: the size is 0.
+    Absent,
+    /// Registers of the driver.
+    Registers { bar: u32, size: u64 },
+    /// Device memory.
+    Memory { size: u64 },
+    /// The MSI-X table and pending bits.
+    Msix,
+    /// Configuration space.
+    Config,
+    /// The migration region.
+    Migration { size: u64 },
+}
+
+impl Region {
+    /// Bytes of the region.
+    fn size(self) -> u64 {
+        match self {
+            Region::Absent => 0,
+            Region::Registers { size, .. }
+            | Region::Memory { size }
+            | Region::Migration { size } => size,
+            Region::Msix => MSIX_BAR_SIZE,
+            Region::Config => config::SIZE as u64,
+        }
+    }
+
+    /// Checks that `len` bytes at `offset` are inside.
+    fn check(self, offset: u64, len: usize) -> Result<(), Refusal> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.size() => Ok(()),
+            _ => Err(Refusal(EINVAL, "outside the region")),
+        }
+    }
+}
+
+/// Checks width and alignment of an access to a register.
+fn check_register(offset: u64, len: usize) -> Result<(), Refusal> {
+    if !matches!(len, 1 | 2 | 4 | WIDTH_MAX) {
+        return Err(Refusal(EINVAL, "registers are 1, 2, 4 or 8 bytes wide"));
+    }
+    if offset % len as u64 != 0 {
+        return Err(Refusal(EINVAL, "not a multiple of the width"));
+    }
+    Ok(())
+}
+
+/// A file offset taken apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    /// Index of the region; not checked.
+    pub(crate) index: u64,
+    /// Offset in it.
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    /// Takes apart a file offset.
+    pub(crate) fn new(pos: u64) -> Self {
+        Self {
+            index: pos >> INDEX_SHIFT,
+            offset: pos & ((1 << INDEX_SHIFT) - 1),
+        }
+    }
+}
+
+/// The sparse mmap capability with its one area.
+#[repr(C)]
+struct SparseMmap {
+    cap: bindings::vfio_region_info_cap_sparse_mmap,
+    area: bindings::vfio_region_sparse_mmap_area,
+}
+
+// The area has to be where the flexible array of the capability is.
+const _: () = assert!(
+    offset_of!(SparseMmap, area) == size_of::<bindings::vfio_region_info_cap_sparse_mmap>()
+);
+
+impl Instance {
+    /// The region at `index`.
+    fn region(&self, index: u64) -> Result<Region, Refusal> {
+        if index >= NUM_REGIONS as u64 {
+            return Err(Refusal(EINVAL, "no such region"));
+        }
+        let index = nospec::index(index as usize, NUM_REGIONS);
+
+        Ok(match (self.core.layout.bars.get(index), index) {
+            (Some(Bar::Registers { size }), _) => Region::Registers {
+                bar: index as u32,
+                size: u64::from(*size),
+            },
+            (Some(Bar::Memory), _) => Region::Memory {
+                size: self.core.memory.as_ref().map_or(0, |m| m.size()),
+            },
+            (Some(Bar::Msix), _) => Region::Msix,
+            (None, CONFIG) => Region::Config,
+            (None, MIGRATION) => Region::Migration {
+                size: self.migration.region_size(),
+            },
+            _ => Region::Absent,
+        })
+    }
+
+    /// Reads `len` bytes of a region into the user's `buf`.
+    pub(crate) fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+        let region = self.region(at.index)?;
+        let offset = at.offset;
+        let mut bytes = [0u8; config::SIZE];
+
+        match region {
+            Region::Migration { .. } => return Ok(self.migration.read(offset, buf, len)?),
+            Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
+            _ => region.check(offset, len)?,
+        }
+        if let Region::Memory { .. } = region {
+            let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+            return Ok(memory.read_user(offset, buf, len)?);
+        }
+
+        let data = match region {
+            Region::Config => bytes.get_mut(..len),
+            _ => {
+                check_register(offset, len)?;
+                bytes.get_mut(..len)
+            }
+        }
+        .ok_or(EINVAL)?;
+
+        match region {
+            Region::Config => self.core.config_read(offset as usize, data)?,
+            Region::Msix => self.core.msix.read(&self.core.irq, offset as usize, data)?,
+            Region::Registers { bar, .. } => self
+                .device
+                .read(bar, offset, data)
+                .map_err(|e| Refusal(e, "refused by the device"))?,
+            _ => return Err(EINVAL.into()),
+        }
+        UserSlice::new(buf, len).writer().write_slice(data)?;
+        Ok(len)
+    }
+
+    /// Writes `len` bytes of the user's `buf` to a region.
+    pub(crate) fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+        let region = self.region(at.index)?;
+        let offset = at.offset;
+        let mut bytes = [0u8; config::SIZE];
+
+        match region {
+            Region::Migration { .. } => return Ok(self.migration.write(offset, buf, len)?),
+            Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
+            _ => region.check(offset, len)?,
+        }
+        if let Region::Memory { .. } = region {
+            let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+            return Ok(memory.write_user(offset, buf, len)?);
+        }
+
+        if !matches!(region, Region::Config) {
+            check_register(offset, len)?;
+        }
+        let data = bytes.get_mut(..len).ok_or(EINVAL)?;
+        UserSlice::new(buf, len).reader().read_slice(data)?;
+
+        match region {
+            Region::Config => self.core.config_write(offset as usize, data)?,
+            Region::Msix => self.core.msix.write(offset as usize, data)?,
+            Region::Registers { bar, .. } => self
+                .device
+                .write(bar, offset, data)
+                .map_err(|e| Refusal(e, "refused by the device"))?,
+            _ => return Err(EINVAL.into()),
+        }
+        Ok(len)
+    }
+
+    /// Maps part of a region.
+    ///
+    /// # Safety
+    ///
+    /// `vma` is being set up by `mmap()` of this instance's device file.
+    pub(crate) unsafe fn mmap(
+        &self,
+        at: Position,
+        len: usize,
+        vma: *mut bindings::vm_area_struct,
+    ) -> Result<(), Refusal> {
+        use kernel::mm::virt::{
+            flags,
+            VmaNew, //
+        };
+
+        let region = self.region(at.index)?;
+        if !matches!(region, Region::Memory { .. } | Region::Migration { .. }) {
+            return Err(Refusal(EINVAL, "the region cannot be mapped"));
+        }
+        region.check(at.offset, len)?;
+
+        {
+            // SAFETY: By the requirement of this function.
+            let vma = unsafe { VmaNew::from_raw(vma) };
+            if vma.flags() & flags::SHARED == 0 {
+                return Err(Refusal(EINVAL, "only shared mappings"));
+            }
+            vma.try_clear_mayexec()
+                .map_err(|e| Refusal(e, "no executable mappings"))?;
+        }
+
+        match (region, &self.core.memory) {
+            (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, at.offset)?,
+            _ => self.migration.mmap(vma, at.offset)?,
+        }
+        Ok(())
+    }
+
+    /// Fills in `VFIO_DEVICE_GET_REGION_INFO`.
+    ///
+    /// # Safety
+    ///
+    /// `caps` points to the capabilities that belong to `info`.
+    pub(crate) unsafe fn region_info(
+        &self,
+        info: &mut bindings::vfio_region_info,
+        caps: *mut bindings::vfio_info_cap,
+    ) -> Result<(), Refusal> {
+        let region = self.region(info.index.into())?;
+
+        info.offset = u64::from(info.index) << INDEX_SHIFT;
+        info.size = region.size();
+        info.flags = match region {
+            Region::Absent => 0,
+            Region::Memory { .. } => {
+                bindings::VFIO_REGION_INFO_FLAG_READ
+                    | bindings::VFIO_REGION_INFO_FLAG_WRITE
+                    | bindings::VFIO_REGION_INFO_FLAG_MMAP
+            }
+            _ => bindings::VFIO_REGION_INFO_FLAG_READ | bindings::VFIO_REGION_INFO_FLAG_WRITE,
+        };
+
+        if let Region::Migration { .. } = region {
+            // SAFETY: By the requirement of this function.
+            unsafe { self.migration_caps(info, caps)? };
+        }
+        Ok(())
+    }
+
+    /// Adds the capabilities of the migration region (P1, P28).
+    ///
+    /// # Safety
+    ///
+    /// As [`Instance::region_info`].
+    unsafe fn migration_caps(
+        &self,
+        info: &mut bindings::vfio_region_info,
+        caps: *mut bindings::vfio_info_cap,
+    ) -> Result {
+        let mut kind = bindings::vfio_region_info_cap_type {
+            header: bindings::vfio_info_cap_header {
+                id: bindings::VFIO_REGION_INFO_CAP_TYPE as u16,
+                version: 1,
+                next: 0,
+            },
+            type_: bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+            subtype: bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+        };
+        // SAFETY: `caps` is valid by the requirement of this function, and `kind` is a capability of
+        // the given size, which is copied.
+        to_result(unsafe {
+            bindings::vfio_info_add_capability(caps, &mut kind.header, size_of_val(&kind))
+        })?;
+
+        if let Some((offset, size)) = self.migration.mmap_area() {
+            let mut sparse = SparseMmap {
+                cap: bindings::vfio_region_info_cap_sparse_mmap {
+                    header: bindings::vfio_info_cap_header {
+                        id: bindings::VFIO_REGION_INFO_CAP_SPARSE_MMAP as u16,
+                        version: 1,
+                        next: 0,
+                    },
+                    nr_areas: 1,
+                    ..Default::default()
+                },
+                area: bindings::vfio_region_sparse_mmap_area { offset, size },
+            };
+            let len = size_of_val(&sparse);
+
+            info.flags |= bindings::VFIO_REGION_INFO_FLAG_MMAP;
+            // SAFETY: As above; the pointer is derived from the whole of `sparse`.
+            to_result(unsafe {
+                bindings::vfio_info_add_capability(
+                    caps,
+                    (&raw mut sparse).cast::<bindings::vfio_info_cap_header>(),
+                    len,
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
