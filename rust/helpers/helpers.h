@@ -9,8 +9,21 @@
 #ifndef VFIO_RS_HELPERS_H
 #define VFIO_RS_HELPERS_H
 
+#include <linux/mm_types.h>
 #include <linux/ratelimit_types.h>
 #include <linux/spinlock_types.h>
+#include <linux/workqueue_types.h>
+
+struct delayed_work;
+struct workqueue_struct;
+
+/* linux/mm.h */
+void vfio_rs_get_page(struct page *page);
+void vfio_rs_put_page(struct page *page);
+void *vfio_rs_page_address(const struct page *page);
+unsigned long vfio_rs_page_to_pfn(const struct page *page);
+void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags);
+void vfio_rs_vm_forbid_exec(struct vm_area_struct *vma);
 
 /* linux/nospec.h */
 unsigned long vfio_rs_array_index_nospec(unsigned long index,
@@ -20,9 +33,21 @@ unsigned long vfio_rs_array_index_nospec(unsigned long index,
 void vfio_rs_ratelimit_default_init(struct ratelimit_state *rs);
 int vfio_rs_ratelimit(struct ratelimit_state *rs);
 
+/* linux/sched.h */
+void vfio_rs_cond_resched(void);
+
 /* linux/spinlock.h */
-void vfio_rs_spin_lock_init(spinlock_t *lock);
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
+/* linux/uaccess.h */
+unsigned long vfio_rs_clear_user(void __user *to, unsigned long n);
+
+/* linux/vmalloc.h */
+void *vfio_rs_vmalloc_user(unsigned long size);
+
+/* linux/workqueue.h */
+struct workqueue_struct *vfio_rs_alloc_workqueue(const char *name);
+void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
 
 #endif /* VFIO_RS_HELPERS_H */

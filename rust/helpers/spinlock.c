@@ -4,11 +4,6 @@
 
 #include "helpers.h"
 
-void vfio_rs_spin_lock_init(spinlock_t *lock)
-{
-	spin_lock_init(lock);
-}
-
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock)
 {
 	unsigned long flags;
