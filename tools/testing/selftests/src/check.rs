@@ -125,7 +125,7 @@ fn refusals(lines: Vec<Line>, uuid: &str) -> Vec<String> {
 
 /// Waits until `done` says so, and fails the test when it never does; `what` is waited for.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
     let start = Instant::now();
     let mut pause = Duration::from_micros(100);
     // The place of the caller of this function, made before a closure could take its place.
