@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vfio_client::mdev::Uuid;
+use vfio_client::v1;
+use vfio_migrate::format::parse_bytes;
+use vfio_migrate::{Options, Protocol, Until};
+
+/// Saves, loads, transfers and inspects the state of VFIO devices.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the destination, or the stream is not valid;
+/// 4 the device cannot be migrated.
+#[derive(Debug, Parser)]
+#[command(name = "vfio-migrate", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Print one JSON object instead of text, errors as well
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Print no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List mediated devices and whether they can migrate
+    ///
+    /// Each that nobody uses is opened for that, and closed again.
+    List,
+
+    /// Save the state of a device to a file
+    ///
+    /// The file appears when it is complete and on disk. The device runs on afterwards.
+    Save {
+        /// The device
+        uuid: Uuid,
+        /// Where to; `-` is standard output
+        file: PathBuf,
+        /// Save while the device runs first, and stop it for the rest
+        #[arg(long)]
+        pre_copy: bool,
+        /// Overwrite the file
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        drive: Drive,
+    },
+
+    /// Load the state of a device from a file
+    ///
+    /// The device runs afterwards. When the load fails it is reset.
+    Load {
+        /// The device
+        uuid: Uuid,
+        /// Where from; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        drive: Drive,
+    },
+
+    /// Move the state of one device to another
+    ///
+    /// The source is stopped afterwards, and the destination runs. When it fails the source runs on.
+    Transfer {
+        /// The device to move from
+        source: Uuid,
+        /// The device to move to
+        destination: Uuid,
+        /// Passes over the state while the source runs; 0 stops it at once
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 1,
+            default_value_if("until", clap::builder::ArgPredicate::IsPresent, "30")
+        )]
+        pre_copy_passes: u32,
+        /// End pre-copy earlier, when no more than this is left: 65536, 64K, 8M
+        #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+        until: Option<u64>,
+        /// Leave configuration space of the destination as it is
+        #[arg(long)]
+        no_config: bool,
+        #[command(flatten)]
+        drive: Drive,
+    },
+
+    /// Check a file and tell what is in it
+    ///
+    /// Every checksum, number and count is verified. No device is needed.
+    Inspect {
+        /// The file; `-` is standard input
+        file: PathBuf,
+    },
+}
+
+/// How devices are driven.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Drive {
+    /// The migration protocol
+    #[arg(long, value_enum, default_value_t = ProtocolArg::Auto)]
+    protocol: ProtocolArg,
+    /// How data moves by v1: through the mapping, in one call a buffer, or in 8-byte calls
+    #[arg(long, value_enum)]
+    access: Option<AccessArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProtocolArg {
+    Auto,
+    V1,
+    V2,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AccessArg {
+    Mapped,
+    Trapped,
+    Words,
+}
+
+impl Drive {
+    pub(crate) fn protocol(self) -> Protocol {
+        match self.protocol {
+            ProtocolArg::Auto => Protocol::Auto,
+            ProtocolArg::V1 => Protocol::V1,
+            ProtocolArg::V2 => Protocol::V2,
+        }
+    }
+
+    pub(crate) fn access(self) -> Option<v1::Access> {
+        self.access.map(|access| match access {
+            AccessArg::Mapped => v1::Access::Mapped,
+            AccessArg::Trapped => v1::Access::Trapped,
+            AccessArg::Words => v1::Access::TrappedWords,
+        })
+    }
+
+    /// The options of a transfer.
+    pub(crate) fn options(self, passes: u32, until: Option<u64>, config: bool) -> Options {
+        Options {
+            protocol: self.protocol(),
+            access: self.access(),
+            until: match (passes, until) {
+                (0, _) => Until::None,
+                (passes, None) => Until::Passes(passes),
+                (passes, Some(bytes)) => Until::Pending { bytes, passes },
+            },
+            config,
+            run: true,
+        }
+    }
+}
+
+impl Command {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::List => "list",
+            Command::Save { .. } => "save",
+            Command::Load { .. } => "load",
+            Command::Transfer { .. } => "transfer",
+            Command::Inspect { .. } => "inspect",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
+    const B: &str = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1002";
+
+    fn until(args: &[&str]) -> Until {
+        let all = [&["vfio-migrate", "transfer", A, B], args].concat();
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Transfer {
+                pre_copy_passes,
+                until,
+                drive,
+                ..
+            } => drive.options(pre_copy_passes, until, true).until,
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn passes_and_until() {
+        assert_eq!(until(&[]), Until::Passes(1));
+        assert_eq!(until(&["--pre-copy-passes", "0"]), Until::None);
+        assert_eq!(
+            until(&["--until", "8M"]),
+            Until::Pending {
+                bytes: 8 << 20,
+                passes: 30
+            }
+        );
+        assert_eq!(
+            until(&["--until", "1K", "--pre-copy-passes=4"]),
+            Until::Pending {
+                bytes: 1024,
+                passes: 4
+            }
+        );
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for args in [
+            &["vfio-migrate"][..],
+            &["vfio-migrate", "save", "not-a-uuid", "f"],
+            &["vfio-migrate", "transfer", A, B, "--until", "many"],
+        ] {
+            assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two ends of a migration, by either protocol.
+//!
+//! ```text
+//!               Source                              Destination
+//! v1    running → pre-copy → stop-and-copy → stop   running → resuming → stop → running
+//! v2    RUNNING → PRE_COPY → STOP_COPY → STOP       RUNNING → RESUMING → STOP → RUNNING
+//! ```
+
+use serde::Serialize;
+use vfio_client::{errno, v1, v2, Device, Error};
+
+use crate::error::{Failure, Kind, Result};
+
+/// How the device is driven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// v1 if the device has it, else v2.
+    #[default]
+    Auto,
+    /// The migration region.
+    V1,
+    /// The migration feature and its data descriptor.
+    V2,
+}
+
+#[derive(Debug)]
+enum End {
+    V1(v1::Migration),
+    V2 {
+        migration: v2::Migration,
+        data: Option<v2::DataFd>,
+    },
+}
+
+/// Size of the reads and writes of a v2 data descriptor.
+const STEP: usize = 1 << 20;
+
+impl End {
+    fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
+        if protocol != Protocol::V2 {
+            if let Some(mut migration) = device.migration_v1()? {
+                if let Some(access) = access {
+                    migration.set_access(access)?;
+                }
+                return Ok(End::V1(migration));
+            }
+        }
+        if protocol != Protocol::V1 {
+            if let Some(migration) = device.migration_v2()? {
+                if migration.has_stop_copy() {
+                    return Ok(End::V2 {
+                        migration,
+                        data: None,
+                    });
+                }
+            }
+        }
+        let why = match protocol {
+            Protocol::Auto => "it has neither the migration region nor the migration feature",
+            Protocol::V1 => "it has no migration region",
+            Protocol::V2 => "it has no migration feature",
+        };
+        let error = Error::not_found(format!("device {}", device.name()), why);
+        Err(Failure::new(Kind::NotMigratable, error))
+    }
+
+    fn set(&mut self, v1: v1::State, v2: v2::State) -> vfio_client::Result<()> {
+        match self {
+            End::V1(migration) => migration.set_state(v1),
+            End::V2 { migration, data } => {
+                if let Some(fd) = migration.set_state(v2)? {
+                    *data = Some(fd);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        match self {
+            End::V1(_) => Protocol::V1,
+            End::V2 { .. } => Protocol::V2,
+        }
+    }
+
+    fn state(&self) -> vfio_client::Result<String> {
+        Ok(match self {
+            End::V1(migration) => migration.state()?.to_string(),
+            End::V2 { migration, .. } => migration.state()?.to_string(),
+        })
+    }
+}
+
+/// The device that is saved.
+#[derive(Debug)]
+pub struct Source {
+    device: Device,
+    end: End,
+    running: bool,
+}
+
+impl Source {
+    /// Takes an opened device.
+    pub fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
+        Ok(Source {
+            end: End::new(device, protocol, access)?,
+            device: device.clone(),
+            running: true,
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How it is driven: never `Auto`.
+    pub fn protocol(&self) -> Protocol {
+        self.end.protocol()
+    }
+
+    /// The name of its state.
+    pub fn state(&self) -> Result<String> {
+        Ok(self.end.state()?)
+    }
+
+    /// Whether it can be saved while it runs.
+    pub fn has_pre_copy(&self) -> bool {
+        match &self.end {
+            End::V1(_) => true,
+            End::V2 { migration, .. } => migration.has_pre_copy(),
+        }
+    }
+
+    /// Begins to save while the device runs.
+    pub fn pre_copy(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::PRE_COPY, v2::State::PRE_COPY);
+        result.map_err(|e| e.during("begin pre-copy").into())
+    }
+
+    /// Stops the device, to save the rest.
+    pub fn stop_and_copy(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::STOP_AND_COPY, v2::State::STOP_COPY);
+        self.running = false;
+        result.map_err(|e| e.during("stop the source").into())
+    }
+
+    /// What is left to send: all that an immediate stop would have to.
+    pub fn pending(&self) -> Result<u64> {
+        let pending = match &self.end {
+            End::V1(migration) => migration.pending_bytes(),
+            End::V2 {
+                data: Some(data), ..
+            } if self.running => data
+                .precopy_info()
+                .map(|info| info.initial_bytes.saturating_add(info.dirty_bytes)),
+            End::V2 { migration, .. } => migration.data_size(),
+        };
+        pending.map_err(|e| e.during("save").into())
+    }
+
+    /// Saves one buffer to `out`, whose old contents are dropped; false when there is nothing now.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        let result = match &self.end {
+            End::V1(migration) => migration.pending_bytes().and_then(|pending| {
+                out.clear();
+                match pending {
+                    0 => Ok(()),
+                    _ => migration.save_buffer(out),
+                }
+            }),
+            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device gave none")),
+            End::V2 {
+                data: Some(data), ..
+            } => {
+                out.resize(STEP, 0);
+                match data.read(out) {
+                    Ok(n) => {
+                        out.truncate(n);
+                        Ok(())
+                    }
+                    Err(e) if e.raw_os_error() == Some(errno::ENOMSG) => {
+                        out.clear();
+                        Ok(())
+                    }
+                    Err(e) => Err(Error::new("data_fd read", e)),
+                }
+            }
+        };
+        result.map_err(|e| e.during("save"))?;
+        Ok(!out.is_empty())
+    }
+
+    /// Ends the saving of a stopped device.
+    pub fn end(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::STOP, v2::State::STOP);
+        result.map_err(|e| e.during("end the save").into())
+    }
+
+    /// Lets the device run on here: after a save that is to go on, and after one that failed.
+    pub fn run(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
+        result.map_err(|e| Failure::from(e.during("let the source run on")))?;
+        self.running = true;
+        Ok(())
+    }
+}
+
+/// The device that is loaded.
+#[derive(Debug)]
+pub struct Destination {
+    device: Device,
+    end: End,
+}
+
+impl Destination {
+    /// Takes an opened device.
+    pub fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
+        Ok(Destination {
+            end: End::new(device, protocol, access)?,
+            device: device.clone(),
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How it is driven: never `Auto`.
+    pub fn protocol(&self) -> Protocol {
+        self.end.protocol()
+    }
+
+    /// The name of its state.
+    pub fn state(&self) -> Result<String> {
+        Ok(self.end.state()?)
+    }
+
+    /// Makes it ready for the stream.
+    pub fn resume(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::RESUMING, v2::State::RESUMING);
+        result.map_err(|e| e.during("begin to load").into())
+    }
+
+    /// Loads the next bytes of the stream.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<()> {
+        let result = match &self.end {
+            End::V1(migration) => migration.load_buffer(bytes),
+            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device gave none")),
+            End::V2 {
+                data: Some(data), ..
+            } => data.write_all(bytes),
+        };
+        result.map_err(|e| Failure::new(Kind::Refused, e.during("load")))
+    }
+
+    /// Ends the load: the device takes on what was loaded, and is stopped.
+    pub fn finish(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::STOP, v2::State::STOP);
+        result.map_err(|e| Failure::new(Kind::Refused, e.during("end the load")))
+    }
+
+    /// Ends the load and lets the device run: one step by v1, as a VMM takes it.
+    pub fn run(&mut self) -> Result<()> {
+        let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
+        result.map_err(|e| Failure::new(Kind::Refused, e.during("run the destination")))
+    }
+
+    /// Gives up what was loaded: the device is as new, and runs.
+    pub fn abandon(&mut self) -> Result<()> {
+        self.device
+            .reset()
+            .map_err(|e| e.during("reset the destination").into())
+    }
+}

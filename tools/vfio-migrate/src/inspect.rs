@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads a stream as a destination would, without a device, and counts what is in it.
+//!
+//! The same parser that decides in the kernel decides here: `migration`'s [`LoadSession`], with a device that takes
+//! everything. So what this finds valid a device of the right kind accepts, except that only the device knows
+//! what its own state may hold.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+
+use migration::load::{LoadSession, Sink};
+use migration::stream::{self, Checksum, Header, Identity, Kind, HEADER_SIZE, IDENTITY_SIZE};
+use serde::Serialize;
+
+/// How many records of a kind there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Records {
+    /// Records.
+    pub count: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+/// Where a stream is broken, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Number of the record, from 0.
+    pub record: u64,
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The errno that a device answers with.
+    pub errno: i32,
+}
+
+/// What is in a stream, up to its end or to where it is broken.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Inspection {
+    /// Name of the kind of device.
+    pub device_type: Option<String>,
+    /// Version of the device.
+    pub device_version: u32,
+    /// Its features.
+    pub features: u32,
+    /// Size of its memory in bytes.
+    pub memory_size: u64,
+    /// Size of a page of it.
+    pub page_size: u32,
+    /// The most that its own state can be, in bytes.
+    pub state_size_max: u32,
+    /// The records by kind.
+    pub records: BTreeMap<String, Records>,
+    /// Records of all kinds.
+    pub record_count: u64,
+    /// Bytes of stream.
+    pub bytes: u64,
+    /// Times that memory was gone through from low to high addresses.
+    pub passes: u64,
+    /// Pages of device memory in MEMORY records.
+    pub pages: u64,
+    /// Pages of them that were in an earlier record too.
+    pub pages_again: u64,
+    /// Buffers that were sent twice, as the source could not know that they had arrived.
+    pub repeated: u64,
+    /// Unknown optional records that were skipped.
+    pub skipped: u64,
+    /// Why the stream is not valid; none for a complete stream with nothing wrong.
+    pub broken: Option<Broken>,
+}
+
+/// Largest device state that is read: an upper bound for memory that a file can ask for.
+const STATE_MAX: u32 = 256 << 20;
+
+/// The device that takes everything.
+struct Anything;
+
+impl Checksum for Anything {
+    fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+        // The crate's function inverts before and after.
+        !crc32c::crc32c_append(!crc, bytes)
+    }
+}
+
+impl Sink for Anything {
+    type In = [u8];
+
+    fn get(&self, input: &[u8], at: usize, buf: &mut [u8]) -> Result<(), i32> {
+        buf.copy_from_slice(&input[at..at + buf.len()]);
+        Ok(())
+    }
+
+    fn copy_memory(
+        &self,
+        input: &[u8],
+        at: usize,
+        _position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        Ok(Self::crc32c(crc, &input[at..at + len]))
+    }
+
+    fn zero_memory(&self, _position: u64, _len: u64) -> Result<(), i32> {
+        Ok(())
+    }
+
+    fn check_state(&self, _state: &[u8]) -> Result<(), i32> {
+        Ok(())
+    }
+
+    fn commit_state(&self, _state: &[u8]) -> Result<(), i32> {
+        Ok(())
+    }
+}
+
+/// Counts what the records say.
+#[derive(Default)]
+struct Counter {
+    found: Inspection,
+    seen: HashSet<u64>,
+    /// Where the last MEMORY or ZERO record ended.
+    last: Option<u64>,
+}
+
+impl Counter {
+    fn header(&mut self, header: &Header) {
+        let name = match Kind::from_u16(header.kind) {
+            Some(kind) => kind.to_string(),
+            None => format!("kind {}", header.kind),
+        };
+        let records = self.found.records.entry(name).or_default();
+        records.count += 1;
+        records.bytes += u64::from(header.length);
+        self.found.record_count += 1;
+        let memory = matches!(Kind::from_u16(header.kind), Some(Kind::Memory | Kind::Zero));
+        if memory {
+            if self.last.is_none_or(|last| header.position < last) {
+                self.found.passes += 1;
+            }
+            self.last = Some(header.position);
+        }
+        // Smaller pages than any device has would only make this slow.
+        if header.kind == Kind::Memory as u16 && self.found.page_size >= 512 {
+            let page_size = u64::from(self.found.page_size);
+            let first = header.position / page_size;
+            for page in first..first.saturating_add(u64::from(header.length) / page_size) {
+                self.found.pages += 1;
+                self.found.pages_again += u64::from(!self.seen.insert(page));
+            }
+        }
+    }
+
+    fn identity(&mut self, identity: &Identity) {
+        let name = identity.device_type.split(|b| *b == 0).next();
+        let found = &mut self.found;
+        found.device_type = Some(name.unwrap_or_default().escape_ascii().to_string());
+        found.device_version = identity.device_version;
+        found.features = identity.features;
+        found.memory_size = identity.memory_size;
+        found.page_size = identity.page_size;
+        found.state_size_max = identity.state_size_max;
+    }
+}
+
+/// Reads as much as there is, up to the length of `buf`.
+fn read_full(input: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while got < buf.len() {
+        match input.read(&mut buf[got..]) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(got)
+}
+
+/// Reads a stream to its end, or to the first thing that is wrong with it.
+///
+/// `progress` is told the bytes read so far. An error is one of reading; a broken stream is a result.
+pub fn inspect(input: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> io::Result<Inspection> {
+    let mut counter = Counter::default();
+    let broken = records(input, &mut counter, progress)?;
+    counter.found.broken = broken;
+    Ok(counter.found)
+}
+
+fn broken(record: u64, offset: u64, error: stream::Error) -> Broken {
+    Broken {
+        record,
+        offset,
+        reason: error.to_string(),
+        errno: error.errno(),
+    }
+}
+
+fn records(
+    input: &mut dyn Read,
+    counter: &mut Counter,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Option<Broken>> {
+    // The first record tells what the session expects.
+    let mut first = [0; HEADER_SIZE + IDENTITY_SIZE];
+    let got = read_full(input, &mut first)?;
+    counter.found.bytes = got as u64;
+    let identity = match first_identity(&first[..got]) {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Some(broken(0, 0, error))),
+    };
+    counter.identity(&identity);
+    let session = LoadSession::new(identity, vec![0; identity.state_size_max as usize]);
+    let mut session = match session {
+        Ok(session) => session,
+        Err(error) => return Ok(Some(broken(0, 0, error))),
+    };
+    let (header, identity) = first.split_at(HEADER_SIZE);
+    let mut record = 0;
+    let mut offset = 0;
+    let mut header: [u8; HEADER_SIZE] = header.try_into().unwrap();
+    let mut payload = identity.to_vec();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        if let Err(error) = session.feed(&Anything, &header[..], HEADER_SIZE) {
+            return Ok(Some(broken(record, offset, error)));
+        }
+        let decoded = Header::decode::<Anything>(&header, record);
+        let decoded = decoded.expect("the session has accepted this header");
+        let mut left = decoded.length as usize - payload.len();
+        let mut fed = session.feed(&Anything, &payload, payload.len());
+        payload.clear();
+        while fed.is_ok() && left > 0 {
+            let step = left.min(buffer.len());
+            let got = read_full(input, &mut buffer[..step])?;
+            counter.found.bytes += got as u64;
+            progress(counter.found.bytes);
+            fed = session.feed(&Anything, &buffer[..got], got);
+            left -= got;
+            if got < step {
+                break;
+            }
+        }
+        if let Err(error) = fed {
+            return Ok(Some(broken(record, offset, error)));
+        }
+        if left > 0 {
+            break;
+        }
+        counter.header(&decoded);
+        counter.found.repeated = session.stats().repeated;
+        counter.found.skipped = session.stats().skipped;
+        record += 1;
+        offset = counter.found.bytes;
+        let got = read_full(input, &mut header)?;
+        counter.found.bytes += got as u64;
+        progress(counter.found.bytes);
+        if got < HEADER_SIZE {
+            let rest = session.feed(&Anything, &header[..got], got);
+            if let Err(error) = rest {
+                return Ok(Some(broken(record, offset, error)));
+            }
+            break;
+        }
+    }
+    match session.finish(&Anything) {
+        Ok(()) => Ok(None),
+        Err(error) => Ok(Some(broken(record, offset, error))),
+    }
+}
+
+/// The identity in the first record of a stream.
+fn first_identity(bytes: &[u8]) -> Result<Identity, stream::Error> {
+    let incomplete = stream::Error::Incomplete { sequence: 0 };
+    let (header, payload) = bytes.split_first_chunk().ok_or(incomplete)?;
+    let header = Header::decode::<Anything>(header, 0).map_err(|error| {
+        // Bytes of something else altogether have no right checksum either.
+        match payload.starts_with(&stream::MAGIC) {
+            true => error,
+            false => stream::Error::Foreign,
+        }
+    })?;
+    if header.kind != Kind::Identity as u16 {
+        return Err(stream::Error::Foreign);
+    }
+    let identity = Identity::decode(payload, header.length).map_err(|error| {
+        let cut = payload.len() < IDENTITY_SIZE.min(header.length as usize);
+        match error {
+            stream::Error::Version { .. } => error,
+            _ if cut => incomplete,
+            _ => error,
+        }
+    })?;
+    if identity.state_size_max > STATE_MAX {
+        return Err(stream::Error::Space {
+            needed: identity.state_size_max.into(),
+            available: STATE_MAX.into(),
+        });
+    }
+    Ok(identity)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which mediated devices there are, and which of them can migrate.
+
+use serde::Serialize;
+use vfio_client::errno;
+use vfio_client::mdev::{Instance, Sysfs};
+use vfio_client::{Container, Error};
+
+use crate::error::Result;
+
+/// What opening a device told about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "status")]
+pub enum Status {
+    /// It was opened and asked.
+    Idle {
+        /// It has the v1 region.
+        v1: bool,
+        /// It has the v2 feature.
+        v2: bool,
+        /// The name of its state.
+        state: Option<String>,
+    },
+    /// It is in use, so that nothing is known.
+    Busy,
+    /// It could not be opened.
+    Unknown {
+        /// Why.
+        error: String,
+    },
+}
+
+/// A mediated device.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub uuid: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub type_id: String,
+    /// Its parent.
+    pub parent: String,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// What opening it told.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+impl Status {
+    /// In words: which protocols, or why not known.
+    pub fn migration(&self) -> String {
+        match self {
+            Status::Idle {
+                v1: true, v2: true, ..
+            } => "v1, v2".into(),
+            Status::Idle { v1: true, .. } => "v1".into(),
+            Status::Idle { v2: true, .. } => "v2".into(),
+            Status::Idle { .. } => "no".into(),
+            Status::Busy | Status::Unknown { .. } => "?".into(),
+        }
+    }
+
+    /// In words: the state.
+    pub fn state(&self) -> String {
+        match self {
+            Status::Idle { state, .. } => state.clone().unwrap_or_else(|| "-".into()),
+            Status::Busy => "in use".into(),
+            Status::Unknown { error } => error.clone(),
+        }
+    }
+}
+
+/// Lists all mediated devices. Each that nobody uses is opened and closed again.
+pub fn list(sysfs: &Sysfs) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for instance in sysfs.instances()? {
+        entries.push(Entry {
+            uuid: instance.uuid.to_string(),
+            type_id: instance.type_id().unwrap_or_else(|_| "?".into()),
+            parent: instance.parent().unwrap_or_else(|_| "?".into()),
+            group: instance.iommu_group().ok(),
+            status: status(&instance),
+        });
+    }
+    Ok(entries)
+}
+
+fn status(instance: &Instance) -> Status {
+    match ask(instance) {
+        Ok(status) => status,
+        Err(e) if e.is(errno::EBUSY) => Status::Busy,
+        Err(e) => Status::Unknown {
+            error: e.to_string(),
+        },
+    }
+}
+
+fn ask(instance: &Instance) -> std::result::Result<Status, Error> {
+    let device = instance.open(&Container::open()?)?;
+    let v1 = device.migration_v1()?;
+    let v2 = device.migration_v2()?;
+    let state = match (&v1, &v2) {
+        (Some(migration), _) => Some(migration.state()?.to_string()),
+        (None, Some(migration)) => Some(migration.state()?.to_string()),
+        (None, None) => None,
+    };
+    Ok(Status::Idle {
+        v1: v1.is_some(),
+        v2: v2.is_some(),
+        state,
+    })
+}

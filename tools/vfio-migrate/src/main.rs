@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `vfio-migrate`: the state of VFIO devices, saved, loaded, transferred and inspected.
+
+#![forbid(unsafe_code)]
+
+mod bar;
+mod cli;
+mod show;
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+use serde_json::{json, Value};
+use vfio_client::mdev::{Sysfs, Uuid};
+use vfio_client::{Device, Error};
+use vfio_migrate::file::NewFile;
+use vfio_migrate::{file, inspect, list, transfer, Failure, Kind};
+
+use crate::bar::Bar;
+use crate::cli::{Cli, Command};
+
+/// What a command has to say: for people, and as the fields of its JSON object.
+struct Answer {
+    text: String,
+    json: Value,
+    /// The exit code.
+    code: u8,
+}
+
+impl Answer {
+    fn new(text: String, json: impl Serialize) -> Self {
+        Answer {
+            text,
+            json: serde_json::to_value(json).expect("reports have string keys only"),
+            code: 0,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut bar = Bar::new(cli.quiet || cli.json);
+    let result = run(&cli.command, &mut bar);
+    bar.clear();
+    let name = cli.command.name();
+    let (text, json, code) = match &result {
+        Ok(answer) => {
+            let mut json = json!({ "command": name, "ok": answer.code == 0 });
+            merge(&mut json, answer.json.clone());
+            (answer.text.clone(), json, answer.code)
+        }
+        Err(failure) => {
+            let error = show::failure_json(failure);
+            let json = json!({ "command": name, "ok": false, "error": error });
+            (show::failure(failure), json, failure.kind as u8)
+        }
+    };
+    let text = if cli.json { json.to_string() } else { text };
+    // Standard output may carry the stream.
+    let to_stderr = (result.is_err() && !cli.json) || writes_stream(&cli.command);
+    let written = match to_stderr {
+        true => writeln!(io::stderr(), "{text}"),
+        false => writeln!(io::stdout(), "{text}"),
+    };
+    match written {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::from(Kind::Failed as u8),
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => into.extend(from),
+        (Value::Object(into), from) => {
+            into.insert("result".into(), from);
+        }
+        _ => {}
+    }
+}
+
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn writes_stream(command: &Command) -> bool {
+    matches!(command, Command::Save { file, .. } if is_standard(file))
+}
+
+fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
+    match command {
+        Command::List => {
+            let entries = list(&Sysfs::default())?;
+            Ok(Answer::new(
+                show::list(&entries),
+                json!({ "devices": entries }),
+            ))
+        }
+        Command::Save {
+            uuid,
+            file: path,
+            pre_copy,
+            force,
+            drive,
+        } => {
+            let (protocol, access) = (drive.protocol(), drive.access());
+            let saved = if is_standard(path) {
+                let mut out = io::stdout().lock();
+                let device = open(uuid)?;
+                let saved = file::save(&device, protocol, access, *pre_copy, &mut out, bar)?;
+                out.flush()
+                    .map_err(|e| Error::new("write to standard output", e))?;
+                saved
+            } else {
+                let mut out = NewFile::create(path, *force)?;
+                let device = open(uuid)?;
+                let saved = file::save(&device, protocol, access, *pre_copy, &mut out, bar)?;
+                out.commit()?;
+                saved
+            };
+            Ok(Answer::new(show::saved(&saved), &saved))
+        }
+        Command::Load {
+            uuid,
+            file: path,
+            drive,
+        } => {
+            let (mut input, size) = input(path)?;
+            let device = open(uuid)?;
+            let (protocol, access) = (drive.protocol(), drive.access());
+            let loaded = file::load(&device, protocol, access, &mut input, size, bar)?;
+            Ok(Answer::new(show::loaded(&loaded), &loaded))
+        }
+        Command::Transfer {
+            source,
+            destination,
+            pre_copy_passes,
+            until,
+            no_config,
+            drive,
+        } => {
+            if source == destination {
+                let error = Error::other("transfer", "source and destination are one device");
+                return Err(error.into());
+            }
+            let options = drive.options(*pre_copy_passes, *until, !no_config);
+            let src = open(source)?;
+            let dst = open(destination)?;
+            let report = transfer(&src, &dst, &options, bar)?;
+            Ok(Answer::new(show::transferred(&report), &report))
+        }
+        Command::Inspect { file: path } => {
+            let (mut input, size) = input(path)?;
+            bar.begin("inspect", size.unwrap_or(0));
+            let mut done = 0;
+            let found = inspect(&mut input, &mut |bytes| {
+                bar.advance(bytes - done);
+                done = bytes;
+            })
+            .map_err(|e| Error::new(format!("read {}", path.display()), e))?;
+            let mut answer = Answer::new(show::inspected(&found), &found);
+            if found.broken.is_some() {
+                answer.code = Kind::Refused as u8;
+            }
+            Ok(answer)
+        }
+    }
+}
+
+/// Opens a device in a container of its own.
+fn open(uuid: &Uuid) -> Result<Device, Failure> {
+    Ok(Sysfs::default().instance(uuid)?.open_alone()?)
+}
+
+/// Opens a file to read, and its size if it is known.
+fn input(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
+    if is_standard(path) {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let open = || {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        let size = meta.is_file().then_some(meta.len());
+        Ok((BufReader::with_capacity(1 << 16, file), size))
+    };
+    let (file, size) =
+        open().map_err(|e: io::Error| Error::new(format!("open {}", path.display()), e))?;
+    Ok((Box::new(file), size))
+}
