@@ -35,10 +35,7 @@ mod raw {
     // What is generated here takes precedence over a glob import.
     pub(crate) use kernel::bindings::*;
 
-    include!(concat!(
-        env!("VFIO_BINDINGS_DIR"),
-        "/bindings_generated.rs"
-    ));
+    include!(concat!(env!("VFIO_BINDINGS_DIR"), "/bindings_generated.rs"));
 }
 
 pub(crate) use raw::*;

@@ -9,35 +9,33 @@
 //!
 //! C header: [`include/linux/mdev.h`](srctree/include/linux/mdev.h)
 
+mod budget;
+mod driver;
+
 use crate::{
     bindings,
-    device::Device,
-    handle::Uuid,
-    instance, //
+    device::Device, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::{
-        self,
-        NonNull, //
-    },
-    sync::atomic::{
-        AtomicU64,
-        Ordering, //
-    },
+use budget::Budget;
+use core::ptr::{
+    self,
+    NonNull, //
+};
+use driver::{
+    Driver,
+    Entry, //
 };
 use kernel::{
-    container_of,
     error::{
         from_err_ptr,
         to_result, //
     },
-    page::PAGE_SIZE,
     prelude::*,
-    sync::Arc,
     types::Opaque,
     ThisModule, //
 };
+
+pub(crate) use budget::Reservation;
 
 /// An mdev type.
 pub struct Type<D: Device> {
@@ -51,247 +49,6 @@ pub struct Type<D: Device> {
     pub config: D::Config,
     /// Bytes of the parent's budget that an instance takes; not 0.
     pub cost: u64,
-}
-
-/// Memory that instances share.
-struct Budget {
-    /// Bytes in all.
-    total: u64,
-    /// Bytes in use, at most `total`.
-    used: AtomicU64,
-}
-
-impl Budget {
-    /// How many more instances at `cost` fit.
-    fn available(&self, cost: u64) -> u64 {
-        let free = self.total - self.used.load(Ordering::Relaxed);
-        free.checked_div(cost).unwrap_or(0)
-    }
-
-    /// Takes `cost` bytes, or fails and takes nothing.
-    fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
-        // Relaxed: the number is all that is shared, nothing is published with it.
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(cost).filter(|sum| *sum <= self.total)
-            })
-            .map_err(|_| ENOSPC)?;
-
-        // INVARIANT: `cost` was just added to `used`.
-        Ok(Reservation {
-            budget: self.clone(),
-            cost,
-        })
-    }
-}
-
-/// An instance's part of its parent's budget; given back when dropped.
-///
-/// # Invariants
-///
-/// `cost` is part of the budget's `used`.
-pub(crate) struct Reservation {
-    budget: Arc<Budget>,
-    cost: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // By the type invariant this does not go below 0.
-        self.budget.used.fetch_sub(self.cost, Ordering::Relaxed);
-    }
-}
-
-/// A [`Type`] with its place in the mdev core.
-///
-/// # Invariants
-///
-/// Pinned, and not dropped before the parent is unregistered.
-#[pin_data]
-struct Entry<D: Device> {
-    #[pin]
-    raw: Opaque<bindings::mdev_type>,
-    typ: Type<D>,
-    budget: Arc<Budget>,
-}
-
-impl<D: Device> Entry<D> {
-    /// An entry that the mdev core does not know yet.
-    fn new(typ: Type<D>, budget: Arc<Budget>) -> Result<Pin<KBox<Self>>> {
-        let raw = bindings::mdev_type {
-            sysfs_name: typ.name.as_char_ptr(),
-            pretty_name: typ.pretty_name.as_char_ptr(),
-            ..pin_init::zeroed()
-        };
-
-        KBox::pin_init(
-            pin_init!(Self {
-                raw: Opaque::new(raw),
-                typ,
-                budget,
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The entry of a type the mdev core hands out.
-    ///
-    /// # Safety
-    ///
-    /// `raw` is an [`Entry::raw`] of the same driver, and the parent is registered for `'a`.
-    unsafe fn from_raw<'a>(raw: *mut bindings::mdev_type) -> &'a Self {
-        // SAFETY: By the requirement of this function.
-        unsafe { &*container_of!(Opaque::cast_from(raw), Self, raw) }
-    }
-}
-
-/// A registered driver of the mdev bus.
-///
-/// # Invariants
-///
-/// The driver is registered for as long as this lives.
-#[pin_data(PinnedDrop)]
-struct Driver<D: Device> {
-    #[pin]
-    raw: Opaque<bindings::mdev_driver>,
-    _device: PhantomData<fn() -> D>,
-}
-
-impl<D: Device> Driver<D> {
-    /// Registers the driver of `D`.
-    fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
-                let driver = bindings::mdev_driver {
-                    device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
-                    probe: Some(Self::probe),
-                    remove: Some(Self::remove),
-                    get_available: Some(Self::get_available),
-                    show_description: Some(Self::show_description),
-                    driver: bindings::device_driver {
-                        name: D::NAME.as_char_ptr(),
-                        // VFIO takes a reference to the owner while a device is open; the mdev core
-                        // does not set it.
-                        owner: module.as_ptr(),
-                        mod_name: D::NAME.as_char_ptr(),
-                        ..pin_init::zeroed()
-                    },
-                    ..pin_init::zeroed()
-                };
-
-                // SAFETY: `slot` is valid for writes.
-                unsafe { slot.write(driver) };
-                // INVARIANT: On success the driver is registered, until it is dropped.
-                // SAFETY: `slot` was just initialised and is pinned.
-                to_result(unsafe { bindings::mdev_register_driver(slot) })
-            }),
-            _device: PhantomData,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// Called by the mdev core for a device it creates.
-    unsafe extern "C" fn probe(mdev: *mut bindings::mdev_device) -> c_int {
-        // SAFETY: The device is valid, and of one of this driver's types.
-        let (dev, uuid, entry) = unsafe {
-            (
-                &raw mut (*mdev).dev,
-                Uuid::from_guid(&(*mdev).uuid),
-                Entry::<D>::from_raw((*mdev).type_),
-            )
-        };
-
-        let created = entry
-            .budget
-            .reserve(entry.typ.cost)
-            // SAFETY: `dev` is being probed.
-            .and_then(|part| unsafe {
-                instance::create::<D>(dev, uuid, &entry.typ.config, part)
-            });
-        match created {
-            Ok(vdev) => {
-                // SAFETY: `dev` is valid, and its driver data is this driver's to set.
-                unsafe { bindings::dev_set_drvdata(dev, vdev.as_ptr().cast()) };
-                0
-            }
-            Err(e) => {
-                if e == ENOSPC {
-                    pr_warn!(
-                        "{} {}: create: {} bytes do not fit the memory budget\n",
-                        D::NAME.to_str().unwrap_or("?"),
-                        uuid,
-                        entry.typ.cost
-                    );
-                } else {
-                    pr_warn!(
-                        "{} {}: create: failed ({:?})\n",
-                        D::NAME.to_str().unwrap_or("?"),
-                        uuid,
-                        e
-                    );
-                }
-                e.to_errno()
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the mdev core for a device that was probed.
-    unsafe extern "C" fn remove(mdev: *mut bindings::mdev_device) {
-        // SAFETY: `probe` has set the driver data.
-        let vdev = unsafe { bindings::dev_get_drvdata(&raw const (*mdev).dev) };
-
-        if let Some(vdev) = NonNull::new(vdev.cast::<bindings::vfio_device>()) {
-            // SAFETY: It was made by `create`, and the core removes a device once.
-            unsafe { instance::remove(vdev) };
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the mdev core for a type of a registered parent.
-    unsafe extern "C" fn get_available(mtype: *mut bindings::mdev_type) -> c_uint {
-        // SAFETY: The type is one of this driver's.
-        let entry = unsafe { Entry::<D>::from_raw(mtype) };
-
-        entry
-            .budget
-            .available(entry.typ.cost)
-            .try_into()
-            .unwrap_or(c_uint::MAX)
-    }
-
-    /// # Safety
-    ///
-    /// Called by the mdev core for a type of a registered parent; `buf` is a page.
-    unsafe extern "C" fn show_description(
-        mtype: *mut bindings::mdev_type,
-        buf: *mut c_char,
-    ) -> isize {
-        // SAFETY: The type is one of this driver's.
-        let text = unsafe { Entry::<D>::from_raw(mtype) }
-            .typ
-            .description
-            .as_bytes();
-        let len = text.len().min(PAGE_SIZE - 2);
-
-        // SAFETY: sysfs gives a page to write to, and `len` leaves room for the newline.
-        unsafe {
-            ptr::copy_nonoverlapping(text.as_ptr(), buf.cast(), len);
-            buf.add(len).cast::<u8>().write(b'\n');
-        }
-        len as isize + 1
-    }
-}
-
-#[pinned_drop]
-impl<D: Device> PinnedDrop for Driver<D> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant the driver is registered.
-        unsafe { bindings::mdev_unregister_driver(self.raw.get()) }
-    }
 }
 
 /// A class and the one device in it, both called the same.
@@ -419,20 +176,14 @@ impl<D: Device> Parent<D> {
         types: KVec<Type<D>>,
         budget: u64,
     ) -> Result<Self> {
-        let budget = Arc::new(
-            Budget {
-                total: budget,
-                used: AtomicU64::new(0),
-            },
-            GFP_KERNEL,
-        )?;
+        let budget = Budget::new(budget)?;
         let mut entries = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut raw_types = KVec::with_capacity(types.len(), GFP_KERNEL)?;
 
         for typ in types {
             Self::check(&typ)?;
             let entry = Entry::new(typ, budget.clone())?;
-            raw_types.push(entry.raw.get(), GFP_KERNEL)?;
+            raw_types.push(entry.as_raw(), GFP_KERNEL)?;
             entries.push(entry, GFP_KERNEL)?;
         }
 
@@ -443,7 +194,7 @@ impl<D: Device> Parent<D> {
         let registration = unsafe {
             Registration::new(
                 device.dev.as_ptr(),
-                driver.raw.get(),
+                driver.as_raw(),
                 raw_types.as_mut_ptr(),
                 raw_types.len() as c_uint,
             )
@@ -461,7 +212,9 @@ impl<D: Device> Parent<D> {
     /// Checks what a type says of itself.
     fn check(typ: &Type<D>) -> Result {
         let layout = D::pci(&typ.config).check(D::memory_size(&typ.config));
-        let cost = (typ.cost != 0).then_some(()).ok_or("an instance costs nothing");
+        let cost = (typ.cost != 0)
+            .then_some(())
+            .ok_or("an instance costs nothing");
 
         layout.and(cost).map_err(|reason| {
             pr_err!(

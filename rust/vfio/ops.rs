@@ -207,7 +207,7 @@ unsafe extern "C" fn mmap(
         .checked_mul(kernel::page::PAGE_SIZE as u64)
         .unwrap_or(u64::MAX);
     let at = Position::new(pos);
-    let len = (end - start) as usize;
+    let len = end - start;
 
     // SAFETY: By the requirement of this function.
     match unsafe { this.mmap(at, len, vma) } {
@@ -270,14 +270,10 @@ unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, leng
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn ioctl(
-    vdev: *mut bindings::vfio_device,
-    cmd: c_uint,
-    arg: c_ulong,
-) -> c_long {
+unsafe extern "C" fn ioctl(vdev: *mut bindings::vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
     // SAFETY: The device is registered.
     let this = unsafe { Instance::from_raw(vdev) };
-    let arg = UserPtr::from_addr(arg as usize);
+    let arg = UserPtr::from_addr(arg);
 
     let result = match cmd {
         VFIO_DEVICE_GET_INFO => get_info(arg).map_err(|r| (r, "GET_INFO")),

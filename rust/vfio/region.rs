@@ -16,7 +16,7 @@
 
 use crate::{
     bindings,
-    config,
+    config, //
     instance::Instance,
     log::Refusal,
     nospec,

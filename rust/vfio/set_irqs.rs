@@ -148,10 +148,7 @@ impl Irq {
             bindings::VFIO_IRQ_SET_DATA_EVENTFD => {
                 let mut fds = KVec::with_capacity(bytes.len() / 4, GFP_KERNEL)?;
                 for fd in bytes.chunks_exact(4) {
-                    fds.push(
-                        i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]),
-                        GFP_KERNEL,
-                    )?;
+                    fds.push(i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]), GFP_KERNEL)?;
                 }
                 Data::Eventfd(fds)
             }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory that the instances of a parent share.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Memory that instances share.
+pub(super) struct Budget {
+    /// Bytes in all.
+    total: u64,
+    /// Bytes in use, at most `total`.
+    used: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of which nothing is used.
+    pub(super) fn new(total: u64) -> Result<Arc<Self>> {
+        let this = Self {
+            total,
+            used: AtomicU64::new(0),
+        };
+
+        Ok(Arc::new(this, GFP_KERNEL)?)
+    }
+
+    /// How many more instances at `cost` fit.
+    pub(super) fn available(&self, cost: u64) -> u64 {
+        let free = self.total - self.used.load(Ordering::Relaxed);
+        free.checked_div(cost).unwrap_or(0)
+    }
+
+    /// Takes `cost` bytes, or fails and takes nothing.
+    pub(super) fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
+        // Relaxed: the number is all that is shared, nothing is published with it.
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(cost).filter(|sum| *sum <= self.total)
+            })
+            .map_err(|_| ENOSPC)?;
+
+        // INVARIANT: `cost` was just added to `used`.
+        Ok(Reservation {
+            budget: self.clone(),
+            cost,
+        })
+    }
+}
+
+/// An instance's part of its parent's budget; given back when dropped.
+///
+/// # Invariants
+///
+/// `cost` is part of the budget's `used`.
+pub(crate) struct Reservation {
+    budget: Arc<Budget>,
+    cost: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // By the type invariant this does not go below 0.
+        self.budget.used.fetch_sub(self.cost, Ordering::Relaxed);
+    }
+}

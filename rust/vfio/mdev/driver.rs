@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver on the mdev bus, and what it is called for.
+
+use super::{
+    budget::Budget,
+    Type, //
+};
+use crate::{
+    bindings,
+    device::Device,
+    handle::Uuid,
+    instance, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    container_of,
+    error::to_result,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc,
+    types::Opaque,
+    ThisModule, //
+};
+
+/// A [`Type`] with its place in the mdev core.
+///
+/// # Invariants
+///
+/// Pinned, and not dropped before the parent is unregistered.
+#[pin_data]
+pub(super) struct Entry<D: Device> {
+    #[pin]
+    raw: Opaque<bindings::mdev_type>,
+    typ: Type<D>,
+    budget: Arc<Budget>,
+}
+
+impl<D: Device> Entry<D> {
+    /// An entry that the mdev core does not know yet.
+    pub(super) fn new(typ: Type<D>, budget: Arc<Budget>) -> Result<Pin<KBox<Self>>> {
+        let raw = bindings::mdev_type {
+            sysfs_name: typ.name.as_char_ptr(),
+            pretty_name: typ.pretty_name.as_char_ptr(),
+            ..pin_init::zeroed()
+        };
+
+        KBox::pin_init(
+            pin_init!(Self {
+                raw: Opaque::new(raw),
+                typ,
+                budget,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What the mdev core knows the type by.
+    pub(super) fn as_raw(&self) -> *mut bindings::mdev_type {
+        self.raw.get()
+    }
+
+    /// The entry of a type the mdev core hands out.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is an [`Entry::raw`] of the same driver, and the parent is registered for `'a`.
+    unsafe fn from_raw<'a>(raw: *mut bindings::mdev_type) -> &'a Self {
+        // SAFETY: By the requirement of this function.
+        unsafe { &*container_of!(Opaque::cast_from(raw), Self, raw) }
+    }
+}
+
+/// A registered driver of the mdev bus.
+///
+/// # Invariants
+///
+/// The driver is registered for as long as this lives.
+#[pin_data(PinnedDrop)]
+pub(super) struct Driver<D: Device> {
+    #[pin]
+    raw: Opaque<bindings::mdev_driver>,
+    _device: PhantomData<fn() -> D>,
+}
+
+impl<D: Device> Driver<D> {
+    /// Registers the driver of `D`.
+    pub(super) fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
+                let driver = bindings::mdev_driver {
+                    device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
+                    probe: Some(Self::probe),
+                    remove: Some(Self::remove),
+                    get_available: Some(Self::get_available),
+                    show_description: Some(Self::show_description),
+                    driver: bindings::device_driver {
+                        name: D::NAME.as_char_ptr(),
+                        // VFIO takes a reference to the owner while a device is open; the mdev core
+                        // does not set it.
+                        owner: module.as_ptr(),
+                        mod_name: D::NAME.as_char_ptr(),
+                        ..pin_init::zeroed()
+                    },
+                    ..pin_init::zeroed()
+                };
+
+                // SAFETY: `slot` is valid for writes.
+                unsafe { slot.write(driver) };
+                // INVARIANT: On success the driver is registered, until it is dropped.
+                // SAFETY: `slot` was just initialised and is pinned.
+                to_result(unsafe { bindings::mdev_register_driver(slot) })
+            }),
+            _device: PhantomData,
+        })
+    }
+
+    /// What the mdev core knows the driver by.
+    pub(super) fn as_raw(&self) -> *mut bindings::mdev_driver {
+        self.raw.get()
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core for a device it creates.
+    unsafe extern "C" fn probe(mdev: *mut bindings::mdev_device) -> c_int {
+        // SAFETY: The device is valid, and of one of this driver's types.
+        let (dev, uuid, entry) = unsafe {
+            (
+                &raw mut (*mdev).dev,
+                Uuid::from_guid(&(*mdev).uuid),
+                Entry::<D>::from_raw((*mdev).type_),
+            )
+        };
+
+        let created = entry
+            .budget
+            .reserve(entry.typ.cost)
+            // SAFETY: `dev` is being probed.
+            .and_then(|part| unsafe { instance::create::<D>(dev, uuid, &entry.typ.config, part) });
+        match created {
+            Ok(vdev) => {
+                // SAFETY: `dev` is valid, and its driver data is this driver's to set.
+                unsafe { bindings::dev_set_drvdata(dev, vdev.as_ptr().cast()) };
+                0
+            }
+            Err(e) => {
+                let reason = if e == ENOSPC {
+                    "the rest of the memory budget is too small"
+                } else {
+                    "failed"
+                };
+                pr_warn!(
+                    "{} {}: create: {} ({:?})\n",
+                    D::NAME.to_str().unwrap_or("?"),
+                    uuid,
+                    reason,
+                    e
+                );
+                e.to_errno()
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core for a device that was probed.
+    unsafe extern "C" fn remove(mdev: *mut bindings::mdev_device) {
+        // SAFETY: `probe` has set the driver data.
+        let vdev = unsafe { bindings::dev_get_drvdata(&raw const (*mdev).dev) };
+
+        if let Some(vdev) = NonNull::new(vdev.cast::<bindings::vfio_device>()) {
+            // SAFETY: It was made by `create`, and the core removes a device once.
+            unsafe { instance::remove(vdev) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core for a type of a registered parent.
+    unsafe extern "C" fn get_available(mtype: *mut bindings::mdev_type) -> c_uint {
+        // SAFETY: The type is one of this driver's.
+        let entry = unsafe { Entry::<D>::from_raw(mtype) };
+
+        entry
+            .budget
+            .available(entry.typ.cost)
+            .try_into()
+            .unwrap_or(c_uint::MAX)
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core for a type of a registered parent; `buf` is a page.
+    unsafe extern "C" fn show_description(
+        mtype: *mut bindings::mdev_type,
+        buf: *mut c_char,
+    ) -> isize {
+        // SAFETY: The type is one of this driver's.
+        let text = unsafe { Entry::<D>::from_raw(mtype) }
+            .typ
+            .description
+            .as_bytes();
+        let len = text.len().min(PAGE_SIZE - 2);
+
+        // SAFETY: sysfs gives a page to write to, and `len` leaves room for the newline.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr(), buf.cast(), len);
+            buf.add(len).cast::<u8>().write(b'\n');
+        }
+        len as isize + 1
+    }
+}
+
+#[pinned_drop]
+impl<D: Device> PinnedDrop for Driver<D> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant the driver is registered.
+        unsafe { bindings::mdev_unregister_driver(self.raw.get()) }
+    }
+}
