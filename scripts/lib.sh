@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 #
 # What the scripts share: where the cache is, how progress is shown, how runs
 # that happen at once keep out of each other's way. Sourced, never run.
@@ -75,6 +75,17 @@ ticker()
 	done
 }
 
+# complaints LOG - the lines of a log that say what went wrong: the compilers'
+# from the first error on, or else the last ones.
+complaints()
+{
+	if grep -qE '^error|: error: |^E: |^failures:$' "$1"; then
+		awk '/^error|: error: |^E: |^failures:$/ { on = 1 } on { print; if (++n == 60) exit }' "$1"
+	else
+		tail -n 15 "$1"
+	fi
+}
+
 # step LOG NOUN TEXT COMMAND... - runs COMMAND with its output in LOG and one
 # line on the terminal; a failure names the log and shows its end.
 step()
@@ -86,7 +97,7 @@ step()
 	mkdir -p "$(dirname "$STEP_LOG")"
 	_begin=$(date +%s)
 	_ticker=
-	if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then
+	if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ] && [ -z "${V:-}" ]; then
 		: >"$STEP_LOG"
 		ticker "$STEP_LOG" "$_what" "$_text" &
 		_ticker=$!
@@ -94,7 +105,16 @@ step()
 		printf '  %-9s %-46s ' "$_what" "$_text" >&2
 	fi
 	_status=0
-	"$@" >"$STEP_LOG" 2>&1 </dev/null || _status=$?
+	if [ -n "${V:-}" ]; then
+		printf '\n' >&2
+		{ "$@" 2>&1 </dev/null || echo $? >"$STEP_LOG.status"; } | tee "$STEP_LOG" >&2
+		if [ -e "$STEP_LOG.status" ]; then
+			_status=$(cat "$STEP_LOG.status")
+			rm "$STEP_LOG.status"
+		fi
+	else
+		"$@" >"$STEP_LOG" 2>&1 </dev/null || _status=$?
+	fi
 	if [ -n "$_ticker" ]; then
 		kill "$_ticker" 2>/dev/null || :
 		wait "$_ticker" 2>/dev/null || :
@@ -108,7 +128,7 @@ step()
 	printf '%12s\n' "failed" >&2
 	{
 		printf '\n'
-		tail -n 15 "$STEP_LOG" | sed 's/^/  | /'
+		complaints "$STEP_LOG" | sed 's/^/  | /'
 		printf '\n%s: %s: %s failed (exit %d) after %s\n' \
 			"$(basename "$0")" "$_what" "$_text" "$_status" "$(elapsed $_took)"
 		printf '  the whole log: %s\n' "$STEP_LOG"

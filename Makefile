@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Each target makes all that it needs. `make help` tells them.
+
+SCRIPTS := $(CURDIR)/scripts
+
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
+
+.DEFAULT_GOAL := all
+.PHONY: all run test test-host test-module test-vm check shell install clean help
+
+all:
+	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
+
+run:
+	@$(SCRIPTS)/run
+
+test:
+	@$(SCRIPTS)/test
+
+test-host test-module test-vm: test-%:
+	@$(SCRIPTS)/test $*
+
+check:
+	@$(SCRIPTS)/check
+
+shell:
+	@$(SCRIPTS)/run --shell
+
+install:
+	@$(SCRIPTS)/module --install
+
+clean:
+	@$(SCRIPTS)/module --clean
+	@$(SCRIPTS)/userspace --clean
+
+help:
+	@echo 'make             build the module mdma.ko and print where it is'
+	@echo 'make run         migrate a device in a virtual machine, before your eyes'
+	@echo 'make test        every test; the last line says how many passed and failed'
+	@echo 'make test-host   the tests that need no kernel'
+	@echo 'make test-module the built module: its modinfo and what it exports'
+	@echo 'make test-vm     the selftests, in a virtual machine'
+	@echo 'make check       formatting, lints, licences, documentation'
+	@echo 'make shell       a shell in the virtual machine, the module at hand'
+	@echo 'make install     install the module for the running kernel'
+	@echo 'make clean       forget what was built from this checkout'
+	@echo
+	@echo 'KERNEL=linux-image-...  the kernel package (scripts/kernel --list)'
+	@echo 'KDIR=DIR                a kernel tree of your own'
+	@echo 'SUITE=trixie|sid        the Debian suite of the build environment'
+	@echo 'MIRROR=URL              the package mirror; default is that of this machine'
+	@echo 'V=1                     show everything that is run'
+	@echo
+	@echo 'Downloads and built files are in $${XDG_CACHE_HOME:-~/.cache}/vfio-mdev-rs;'
+	@echo 'deleting that is always safe.'
