@@ -17,7 +17,6 @@ use crate::{
     pci, //
 };
 use kernel::{
-    fmt,
     prelude::*,
     sync::Arc, //
 };
@@ -33,8 +32,8 @@ impl Uuid {
     }
 }
 
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl core::fmt::Display for Uuid {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         /// The order in which the bytes of a `guid_t` are printed, and the dashes, as `%pUl` does.
         const ORDER: [u8; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 
@@ -118,7 +117,7 @@ impl Core {
     /// Logs why something was refused: one line, rate-limited for each device.
     ///
     /// Use it through [`refuse!`](crate::refuse).
-    pub(crate) fn refuse(&self, reason: fmt::Arguments<'_>) {
+    pub(crate) fn refuse(&self, reason: core::fmt::Arguments<'_>) {
         self.log.refuse(self.name, &self.uuid, reason);
     }
 }
@@ -162,7 +161,7 @@ impl Handle {
     }
 
     /// Logs why something was refused. Use it through [`refuse!`](crate::refuse).
-    pub fn refuse(&self, reason: fmt::Arguments<'_>) {
+    pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
         self.0.refuse(reason);
     }
 }

@@ -12,7 +12,6 @@ use crate::{
 };
 use kernel::{
     alloc::AllocError,
-    fmt,
     prelude::*,
     types::Opaque, //
 };
@@ -28,16 +27,27 @@ use kernel::{
 #[macro_export]
 macro_rules! refuse {
     ($to:expr, $($arg:tt)+) => {
-        $to.refuse(::kernel::prelude::fmt!($($arg)+))
+        $to.refuse(::core::format_args!($($arg)+))
     };
 }
 
 /// Something that is refused, and why.
 ///
 /// For the code that finds out what is wrong and leaves the logging to its caller, who knows what
-/// was asked.
+/// was asked. An empty reason means that it has been logged.
 #[derive(Clone, Copy)]
 pub(crate) struct Refusal(pub(crate) Error, pub(crate) &'static str);
+
+impl Refusal {
+    /// A refusal by code that logs the reason itself, though not the user's bad addresses.
+    pub(crate) fn logged(error: Error) -> Self {
+        if error == EFAULT {
+            error.into()
+        } else {
+            Self(error, "")
+        }
+    }
+}
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
@@ -83,10 +93,11 @@ impl Log {
     }
 
     /// Prints one line, unless the limit has been reached.
-    pub(crate) fn refuse(&self, name: &CStr, uuid: &Uuid, reason: fmt::Arguments<'_>) {
+    pub(crate) fn refuse(&self, name: &CStr, uuid: &Uuid, reason: core::fmt::Arguments<'_>) {
         // SAFETY: `limit` was initialised by `new` and is pinned.
         if unsafe { bindings::vfio_rs_ratelimit(self.limit.get()) } != 0 {
-            pr_warn!("{} {}: {}\n", name.to_str().unwrap_or("?"), uuid, reason);
+            let name = name.to_str().unwrap_or("?");
+            pr_warn!("{}\n", format_args!("{name} {uuid}: {reason}"));
         }
     }
 }

@@ -83,13 +83,15 @@ impl<D: Device> Table<D> {
 macro_rules! refused {
     ($instance:expr, $refusal:expr, $($what:tt)+) => {{
         let Refusal(errno, reason) = $refusal;
-        refuse!(
-            $instance.core,
-            "{}: {} ({:?})",
-            ::kernel::prelude::fmt!($($what)+),
-            reason,
-            errno
-        );
+        if !reason.is_empty() {
+            refuse!(
+                $instance.core,
+                "{}: {} ({:?})",
+                format_args!($($what)+),
+                reason,
+                errno
+            );
+        }
         errno.to_errno()
     }};
 }

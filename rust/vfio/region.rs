@@ -163,7 +163,12 @@ impl Instance {
         let mut bytes = [0u8; config::SIZE];
 
         match region {
-            Region::Migration { .. } => return Ok(self.migration.read(offset, buf, len)?),
+            Region::Migration { .. } => {
+                return self
+                    .migration
+                    .read(offset, buf, len)
+                    .map_err(Refusal::logged);
+            }
             Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
             _ => region.check(offset, len)?,
         }
@@ -201,7 +206,12 @@ impl Instance {
         let mut bytes = [0u8; config::SIZE];
 
         match region {
-            Region::Migration { .. } => return Ok(self.migration.write(offset, buf, len)?),
+            Region::Migration { .. } => {
+                return self
+                    .migration
+                    .write(offset, buf, len)
+                    .map_err(Refusal::logged);
+            }
             Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
             _ => region.check(offset, len)?,
         }
@@ -260,9 +270,16 @@ impl Instance {
                 .map_err(|e| Refusal(e, "no executable mappings"))?;
         }
 
-        match (region, &self.core.memory) {
-            (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, at.offset)?,
-            _ => self.migration.mmap(vma, at.offset)?,
+        // SAFETY: By the requirement of this function, and what was checked above: the area is shared
+        // and cannot be made executable.
+        unsafe {
+            match (region, &self.core.memory) {
+                (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, at.offset)?,
+                _ => self
+                    .migration
+                    .mmap(vma, at.offset)
+                    .map_err(Refusal::logged)?,
+            }
         }
         Ok(())
     }

@@ -156,13 +156,8 @@ impl<D: Device> Driver<D> {
                 } else {
                     "failed"
                 };
-                pr_warn!(
-                    "{} {}: create: {} ({:?})\n",
-                    D::NAME.to_str().unwrap_or("?"),
-                    uuid,
-                    reason,
-                    e
-                );
+                let name = D::NAME.to_str().unwrap_or("?");
+                pr_warn!("{}\n", format_args!("{name} {uuid}: create: {reason} ({e:?})"));
                 e.to_errno()
             }
         }
