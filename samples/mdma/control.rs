@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the device remembers, and what reading and writing its registers does.
+//!
+//! [`Control`] is the whole state of a device except its memory: the registers and the job in
+//! flight. It lives under one lock that is held for a few instructions at a time. Work on a job is
+//! done without it: [`Control::begin`] hands out a [`Ticket`] that says what to do next, and
+//! [`Control::finish`] takes in what came of it. A queue that was disabled in between has
+//! forgotten the ticket, which [`Ticket::run`] tells by its number.
+//!
+//! This file imports `core` only: it is compiled into the module and into userspace.
+
+use crate::desc::Error;
+use crate::engine::{End, Job, Outcome};
+use crate::queue::{Illegal, Ring};
+use crate::regs::{self, Access, Reg, Target};
+use core::fmt;
+
+/// What the registers hold and how far the job in flight has come: all that is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// `CONTROL.ENABLE`.
+    pub enabled: bool,
+    /// `ERROR`; `STATUS.HALTED` is that it is not [`Error::None`].
+    pub error: Error,
+    /// `INT_CAUSE`.
+    pub cause: u32,
+    /// `INT_MASK`.
+    pub mask: u32,
+    /// `RING_BASE`.
+    pub ring_base: u64,
+    /// `RING_ORDER`.
+    pub ring_order: u32,
+    /// `COMPLETION_BASE`.
+    pub completion_base: u64,
+    /// `HEAD`.
+    pub head: u32,
+    /// `TAIL`.
+    pub tail: u32,
+    /// `JOBS_DONE`.
+    pub jobs_done: u64,
+    /// `BYTES_DONE`.
+    pub bytes_done: u64,
+    /// `SCRATCH`.
+    pub scratch: u64,
+    /// `THROTTLE`.
+    pub throttle: u32,
+    /// The job at `head`, if its descriptor has been fetched.
+    pub job: Option<Job>,
+}
+
+impl State {
+    /// The state after a reset.
+    pub const fn new(throttle: u32) -> State {
+        State {
+            enabled: false,
+            error: Error::None,
+            cause: 0,
+            mask: 0,
+            ring_base: 0,
+            ring_order: 0,
+            completion_base: 0,
+            head: 0,
+            tail: 0,
+            jobs_done: 0,
+            bytes_done: 0,
+            scratch: 0,
+            throttle,
+            job: None,
+        }
+    }
+
+    /// Returns the ring the registers describe.
+    pub fn ring(&self) -> Result<Ring, Illegal> {
+        Ring::new(self.ring_base, self.ring_order, self.completion_base)
+    }
+
+    /// Returns whether the queue has halted.
+    pub fn halted(&self) -> bool {
+        self.error != Error::None
+    }
+
+    /// Returns whether there is work.
+    pub fn pending(&self) -> bool {
+        self.enabled && !self.halted() && self.head != self.tail
+    }
+}
+
+/// Why an access to a register was refused. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No register there, or not by this length.
+    NoRegister {
+        /// Offset in the BAR.
+        offset: u64,
+        /// Length in bytes.
+        len: usize,
+    },
+    /// The register is read only.
+    ReadOnly(Reg),
+    /// The register may be written only while the queue is disabled.
+    Enabled(Reg),
+    /// A reserved bit is set.
+    ReservedBits(Reg, u64),
+    /// The ring cannot be enabled.
+    Ring(Illegal),
+    /// A unit of the queue's previous run is still in flight.
+    InFlight,
+    /// The doorbell rings for a queue that is not enabled.
+    Disabled,
+    /// The doorbell would take back descriptors, or has overrun the ring.
+    Overrun {
+        /// `HEAD`.
+        head: u32,
+        /// `TAIL`.
+        tail: u32,
+        /// What was written.
+        value: u32,
+    },
+    /// The value is beyond the limit.
+    Limit {
+        /// The register.
+        reg: Reg,
+        /// What was written.
+        value: u64,
+        /// The first value that is too much.
+        limit: u64,
+    },
+}
+
+impl Refusal {
+    /// Returns whether a later try may succeed: `-EBUSY`. All others are `-EINVAL`.
+    pub fn busy(&self) -> bool {
+        matches!(self, Refusal::Enabled(_) | Refusal::InFlight)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Refusal::NoRegister { offset, len } => {
+                write!(f, "no register of {len} bytes at offset {offset:#x}")
+            }
+            Refusal::ReadOnly(reg) => write!(f, "{} is read only", reg.row().name),
+            Refusal::Enabled(reg) => {
+                write!(f, "{} may be written only while disabled", reg.row().name)
+            }
+            Refusal::ReservedBits(reg, bits) => {
+                write!(f, "reserved bits {bits:#x} set in {}", reg.row().name)
+            }
+            Refusal::Ring(Illegal::Order(order)) => write!(f, "RING_ORDER {order} is illegal"),
+            Refusal::Ring(Illegal::Base(base)) => write!(f, "RING_BASE {base:#x} is illegal"),
+            Refusal::Ring(Illegal::Completions(base)) => {
+                write!(f, "COMPLETION_BASE {base:#x} is illegal")
+            }
+            Refusal::InFlight => f.write_str("enabled while a unit is in flight"),
+            Refusal::Disabled => f.write_str("TAIL written while disabled"),
+            Refusal::Overrun { head, tail, value } => {
+                write!(f, "TAIL {value} lies between HEAD {head} and TAIL {tail}")
+            }
+            Refusal::Limit { reg, value, limit } => {
+                write!(f, "{} {value} is not below {limit}", reg.row().name)
+            }
+        }
+    }
+}
+
+/// What the rest of the device has to do after a register was written or a unit has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// The engine has something to do.
+    pub kick: bool,
+    /// Causes of which there is a new event to signal, all of them enabled.
+    pub events: u32,
+    /// Whether the level of INTx has to be set again, to [`Control::interrupting`].
+    pub level: bool,
+}
+
+/// What the engine does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: the ring is empty.
+    Idle,
+    /// Nothing, and the queue has no use for its pages.
+    Release,
+    /// A unit.
+    Unit(Ticket),
+}
+
+/// An order to do one unit of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which run of the queue this belongs to; it changes whenever the queue is disabled.
+    pub run: u32,
+    /// The ring.
+    pub ring: Ring,
+    /// The entry at which the device works.
+    pub index: u32,
+    /// The job, if its descriptor was fetched by an earlier unit.
+    pub job: Option<Job>,
+    /// `JOBS_DONE` once this job is completed.
+    pub sequence: u64,
+    /// Size of the device memory in bytes.
+    pub memory_size: u64,
+    /// Microseconds to wait after the unit.
+    pub throttle: u32,
+}
+
+/// The state of one device and the rules of its registers.
+#[derive(Debug)]
+pub struct Control {
+    state: State,
+    memory_size: u64,
+    /// `THROTTLE` after a reset.
+    throttle: u32,
+    /// Counts the times the queue was disabled.
+    run: u32,
+    /// A ticket is out.
+    in_flight: bool,
+}
+
+impl Control {
+    /// Makes a device with `memory_size` bytes of memory in its power-on state.
+    ///
+    /// `throttle` is the value of `THROTTLE` after a reset, at most
+    /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US).
+    pub fn new(memory_size: u64, throttle: u32) -> Control {
+        Control {
+            state: State::new(throttle),
+            memory_size,
+            throttle,
+            run: 0,
+            in_flight: false,
+        }
+    }
+
+    /// Returns what is saved.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Returns the size of the device memory in bytes.
+    pub fn memory_size(&self) -> u64 {
+        self.memory_size
+    }
+
+    /// Takes over a state that has been checked.
+    pub fn load(&mut self, state: State) {
+        self.state = state;
+        self.run = self.run.wrapping_add(1);
+    }
+
+    /// Goes back to the power-on state.
+    pub fn reset(&mut self) {
+        self.load(State::new(self.throttle));
+    }
+
+    /// Returns whether an enabled cause is pending, which is the level of INTx.
+    pub fn interrupting(&self) -> bool {
+        self.state.cause & self.state.mask != 0
+    }
+
+    /// Reads a register into `data`.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        let target = target(offset, data.len())?;
+        let value = self.value(target.reg) >> target.shift;
+
+        data.copy_from_slice(&value.to_le_bytes()[..target.len]);
+        Ok(())
+    }
+
+    /// Writes `data` to a register.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, Refusal> {
+        let target = target(offset, data.len())?;
+        let reg = target.reg;
+
+        match reg.row().access {
+            Access::Ro => return Err(Refusal::ReadOnly(reg)),
+            Access::RwDisabled if self.state.enabled => return Err(Refusal::Enabled(reg)),
+            Access::RwDisabled | Access::Rw | Access::Rw1c => (),
+        }
+
+        // A half of a wide register leaves the other half as it is.
+        let mut value = match target.len as u64 == reg.row().width {
+            true => [0; 8],
+            false => self.value(reg).to_le_bytes(),
+        };
+        let first = target.shift as usize / 8;
+        value[first..first + target.len].copy_from_slice(data);
+        self.set(reg, u64::from_le_bytes(value))
+    }
+
+    /// Returns the value of a register.
+    fn value(&self, reg: Reg) -> u64 {
+        let state = &self.state;
+
+        match reg {
+            Reg::Id => regs::ID.into(),
+            Reg::Version => regs::VERSION.into(),
+            Reg::Caps => regs::CAPS.into(),
+            Reg::MemSize => self.memory_size,
+            Reg::Control if state.enabled => regs::CONTROL_ENABLE.into(),
+            Reg::Control => 0,
+            Reg::Status => self.status().into(),
+            Reg::Error => state.error as u64,
+            Reg::ErrorIndex if state.halted() => state.head.into(),
+            Reg::ErrorIndex => 0,
+            Reg::IntCause => state.cause.into(),
+            Reg::IntMask => state.mask.into(),
+            Reg::RingBase => state.ring_base,
+            Reg::RingOrder => state.ring_order.into(),
+            Reg::CompletionBase => state.completion_base,
+            Reg::Head => state.head.into(),
+            Reg::Tail => state.tail.into(),
+            Reg::JobsDone => state.jobs_done,
+            Reg::BytesDone => state.bytes_done,
+            Reg::Scratch => state.scratch,
+            Reg::Throttle => state.throttle.into(),
+        }
+    }
+
+    /// Returns the value of `STATUS`.
+    fn status(&self) -> u32 {
+        let bit = |set, bit| if set { bit } else { 0 };
+
+        bit(self.state.enabled, regs::STATUS_ENABLED)
+            | bit(self.state.pending() || self.in_flight, regs::STATUS_BUSY)
+            | bit(self.state.halted(), regs::STATUS_HALTED)
+    }
+
+    /// Gives a register that may be written a new value.
+    fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, Refusal> {
+        match reg {
+            Reg::Control => {
+                let value = bits(reg, value, regs::CONTROL_ENABLE)?;
+                return self.enable(value & regs::CONTROL_ENABLE != 0);
+            }
+            Reg::IntCause => {
+                self.state.cause &= !bits(reg, value, regs::INT_ALL)?;
+                return Ok(Effect {
+                    level: true,
+                    ..Effect::default()
+                });
+            }
+            Reg::IntMask => {
+                let mask = bits(reg, value, regs::INT_ALL)?;
+                let unmasked = mask & !self.state.mask;
+                self.state.mask = mask;
+                return Ok(Effect {
+                    events: unmasked & self.state.cause,
+                    level: true,
+                    ..Effect::default()
+                });
+            }
+            Reg::RingBase => self.state.ring_base = value,
+            Reg::RingOrder => {
+                let order = below(reg, value, u64::from(regs::MAX_RING_ORDER) + 1)?;
+                self.state.ring_order = order;
+            }
+            Reg::CompletionBase => self.state.completion_base = value,
+            Reg::Tail => return self.doorbell(value),
+            Reg::Scratch => self.state.scratch = value,
+            Reg::Throttle => {
+                self.state.throttle = below(reg, value, u64::from(regs::MAX_THROTTLE_US) + 1)?;
+            }
+            Reg::Id
+            | Reg::Version
+            | Reg::Caps
+            | Reg::MemSize
+            | Reg::Status
+            | Reg::Error
+            | Reg::ErrorIndex
+            | Reg::Head
+            | Reg::JobsDone
+            | Reg::BytesDone => return Err(Refusal::ReadOnly(reg)),
+        }
+        Ok(Effect::default())
+    }
+
+    /// Writes `CONTROL.ENABLE`.
+    fn enable(&mut self, enable: bool) -> Result<Effect, Refusal> {
+        let state = &mut self.state;
+
+        if enable == state.enabled {
+            return Ok(Effect::default());
+        }
+        if enable {
+            if self.in_flight {
+                return Err(Refusal::InFlight);
+            }
+            state.ring().map_err(Refusal::Ring)?;
+            state.enabled = true;
+        } else {
+            state.enabled = false;
+            state.error = Error::None;
+            state.head = 0;
+            state.tail = 0;
+            state.job = None;
+            self.run = self.run.wrapping_add(1);
+        }
+        // A queue that is disabled wants its pages released.
+        Ok(Effect {
+            kick: true,
+            ..Effect::default()
+        })
+    }
+
+    /// Writes `TAIL`.
+    fn doorbell(&mut self, value: u64) -> Result<Effect, Refusal> {
+        let state = &mut self.state;
+
+        if !state.enabled {
+            return Err(Refusal::Disabled);
+        }
+        let ring = state.ring().map_err(Refusal::Ring)?;
+        let value = below(Reg::Tail, value, ring.entries().into())?;
+        let (head, tail) = (state.head, state.tail);
+        // What was handed over stays handed over: the device may have begun with it.
+        if ring.pending(head, value) < ring.pending(head, tail) {
+            return Err(Refusal::Overrun { head, tail, value });
+        }
+        state.tail = value;
+        Ok(Effect {
+            kick: true,
+            ..Effect::default()
+        })
+    }
+
+    /// Plans the next unit. A ticket must be handed back to [`Control::finish`].
+    pub fn begin(&mut self) -> Plan {
+        let state = &self.state;
+
+        if !state.enabled || state.halted() {
+            return Plan::Release;
+        }
+        if !state.pending() {
+            return Plan::Idle;
+        }
+        match state.ring() {
+            Ok(ring) => {
+                self.in_flight = true;
+                Plan::Unit(Ticket {
+                    run: self.run,
+                    ring,
+                    index: state.head,
+                    job: state.job,
+                    sequence: state.jobs_done.wrapping_add(1),
+                    memory_size: self.memory_size,
+                    throttle: state.throttle,
+                })
+            }
+            // Cannot be: the registers of the ring are checked before they are enabled and do not
+            // change until they are disabled.
+            Err(_) => Plan::Release,
+        }
+    }
+
+    /// Takes in what came of a unit.
+    pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome) -> Effect {
+        let state = &mut self.state;
+
+        self.in_flight = false;
+        // What was done was done, whether or not the queue still exists.
+        state.bytes_done = state.bytes_done.wrapping_add(outcome.bytes);
+        if outcome.recorded {
+            state.jobs_done = ticket.sequence;
+        }
+        if self.run != ticket.run {
+            return Effect::default();
+        }
+
+        state.job = outcome.job;
+        let cause = match outcome.end {
+            End::More => 0,
+            End::Completed { interrupt } => {
+                state.head = ticket.ring.next(ticket.index);
+                if interrupt {
+                    regs::INT_COMPLETION
+                } else {
+                    0
+                }
+            }
+            End::Failed(error) => {
+                state.error = error;
+                state.job = None;
+                regs::INT_HALT
+            }
+        };
+        state.cause |= cause;
+        Effect {
+            kick: false,
+            events: cause & state.mask,
+            level: cause != 0,
+        }
+    }
+}
+
+/// Finds the register of an access.
+fn target(offset: u64, len: usize) -> Result<Target, Refusal> {
+    regs::decode(offset, len).ok_or(Refusal::NoRegister { offset, len })
+}
+
+/// Refuses bits outside `legal`.
+fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, Refusal> {
+    match value & !u64::from(legal) {
+        0 => Ok(value as u32),
+        reserved => Err(Refusal::ReservedBits(reg, reserved)),
+    }
+}
+
+/// Refuses values from `limit` on.
+fn below(reg: Reg, value: u64, limit: u64) -> Result<u32, Refusal> {
+    match u32::try_from(value) {
+        Ok(value) if u64::from(value) < limit => Ok(value),
+        _ => Err(Refusal::Limit { reg, value, limit }),
+    }
+}

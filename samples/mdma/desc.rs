@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Descriptors and completion records: layout, operations, flags and error codes.
+//!
+//! Software puts a descriptor of 64 bytes into the ring for each job; the device answers with a
+//! completion record of 32 bytes at the same index. All numbers are little endian.
+//!
+//! This file imports `core` only: it is compiled into the module and into userspace.
+
+/// Size of a descriptor in bytes, and the alignment of the ring.
+pub const DESCRIPTOR_SIZE: usize = 64;
+
+/// Size of a completion record in bytes, and the alignment of their array.
+pub const COMPLETION_SIZE: usize = 32;
+
+/// The most bytes one job may process.
+pub const MAX_LEN: u64 = 1 << 32;
+
+/// A field of a descriptor or a completion record.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Name of the field.
+    pub name: &'static str,
+    /// Offset in bytes.
+    pub offset: usize,
+    /// Size in bytes.
+    pub size: usize,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Layout of a descriptor.
+#[rustfmt::skip]
+pub const DESCRIPTOR: [Field; 8] = [
+    Field { name: "op", offset: 0, size: 4, meaning: "Operation." },
+    Field { name: "flags", offset: 4, size: 4, meaning: "Flags." },
+    Field { name: "src", offset: 8, size: 8, meaning: "Source: an IOVA, or with SRC_DEVICE an offset in the device memory." },
+    Field { name: "dst", offset: 16, size: 8, meaning: "Destination: an IOVA, or with DST_DEVICE an offset in the device memory." },
+    Field { name: "len", offset: 24, size: 8, meaning: "Bytes to process, 1 to 2^32; 0 for NOP." },
+    Field { name: "value", offset: 32, size: 8, meaning: "FILL: the eight bytes to repeat, beginning at dst." },
+    Field { name: "cookie", offset: 40, size: 8, meaning: "Returned in the completion record." },
+    Field { name: "reserved", offset: 48, size: 16, meaning: "Must be 0." },
+];
+
+/// Layout of a completion record.
+#[rustfmt::skip]
+pub const COMPLETION: [Field; 5] = [
+    Field { name: "cookie", offset: 0, size: 8, meaning: "The cookie of the descriptor." },
+    Field { name: "error", offset: 8, size: 4, meaning: "Error code; 0 is success." },
+    Field { name: "crc", offset: 12, size: 4, meaning: "CRC32C: the result. Otherwise 0." },
+    Field { name: "bytes", offset: 16, size: 8, meaning: "Bytes processed; fewer than len when the job failed." },
+    Field { name: "sequence", offset: 24, size: 8, meaning: "JOBS_DONE with this job counted. It is written last: a new value means that the record is complete." },
+];
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Op {
+    /// Completes at once.
+    Nop = 0,
+    /// Copies.
+    Copy = 1,
+    /// Repeats `value`.
+    Fill = 2,
+    /// Computes a checksum.
+    Crc32c = 3,
+}
+
+/// An operation and what it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// Which operation this is.
+    pub op: Op,
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it reads from `src`.
+    pub source: bool,
+    /// Whether it writes to `dst`.
+    pub destination: bool,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// The operations, in the order of their numbers.
+#[rustfmt::skip]
+pub const OPERATIONS: [Operation; 4] = [
+    Operation { op: Op::Nop, name: "NOP", source: false, destination: false,
+        meaning: "Completes without doing anything." },
+    Operation { op: Op::Copy, name: "COPY", source: true, destination: true,
+        meaning: "Copies len bytes from src to dst. Source and destination may overlap within one address space: \
+                  the result is as if the whole source had been read first." },
+    Operation { op: Op::Fill, name: "FILL", source: false, destination: true,
+        meaning: "Repeats the eight bytes of value over len bytes from dst." },
+    Operation { op: Op::Crc32c, name: "CRC32C", source: true, destination: false,
+        meaning: "Computes the CRC-32C (Castagnoli) of len bytes from src." },
+];
+
+/// Flag: an interrupt is wanted when the job completes.
+pub const INTERRUPT: u32 = 1 << 0;
+/// Flag: `src` is an offset in the device memory.
+pub const SRC_DEVICE: u32 = 1 << 1;
+/// Flag: `dst` is an offset in the device memory.
+pub const DST_DEVICE: u32 = 1 << 2;
+
+/// The flags: bit, name, meaning.
+#[rustfmt::skip]
+pub const FLAGS: [(u32, &str, &str); 3] = [
+    (INTERRUPT, "INTERRUPT", "Set INT_CAUSE.COMPLETION when the job completes. A job that fails halts the queue, which is a cause of its own."),
+    (SRC_DEVICE, "SRC_DEVICE", "src is an offset in the device memory. Only where the operation has a source."),
+    (DST_DEVICE, "DST_DEVICE", "dst is an offset in the device memory. Only where the operation has a destination."),
+];
+
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[expect(missing_docs)]
+pub enum Error {
+    None = 0,
+    BadOp = 1,
+    BadFlags = 2,
+    BadLength = 3,
+    BadReserved = 4,
+    SrcRange = 5,
+    DstRange = 6,
+    SrcFault = 7,
+    DstFault = 8,
+    RingFault = 9,
+    CompletionFault = 10,
+    MemoryFault = 11,
+}
+
+/// The error codes in the order of their numbers: name, meaning.
+#[rustfmt::skip]
+pub const ERRORS: [(Error, &str, &str); 12] = [
+    (Error::None, "NONE", "Success."),
+    (Error::BadOp, "BAD_OP", "The operation does not exist."),
+    (Error::BadFlags, "BAD_FLAGS", "A flag that does not exist, or that the operation has no use for."),
+    (Error::BadLength, "BAD_LENGTH", "len is 0 or above 2^32; or not 0 for NOP."),
+    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0."),
+    (Error::SrcRange, "SRC_RANGE", "The source is not inside the device memory."),
+    (Error::DstRange, "DST_RANGE", "The destination is not inside the device memory."),
+    (Error::SrcFault, "SRC_FAULT", "Guest memory at src is not mapped or not readable, or src + len is beyond 2^64."),
+    (Error::DstFault, "DST_FAULT", "Guest memory at dst is not mapped or not writable, or dst + len is beyond 2^64."),
+    (Error::RingFault, "RING_FAULT", "The ring is not mapped. There is no completion record."),
+    (Error::CompletionFault, "COMPLETION_FAULT", "The completion records are not mapped or not writable. There is no completion record."),
+    (Error::MemoryFault, "MEMORY_FAULT", "The device has no page for its memory: the host is out of memory."),
+];
+
+impl Op {
+    /// Returns the operation with this number.
+    pub const fn from_raw(raw: u32) -> Option<Op> {
+        match raw {
+            0 => Some(Op::Nop),
+            1 => Some(Op::Copy),
+            2 => Some(Op::Fill),
+            3 => Some(Op::Crc32c),
+            _ => None,
+        }
+    }
+
+    /// Returns the row of this operation.
+    pub const fn row(self) -> &'static Operation {
+        const TABLE: &[Operation; OPERATIONS.len()] = &OPERATIONS;
+        &TABLE[self as usize]
+    }
+
+    /// Returns the flags that the operation may have.
+    pub const fn flags(self) -> u32 {
+        let row = self.row();
+        INTERRUPT
+            | if row.source { SRC_DEVICE } else { 0 }
+            | if row.destination { DST_DEVICE } else { 0 }
+    }
+}
+
+impl Error {
+    /// Returns the error with this number.
+    pub fn from_raw(raw: u32) -> Option<Error> {
+        ERRORS.get(usize::try_from(raw).ok()?).map(|row| row.0)
+    }
+
+    /// Returns the name of the error in the manual.
+    pub fn name(self) -> &'static str {
+        ERRORS[self as usize].1
+    }
+}
+
+/// An address: in guest memory by IOVA, or in device memory by offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Guest memory.
+    Guest(u64),
+    /// Device memory.
+    Device(u64),
+}
+
+/// A well-formed descriptor.
+///
+/// # Invariants
+///
+/// What [`Descriptor::decode`] returns has only the flags that its operation may have, and a
+/// length that is legal for it. Its ranges are checked by [`Descriptor::check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What to do.
+    pub op: Op,
+    /// [`INTERRUPT`], [`SRC_DEVICE`], [`DST_DEVICE`].
+    pub flags: u32,
+    /// Source.
+    pub src: u64,
+    /// Destination.
+    pub dst: u64,
+    /// Bytes to process.
+    pub len: u64,
+    /// What to fill with.
+    pub value: u64,
+    /// Software's own.
+    pub cookie: u64,
+}
+
+/// Reads a little-endian number at `at`.
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut raw = [0; 4];
+    raw.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(raw)
+}
+
+/// Reads a little-endian number at `at`.
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut raw = [0; 8];
+    raw.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(raw)
+}
+
+impl Descriptor {
+    /// Decodes the bytes of a descriptor and checks all but its ranges.
+    pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor, Error> {
+        let desc = Descriptor {
+            op: Op::from_raw(u32_at(bytes, 0)).ok_or(Error::BadOp)?,
+            flags: u32_at(bytes, 4),
+            src: u64_at(bytes, 8),
+            dst: u64_at(bytes, 16),
+            len: u64_at(bytes, 24),
+            value: u64_at(bytes, 32),
+            cookie: Self::cookie_of(bytes),
+        };
+
+        if desc.flags & !desc.op.flags() != 0 {
+            return Err(Error::BadFlags);
+        }
+        let legal = match desc.op {
+            Op::Nop => desc.len == 0,
+            _ => 0 < desc.len && desc.len <= MAX_LEN,
+        };
+        if !legal {
+            return Err(Error::BadLength);
+        }
+        if bytes[48..].iter().any(|&byte| byte != 0) {
+            return Err(Error::BadReserved);
+        }
+        Ok(desc)
+    }
+
+    /// Returns the cookie of a descriptor, which need not be well formed.
+    pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
+        u64_at(bytes, 40)
+    }
+
+    /// Returns the bytes of the descriptor.
+    pub fn encode(&self) -> [u8; DESCRIPTOR_SIZE] {
+        let mut bytes = [0; DESCRIPTOR_SIZE];
+        bytes[0..4].copy_from_slice(&(self.op as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.src.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.dst.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.len.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.value.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.cookie.to_le_bytes());
+        bytes
+    }
+
+    /// Returns where the operation reads from, if it does.
+    pub fn source(&self) -> Option<Place> {
+        self.op
+            .row()
+            .source
+            .then_some(if self.flags & SRC_DEVICE != 0 {
+                Place::Device(self.src)
+            } else {
+                Place::Guest(self.src)
+            })
+    }
+
+    /// Returns where the operation writes to, if it does.
+    pub fn destination(&self) -> Option<Place> {
+        self.op
+            .row()
+            .destination
+            .then_some(if self.flags & DST_DEVICE != 0 {
+                Place::Device(self.dst)
+            } else {
+                Place::Guest(self.dst)
+            })
+    }
+
+    /// Checks the ranges against a device memory of `memory_size` bytes.
+    pub fn check(&self, memory_size: u64) -> Result<(), Error> {
+        let fits = |place: Place, range: Error, fault: Error| match place {
+            Place::Device(offset) => match offset.checked_add(self.len) {
+                Some(end) if end <= memory_size => Ok(()),
+                _ => Err(range),
+            },
+            // The last byte of the address space is a legal one.
+            Place::Guest(iova) => match iova.checked_add(self.len.saturating_sub(1)) {
+                Some(_) => Ok(()),
+                None => Err(fault),
+            },
+        };
+
+        if let Some(place) = self.source() {
+            fits(place, Error::SrcRange, Error::SrcFault)?;
+        }
+        if let Some(place) = self.destination() {
+            fits(place, Error::DstRange, Error::DstFault)?;
+        }
+        Ok(())
+    }
+}
+
+/// A completion record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The cookie of the descriptor.
+    pub cookie: u64,
+    /// Number of an [`Error`].
+    pub error: u32,
+    /// Result of [`Op::Crc32c`].
+    pub crc: u32,
+    /// Bytes processed.
+    pub bytes: u64,
+    /// `JOBS_DONE` with this job counted.
+    pub sequence: u64,
+}
+
+/// Where `sequence` is, which is written after all the rest.
+pub const COMPLETION_SEQUENCE: usize = 24;
+
+impl Completion {
+    /// Returns the bytes of the record.
+    pub fn encode(&self) -> [u8; COMPLETION_SIZE] {
+        let mut bytes = [0; COMPLETION_SIZE];
+        bytes[0..8].copy_from_slice(&self.cookie.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.error.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes the bytes of a record.
+    pub fn decode(bytes: &[u8; COMPLETION_SIZE]) -> Completion {
+        Completion {
+            cookie: u64_at(bytes, 0),
+            error: u32_at(bytes, 8),
+            crc: u32_at(bytes, 12),
+            bytes: u64_at(bytes, 16),
+            sequence: u64_at(bytes, COMPLETION_SEQUENCE),
+        }
+    }
+}
+
+/// Checks that a layout has no holes and ends at `size`.
+pub const fn dense(fields: &[Field], size: usize) -> bool {
+    let mut end = 0;
+    let mut i = 0;
+    while i < fields.len() {
+        if fields[i].offset != end {
+            return false;
+        }
+        end += fields[i].size;
+        i += 1;
+    }
+    end == size
+}
+
+// The tables are in the order of the numbers, and the layouts are dense.
+const _: () = {
+    assert!(dense(&DESCRIPTOR, DESCRIPTOR_SIZE));
+    assert!(dense(&COMPLETION, COMPLETION_SIZE));
+    let mut i = 0;
+    while i < OPERATIONS.len() {
+        assert!(OPERATIONS[i].op as usize == i);
+        i += 1;
+    }
+    i = 0;
+    while i < ERRORS.len() {
+        assert!(ERRORS[i].0 as usize == i);
+        i += 1;
+    }
+};

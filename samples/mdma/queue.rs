@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ring: indexes and addresses.
+//!
+//! The device takes descriptors from `head` up to, not including, `tail`; both are indexes into a
+//! ring of a power of two entries. `head == tail` is the empty ring, so one entry always stays
+//! free.
+//!
+//! This file imports `core` only: it is compiled into the module and into userspace.
+
+use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE};
+use crate::regs::MAX_RING_ORDER;
+
+/// A ring of `1 << order` descriptors with as many completion records.
+///
+/// # Invariants
+///
+/// - `order` is in `1..=MAX_RING_ORDER`.
+/// - `base` is a multiple of 64 and `completions` of 32; neither array goes beyond 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    base: u64,
+    completions: u64,
+    order: u32,
+}
+
+/// Why there can be no such ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illegal {
+    /// `RING_ORDER` is 0 or above the maximum.
+    Order(u32),
+    /// `RING_BASE` is not a multiple of 64, or the ring goes beyond 2^64.
+    Base(u64),
+    /// `COMPLETION_BASE` is not a multiple of 32, or the records go beyond 2^64.
+    Completions(u64),
+}
+
+impl Ring {
+    /// Makes a ring of what the registers say.
+    pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, Illegal> {
+        if order == 0 || order > MAX_RING_ORDER {
+            return Err(Illegal::Order(order));
+        }
+        // INVARIANT: Checked above and below.
+        let ring = Ring {
+            base,
+            completions,
+            order,
+        };
+        let fits = |at: u64, align: usize, len: usize| {
+            at % align as u64 == 0 && at.checked_add(len as u64 - 1).is_some()
+        };
+        if !fits(base, DESCRIPTOR_SIZE, ring.descriptors_len()) {
+            return Err(Illegal::Base(base));
+        }
+        if !fits(completions, COMPLETION_SIZE, ring.completions_len()) {
+            return Err(Illegal::Completions(completions));
+        }
+        Ok(ring)
+    }
+
+    /// Returns the number of entries.
+    pub fn entries(&self) -> u32 {
+        1 << self.order
+    }
+
+    /// Returns whether `index` is one of the entries.
+    pub fn contains(&self, index: u32) -> bool {
+        index < self.entries()
+    }
+
+    /// Returns the index after `index`.
+    pub fn next(&self, index: u32) -> u32 {
+        (index + 1) & (self.entries() - 1)
+    }
+
+    /// Returns how many descriptors lie from `head` up to `tail`.
+    pub fn pending(&self, head: u32, tail: u32) -> u32 {
+        tail.wrapping_sub(head) & (self.entries() - 1)
+    }
+
+    /// Returns how many more descriptors software may put into the ring.
+    pub fn room(&self, head: u32, tail: u32) -> u32 {
+        self.entries() - 1 - self.pending(head, tail)
+    }
+
+    /// Returns the IOVA of the descriptors.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the IOVA of the completion records.
+    pub fn completions(&self) -> u64 {
+        self.completions
+    }
+
+    /// Returns the size of all descriptors in bytes.
+    pub fn descriptors_len(&self) -> usize {
+        DESCRIPTOR_SIZE << self.order
+    }
+
+    /// Returns the size of all completion records in bytes.
+    pub fn completions_len(&self) -> usize {
+        COMPLETION_SIZE << self.order
+    }
+
+    /// Returns where in the descriptors that of `index` is.
+    pub fn descriptor_at(&self, index: u32) -> usize {
+        index as usize * DESCRIPTOR_SIZE
+    }
+
+    /// Returns where in the completion records that of `index` is.
+    pub fn completion_at(&self, index: u32) -> usize {
+        index as usize * COMPLETION_SIZE
+    }
+}

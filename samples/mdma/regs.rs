@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registers: the table.
+//!
+//! Every register of BAR 0 is one row of [`REGISTERS`]. The device decodes accesses with it, the
+//! userspace driver takes its offsets from it and the reference manual is printed from it, so a
+//! register is described once. What a register does when it is written is in `control.rs`.
+//!
+//! This file imports `core` only: it is compiled into the module and into userspace.
+
+use Access::{Ro, Rw, Rw1c, RwDisabled};
+use Reset::Value;
+
+/// Size of BAR 0 in bytes. Offsets without a register are reserved.
+pub const WINDOW: u64 = 0x1000;
+
+/// Value of `ID`: "MDMA", read as little-endian bytes.
+pub const ID: u32 = u32::from_le_bytes(*b"MDMA");
+
+/// Value of `VERSION`: revision of the programming interface.
+pub const VERSION: u32 = 1;
+
+/// PCI vendor id, "MD". The PCI SIG has not assigned it.
+pub const PCI_VENDOR: u16 = 0x4d44;
+
+/// PCI device id.
+pub const PCI_DEVICE: u16 = 0x0001;
+
+/// PCI class code: processing accelerator.
+pub const PCI_CLASS: u32 = 0x12_0000;
+
+/// BAR of the registers.
+pub const BAR_REGISTERS: u32 = 0;
+
+/// BAR of the device memory: 64 bits wide, so BAR 3 holds its upper half.
+pub const BAR_MEMORY: u32 = 2;
+
+/// BAR of the MSI-X table and pending bits.
+pub const BAR_MSIX: u32 = 4;
+
+/// Largest `RING_ORDER`: 4096 descriptors.
+pub const MAX_RING_ORDER: u32 = 12;
+
+/// Largest `THROTTLE`: one second a unit.
+pub const MAX_THROTTLE_US: u32 = 1_000_000;
+
+/// `CONTROL.ENABLE`.
+pub const CONTROL_ENABLE: u32 = 1 << 0;
+
+/// `STATUS.ENABLED`.
+pub const STATUS_ENABLED: u32 = 1 << 0;
+/// `STATUS.BUSY`.
+pub const STATUS_BUSY: u32 = 1 << 1;
+/// `STATUS.HALTED`.
+pub const STATUS_HALTED: u32 = 1 << 2;
+
+/// Cause of an interrupt: a job with the `INTERRUPT` flag has completed. Vector 0.
+pub const INT_COMPLETION: u32 = 1 << 0;
+/// Cause of an interrupt: the queue has halted. Vector 1, or 0 where only one is enabled.
+pub const INT_HALT: u32 = 1 << 1;
+/// Every cause there is.
+pub const INT_ALL: u32 = INT_COMPLETION | INT_HALT;
+
+/// Names of the registers, in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs)]
+pub enum Reg {
+    Id,
+    Version,
+    Caps,
+    MemSize,
+    Control,
+    Status,
+    Error,
+    ErrorIndex,
+    IntCause,
+    IntMask,
+    RingBase,
+    RingOrder,
+    CompletionBase,
+    Head,
+    Tail,
+    JobsDone,
+    BytesDone,
+    Scratch,
+    Throttle,
+}
+
+/// What software may do with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read only: a write is refused with `-EINVAL`.
+    Ro,
+    /// Read and write.
+    Rw,
+    /// Read and write, while `CONTROL.ENABLE` is 0; otherwise a write is refused with `-EBUSY`.
+    RwDisabled,
+    /// Read; a write of 1 to a bit clears it.
+    Rw1c,
+}
+
+/// What a register holds after a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// This value.
+    Value(u64),
+    /// The size of the device memory in bytes, which the mdev type decides.
+    MemorySize,
+    /// The module parameter `throttle_us`.
+    ThrottleUs,
+}
+
+/// A field of a register: bits `shift` to `shift + width - 1`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bits {
+    /// Name of the field.
+    pub name: &'static str,
+    /// Number of its lowest bit.
+    pub shift: u32,
+    /// How many bits it has.
+    pub width: u32,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Register {
+    /// Which register this is.
+    pub reg: Reg,
+    /// Its name in the manual.
+    pub name: &'static str,
+    /// Offset in BAR 0, in bytes, a multiple of `width`.
+    pub offset: u64,
+    /// Width in bytes, 4 or 8.
+    pub width: u64,
+    /// What software may do with it.
+    pub access: Access,
+    /// Value after a reset.
+    pub reset: Reset,
+    /// Its fields; none where the value is one number.
+    pub bits: &'static [Bits],
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// How many registers there are.
+pub const COUNT: usize = 19;
+
+/// The registers, in ascending order of offset.
+#[rustfmt::skip]
+pub const REGISTERS: [Register; COUNT] = [
+    Register { reg: Reg::Id, name: "ID", offset: 0x000, width: 4, access: Ro, reset: Value(ID as u64), bits: &[],
+        meaning: "Identifies the device: the bytes \"MDMA\"." },
+    Register { reg: Reg::Version, name: "VERSION", offset: 0x004, width: 4, access: Ro, reset: Value(VERSION as u64), bits: &[],
+        meaning: "Revision of this programming interface." },
+    Register { reg: Reg::Caps, name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64),
+        bits: &[
+            Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
+            Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: 0 to this, less one, are legal." },
+        ],
+        meaning: "Limits of this device." },
+    Register { reg: Reg::MemSize, name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, bits: &[],
+        meaning: "Size of the device memory in bytes, which is the size of BAR 2." },
+    Register { reg: Reg::Control, name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0),
+        bits: &[
+            Bits { name: "ENABLE", shift: 0, width: 1,
+                meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused with -EINVAL when one \
+                          of them is illegal and with -EBUSY while a unit of the previous run is in flight (STATUS.BUSY). Writing 0 stops \
+                          the queue after the unit in flight, drops the jobs not completed and clears STATUS.HALTED, ERROR, ERROR_INDEX, \
+                          HEAD and TAIL." },
+        ],
+        meaning: "Controls the queue. The other bits must be 0." },
+    Register { reg: Reg::Status, name: "STATUS", offset: 0x01c, width: 4, access: Ro, reset: Value(0),
+        bits: &[
+            Bits { name: "ENABLED", shift: 0, width: 1, meaning: "The queue is enabled." },
+            Bits { name: "BUSY", shift: 1, width: 1,
+                meaning: "The queue has a job that is not completed, or a unit is in flight. After CONTROL.ENABLE was cleared: 0 means that \
+                          the device does not touch guest memory any more." },
+            Bits { name: "HALTED", shift: 2, width: 1, meaning: "The queue has met an error, and takes no descriptors until it is disabled and enabled." },
+        ],
+        meaning: "State of the queue." },
+    Register { reg: Reg::Error, name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), bits: &[],
+        meaning: "Why the queue has halted: an error code. 0 unless STATUS.HALTED." },
+    Register { reg: Reg::ErrorIndex, name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), bits: &[],
+        meaning: "Index of the descriptor at which the queue has halted. 0 unless STATUS.HALTED." },
+    Register { reg: Reg::IntCause, name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0),
+        bits: &[
+            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "A job with the flag INTERRUPT has completed. Vector 0." },
+            Bits { name: "HALT", shift: 1, width: 1, meaning: "The queue has halted. Vector 1, or 0 where only one is enabled." },
+        ],
+        meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message an event. \
+                  The other bits must be 0." },
+    Register { reg: Reg::IntMask, name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0),
+        bits: &[
+            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 lets the cause of this name interrupt." },
+            Bits { name: "HALT", shift: 1, width: 1, meaning: "1 lets the cause of this name interrupt." },
+        ],
+        meaning: "Which causes interrupt. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." },
+    Register { reg: Reg::RingBase, name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+        meaning: "IOVA of the descriptor ring, a multiple of 64." },
+    Register { reg: Reg::RingOrder, name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), bits: &[],
+        meaning: "The ring has 2^RING_ORDER entries, and room for one job fewer. 1 to CAPS.MAX_RING_ORDER." },
+    Register { reg: Reg::CompletionBase, name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+        meaning: "IOVA of the completion records, one for each entry of the ring, a multiple of 32." },
+    Register { reg: Reg::Head, name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), bits: &[],
+        meaning: "Index of the descriptor that the device takes next or is working on. It moves on only after the completion record is written." },
+    Register { reg: Reg::Tail, name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
+        meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
+                  Refused with -EINVAL: a value that is not below the number of entries, one that takes back descriptors or \
+                  overruns HEAD, and any while the queue is disabled." },
+    Register { reg: Reg::JobsDone, name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
+        meaning: "Completion records written since reset, those of failed jobs included." },
+    Register { reg: Reg::BytesDone, name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
+        meaning: "Bytes processed since reset; it grows by the unit, while a job is in flight." },
+    Register { reg: Reg::Scratch, name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), bits: &[],
+        meaning: "Free for software." },
+    Register { reg: Reg::Throttle, name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, bits: &[],
+        meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." },
+];
+
+/// Value of `CAPS`.
+pub const CAPS: u32 = MAX_RING_ORDER | ((crate::desc::OPERATIONS.len() as u32) << 8);
+
+impl Reg {
+    /// Returns the row of this register.
+    pub const fn row(self) -> &'static Register {
+        &TABLE[self as usize]
+    }
+
+    /// Returns the offset of this register in BAR 0.
+    pub const fn offset(self) -> u64 {
+        self.row().offset
+    }
+}
+
+/// What an access of a legal offset and length reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The register.
+    pub reg: Reg,
+    /// Where in the register the access begins: 0, or 32 for the upper half of a wide one.
+    pub shift: u32,
+    /// Length of the access in bytes, 4 or 8.
+    pub len: usize,
+}
+
+/// Finds what an access of `len` bytes at `offset` reaches.
+///
+/// A register is accessed whole; one of 8 bytes also by its two halves. Everything else reaches
+/// nothing.
+pub fn decode(offset: u64, len: usize) -> Option<Target> {
+    if offset % 4 != 0 {
+        return None;
+    }
+    let word = usize::try_from(offset / 4).ok()?;
+    let reg = (*MAP.get(word)?)?;
+    let row = reg.row();
+    let within = offset - row.offset;
+    let whole = within == 0 && len as u64 == row.width;
+    let half = row.width == 8 && len == 4;
+
+    (whole || half).then_some(Target {
+        reg,
+        shift: within as u32 * 8,
+        len,
+    })
+}
+
+/// The table as one object that references may point into.
+static TABLE: [Register; COUNT] = REGISTERS;
+
+/// Number of 32-bit words up to the end of the last register.
+const WORDS: usize = {
+    let last = &REGISTERS[COUNT - 1];
+    ((last.offset + last.width) / 4) as usize
+};
+
+/// Which register owns each word of the window.
+static MAP: [Option<Reg>; WORDS] = {
+    let mut map = [None; WORDS];
+    let mut i = 0;
+    while i < COUNT {
+        let row = &REGISTERS[i];
+        let first = (row.offset / 4) as usize;
+        map[first] = Some(row.reg);
+        if row.width == 8 {
+            map[first + 1] = Some(row.reg);
+        }
+        i += 1;
+    }
+    map
+};
+
+// The table is in the order of `Reg`, aligned, ascending and without overlaps.
+const _: () = {
+    let mut end = 0;
+    let mut i = 0;
+    while i < COUNT {
+        let row = &REGISTERS[i];
+        assert!(row.reg as usize == i);
+        assert!(row.width == 4 || row.width == 8);
+        assert!(row.offset % row.width == 0);
+        assert!(row.offset >= end);
+        end = row.offset + row.width;
+        i += 1;
+    }
+    assert!(end <= WINDOW);
+};

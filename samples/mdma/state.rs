@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The saved state: layout and checks.
+//!
+//! [`encode`] writes all that a device remembers, except its memory, into [`SIZE`] bytes;
+//! [`decode`] reads it back. A saved state comes from outside, so nothing in it is believed: a
+//! state is accepted only if a device could have got into it, and then it is written back as the
+//! same bytes.
+//!
+//! This file imports `core` only: it is compiled into the module and into userspace.
+
+use crate::control::State;
+use crate::desc::{self, Descriptor, Error, Field, Op, DESCRIPTOR_SIZE};
+use crate::engine::{Job, CRC_SEED, UNIT};
+use crate::queue::Illegal;
+use crate::regs;
+use core::fmt;
+
+/// Size of a saved state in bytes.
+pub const SIZE: usize = 152;
+
+/// Version of the layout.
+pub const VERSION: u32 = 1;
+
+/// Bit of `flags`: the queue is enabled.
+const ENABLED: u32 = 1 << 0;
+
+/// Bit of `flags`: a job is in flight.
+const JOB: u32 = 1 << 1;
+
+/// Layout of a saved state. All numbers are little endian.
+#[rustfmt::skip]
+pub const LAYOUT: [Field; 17] = [
+    Field { name: "flags", offset: 0, size: 4, meaning: "Bit 0: CONTROL.ENABLE. Bit 1: a job is in flight. Others 0." },
+    Field { name: "error", offset: 4, size: 4, meaning: "ERROR; not 0 means halted." },
+    Field { name: "cause", offset: 8, size: 4, meaning: "INT_CAUSE." },
+    Field { name: "mask", offset: 12, size: 4, meaning: "INT_MASK." },
+    Field { name: "ring_base", offset: 16, size: 8, meaning: "RING_BASE." },
+    Field { name: "completion_base", offset: 24, size: 8, meaning: "COMPLETION_BASE." },
+    Field { name: "ring_order", offset: 32, size: 4, meaning: "RING_ORDER." },
+    Field { name: "throttle", offset: 36, size: 4, meaning: "THROTTLE." },
+    Field { name: "head", offset: 40, size: 4, meaning: "HEAD." },
+    Field { name: "tail", offset: 44, size: 4, meaning: "TAIL." },
+    Field { name: "jobs_done", offset: 48, size: 8, meaning: "JOBS_DONE." },
+    Field { name: "bytes_done", offset: 56, size: 8, meaning: "BYTES_DONE." },
+    Field { name: "scratch", offset: 64, size: 8, meaning: "SCRATCH." },
+    Field { name: "job.done", offset: 72, size: 8, meaning: "Bytes of the job in flight that are processed: a multiple of 64 KiB, above 0 and below its len." },
+    Field { name: "job.crc", offset: 80, size: 4, meaning: "CRC of the bytes processed, not inverted." },
+    Field { name: "reserved", offset: 84, size: 4, meaning: "0." },
+    Field { name: "job.descriptor", offset: 88, size: 64, meaning: "The descriptor of the job in flight. This and the fields of the job are 0 without one." },
+];
+
+const _: () = assert!(desc::dense(&LAYOUT, SIZE));
+
+/// A field that cannot be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Name of the field.
+    pub field: &'static str,
+    /// Its value, or for the descriptor the number of the [`Error`].
+    pub value: u64,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "saved state: {} {:#x} is invalid",
+            self.field, self.value
+        )
+    }
+}
+
+/// Writes a state down.
+pub fn encode(state: &State) -> [u8; SIZE] {
+    let job = state.job.as_ref();
+    let mut flags = 0;
+    if state.enabled {
+        flags |= ENABLED;
+    }
+    if job.is_some() {
+        flags |= JOB;
+    }
+
+    let mut out = Fields {
+        bytes: [0; SIZE],
+        at: 0,
+    };
+    out.put(&flags.to_le_bytes());
+    out.put(&(state.error as u32).to_le_bytes());
+    out.put(&state.cause.to_le_bytes());
+    out.put(&state.mask.to_le_bytes());
+    out.put(&state.ring_base.to_le_bytes());
+    out.put(&state.completion_base.to_le_bytes());
+    out.put(&state.ring_order.to_le_bytes());
+    out.put(&state.throttle.to_le_bytes());
+    out.put(&state.head.to_le_bytes());
+    out.put(&state.tail.to_le_bytes());
+    out.put(&state.jobs_done.to_le_bytes());
+    out.put(&state.bytes_done.to_le_bytes());
+    out.put(&state.scratch.to_le_bytes());
+    out.put(&job.map_or(0, |job| job.done).to_le_bytes());
+    out.put(&job.map_or(0, |job| job.crc).to_le_bytes());
+    out.put(&[0; 4]);
+    out.put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
+    out.bytes
+}
+
+/// Reads a state that was written down, for a device with `memory_size` bytes of memory.
+pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
+    let mut from = Fields {
+        bytes: *bytes,
+        at: 0,
+    };
+    let flags = from.u32();
+    let error = from.u32();
+    let mut state = State {
+        enabled: flags & ENABLED != 0,
+        error: Error::from_raw(error).ok_or(invalid("error", error))?,
+        cause: from.u32(),
+        mask: from.u32(),
+        ring_base: from.u64(),
+        completion_base: from.u64(),
+        ring_order: from.u32(),
+        throttle: from.u32(),
+        head: from.u32(),
+        tail: from.u32(),
+        jobs_done: from.u64(),
+        bytes_done: from.u64(),
+        scratch: from.u64(),
+        job: None,
+    };
+    let done = from.u64();
+    let crc = from.u32();
+    let reserved = from.u32();
+    let desc: [u8; DESCRIPTOR_SIZE] = from.take();
+
+    ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
+    ensure(reserved == 0, "reserved", reserved)?;
+    if flags & JOB != 0 {
+        state.job = Some(job(&desc, done, crc, memory_size)?);
+    } else {
+        ensure(done == 0, "job.done", done)?;
+        ensure(crc == 0, "job.crc", crc)?;
+        ensure(desc == [0; DESCRIPTOR_SIZE], "job.descriptor", 0u64)?;
+    }
+    check(&state)?;
+    Ok(state)
+}
+
+/// Reads the job in flight.
+fn job(
+    desc: &[u8; DESCRIPTOR_SIZE],
+    done: u64,
+    crc: u32,
+    memory_size: u64,
+) -> Result<Job, Invalid> {
+    let desc = Descriptor::decode(desc)
+        .and_then(|desc| {
+            desc.check(memory_size)?;
+            Ok(desc)
+        })
+        .map_err(|error| invalid("job.descriptor", error as u32))?;
+
+    // A job is in flight from the end of its first unit to the beginning of its last.
+    let between_units = 0 < done && done < desc.len && done % UNIT as u64 == 0;
+    ensure(between_units, "job.done", done)?;
+    ensure(crc == CRC_SEED || desc.op == Op::Crc32c, "job.crc", crc)?;
+    Ok(Job { desc, done, crc })
+}
+
+/// Checks that the registers agree with each other.
+fn check(state: &State) -> Result<(), Invalid> {
+    let State {
+        cause,
+        mask,
+        ring_order,
+        throttle,
+        head,
+        tail,
+        ..
+    } = *state;
+
+    ensure(cause & !regs::INT_ALL == 0, "cause", cause)?;
+    ensure(mask & !regs::INT_ALL == 0, "mask", mask)?;
+    ensure(throttle <= regs::MAX_THROTTLE_US, "throttle", throttle)?;
+    ensure(ring_order <= regs::MAX_RING_ORDER, "ring_order", ring_order)?;
+
+    if !state.enabled {
+        ensure(!state.halted(), "error", state.error as u32)?;
+        ensure(head == 0, "head", head)?;
+        ensure(tail == 0, "tail", tail)?;
+        return ensure(state.job.is_none(), "flags", JOB);
+    }
+
+    let ring = state.ring().map_err(|illegal| match illegal {
+        Illegal::Order(order) => invalid("ring_order", order),
+        Illegal::Base(base) => invalid("ring_base", base),
+        Illegal::Completions(base) => invalid("completion_base", base),
+    })?;
+    ensure(ring.contains(head), "head", head)?;
+    ensure(ring.contains(tail), "tail", tail)?;
+    if state.halted() {
+        ensure(state.job.is_none(), "flags", ENABLED | JOB)?;
+    }
+    // The queue works on, or halts at, a descriptor that was handed over.
+    if state.halted() || state.job.is_some() {
+        ensure(head != tail, "tail", tail)?;
+    }
+    Ok(())
+}
+
+/// Makes an error of a field and its value.
+fn invalid(field: &'static str, value: impl Into<u64>) -> Invalid {
+    Invalid {
+        field,
+        value: value.into(),
+    }
+}
+
+/// Refuses a field unless `legal`.
+fn ensure(legal: bool, field: &'static str, value: impl Into<u64>) -> Result<(), Invalid> {
+    if legal {
+        Ok(())
+    } else {
+        Err(invalid(field, value))
+    }
+}
+
+/// A cursor over the fields of a saved state, in order.
+struct Fields {
+    bytes: [u8; SIZE],
+    at: usize,
+}
+
+impl Fields {
+    fn put(&mut self, field: &[u8]) {
+        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
+        self.at += field.len();
+    }
+
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let mut field = [0; N];
+        field.copy_from_slice(&self.bytes[self.at..self.at + N]);
+        self.at += N;
+        field
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
