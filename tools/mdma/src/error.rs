@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong.
+
+use crate::desc;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the driver could not do what it was asked.
+#[derive(Debug)]
+pub enum Error {
+    /// The device refused an access to a register.
+    Register {
+        /// Name of the register.
+        name: &'static str,
+        /// What was written; `None` for a read.
+        value: Option<u64>,
+        /// What the transport answered.
+        source: io::Error,
+    },
+    /// It is another device, or another revision of this one.
+    Foreign {
+        /// Which register says so.
+        name: &'static str,
+        /// Its value.
+        found: u64,
+        /// The value it should have.
+        expected: u64,
+    },
+    /// The buffer cannot hold the queue.
+    Buffer(String),
+    /// The ring has no room: reap completions first.
+    Full,
+    /// The queue has halted.
+    Halted {
+        /// Value of `ERROR`.
+        error: u64,
+        /// Value of `ERROR_INDEX`.
+        index: u64,
+    },
+    /// Nothing happened in time.
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        after: Duration,
+    },
+    /// The transport failed.
+    Transport(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// The errno with which the device refused an access, if it did.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Register { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Register {
+                name,
+                value: Some(value),
+                source,
+            } => write!(f, "write {value:#x} to {name}: {source}"),
+            Error::Register { name, source, .. } => write!(f, "read {name}: {source}"),
+            Error::Foreign {
+                name,
+                found,
+                expected,
+            } => write!(f, "{name} is {found:#x}, expected {expected:#x}"),
+            Error::Buffer(why) => write!(f, "queue buffer: {why}"),
+            Error::Full => f.write_str("the ring is full"),
+            Error::Halted { error, index } => {
+                let name = u32::try_from(*error)
+                    .ok()
+                    .and_then(desc::Error::from_raw)
+                    .map_or("unknown error", desc::Error::name);
+                write!(f, "the queue has halted at descriptor {index}: {name}")
+            }
+            Error::Timeout { what, after } => write!(f, "no {what} within {after:?}"),
+            Error::Transport(source) => source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Register { source, .. } => Some(source),
+            Error::Transport(source) => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}

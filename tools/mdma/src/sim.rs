@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device in this process.
+//!
+//! A [`Sim`] is made of the module's own control and engine, with vectors in place of guest and
+//! device memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in
+//! ranges, and what is outside them faults, as it does behind an IOMMU.
+
+use crate::control::{Control, Effect, Plan, Refusal};
+use crate::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
+use crate::engine::{self, Bus};
+use crate::oracle::World;
+use crate::queue::Ring;
+use crate::state::{self, Invalid};
+use crate::transport::{Bar, Buffer};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Memory that simulated devices share, and which parts of it are mapped.
+#[derive(Clone, Debug, Default)]
+pub struct Guest(Arc<Mutex<(World, Vec<Range<u64>>)>>);
+
+/// A part of guest memory.
+#[derive(Clone, Debug)]
+pub struct GuestBuffer {
+    guest: Guest,
+    iova: u64,
+    size: usize,
+}
+
+impl Guest {
+    /// Guest memory without a mapping.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (World, Vec<Range<u64>>)> {
+        self.0.lock().unwrap()
+    }
+
+    /// Maps memory.
+    pub fn map(&self, iova: u64, size: usize) -> GuestBuffer {
+        self.lock().1.push(iova..iova + size as u64);
+        GuestBuffer {
+            guest: self.clone(),
+            iova,
+            size,
+        }
+    }
+
+    /// Removes the mapping that begins at `iova`.
+    pub fn unmap(&self, iova: u64) {
+        self.lock().1.retain(|range| range.start != iova);
+    }
+
+    /// A copy of the contents.
+    pub fn contents(&self) -> crate::Sparse {
+        self.lock().0.guest.clone()
+    }
+
+    /// Gives the memory other contents.
+    pub fn set_contents(&self, contents: crate::Sparse) {
+        self.lock().0.guest = contents;
+    }
+
+    fn mapped(&self, iova: u64, len: usize) -> bool {
+        let Some(end) = iova.checked_add(len as u64) else {
+            return false;
+        };
+        self.lock()
+            .1
+            .iter()
+            .any(|range| range.start <= iova && end <= range.end)
+    }
+}
+
+impl Buffer for GuestBuffer {
+    fn iova(&self) -> u64 {
+        self.iova
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset + out.len() <= self.size);
+        self.guest
+            .lock()
+            .0
+            .guest
+            .read(self.iova + offset as u64, out);
+    }
+
+    fn write(&self, offset: usize, data: &[u8]) {
+        assert!(offset + data.len() <= self.size);
+        let iova = self.iova + offset as u64;
+        self.guest.lock().0.guest.write(iova, data);
+    }
+
+    fn load_acquire(&self, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.read(offset, &mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+}
+
+/// What a step of a [`Sim`] found to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Idle,
+    /// It did a unit.
+    Unit,
+}
+
+/// A simulated device.
+#[derive(Debug)]
+pub struct Sim {
+    guest: Guest,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    control: Control,
+    memory: World,
+    /// Events signalled, by cause.
+    events: [u64; 2],
+    kicked: bool,
+}
+
+impl Sim {
+    /// A device in its power-on state.
+    pub fn new(guest: Guest, memory_size: u64, throttle: u32) -> Self {
+        Sim {
+            guest,
+            inner: Mutex::new(Inner {
+                control: Control::new(memory_size, throttle),
+                memory: World::new(memory_size),
+                events: [0; 2],
+                kicked: false,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// Does one unit.
+    pub fn step(&self) -> Step {
+        let mut inner = self.lock();
+        let Plan::Unit(ticket) = inner.control.begin() else {
+            inner.kicked = false;
+            return Step::Idle;
+        };
+        let outcome = engine::run(
+            &ticket,
+            &mut SimBus {
+                guest: &self.guest,
+                device: &mut inner.memory,
+            },
+        );
+        let effect = inner.control.finish(&ticket, &outcome);
+        inner.apply(effect);
+        Step::Unit
+    }
+
+    /// Does units until there is nothing to do; returns how many.
+    pub fn run(&self) -> u64 {
+        let mut units = 0;
+        while self.step() == Step::Unit {
+            units += 1;
+        }
+        units
+    }
+
+    /// Whether a register write has asked for work that was not looked at yet.
+    pub fn kicked(&self) -> bool {
+        self.lock().kicked
+    }
+
+    /// How many events were signalled since the last call: completions, halts.
+    pub fn take_events(&self) -> [u64; 2] {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// The level of INTx.
+    pub fn level(&self) -> bool {
+        self.lock().control.interrupting()
+    }
+
+    /// Reads a register of any length.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        self.lock().control.read(offset, data)
+    }
+
+    /// Writes a register of any length.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let effect = inner.control.write(offset, data)?;
+        inner.apply(effect);
+        Ok(())
+    }
+
+    /// Back to power-on.
+    pub fn reset(&self) {
+        let mut inner = self.lock();
+        inner.control.reset();
+        inner.memory.device = crate::Sparse::new();
+    }
+
+    /// Saves the registers and the job in flight.
+    pub fn save(&self) -> [u8; state::SIZE] {
+        state::encode(self.lock().control.state())
+    }
+
+    /// Loads what another device saved.
+    pub fn load(&self, bytes: &[u8; state::SIZE]) -> Result<(), Invalid> {
+        let mut inner = self.lock();
+        let state = state::decode(bytes, inner.control.memory_size())?;
+        inner.control.load(state);
+        Ok(())
+    }
+
+    /// A copy of the device memory.
+    pub fn memory(&self) -> crate::Sparse {
+        self.lock().memory.device.clone()
+    }
+
+    /// Gives the device memory other contents.
+    pub fn set_memory(&self, contents: crate::Sparse) {
+        self.lock().memory.device = contents;
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, effect: Effect) {
+        self.kicked |= effect.kick;
+        for (cause, count) in self.events.iter_mut().enumerate() {
+            *count += u64::from((effect.events >> cause) & 1);
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> io::Error {
+    // EBUSY and EINVAL, as the module answers.
+    io::Error::from_raw_os_error(if refusal.busy() { 16 } else { 22 })
+}
+
+impl Bar for Sim {
+    fn read32(&self, offset: u64) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        self.read(offset, &mut bytes).map_err(refused)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> io::Result<()> {
+        self.write(offset, &value.to_le_bytes()).map_err(refused)
+    }
+
+    fn read64(&self, offset: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.read(offset, &mut bytes).map_err(refused)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn write64(&self, offset: u64, value: u64) -> io::Result<()> {
+        self.write(offset, &value.to_le_bytes()).map_err(refused)
+    }
+}
+
+/// What the engine reaches: guest memory that is mapped, and the device's own.
+struct SimBus<'a> {
+    guest: &'a Guest,
+    device: &'a mut World,
+}
+
+impl SimBus<'_> {
+    fn read(&self, place: Place, len: usize, fault: Error) -> Result<Vec<u8>, Error> {
+        match place {
+            Place::Guest(iova) if !self.guest.mapped(iova, len) => Err(fault),
+            Place::Guest(_) => Ok(self.guest.lock().0.read(place, len)),
+            Place::Device(_) => Ok(self.device.read(place, len)),
+        }
+    }
+
+    fn write(&mut self, place: Place, data: &[u8], fault: Error) -> Result<(), Error> {
+        match place {
+            Place::Guest(iova) if !self.guest.mapped(iova, data.len()) => return Err(fault),
+            Place::Guest(_) => self.guest.lock().0.write(place, data),
+            Place::Device(_) => self.device.write(place, data),
+        }
+        Ok(())
+    }
+}
+
+impl Bus for SimBus<'_> {
+    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
+        let at = Place::Guest(ring.base() + ring.descriptor_at(index) as u64);
+        let bytes = self.read(at, DESCRIPTOR_SIZE, Error::RingFault)?;
+        Ok(bytes.try_into().unwrap())
+    }
+
+    fn complete(
+        &mut self,
+        ring: &Ring,
+        index: u32,
+        record: &[u8; COMPLETION_SIZE],
+    ) -> Result<(), Error> {
+        let at = Place::Guest(ring.completions() + ring.completion_at(index) as u64);
+        self.write(at, record, Error::CompletionFault)
+    }
+
+    fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {
+        let data = self.read(src, len, Error::SrcFault)?;
+        self.write(dst, &data, Error::DstFault)
+    }
+
+    fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error> {
+        let data: Vec<u8> = value.to_le_bytes().into_iter().cycle().take(len).collect();
+        self.write(dst, &data, Error::DstFault)
+    }
+
+    fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error> {
+        let data = self.read(src, len, Error::SrcFault)?;
+        Ok(!crc32c::crc32c_append(!crc, &data))
+    }
+}

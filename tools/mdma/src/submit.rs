@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A queue: jobs in, completions out.
+
+use crate::desc::{Completion, Descriptor, COMPLETION_SEQUENCE, COMPLETION_SIZE};
+use crate::device::Mdma;
+use crate::error::{Error, Result};
+use crate::queue::Ring;
+use crate::regs::{self, Reg};
+use crate::transport::{Bar, Buffer};
+use std::sync::atomic::{fence, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Alignment of the completion records in the buffer, so that they have pages of their own.
+const PAGE: usize = 4096;
+
+/// The queue of a device, enabled.
+///
+/// Descriptors are at the start of the buffer, completion records from the next page on. Dropping
+/// a queue leaves the device as it is; see [`Queue::close`].
+#[derive(Debug)]
+pub struct Queue<B, M> {
+    mdma: Mdma<B>,
+    memory: M,
+    ring: Ring,
+    completions_at: usize,
+    /// Index of the next completion to reap.
+    head: u32,
+    /// Index of the next descriptor to fill.
+    tail: u32,
+    /// The sequence number of the next completion.
+    sequence: u64,
+}
+
+impl<B: Bar, M: Buffer> Queue<B, M> {
+    /// Returns the size of buffer that a ring of `1 << order` entries needs.
+    pub fn size(order: u32) -> usize {
+        let entries = 1 << order;
+        (entries * crate::desc::DESCRIPTOR_SIZE).next_multiple_of(PAGE)
+            + (entries * COMPLETION_SIZE).next_multiple_of(PAGE)
+    }
+
+    /// Enables the queue of a device, which is disabled before if need be.
+    pub fn new(mdma: Mdma<B>, memory: M, order: u32) -> Result<Self> {
+        if !(1..=regs::MAX_RING_ORDER).contains(&order) {
+            return Err(Error::Buffer(format!("ring order {order} is illegal")));
+        }
+        if memory.size() < Self::size(order) {
+            let (have, need) = (memory.size(), Self::size(order));
+            return Err(Error::Buffer(format!("{have} bytes, {need} needed")));
+        }
+        let completions_at = (crate::desc::DESCRIPTOR_SIZE << order).next_multiple_of(PAGE);
+        let base = memory.iova();
+        let completions = base.wrapping_add(completions_at as u64);
+        let ring = Ring::new(base, order, completions)
+            .map_err(|illegal| Error::Buffer(format!("{illegal:?}")))?;
+
+        mdma.disable()?;
+        // What an earlier queue left behind must not look like a completion of this one.
+        memory.write(completions_at, &vec![0; ring.completions_len()]);
+        mdma.set(Reg::RingBase, base)?;
+        mdma.set(Reg::RingOrder, order.into())?;
+        mdma.set(Reg::CompletionBase, completions)?;
+        let sequence = mdma.get(Reg::JobsDone)?.wrapping_add(1);
+        mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+
+        Ok(Queue {
+            mdma,
+            memory,
+            ring,
+            completions_at,
+            head: 0,
+            tail: 0,
+            sequence,
+        })
+    }
+
+    /// Continues with another device that has taken over the state of this one, and with the
+    /// memory that has the contents of the old buffer, at the same IOVA.
+    pub fn moved<C: Bar, N: Buffer>(self, mdma: Mdma<C>, memory: N) -> Queue<C, N> {
+        Queue {
+            mdma,
+            memory,
+            ring: self.ring,
+            completions_at: self.completions_at,
+            head: self.head,
+            tail: self.tail,
+            sequence: self.sequence,
+        }
+    }
+
+    /// The device.
+    pub fn mdma(&self) -> &Mdma<B> {
+        &self.mdma
+    }
+
+    /// The buffer.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Where the ring is.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// How many jobs were submitted and not reaped.
+    pub fn outstanding(&self) -> u32 {
+        self.ring.pending(self.head, self.tail)
+    }
+
+    /// How many jobs may be submitted now.
+    pub fn room(&self) -> u32 {
+        self.ring.room(self.head, self.tail)
+    }
+
+    /// Puts a descriptor into the ring without telling the device; see [`Queue::ring_doorbell`].
+    pub fn fill(&mut self, desc: &Descriptor) -> Result<()> {
+        self.fill_raw(&desc.encode())
+    }
+
+    /// Puts the bytes of a descriptor into the ring, well formed or not.
+    pub fn fill_raw(&mut self, bytes: &[u8; crate::desc::DESCRIPTOR_SIZE]) -> Result<()> {
+        if self.room() == 0 {
+            return Err(Error::Full);
+        }
+        self.memory.write(self.ring.descriptor_at(self.tail), bytes);
+        self.tail = self.ring.next(self.tail);
+        Ok(())
+    }
+
+    /// Tells the device about the descriptors filled since the last time.
+    pub fn ring_doorbell(&self) -> Result<()> {
+        fence(Ordering::Release);
+        self.mdma.set(Reg::Tail, self.tail.into())
+    }
+
+    /// Hands one job to the device.
+    pub fn submit(&mut self, desc: &Descriptor) -> Result<()> {
+        self.fill(desc)?;
+        self.ring_doorbell()
+    }
+
+    /// Reaps the next completion if it is there. It may be that of a failed job.
+    pub fn poll(&mut self) -> Option<Completion> {
+        if self.head == self.tail {
+            return None;
+        }
+        let at = self.completions_at + self.ring.completion_at(self.head);
+        if u64::from_le(self.memory.load_acquire(at + COMPLETION_SEQUENCE)) != self.sequence {
+            return None;
+        }
+        let mut bytes = [0; COMPLETION_SIZE];
+        self.memory.read(at, &mut bytes);
+        self.head = self.ring.next(self.head);
+        self.sequence = self.sequence.wrapping_add(1);
+        Some(Completion::decode(&bytes))
+    }
+
+    /// Waits for the next completion, by polling.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Halted`] if the queue has halted and left no record, [`Error::Timeout`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<Completion> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(20);
+        loop {
+            if let Some(completion) = self.poll() {
+                return Ok(completion);
+            }
+            if let Err(halted) = self.mdma.check_halted() {
+                // The record may have been written just before the queue halted.
+                return self.poll().ok_or(halted);
+            }
+            if start.elapsed() > timeout {
+                return Err(Error::Timeout {
+                    what: "completion",
+                    after: timeout,
+                });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for all jobs submitted, and returns their completions in order.
+    ///
+    /// `timeout` is for each. A job that failed is the last one in the list.
+    pub fn drain(&mut self, timeout: Duration) -> Result<Vec<Completion>> {
+        let mut completions = Vec::new();
+        while self.outstanding() != 0 {
+            let completion = self.wait(timeout)?;
+            completions.push(completion);
+            if completion.error != 0 {
+                break;
+            }
+        }
+        Ok(completions)
+    }
+
+    /// Disables the queue and gives device and buffer back.
+    pub fn close(self) -> Result<(Mdma<B>, M)> {
+        self.mdma.disable()?;
+        Ok((self.mdma, self.memory))
+    }
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registers: what every access does.
+
+mod common;
+
+use common::{Machine, DATA, MEMORY};
+use mdma::control::Refusal;
+use mdma::regs::{self, Access, Reg, Reset, REGISTERS};
+use mdma::sim::{Guest, Sim};
+use mdma::{job, Bar, Mdma, Place, Snapshot};
+
+fn sim() -> Sim {
+    Sim::new(Guest::new(), MEMORY, 7)
+}
+
+fn snapshot(sim: &Sim) -> Snapshot {
+    Mdma::new(sim).unwrap().snapshot().unwrap()
+}
+
+#[test]
+fn reset_values_are_those_of_the_table() {
+    let sim = sim();
+    let check = |sim: &Sim| {
+        for row in &REGISTERS {
+            let expected = match row.reset {
+                Reset::Value(value) => value,
+                Reset::MemorySize => MEMORY,
+                Reset::ThrottleUs => 7,
+            };
+            assert_eq!(snapshot(sim).get(row.reg), expected, "{}", row.name);
+        }
+    };
+    check(&sim);
+
+    for (reg, value) in [
+        (Reg::IntMask, 3),
+        (Reg::RingBase, 0x1000),
+        (Reg::RingOrder, 5),
+        (Reg::CompletionBase, 0x2000),
+        (Reg::Scratch, 99),
+        (Reg::Throttle, 8),
+        (Reg::Control, 1),
+        (Reg::Tail, 3),
+    ] {
+        let mdma = Mdma::new(&sim).unwrap();
+        mdma.set(reg, value).unwrap();
+        assert_eq!(mdma.get(reg).unwrap(), value, "{}", reg.row().name);
+    }
+    sim.reset();
+    check(&sim);
+}
+
+#[test]
+fn only_whole_registers_and_halves_of_wide_ones_are_accessible() {
+    for enabled in [false, true] {
+        let sim = sim();
+        if enabled {
+            sim.write32(Reg::RingOrder.offset(), 4).unwrap();
+            sim.write32(Reg::Control.offset(), 1).unwrap();
+        }
+        let before = snapshot(&sim);
+        for offset in 0..regs::WINDOW {
+            for len in 1..=8 {
+                let legal = REGISTERS.iter().any(|row| {
+                    (row.offset == offset && row.width == len)
+                        || (row.width == 8
+                            && len == 4
+                            && (row.offset == offset || row.offset + 4 == offset))
+                });
+                let mut data = vec![0xa5; len as usize];
+                assert_eq!(
+                    sim.read(offset, &mut data).is_ok(),
+                    legal,
+                    "{offset:#x} {len}"
+                );
+                if !legal {
+                    let refusal = Refusal::NoRegister {
+                        offset,
+                        len: len as usize,
+                    };
+                    assert_eq!(data, vec![0xa5; len as usize]);
+                    assert_eq!(sim.write(offset, &data), Err(refusal));
+                    assert_eq!(snapshot(&sim), before);
+                }
+            }
+        }
+        assert!(sim.read(u64::MAX - 3, &mut [0; 4]).is_err());
+    }
+}
+
+#[test]
+fn read_only_registers_refuse_writes() {
+    let sim = sim();
+    let before = snapshot(&sim);
+    for row in REGISTERS.iter().filter(|row| row.access == Access::Ro) {
+        let data = vec![1; row.width as usize];
+        assert_eq!(
+            sim.write(row.offset, &data),
+            Err(Refusal::ReadOnly(row.reg))
+        );
+    }
+    assert_eq!(snapshot(&sim), before);
+}
+
+#[test]
+fn ring_registers_are_locked_while_enabled() {
+    let machine = Machine::new(3);
+    let before = snapshot(&machine.sim);
+    for row in REGISTERS
+        .iter()
+        .filter(|row| row.access == Access::RwDisabled)
+    {
+        let data = vec![0; row.width as usize];
+        assert_eq!(
+            machine.sim.write(row.offset, &data),
+            Err(Refusal::Enabled(row.reg))
+        );
+        assert!(Refusal::Enabled(row.reg).busy());
+    }
+    assert_eq!(snapshot(&machine.sim), before);
+}
+
+#[test]
+fn illegal_values_change_nothing() {
+    let machine = Machine::new(3);
+    let illegal = [
+        (Reg::Control, 2),
+        (Reg::Control, 0x8000_0001),
+        (Reg::IntCause, 4),
+        (Reg::IntMask, 4),
+        (Reg::IntMask, u32::MAX),
+        (Reg::Tail, 8),
+        (Reg::Tail, u32::MAX),
+        (Reg::Throttle, 1_000_001),
+    ];
+    let before = snapshot(&machine.sim);
+    for (reg, value) in illegal {
+        let error = machine.sim.write32(reg.offset(), value).unwrap_err();
+        assert_eq!(
+            error.raw_os_error(),
+            Some(22),
+            "{} {value:#x}",
+            reg.row().name
+        );
+    }
+    assert_eq!(snapshot(&machine.sim), before);
+
+    let sim = sim();
+    assert!(sim.write32(Reg::RingOrder.offset(), 13).is_err());
+    assert_eq!(
+        sim.write(Reg::Tail.offset(), &[0; 4]),
+        Err(Refusal::Disabled)
+    );
+}
+
+#[test]
+fn enabling_checks_the_ring() {
+    let cases: [(u64, u32, u64, bool); 10] = [
+        (0x1000, 4, 0x2000, true),
+        (0x1040, 4, 0x2020, true),
+        (0x1000, 0, 0x2000, false),
+        (0x1020, 4, 0x2000, false),
+        (0x1001, 4, 0x2000, false),
+        (0x1000, 4, 0x2010, false),
+        (0u64.wrapping_sub(0x400), 4, 0x2000, true),
+        (0u64.wrapping_sub(0x3c0), 4, 0x2000, false),
+        (0x1000, 4, 0u64.wrapping_sub(0x200), true),
+        (0x1000, 4, 0u64.wrapping_sub(0x1e0), false),
+    ];
+    for (base, order, completions, legal) in cases {
+        let sim = sim();
+        let mdma = Mdma::new(&sim).unwrap();
+        mdma.set(Reg::RingBase, base).unwrap();
+        mdma.set(Reg::RingOrder, order.into()).unwrap();
+        mdma.set(Reg::CompletionBase, completions).unwrap();
+        let before = snapshot(&sim);
+        let result = mdma.set(Reg::Control, 1);
+        assert_eq!(result.is_ok(), legal, "{base:#x} {order} {completions:#x}");
+        if !legal {
+            assert_eq!(result.unwrap_err().errno(), Some(22));
+            assert_eq!(snapshot(&sim), before);
+        }
+    }
+}
+
+#[test]
+fn halves_of_wide_registers() {
+    let sim = sim();
+    sim.write64(Reg::Scratch.offset(), 0x1111_2222_3333_4444)
+        .unwrap();
+    sim.write32(Reg::Scratch.offset() + 4, 0xaaaa_bbbb).unwrap();
+    assert_eq!(
+        sim.read64(Reg::Scratch.offset()).unwrap(),
+        0xaaaa_bbbb_3333_4444
+    );
+    sim.write32(Reg::Scratch.offset(), 0xcccc_dddd).unwrap();
+    assert_eq!(sim.read32(Reg::Scratch.offset()).unwrap(), 0xcccc_dddd);
+    assert_eq!(sim.read32(Reg::Scratch.offset() + 4).unwrap(), 0xaaaa_bbbb);
+}
+
+#[test]
+fn doorbell_neither_takes_back_nor_overruns() {
+    let mut machine = Machine::new(3);
+    for _ in 0..5 {
+        machine.queue.fill(&job::nop()).unwrap();
+    }
+    machine.queue.ring_doorbell().unwrap();
+    let tail = |value: u32| machine.sim.write32(Reg::Tail.offset(), value);
+    assert!(tail(4).is_err());
+    assert!(tail(0).is_err());
+    assert!(tail(5).is_ok());
+    machine.sim.step();
+    machine.sim.step();
+    // HEAD is 2 now: 7, 0 and 1 are free, 2 would be an empty ring.
+    for (value, legal) in [
+        (4, false),
+        (2, false),
+        (5, true),
+        (7, true),
+        (5, false),
+        (0, true),
+        (1, true),
+    ] {
+        assert_eq!(
+            machine.sim.write32(Reg::Tail.offset(), value).is_ok(),
+            legal,
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn interrupts() {
+    let mut machine = Machine::new(4);
+    let sim = machine.sim.clone();
+    let mdma = machine.queue.mdma().clone();
+
+    // Masked: the cause is kept, and interrupts as soon as it is unmasked.
+    machine.queue.submit(&job::nop().interrupt()).unwrap();
+    machine.run();
+    assert_eq!((sim.take_events(), sim.level()), ([0, 0], false));
+    mdma.set_interrupts(regs::INT_ALL).unwrap();
+    assert_eq!((sim.take_events(), sim.level()), ([1, 0], true));
+    mdma.set_interrupts(regs::INT_ALL).unwrap();
+    assert_eq!(sim.take_events(), [0, 0]);
+    assert_eq!(mdma.acknowledge().unwrap(), regs::INT_COMPLETION);
+    assert!(!sim.level());
+
+    // One message an event, none for jobs without the flag.
+    for job in [job::nop().interrupt(), job::nop(), job::nop().interrupt()] {
+        machine.queue.submit(&job).unwrap();
+    }
+    machine.run();
+    assert_eq!((sim.take_events(), sim.level()), ([2, 0], true));
+
+    // A halt is a cause of its own.
+    machine
+        .queue
+        .submit(&job::crc32c(Place::Guest(DATA - 1), 2).interrupt())
+        .unwrap();
+    machine.run();
+    assert_eq!(sim.take_events(), [0, 1]);
+    assert_eq!(mdma.get(Reg::IntCause).unwrap(), 3);
+    sim.write32(Reg::IntCause.offset(), regs::INT_COMPLETION)
+        .unwrap();
+    assert_eq!(mdma.get(Reg::IntCause).unwrap(), 2);
+    assert!(sim.level());
+    mdma.set_interrupts(regs::INT_COMPLETION).unwrap();
+    assert!(!sim.level());
+}
