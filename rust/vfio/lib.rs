@@ -28,6 +28,7 @@
 mod bindings;
 
 mod config;
+mod crc;
 pub mod device;
 pub mod dma;
 mod engine;
@@ -45,13 +46,16 @@ mod nospec;
 mod ops;
 pub mod pci;
 mod region;
+mod rwsem;
 mod set_irqs;
 
+pub use crc::crc32c;
 pub use device::{
     Device,
     Step, //
 };
 pub use handle::Handle;
+pub use migration::configure;
 
 /// How a driver writes its state down and reads it back.
 pub mod stream {
