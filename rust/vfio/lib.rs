@@ -40,7 +40,7 @@ mod lock;
 mod log;
 pub mod mdev;
 pub mod memory;
-mod migration;
+pub mod migration;
 mod msix;
 mod nospec;
 mod ops;

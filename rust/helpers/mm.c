@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/mm.h>
+
+#include "helpers.h"
+
+void vfio_rs_get_page(struct page *page)
+{
+	get_page(page);
+}
+
+void vfio_rs_put_page(struct page *page)
+{
+	put_page(page);
+}
+
+void *vfio_rs_page_address(const struct page *page)
+{
+	return page_address(page);
+}
+
+unsigned long vfio_rs_page_to_pfn(const struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vm_flags_set(vma, flags);
+}

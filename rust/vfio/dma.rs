@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest memory, by IOVA.
+//!
+//! There are two ways to it. [`Dma::read`] and [`Dma::write`] copy, and what they write is exactly
+//! what type1 reports dirty (P30, P31). [`Dma::pin`] gives a [`PinnedRange`], for what is polled or
+//! shared, such as a ring; its pages are reported dirty for as long as they are pinned, so pin
+//! little. All of it works only while the device is open, and may sleep.
+//!
+//! # Locks
+//!
+//! ```text
+//!   gate (read)     held over every call into type1 but unpinning; closing takes it for writing
+//!     type1's own   iommu->lock, the mmap lock of the user, then page faults, ours included
+//!   pins            the list of pinned ranges; never held over a call into type1
+//!     contents      of one range: a spinlock, held over an access to its pages
+//! ```
+//!
+//! type1 calls [`Dma::unmap`] under a lock of its own that opening and closing a device take too. It
+//! takes `pins` only, and waits only for calls of `vfio_pin_pages()` and `vfio_unpin_pages()` in
+//! flight, which need nothing that type1 holds then.
+
+mod hold;
+mod pinned;
+mod pins;
+
+pub use self::pinned::PinnedRange;
+
+use self::pins::Pins;
+use crate::{
+    bindings,
+    rwsem::{
+        new_rwsem,
+        ReadGuard,
+        RwSem, //
+    },
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::to_result,
+    ffi::c_void,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The most bytes copied in one call into type1, which holds its lock meanwhile.
+const CHUNK: usize = 64 << 10;
+
+/// What a range is pinned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// A `struct vfio_device` that is open.
+#[derive(Clone, Copy)]
+struct OpenDevice(NonNull<bindings::vfio_device>);
+
+// SAFETY: The functions called with it take their own locks.
+unsafe impl Send for OpenDevice {}
+
+// SAFETY: As above.
+unsafe impl Sync for OpenDevice {}
+
+/// The guest memory of one device.
+#[pin_data]
+pub struct Dma {
+    /// The device while it is open.
+    #[pin]
+    gate: RwSem<Option<OpenDevice>>,
+    /// What is pinned.
+    pins: Arc<Pins>,
+}
+
+impl Dma {
+    /// The guest memory of a device that is not open.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            gate <- new_rwsem!(None, "dma gate"),
+            pins: Pins::new()?,
+        })
+    }
+
+    /// Says that the device was opened, or is about to be closed.
+    ///
+    /// Closing waits for accesses in flight and unpins what is left. No access gets past it.
+    ///
+    /// # Safety
+    ///
+    /// `device` must be open, and stay open until this is called with `None`.
+    pub(crate) unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
+        *self.gate.write() = device.map(OpenDevice);
+        if device.is_none() {
+            self.revoke_all();
+        }
+    }
+
+    /// The device, and a guard that keeps it open.
+    fn device(&self) -> Result<(OpenDevice, ReadGuard<'_, Option<OpenDevice>>)> {
+        let guard = self.gate.read();
+        match *guard {
+            Some(device) => Ok((device, guard)),
+            None => Err(ENODEV),
+        }
+    }
+
+    /// Copies from guest memory.
+    ///
+    /// Fails with `EINVAL` where nothing is mapped at an IOVA, `EPERM` where the mapping does not
+    /// allow it, `EFAULT` where the user's memory is not there, `EOVERFLOW` if the range wraps, and
+    /// `ENODEV` while the device is not open. `data` may have been filled in part then.
+    pub fn read(&self, iova: u64, data: &mut [u8]) -> Result {
+        // SAFETY: The slice is valid for writes of its length.
+        unsafe { self.read_raw(iova, data.as_mut_ptr(), data.len()) }
+    }
+
+    /// Copies to guest memory. Errors are those of [`Dma::read`]; what was written before one is
+    /// reported dirty all the same.
+    pub fn write(&self, iova: u64, data: &[u8]) -> Result {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { self.write_raw(iova, data.as_ptr(), data.len()) }
+    }
+
+    /// [`Dma::read`] to memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writes of `len` bytes by C.
+    pub(crate) unsafe fn read_raw(&self, iova: u64, to: *mut u8, len: usize) -> Result {
+        check(iova, len)?;
+        let (device, _open) = self.device()?;
+        let mut done = 0;
+        while done < len {
+            let n = CHUNK.min(len - done);
+            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            unsafe { device.rw(iova + done as u64, to.add(done), n, false)? };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// [`Dma::write`] from memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C.
+    pub(crate) unsafe fn write_raw(&self, iova: u64, from: *const u8, len: usize) -> Result {
+        check(iova, len)?;
+        let (device, _open) = self.device()?;
+        let mut done = 0;
+        while done < len {
+            let n = CHUNK.min(len - done);
+            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            unsafe { device.write_chunk(iova + done as u64, from.add(done), n)? };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Pins guest memory.
+    ///
+    /// The range may begin and end anywhere in a page. Errors are those of [`Dma::read`]; `E2BIG` if
+    /// the range has more than 64 MiB. Waits for a moment when memory there has just been unmapped,
+    /// and fails with `ENODEV` if it is unmapped meanwhile.
+    pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
+        check(iova, len)?;
+        if len == 0 {
+            return Err(EINVAL);
+        }
+        loop {
+            {
+                let (device, _open) = self.device()?;
+                if let Some(range) = Pins::pin(&self.pins, device, iova, len, access)? {
+                    return Ok(range);
+                }
+            }
+            // Not with the gate held, or closing would wait as well.
+            self.pins.wait_for_hold(iova, len);
+        }
+    }
+
+    /// Has memory that is being unmapped unpinned before it returns (P35).
+    ///
+    /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
+    /// on.
+    pub(crate) fn unmap(&self, iova: u64, len: u64) {
+        if let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) {
+            self.pins.unmap(iova, last);
+        }
+    }
+
+    /// Unpins everything.
+    pub(crate) fn revoke_all(&self) {
+        self.pins.revoke(0, u64::MAX);
+    }
+}
+
+/// Refuses a range that wraps. type1 adds to IOVAs without looking.
+fn check(iova: u64, len: usize) -> Result {
+    match iova.checked_add(len as u64) {
+        Some(_) => Ok(()),
+        None => Err(EOVERFLOW),
+    }
+}
+
+impl OpenDevice {
+    /// `vfio_dma_rw()`.
+    ///
+    /// # Safety
+    ///
+    /// `data` must be valid for `len` bytes, for reads by C, and for writes too unless `write`. The
+    /// device must be open for the length of the call.
+    unsafe fn rw(self, iova: u64, data: *mut u8, len: usize, write: bool) -> Result {
+        // SAFETY: By the requirements of this function.
+        to_result(unsafe {
+            bindings::vfio_dma_rw(self.0.as_ptr(), iova, data.cast::<c_void>(), len, write)
+        })
+    }
+
+    /// Writes one chunk, with dirty pages reported to the page even if it fails.
+    ///
+    /// type1 marks the pages of a copy only when all of it succeeded: of one that stops at a hole in
+    /// the user's memory it would not report the pages before the hole. So such a copy is done again,
+    /// page by page, up to where it stops.
+    ///
+    /// # Safety
+    ///
+    /// As for [`OpenDevice::rw`].
+    unsafe fn write_chunk(self, iova: u64, from: *const u8, len: usize) -> Result {
+        // SAFETY: By the requirements of this function; `from` is only read.
+        let Err(error) = (unsafe { self.rw(iova, from.cast_mut(), len, true) }) else {
+            return Ok(());
+        };
+        let mut done = 0;
+        while done < len {
+            let at = iova + done as u64;
+            let n = (PAGE_SIZE - at as usize % PAGE_SIZE).min(len - done);
+            // SAFETY: As above, and `done + n <= len`.
+            unsafe { self.rw(at, from.add(done).cast_mut(), n, true)? };
+            done += n;
+        }
+        // Whatever stood in the way is gone, and all was written.
+        let _ = error;
+        Ok(())
+    }
+}

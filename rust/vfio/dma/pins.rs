@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The list of what is pinned, and its states.
+//!
+//! ```text
+//!             pin()          vfio_pin_pages() done
+//!   (none) ─────────► Pinning ───────────────────► Pinned
+//!                        │                            │  drop, unmap, close: whoever is first
+//!                        │  unmapped meanwhile        ▼
+//!                        └───────────────────────► Unpinning ─────────► (none)
+//!                                                        vfio_unpin_pages() done
+//! ```
+//!
+//! A range is in the list from before its first page is pinned until after its last is unpinned.
+//! Who makes it `Unpinning` unpins it, so it happens once. Who unmaps returns when no range there is
+//! left in the list, in whatever state, so type1 finds nothing pinned when it looks again (P35).
+
+use super::{
+    hold::{
+        self,
+        Holds, //
+    },
+    pinned::{
+        PinnedRange,
+        Range, //
+    },
+    Access, OpenDevice,
+};
+use crate::bindings;
+use core::{
+    mem,
+    ptr, //
+};
+use kernel::{
+    error::to_result,
+    new_condvar, new_mutex,
+    page::{
+        PAGE_MASK,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+};
+
+/// The most pages type1 pins in one call.
+const BATCH: usize = 512;
+
+/// The most pages of one range.
+const MAX_PAGES: usize = (64 << 20) / PAGE_SIZE;
+
+/// State of a range in the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its pages are being pinned.
+    Pinning {
+        /// It was unmapped meanwhile, and must be unpinned.
+        revoked: bool,
+    },
+    /// Its pages are pinned.
+    Pinned,
+    /// Its pages are being unpinned.
+    Unpinning,
+}
+
+/// A range in the list.
+struct Entry {
+    range: Arc<Range>,
+    state: State,
+}
+
+/// What `Pins` locks.
+struct List {
+    entries: KVec<Entry>,
+    holds: Holds,
+}
+
+/// What is pinned of one device's guest memory.
+#[pin_data]
+pub(super) struct Pins {
+    #[pin]
+    list: Mutex<List>,
+    /// Notified when an entry leaves the list.
+    #[pin]
+    left: CondVar,
+}
+
+impl List {
+    /// Where a range is in the list.
+    fn find(&mut self, range: &Range) -> Option<usize> {
+        self.entries
+            .iter()
+            .position(|entry| ptr::eq(&*entry.range, range))
+    }
+
+    /// Removes a range from the list.
+    fn remove(&mut self, range: &Range) -> Option<Entry> {
+        let at = self.find(range)?;
+        self.entries.remove(at).ok()
+    }
+}
+
+impl Pins {
+    /// Nothing is pinned.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                list <- new_mutex!(
+                    List {
+                        entries: KVec::new(),
+                        holds: Holds::new(),
+                    },
+                    "dma pins"
+                ),
+                left <- new_condvar!("dma pins left"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Pins `len` bytes at `iova`; `None` if that must not be tried yet.
+    ///
+    /// The range is not empty and does not wrap. The device is open for the length of the call.
+    pub(super) fn pin(
+        this: &Arc<Self>,
+        device: OpenDevice,
+        iova: u64,
+        len: usize,
+        access: Access,
+    ) -> Result<Option<PinnedRange>> {
+        let start = iova & PAGE_MASK as u64;
+        let head = (iova - start) as usize;
+        let count = (head + len).div_ceil(PAGE_SIZE);
+        if count > MAX_PAGES {
+            return Err(E2BIG);
+        }
+        let last = iova + (len as u64 - 1);
+
+        let mut pages = KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL)?;
+        let range = Range::new(device, start, count, head, len, access)?;
+
+        {
+            let mut list = this.list.lock();
+            if list.holds.until(iova, last, hold::now()).is_some() {
+                return Ok(None);
+            }
+            list.entries.push(
+                Entry {
+                    range: range.clone(),
+                    state: State::Pinning { revoked: false },
+                },
+                GFP_KERNEL,
+            )?;
+        }
+
+        let (done, result) = this.pin_batches(&range, &mut pages);
+
+        let mut list = this.list.lock();
+        let entry = list.find(&range).and_then(|at| list.entries.get_mut(at));
+        let revoked = !matches!(
+            entry.as_ref().map(|entry| entry.state),
+            Some(State::Pinning { revoked: false })
+        );
+        if let Some(entry) = entry {
+            if result.is_ok() && !revoked {
+                // SAFETY: All pages were pinned, and stay so until `withdraw`.
+                unsafe { range.publish(pages) };
+                entry.state = State::Pinned;
+                drop(list);
+                return Ok(Some(PinnedRange::new(range, this.clone())));
+            }
+            entry.state = State::Unpinning;
+        }
+        drop(list);
+
+        // SAFETY: `done` pages were pinned above, and were given to nobody.
+        unsafe { range.unpin(done) };
+        this.leave(&range);
+        result?;
+        Err(ENODEV)
+    }
+
+    /// Pins the pages of a range, in batches; returns how many it pinned and whether that is all.
+    fn pin_batches(&self, range: &Range, pages: &mut [*mut bindings::page]) -> (usize, Result) {
+        let mut done = 0;
+        for batch in pages.chunks_mut(BATCH) {
+            // The first batch is tried in any case. A hold began before the entry was listed.
+            let revoked = {
+                let mut list = self.list.lock();
+                match list.find(range).and_then(|at| list.entries.get(at)) {
+                    Some(entry) => entry.state != State::Pinning { revoked: false },
+                    None => true,
+                }
+            };
+            if revoked {
+                return (done, Err(ENODEV));
+            }
+            match range.pin_batch(done, batch) {
+                Ok(n) => {
+                    done += n;
+                    if n != batch.len() {
+                        return (done, Err(EFAULT));
+                    }
+                }
+                Err(error) => return (done, Err(error)),
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Takes a range off the list, once all of it is unpinned.
+    fn leave(&self, range: &Range) {
+        let entry = self.list.lock().remove(range);
+        self.left.notify_all();
+        // Not with the list locked.
+        drop(entry);
+    }
+
+    /// Unpins a range, unless somebody else does.
+    pub(super) fn release(&self, range: &Range) {
+        {
+            let mut list = self.list.lock();
+            let Some(at) = list.find(range) else { return };
+            let Some(entry) = list.entries.get_mut(at) else {
+                return;
+            };
+            if entry.state != State::Pinned {
+                return;
+            }
+            entry.state = State::Unpinning;
+        }
+        self.unpin(range);
+    }
+
+    /// Unpins a range that the caller made `Unpinning` when it was `Pinned`.
+    fn unpin(&self, range: &Range) {
+        let count = range.withdraw();
+        // SAFETY: A pinned range has all its pages pinned, and after `withdraw` nobody uses them.
+        unsafe { range.unpin(count) };
+        self.leave(range);
+    }
+
+    /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
+    pub(super) fn unmap(&self, first: u64, last: u64) {
+        self.list.lock().holds.report(first, last, hold::now());
+        self.revoke(first, last);
+    }
+
+    /// Unpins what overlaps `first..=last`; returns when nothing there is pinned.
+    pub(super) fn revoke(&self, first: u64, last: u64) {
+        let mut list = self.list.lock();
+        loop {
+            let Some(entry) = list
+                .entries
+                .iter_mut()
+                .filter(|entry| entry.range.overlaps(first, last))
+                // One to unpin before those to wait for.
+                .max_by_key(|entry| entry.state == State::Pinned)
+            else {
+                return;
+            };
+            match mem::replace(&mut entry.state, State::Unpinning) {
+                State::Pinned => {
+                    let range = entry.range.clone();
+                    drop(list);
+                    self.unpin(&range);
+                    list = self.list.lock();
+                }
+                State::Pinning { .. } => {
+                    entry.state = State::Pinning { revoked: true };
+                    self.left.wait(&mut list);
+                }
+                State::Unpinning => self.left.wait(&mut list),
+            }
+        }
+    }
+
+    /// Sleeps until a range may be pinned.
+    pub(super) fn wait_for_hold(&self, iova: u64, len: usize) {
+        let last = iova.saturating_add((len as u64).saturating_sub(1));
+        let now = hold::now();
+        let until = self.list.lock().holds.until(iova, last, now);
+        if let Some(until) = until {
+            let msecs = (until - now) / 1_000_000 + 1;
+            // SAFETY: Nothing is held that forbids sleeping. At most 256 ms fit in the type.
+            unsafe { bindings::msleep(msecs as u32) };
+        }
+    }
+}
+
+impl Range {
+    /// Pins one batch of pages from page `at` on; returns how many type1 pinned.
+    fn pin_batch(&self, at: usize, pages: &mut [*mut bindings::page]) -> Result<usize> {
+        let iova = self.start + (at * PAGE_SIZE) as u64;
+        // SAFETY: The device is open for the length of `Pins::pin`; the array has this many places.
+        let ret = unsafe {
+            bindings::vfio_pin_pages(
+                self.device.0.as_ptr(),
+                iova,
+                pages.len() as i32,
+                self.prot(),
+                pages.as_mut_ptr(),
+            )
+        };
+        to_result(ret)?;
+        Ok(ret as usize)
+    }
+
+    /// Unpins the first `count` pages, in the batches they were pinned in.
+    ///
+    /// # Safety
+    ///
+    /// These pages must be pinned, and nobody may use them any more. The device must be open.
+    unsafe fn unpin(&self, count: usize) {
+        let mut at = 0;
+        while at < count {
+            let n = BATCH.min(count - at);
+            let iova = self.start + (at * PAGE_SIZE) as u64;
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), iova, n as i32) };
+            at += n;
+        }
+    }
+}

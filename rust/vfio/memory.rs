@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device memory: what a card has on board and guests map.
+//!
+//! Pages are allocated, zeroed, when they are first written or touched by a guest. A page never
+//! touched is a hole: it reads 0, costs nothing and is not migrated.
+//!
+//! | file       | what is in it                                                      |
+//! |------------|--------------------------------------------------------------------|
+//! | `pages`    | the table of pages, and references to them                         |
+//! | `copy`     | copies between pages and everything else                           |
+//! | `fault`    | the guest's mapping: page faults, and taking mappings away         |
+//! | `tracking` | which pages were written: the dirty map and write protection       |
+//!
+//! # Locks
+//!
+//! `lock` orders the page tables of users against the rest. Page faults take it for reading, so it is
+//! never held over a copy to or from a user, nor over a call into type1, which copies to users as
+//! well: guests may point either at a mapping of this very memory. Such copies hold references to
+//! pages instead. Who takes pages away, or write access to them, holds the lock for writing.
+//!
+//! ```text
+//!   a user's mmap lock, type1's lock  ->  lock  ->  i_mmap_rwsem, page table locks
+//! ```
+
+mod copy;
+mod fault;
+mod pages;
+mod tracking;
+
+use self::pages::{
+    PageRef,
+    Table, //
+};
+use crate::{
+    bindings,
+    rwsem::{
+        new_rwsem,
+        ReadGuard,
+        RwSem, //
+    },
+};
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicPtr,
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+use migration::dirty::{
+    words_for,
+    DirtyMap, //
+};
+
+/// The memory of one device.
+#[pin_data]
+pub struct DeviceMemory {
+    /// Size in bytes, a multiple of the page size.
+    size: u64,
+    /// The pages.
+    pages: Table,
+    /// See the module's documentation.
+    #[pin]
+    lock: RwSem<()>,
+    /// Whether writes mark pages dirty. Changed with `lock` held for writing.
+    tracking: AtomicBool,
+    /// The pages written, while tracking.
+    dirty: DirtyMap<KVVec<AtomicU64>>,
+    /// Where user mappings of the device are found; null while there can be none.
+    mapping: AtomicPtr<bindings::address_space>,
+    /// The offset in `mapping` of the memory's first byte; `UNMAPPED` until somebody maps it.
+    base: AtomicU64,
+}
+
+/// No offset of `DeviceMemory::base`.
+const UNMAPPED: u64 = u64::MAX;
+
+impl DeviceMemory {
+    /// Makes `size` bytes of memory that reads 0.
+    pub(crate) fn new(size: u64) -> Result<Arc<Self>> {
+        if size == 0 || size % PAGE_SIZE as u64 != 0 {
+            return Err(EINVAL);
+        }
+        let count = usize::try_from(size / PAGE_SIZE as u64).map_err(|_| EFBIG)?;
+        let pages = Table::new(count)?;
+        let mut words = KVVec::new();
+        for _ in 0..words_for(count as u64) {
+            words.push(AtomicU64::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
+        let dirty = DirtyMap::new(words, count as u64).ok_or(EINVAL)?;
+
+        Arc::pin_init(
+            pin_init!(Self {
+                size,
+                pages,
+                lock <- new_rwsem!((), "device memory"),
+                tracking: AtomicBool::new(false),
+                dirty,
+                mapping: AtomicPtr::new(core::ptr::null_mut()),
+                base: AtomicU64::new(UNMAPPED),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes that are backed by pages.
+    pub fn populated_bytes(&self) -> u64 {
+        self.pages.populated() * PAGE_SIZE as u64
+    }
+
+    /// Refuses a range that is not inside the memory.
+    pub(crate) fn check(&self, offset: u64, len: usize) -> Result {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(ERANGE),
+        }
+    }
+
+    /// A page, if it is not a hole.
+    fn page(&self, index: usize) -> Option<PageRef> {
+        self.pages.get(index, &self.lock.read())
+    }
+
+    /// A page, which is no hole after this.
+    fn page_or_new(&self, index: usize) -> Result<PageRef> {
+        Ok(self.page_locked(index)?.0)
+    }
+
+    /// A page, which is no hole after this, and stays the memory's as long as the lock is held.
+    fn page_locked(&self, index: usize) -> Result<(PageRef, ReadGuard<'_, ()>)> {
+        let mut new = None;
+        loop {
+            let lock = self.lock.read();
+            if let Some(page) = self.pages.get(index, &lock) {
+                return Ok((page, lock));
+            }
+            if let Some(new) = new.take() {
+                let page = self.pages.get_or_insert(index, new, &lock).ok_or(ERANGE)?;
+                return Ok((page, lock));
+            }
+            // Not with the lock held, as it may take long.
+            drop(lock);
+            new = Some(PageRef::new()?);
+        }
+    }
+
+    /// Makes all of it holes again. Guests that map it find zeroes.
+    pub(crate) fn discard(&self) {
+        let lock = self.lock.write();
+        self.zap(0, self.size, &lock);
+        self.pages.clear(&lock);
+    }
+
+    /// Says where user mappings of the device are found.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be that of all files the device is mapped through, and valid until this is
+    /// called with null. No user mapping may exist then.
+    pub(crate) unsafe fn set_mapping(&self, mapping: *mut bindings::address_space) {
+        let _lock = self.lock.write();
+        self.mapping.store(mapping, Ordering::Release);
+        if mapping.is_null() {
+            self.base.store(UNMAPPED, Ordering::Release);
+        }
+    }
+}

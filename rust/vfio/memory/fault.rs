@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device memory mapped by a user.
+//!
+//! The mapping has no pages behind it as far as mm is concerned (`VM_PFNMAP`): mm takes no references
+//! to them, nobody can pin them through it, and taking them away is ours to order, with
+//! [`DeviceMemory::zap`].
+
+use super::{
+    DeviceMemory,
+    UNMAPPED, //
+};
+use crate::{
+    bindings,
+    rwsem::WriteGuard, //
+};
+use core::sync::atomic::Ordering;
+use kernel::{
+    mm::virt::{
+        flags,
+        vm_flags_t, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*, //
+};
+
+/// Pages of a region's part of the device's file: regions are `1 << 40` bytes apart.
+const REGION_PAGES: usize = 1 << (40 - PAGE_SHIFT);
+
+impl DeviceMemory {
+    /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be the area that the device's mmap handler was called with, never executable and
+    /// inside the memory. The memory must outlive the file that is mapped.
+    pub(crate) unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
+        // SAFETY: The area is ours to set up until the handler returns.
+        unsafe {
+            // mm does not survive page frames in a private mapping that may become writable.
+            if (*vma).__bindgen_anon_2.vm_flags & flags::SHARED == 0 {
+                return Err(EINVAL);
+            }
+            let first = ((*vma).vm_pgoff as u64) << PAGE_SHIFT;
+            self.base.store(first - offset, Ordering::Release);
+
+            bindings::vfio_rs_vm_flags_set(
+                vma,
+                flags::IO | flags::PFNMAP | flags::DONTEXPAND | flags::DONTDUMP,
+            );
+            (*vma).vm_private_data = core::ptr::from_ref(self).cast_mut().cast();
+            (*vma).vm_ops = OPERATIONS;
+        }
+        Ok(())
+    }
+
+    /// Takes the user mappings of a range away. They come back by page faults.
+    ///
+    /// `_lock` is the memory's: no fault brings one back before it is released.
+    pub(super) fn zap(&self, offset: u64, len: u64, _lock: &WriteGuard<'_, ()>) {
+        let mapping = self.mapping.load(Ordering::Acquire);
+        let base = self.base.load(Ordering::Acquire);
+        if mapping.is_null() || base == UNMAPPED {
+            return;
+        }
+        // SAFETY: `mapping` is valid while it is not null. `base` has the offset of a region that was
+        // mapped, so nothing overflows.
+        unsafe {
+            bindings::unmap_mapping_range(mapping, (base + offset) as i64, len as i64, 1);
+        }
+    }
+
+    /// Maps one page for a fault at `address`. `mapped` says that it already is, read-only.
+    fn fault(
+        &self,
+        vma: *mut bindings::vm_area_struct,
+        address: usize,
+        index: usize,
+        write: bool,
+        mapped: bool,
+    ) -> bindings::vm_fault_t {
+        if index >= self.pages.len() {
+            return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
+        }
+        let Ok((page, _lock)) = self.page_locked(index) else {
+            return bindings::vm_fault_reason_VM_FAULT_OOM;
+        };
+
+        // SAFETY: The area does not change while its fault is handled.
+        let flags: vm_flags_t = unsafe { (*vma).__bindgen_anon_2.vm_flags };
+        let tracking = self.is_tracking();
+        let writable = flags & flags::WRITE != 0 && (write || !tracking);
+        if tracking && writable {
+            self.dirty.mark(index as u64);
+        }
+        let flags = if writable {
+            flags
+        } else {
+            flags & !flags::WRITE
+        };
+
+        // SAFETY:
+        // - The area was set up by `mmap`, so it is `VM_PFNMAP` and shared, and has the address.
+        // - The page is the table's while the lock is held, and whoever takes it out of the table zaps
+        //   all mappings before.
+        unsafe {
+            if mapped {
+                bindings::zap_special_vma_range(vma, address, PAGE_SIZE);
+            }
+            bindings::vmf_insert_pfn_prot(
+                vma,
+                address,
+                page.pfn(),
+                bindings::vm_get_page_prot(flags),
+            )
+        }
+    }
+}
+
+/// The operations of a mapping.
+const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
+    fault: Some(fault),
+    pfn_mkwrite: Some(pfn_mkwrite),
+    ..pin_init::zeroed()
+};
+
+/// A page that is not mapped was accessed.
+unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: Called by mm for an area with `OPERATIONS`.
+    unsafe { handle(vmf, false) }
+}
+
+/// A page that is mapped read-only was written.
+///
+/// mm would make the mapping writable itself after this, if it still looks the same. That it does
+/// not mean that it was not taken away meanwhile, with the mark this sets, and brought back by
+/// another thread's read. So it is replaced here, under the lock, and mm is told to look again.
+unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: Called by mm for an area with `OPERATIONS`.
+    unsafe { handle(vmf, true) }
+}
+
+/// Handles a fault.
+///
+/// # Safety
+///
+/// `vmf` must be a fault in an area that [`DeviceMemory::mmap`] set up.
+unsafe fn handle(vmf: *mut bindings::vm_fault, mapped: bool) -> bindings::vm_fault_t {
+    // SAFETY: By the requirements of this function; mm does not change what is read here.
+    let (vma, address, pgoff, flags) = unsafe {
+        let anon = &(*vmf).__bindgen_anon_1;
+        (anon.vma, anon.address, anon.pgoff, (*vmf).flags)
+    };
+    // SAFETY: Set by `mmap`, whose caller vouched that the memory outlives the mapped file.
+    let memory = unsafe { &*(*vma).vm_private_data.cast::<DeviceMemory>() };
+
+    let write = mapped || flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
+    memory.fault(vma, address, pgoff % REGION_PAGES, write, mapped)
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which pages of device memory were written.
+//!
+//! While nobody asks, nothing is done: a guest's page is mapped writable at its first touch. While
+//! tracking, it is mapped writable only for a write, which marks it; before a page is sent its
+//! mapping is taken away, so that the next write is seen. Everybody else marks a page after writing
+//! it.
+//!
+//! **The rule**: a page's bit is cleared before its bytes are read, and its mapping goes in between.
+//! So of a write and a send that race, either the bytes are sent, or the page is marked again:
+//!
+//! - A guest's write through a mapping made before the clearing: the mapping is gone before the bytes
+//!   are read, so they have the write.
+//! - Through one made after it: making it marked the page. Marking and mapping are one for whoever
+//!   takes mappings away, which is what `lock` is for.
+//! - Any other write marks after it, with a barrier on both sides.
+
+use super::DeviceMemory;
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+use migration::dirty::{
+    DirtyMap,
+    Run, //
+};
+
+impl DeviceMemory {
+    /// Begins to track writes, with no page marked. Pages that are not holes have to be marked by the
+    /// caller, who sends them in any case.
+    pub(crate) fn start_tracking(&self) {
+        let lock = self.lock.write();
+        self.dirty.clear_all();
+        // A write that does not see this yet was to a page that is not a hole any more, and what it
+        // wrote is seen by whoever reads that page from now on.
+        self.tracking.store(true, Ordering::SeqCst);
+        self.zap(0, self.size, &lock);
+    }
+
+    /// Tracks writes no longer. Pages that guests have mapped read-only cost them one more fault.
+    pub(crate) fn stop_tracking(&self) {
+        let _lock = self.lock.write();
+        self.tracking.store(false, Ordering::SeqCst);
+        self.dirty.clear_all();
+    }
+
+    /// Whether writes are tracked. Does not change while the lock is held.
+    pub(super) fn is_tracking(&self) -> bool {
+        self.tracking.load(Ordering::SeqCst)
+    }
+
+    /// The pages written.
+    pub(crate) fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
+        &self.dirty
+    }
+
+    /// Marks a page that was just written.
+    pub(super) fn wrote(&self, page: usize) {
+        // Between the write and the look at `tracking`, for those who start it and then read.
+        core::sync::atomic::fence(Ordering::SeqCst);
+        if self.is_tracking() {
+            self.dirty.mark(page as u64);
+        }
+    }
+
+    /// Has the next write of a guest to a range of pages seen. Their bits were cleared before this,
+    /// and their bytes are read after it.
+    pub(crate) fn protect(&self, offset: u64, len: u64) {
+        if self.is_tracking() {
+            let lock = self.lock.write();
+            self.zap(offset, len, &lock);
+        }
+    }
+
+    /// The first run of pages in `run` that are not holes.
+    pub(crate) fn populated(&self, run: Run) -> Option<Run> {
+        let populated = |page: &u64| self.pages.is_populated(*page as usize);
+        let last = (self.size / PAGE_SIZE as u64).min(run.end());
+        let first = (run.first..last).find(populated)?;
+        let count = (first..last).take_while(populated).count() as u64;
+        Some(Run { first, count })
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device as crate `migration` reads and writes it.
+
+use super::staging::Window;
+use crate::{
+    bindings,
+    device::Operations,
+    memory::DeviceMemory, //
+};
+use core::sync::atomic::AtomicU64;
+use kernel::{
+    ffi::c_void,
+    prelude::*, //
+};
+use migration::{
+    dirty::{
+        DirtyMap,
+        Run, //
+    },
+    load::Sink,
+    save::Source,
+    stream::{
+        Checksum,
+        Reader,
+        Writer, //
+    },
+};
+
+/// One end of a migration: the device that is saved or loaded.
+pub(super) struct Endpoint<'a> {
+    /// The driver's device.
+    pub(super) device: &'a dyn Operations,
+    /// Its memory.
+    pub(super) memory: Option<&'a DeviceMemory>,
+    /// The dirty map of a device without memory: it has no pages.
+    pub(super) no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
+}
+
+impl Endpoint<'_> {
+    /// The memory, for a range that only a device with memory has.
+    fn memory(&self) -> Result<&DeviceMemory, i32> {
+        self.memory.ok_or(ERANGE.to_errno())
+    }
+}
+
+impl Checksum for Endpoint<'_> {
+    fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { bindings::crc32c(crc, bytes.as_ptr().cast::<c_void>(), bytes.len()) }
+    }
+}
+
+impl Source for Endpoint<'_> {
+    type Out = Window;
+    type Words = KVVec<AtomicU64>;
+
+    fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
+        self.memory.map_or(self.no_pages, DeviceMemory::dirty)
+    }
+
+    fn populated(&self, run: Run) -> Option<Run> {
+        self.memory?.populated(run)
+    }
+
+    fn put(&self, out: &mut Window, at: usize, bytes: &[u8]) -> Result<(), i32> {
+        out.put(at, bytes).map_err(Error::to_errno)
+    }
+
+    fn copy_memory(
+        &self,
+        out: &mut Window,
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        let memory = self.memory()?;
+        let to = out.bytes(at, len).map_err(Error::to_errno)?;
+        memory.protect(position, len as u64);
+        // SAFETY: `bytes` vouches for `len` bytes at `to`, which is not in device memory.
+        unsafe {
+            memory
+                .read_raw(position, to, len)
+                .map_err(Error::to_errno)?;
+            Ok(bindings::crc32c(crc, to.cast::<c_void>(), len))
+        }
+    }
+
+    fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
+        let mut out = Writer::new(buf);
+        self.device.save_state(&mut out).map_err(Error::to_errno)?;
+        Ok(out.len())
+    }
+}
+
+impl Sink for Endpoint<'_> {
+    type In = Window;
+
+    fn get(&self, input: &Window, at: usize, buf: &mut [u8]) -> Result<(), i32> {
+        input.get(at, buf).map_err(Error::to_errno)
+    }
+
+    fn copy_memory(
+        &self,
+        input: &Window,
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        let memory = self.memory()?;
+        let from = input.bytes(at, len).map_err(Error::to_errno)?;
+        // SAFETY: `bytes` vouches for `len` bytes at `from`, which is not in device memory.
+        unsafe { memory.write_raw_crc(position, from, len, crc) }.map_err(Error::to_errno)
+    }
+
+    fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {
+        self.memory()?.zero(position, len).map_err(Error::to_errno)
+    }
+
+    fn check_state(&self, state: &[u8]) -> Result<(), i32> {
+        self.device
+            .check_state(&mut Reader::new(state))
+            .map_err(Error::to_errno)
+    }
+
+    fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
+        self.device
+            .load_state(&mut Reader::new(state))
+            .map_err(Error::to_errno)
+    }
+}

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The one state of a device, and what a change of it does.
+//!
+//! Both front ends drive it. A session is what is open while a device is saved or loaded; it belongs
+//! to the front end that opened it, and the other one is told `EBUSY` (P48).
+//!
+//! # Locks
+//!
+//! ```text
+//!   state              this file's mutex: the state, the session, what is staged
+//!     engine.control   while the engine is quiesced or run
+//!     driver's locks   in save_state(), load_state(), reset(), stopped()
+//!       dma.pins, type1's iommu->lock     when a driver gives up what it pinned
+//!       memory.lock    write protection, discarding
+//! ```
+//!
+//! `state` is held while a step of the engine in flight is waited for, so a step must not need it:
+//! it has no way to. It is never held over a copy to or from a user, who may hand in memory whose
+//! page faults end up in `memory.lock`, or in no time at all. What a register reads is worked out
+//! under the lock and copied after; what is written to one is copied first.
+//!
+//! A reset waits for the change of state or the staging that is under way, each of which ends by
+//! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
+
+use super::{
+    endpoint::Endpoint,
+    staging::Window, //
+};
+use crate::{
+    device::Operations,
+    engine::Gate,
+    handle::Core,
+    refuse, //
+};
+use core::sync::atomic::AtomicU64;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Arc,
+        Mutex, //
+    },
+};
+use migration::{
+    dirty::DirtyMap,
+    load::{
+        self,
+        LoadSession, //
+    },
+    save::{
+        self,
+        SaveSession, //
+    },
+    state::{
+        Action,
+        Arc as Change,
+        State, //
+    },
+    stream::{
+        self,
+        Identity, //
+    },
+};
+
+/// Who drives a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrontEnd {
+    /// The v1 region.
+    V1,
+}
+
+/// What is open.
+enum Job {
+    /// Nothing.
+    None,
+    /// A save.
+    Save(SaveSession<KVVec<u8>>),
+    /// A load.
+    Load(LoadSession<KVVec<u8>>),
+}
+
+/// The buffer that v1 has staged.
+#[derive(Clone, Copy)]
+pub(super) struct Staged {
+    /// Its bytes.
+    pub(super) len: usize,
+    /// Whether `data_offset` was read since it was staged, or since it is to be sent again (P23).
+    pub(super) offered: bool,
+    /// Which one it is, of all of this device.
+    pub(super) number: u64,
+}
+
+/// What the mutex locks.
+pub(super) struct Inner {
+    /// The state.
+    state: State,
+    /// Who opened the session.
+    front_end: Option<FrontEnd>,
+    /// The session.
+    job: Job,
+    /// The buffer that is staged and was not consumed.
+    pub(super) staged: Option<Staged>,
+    /// Buffers staged so far.
+    number: u64,
+    /// What the last save sent.
+    saved: save::Stats,
+    /// What the last load received.
+    loaded: load::Stats,
+}
+
+/// The migration state of one device.
+#[pin_data]
+pub(super) struct Session {
+    core: Arc<Core>,
+    device: Arc<dyn Operations>,
+    identity: Identity,
+    /// See [`Endpoint::no_pages`].
+    no_pages: DirtyMap<KVVec<AtomicU64>>,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+/// The locked state.
+pub(super) type Locked<'a> = Guard<'a, Inner, MutexBackend>;
+
+impl Inner {
+    /// The state.
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+}
+
+/// An error of crate `migration` as the kernel's.
+fn errno(error: stream::Error) -> Error {
+    Error::from_errno(-error.errno())
+}
+
+impl Session {
+    /// The state of a device that is not open.
+    pub(super) fn new(
+        core: Arc<Core>,
+        device: Arc<dyn Operations>,
+        identity: Identity,
+    ) -> Result<Arc<Self>> {
+        identity.validate().map_err(errno)?;
+        let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                core,
+                device,
+                identity,
+                no_pages,
+                inner <- new_mutex!(
+                    Inner {
+                        state: State::Running,
+                        front_end: None,
+                        job: Job::None,
+                        staged: None,
+                        number: 0,
+                        saved: save::Stats::default(),
+                        loaded: load::Stats::default(),
+                    },
+                    "migration state"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Locks the state.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        self.inner.lock()
+    }
+
+    /// The device, for crate `migration`.
+    fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            device: &*self.device,
+            memory: self.core.memory.as_deref(),
+            no_pages: &self.no_pages,
+        }
+    }
+
+    /// The device is being opened: it runs (P8).
+    pub(super) fn open(&self) {
+        let mut inner = self.lock();
+        inner.state = State::Running;
+        self.core.engine.set_gate(Gate::Running, true);
+    }
+
+    /// The last user has closed the device. What he left half loaded, or in the error state, nobody
+    /// can use: it is reset. Anything else keeps its registers and memory.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        self.core.engine.set_gate(Gate::Running, false);
+        if matches!(inner.state, State::Resuming | State::Error) {
+            self.power_on(&mut inner);
+        }
+        self.end(&mut inner);
+    }
+
+    /// Ends any session, resets the device and has it run (P11).
+    pub(super) fn reset(&self) {
+        let mut inner = self.lock();
+        self.core.engine.set_gate(Gate::Running, false);
+        self.end(&mut inner);
+        self.power_on(&mut inner);
+        inner.state = State::Running;
+        self.core.engine.set_gate(Gate::Running, true);
+    }
+
+    /// Puts the stopped device back to power-on.
+    fn power_on(&self, _inner: &mut Locked<'_>) {
+        self.device.reset();
+        if let Some(memory) = &self.core.memory {
+            memory.discard();
+        }
+        self.core.irq.reset();
+        // A driver that kept something pinned has lost it.
+        self.core.dma.revoke_all();
+    }
+
+    /// Ends the session, whatever became of it.
+    fn end(&self, inner: &mut Locked<'_>) {
+        let job = core::mem::replace(&mut inner.job, Job::None);
+        match &job {
+            Job::None => {}
+            Job::Save(save) => {
+                inner.saved = save.stats();
+                if let Some(memory) = &self.core.memory {
+                    memory.stop_tracking();
+                }
+            }
+            Job::Load(load) => inner.loaded = load.stats(),
+        }
+        inner.front_end = None;
+        inner.staged = None;
+    }
+
+    /// Memory for the state of the driver's device.
+    fn buffer(&self) -> Result<KVVec<u8>> {
+        Ok(KVVec::from_elem(
+            0,
+            self.identity.state_size_max as usize,
+            GFP_KERNEL_ACCOUNT,
+        )?)
+    }
+
+    /// Refuses what `front_end` asks for while the session is the other one's (P48).
+    pub(super) fn check_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> Result {
+        match inner.front_end {
+            Some(owner) if owner != front_end => {
+                refuse!(
+                    self.core,
+                    "migration: the session is {:?}'s, and this is {:?}",
+                    owner,
+                    front_end
+                );
+                Err(EBUSY)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the state.
+    ///
+    /// When this returns, a device that stops has stopped (P9). A change that fails has logged why,
+    /// and the state is what it was, or [`State::Error`] if a load failed (P10, P26).
+    pub(super) fn change(
+        &self,
+        inner: &mut Locked<'_>,
+        change: &Change,
+        front_end: FrontEnd,
+        window: &mut Window,
+    ) -> Result {
+        self.check_owner(inner, front_end)?;
+        for action in change.actions {
+            if let Err(error) = self.act(inner, *action, front_end, window) {
+                // Only the first action of a change fails, so there is nothing to undo.
+                inner.state = change.on_failure();
+                return Err(error);
+            }
+        }
+        inner.state = change.to;
+        Ok(())
+    }
+
+    /// Does one step of a change.
+    fn act(
+        &self,
+        inner: &mut Locked<'_>,
+        action: Action,
+        front_end: FrontEnd,
+        window: &mut Window,
+    ) -> Result {
+        let engine = &self.core.engine;
+        match action {
+            Action::BeginSave => {
+                self.begin_save(inner)
+                    .inspect_err(|e| refuse!(self.core, "migration: cannot begin a save: {e:?}"))?;
+                inner.front_end = Some(front_end);
+            }
+            Action::PrepareLoad => {
+                self.prepare_load(inner)
+                    .inspect_err(|e| refuse!(self.core, "migration: cannot begin a load: {e:?}"))?;
+                inner.front_end = Some(front_end);
+            }
+            // A device that may do no DMA does nothing but answer accesses to its registers, in
+            // whatever state.
+            Action::QuiescePeer | Action::QuiesceAll => engine.set_gate(Gate::Running, false),
+            Action::RunPeer => {}
+            Action::Run => engine.set_gate(Gate::Running, true),
+            Action::StopSave => {
+                if let Job::Save(save) = &mut inner.job {
+                    save.stop();
+                }
+            }
+            Action::Restage => self.restage(inner, window),
+            Action::EndSave => self.end(inner),
+            Action::BeginLoad => {
+                if let Some(memory) = &self.core.memory {
+                    memory.discard();
+                }
+            }
+            Action::CommitLoad => return self.commit_load(inner),
+        }
+        Ok(())
+    }
+
+    /// Opens a save session and starts tracking.
+    fn begin_save(&self, inner: &mut Locked<'_>) -> Result {
+        let buffer = self.buffer()?;
+        let memory = self.core.memory.as_deref();
+        if let Some(memory) = memory {
+            memory.start_tracking();
+        }
+        match SaveSession::begin(self.identity, buffer, &self.endpoint()) {
+            Ok(save) => {
+                inner.job = Job::Save(save);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(memory) = memory {
+                    memory.stop_tracking();
+                }
+                Err(errno(error))
+            }
+        }
+    }
+
+    /// Opens a load session.
+    fn prepare_load(&self, inner: &mut Locked<'_>) -> Result {
+        let load = LoadSession::new(self.identity, self.buffer()?).map_err(errno)?;
+        inner.job = Job::Load(load);
+        Ok(())
+    }
+
+    /// Has what was loaded take effect (P26).
+    fn commit_load(&self, inner: &mut Locked<'_>) -> Result {
+        let result = match &mut inner.job {
+            Job::Load(load) => load.finish(&self.endpoint()),
+            Job::None | Job::Save(_) => Ok(()),
+        };
+        self.end(inner);
+        result.map_err(|error| {
+            self.core
+                .refuse(format_args!("migration: load failed: {error}"));
+            errno(error)
+        })?;
+        // What the device was doing when it was saved goes on.
+        self.core.engine.kick();
+        Ok(())
+    }
+
+    /// Offers the staged buffer again, as its user may or may not have read it (P23).
+    fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
+        let endpoint = self.endpoint();
+        let inner = &mut **inner;
+        let (Some(staged), Job::Save(save)) = (&mut inner.staged, &mut inner.job) else {
+            return;
+        };
+        // The header it rewrites is in the window, so this does not fail.
+        let _ = save.restage(&endpoint, window);
+        staged.offered = false;
+    }
+
+    /// Stages the next buffer, unless one is staged that was not consumed (P17, P18).
+    ///
+    /// Outside of a save it does nothing.
+    pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
+        let endpoint = self.endpoint();
+        let inner = &mut **inner;
+        if let Some(staged) = &mut inner.staged {
+            staged.offered = true;
+            return Ok(());
+        }
+        let Job::Save(save) = &mut inner.job else {
+            return Ok(());
+        };
+        let len = save.fill(&endpoint, window, len).map_err(|error| {
+            self.core
+                .refuse(format_args!("migration: save failed: {error}"));
+            errno(error)
+        })?;
+        if len != 0 {
+            inner.number += 1;
+            inner.staged = Some(Staged {
+                len,
+                offered: true,
+                number: inner.number,
+            });
+        }
+        Ok(())
+    }
+
+    /// What a save still has to send, without what is staged (P22).
+    pub(super) fn pending(&self, inner: &Locked<'_>) -> u64 {
+        match &inner.job {
+            Job::Save(save) => save.pending(&self.endpoint()),
+            Job::None | Job::Load(_) => 0,
+        }
+    }
+
+    /// Takes the next bytes of a load (P24, P25).
+    pub(super) fn feed(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
+        let endpoint = self.endpoint();
+        let Job::Load(load) = &mut inner.job else {
+            return Err(EINVAL);
+        };
+        load.feed(&endpoint, window, len).map_err(|error| {
+            self.core
+                .refuse(format_args!("migration: load refused: {error}"));
+            errno(error)
+        })
+    }
+
+    /// What the present or last save sent, and load received.
+    #[expect(dead_code, reason = "for debugfs")]
+    pub(super) fn stats(&self) -> (State, save::Stats, load::Stats) {
+        let inner = self.lock();
+        match &inner.job {
+            Job::None => (inner.state, inner.saved, inner.loaded),
+            Job::Save(save) => (inner.state, save.stats(), inner.loaded),
+            Job::Load(load) => (inner.state, inner.saved, load.stats()),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The v1 region: registers and the data section.
+//!
+//! [`migration::region`] has the table of registers. What an access does, while a save is open:
+//!
+//! ```text
+//!                     nothing staged     staged             staged, to be sent again
+//!   pending_bytes     what is left       what is left;      what is left and the buffer
+//!                                        the buffer is
+//!                                        consumed
+//!   data_offset       stages a buffer    -                  -            and reads the constant
+//!   data_size         0                  its length         0 until data_offset is read
+//! ```
+
+use super::{
+    session::FrontEnd,
+    staging::Window,
+    Migration, //
+};
+use crate::{
+    bindings,
+    refuse, //
+};
+use core::fmt::Display;
+use kernel::{
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+use migration::{
+    region::{
+        decode,
+        permits,
+        Direction,
+        Register,
+        Target, //
+    },
+    state,
+};
+
+impl Migration {
+    /// Size of the region in bytes.
+    pub(crate) fn region_size(&self) -> u64 {
+        self.layout.size()
+    }
+
+    /// Offset and size of the area that may be mapped, if there is one (P27, P28).
+    pub(crate) fn mmap_area(&self) -> Option<(u64, u64)> {
+        self.mmap
+            .then_some((self.layout.data_offset, self.layout.section_size))
+    }
+
+    /// The data section.
+    fn window(&self) -> Result<Window> {
+        // SAFETY: The region is accessed through files of the device only, each of which keeps it
+        // open, and no window outlives the call it is made in.
+        unsafe { self.staging.window() }
+    }
+
+    /// Logs and returns a refusal of an access.
+    fn refuse(
+        &self,
+        direction: Direction,
+        offset: u64,
+        len: usize,
+        errno: i32,
+        reason: &dyn Display,
+    ) -> Error {
+        self.core.refuse(format_args!(
+            "migration region: {direction:?} of {len} bytes at {offset:#x}: {reason}"
+        ));
+        Error::from_errno(-errno)
+    }
+
+    /// Reads from the region. Refusals are logged.
+    pub(crate) fn read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let target = decode(&self.layout, offset, len, Direction::Read)
+            .map_err(|r| self.refuse(Direction::Read, offset, len, r.errno(), &r))?;
+        let register = match target {
+            Target::Data { offset } => {
+                // SAFETY: As in `window`.
+                return unsafe { self.staging.read_user(offset, buf, len) };
+            }
+            Target::Register(register) => register,
+        };
+
+        // No lock is held over the copy, see `session`.
+        let mut consumed = None;
+        let value = match register {
+            Register::DeviceState => u64::from(self.session.lock().state().to_v1()),
+            Register::Reserved => 0,
+            Register::PendingBytes => {
+                let inner = self.session.lock();
+                let pending = self.session.pending(&inner);
+                match inner.staged {
+                    None => pending,
+                    Some(staged) if staged.offered => {
+                        consumed = Some(staged.number);
+                        pending
+                    }
+                    Some(staged) => pending.saturating_add(staged.len as u64),
+                }
+            }
+            Register::DataOffset => {
+                let mut window = self.window()?;
+                let mut inner = self.session.lock();
+                self.session
+                    .stage(&mut inner, &mut window, self.staging.size())?;
+                self.layout.data_offset
+            }
+            Register::DataSize => match self.session.lock().staged {
+                Some(staged) if staged.offered => staged.len as u64,
+                _ => 0,
+            },
+        };
+        let bytes = value.to_le_bytes();
+        let bytes = bytes.get(..len).ok_or(EINVAL)?;
+        UserSlice::new(buf, len).writer().write_slice(bytes)?;
+
+        // A read that failed has consumed nothing (P3). Another thread may have been faster.
+        if consumed.is_some() {
+            let mut inner = self.session.lock();
+            let same = |s: &super::session::Staged| s.offered && Some(s.number) == consumed;
+            if inner.staged.as_ref().is_some_and(same) {
+                inner.staged = None;
+            }
+        }
+        Ok(len)
+    }
+
+    /// Writes to the region. Refusals are logged.
+    pub(crate) fn write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let refuse =
+            |errno, reason: &dyn Display| self.refuse(Direction::Write, offset, len, errno, reason);
+        let target = decode(&self.layout, offset, len, Direction::Write)
+            .map_err(|r| refuse(r.errno(), &r))?;
+        let register = match target {
+            Target::Data { offset } => {
+                // SAFETY: As in `window`.
+                return unsafe { self.staging.write_user(offset, buf, len) };
+            }
+            Target::Register(register) => register,
+        };
+
+        // Before the lock is taken, see `session`.
+        let mut bytes = [0; 8];
+        let part = bytes.get_mut(..len).ok_or(EINVAL)?;
+        UserSlice::new(buf, len).reader().read_slice(part)?;
+        let value = u64::from_le_bytes(bytes);
+
+        let mut window = self.window()?;
+        let mut inner = self.session.lock();
+        permits(target, Direction::Write, inner.state()).map_err(|r| refuse(r.errno(), &r))?;
+        match register {
+            Register::DeviceState => {
+                let change = state::v1_write(inner.state(), value as u32)
+                    .map_err(|r| refuse(r.errno(), &r))?;
+                self.session
+                    .change(&mut inner, &change, FrontEnd::V1, &mut window)?;
+            }
+            Register::DataSize => {
+                self.session.check_owner(&inner, FrontEnd::V1)?;
+                if value == 0 || value > self.layout.section_size {
+                    let reason = "data_size is 0 or beyond the data section";
+                    return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
+                }
+                self.session.feed(&mut inner, &window, value as usize)?;
+            }
+            Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
+        }
+        Ok(len)
+    }
+
+    /// Maps part of the data section.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be the area that the device's mmap handler was called with: shared, and never
+    /// executable.
+    pub(crate) unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
+        let Some(offset) = offset.checked_sub(self.layout.data_offset) else {
+            refuse!(
+                self.core,
+                "migration region: the registers cannot be mapped"
+            );
+            return Err(EINVAL);
+        };
+        if !self.mmap {
+            refuse!(self.core, "migration region: mapping is switched off");
+            return Err(EINVAL);
+        }
+        // SAFETY: By the requirements of this function.
+        unsafe { self.staging.mmap(vma, offset) }
+    }
+}
