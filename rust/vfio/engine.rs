@@ -233,8 +233,12 @@ impl Engine {
     }
 
     /// The work function.
+    ///
+    /// # Safety
+    ///
+    /// `work` must be that of an engine.
     unsafe extern "C" fn work(work: *mut bindings::work_struct) {
-        // SAFETY: The only work item with this function is the `work` field of an engine.
+        // SAFETY: By the requirement of this function; it is in the field `work`.
         let this = unsafe {
             let work = kernel::container_of!(work, bindings::delayed_work, work);
             kernel::container_of!(Opaque::cast_from(work), Self, work)

@@ -128,8 +128,12 @@ const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_str
 };
 
 /// A page that is not mapped was accessed.
+///
+/// # Safety
+///
+/// `vmf` must be a fault in an area that [`DeviceMemory::mmap`] set up.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: Called by mm for an area with `OPERATIONS`.
+    // SAFETY: By the requirement of this function.
     unsafe { handle(vmf, false) }
 }
 
@@ -138,8 +142,12 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
 /// mm would make the mapping writable itself after this, if it still looks the same. That it does
 /// not mean that it was not taken away meanwhile, with the mark this sets, and brought back by
 /// another thread's read. So it is replaced here, under the lock, and mm is told to look again.
+///
+/// # Safety
+///
+/// As for [`fault`].
 unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: Called by mm for an area with `OPERATIONS`.
+    // SAFETY: By the requirement of this function.
     unsafe { handle(vmf, true) }
 }
 
@@ -147,7 +155,7 @@ unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_f
 ///
 /// # Safety
 ///
-/// `vmf` must be a fault in an area that [`DeviceMemory::mmap`] set up.
+/// As for [`fault`].
 unsafe fn handle(vmf: *mut bindings::vm_fault, mapped: bool) -> bindings::vm_fault_t {
     // SAFETY: By the requirements of this function; mm does not change what is read here.
     let (vma, address, pgoff, flags) = unsafe {

@@ -195,8 +195,8 @@ impl Drop for Staging {
 }
 
 /// What `read()` and `write()` return when `left` bytes were not copied.
-fn partial(len: usize, left: c_ulong) -> Result<usize> {
-    match len - left as usize {
+fn partial(len: usize, left: usize) -> Result<usize> {
+    match len - left {
         0 => Err(EFAULT),
         copied => Ok(copied),
     }
