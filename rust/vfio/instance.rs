@@ -140,7 +140,6 @@ impl Instance {
     /// Configuration space and eventfds stay, as they do when vfio-pci resets a function.
     pub(crate) fn reset(&self) {
         self.migration.reset();
-        self.core.msix.reset();
     }
 }
 

@@ -221,6 +221,7 @@ impl Session {
             memory.discard();
         }
         self.core.irq.reset();
+        self.core.msix.reset();
         // A driver that kept something pinned has lost it.
         self.core.dma.revoke_all();
     }
