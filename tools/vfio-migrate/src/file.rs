@@ -80,6 +80,7 @@ fn save_stream(
             sent: saved.pre_copy,
         })?;
     }
+    progress.stopping()?;
     source.stop_and_copy()?;
     progress.stopped()?;
     progress.phase(Phase::StopAndCopy, source.pending()?);

@@ -88,6 +88,11 @@ pub trait Progress {
         Ok(())
     }
 
+    /// The source is about to be stopped: the time to stop whoever drives it, as a VMM stops its CPUs.
+    fn stopping(&mut self) -> std::result::Result<(), vfio_client::Error> {
+        Ok(())
+    }
+
     /// The source has stopped: the time to copy the rest of guest memory.
     fn stopped(&mut self) -> std::result::Result<(), vfio_client::Error> {
         Ok(())
@@ -223,6 +228,7 @@ fn run(
         report.pending_history.push(source.pending()?);
     }
 
+    progress.stopping()?;
     let stop = Instant::now();
     source.stop_and_copy()?;
     progress.stopped()?;

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VMM's other half of a migration: stops the processor and copies guest memory.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use mdma::regs::Reg;
+use serde::Serialize;
+use vfio_migrate::{Pass, Phase, Progress};
+
+use crate::error::{fail, Error, Result};
+use crate::machine::Machine;
+use crate::show::Out;
+use crate::workload::Workload;
+
+/// One copy of the guest memory that was written.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Sync {
+    /// Pages that the device wrote or has pinned, by type1's dirty bitmap.
+    pub(crate) device_pages: u64,
+    /// Pages that the processor wrote.
+    pub(crate) processor_pages: u64,
+    /// How long it took.
+    #[serde(skip)]
+    pub(crate) time: Duration,
+}
+
+/// What the queue was like when the device had stopped.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Queued {
+    /// The next descriptor to take.
+    pub(crate) head: u64,
+    /// The first free descriptor.
+    pub(crate) tail: u64,
+    /// Jobs done.
+    pub(crate) jobs_done: u64,
+}
+
+/// Follows a transfer.
+pub(crate) struct Guest<'s, 'e> {
+    pub(crate) source: &'e Machine,
+    pub(crate) destination: &'e Machine,
+    pub(crate) stop: &'e AtomicBool,
+    /// The processor: runs until it is stopped, and hands over what it was doing.
+    pub(crate) processor: Option<ScopedJoinHandle<'s, Result<Workload>>>,
+    pub(crate) work: Option<Workload>,
+    pub(crate) syncs: Vec<Sync>,
+    pub(crate) queued: Queued,
+    /// Flip a bit of the first buffer that is sent while the source is stopped.
+    pub(crate) corrupt: bool,
+    /// Which bit of how many bytes was flipped.
+    pub(crate) flipped: Option<(usize, usize)>,
+    pub(crate) phase: Option<Phase>,
+    pub(crate) out: Out,
+}
+
+impl Guest<'_, '_> {
+    /// Begins to track what the device writes, and copies everything once.
+    pub(crate) fn begin(&mut self) -> Result<Sync> {
+        let start = Instant::now();
+        self.source.container.dirty_start()?;
+        let mut sync = Sync::default();
+        for (from, to) in self.source.ranges().zip(self.destination.ranges()) {
+            // Looked at before the copy: what is written from here on is copied again.
+            from.take_written();
+            from.memory().copy_to(0, to.memory(), 0, from.len());
+            sync.processor_pages += (from.len() / crate::ram::PAGE) as u64;
+        }
+        sync.time = start.elapsed();
+        Ok(sync)
+    }
+
+    /// Copies the pages that were written since the last time.
+    fn sync(&mut self) -> vfio_client::Result<()> {
+        let start = Instant::now();
+        let mut sync = Sync::default();
+        for (from, to) in self.source.ranges().zip(self.destination.ranges()) {
+            let size = from.len() as u64;
+            let by_device = self.source.container.dirty_bitmap(from.iova(), size)?;
+            let by_processor = from.take_written();
+            sync.device_pages += from.copy_dirty(&by_device, to);
+            sync.processor_pages += from.copy_dirty(&by_processor, to);
+        }
+        sync.time = start.elapsed();
+        self.syncs.push(sync);
+        Ok(())
+    }
+
+    /// Stops the processor, if it still runs.
+    pub(crate) fn halt(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(processor) = self.processor.take() {
+            match processor.join() {
+                Ok(work) => self.work = Some(work?),
+                Err(_) => fail!("the workload panicked"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn guest_error(e: Error) -> vfio_client::Error {
+    vfio_client::Error::other("workload", e.0)
+}
+
+impl Progress for Guest<'_, '_> {
+    fn phase(&mut self, phase: Phase, _pending: u64) {
+        self.phase = Some(phase);
+    }
+
+    fn buffer(&mut self, buffer: &mut Vec<u8>) {
+        if self.corrupt && self.phase == Some(Phase::StopAndCopy) && self.flipped.is_none() {
+            let at = buffer.len() / 2;
+            buffer[at] ^= 1 << 3;
+            self.flipped = Some((at * 8 + 3, buffer.len()));
+        }
+    }
+
+    fn pass(&mut self, pass: &Pass) -> vfio_client::Result<()> {
+        self.sync()?;
+        self.out.pass(pass, self.syncs.last());
+        Ok(())
+    }
+
+    fn stopping(&mut self) -> vfio_client::Result<()> {
+        self.halt().map_err(guest_error)
+    }
+
+    fn stopped(&mut self) -> vfio_client::Result<()> {
+        let read = || -> Result<Queued> {
+            let mdma = self.source.mdma()?;
+            Ok(Queued {
+                head: mdma.get(Reg::Head)?,
+                tail: mdma.get(Reg::Tail)?,
+                jobs_done: mdma.get(Reg::JobsDone)?,
+            })
+        };
+        self.queued = read().map_err(guest_error)?;
+        self.sync()?;
+        self.source.container.dirty_stop()
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A machine without a processor: an instance of the device, opened, and guest memory.
+
+use mdma::regs::{BAR_MEMORY, BAR_REGISTERS};
+use mdma::Mdma;
+use vfio_client::mdev::{Instance, Type, Uuid};
+use vfio_client::{uapi, Container, Device, EventFd, Irq, Mapping, Region};
+
+use crate::error::Result;
+use crate::ram::Ram;
+
+/// Order of the ring: 64 jobs at a time.
+pub(crate) const RING_ORDER: u32 = 6;
+
+/// Where guest memory is for devices: below and above 4 GiB, none at 0.
+const RANGES: [u64; 2] = [0x4000_0000, 0x1_2340_0000];
+/// Where the queue is.
+const QUEUE: u64 = 0xfee_0000;
+
+/// The machine. Dropped in this order, so that the instance is free when it is removed.
+pub(crate) struct Machine {
+    pub(crate) memory: Mapping,
+    pub(crate) memory_region: Region,
+    pub(crate) registers: Region,
+    /// Completion interrupts.
+    irq: Irq,
+    pub(crate) interrupt: EventFd,
+    /// Data.
+    pub(crate) ram: Vec<Ram>,
+    /// The ring and the completion records.
+    pub(crate) queue: Ram,
+    pub(crate) device: Device,
+    pub(crate) container: Container,
+    _instance: Removed,
+}
+
+/// An instance that is removed when it is no longer used.
+pub(crate) struct Removed(pub(crate) Instance);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.remove() {
+            eprintln!("demo: {e}");
+        }
+    }
+}
+
+impl Machine {
+    /// Creates an instance and opens it. The device stays as it is after power-on.
+    pub(crate) fn new(kind: &Type, ram_size: usize) -> Result<Self> {
+        let instance = Removed(kind.create(&Uuid::random()?)?);
+        let container = Container::open()?;
+        let device = instance.0.open(&container)?;
+        let each = ram_size / RANGES.len();
+        let ram = RANGES
+            .iter()
+            .map(|iova| Ram::new(&container, *iova, each))
+            .collect::<vfio_client::Result<_>>()?;
+        let queue_size = mdma::Queue::<Region, Ram>::size(RING_ORDER);
+        let queue = Ram::new(&container, QUEUE, queue_size)?;
+        let memory_region = device.region(BAR_MEMORY)?;
+        let irq = device.irq(uapi::VFIO_PCI_MSI_IRQ_INDEX)?;
+        let interrupt =
+            EventFd::new().map_err(|e| vfio_client::Error::new("create an eventfd", e))?;
+        Ok(Machine {
+            memory: memory_region.map_all()?,
+            memory_region,
+            registers: device.region(BAR_REGISTERS)?,
+            irq,
+            interrupt,
+            ram,
+            queue,
+            device,
+            container,
+            _instance: instance,
+        })
+    }
+
+    /// The device, without touching it.
+    pub(crate) fn mdma(&self) -> Result<Mdma<Region>> {
+        Ok(Mdma::new(self.registers.clone())?)
+    }
+
+    /// Sends completion interrupts to the eventfd.
+    pub(crate) fn enable_interrupt(&self) -> Result<()> {
+        Ok(self.irq.set_eventfds(0, &[Some(&self.interrupt)])?)
+    }
+
+    /// All ranges of guest memory.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &Ram> {
+        self.ram.iter().chain([&self.queue])
+    }
+
+    /// Size of guest memory in bytes.
+    pub(crate) fn ram_size(&self) -> u64 {
+        self.ranges().map(|ram| ram.len() as u64).sum()
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's driver at work: random jobs, each verified, and writes by the processor.
+//!
+//! Beside the device the workload keeps a world of its own: what all memory must hold after each job, computed
+//! without the device. Jobs go in batches. Between two batches, when no job is under way, the processor writes
+//! to guest memory and through the mapping to device memory.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mdma::regs::INT_COMPLETION;
+use mdma::{job, Descriptor, Expected, Place, Queue, World};
+use vfio_client::Region;
+
+use crate::error::{fail, Result};
+use crate::machine::{Machine, RING_ORDER};
+use crate::ram::Ram;
+use crate::rng::Rng;
+
+/// How long one job may take, in a machine that is emulated.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Jobs in a batch.
+const BATCH: usize = 24;
+/// Jobs that are left under way when the processor stops: no more than the ring holds.
+pub(crate) const LEFT: usize = (1 << RING_ORDER) - 4;
+/// Largest job of a batch in bytes: three units of the engine.
+const LARGE: u64 = 192 << 10;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Done {
+    /// Jobs that were completed and found right.
+    pub(crate) jobs: u64,
+    /// Bytes they processed.
+    pub(crate) bytes: u64,
+    /// Bytes the processor wrote to device memory.
+    pub(crate) direct: u64,
+    /// Interrupts.
+    pub(crate) interrupts: u64,
+}
+
+/// The driver's side of one device.
+pub(crate) struct Workload {
+    queue: Queue<Region, Ram>,
+    /// What memory must hold.
+    world: World,
+    /// Ranges of guest memory for data: IOVA and size.
+    ram: Vec<(u64, u64)>,
+    /// Device memory is used up to here.
+    used: u64,
+    /// What the jobs under way must result in, oldest first.
+    expected: VecDeque<Expected>,
+    cookie: u64,
+    rng: Rng,
+    pub(crate) done: Done,
+}
+
+impl Workload {
+    /// Enables the device and its queue.
+    pub(crate) fn new(machine: &Machine, used: u64, seed: u64) -> Result<Self> {
+        machine.device.config()?.enable()?;
+        machine.enable_interrupt()?;
+        let mdma = machine.mdma()?;
+        let size = mdma.memory_size();
+        mdma.set_interrupts(INT_COMPLETION)?;
+        let ram = machine.ram.iter();
+        Ok(Workload {
+            queue: Queue::new(mdma, machine.queue.clone(), RING_ORDER)?,
+            world: World::new(size),
+            ram: ram.map(|r| (r.iova(), r.len() as u64)).collect(),
+            used: used.min(size),
+            expected: VecDeque::new(),
+            cookie: seed,
+            rng: Rng::new(seed),
+            done: Done::default(),
+        })
+    }
+
+    /// Goes on with another machine that has taken over everything.
+    pub(crate) fn moved(self, to: &Machine) -> Result<Self> {
+        let mdma = to.mdma()?;
+        Ok(Workload {
+            queue: self.queue.moved(mdma, to.queue.clone()),
+            done: Done::default(),
+            ..self
+        })
+    }
+
+    /// Jobs that were submitted and not yet found complete.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.expected.len()
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Disables the queue.
+    pub(crate) fn close(self) -> Result<()> {
+        self.queue.close()?;
+        Ok(())
+    }
+
+    /// Fills the memory that is used, so that there is something to migrate: guest memory and part of device memory
+    /// by the processor, the rest of it by the device.
+    pub(crate) fn prepare(&mut self, machine: &Machine) -> Result<()> {
+        const STEP: u64 = 1 << 20;
+        for ram in &machine.ram {
+            for at in (0..ram.len()).step_by(STEP as usize) {
+                let data = self.rng.bytes((STEP as usize).min(ram.len() - at));
+                ram.store(at, &data);
+                self.world
+                    .write(Place::Guest(ram.iova() + at as u64), &data);
+            }
+        }
+        // Every fourth MiB by the processor, the others by the device.
+        for at in (0..self.used).step_by(STEP as usize) {
+            let len = STEP.min(self.used - at);
+            if at / STEP % 4 == 0 {
+                self.write_device(machine, at, len as usize);
+                continue;
+            }
+            let job = match at / STEP % 4 {
+                1 => job::fill(Place::Device(at), self.rng.next(), len),
+                _ => job::copy(self.guest(len), Place::Device(at), len),
+            };
+            self.submit(job)?;
+            if self.queue.room() == 0 {
+                self.drain()?;
+            }
+        }
+        self.drain()
+    }
+
+    /// One batch of jobs, and what the processor does between two batches.
+    pub(crate) fn round(&mut self, machine: &Machine) -> Result<()> {
+        for _ in 0..BATCH {
+            let job = self.random_job(LARGE);
+            self.submit(job)?;
+        }
+        self.drain()?;
+        // Nothing is under way now, so everything may be written.
+        for _ in 0..4 {
+            let len = 1 + self.rng.below(16 << 10);
+            let at = self.rng.below(self.used - len);
+            self.write_device(machine, at, len as usize);
+        }
+        let ram = &machine.ram[self.rng.below(machine.ram.len() as u64) as usize];
+        let len = 1 + self.rng.below(16 << 10);
+        let at = self.rng.below(ram.len() as u64 - len);
+        let data = self.rng.bytes(len as usize);
+        ram.store(at as usize, &data);
+        self.world.write(Place::Guest(ram.iova() + at), &data);
+        self.interrupts(machine)
+    }
+
+    /// Counts and acknowledges interrupts.
+    pub(crate) fn interrupts(&mut self, machine: &Machine) -> Result<()> {
+        self.queue.mdma().acknowledge()?;
+        self.done.interrupts += machine.interrupt.take().unwrap_or(0);
+        Ok(())
+    }
+
+    /// Submits jobs and leaves them under way, slowed down so that they are still so when the device stops.
+    pub(crate) fn leave(&mut self, throttle_us: u32) -> Result<()> {
+        self.queue.mdma().set_throttle(throttle_us)?;
+        for _ in 0..LEFT {
+            let job = self.random_job(LARGE);
+            self.fill(job)?;
+        }
+        Ok(self.queue.ring_doorbell()?)
+    }
+
+    /// Waits for all jobs under way and checks each.
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        while let Some(expected) = self.expected.front() {
+            let completion = self.queue.wait(TIMEOUT)?;
+            if let Err(why) = expected.check(&completion) {
+                fail!("job {:#x}: {why}", expected.cookie);
+            }
+            self.done.jobs += 1;
+            self.done.bytes += completion.bytes;
+            self.expected.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Full speed again.
+    pub(crate) fn unthrottle(&self) -> Result<()> {
+        Ok(self.queue.mdma().set_throttle(0)?)
+    }
+
+    fn submit(&mut self, job: Descriptor) -> Result<()> {
+        self.fill(job)?;
+        Ok(self.queue.ring_doorbell()?)
+    }
+
+    fn fill(&mut self, job: Descriptor) -> Result<()> {
+        self.cookie = self.cookie.wrapping_add(1);
+        let job = job.cookie(self.cookie).interrupt();
+        self.queue.fill(&job)?;
+        self.expected.push_back(self.world.apply(&job));
+        Ok(())
+    }
+
+    /// The processor writes to device memory, through its mapping.
+    fn write_device(&mut self, machine: &Machine, at: u64, len: usize) {
+        let data = self.rng.bytes(len);
+        machine.memory.write(at as usize, &data);
+        self.world.write(Place::Device(at), &data);
+        self.done.direct += len as u64;
+    }
+
+    /// Guest memory of this size, anywhere.
+    fn guest(&mut self, len: u64) -> Place {
+        let (iova, size) = self.ram[self.rng.below(self.ram.len() as u64) as usize];
+        Place::Guest(iova + self.rng.below(size - len + 1))
+    }
+
+    /// Device memory of this size, anywhere in the part that is used.
+    fn device(&mut self, len: u64) -> Place {
+        Place::Device(self.rng.below(self.used - len + 1))
+    }
+
+    fn place(&mut self, len: u64) -> Place {
+        match self.rng.below(2) {
+            0 => self.guest(len),
+            _ => self.device(len),
+        }
+    }
+
+    /// Any operation in any direction; most are small, of any alignment.
+    fn random_job(&mut self, largest: u64) -> Descriptor {
+        let limit = match self.rng.below(4) {
+            0 => 64,
+            1 => 4096,
+            2 => 32 << 10,
+            _ => largest,
+        };
+        let len = 1 + self.rng.below(limit);
+        match self.rng.below(8) {
+            0..=4 => {
+                let (src, dst) = (self.place(len), self.place(len));
+                job::copy(src, dst, len)
+            }
+            5 | 6 => {
+                let dst = self.place(len);
+                job::fill(dst, self.rng.next(), len)
+            }
+            _ => {
+                let src = self.place(len);
+                job::crc32c(src, len)
+            }
+        }
+    }
+}
