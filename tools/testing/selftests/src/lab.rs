@@ -56,6 +56,16 @@ impl Instance {
         Instance(Some(instance))
     }
 
+    /// The instance as sysfs has it, for another to remove.
+    pub(crate) fn again(&self) -> mdev::Instance {
+        (**self).clone()
+    }
+
+    /// Leaves it to others, or gone as it is.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
+
     /// Removes it now and says how that went.
     pub(crate) fn remove(mut self) -> Outcome {
         let instance = self.0.take().expect("taken only here and in drop");

@@ -15,6 +15,14 @@ use crate::skip;
 /// The module's name.
 pub(crate) const NAME: &str = "mdma";
 
+/// The parameters and their defaults.
+pub(crate) const PARAMS: [(&str, u64); 4] = [
+    ("memory_budget_mib", 4096),
+    ("staging_kib", 1024),
+    ("mmap_staging", 1),
+    ("throttle_us", 0),
+];
+
 /// The file of the module, and the parameters it is loaded with unless a test wants others.
 pub(crate) struct Module {
     path: Option<PathBuf>,
@@ -49,10 +57,22 @@ impl Module {
         Ok(fs::read_to_string(path)?.trim().parse()?)
     }
 
-    /// The value of a parameter.
-    pub(crate) fn param(name: &str) -> Outcome<String> {
-        let path = format!("/sys/module/{NAME}/parameters/{name}");
-        Ok(fs::read_to_string(path)?.trim().to_string())
+    /// The value of a parameter: of the command line, or the documented default. Sysfs does not show them.
+    pub(crate) fn param(&self, name: &str) -> u64 {
+        let given = self.params.split_whitespace().rev();
+        let given = given
+            .filter_map(|p| p.split_once('='))
+            .find(|(n, _)| *n == name);
+        match given {
+            Some((_, value)) => value.parse().expect("a parameter is a number"),
+            None => {
+                PARAMS
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .expect("a known parameter")
+                    .1
+            }
+        }
     }
 
     /// Loads it with the parameters of the command line.

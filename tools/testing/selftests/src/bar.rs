@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers in BAR 0, by the table they are declared in, and the MSI-X BAR.
+
+use mdma::regs::{self, Access, Reg, Register, Reset, REGISTERS};
+use mdma::Mdma;
+use vfio_client::{Area, Protection, Region};
+
+use crate::check::expect_refusal;
+use crate::lab::{Guest, Lab, LARGE, MEDIUM, SMALL};
+use crate::outcome::Outcome;
+use crate::scene::{self, Scene};
+use crate::{assert_errno, tests};
+
+tests! { "bar":
+    registers_hold_their_reset_values [],
+    exactly_the_legal_accesses_are_accepted [],
+    registers_are_little_endian_halves [],
+    read_only_registers_refuse_writes [],
+    writable_registers_keep_values [],
+    reserved_bits_are_refused [],
+    queue_registers_are_locked_while_enabled [],
+    illegal_rings_are_not_enabled [],
+    doorbell_stays_inside_the_ring [],
+    interrupt_cause_clears_by_ones [],
+    registers_cannot_be_mapped [],
+    msix_table_is_kept [],
+    msix_pending_bits_are_read_only [],
+}
+
+/// The widths the framework passes on, and all that it does not.
+const LENGTHS: std::ops::RangeInclusive<usize> = 1..=16;
+
+/// Whether an access is of a whole register or of a half of a wide one: from the rows, not by the device's decoder.
+fn legal(offset: u64, len: usize) -> Option<&'static Register> {
+    REGISTERS.iter().find(|row| {
+        let whole = offset == row.offset && len as u64 == row.width;
+        let half = row.width == 8 && len == 4 && (offset == row.offset || offset == row.offset + 4);
+        whole || half
+    })
+}
+
+fn bar(guest: &Guest) -> Outcome<Region> {
+    guest.region(regs::BAR_REGISTERS)
+}
+
+fn registers_hold_their_reset_values(lab: &Lab) -> Outcome {
+    for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
+        let guest = lab.open(of)?;
+        let mdma = Mdma::open(&guest.device)?;
+        for row in &REGISTERS {
+            let expected = match row.reset {
+                Reset::Value(value) => value,
+                Reset::MemorySize => memory,
+                Reset::ThrottleUs => lab.module.param("throttle_us"),
+            };
+            assert_eq!(mdma.get(row.reg)?, expected, "{of}: {}", row.name);
+        }
+        assert_eq!(
+            mdma.memory_size(),
+            guest.region(regs::BAR_MEMORY)?.info().size
+        );
+    }
+    Ok(())
+}
+
+fn exactly_the_legal_accesses_are_accepted(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let before = mdma.snapshot()?;
+    // Past the end too, where lengths cross it.
+    for offset in 0..regs::WINDOW + 16 {
+        for len in LENGTHS {
+            let mut bytes = vec![0x5a; len];
+            let what = format!("read of {len} bytes at {offset:#x}");
+            match legal(offset, len) {
+                Some(_) => assert_eq!(bar.pread(offset, &mut bytes)?, len, "{what}"),
+                None => {
+                    assert_errno!(bar.pread(offset, &mut bytes), EINVAL, "{what}");
+                    assert_eq!(bytes, vec![0x5a; len], "{what}: refused, and read");
+                    let written = bar.pwrite(offset, &bytes);
+                    assert_errno!(written, EINVAL, "write of {len} bytes at {offset:#x}");
+                }
+            }
+        }
+    }
+    assert_eq!(
+        mdma.snapshot()?.diff(&before),
+        [],
+        "a refused write had an effect"
+    );
+    Ok(())
+}
+
+fn registers_are_little_endian_halves(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let scratch = Reg::Scratch.offset();
+    bar.write(scratch, &0x1122_3344_5566_7788u64.to_le_bytes())?;
+    let halves = (bar.read_u32(scratch)?, bar.read_u32(scratch + 4)?);
+    assert_eq!(halves, (0x5566_7788, 0x1122_3344));
+    // Each half by itself leaves the other.
+    bar.write_u32(scratch + 4, 0xaabb_ccdd)?;
+    assert_eq!(bar.read_u64(scratch)?, 0xaabb_ccdd_5566_7788);
+    bar.write_u32(scratch, 0x0102_0304)?;
+    assert_eq!(bar.read_u64(scratch)?, 0xaabb_ccdd_0102_0304);
+    assert_eq!(bar.read_u32(0)?.to_le_bytes(), *b"MDMA");
+    Ok(())
+}
+
+fn read_only_registers_refuse_writes(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let before = mdma.snapshot()?;
+    let read_only: Vec<_> = REGISTERS
+        .iter()
+        .filter(|r| r.access == Access::Ro)
+        .collect();
+    assert!(read_only.len() >= 8);
+    for row in read_only {
+        let write = |value: u64, offset: u64, width: usize| {
+            expect_refusal(
+                lab,
+                guest.uuid(),
+                libc::EINVAL,
+                "read only",
+                row.name,
+                || bar.pwrite(offset, &value.to_le_bytes()[..width]),
+            );
+        };
+        // Its own value is no better than another.
+        write(before.get(row.reg), row.offset, row.width as usize);
+        write(!0, row.offset, row.width as usize);
+        if row.width == 8 {
+            write(0, row.offset, 4);
+            write(0, row.offset + 4, 4);
+        }
+    }
+    assert_eq!(mdma.snapshot()?.diff(&before), []);
+    Ok(())
+}
+
+fn writable_registers_keep_values(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    for (reg, values) in [
+        (Reg::Scratch, &[!0, 0, 0x8000_0000_0000_0001][..]),
+        (Reg::IntMask, &[3, 1, 2, 0][..]),
+        (Reg::Throttle, &[u64::from(regs::MAX_THROTTLE_US), 1, 0][..]),
+        // Any value while disabled: it is checked when the queue is enabled.
+        (Reg::RingBase, &[0x1_0000, !0, 0][..]),
+        (Reg::RingOrder, &[1, 12, 0][..]),
+        (Reg::CompletionBase, &[0x1_0000, !0, 0][..]),
+    ] {
+        for value in values {
+            let others = mdma.snapshot()?;
+            mdma.set(reg, *value)?;
+            assert_eq!(mdma.get(reg)?, *value, "{}", reg.row().name);
+            let changed = mdma.snapshot()?.diff(&others);
+            let foreign = changed.iter().find(|(name, ..)| *name != reg.row().name);
+            assert_eq!(
+                foreign,
+                None,
+                "a write of {} changed another register",
+                reg.row().name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn reserved_bits_are_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    mdma.set(Reg::IntMask, 1)?;
+    let before = mdma.snapshot()?;
+    for (reg, reason, values) in [
+        (
+            Reg::Control,
+            "reserved bits",
+            &[2, 0x8000_0000, 0xffff_ffff][..],
+        ),
+        (Reg::IntMask, "reserved bits", &[4, 7, 0xffff_ffff][..]),
+        (Reg::IntCause, "reserved bits", &[4, 0x8000_0000][..]),
+        (
+            Reg::Throttle,
+            "THROTTLE",
+            &[u64::from(regs::MAX_THROTTLE_US) + 1, 0xffff_ffff][..],
+        ),
+    ] {
+        for value in values {
+            let what = format!("{value:#x} to {}", reg.row().name);
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, reason, &what, || {
+                mdma.set(reg, *value)
+            });
+        }
+    }
+    assert_eq!(mdma.snapshot()?.diff(&before), []);
+    Ok(())
+}
+
+fn queue_registers_are_locked_while_enabled(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let queue = scene.queue(3)?;
+    let before = scene.registers()?;
+    let locked: Vec<_> = REGISTERS
+        .iter()
+        .filter(|r| r.access == Access::RwDisabled)
+        .collect();
+    assert_eq!(locked.len(), 3);
+    for row in &locked {
+        let value = before.get(row.reg);
+        expect_refusal(lab, scene.uuid(), libc::EBUSY, "disabled", row.name, || {
+            scene.mdma.set(row.reg, value)
+        });
+    }
+    assert_eq!(scene.registers()?.diff(&before), []);
+    // Enabling what is enabled changes nothing.
+    scene.mdma.set(Reg::Control, 1)?;
+    assert_eq!(scene.registers()?.diff(&before), []);
+    queue.close()?;
+    for row in locked {
+        scene.mdma.set(row.reg, 0)?;
+    }
+    Ok(())
+}
+
+fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let top = u64::MAX;
+    for (base, order, completions, why) in [
+        (0x1_0001, 4, 0x2_0000, "unaligned base"),
+        (0x1_0020, 4, 0x2_0000, "base of half a descriptor"),
+        (0x1_0000, 0, 0x2_0000, "order 0"),
+        (0x1_0000, 13, 0x2_0000, "order 13"),
+        (0x1_0000, 32, 0x2_0000, "order 32"),
+        (0x1_0000, 0xffff_ffff, 0x2_0000, "the largest order"),
+        (0x1_0000, 4, 0x2_0001, "unaligned completions"),
+        (0x1_0000, 4, 0x2_0010, "completions at half a record"),
+        (
+            top & !63,
+            4,
+            0x2_0000,
+            "a ring over the end of the address space",
+        ),
+        (
+            0x1_0000,
+            4,
+            top & !31,
+            "completions over the end of the address space",
+        ),
+    ] {
+        mdma.set(Reg::RingBase, base)?;
+        mdma.set(Reg::RingOrder, order)?;
+        mdma.set(Reg::CompletionBase, completions)?;
+        let before = mdma.snapshot()?;
+        expect_refusal(lab, guest.uuid(), libc::EINVAL, "", why, || {
+            mdma.set(Reg::Control, 1)
+        });
+        assert_eq!(mdma.snapshot()?.diff(&before), [], "{why}");
+    }
+    // Legal, though nothing is mapped there: that is found out when a descriptor is fetched.
+    mdma.set(Reg::RingBase, 0x1_0000)?;
+    mdma.set(Reg::RingOrder, 12)?;
+    mdma.set(Reg::CompletionBase, 0x8_0000)?;
+    mdma.set(Reg::Control, 1)?;
+    assert_eq!(mdma.get(Reg::Status)?, regs::STATUS_ENABLED.into());
+    Ok(())
+}
+
+fn doorbell_stays_inside_the_ring(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let uuid = scene.uuid();
+    let ring = |value: u64| scene.mdma.set(Reg::Tail, value);
+    expect_refusal(
+        lab,
+        uuid,
+        libc::EINVAL,
+        "",
+        "doorbell of a disabled queue",
+        || ring(1),
+    );
+    // Without bus mastering the head stays, so that the ring fills.
+    let queue = scene.queue(3)?;
+    scene.device.config()?.set_bus_master(false)?;
+    for value in [8, 9, 0x8000_0000, 0xffff_ffff] {
+        let what = format!("doorbell {value} of a ring of 8");
+        expect_refusal(lab, uuid, libc::EINVAL, "", &what, || ring(value));
+        assert_eq!(scene.mdma.get(Reg::Tail)?, 0);
+    }
+    ring(3)?;
+    ring(3)?;
+    for value in [0, 2] {
+        let what = format!("doorbell from 3 back to {value}");
+        expect_refusal(lab, uuid, libc::EINVAL, "", &what, || ring(value));
+        assert_eq!(scene.mdma.get(Reg::Tail)?, 3);
+    }
+    ring(7)?;
+    assert_eq!(scene.mdma.get(Reg::Tail)?, 7);
+    drop(queue);
+    Ok(())
+}
+
+fn interrupt_cause_clears_by_ones(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(3)?;
+    scene::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    assert_eq!(
+        scene.mdma.get(Reg::IntCause)?,
+        0,
+        "the job did not ask for it"
+    );
+    scene::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
+    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_COMPLETION.into());
+    // And the other cause.
+    queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
+    queue.ring_doorbell()?;
+    scene::wait_register(&scene.mdma, Reg::Status, "the queue to halt", |v| {
+        v & u64::from(regs::STATUS_HALTED) != 0
+    })?;
+    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
+    for (write, left) in [(0, 3), (1, 2), (1, 2), (3, 0), (3, 0)] {
+        scene.mdma.set(Reg::IntCause, write)?;
+        assert_eq!(
+            scene.mdma.get(Reg::IntCause)?,
+            left,
+            "after {write} was written"
+        );
+    }
+    Ok(())
+}
+
+fn registers_cannot_be_mapped(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let area = Area {
+        offset: 0,
+        size: 4096,
+    };
+    for index in [regs::BAR_REGISTERS, regs::BAR_MSIX, 7] {
+        let region = guest.region(index)?;
+        for protection in [Protection::READ, Protection::READ_WRITE] {
+            let what = format!("mmap of region {index}");
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, "map", &what, || {
+                region.mmap(area, protection)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a table entry: address, data, control.
+const ENTRY: usize = 16;
+const VECTORS: usize = 4;
+const PENDING: u64 = 0x800;
+
+fn msix_table_is_kept(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let table = scene.region(regs::BAR_MSIX)?;
+    let read = || -> Outcome<Vec<u8>> {
+        let words = (0..4096u64).step_by(8).map(|at| table.read_u64(at));
+        let words = words.collect::<vfio_client::Result<Vec<_>>>()?;
+        Ok(words.iter().flat_map(|w| w.to_le_bytes()).collect())
+    };
+    // Every vector is masked, and the rest reads 0.
+    let mut power_on = vec![0; 4096];
+    for vector in 0..VECTORS {
+        power_on[vector * ENTRY + 12] = 1;
+    }
+    assert_eq!(read()?, power_on);
+
+    // Ones everywhere, by each width: address, data and mask stay.
+    let mut ones = vec![0; 4096];
+    for vector in 0..VECTORS {
+        let entry = &mut ones[vector * ENTRY..][..ENTRY];
+        entry[..13].copy_from_slice(&[0xff; 13]);
+        entry[0] = 0xfc;
+        entry[12] = 1;
+    }
+    for width in [1, 2, 4, 8] {
+        for (value, expected) in [(0xff, &ones), (0, &vec![0; 4096])] {
+            for at in (0..4096).step_by(width) {
+                table.write(at as u64, &vec![value; width])?;
+            }
+            assert_eq!(&read()?, expected, "{value:#x} written by {width}");
+        }
+    }
+    for (at, len) in [(1, 2), (2, 4), (4, 8), (0, 3), (0, 16)] {
+        assert_errno!(
+            table.pread(at, &mut vec![0; len]),
+            EINVAL,
+            "{len} bytes at {at}"
+        );
+        assert_errno!(
+            table.pwrite(at, &vec![0xff; len]),
+            EINVAL,
+            "{len} bytes at {at}"
+        );
+    }
+    assert_eq!(read()?, vec![0; 4096]);
+    scene.device.reset()?;
+    assert_eq!(read()?, power_on, "after a reset");
+    Ok(())
+}
+
+fn msix_pending_bits_are_read_only(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let table = scene.region(regs::BAR_MSIX)?;
+    let event = vfio_client::EventFd::new()?;
+    let msix = scene.device.irq(2)?;
+    // Vectors 0 and 1 are enabled, 0 has no eventfd yet: its message stays pending.
+    msix.set_eventfds(0, &[None, Some(&event)])?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let mut queue = scene.queue(2)?;
+    scene::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
+    crate::check::wait_for("the pending bit", || Ok(table.read_u64(PENDING)? == 1))?;
+    table.write_u64(PENDING, 0)?;
+    table.write_u64(PENDING, !0)?;
+    assert_eq!(table.read_u64(PENDING)?, 1, "written to");
+    assert_eq!(table.read_u8(PENDING)?, 1);
+    msix.set_eventfds(0, &[Some(&event)])?;
+    crate::check::expect_signal(&event, "the message that was pending");
+    assert_eq!(table.read_u64(PENDING)?, 0);
+    Ok(())
+}
