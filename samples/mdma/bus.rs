@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine reaches: guest memory and device memory.
+//!
+//! The ring and the completion records are polled and written all the time, so their pages are
+//! pinned from the first job on until the queue is disabled or the device is stopped. Everything
+//! else is copied by IOVA and never pinned.
+
+use crate::{
+    desc::{
+        Error,
+        Place,
+        COMPLETION_SEQUENCE,
+        COMPLETION_SIZE,
+        DESCRIPTOR_SIZE, //
+    },
+    engine::{
+        self,
+        UNIT, //
+    },
+    queue::Ring,
+};
+use kernel::prelude::*;
+use vfio::{
+    dma::{
+        Access,
+        PinnedRange, //
+    },
+    memory::DeviceMemory,
+    Handle, //
+};
+
+/// The pinned pages of a queue.
+#[derive(Default)]
+pub(crate) struct Pages {
+    descriptors: Option<PinnedRange>,
+    completions: Option<PinnedRange>,
+}
+
+impl Pages {
+    /// Unpins.
+    pub(crate) fn release(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Returns the range at `iova`, pinned now if `slot` has none or another one.
+///
+/// A range whose memory the user has unmapped stays as it is: every access to it fails, which
+/// halts the queue.
+fn pinned<'a>(
+    slot: &'a mut Option<PinnedRange>,
+    handle: &Handle,
+    iova: u64,
+    len: usize,
+    access: Access,
+) -> Result<&'a PinnedRange> {
+    if !matches!(slot, Some(range) if range.iova() == iova && range.len() == len) {
+        // What is no longer wanted goes first.
+        *slot = None;
+        *slot = Some(handle.dma().pin(iova, len, access)?);
+    }
+    slot.as_ref().ok_or(ENODEV)
+}
+
+/// The bus of one device.
+pub(crate) struct Bus<'a> {
+    /// The way to guest memory.
+    pub(crate) handle: &'a Handle,
+    /// The pages of the queue.
+    pub(crate) pages: &'a mut Pages,
+    /// [`UNIT`] bytes, for what cannot be copied directly.
+    pub(crate) bounce: &'a mut [u8],
+}
+
+impl Bus<'_> {
+    /// Returns the device memory.
+    fn memory(&self) -> Result<&DeviceMemory, Error> {
+        self.handle.memory().ok_or(Error::MemoryFault)
+    }
+
+    /// Reads into the first `len` bytes of the bounce buffer.
+    fn read(&mut self, src: Place, len: usize) -> Result<(), Error> {
+        let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
+        match src {
+            Place::Guest(iova) => self
+                .handle
+                .dma()
+                .read(iova, buf)
+                .map_err(|_| Error::SrcFault),
+            Place::Device(offset) => {
+                let memory = self.handle.memory().ok_or(Error::MemoryFault)?;
+                memory.read(offset, buf).map_err(|_| Error::MemoryFault)
+            }
+        }
+    }
+
+    /// Writes the first `len` bytes of the bounce buffer.
+    fn write(&mut self, dst: Place, len: usize) -> Result<(), Error> {
+        let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
+        match dst {
+            Place::Guest(iova) => self
+                .handle
+                .dma()
+                .write(iova, buf)
+                .map_err(|_| Error::DstFault),
+            Place::Device(offset) => self
+                .memory()?
+                .write(offset, buf)
+                .map_err(|_| Error::MemoryFault),
+        }
+    }
+}
+
+impl engine::Bus for Bus<'_> {
+    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
+        let mut bytes = [0; DESCRIPTOR_SIZE];
+        pinned(
+            &mut self.pages.descriptors,
+            self.handle,
+            ring.base(),
+            ring.descriptors_len(),
+            Access::Read,
+        )
+        .and_then(|range| range.read_at(ring.descriptor_at(index), &mut bytes))
+        .map_err(|_| Error::RingFault)?;
+        Ok(bytes)
+    }
+
+    fn complete(
+        &mut self,
+        ring: &Ring,
+        index: u32,
+        record: &[u8; COMPLETION_SIZE],
+    ) -> Result<(), Error> {
+        let at = ring.completion_at(index);
+        let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
+        let mut word = [0; 8];
+        word.copy_from_slice(sequence);
+
+        pinned(
+            &mut self.pages.completions,
+            self.handle,
+            ring.completions(),
+            ring.completions_len(),
+            Access::ReadWrite,
+        )
+        .and_then(|range| {
+            range.write_at(at, body)?;
+            // Ordered after what was written before it.
+            range.write_u64(at + COMPLETION_SEQUENCE, u64::from_le_bytes(word))
+        })
+        .map_err(|_| Error::CompletionFault)
+    }
+
+    fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {
+        let dma = self.handle.dma();
+        match (src, dst) {
+            (Place::Device(offset), Place::Guest(iova)) => self
+                .memory()?
+                .to_guest(dma, offset, iova, len)
+                .map_err(|_| Error::DstFault),
+            (Place::Guest(iova), Place::Device(offset)) => self
+                .memory()?
+                .from_guest(dma, iova, offset, len)
+                .map_err(|error| {
+                    if error == ENOMEM {
+                        Error::MemoryFault
+                    } else {
+                        Error::SrcFault
+                    }
+                }),
+            // The ranges may overlap.
+            (Place::Guest(_), Place::Guest(_)) | (Place::Device(_), Place::Device(_)) => {
+                self.read(src, len)?;
+                self.write(dst, len)
+            }
+        }
+    }
+
+    fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error> {
+        let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
+        let value = value.to_le_bytes();
+        for chunk in buf.chunks_mut(value.len()) {
+            chunk.copy_from_slice(&value[..chunk.len()]);
+        }
+        self.write(dst, len)
+    }
+
+    fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error> {
+        self.read(src, len)?;
+        let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
+        Ok(vfio::crc32c(crc, buf))
+    }
+}
+
+/// Makes a bounce buffer.
+pub(crate) fn bounce() -> Result<KVVec<u8>> {
+    KVVec::from_elem(0, UNIT, GFP_KERNEL_ACCOUNT).map_err(Into::into)
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device, as the framework sees it.
+//!
+//! # Locks
+//!
+//! ```text
+//!   worker     what a step works with; held over DMA. Taken by steps, and by who has stopped them
+//!     control  the registers; held for a few instructions, never over DMA or a user copy
+//!       (the framework's interrupt lock)
+//! ```
+
+use crate::{
+    bus::{
+        self,
+        Bus,
+        Pages, //
+    },
+    control::{
+        Control,
+        Effect,
+        Plan, //
+    },
+    engine,
+    regs,
+    state, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::Mutex,
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+};
+use vfio::{
+    pci::{
+        Bar,
+        Layout, //
+    },
+    stream::{
+        self,
+        Reader,
+        Writer, //
+    },
+    Handle,
+    Step, //
+};
+
+/// Vectors of MSI and of MSI-X. Only the first two ever fire: one for each cause.
+const VECTORS: u8 = 4;
+
+/// Up to here a step waits by itself; longer pauses are the framework's, which ends them at once
+/// when the device is stopped.
+const NAP: Delta = Delta::from_millis(1);
+
+/// What one mdev type is.
+pub(crate) struct Config {
+    /// Bytes of device memory.
+    pub(crate) memory_size: u64,
+    /// `THROTTLE` after a reset.
+    pub(crate) throttle_us: u32,
+}
+
+/// What a step works with.
+struct Worker {
+    pages: Pages,
+    bounce: KVVec<u8>,
+    /// When the last unit ended, and how long to wait from then on.
+    pause: Option<(Instant<Monotonic>, Delta)>,
+}
+
+impl Worker {
+    /// Waits out the rest of the pause if it is short; otherwise returns its milliseconds.
+    fn wait(&mut self) -> Option<u32> {
+        let (start, pause) = self.pause?;
+        let left = pause - start.elapsed();
+
+        if left > NAP {
+            // Rounded up, and at most `MAX_THROTTLE_US`.
+            return Some(left.as_micros_ceil().div_ceil_millis());
+        }
+        if left > Delta::ZERO {
+            fsleep(left);
+        }
+        self.pause = None;
+        None
+    }
+}
+
+/// Conversion of a pause.
+trait Millis {
+    /// Microseconds in milliseconds, rounded up.
+    fn div_ceil_millis(self) -> u32;
+}
+
+impl Millis for i64 {
+    fn div_ceil_millis(self) -> u32 {
+        u32::try_from((self + 999) / 1000).unwrap_or(0)
+    }
+}
+
+/// A DMA engine with memory on board.
+#[pin_data]
+pub(crate) struct Mdma {
+    handle: Handle,
+    #[pin]
+    control: Mutex<Control>,
+    #[pin]
+    worker: Mutex<Worker>,
+}
+
+impl Mdma {
+    /// Does what a change of the registers asks for. Called with them locked, so that two changes
+    /// set the level of INTx in their order.
+    fn apply(&self, control: &Control, effect: Effect) {
+        let irq = self.handle.irq();
+
+        for vector in 0..regs::INT_ALL.count_ones() {
+            if effect.events & (1 << vector) != 0 {
+                irq.signal(vector);
+            }
+        }
+        if effect.level {
+            irq.set_level(control.interrupting());
+        }
+        if effect.kick {
+            self.handle.kick();
+        }
+    }
+
+    /// Reads a saved state to its end.
+    fn decode(&self, state: &mut Reader<'_>) -> Result<crate::control::State> {
+        let bytes = state.get_array().map_err(stream::error)?;
+        if state.remaining() != 0 {
+            vfio::refuse!(
+                self.handle,
+                "saved state: {} bytes too many",
+                state.remaining()
+            );
+            return Err(EINVAL);
+        }
+        let memory_size = self.control.lock().memory_size();
+        state::decode(&bytes, memory_size).map_err(|invalid| {
+            vfio::refuse!(self.handle, "{invalid}");
+            EINVAL
+        })
+    }
+}
+
+impl vfio::Device for Mdma {
+    const NAME: &'static CStr = c"mdma";
+    const DEVICE_TYPE: &'static str = "mdma";
+    const DEVICE_VERSION: u32 = state::VERSION;
+    const FEATURES: u32 = 0;
+    const STATE_SIZE_MAX: usize = state::SIZE;
+
+    type Config = Config;
+
+    fn new(config: &Config, handle: Handle) -> impl PinInit<Self, Error> {
+        let control = Control::new(config.memory_size, config.throttle_us);
+
+        try_pin_init!(Self {
+            handle,
+            control <- new_mutex!(control, "mdma control"),
+            worker <- new_mutex!(
+                Worker {
+                    pages: Pages::default(),
+                    bounce: bus::bounce()?,
+                    pause: None,
+                },
+                "mdma worker"
+            ),
+        })
+    }
+
+    fn pci(_config: &Config) -> Layout {
+        let mut bars = [Bar::None; vfio::pci::NUM_BARS];
+        bars[regs::BAR_REGISTERS as usize] = Bar::Registers {
+            size: regs::WINDOW as u32,
+        };
+        bars[regs::BAR_MEMORY as usize] = Bar::Memory;
+        bars[regs::BAR_MSIX as usize] = Bar::Msix;
+
+        Layout {
+            vendor: regs::PCI_VENDOR,
+            device: regs::PCI_DEVICE,
+            subsystem_vendor: regs::PCI_VENDOR,
+            subsystem: regs::PCI_DEVICE,
+            revision: regs::VERSION as u8,
+            class: regs::PCI_CLASS,
+            bars,
+            intx: true,
+            msi: VECTORS,
+            msix: VECTORS.into(),
+        }
+    }
+
+    fn memory_size(config: &Config) -> u64 {
+        config.memory_size
+    }
+
+    fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result {
+        let result = self.control.lock().read(offset, data);
+        result.map_err(|refusal| {
+            vfio::refuse!(self.handle, "{refusal}");
+            EINVAL
+        })
+    }
+
+    fn write(&self, _bar: u32, offset: u64, data: &[u8]) -> Result {
+        let mut control = self.control.lock();
+        match control.write(offset, data) {
+            Ok(effect) => {
+                self.apply(&control, effect);
+                Ok(())
+            }
+            Err(refusal) => {
+                drop(control);
+                vfio::refuse!(self.handle, "{refusal}");
+                Err(if refusal.busy() { EBUSY } else { EINVAL })
+            }
+        }
+    }
+
+    fn step(&self) -> Step {
+        let mut worker = self.worker.lock();
+        if let Some(millis) = worker.wait() {
+            return Step::After(millis);
+        }
+
+        let plan = self.control.lock().begin();
+        let ticket = match plan {
+            Plan::Unit(ticket) => ticket,
+            Plan::Idle => return Step::Idle,
+            Plan::Release => {
+                worker.pages.release();
+                return Step::Idle;
+            }
+        };
+
+        let Worker { pages, bounce, .. } = &mut *worker;
+        let mut bus = Bus {
+            handle: &self.handle,
+            pages,
+            bounce,
+        };
+        let outcome = engine::run(&ticket, &mut bus);
+
+        let mut control = self.control.lock();
+        let effect = control.finish(&ticket, &outcome);
+        self.apply(&control, effect);
+        drop(control);
+
+        if ticket.throttle != 0 {
+            worker.pause = Some((Instant::now(), Delta::from_micros(ticket.throttle.into())));
+        }
+        Step::Again
+    }
+
+    fn stopped(&self) {
+        self.worker.lock().pages.release();
+    }
+
+    fn reset(&self) {
+        let mut worker = self.worker.lock();
+        worker.pages.release();
+        worker.pause = None;
+
+        let mut control = self.control.lock();
+        control.reset();
+        self.handle.irq().set_level(false);
+    }
+
+    fn save_state(&self, out: &mut Writer<'_>) -> Result {
+        let bytes = state::encode(self.control.lock().state());
+        out.put_bytes(&bytes).map_err(stream::error)
+    }
+
+    fn check_state(&self, state: &mut Reader<'_>) -> Result {
+        self.decode(state).map(|_| ())
+    }
+
+    fn load_state(&self, state: &mut Reader<'_>) -> Result {
+        let state = self.decode(state)?;
+
+        let mut control = self.control.lock();
+        control.load(state);
+        self.handle.irq().set_level(control.interrupting());
+        // There may be jobs to go on with.
+        self.handle.kick();
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mediated DMA engine with memory on board.
+//!
+//! The flagship of the framework: a PCI device that exists only here, does real DMA to its user's
+//! memory, has memory that its user maps, and migrates. `Documentation/mdma.rst` describes it to
+//! who drives it.
+//!
+//! | file      | what is in it                                          | built for     |
+//! |-----------|--------------------------------------------------------|---------------|
+//! | `regs`    | the table of registers                                 | kernel, tools |
+//! | `desc`    | descriptors and completion records                     | kernel, tools |
+//! | `queue`   | the ring: indexes and addresses                        | kernel, tools |
+//! | `control` | the registers' contents, and what accesses to them do  | kernel, tools |
+//! | `engine`  | one unit of work on a job                              | kernel, tools |
+//! | `state`   | the saved state: layout and checks                     | kernel, tools |
+//! | `bus`     | guest and device memory, for the engine                | kernel        |
+//! | `device`  | all of it as a [`vfio::Device`]                        | kernel        |
+
+mod bus;
+pub mod control;
+pub mod desc;
+mod device;
+pub mod engine;
+pub mod queue;
+pub mod regs;
+pub mod state;
+
+use core::borrow::Borrow;
+use device::{
+    Config,
+    Mdma, //
+};
+use kernel::prelude::*;
+use vfio::mdev::{
+    Parent,
+    Type, //
+};
+
+module! {
+    type: MdmaModule,
+    name: "mdma",
+    authors: ["vfio-mdev-rs authors"],
+    description: "Mediated DMA engine that live-migrates",
+    license: "GPL",
+    params: {
+        memory_budget_mib: u32 {
+            default: 4096,
+            description: "Device memory of all instances together, in MiB",
+        },
+        staging_kib: u32 {
+            default: 1024,
+            description: "Size of the data section of the v1 migration region, in KiB: 64 to 65536, whole pages",
+        },
+        mmap_staging: u32 {
+            default: 1,
+            description: "1 lets users map the data section of the v1 migration region, 0 does not",
+        },
+        throttle_us: u32 {
+            default: 0,
+            description: "Value of the register THROTTLE after a reset: microseconds to wait after each unit",
+        },
+    },
+}
+
+/// One MiB.
+const MIB: u64 = 1 << 20;
+
+/// The module.
+struct MdmaModule {
+    _parent: Parent<Mdma>,
+}
+
+/// Reads a module parameter, which is returned by value or by reference depending on the kernel.
+macro_rules! param {
+    ($name:ident) => {
+        *Borrow::<u32>::borrow(&module_parameters::$name.value())
+    };
+}
+
+impl kernel::Module for MdmaModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let budget_mib = param!(memory_budget_mib);
+        let staging_kib = param!(staging_kib);
+        let throttle_us = param!(throttle_us);
+        let mmap_staging = match param!(mmap_staging) {
+            0 => false,
+            1 => true,
+            other => return refused("mmap_staging", other),
+        };
+
+        if throttle_us > regs::MAX_THROTTLE_US {
+            return refused("throttle_us", throttle_us);
+        }
+        if vfio::configure(staging_kib, mmap_staging).is_err() {
+            return refused("staging_kib", staging_kib);
+        }
+
+        Ok(Self {
+            _parent: Parent::new(
+                module,
+                c"mdma",
+                types(throttle_us)?,
+                u64::from(budget_mib) * MIB,
+            )?,
+        })
+    }
+}
+
+/// Refuses to load because of a module parameter.
+fn refused<T>(name: &str, value: u32) -> Result<T> {
+    pr_err!("{}={} is out of range\n", name, value);
+    Err(EINVAL)
+}
+
+/// Makes the list of types: sysfs name, name, description, MiB of device memory.
+fn types(throttle_us: u32) -> Result<KVec<Type<Mdma>>> {
+    #[rustfmt::skip]
+    let table = [
+        (c"16M", c"DMA engine, 16 MiB", "PCI DMA engine with 16 MiB of device memory; v1 and v2 migration", 16),
+        (c"256M", c"DMA engine, 256 MiB", "PCI DMA engine with 256 MiB of device memory; v1 and v2 migration", 256),
+        (c"1G", c"DMA engine, 1 GiB", "PCI DMA engine with 1 GiB of device memory; v1 and v2 migration", 1024),
+    ];
+
+    let mut types = KVec::with_capacity(table.len(), GFP_KERNEL)?;
+    for (name, pretty_name, description, mib) in table {
+        let memory_size = mib * MIB;
+        types.push(
+            Type {
+                name,
+                pretty_name,
+                description,
+                config: Config {
+                    memory_size,
+                    throttle_us,
+                },
+                cost: memory_size,
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    Ok(types)
+}
