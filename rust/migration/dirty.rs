@@ -70,6 +70,11 @@ const fn mask(first: u64, count: u64) -> u64 {
     }
 }
 
+/// The number of ones at the low end of a word.
+const fn ones(bits: u64) -> u64 {
+    bits.trailing_ones() as u64
+}
+
 impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     /// A map of `pages` pages over `words`, as they are; `None` if there are too few words.
     pub fn new(words: W, pages: u64) -> Option<Self> {
@@ -94,11 +99,11 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         let mut page = from;
         while page < to {
             let bit = page % BITS;
-            let count = (to - page).min(BITS - bit);
+            let count = to.saturating_sub(page).min(BITS - bit);
             if let Some(word) = self.word(page / BITS) {
                 f(page / BITS, word, mask(bit, count));
             }
-            page += count;
+            page = page.saturating_add(count);
         }
     }
 
@@ -157,11 +162,54 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.each(from, to, |_, word, mask| {
             let bits = word.load(Ordering::SeqCst) & mask;
             let starts = bits & !((bits << 1) | below);
-            census.pages += u64::from(bits.count_ones());
-            census.runs += u64::from(starts.count_ones());
+            // No overflow: neither is more than the pages there are.
+            census.pages = census.pages.wrapping_add(u64::from(bits.count_ones()));
+            census.runs = census.runs.wrapping_add(u64::from(starts.count_ones()));
             below = bits >> (BITS - 1);
         });
         census
+    }
+
+    /// The next marked page at or after `from`.
+    fn next(&self, from: u64) -> Option<u64> {
+        let mut page = from;
+        while page < self.pages {
+            let bit = page % BITS;
+            let bits = self.word(page / BITS)?.load(Ordering::SeqCst) & mask(bit, BITS);
+            let word_start = page.saturating_sub(bit);
+            if bits != 0 {
+                let found = word_start.saturating_add(u64::from(bits.trailing_zeros()));
+                return Some(found).filter(|&page| page < self.pages);
+            }
+            page = word_start.saturating_add(BITS);
+        }
+        None
+    }
+
+    /// Clears the bits of adjacent marked pages in `[first, end)`, from the first on. Gives their number.
+    fn take(&self, first: u64, end: u64) -> u64 {
+        let mut page = first;
+        while page < end {
+            let bit = page % BITS;
+            let Some(word) = self.word(page / BITS) else {
+                break;
+            };
+            let limit = end.saturating_sub(page).min(BITS - bit);
+            let want = ones(word.load(Ordering::SeqCst) >> bit).min(limit);
+            let wanted = mask(bit, want);
+            let got = word.fetch_and(!wanted, Ordering::SeqCst) & wanted;
+            // All of them, unless there is a second reader: keep what is in one piece.
+            let kept = ones(got >> bit).min(want);
+            let more = got & !mask(bit, kept);
+            if more != 0 {
+                word.fetch_or(more, Ordering::SeqCst);
+            }
+            page = page.saturating_add(kept);
+            if kept < limit {
+                break;
+            }
+        }
+        page.saturating_sub(first)
     }
 
     /// Takes the next run of at most `max_pages` marked pages at or after `from`: clears their bits and
@@ -170,48 +218,17 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         if max_pages == 0 {
             return None;
         }
-        let mut page = from;
-        let mut run: Option<Run> = None;
-        while page < self.pages {
-            let word = self.word(page / BITS)?;
-            let bit = page % BITS;
-            let bits = word.load(Ordering::SeqCst) & mask(bit, BITS);
-            // Without a run the search goes on from any bit; with one, only from this bit.
-            let start = match run {
-                None if bits == 0 => {
-                    page = page.saturating_add(BITS - bit);
-                    continue;
-                }
-                None => u64::from(bits.trailing_zeros()),
-                Some(_) => bit,
-            };
-            let taken = run.map_or(0, |run| run.count);
-            let ones = u64::from((!(bits.checked_shr(start as u32).unwrap_or(0))).trailing_zeros());
-            let want = ones.min(max_pages - taken);
-            if want == 0 {
-                break;
+        let mut from = from;
+        loop {
+            let first = self.next(from)?;
+            let count = self.take(first, first.saturating_add(max_pages).min(self.pages));
+            if count != 0 {
+                // The bits must be seen cleared before the pages are read.
+                fence(Ordering::SeqCst);
+                return Some(Run { first, count });
             }
-            let got = word.fetch_and(!mask(start, want), Ordering::SeqCst) & mask(start, want);
-            // All of them, unless there is a second reader: then keep what is still in one piece.
-            let kept = u64::from((!(got >> start)).trailing_zeros()).min(want);
-            word.fetch_or(got & !mask(start, kept), Ordering::SeqCst);
-            let first = page - bit + start;
-            if kept == 0 {
-                if run.is_some() {
-                    break;
-                }
-                page = first;
-                continue;
-            }
-            let run = run.get_or_insert(Run { first, count: 0 });
-            run.count += kept;
-            page = first + kept;
-            if run.count == max_pages || page % BITS != 0 {
-                break;
-            }
+            // Another reader was faster.
+            from = first;
         }
-        // The bits must be seen cleared before the pages are read.
-        fence(Ordering::SeqCst);
-        run
     }
 }

@@ -21,12 +21,15 @@
 //!
 //! Numbers such as P19 refer to `Documentation/requirements.rst`.
 
+// Kbuild says `no_std` as well, cargo does not.
+#![allow(unused_attributes)]
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod codec;
 pub mod dirty;
 mod error;
+mod frame;
 pub mod load;
 pub mod region;
 pub mod save;

@@ -14,17 +14,17 @@
 //! the start goes the same way in one pass.
 
 use crate::dirty::{DirtyMap, Run};
+use crate::frame::{Framer, Out};
 use crate::stream::{
-    crc_finish, crc_of, Checksum, Error, Header, Identity, Kind, Totals, CRC_SEED, END_SIZE,
-    FLAG_AGAIN, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
+    crc_finish, Checksum, Error, Identity, Kind, Totals, CRC_SEED, END_SIZE, FLAG_AGAIN,
+    HEADER_SIZE, IDENTITY_SIZE,
 };
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::AtomicU64;
 
 /// Upper bound of a MEMORY payload in bytes, so that a record's length fits its field.
 const RECORD_MAX: u64 = 1 << 30;
-/// Smallest piece of the device's state that is worth a record, in bytes; never the whole buffer,
-/// as a buffer has room for a page.
+/// Smallest piece of the device's state that is worth a record in a buffer that has others, in bytes.
 const PIECE_MIN: usize = 64;
 
 /// The device a save reads. Errors are errnos of either sign.
@@ -119,107 +119,10 @@ pub struct SaveSession<B> {
     cursor: u64,
     /// Whether the pass has sent something.
     moved: bool,
+    /// Whether the first pass goes on.
+    initial: bool,
     state: DeviceState,
     framer: Framer,
-}
-
-/// The buffer being filled.
-struct Out<'a, S: Source + ?Sized> {
-    src: &'a S,
-    buf: &'a mut S::Out,
-    /// Bytes used.
-    at: usize,
-    len: usize,
-}
-
-impl<S: Source + ?Sized> Out<'_, S> {
-    /// Bytes a record's payload may have.
-    fn room(&self) -> usize {
-        self.len.saturating_sub(self.at).saturating_sub(HEADER_SIZE)
-    }
-}
-
-/// Puts records one behind the other and counts them.
-#[derive(Debug)]
-struct Framer {
-    page_size: u64,
-    stopped: bool,
-    totals: Totals,
-    /// First header of the buffer filled last.
-    first: Option<Header>,
-    stats: Stats,
-}
-
-impl Framer {
-    /// Appends a record whose payload is at hand, if there is room.
-    fn control<S: Source + ?Sized>(
-        &mut self,
-        out: &mut Out<'_, S>,
-        kind: Kind,
-        position: u64,
-        extent: u64,
-        payload: &[u8],
-    ) -> Result<bool, Error> {
-        if out.room() < payload.len() {
-            return Ok(false);
-        }
-        let at = out.at.saturating_add(HEADER_SIZE);
-        let length = u32::try_from(payload.len()).map_err(|_| Error::Overflow)?;
-        out.src
-            .put(out.buf, at, payload)
-            .map_err(|errno| Error::device("staging a record", errno))?;
-        self.header(out, kind, position, length, crc_of::<S>(payload), extent)?;
-        Ok(true)
-    }
-
-    /// Writes the header before a payload that is in place, and counts the record.
-    fn header<S: Source + ?Sized>(
-        &mut self,
-        out: &mut Out<'_, S>,
-        kind: Kind,
-        position: u64,
-        length: u32,
-        payload_crc: u32,
-        extent: u64,
-    ) -> Result<(), Error> {
-        let header = Header {
-            kind: kind as u16,
-            flags: if out.at == 0 { FLAG_START } else { 0 },
-            length,
-            sequence: self.totals.records,
-            position,
-            payload_crc,
-        };
-        let totals = self.totals.with::<S>(&header, extent)?;
-        out.src
-            .put(out.buf, out.at, &header.encode::<S>())
-            .map_err(|errno| Error::device("staging a record", errno))?;
-
-        // Nothing fails from here on.
-        if out.at == 0 {
-            self.first = Some(header);
-        }
-        self.totals = totals;
-        let bytes = (HEADER_SIZE as u64).saturating_add(u64::from(length));
-        out.at = out
-            .at
-            .saturating_add(HEADER_SIZE)
-            .saturating_add(length as usize);
-        let pages = extent.checked_div(self.page_size).unwrap_or(0);
-        let stats = if self.stopped {
-            &mut self.stats.stop_copy
-        } else {
-            &mut self.stats.pre_copy
-        };
-        stats.bytes = stats.bytes.saturating_add(bytes);
-        stats.records = stats.records.saturating_add(1);
-        match kind {
-            Kind::Memory => stats.pages = stats.pages.saturating_add(pages),
-            Kind::Zero => stats.zero_pages = stats.zero_pages.saturating_add(pages),
-            Kind::Identity | Kind::Device | Kind::End => {}
-        }
-        Ok(())
-    }
 }
 
 /// The smallest buffer that [`SaveSession::fill`] can work with, in bytes.
@@ -304,6 +207,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             buffer,
             cursor: 0,
             moved: false,
+            initial: true,
             state: DeviceState::Unread,
             framer: Framer {
                 page_size: u64::from(identity.page_size),
@@ -353,11 +257,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     pub fn precopy_info<S: Source + ?Sized>(&self, src: &S) -> PrecopyInfo {
         let pages = self.identity.pages();
         // In the first pass, what lies before the cursor was sent already.
-        let split = if self.framer.stats.passes == 0 {
-            self.cursor
-        } else {
-            pages
-        };
+        let split = if self.initial { self.cursor } else { pages };
         let again = src.dirty().census(0, split);
         let initial = src.dirty().census(split, pages);
         PrecopyInfo {
@@ -456,10 +356,11 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             .checked_div(page_size)
             .unwrap_or(0);
         if max_pages == 0 {
-            return Ok(match out.src.dirty().is_clean() {
-                true => Progress::Clean,
-                false => Progress::NoRoom,
-            });
+            if out.src.dirty().is_clean() {
+                self.end_pass();
+                return Ok(Progress::Clean);
+            }
+            return Ok(Progress::NoRoom);
         }
         let dirty = out.src.dirty();
         let run = match dirty.take_run(self.cursor, max_pages) {
@@ -516,6 +417,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
         self.cursor = 0;
         self.moved = false;
+        self.initial = false;
     }
 
     /// Appends a MEMORY record of `run`.
@@ -575,7 +477,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         // A piece is what fits, but no crumbs: the rest goes to the next buffer.
         let room = out.room().min(RECORD_MAX as usize);
         let piece = left.min(room);
-        if piece < left.min(PIECE_MIN) {
+        if out.at > 0 && piece < left.min(PIECE_MIN) {
             return Ok(false);
         }
         let end = sent.saturating_add(piece);

@@ -273,48 +273,45 @@ impl State {
     }
 }
 
-/// What a cell of an arc table holds: the actions of the arc, or nothing if there is no arc.
+/// A cell of an arc table: what the arc does, or nothing where there is no arc.
 type Cell = Option<&'static [Action]>;
 
+/// What arcs do, named for the tables below.
 mod arcs {
-    //! The lists of actions, named for what they do.
-    use super::{Action, Action::*, Cell};
+    use super::{Action::*, Cell};
 
-    const fn arc(actions: &'static [Action]) -> Cell {
-        Some(actions)
-    }
+    /// There is no such arc.
+    pub(super) const NO: Cell = None;
+    /// The device is in this state already.
+    pub(super) const SELF: Cell = Some(&[]);
 
-    pub(super) const ___: Cell = None;
-    /// Nothing to do: an arc from a state to itself.
-    pub(super) const SELF: Cell = arc(&[]);
-    pub(super) const HALT: Cell = arc(&[QuiesceAll]);
-    pub(super) const RUN_: Cell = arc(&[Run]);
-    pub(super) const PEER: Cell = arc(&[QuiescePeer]);
-    pub(super) const WAKE: Cell = arc(&[RunPeer]);
-    /// A save begins; the device goes on as it is.
-    pub(super) const SAVE: Cell = arc(&[BeginSave]);
-    /// A save of a stopped device begins.
-    pub(super) const COPY: Cell = arc(&[BeginSave, StopSave]);
-    /// The device stops and its save begins.
-    pub(super) const HCPY: Cell = arc(&[BeginSave, QuiesceAll, StopSave]);
-    /// The device stops, its save goes on, what v1 had staged is offered again.
-    pub(super) const AGAI: Cell = arc(&[QuiesceAll, StopSave, Restage]);
-    /// The device stops, its save goes on.
-    pub(super) const LAST: Cell = arc(&[QuiesceAll, StopSave]);
-    /// The save ends; the device goes on as it is.
-    pub(super) const DONE: Cell = arc(&[EndSave]);
-    /// The save ends and the device runs again.
-    pub(super) const DRUN: Cell = arc(&[EndSave, Run]);
-    /// The device stops and its save ends.
-    pub(super) const HDON: Cell = arc(&[QuiesceAll, EndSave]);
-    /// A load of a stopped device begins.
-    pub(super) const LOAD: Cell = arc(&[PrepareLoad, BeginLoad]);
-    /// The device stops and a load begins.
-    pub(super) const HLOA: Cell = arc(&[PrepareLoad, QuiesceAll, BeginLoad]);
-    /// The load is verified and takes effect.
-    pub(super) const COMM: Cell = arc(&[CommitLoad]);
-    /// The load takes effect and the device runs.
-    pub(super) const CRUN: Cell = arc(&[CommitLoad, Run]);
+    // The device stops, or runs; no session.
+    pub(super) const HALT: Cell = Some(&[QuiesceAll]);
+    pub(super) const RUN: Cell = Some(&[Run]);
+    pub(super) const PEER: Cell = Some(&[QuiescePeer]);
+    pub(super) const RUN_PEER: Cell = Some(&[RunPeer]);
+
+    // A save begins: of a device that goes on running, that is stopped, that stops for it.
+    pub(super) const SAVE: Cell = Some(&[BeginSave]);
+    pub(super) const COPY: Cell = Some(&[BeginSave, StopSave]);
+    pub(super) const HALT_COPY: Cell = Some(&[BeginSave, QuiesceAll, StopSave]);
+
+    // The device stops and its save goes on. Only v1 may have a buffer to offer again (P23).
+    pub(super) const LAST: Cell = Some(&[QuiesceAll, StopSave]);
+    pub(super) const LAST_AGAIN: Cell = Some(&[QuiesceAll, StopSave, Restage]);
+
+    // A save ends: the device goes on as it is, runs, stops.
+    pub(super) const END: Cell = Some(&[EndSave]);
+    pub(super) const END_RUN: Cell = Some(&[EndSave, Run]);
+    pub(super) const HALT_END: Cell = Some(&[QuiesceAll, EndSave]);
+
+    // A load begins: of a device that is stopped, that stops for it.
+    pub(super) const LOAD: Cell = Some(&[PrepareLoad, BeginLoad]);
+    pub(super) const HALT_LOAD: Cell = Some(&[PrepareLoad, QuiesceAll, BeginLoad]);
+
+    // A load takes effect: the device stays stopped, runs.
+    pub(super) const COMMIT: Cell = Some(&[CommitLoad]);
+    pub(super) const COMMIT_RUN: Cell = Some(&[CommitLoad, Run]);
 }
 
 /// v1: rows are the present state, columns what is written to `device_state` (P13, P14).
@@ -322,13 +319,13 @@ mod arcs {
 const V1: [(State, [Cell; 8]); 6] = {
     use arcs::*;
     [
-        //                  000   001   010   011   100   101  110  111
-        (State::Stop,     [SELF, RUN_, COPY, ___,  LOAD, ___, ___, ___]),
-        (State::Running,  [HALT, SELF, HCPY, SAVE, HLOA, ___, ___, ___]),
-        (State::StopCopy, [DONE, DRUN, SELF, ___,  ___,  ___, ___, ___]),
-        (State::PreCopy,  [HDON, DONE, AGAI, SELF, ___,  ___, ___, ___]),
-        (State::Resuming, [COMM, CRUN, ___,  ___,  SELF, ___, ___, ___]),
-        (State::Error,    [___,  ___,  ___,  ___,  ___,  ___, ___, ___]),
+        //                 000       001         010         011   100        101 110 111
+        (State::Stop,     [SELF,     RUN,        COPY,       NO,   LOAD,      NO, NO, NO]),
+        (State::Running,  [HALT,     SELF,       HALT_COPY,  SAVE, HALT_LOAD, NO, NO, NO]),
+        (State::StopCopy, [END,      END_RUN,    SELF,       NO,   NO,        NO, NO, NO]),
+        (State::PreCopy,  [HALT_END, END,        LAST_AGAIN, SELF, NO,        NO, NO, NO]),
+        (State::Resuming, [COMMIT,   COMMIT_RUN, NO,         NO,   SELF,      NO, NO, NO]),
+        (State::Error,    [NO,       NO,         NO,         NO,   NO,        NO, NO, NO]),
     ]
 };
 
@@ -339,15 +336,16 @@ const V1: [(State, [Cell; 8]); 6] = {
 const V2: [(State, [Cell; 8]); 8] = {
     use arcs::*;
     [
-        //                    ERROR STOP  RUN   SCOPY RESUM RUN_P PRE   PRE_P
-        (State::Error,      [___,  ___,  ___,  ___,  ___,  ___,  ___,  ___ ]),
-        (State::Stop,       [___,  SELF, ___,  COPY, LOAD, WAKE, ___,  ___ ]),
-        (State::Running,    [___,  ___,  SELF, ___,  ___,  PEER, SAVE, ___ ]),
-        (State::StopCopy,   [___,  DONE, ___,  SELF, ___,  ___,  ___,  ___ ]),
-        (State::Resuming,   [___,  COMM, ___,  ___,  SELF, ___,  ___,  ___ ]),
-        (State::RunningP2p, [___,  HALT, RUN_, ___,  ___,  SELF, ___,  SAVE]),
-        (State::PreCopy,    [___,  ___,  DONE, ___,  ___,  ___,  SELF, PEER]),
-        (State::PreCopyP2p, [___,  ___,  ___,  LAST, ___,  DONE, RUN_, SELF]),
+        //                   ERROR STOP   RUN-  STOP_ RESU- RUN_P2P   PRE_  PRE_COPY
+        //                                NING  COPY  MING            COPY  _P2P
+        (State::Error,      [NO,   NO,     NO,   NO,   NO,   NO,       NO,   NO  ]),
+        (State::Stop,       [NO,   SELF,   NO,   COPY, LOAD, RUN_PEER, NO,   NO  ]),
+        (State::Running,    [NO,   NO,     SELF, NO,   NO,   PEER,     SAVE, NO  ]),
+        (State::StopCopy,   [NO,   END,    NO,   SELF, NO,   NO,       NO,   NO  ]),
+        (State::Resuming,   [NO,   COMMIT, NO,   NO,   SELF, NO,       NO,   NO  ]),
+        (State::RunningP2p, [NO,   HALT,   RUN,  NO,   NO,   SELF,     NO,   SAVE]),
+        (State::PreCopy,    [NO,   NO,     END,  NO,   NO,   NO,       SELF, PEER]),
+        (State::PreCopyP2p, [NO,   NO,     NO,   LAST, NO,   END,      RUN,  SELF]),
     ]
 };
 

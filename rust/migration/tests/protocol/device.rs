@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device in ordinary memory, and streams taken from it.
+
+use migration::dirty::{words_for, DirtyMap, Run};
+use migration::load::{LoadSession, Sink};
+use migration::save::{SaveSession, Source};
+use migration::stream::{
+    crc_finish, device_type, Checksum, Error, Header, Identity, CRC_SEED, HEADER_SIZE,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+pub(crate) const PAGE: usize = 64;
+pub(crate) const STATE_MAX: usize = 256;
+pub(crate) const ENOMEM: i32 = 12;
+
+pub(crate) fn identity(pages: u64) -> Identity {
+    Identity {
+        device_type: device_type("test"),
+        device_version: 3,
+        features: 0x5,
+        memory_size: pages * PAGE as u64,
+        page_size: PAGE as u32,
+        state_size_max: STATE_MAX as u32,
+    }
+}
+
+/// Memory page by page, holes where nothing was written, and a device's own state.
+pub(crate) struct Device {
+    pub(crate) identity: Identity,
+    pub(crate) pages: RefCell<BTreeMap<u64, Vec<u8>>>,
+    pub(crate) dirty: DirtyMap<Vec<AtomicU64>>,
+    pub(crate) state: RefCell<Vec<u8>>,
+    /// How often `check_state` and `commit_state` were called.
+    pub(crate) checked: Cell<u32>,
+    pub(crate) committed: Cell<u32>,
+    /// Bytes of memory read or written.
+    pub(crate) copied: Cell<u64>,
+    /// The copies that fail, counted down.
+    pub(crate) fail_copy: Cell<Option<u32>>,
+    pub(crate) fail_put: Cell<Option<u32>>,
+    pub(crate) fail_state: Cell<bool>,
+}
+
+impl Device {
+    pub(crate) fn new(pages: u64) -> Device {
+        Device::with(identity(pages))
+    }
+
+    pub(crate) fn with(identity: Identity) -> Device {
+        let words = (0..words_for(identity.pages()))
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Device {
+            identity,
+            pages: RefCell::default(),
+            dirty: DirtyMap::new(words, identity.pages()).unwrap(),
+            state: RefCell::default(),
+            checked: Cell::new(0),
+            committed: Cell::new(0),
+            copied: Cell::new(0),
+            fail_copy: Cell::new(None),
+            fail_put: Cell::new(None),
+            fail_state: Cell::new(false),
+        }
+    }
+
+    fn page_size(&self) -> usize {
+        self.identity.page_size as usize
+    }
+
+    /// Writes a page: bytes first, then the mark.
+    pub(crate) fn write(&self, page: u64, value: u8) {
+        let bytes = (0..self.page_size())
+            .map(|i| value.wrapping_add(i as u8))
+            .collect();
+        self.pages.borrow_mut().insert(page, bytes);
+        self.dirty.mark(page);
+    }
+
+    /// Turns a page into a hole, as a reset of part of the memory would.
+    pub(crate) fn discard(&self, page: u64) {
+        self.pages.borrow_mut().remove(&page);
+        self.dirty.mark(page);
+    }
+
+    /// All of memory, holes as zeros.
+    pub(crate) fn memory(&self) -> Vec<u8> {
+        let mut all = vec![0; self.identity.memory_size as usize];
+        for (page, bytes) in self.pages.borrow().iter() {
+            let at = *page as usize * self.page_size();
+            all[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        all
+    }
+
+    pub(crate) fn begin(&self) -> SaveSession<Vec<u8>> {
+        self.dirty.clear_all();
+        let buffer = vec![0; self.identity.state_size_max as usize];
+        SaveSession::begin(self.identity, buffer, self).unwrap()
+    }
+
+    pub(crate) fn loader(&self) -> LoadSession<Vec<u8>> {
+        let buffer = vec![0; self.identity.state_size_max as usize];
+        LoadSession::new(self.identity, buffer).unwrap()
+    }
+
+    /// The buffers of a save of the stopped device.
+    pub(crate) fn save(&self, len: usize) -> Vec<Vec<u8>> {
+        let mut session = self.begin();
+        session.stop();
+        fill_all(&mut session, self, len)
+    }
+
+    /// Loads a stream in one piece.
+    pub(crate) fn load(&self, stream: &[u8]) -> Result<(), Error> {
+        let mut session = self.loader();
+        session.feed(self, stream, stream.len())?;
+        session.finish(self)
+    }
+
+    pub(crate) fn assert_same(&self, other: &Device) {
+        assert!(self.memory() == other.memory(), "memory differs");
+        assert_eq!(*self.state.borrow(), *other.state.borrow());
+    }
+}
+
+/// A device whose stream has every kind of record that a stopped device sends.
+pub(crate) fn sample() -> Device {
+    let device = Device::new(40);
+    for page in [0, 1, 2, 7, 39] {
+        device.write(page, page as u8 + 1);
+    }
+    *device.state.borrow_mut() = (0..100).collect();
+    device
+}
+
+/// Fills buffers of `len` bytes until nothing comes.
+pub(crate) fn fill_all(
+    session: &mut SaveSession<Vec<u8>>,
+    device: &Device,
+    len: usize,
+) -> Vec<Vec<u8>> {
+    let mut buffers = Vec::new();
+    loop {
+        let mut out = vec![0xee; len];
+        let used = session.fill(device, &mut out, len).unwrap();
+        if used == 0 {
+            return buffers;
+        }
+        assert!(out[used..].iter().all(|&byte| byte == 0xee));
+        out.truncate(used);
+        buffers.push(out);
+    }
+}
+
+/// Cuts a stream into records.
+pub(crate) fn records(stream: &[u8]) -> Vec<(Header, Vec<u8>)> {
+    let mut rest = stream;
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let header =
+            Header::decode::<Device>(rest.first_chunk().unwrap(), records.len() as u64).unwrap();
+        let end = HEADER_SIZE + header.length as usize;
+        records.push((header, rest[HEADER_SIZE..end].to_vec()));
+        rest = &rest[end..];
+    }
+    records
+}
+
+/// Puts records together again, with their lengths and checksums made right.
+pub(crate) fn join(records: &[(Header, Vec<u8>)]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (header, payload) in records {
+        let header = Header {
+            length: payload.len() as u32,
+            payload_crc: crc(payload),
+            ..*header
+        };
+        stream.extend(header.encode::<Device>());
+        stream.extend(payload);
+    }
+    stream
+}
+
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    crc_finish(Device::crc32c(CRC_SEED, bytes))
+}
+
+fn countdown(cell: &Cell<Option<u32>>) -> Result<(), i32> {
+    match cell.get() {
+        Some(0) => Err(ENOMEM),
+        Some(n) => {
+            cell.set(Some(n - 1));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+impl Checksum for Device {
+    fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+        !crc32c::crc32c_append(!crc, bytes)
+    }
+}
+
+impl Source for Device {
+    type Out = Vec<u8>;
+    type Words = Vec<AtomicU64>;
+
+    fn dirty(&self) -> &DirtyMap<Vec<AtomicU64>> {
+        &self.dirty
+    }
+
+    fn populated(&self, run: Run) -> Option<Run> {
+        let pages = self.pages.borrow();
+        let first = *pages.range(run.first..run.end()).next()?.0;
+        let count = (first..run.end())
+            .take_while(|page| pages.contains_key(page))
+            .count() as u64;
+        Some(Run { first, count })
+    }
+
+    fn put(&self, out: &mut Vec<u8>, at: usize, bytes: &[u8]) -> Result<(), i32> {
+        countdown(&self.fail_put)?;
+        out[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn copy_memory(
+        &self,
+        out: &mut Vec<u8>,
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        countdown(&self.fail_copy)?;
+        assert_eq!(position as usize % self.page_size(), 0);
+        assert_eq!(len % self.page_size(), 0);
+        let first = position / self.page_size() as u64;
+        let to = &mut out[at..at + len];
+        for (page, to) in (first..).zip(to.chunks_mut(self.page_size())) {
+            assert!(!self.dirty.test(page), "page {page} is read before cleared");
+            to.copy_from_slice(&self.pages.borrow()[&page]);
+        }
+        self.copied.set(self.copied.get() + len as u64);
+        Ok(Device::crc32c(crc, to))
+    }
+
+    fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
+        if self.fail_state.get() {
+            return Err(-ENOMEM);
+        }
+        let state = self.state.borrow();
+        buf[..state.len()].copy_from_slice(&state);
+        Ok(state.len())
+    }
+}
+
+impl Sink for Device {
+    type In = [u8];
+
+    fn get(&self, input: &[u8], at: usize, buf: &mut [u8]) -> Result<(), i32> {
+        countdown(&self.fail_put)?;
+        buf.copy_from_slice(&input[at..at + buf.len()]);
+        Ok(())
+    }
+
+    fn copy_memory(
+        &self,
+        input: &[u8],
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        countdown(&self.fail_copy)?;
+        assert!(len > 0);
+        assert!(position + len as u64 <= self.identity.memory_size);
+        let from = &input[at..at + len];
+        let mut pages = self.pages.borrow_mut();
+        for (position, byte) in (position as usize..).zip(from) {
+            let page = pages
+                .entry((position / self.page_size()) as u64)
+                .or_insert_with(|| vec![0; self.page_size()]);
+            page[position % self.page_size()] = *byte;
+        }
+        self.copied.set(self.copied.get() + len as u64);
+        Ok(Device::crc32c(crc, from))
+    }
+
+    fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {
+        assert!(position + len <= self.identity.memory_size);
+        let page_size = self.page_size() as u64;
+        assert_eq!((position % page_size, len % page_size), (0, 0));
+        let first = position / page_size;
+        self.pages
+            .borrow_mut()
+            .retain(|page, _| !(first..first + len / page_size).contains(page));
+        Ok(())
+    }
+
+    fn check_state(&self, state: &[u8]) -> Result<(), i32> {
+        self.checked.set(self.checked.get() + 1);
+        if self.fail_state.get() {
+            return Err(ENOMEM);
+        }
+        assert!(state.len() <= STATE_MAX);
+        Ok(())
+    }
+
+    fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
+        assert!(self.checked.get() > self.committed.get(), "not checked");
+        self.committed.set(self.committed.get() + 1);
+        *self.state.borrow_mut() = state.to_vec();
+        Ok(())
+    }
+}

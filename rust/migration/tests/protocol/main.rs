@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the protocol core. A test is named for the requirement it proves.
+
+mod codec;
+mod device;
+mod dirty;
+mod identity;
+mod load;
+mod model;
+mod mutation;
+mod record;
+mod region;
+mod save;
+mod state;

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a source sends.
+
+use crate::device::{fill_all, records, sample, Device, ENOMEM, PAGE, STATE_MAX};
+use migration::save::{estimate, min_output, PrecopyInfo, SaveSession};
+use migration::stream::{Error, Kind, FLAG_START};
+use std::cell::Cell;
+
+const H: u64 = 32;
+
+fn kinds(stream: &[u8]) -> Vec<Kind> {
+    records(stream)
+        .iter()
+        .map(|(header, _)| Kind::from_u16(header.kind).unwrap())
+        .collect()
+}
+
+#[test]
+fn p15_a_device_without_memory_has_a_pre_copy() {
+    let device = Device::new(0);
+    *device.state.borrow_mut() = vec![7; 10];
+    let mut session = device.begin();
+    let first = fill_all(&mut session, &device, 4096).concat();
+    assert_eq!(kinds(&first), [Kind::Identity]);
+    assert!(session.pending(&device) > 0);
+    session.stop();
+    let rest = fill_all(&mut session, &device, 4096).concat();
+    assert_eq!(rest.len() as u64, H + 10 + H + 40);
+    let target = Device::new(0);
+    target.load(&[first, rest].concat()).unwrap();
+    target.assert_same(&device);
+}
+
+#[test]
+fn p20_stop_and_copy_sends_the_rest_and_ends() {
+    let device = sample();
+    let mut session = device.begin();
+    session.stop();
+    assert!(!session.is_complete());
+    let stream = fill_all(&mut session, &device, 4096).concat();
+    assert_eq!(*kinds(&stream).last().unwrap(), Kind::End);
+    assert!(session.is_complete());
+    assert!(!session.has_data(&device));
+    assert_eq!(session.pending(&device), 0);
+    // Nothing comes after the end, whatever happens.
+    device.write(3, 9);
+    assert_eq!(session.fill(&device, &mut vec![0; 4096], 4096), Ok(0));
+    assert_eq!(session.pending(&device), 0);
+}
+
+#[test]
+fn p22_pending_is_what_a_stop_would_send() {
+    // A device whose state has its greatest length, so that nothing is estimated.
+    let device = sample();
+    *device.state.borrow_mut() = vec![1; STATE_MAX];
+    let mut session = device.begin();
+    let whole = session.pending(&device);
+    assert_eq!(
+        whole,
+        (H + 56) + (5 * 64 + 3 * H) + (H + STATE_MAX as u64) + (H + 40)
+    );
+    assert_eq!(whole, estimate(&device.identity, &device));
+    assert_eq!(
+        whole,
+        device
+            .save(4096)
+            .iter()
+            .map(|buffer| buffer.len() as u64)
+            .sum::<u64>()
+    );
+
+    // P16: asking changes nothing.
+    session = device.begin();
+    for _ in 0..3 {
+        assert_eq!(session.pending(&device), whole);
+    }
+    let sent = fill_all(&mut session, &device, 4096).concat().len() as u64;
+    assert_eq!(session.pending(&device), whole - sent);
+    device.write(20, 1);
+    device.write(21, 1);
+    assert_eq!(session.pending(&device), whole - sent + 2 * 64 + H);
+    session.stop();
+    let expected = session.pending(&device);
+    let rest = fill_all(&mut session, &device, 4096).concat().len() as u64;
+    assert_eq!(rest, expected);
+}
+
+#[test]
+fn p22_pending_falls_by_what_is_sent_buffer_by_buffer() {
+    let device = sample();
+    *device.state.borrow_mut() = vec![1; STATE_MAX];
+    let mut session = device.begin();
+    session.stop();
+    let len = min_output(&device.identity) as usize;
+    let mut out = vec![0; len];
+    let mut before = session.pending(&device);
+    loop {
+        let used = session.fill(&device, &mut out, len).unwrap() as u64;
+        let after = session.pending(&device);
+        if used == 0 {
+            assert_eq!(after, 0);
+            break;
+        }
+        // A run or a state that is split costs a header more.
+        assert!(before <= used + after && used + after <= before + H);
+        before = after;
+    }
+}
+
+#[test]
+fn p45_initial_falls_to_zero_and_dirty_grows() {
+    let device = sample();
+    let mut session = device.begin();
+    let all = 5 * 64 + 3 * H;
+    assert_eq!(
+        session.precopy_info(&device),
+        PrecopyInfo {
+            initial_bytes: all + H + 56,
+            dirty_bytes: 0
+        }
+    );
+    // One record: pages 0 to 2. A page behind the cursor is dirty, one before it is initial.
+    let mut out = vec![0; 400];
+    let used = session
+        .fill(&device, &mut out, (H + 56 + H) as usize + 3 * PAGE)
+        .unwrap();
+    assert_eq!(kinds(&out[..used]), [Kind::Identity, Kind::Memory]);
+    device.write(1, 1);
+    device.write(30, 1);
+    assert_eq!(
+        session.precopy_info(&device),
+        PrecopyInfo {
+            initial_bytes: 3 * 64 + 3 * H,
+            dirty_bytes: 64 + H
+        }
+    );
+    fill_all(&mut session, &device, 4096);
+    assert_eq!(session.precopy_info(&device), PrecopyInfo::default());
+    assert!(!session.has_data(&device));
+    device.write(39, 1);
+    assert!(session.has_data(&device));
+    assert_eq!(
+        session.precopy_info(&device),
+        PrecopyInfo {
+            initial_bytes: 0,
+            dirty_bytes: 64 + H
+        }
+    );
+}
+
+#[test]
+fn p45_nothing_is_initial_after_an_empty_first_pass() {
+    let device = Device::new(10);
+    let mut session = device.begin();
+    assert_eq!(session.precopy_info(&device).initial_bytes, H + 56);
+    fill_all(&mut session, &device, 4096);
+    device.write(3, 1);
+    assert_eq!(
+        session.precopy_info(&device),
+        PrecopyInfo {
+            initial_bytes: 0,
+            dirty_bytes: 64 + H
+        }
+    );
+}
+
+#[test]
+fn p46_pre_copy_with_nothing_dirty_gives_nothing() {
+    let device = sample();
+    let mut session = device.begin();
+    fill_all(&mut session, &device, 4096);
+    let mut out = vec![0xee; 4096];
+    for _ in 0..3 {
+        assert_eq!(session.fill(&device, &mut out, 4096), Ok(0));
+    }
+    assert_eq!(out, [0xee; 4096]);
+    device.write(5, 5);
+    let used = session.fill(&device, &mut out, 4096).unwrap();
+    assert_eq!(used as u64, H + 64);
+}
+
+#[test]
+fn p22_passes_are_counted_when_memory_was_sent() {
+    let device = sample();
+    let mut session = device.begin();
+    assert_eq!(session.stats().passes, 0);
+    fill_all(&mut session, &device, 4096);
+    assert_eq!(session.stats().passes, 1);
+    fill_all(&mut session, &device, 4096);
+    assert_eq!(session.stats().passes, 1);
+    device.write(8, 1);
+    fill_all(&mut session, &device, 4096);
+    assert_eq!(session.stats().passes, 2);
+    device.write(9, 1);
+    session.stop();
+    fill_all(&mut session, &device, 4096);
+
+    let stats = session.stats();
+    assert_eq!(stats.passes, 3);
+    assert_eq!((stats.pre_copy.pages, stats.stop_copy.pages), (6, 1));
+    assert_eq!((stats.pre_copy.records, stats.stop_copy.records), (5, 3));
+    assert_eq!(stats.pre_copy.bytes, 5 * H + 56 + 6 * 64);
+    assert_eq!(stats.stop_copy.bytes, 3 * H + 64 + 100 + 40);
+    assert_eq!(stats.restaged, 0);
+}
+
+#[test]
+fn p22_holes_cost_nothing() {
+    let device = Device::new(1 << 16);
+    device.write(60_000, 1);
+    let stream = device.save(1 << 20).concat();
+    assert_eq!(stream.len() as u64, (H + 56) + (H + 64) + (H + 40));
+    assert_eq!(device.copied.get(), 64);
+}
+
+#[test]
+fn p50_runs_are_coalesced_up_to_the_buffer() {
+    let device = Device::new(100);
+    for page in 0..100 {
+        device.write(page, page as u8);
+    }
+    let whole = records(&device.save(1 << 16).concat());
+    assert_eq!(whole.len(), 3);
+    assert_eq!(whole[1].1, device.memory());
+    // Whole records in each buffer, and START on the first of each.
+    let buffers = device.save(1000);
+    let mut at = 0;
+    for buffer in &buffers {
+        assert!(buffer.len() <= 1000);
+        for (number, (header, _)) in records(buffer).iter().enumerate() {
+            assert_eq!(header.flags, if number == 0 { FLAG_START } else { 0 });
+            assert_eq!(header.sequence, at);
+            at += 1;
+        }
+    }
+    assert!(buffers.len() > 6);
+}
+
+#[test]
+fn p25_any_buffer_that_has_room_for_a_page_will_do() {
+    let device = sample();
+    *device.state.borrow_mut() = vec![3; STATE_MAX];
+    let min = min_output(&device.identity) as usize;
+    assert_eq!(min, 32 + PAGE);
+    for len in min..min + 2 * PAGE {
+        let target = Device::new(40);
+        target.load(&device.save(len).concat()).unwrap();
+        target.assert_same(&device);
+    }
+    let mut session = device.begin();
+    let space = Error::Space {
+        needed: min as u64,
+        available: min as u64 - 1,
+    };
+    let mut out = vec![0xee; min];
+    assert_eq!(session.fill(&device, &mut out, min - 1), Err(space));
+    assert_eq!(space.errno(), 28);
+    assert_eq!(out, vec![0xee; min]);
+}
+
+#[test]
+fn p50_a_page_that_became_a_hole_is_sent_as_zeros() {
+    let device = sample();
+    let mut session = device.begin();
+    let mut stream = fill_all(&mut session, &device, 4096).concat();
+    device.write(3, 3);
+    for page in [1, 2, 39] {
+        device.discard(page);
+    }
+    session.stop();
+    let rest = fill_all(&mut session, &device, 4096).concat();
+    use Kind::*;
+    assert_eq!(kinds(&rest), [Zero, Memory, Zero, Device, End]);
+    assert_eq!(records(&rest)[0].0.position, PAGE as u64);
+    assert_eq!(records(&rest)[0].1, (2 * PAGE as u64).to_le_bytes());
+    assert_eq!(session.stats().stop_copy.zero_pages, 3);
+    stream.extend(rest);
+    let target = crate::device::Device::new(40);
+    target.load(&stream).unwrap();
+    target.assert_same(&device);
+    assert_eq!(target.pages.borrow().len(), 3);
+}
+
+#[test]
+fn p21_an_error_comes_back_and_nothing_is_lost() {
+    for put in [false, true] {
+        // How many calls there are, then fail at each of them in turn and go on.
+        let calls = {
+            let device = sample();
+            countdown(&device, put).set(Some(1000));
+            device.save(300);
+            1000 - countdown(&device, put).get().unwrap()
+        };
+        assert!(calls > 3);
+        for failing in 0..=calls {
+            let device = sample();
+            let mut session = device.begin();
+            session.stop();
+            countdown(&device, put).set(Some(failing));
+            let mut stream = Vec::new();
+            let mut errors = 0;
+            loop {
+                let mut out = vec![0; 300];
+                match session.fill(&device, &mut out, 300) {
+                    Ok(0) => break,
+                    Ok(used) => stream.extend(&out[..used]),
+                    Err(error) => {
+                        assert_eq!(error.errno(), ENOMEM);
+                        errors += 1;
+                        countdown(&device, put).set(None);
+                    }
+                }
+            }
+            assert_eq!(errors, u32::from(failing < calls), "{failing} of {calls}");
+            let target = Device::new(40);
+            target.load(&stream).unwrap();
+            target.assert_same(&device);
+        }
+    }
+}
+
+fn countdown(device: &Device, put: bool) -> &Cell<Option<u32>> {
+    match put {
+        true => &device.fail_put,
+        false => &device.fail_copy,
+    }
+}
+
+#[test]
+fn p21_a_state_that_cannot_be_saved_ends_the_loop() {
+    let device = sample();
+    let mut session = device.begin();
+    session.stop();
+    device.fail_state.set(true);
+    let mut out = vec![0; 4096];
+    // What is complete is given first.
+    assert!(session.fill(&device, &mut out, 4096).unwrap() > 0);
+    let error = session.fill(&device, &mut out, 4096).unwrap_err();
+    assert_eq!(error.errno(), ENOMEM);
+    assert_eq!(
+        error.to_string(),
+        "saving the device state failed with errno 12"
+    );
+    assert!(!session.is_complete());
+    assert!(session.pending(&device) > 0);
+}
+
+#[test]
+fn p49_a_session_wants_what_the_identity_promises() {
+    let device = sample();
+    let mut bigger = device.identity;
+    bigger.memory_size *= 2;
+    let error = SaveSession::begin(bigger, vec![0; STATE_MAX], &device).unwrap_err();
+    assert_eq!(error.errno(), 22);
+    let error = SaveSession::begin(device.identity, vec![0; STATE_MAX - 1], &device).unwrap_err();
+    assert_eq!(error.errno(), 28);
+    let mut odd = device.identity;
+    odd.page_size = 63;
+    assert!(SaveSession::begin(odd, vec![0; STATE_MAX], &device).is_err());
+}
