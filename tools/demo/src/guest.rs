@@ -18,10 +18,12 @@ use crate::workload::Workload;
 /// One copy of the guest memory that was written.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Sync {
-    /// Pages that the device wrote or has pinned, by type1's dirty bitmap.
-    pub(crate) device_pages: u64,
-    /// Pages that the processor wrote.
-    pub(crate) processor_pages: u64,
+    /// Pages that were copied.
+    pub(crate) pages: u64,
+    /// Of them those that the device wrote or has pinned, by type1's dirty bitmap.
+    pub(crate) by_device: u64,
+    /// Of them those that the processor wrote.
+    pub(crate) by_processor: u64,
     /// How long it took.
     #[serde(skip)]
     pub(crate) time: Duration,
@@ -66,7 +68,7 @@ impl Guest<'_, '_> {
             // Looked at before the copy: what is written from here on is copied again.
             from.take_written();
             from.memory().copy_to(0, to.memory(), 0, from.len());
-            sync.processor_pages += (from.len() / crate::ram::PAGE) as u64;
+            sync.pages += (from.len() / crate::ram::PAGE) as u64;
         }
         sync.time = start.elapsed();
         Ok(sync)
@@ -80,8 +82,11 @@ impl Guest<'_, '_> {
             let size = from.len() as u64;
             let by_device = self.source.container.dirty_bitmap(from.iova(), size)?;
             let by_processor = from.take_written();
-            sync.device_pages += from.copy_dirty(&by_device, to);
-            sync.processor_pages += from.copy_dirty(&by_processor, to);
+            sync.by_device += by_device.count();
+            sync.by_processor += by_processor.count();
+            let mut dirty = by_device;
+            dirty.merge(&by_processor);
+            sync.pages += from.copy_dirty(&dirty, to);
         }
         sync.time = start.elapsed();
         self.syncs.push(sync);

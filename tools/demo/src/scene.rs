@@ -15,7 +15,7 @@ use vfio_migrate::{transfer, Destination, Failure, Kind, Options, Protocol, Repo
 use crate::compare::{self, Compared};
 use crate::error::{fail, Result};
 use crate::guest::{Guest, Queued, Sync};
-use crate::machine::Machine;
+use crate::machine::{Machine, RING_ORDER};
 use crate::show::{count, Out};
 use crate::workload::{Done, Workload, LEFT};
 
@@ -224,17 +224,15 @@ fn arrived(
     let mut report = moved.result?;
     let queued = moved.queued;
     let mut work = moved.work;
-    let under_way = work.outstanding();
+    let under_way = queued.tail.wrapping_sub(queued.head) % (1 << RING_ORDER);
     out.line(
         "stop-and-copy",
         format!(
-            "{} of device state, with {under_way} jobs under way: head {}, tail {}",
-            bytes(report.stop_and_copy.bytes),
-            queued.head,
-            queued.tail
+            "{} of device state, with {under_way} of {LEFT} jobs under way",
+            bytes(report.stop_and_copy.bytes)
         ),
     );
-    if queued.head == queued.tail {
+    if under_way == 0 {
         fail!("the device had done all {LEFT} jobs before it stopped: nothing was under way");
     }
 

@@ -2,10 +2,8 @@
 
 //! What the demonstration prints.
 
-use std::time::Duration;
-
 use vfio_migrate::format::{bytes, table, time};
-use vfio_migrate::Pass;
+use vfio_migrate::{Pass, PhaseReport};
 
 use crate::guest::Sync;
 use crate::scene::Summary;
@@ -31,7 +29,7 @@ impl Out {
     }
 
     pub(crate) fn pass(&self, pass: &Pass, sync: Option<&Sync>) {
-        let pages = sync.map_or(0, |s| s.device_pages + s.processor_pages);
+        let pages = count(sync.map_or(0, |s| s.pages));
         self.line(
             "pre-copy",
             format!(
@@ -57,54 +55,49 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
-fn sync_cells(sync: Option<&Sync>) -> [String; 2] {
+fn sync_cells(sync: Option<&Sync>) -> [String; 3] {
     match sync {
-        None => ["-".into(), "-".into()],
-        Some(s) => [count(s.device_pages), count(s.processor_pages)],
+        None => ["-", "-", "-"].map(String::from),
+        Some(s) => [s.pages, s.by_device, s.by_processor].map(count),
     }
 }
 
 /// The tables at the end.
 pub(crate) fn summary(s: &Summary) -> String {
-    let mut rows = Vec::new();
-    let mut row = |name: String, n: u64, buffers: u64, t: Duration, sync: Option<&Sync>| {
-        let mut cells = vec![name, bytes(n), count(buffers), time(t)];
+    let sent = |name: String, sent: &PhaseReport, sync: Option<&Sync>| {
+        let mut cells = vec![
+            name,
+            bytes(sent.bytes),
+            count(sent.buffers),
+            time(sent.time),
+        ];
         cells.extend(sync_cells(sync));
-        rows.push(cells);
+        cells
     };
-    row(
-        "first copy".into(),
-        0,
-        0,
-        s.first_copy.time,
-        Some(&s.first_copy),
-    );
+    let mut rows = vec![vec![
+        "guest memory, all".into(),
+        "-".into(),
+        "-".into(),
+        time(s.first_copy.time),
+        count(s.first_copy.pages),
+        "-".into(),
+        "-".into(),
+    ]];
     for (pass, sync) in s.report.passes.iter().zip(&s.syncs) {
-        let sent = &pass.sent;
-        row(
-            format!("pre-copy, pass {}", pass.number),
-            sent.bytes,
-            sent.buffers,
-            sent.time,
-            Some(sync),
-        );
+        let name = format!("pre-copy, pass {}", pass.number);
+        rows.push(sent(name, &pass.sent, Some(sync)));
     }
-    let last = &s.report.stop_and_copy;
-    row(
-        "stop-and-copy".into(),
-        last.bytes,
-        last.buffers,
-        last.time,
-        s.syncs.get(s.report.passes.len()),
-    );
+    let last = s.syncs.get(s.report.passes.len());
+    rows.push(sent("stop-and-copy".into(), &s.report.stop_and_copy, last));
     let phases = table(
         &[
             "PHASE",
             ">DEVICE STATE",
             ">BUFFERS",
             ">TIME",
-            ">PAGES BY DEVICE",
-            ">BY PROCESSOR",
+            ">GUEST PAGES",
+            ">BY DEVICE",
+            ">BY CPU",
         ],
         &rows,
     );

@@ -7,9 +7,10 @@
 //! to guest memory and through the mapping to device memory.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use mdma::regs::INT_COMPLETION;
+use mdma::regs::{Reg, INT_COMPLETION};
 use mdma::{job, Descriptor, Expected, Place, Queue, World};
 use vfio_client::Region;
 
@@ -24,6 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const BATCH: usize = 24;
 /// Jobs that are left under way when the processor stops: no more than the ring holds.
 pub(crate) const LEFT: usize = (1 << RING_ORDER) - 4;
+/// As many of them are done before.
+const BEGUN: u64 = 3;
 /// Largest job of a batch in bytes: three units of the engine.
 const LARGE: u64 = 192 << 10;
 
@@ -85,11 +88,6 @@ impl Workload {
             done: Done::default(),
             ..self
         })
-    }
-
-    /// Jobs that were submitted and not yet found complete.
-    pub(crate) fn outstanding(&self) -> usize {
-        self.expected.len()
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -162,14 +160,25 @@ impl Workload {
         Ok(())
     }
 
-    /// Submits jobs and leaves them under way, slowed down so that they are still so when the device stops.
+    /// Submits jobs and leaves them under way, slowed down so that they are still so when the device stops, and not
+    /// before the device has begun with them.
     pub(crate) fn leave(&mut self, throttle_us: u32) -> Result<()> {
-        self.queue.mdma().set_throttle(throttle_us)?;
+        let mdma = self.queue.mdma().clone();
+        mdma.set_throttle(throttle_us)?;
+        let begun = mdma.get(Reg::JobsDone)? + BEGUN;
         for _ in 0..LEFT {
             let job = self.random_job(LARGE);
             self.fill(job)?;
         }
-        Ok(self.queue.ring_doorbell()?)
+        self.queue.ring_doorbell()?;
+        let start = Instant::now();
+        while mdma.get(Reg::JobsDone)? < begun {
+            if start.elapsed() > TIMEOUT {
+                fail!("the device has not done {BEGUN} jobs in {TIMEOUT:?}");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Waits for all jobs under way and checks each.

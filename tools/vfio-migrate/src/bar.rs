@@ -112,6 +112,7 @@ impl Progress for Bar {
         match phase {
             Phase::PreCopy(pass) => self.begin(&format!("pre-copy, pass {pass}"), pending),
             Phase::StopAndCopy => self.begin("stop-and-copy", pending),
+            Phase::Load => self.begin("load", pending),
             Phase::Finish => self.clear(),
         }
     }

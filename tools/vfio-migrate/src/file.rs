@@ -137,7 +137,7 @@ fn load_stream(
     let begin = Instant::now();
     let mut loaded = PhaseReport::default();
     destination.resume()?;
-    progress.phase(Phase::StopAndCopy, size.unwrap_or(0));
+    progress.phase(Phase::Load, size.unwrap_or(0));
     let mut buffer = Vec::new();
     loop {
         buffer.clear();

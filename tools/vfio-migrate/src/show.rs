@@ -52,15 +52,16 @@ fn rate(n: u64, t: Duration) -> String {
 const PHASES: [&str; 5] = ["PHASE", ">BYTES", ">BUFFERS", ">TIME", ">RATE"];
 
 pub(crate) fn saved(saved: &Saved) -> String {
-    let rows = [
-        phase("pre-copy", &saved.pre_copy),
-        phase("stop-and-copy", &saved.stop_and_copy),
-    ];
+    let mut rows = Vec::new();
+    if saved.pre_copy.buffers > 0 {
+        rows.push(phase("pre-copy", &saved.pre_copy));
+    }
+    rows.push(phase("stop-and-copy", &saved.stop_and_copy));
     table(&PHASES, &rows)
 }
 
 pub(crate) fn loaded(loaded: &Loaded) -> String {
-    table(&PHASES, &[phase("resuming", &loaded.loaded)])
+    table(&PHASES, &[phase("load", &loaded.loaded)])
 }
 
 pub(crate) fn transferred(report: &Report) -> String {

@@ -71,6 +71,8 @@ pub enum Phase {
     PreCopy(u32),
     /// The source is stopped.
     StopAndCopy,
+    /// A file is loaded.
+    Load,
     /// All is sent; the destination takes it on.
     Finish,
 }

@@ -43,6 +43,24 @@ impl DirtyBitmap {
         &self.words
     }
 
+    /// Adds the dirty pages of a bitmap of the same range.
+    ///
+    /// # Panics
+    ///
+    /// If it is of another range or page size.
+    pub fn merge(&mut self, other: &DirtyBitmap) {
+        assert_eq!(
+            (self.iova, self.pgsize, self.pages),
+            (other.iova, other.pgsize, other.pages),
+            "bitmaps of different ranges"
+        );
+        let len = self.words.len().max(other.words.len());
+        self.words.resize(len, 0);
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word |= other;
+        }
+    }
+
     fn bit(&self, page: u64) -> bool {
         page < self.pages
             && self
@@ -132,6 +150,16 @@ mod tests {
         let m = DirtyBitmap::new(0, 3 * 4096, 4096, vec![!0]);
         assert_eq!(m.count(), 3);
         assert_eq!(m.words(), [!0]);
+    }
+
+    #[test]
+    fn merged() {
+        let mut m = map(130, &[0, 64]);
+        m.merge(&map(130, &[64, 129]));
+        assert_eq!(m, map(130, &[0, 64, 129]));
+        let mut short = DirtyBitmap::new(0x10000, 130 * 4096, 4096, vec![]);
+        short.merge(&m);
+        assert_eq!(short, m);
     }
 
     #[test]
