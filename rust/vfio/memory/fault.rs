@@ -7,6 +7,10 @@
 //! [`DeviceMemory::zap`].
 
 use super::{
+    pages::{
+        Held,
+        PageRef, //
+    },
     DeviceMemory,
     UNMAPPED, //
 };
@@ -73,22 +77,70 @@ impl DeviceMemory {
         }
     }
 
-    /// Maps one page for a fault at `address`. `mapped` says that it already is, read-only.
-    fn fault(
+    /// Maps the page at `index` for an access to `address` of `vma`.
+    ///
+    /// # Safety
+    ///
+    /// The address and the page must be those of a fault that mm called `fault` for.
+    unsafe fn fault(
         &self,
         vma: *mut bindings::vm_area_struct,
         address: usize,
         index: usize,
         write: bool,
-        mapped: bool,
     ) -> bindings::vm_fault_t {
         if index >= self.pages.len() {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         }
-        let Ok((page, _lock)) = self.page_locked(index) else {
+        let Ok((page, lock)) = self.page_locked(index) else {
             return bindings::vm_fault_reason_VM_FAULT_OOM;
         };
+        // SAFETY: By the requirements of this function.
+        unsafe { self.insert(vma, address, index, &page, write, &lock) }
+    }
 
+    /// Makes the read-only mapping of the page at `index` at `address` of `vma` writable.
+    ///
+    /// mm would do that itself if we let it, provided that the mapping still looks the same. It does
+    /// when it was taken away meanwhile, and with it the mark, and was brought back by another
+    /// thread's read. So the mapping is replaced here, with all other faults locked out: one that
+    /// reads would put the read-only mapping back, and this would never end.
+    ///
+    /// # Safety
+    ///
+    /// The address and the page must be those of a fault that mm called `pfn_mkwrite` for.
+    unsafe fn make_writable(
+        &self,
+        vma: *mut bindings::vm_area_struct,
+        address: usize,
+        index: usize,
+    ) -> bindings::vm_fault_t {
+        let lock = self.lock.write();
+        let Some(page) = self.pages.get(index, &lock) else {
+            // Discarded meanwhile. The access will find it not mapped.
+            return bindings::vm_fault_reason_VM_FAULT_NOPAGE;
+        };
+        // SAFETY: By the requirements of this function.
+        unsafe {
+            bindings::zap_special_vma_range(vma, address, PAGE_SIZE);
+            self.insert(vma, address, index, &page, true, &lock)
+        }
+    }
+
+    /// Maps a page where none is mapped, and marks it if it is going to be written.
+    ///
+    /// # Safety
+    ///
+    /// As for either caller. `page` must be the page at `index`, and `_lock` the memory's.
+    unsafe fn insert(
+        &self,
+        vma: *mut bindings::vm_area_struct,
+        address: usize,
+        index: usize,
+        page: &PageRef,
+        write: bool,
+        _lock: &impl Held,
+    ) -> bindings::vm_fault_t {
         // SAFETY: The area does not change while its fault is handled.
         let flags: vm_flags_t = unsafe { (*vma).__bindgen_anon_2.vm_flags };
         let tracking = self.is_tracking();
@@ -107,9 +159,6 @@ impl DeviceMemory {
         // - The page is the table's while the lock is held, and whoever takes it out of the table zaps
         //   all mappings before.
         unsafe {
-            if mapped {
-                bindings::zap_special_vma_range(vma, address, PAGE_SIZE);
-            }
             bindings::vmf_insert_pfn_prot(
                 vma,
                 address,
@@ -133,38 +182,33 @@ const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_str
 ///
 /// `vmf` must be a fault in an area that [`DeviceMemory::mmap`] set up.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: By the requirement of this function.
-    unsafe { handle(vmf, false) }
+    // SAFETY: By the requirement of this function; mm does not change what is read here.
+    unsafe {
+        let at = &(*vmf).__bindgen_anon_1;
+        let write = (*vmf).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
+        memory(at.vma).fault(at.vma, at.address, at.pgoff % REGION_PAGES, write)
+    }
 }
 
 /// A page that is mapped read-only was written.
-///
-/// mm would make the mapping writable itself after this, if it still looks the same. That it does
-/// not mean that it was not taken away meanwhile, with the mark this sets, and brought back by
-/// another thread's read. So it is replaced here, under the lock, and mm is told to look again.
 ///
 /// # Safety
 ///
 /// As for [`fault`].
 unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: By the requirement of this function.
-    unsafe { handle(vmf, true) }
+    // SAFETY: By the requirement of this function; mm does not change what is read here.
+    unsafe {
+        let at = &(*vmf).__bindgen_anon_1;
+        memory(at.vma).make_writable(at.vma, at.address, at.pgoff % REGION_PAGES)
+    }
 }
 
-/// Handles a fault.
+/// The memory that is mapped at `vma`.
 ///
 /// # Safety
 ///
-/// As for [`fault`].
-unsafe fn handle(vmf: *mut bindings::vm_fault, mapped: bool) -> bindings::vm_fault_t {
-    // SAFETY: By the requirements of this function; mm does not change what is read here.
-    let (vma, address, pgoff, flags) = unsafe {
-        let anon = &(*vmf).__bindgen_anon_1;
-        (anon.vma, anon.address, anon.pgoff, (*vmf).flags)
-    };
+/// `vma` must have been set up by [`DeviceMemory::mmap`], and exist for `'a`.
+unsafe fn memory<'a>(vma: *const bindings::vm_area_struct) -> &'a DeviceMemory {
     // SAFETY: Set by `mmap`, whose caller vouched that the memory outlives the mapped file.
-    let memory = unsafe { &*(*vma).vm_private_data.cast::<DeviceMemory>() };
-
-    let write = mapped || flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
-    memory.fault(vma, address, pgoff % REGION_PAGES, write, mapped)
+    unsafe { &*(*vma).vm_private_data.cast::<DeviceMemory>() }
 }

@@ -23,6 +23,12 @@ use core::{
 };
 use kernel::prelude::*;
 
+/// The memory's lock, held one way or the other.
+pub(super) trait Held {}
+
+impl Held for ReadGuard<'_, ()> {}
+impl Held for WriteGuard<'_, ()> {}
+
 /// A reference to a page.
 ///
 /// # Invariants
@@ -127,7 +133,7 @@ impl Table {
     }
 
     /// A reference to a page, unless it is a hole. `_lock` is the memory's.
-    pub(super) fn get(&self, index: usize, _lock: &ReadGuard<'_, ()>) -> Option<PageRef> {
+    pub(super) fn get(&self, index: usize, _lock: &impl Held) -> Option<PageRef> {
         let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
         // SAFETY: By the invariant the table has a reference as long as the lock is held.
         unsafe { bindings::vfio_rs_get_page(page.as_ptr()) };
@@ -140,7 +146,7 @@ impl Table {
         &self,
         index: usize,
         new: PageRef,
-        lock: &ReadGuard<'_, ()>,
+        lock: &impl Held,
     ) -> Option<PageRef> {
         let entry = self.entry(index)?;
         let new = new.into_raw();
