@@ -4,18 +4,19 @@
 //!
 //! Any number of writers mark while one reader takes. Two rules make that safe:
 //!
-//! - The reader clears a page's bit, *then* reads the page: [`DirtyMap::take_run`] comes before the
-//!   copy, and before the copy comes write-protecting the pages again, if guests may map them.
-//! - A writer changes the page, *then* marks it. For a guest that means: insert the writable mapping,
-//!   then mark; or mark where the fault code checks afterwards that the mapping is still there.
+//! - The reader clears a page's bit, *then* reads the page: [`DirtyMap::take_run`] comes before
+//!   the copy, and before the copy comes write-protecting the pages, if guests may map them.
+//! - A writer changes the page, *then* marks it. Who lets a guest write a page inserts the
+//!   writable mapping, then marks; or marks where the fault code checks afterwards that the mapping
+//!   is still the one it knew.
 //!
-//! So of a write and a take that race, either the reader sees the bytes, or the mark comes after the
-//! clear and the page is sent again. That needs a full barrier between the two steps on both
-//! sides, hence the fences. It is also why a writer may not skip the mark when it sees the bit set:
-//! the reader may be about to clear it.
+//! Mark and clear are read-modify-writes of one word, so one comes after the other. If the mark
+//! comes first, the clear acquires what the mark released and the reader sees the bytes. If it
+//! comes second, the bit stays set and the page is sent again. A writer that skipped the mark
+//! because it saw the bit set would be in neither case.
 
 use core::ops::Deref;
-use core::sync::atomic::{fence, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const BITS: u64 = u64::BITS as u64;
 
@@ -76,12 +77,14 @@ const fn ones(bits: u64) -> u64 {
 }
 
 impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
-    /// A map of `pages` pages over `words`, as they are; `None` if there are too few words.
+    /// A map of `pages` pages over `words`, with no page marked; `None` if there are too few words.
     pub fn new(words: W, pages: u64) -> Option<Self> {
         if (words.len() as u64) < words_for(pages) {
             return None;
         }
-        Some(DirtyMap { words, pages })
+        let map = DirtyMap { words, pages };
+        map.clear_all();
+        Some(map)
     }
 
     /// The number of pages the map is about.
@@ -114,10 +117,8 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// Marks `count` pages from `first` on, that have just been written.
     pub fn mark_range(&self, first: u64, count: u64) {
-        // What was written must be visible before the mark is.
-        fence(Ordering::SeqCst);
         self.each(first, first.saturating_add(count), |_, word, mask| {
-            word.fetch_or(mask, Ordering::SeqCst);
+            word.fetch_or(mask, Ordering::AcqRel);
         });
     }
 
@@ -126,10 +127,11 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.mark_range(0, self.pages);
     }
 
-    /// Forgets all marks.
+    /// Forgets all marks. Only before tracking begins: what was written and not sent is forgotten
+    /// too.
     pub fn clear_all(&self) {
         for word in self.words.iter() {
-            word.store(0, Ordering::SeqCst);
+            word.store(0, Ordering::Release);
         }
     }
 
@@ -137,7 +139,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     pub fn test(&self, page: u64) -> bool {
         let mut set = false;
         self.each(page, page.saturating_add(1), |_, word, mask| {
-            set = word.load(Ordering::SeqCst) & mask != 0;
+            set = word.load(Ordering::Acquire) & mask != 0;
         });
         set
     }
@@ -146,7 +148,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     pub fn is_clean(&self) -> bool {
         self.words
             .iter()
-            .all(|word| word.load(Ordering::SeqCst) == 0)
+            .all(|word| word.load(Ordering::Acquire) == 0)
     }
 
     /// The number of marked pages.
@@ -160,7 +162,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         // The bit below the word at hand.
         let mut below = 0;
         self.each(from, to, |_, word, mask| {
-            let bits = word.load(Ordering::SeqCst) & mask;
+            let bits = word.load(Ordering::Acquire) & mask;
             let starts = bits & !((bits << 1) | below);
             // No overflow: neither is more than the pages there are.
             census.pages = census.pages.wrapping_add(u64::from(bits.count_ones()));
@@ -175,18 +177,18 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         let mut page = from;
         while page < self.pages {
             let bit = page % BITS;
-            let bits = self.word(page / BITS)?.load(Ordering::SeqCst) & mask(bit, BITS);
+            let bits = self.word(page / BITS)?.load(Ordering::Acquire) & mask(bit, BITS);
             let word_start = page.saturating_sub(bit);
             if bits != 0 {
-                let found = word_start.saturating_add(u64::from(bits.trailing_zeros()));
-                return Some(found).filter(|&page| page < self.pages);
+                return Some(word_start.saturating_add(u64::from(bits.trailing_zeros())));
             }
             page = word_start.saturating_add(BITS);
         }
         None
     }
 
-    /// Clears the bits of adjacent marked pages in `[first, end)`, from the first on. Gives their number.
+    /// Clears the bits of adjacent marked pages in `[first, end)`, from the first on. Gives their
+    /// number.
     fn take(&self, first: u64, end: u64) -> u64 {
         let mut page = first;
         while page < end {
@@ -195,25 +197,20 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
                 break;
             };
             let limit = end.saturating_sub(page).min(BITS - bit);
-            let want = ones(word.load(Ordering::SeqCst) >> bit).min(limit);
-            let wanted = mask(bit, want);
-            let got = word.fetch_and(!wanted, Ordering::SeqCst) & wanted;
-            // All of them, unless there is a second reader: keep what is in one piece.
-            let kept = ones(got >> bit).min(want);
-            let more = got & !mask(bit, kept);
-            if more != 0 {
-                word.fetch_or(more, Ordering::SeqCst);
-            }
-            page = page.saturating_add(kept);
-            if kept < limit {
+            let count = ones(word.load(Ordering::Acquire) >> bit).min(limit);
+            word.fetch_and(!mask(bit, count), Ordering::AcqRel);
+            page = page.saturating_add(count);
+            if count < limit {
                 break;
             }
         }
         page.saturating_sub(first)
     }
 
-    /// Takes the next run of at most `max_pages` marked pages at or after `from`: clears their bits and
-    /// says which they are. The caller must then send them, or mark them again.
+    /// Takes the next run of at most `max_pages` marked pages at or after `from`: clears their bits
+    /// and says which they are. The caller must then send them, or mark them again.
+    ///
+    /// Two readers at once may both get a page, which is then sent twice; none is lost.
     pub fn take_run(&self, from: u64, max_pages: u64) -> Option<Run> {
         if max_pages == 0 {
             return None;
@@ -223,8 +220,6 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
             let first = self.next(from)?;
             let count = self.take(first, first.saturating_add(max_pages).min(self.pages));
             if count != 0 {
-                // The bits must be seen cleared before the pages are read.
-                fence(Ordering::SeqCst);
                 return Some(Run { first, count });
             }
             // Another reader was faster.

@@ -30,6 +30,7 @@ mod codec;
 pub mod dirty;
 mod error;
 mod frame;
+mod identity;
 pub mod load;
 pub mod region;
 pub mod save;

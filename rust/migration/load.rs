@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Records may be cut anywhere. A header is looked at when it is complete; what it says is checked
-//! before a byte of its payload is used. The payload of MEMORY goes straight to the device, all others
-//! are gathered. The first error is final: every later call gives the same one (P26).
+//! before a byte of its payload is used. The payload of MEMORY goes straight to the device, all
+//! others are gathered. The first error is final: every later call gives the same one (P26).
 
 use crate::stream::{
     crc_finish, Checksum, Error, Header, Identity, Kind, Totals, CRC_SEED, END_SIZE, FLAGS,
@@ -27,9 +27,9 @@ pub trait Sink: Checksum {
     /// Copies bytes from `input`, from its byte `at` on.
     fn get(&self, input: &Self::In, at: usize, buf: &mut [u8]) -> Result<(), i32>;
 
-    /// Copies `len` bytes from `input`, from its byte `at` on, to device memory from byte `position` on, and
-    /// continues `crc` ([`Checksum`]) over the bytes as they were stored. Neither `position` nor `len` is
-    /// aligned; the range lies in device memory.
+    /// Copies `len` bytes from `input`, from its byte `at` on, to device memory from byte
+    /// `position` on, and continues `crc` ([`Checksum`]) over the bytes as they were stored.
+    /// Neither `position` nor `len` is aligned; the range lies in device memory.
     fn copy_memory(
         &self,
         input: &Self::In,

@@ -9,9 +9,9 @@
 //!     fill()    the rest of dirty memory, DEVICE ..., END       0 after END
 //! ```
 //!
-//! [`SaveSession::fill`] writes one buffer of whole records. Memory is walked from page 0 upwards and
-//! around again, a *pass* at a time; only what is dirty costs anything. A device that is stopped from
-//! the start goes the same way in one pass.
+//! [`SaveSession::fill`] writes one buffer of whole records. Memory is walked from page 0 upwards
+//! and around again, a *pass* at a time; only what is dirty costs anything. A device that is
+//! stopped from the start goes the same way in one pass.
 
 use crate::dirty::{DirtyMap, Run};
 use crate::frame::{Framer, Out};
@@ -24,7 +24,8 @@ use core::sync::atomic::AtomicU64;
 
 /// Upper bound of a MEMORY payload in bytes, so that a record's length fits its field.
 const RECORD_MAX: u64 = 1 << 30;
-/// Smallest piece of the device's state that is worth a record in a buffer that has others, in bytes.
+/// Smallest piece of the device's state that is worth a record in a buffer that has others, in
+/// bytes.
 const PIECE_MIN: usize = 64;
 
 /// The device a save reads. Errors are errnos of either sign.
@@ -37,18 +38,19 @@ pub trait Source: Checksum {
     /// The dirty map of device memory; one of 0 pages if it has none.
     fn dirty(&self) -> &DirtyMap<Self::Words>;
 
-    /// The first run of pages within `run` that are populated, that is, were ever touched. All others
-    /// read 0 and are not sent.
+    /// The first run of pages within `run` that are populated, that is, were ever touched. All
+    /// others read 0 and are not sent.
     fn populated(&self, run: Run) -> Option<Run>;
 
     /// Copies `bytes` to `out`, from its byte `at` on.
     fn put(&self, out: &mut Self::Out, at: usize, bytes: &[u8]) -> Result<(), i32>;
 
-    /// Copies `len` bytes of device memory from byte `position` on to `out`, from its byte `at` on, and
-    /// continues `crc` ([`Checksum`]) over the bytes as they are in `out`. All of them are whole pages.
+    /// Copies `len` bytes of device memory from byte `position` on to `out`, from its byte `at` on,
+    /// and continues `crc` ([`Checksum`]) over the bytes as they are in `out`. All of them are
+    /// whole pages.
     ///
-    /// Their dirty bits were cleared just before. If the device runs and guests may map them, write-protect
-    /// them first, then read ([`crate::dirty`]).
+    /// Their dirty bits were cleared just before. If the device runs and guests may map them,
+    /// write-protect them first, then read ([`crate::dirty`]).
     fn copy_memory(
         &self,
         out: &mut Self::Out,
@@ -284,11 +286,12 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    /// Fills a buffer of `len` bytes with whole records and gives the number of bytes used; 0 if there
-    /// is nothing to send now.
+    /// Fills a buffer of `len` bytes with whole records and gives the number of bytes used; 0 if
+    /// there is nothing to send now.
     ///
-    /// After an error nothing is lost: what was taken from the dirty map is marked again, records that
-    /// were complete are given to the caller first, and the error comes back with the next call.
+    /// After an error nothing is lost: what was taken from the dirty map is marked again, records
+    /// that were complete are given to the caller first, and the error comes back with the next
+    /// call.
     pub fn fill<S: Source + ?Sized>(
         &mut self,
         src: &S,

@@ -71,8 +71,8 @@ pub enum Action {
     EndSave,
     /// Discard the memory of the stopped device and open the load session.
     BeginLoad,
-    /// Finish the load session: [`LoadSession::finish`](crate::load::LoadSession::finish), then drop
-    /// its buffers. Can fail, then the state is [`State::Error`] (P26).
+    /// Finish the load session: [`LoadSession::finish`](crate::load::LoadSession::finish), then
+    /// drop its buffers. Can fail, then the state is [`State::Error`] (P26).
     CommitLoad,
 }
 
@@ -331,7 +331,8 @@ const V1: [(State, [Cell; 8]); 6] = {
 
 /// v2: rows are the present state, columns the next one, both by number (P39).
 ///
-/// These are the direct arcs. All others are made of them: `vfio_mig_get_next_state()` knows how (P40).
+/// These are the direct arcs. All others are made of them: `vfio_mig_get_next_state()` knows how
+/// (P40).
 #[rustfmt::skip]
 const V2: [(State, [Cell; 8]); 8] = {
     use arcs::*;

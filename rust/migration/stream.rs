@@ -7,29 +7,29 @@
 //! ```text
 //!   offset  size  field
 //!        0     2  kind
-//!        2     2  flags        bit 0 OPTIONAL  a reader that does not know the kind skips the record
+//!        2     2  flags        bit 0 OPTIONAL  who does not know the kind skips the record
 //!                              bit 1 START     first record of a buffer
-//!                              bit 2 AGAIN     with START: this buffer may have been read before
+//!                              bit 2 AGAIN     with START: the buffer may have been read before
 //!        4     4  length       of the payload, in bytes
 //!        8     8  sequence     0, 1, 2, ...
 //!       16     8  position     what it counts depends on the kind
 //!       24     4  payload_crc  CRC-32C of the payload
 //!       28     4  header_crc   CRC-32C of the 28 bytes before it
 //!
-//!   kind  name      position                    payload
-//!      1  IDENTITY  0                           56 bytes, below; the first record and only the first
-//!      2  MEMORY    byte in device memory       whole pages of device memory
-//!      3  ZERO      byte in device memory       u64: so many bytes from there read 0
-//!      4  DEVICE    byte in the device's state  a piece of it; pieces come in order, without gaps
-//!      5  END       0                           40 bytes, below; the last record
+//!   kind  name      position                payload
+//!      1  IDENTITY  0                       56 bytes, below; first and only first
+//!      2  MEMORY    byte in device memory   whole pages of device memory
+//!      3  ZERO      byte in device memory   u64: so many bytes from there read 0
+//!      4  DEVICE    byte in device's state  a piece of it, in order and without gaps
+//!      5  END       0                       40 bytes, below; last
 //!
-//!   IDENTITY              END
-//!    0   8  magic          0   8  records before this one
-//!    8   4  version        8   8  bytes of MEMORY payload
-//!   12   4  reserved, 0   16   8  bytes cleared by ZERO
-//!   16  16  device_type   24   8  bytes of DEVICE payload
-//!   32   4  device_version 32  4  digest
-//!   36   4  features      36   4  reserved, 0
+//!   IDENTITY                 END
+//!    0   8  magic             0   8  records before this one
+//!    8   4  version           8   8  bytes of MEMORY payload
+//!   12   4  reserved, 0      16   8  bytes cleared by ZERO
+//!   16  16  device_type      24   8  bytes of DEVICE payload
+//!   32   4  device_version   32   4  digest
+//!   36   4  features         36   4  reserved, 0
 //!   40   8  memory_size
 //!   48   4  page_size
 //!   52   4  state_size_max
@@ -38,20 +38,22 @@
 //! The digest is the CRC-32C over the first 28 bytes of all headers before END, with AGAIN cleared.
 //! As those bytes hold the payloads' checksums, it covers the whole stream.
 //!
-//! A reader starts from a device whose memory reads 0, so memory that was never written is not sent.
+//! A reader starts from a device whose memory reads 0, so memory that was never written is not
+//! sent.
 //!
 //! # A buffer that may have been read
 //!
 //! When v1 goes from pre-copy to stop-and-copy, the source cannot know whether the user took the
 //! buffer staged last, and sends it again (P23). It sends the same bytes, except that AGAIN is set
 //! in the first header. The reader remembers the sequence number of the last START record, and what
-//! it had counted when that arrived. A record with AGAIN is accepted at the number expected
-//! next, which means that the buffer had not been read, or at that remembered number, which takes the
+//! it had counted when that arrived. A record with AGAIN is accepted at the number expected next,
+//! which means that the buffer had not been read, or at that remembered number, which takes the
 //! reader back to it. Nothing else ever goes back, so a record that is repeated or out of place is
 //! refused.
 
 pub use crate::codec::{Reader, Writer};
 pub use crate::error::Error;
+pub use crate::identity::{device_type, Identity};
 use core::fmt;
 
 /// First bytes of the IDENTITY payload.
@@ -127,24 +129,6 @@ impl Kind {
     }
 }
 
-/// What a stream is the state of. A destination takes only a stream whose identity equals its own
-/// in every field (P49).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Name of the kind of device, padded with NUL.
-    pub device_type: [u8; 16],
-    /// Version of the device and of its state's layout.
-    pub device_version: u32,
-    /// Feature bits of the device.
-    pub features: u32,
-    /// Size of device memory in bytes, 0 if it has none; a multiple of `page_size`.
-    pub memory_size: u64,
-    /// Granule of MEMORY and ZERO records in bytes; a power of two.
-    pub page_size: u32,
-    /// Upper bound of the device's own state in bytes.
-    pub state_size_max: u32,
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -157,23 +141,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Pads the name of a kind of device to a `device_type`; what does not fit is cut off.
-pub const fn device_type(name: &str) -> [u8; 16] {
-    let mut out = [0; 16];
-    let mut from: &[u8] = name.as_bytes();
-    let mut to: &mut [u8] = &mut out;
-    while let (Some((byte, from_rest)), Some((slot, to_rest))) =
-        (from.split_first(), to.split_first_mut())
-    {
-        *slot = *byte;
-        from = from_rest;
-        to = to_rest;
-    }
-    out
-}
-
 /// Lays `fields` one behind the other in `N` bytes.
-fn pack<const N: usize>(fields: &[&[u8]]) -> [u8; N] {
+pub(crate) fn pack<const N: usize>(fields: &[&[u8]]) -> [u8; N] {
     let mut out = [0; N];
     let bytes = fields.iter().flat_map(|field| field.iter());
     for (to, from) in out.iter_mut().zip(bytes) {
@@ -250,132 +219,6 @@ impl Header {
             ..*self
         };
         C::crc32c(digest, &masked.covered())
-    }
-}
-
-impl Identity {
-    /// Number of pages of device memory.
-    pub const fn pages(&self) -> u64 {
-        match self.memory_size.checked_div(self.page_size as u64) {
-            Some(pages) => pages,
-            None => 0,
-        }
-    }
-
-    /// Refuses an identity that no device can have.
-    pub fn validate(&self) -> Result<(), Error> {
-        if !self.page_size.is_power_of_two() {
-            return Err(Error::Geometry {
-                field: "page_size",
-                expected: u64::from(self.page_size),
-                found: 0,
-            });
-        }
-        let rest = self.memory_size & u64::from(self.page_size).saturating_sub(1);
-        if rest != 0 {
-            return Err(Error::Geometry {
-                field: "memory_size",
-                expected: self.memory_size,
-                found: rest,
-            });
-        }
-        Ok(())
-    }
-
-    /// The payload of the IDENTITY record.
-    pub fn encode(&self) -> [u8; IDENTITY_SIZE] {
-        pack(&[
-            &MAGIC,
-            &VERSION.to_le_bytes(),
-            &[0; 4],
-            &self.device_type,
-            &self.device_version.to_le_bytes(),
-            &self.features.to_le_bytes(),
-            &self.memory_size.to_le_bytes(),
-            &self.page_size.to_le_bytes(),
-            &self.state_size_max.to_le_bytes(),
-        ])
-    }
-
-    /// The identity in the payload of an IDENTITY record.
-    ///
-    /// The magic and the version are looked at first, so that a stream of another version is
-    /// refused as such, whatever else that version has changed.
-    /// `payload` is its beginning, `length` its length.
-    pub fn decode(payload: &[u8], length: u32) -> Result<Identity, Error> {
-        let mut r = Reader::new(payload);
-        if r.get_array::<8>() != Ok(MAGIC) {
-            return Err(Error::Foreign);
-        }
-        let version = r.get_u32().map_err(|_| Error::Foreign)?;
-        if version != VERSION {
-            return Err(Error::Version { found: version });
-        }
-        if length as usize != IDENTITY_SIZE {
-            return Err(Error::Length {
-                kind: Kind::Identity,
-                found: u64::from(length),
-            });
-        }
-        let reserved = r.get_u32()?;
-        if reserved != 0 {
-            return Err(Error::Reserved {
-                kind: Kind::Identity,
-                found: u64::from(reserved),
-            });
-        }
-        Ok(Identity {
-            device_type: r.get_array()?,
-            device_version: r.get_u32()?,
-            features: r.get_u32()?,
-            memory_size: r.get_u64()?,
-            page_size: r.get_u32()?,
-            state_size_max: r.get_u32()?,
-        })
-    }
-
-    /// Refuses `found` unless it equals this identity; the error names the first field that differs
-    /// (P49).
-    pub fn accept(&self, found: &Identity) -> Result<(), Error> {
-        if self.device_type != found.device_type {
-            return Err(Error::DeviceType {
-                expected: self.device_type,
-                found: found.device_type,
-            });
-        }
-        let fields = [
-            (
-                "device_version",
-                u64::from(self.device_version),
-                u64::from(found.device_version),
-            ),
-            (
-                "features",
-                u64::from(self.features),
-                u64::from(found.features),
-            ),
-            ("memory_size", self.memory_size, found.memory_size),
-            (
-                "page_size",
-                u64::from(self.page_size),
-                u64::from(found.page_size),
-            ),
-            (
-                "state_size_max",
-                u64::from(self.state_size_max),
-                u64::from(found.state_size_max),
-            ),
-        ];
-        for (field, expected, found) in fields {
-            if expected != found {
-                return Err(Error::Identity {
-                    field,
-                    expected,
-                    found,
-                });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -23,7 +23,8 @@ fn p49_the_bytes_of_an_identity() {
 #[test]
 fn p49_each_field_is_compared_and_named() {
     let here = identity(40);
-    let cases: [(&str, fn(&mut Identity)); 6] = [
+    type Change = fn(&mut Identity);
+    let cases: [(&str, Change); 6] = [
         ("device_type", |i| i.device_type = device_type("other")),
         ("device_version", |i| i.device_version += 1),
         ("features", |i| i.features ^= 0x10),

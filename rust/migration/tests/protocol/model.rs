@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whole migrations: a device that goes on writing, a front end that stages, a user who reads or does
-//! not, a destination that is fed in pieces. In the end both devices are the same.
+//! Whole migrations: a device that goes on writing, a front end that stages, a user who reads or
+//! does not, a destination that is fed in pieces. In the end both devices are the same.
 
 use crate::device::Device;
 use migration::save::{min_output, SaveSession};
@@ -165,7 +165,7 @@ fn load(target: &Device, stream: &[u8], cuts: &[usize]) -> Result<(), Error> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(700))]
 
     #[test]
     fn p23_p25_p50_any_migration_moves_the_device(

@@ -196,7 +196,7 @@ fn p12_reserved_bits_are_refused_one_by_one() {
     for bit in 3..32 {
         for low in 0..8 {
             for (_, from) in V1_STATES {
-                let bits = 1 << bit | low;
+                let bits = (1 << bit) | low;
                 assert_eq!(v1_write(from, bits), Err(Refusal::ReservedBits(bits)));
             }
         }

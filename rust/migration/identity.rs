@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which device a stream is the state of (P49).
+
+use crate::codec::Reader;
+use crate::error::Error;
+use crate::stream::{pack, Kind, IDENTITY_SIZE, MAGIC, VERSION};
+
+/// What a stream is the state of. A destination takes only a stream whose identity equals its own
+/// in every field (P49).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Name of the kind of device, padded with NUL.
+    pub device_type: [u8; 16],
+    /// Version of the device and of its state's layout.
+    pub device_version: u32,
+    /// Feature bits of the device.
+    pub features: u32,
+    /// Size of device memory in bytes, 0 if it has none; a multiple of `page_size`.
+    pub memory_size: u64,
+    /// Granule of MEMORY and ZERO records in bytes; a power of two.
+    pub page_size: u32,
+    /// Upper bound of the device's own state in bytes.
+    pub state_size_max: u32,
+}
+
+impl Identity {
+    /// Number of pages of device memory.
+    pub const fn pages(&self) -> u64 {
+        match self.memory_size.checked_div(self.page_size as u64) {
+            Some(pages) => pages,
+            None => 0,
+        }
+    }
+
+    /// Refuses an identity that no device can have.
+    pub fn validate(&self) -> Result<(), Error> {
+        if !self.page_size.is_power_of_two() {
+            return Err(Error::Geometry {
+                field: "page_size",
+                expected: u64::from(self.page_size),
+                found: 0,
+            });
+        }
+        let rest = self.memory_size & u64::from(self.page_size).saturating_sub(1);
+        if rest != 0 {
+            return Err(Error::Geometry {
+                field: "memory_size",
+                expected: self.memory_size,
+                found: rest,
+            });
+        }
+        Ok(())
+    }
+
+    /// The payload of the IDENTITY record.
+    pub fn encode(&self) -> [u8; IDENTITY_SIZE] {
+        pack(&[
+            &MAGIC,
+            &VERSION.to_le_bytes(),
+            &[0; 4],
+            &self.device_type,
+            &self.device_version.to_le_bytes(),
+            &self.features.to_le_bytes(),
+            &self.memory_size.to_le_bytes(),
+            &self.page_size.to_le_bytes(),
+            &self.state_size_max.to_le_bytes(),
+        ])
+    }
+
+    /// The identity in the payload of an IDENTITY record.
+    ///
+    /// The magic and the version are looked at first, so that a stream of another version is
+    /// refused as such, whatever else that version has changed.
+    /// `payload` is its beginning, `length` its length.
+    pub fn decode(payload: &[u8], length: u32) -> Result<Identity, Error> {
+        let mut r = Reader::new(payload);
+        if r.get_array::<8>() != Ok(MAGIC) {
+            return Err(Error::Foreign);
+        }
+        let version = r.get_u32().map_err(|_| Error::Foreign)?;
+        if version != VERSION {
+            return Err(Error::Version { found: version });
+        }
+        if length as usize != IDENTITY_SIZE {
+            return Err(Error::Length {
+                kind: Kind::Identity,
+                found: u64::from(length),
+            });
+        }
+        let reserved = r.get_u32()?;
+        if reserved != 0 {
+            return Err(Error::Reserved {
+                kind: Kind::Identity,
+                found: u64::from(reserved),
+            });
+        }
+        Ok(Identity {
+            device_type: r.get_array()?,
+            device_version: r.get_u32()?,
+            features: r.get_u32()?,
+            memory_size: r.get_u64()?,
+            page_size: r.get_u32()?,
+            state_size_max: r.get_u32()?,
+        })
+    }
+
+    /// Refuses `found` unless it equals this identity; the error names the first field that differs
+    /// (P49).
+    pub fn accept(&self, found: &Identity) -> Result<(), Error> {
+        if self.device_type != found.device_type {
+            return Err(Error::DeviceType {
+                expected: self.device_type,
+                found: found.device_type,
+            });
+        }
+        let fields = [
+            (
+                "device_version",
+                u64::from(self.device_version),
+                u64::from(found.device_version),
+            ),
+            (
+                "features",
+                u64::from(self.features),
+                u64::from(found.features),
+            ),
+            ("memory_size", self.memory_size, found.memory_size),
+            (
+                "page_size",
+                u64::from(self.page_size),
+                u64::from(found.page_size),
+            ),
+            (
+                "state_size_max",
+                u64::from(self.state_size_max),
+                u64::from(found.state_size_max),
+            ),
+        ];
+        for (field, expected, found) in fields {
+            if expected != found {
+                return Err(Error::Identity {
+                    field,
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pads the name of a kind of device to a `device_type`; what does not fit is cut off.
+pub const fn device_type(name: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    let mut from: &[u8] = name.as_bytes();
+    let mut to: &mut [u8] = &mut out;
+    while let (Some((byte, from_rest)), Some((slot, to_rest))) =
+        (from.split_first(), to.split_first_mut())
+    {
+        *slot = *byte;
+        from = from_rest;
+        to = to_rest;
+    }
+    out
+}
