@@ -67,7 +67,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// Reads a register.
     ///
     /// `data` is 1, 2, 4 or 8 bytes, `offset` a multiple of its length, and both are inside the
-    /// BAR. An error is handed to the user and logged; nothing may have changed then.
+    /// BAR. An error is handed to the user. Nothing may have changed then, and the driver has said
+    /// why by [`refuse!`](crate::refuse).
     fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result;
 
     /// Writes a register. The rules are those of [`Device::read`].

@@ -184,9 +184,8 @@ pub(crate) unsafe fn create<D: Device>(
     unsafe { (*vdev.cast::<Allocation>().as_ptr()).instance = KBox::into_raw(instance) };
 
     // SAFETY: `vdev` was just made and has not been registered.
-    let registered =
-        to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()) });
-    if let Err(e) = registered {
+    let errno = unsafe { bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()) };
+    if let Err(e) = to_result(errno) {
         // SAFETY: This is the reference that `_vfio_alloc_device()` returned.
         unsafe { bindings::put_device(&raw mut (*vdev.as_ptr()).device) };
         return Err(e);

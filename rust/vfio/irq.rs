@@ -66,7 +66,7 @@ pub(crate) struct State {
     /// The vectors in use, from 0; as many as the user enabled.
     pub(crate) vectors: KVec<Trigger>,
     /// A bit for each vector that was raised and has no eventfd.
-    pending: u64,
+    pub(crate) pending: u64,
     pub(crate) err: Trigger,
     pub(crate) req: Trigger,
 }
@@ -342,7 +342,8 @@ impl Irq {
         signal(trigger);
     }
 
-    /// Stops using INTx, MSI and MSI-X. The level of INTx is the device's and stays.
+    /// Stops using INTx, MSI and MSI-X. The level of INTx is the device's and stays, and so do
+    /// pending bits: a user who wants more vectors disables MSI-X and enables it again.
     ///
     /// The caller holds `setup`.
     pub(crate) fn disable(&self) {
@@ -353,7 +354,6 @@ impl Irq {
             let mut state = self.state.lock();
             state.mode = Mode::Off;
             state.masked = false;
-            state.pending = 0;
             (
                 state.intx.take(),
                 core::mem::replace(&mut state.vectors, KVec::new()),
@@ -368,6 +368,7 @@ impl Irq {
         self.disable();
         let _old = {
             let mut state = self.state.lock();
+            state.pending = 0;
             (state.err.take(), state.req.take())
         };
     }

@@ -3,8 +3,9 @@
 //! The log of refusals.
 //!
 //! Whoever is refused something gets an errno, which says little. The line here says the rest:
-//! which device, what was asked and why not. Users can cause refusals at will, so each device has
-//! a rate limit of its own, and a noisy one does not silence the others.
+//! which device, what was asked and why not. Users can cause refusals at will, so each device, and
+//! the creation of each type of them, has a rate limit of its own: a noisy one does not silence the
+//! others.
 
 use crate::{
     bindings,
@@ -68,7 +69,7 @@ impl From<AllocError> for Refusal {
     }
 }
 
-/// The rate limit of one device.
+/// A rate limit.
 #[pin_data]
 pub(crate) struct Log {
     #[pin]

@@ -10,6 +10,7 @@ use crate::{
     bindings,
     config::MSIX_PBA,
     irq::Irq,
+    nospec,
     pci::Layout, //
 };
 use kernel::{
@@ -52,14 +53,20 @@ impl Msix {
         let pba = MSIX_PBA as usize;
 
         if at >= pba {
-            let pending = irq.pending().to_le_bytes();
+            let pending = irq.pending();
             for (i, byte) in data.iter_mut().enumerate() {
-                *byte = pending.get(at - pba + i).copied().unwrap_or(0);
+                *byte = match at - pba + i {
+                    at @ 0..8 => (pending >> (8 * at)) as u8,
+                    _ => 0,
+                };
             }
         } else {
             let table = self.table.lock();
             for (i, byte) in data.iter_mut().enumerate() {
-                *byte = table.get(at + i).copied().unwrap_or(0);
+                *byte = match at + i {
+                    at if at < table.len() => table[nospec::index(at, table.len())],
+                    _ => 0,
+                };
             }
         }
         Ok(())

@@ -80,10 +80,16 @@ impl Region {
         }
     }
 
-    /// Checks that `len` bytes at `offset` are inside.
-    fn check(self, offset: u64, len: usize) -> Result<(), Refusal> {
+    /// Checks that `len` bytes at `offset` are inside, and returns the offset.
+    fn check(self, offset: u64, len: usize) -> Result<u64, Refusal> {
+        if let Region::Absent = self {
+            return Err(Refusal(EINVAL, "the region is empty"));
+        }
         match offset.checked_add(len as u64) {
-            Some(end) if end <= self.size() => Ok(()),
+            // An offset at the very end, which only an access of no bytes has, becomes 0.
+            Some(end) if end <= self.size() => {
+                Ok(nospec::index(offset as usize, self.size() as usize) as u64)
+            }
             _ => Err(Refusal(EINVAL, "outside the region")),
         }
     }
@@ -159,32 +165,22 @@ impl Instance {
     /// Reads `len` bytes of a region into the user's `buf`.
     pub(crate) fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
         let region = self.region(at.index)?;
-        let offset = at.offset;
         let mut bytes = [0u8; config::SIZE];
 
-        match region {
-            Region::Migration { .. } => {
-                return self
-                    .migration
-                    .read(offset, buf, len)
-                    .map_err(Refusal::logged);
-            }
-            Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
-            _ => region.check(offset, len)?,
+        if let Region::Migration { .. } = region {
+            let done = self.migration.read(at.offset, buf, len);
+            return done.map_err(Refusal::logged);
         }
+        let offset = region.check(at.offset, len)?;
         if let Region::Memory { .. } = region {
             let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
             return Ok(memory.read_user(offset, buf, len)?);
         }
 
-        let data = match region {
-            Region::Config => bytes.get_mut(..len),
-            _ => {
-                check_register(offset, len)?;
-                bytes.get_mut(..len)
-            }
+        if !matches!(region, Region::Config) {
+            check_register(offset, len)?;
         }
-        .ok_or(EINVAL)?;
+        let data = bytes.get_mut(..len).ok_or(EINVAL)?;
 
         match region {
             Region::Config => self.core.config_read(offset as usize, data)?,
@@ -192,7 +188,7 @@ impl Instance {
             Region::Registers { bar, .. } => self
                 .device
                 .read(bar, offset, data)
-                .map_err(|e| Refusal(e, "refused by the device"))?,
+                .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
         }
         UserSlice::new(buf, len).writer().write_slice(data)?;
@@ -202,19 +198,13 @@ impl Instance {
     /// Writes `len` bytes of the user's `buf` to a region.
     pub(crate) fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
         let region = self.region(at.index)?;
-        let offset = at.offset;
         let mut bytes = [0u8; config::SIZE];
 
-        match region {
-            Region::Migration { .. } => {
-                return self
-                    .migration
-                    .write(offset, buf, len)
-                    .map_err(Refusal::logged);
-            }
-            Region::Absent => return Err(Refusal(EINVAL, "the region is empty")),
-            _ => region.check(offset, len)?,
+        if let Region::Migration { .. } = region {
+            let done = self.migration.write(at.offset, buf, len);
+            return done.map_err(Refusal::logged);
         }
+        let offset = region.check(at.offset, len)?;
         if let Region::Memory { .. } = region {
             let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
             return Ok(memory.write_user(offset, buf, len)?);
@@ -232,7 +222,7 @@ impl Instance {
             Region::Registers { bar, .. } => self
                 .device
                 .write(bar, offset, data)
-                .map_err(|e| Refusal(e, "refused by the device"))?,
+                .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
         }
         Ok(len)
@@ -258,7 +248,7 @@ impl Instance {
         if !matches!(region, Region::Memory { .. } | Region::Migration { .. }) {
             return Err(Refusal(EINVAL, "the region cannot be mapped"));
         }
-        region.check(at.offset, len)?;
+        let offset = region.check(at.offset, len)?;
 
         {
             // SAFETY: By the requirement of this function.
@@ -274,11 +264,8 @@ impl Instance {
         // and cannot be made executable.
         unsafe {
             match (region, &self.core.memory) {
-                (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, at.offset)?,
-                _ => self
-                    .migration
-                    .mmap(vma, at.offset)
-                    .map_err(Refusal::logged)?,
+                (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, offset)?,
+                _ => self.migration.mmap(vma, offset).map_err(Refusal::logged)?,
             }
         }
         Ok(())

@@ -157,7 +157,8 @@ impl Irq {
 
         Ok(Request {
             index: index as u32,
-            start: hdr.start as usize,
+            // It was checked to be below the number of interrupts.
+            start: nospec::index(hdr.start as usize, count as usize),
             count: hdr.count as usize,
             action: hdr.flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK,
             data,
@@ -223,6 +224,7 @@ impl Irq {
             let due = {
                 let mut state = self.state.lock();
                 state.mode = Mode::Intx;
+                state.pending = 0;
                 swap(&mut state.intx, &mut trigger);
                 state.deliver_intx()
             };
@@ -302,6 +304,9 @@ impl Irq {
             if enabled == 0 {
                 swap(&mut state.vectors, &mut fresh);
                 state.mode = mode;
+                if mode == Mode::Msi {
+                    state.pending = 0;
+                }
             }
             for (old, new) in state.vectors[vectors.clone()]
                 .iter_mut()

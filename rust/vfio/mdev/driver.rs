@@ -10,7 +10,8 @@ use crate::{
     bindings,
     device::Device,
     handle::Uuid,
-    instance, //
+    instance,
+    log::Log, //
 };
 use core::{
     marker::PhantomData,
@@ -38,6 +39,8 @@ use kernel::{
 pub(super) struct Entry<D: Device> {
     #[pin]
     raw: Opaque<bindings::mdev_type>,
+    #[pin]
+    log: Log,
     typ: Type<D>,
     budget: Arc<Budget>,
 }
@@ -54,6 +57,7 @@ impl<D: Device> Entry<D> {
         KBox::pin_init(
             pin_init!(Self {
                 raw: Opaque::new(raw),
+                log <- Log::new(),
                 typ,
                 budget,
             }),
@@ -156,8 +160,9 @@ impl<D: Device> Driver<D> {
                 } else {
                     "failed"
                 };
-                let name = D::NAME.to_str().unwrap_or("?");
-                pr_warn!("{}\n", format_args!("{name} {uuid}: create: {reason} ({e:?})"));
+                entry
+                    .log
+                    .refuse(D::NAME, &uuid, format_args!("create: {reason} ({e:?})"));
                 e.to_errno()
             }
         }
