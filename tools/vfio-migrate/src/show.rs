@@ -79,6 +79,9 @@ pub(crate) fn transferred(report: &Report) -> String {
     )
 }
 
+/// The order in which kinds of records are shown: that of a stream.
+const KINDS: [&str; 5] = ["IDENTITY", "MEMORY", "ZERO", "DEVICE", "END"];
+
 pub(crate) fn inspected(found: &Inspection) -> String {
     let mut out = Vec::new();
     if let Some(device_type) = &found.device_type {
@@ -99,10 +102,12 @@ pub(crate) fn inspected(found: &Inspection) -> String {
             bytes(found.state_size_max.into())
         ));
         out.push(String::new());
-        let mut rows: Vec<_> = found
-            .records
+        let mut records: Vec<_> = found.records.iter().collect();
+        records
+            .sort_by_key(|(kind, _)| KINDS.iter().position(|k| k == kind).unwrap_or(KINDS.len()));
+        let mut rows: Vec<_> = records
             .iter()
-            .map(|(kind, r)| vec![kind.clone(), r.count.to_string(), bytes(r.bytes)])
+            .map(|(kind, r)| vec![kind.to_string(), r.count.to_string(), bytes(r.bytes)])
             .collect();
         rows.push(vec![
             "all".into(),

@@ -18,7 +18,7 @@ use serde::Serialize;
 use vfio_client::{v1, Device};
 
 use crate::endpoint::{Destination, Protocol, Source};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Kind, Result};
 
 /// How long pre-copy goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,10 @@ fn run(
     source.end()?;
     if options.config && source.device().info().is_pci() && destination.device().info().is_pci() {
         let snapshot = source.device().config()?.snapshot()?;
-        report.config_words = destination.device().config()?.restore(&snapshot)?;
+        let config = destination.device().config()?;
+        report.config_words = config
+            .restore(&snapshot)
+            .map_err(|e| Failure::new(Kind::Refused, e))?;
     }
     match options.run {
         true => destination.run()?,

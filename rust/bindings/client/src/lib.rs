@@ -23,10 +23,10 @@
 //! A [`Container`] is the address space; a [`Group`] is opened into it; a [`Device`] is opened from that. Each keeps
 //! those before it open. All of them are handles: cloning one is cheap, and they may be used by many threads.
 //!
-//! This crate is where all `unsafe` code of the project's userspace is, in `sys.rs` and `mapping.rs`. What it promises:
-//! memory that a device can reach stays allocated for as long as it can, memory that others change is only accessed
-//! by copying, and no argument of any ioctl makes the kernel touch memory that it was not given.
-//!
+//! This crate is where all `unsafe` code of the project's userspace is: the calls in `sys.rs`, memory in `mapping.rs`,
+//! and one call in `container.rs`, which keeps mapped memory alive. What it promises: memory that a device can reach
+//! stays allocated for as long as it can, memory that others change is only accessed by copying, and no argument of
+//! any ioctl makes the kernel touch memory that it was not given.
 
 mod bitmap;
 pub mod caps;

@@ -47,8 +47,10 @@ pub mod capability {
     pub const MSIX: u8 = 0x11;
 }
 
-/// Size of the space that is copied: the conventional one.
+/// Size of conventional configuration space, the part that is copied.
 pub const SIZE: usize = 256;
+/// Size of its header. A device may offer less than all of the space, but not less than this.
+pub const HEADER_SIZE: usize = 64;
 
 /// Configuration space of an opened device.
 #[derive(Clone, Debug)]
@@ -61,11 +63,8 @@ pub struct Snapshot(Vec<u8>);
 impl Config {
     pub(crate) fn new(device: &Device) -> Result<Self> {
         let region = device.region(VFIO_PCI_CONFIG_REGION_INDEX)?;
-        if (region.info().size as usize) < SIZE {
-            return Err(Error::not_found(
-                "configuration space",
-                "not a PCI device, or not all of one",
-            ));
+        if region.info().size < HEADER_SIZE as u64 {
+            return Err(Error::not_found("configuration space", "not a PCI device"));
         }
         Ok(Config(region))
     }
@@ -104,10 +103,11 @@ impl Config {
         ))
     }
 
-    /// Reads all of it.
+    /// Reads all of it, up to [`SIZE`] and in whole words.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        let mut bytes = vec![0; SIZE];
-        for at in (0..SIZE).step_by(4) {
+        let size = self.0.info().size.min(SIZE as u64) as usize & !3;
+        let mut bytes = vec![0; size];
+        for at in (0..size).step_by(4) {
             self.0.read(at as u64, &mut bytes[at..at + 4])?;
         }
         Ok(Snapshot(bytes))
@@ -135,7 +135,7 @@ impl Config {
         }
         let mut changed = 0;
         let command = offset::COMMAND as usize;
-        for at in (0..SIZE).step_by(4).filter(|at| *at != command) {
+        for at in (0..snapshot.0.len()).step_by(4).filter(|at| *at != command) {
             if self.0.read_u32(at as u64).map(u32::from_le)? != word(at) {
                 self.0
                     .write_u32(at as u64, word(at).to_le())
@@ -158,9 +158,10 @@ impl Config {
 }
 
 impl Snapshot {
-    /// Takes stored bytes; `None` unless they are [`SIZE`].
+    /// Takes stored bytes; `None` unless they are whole words from [`HEADER_SIZE`] to [`SIZE`].
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
-        (bytes.len() == SIZE).then_some(Snapshot(bytes))
+        let len = bytes.len();
+        ((HEADER_SIZE..=SIZE).contains(&len) && len % 4 == 0).then_some(Snapshot(bytes))
     }
 
     /// The bytes.
@@ -196,6 +197,20 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stored_bytes_are_checked() {
+        for (len, right) in [
+            (60, false),
+            (64, true),
+            (252, true),
+            (255, false),
+            (256, true),
+            (260, false),
+        ] {
+            assert_eq!(Snapshot::from_bytes(vec![0; len]).is_some(), right, "{len}");
+        }
+    }
 
     #[test]
     fn capability_list() {
