@@ -5,7 +5,29 @@
 use crate::harness::Test;
 
 /// One line a file.
-const TABLES: &[&[Test]] = &[crate::mdev::TESTS];
+#[rustfmt::skip]
+const TABLES: &[&[Test]] = &[
+    crate::mdev::TESTS,
+    crate::device::TESTS,
+    crate::config::TESTS,
+    crate::bar::TESTS,
+    crate::irq::TESTS,
+    crate::irq_refused::TESTS,
+    crate::engine::TESTS,
+    crate::faults::TESTS,
+    crate::stopping::TESTS,
+    crate::region::TESTS,
+    crate::states::TESTS,
+    crate::saving::TESTS,
+    crate::resuming::TESTS,
+    crate::stream::TESTS,
+    crate::type1::TESTS,
+    crate::dirty::TESTS,
+    crate::sharing::TESTS,
+    crate::racing::TESTS,
+    crate::oracle::TESTS,
+    crate::storm::TESTS,
+];
 
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {

@@ -4,11 +4,12 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use vfio_client::mdev::{self, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
-use crate::check::PATIENCE;
+use crate::effort::Effort;
 use crate::harness::problem;
 use crate::kmsg::Kmsg;
 use crate::module::Module;
@@ -19,6 +20,9 @@ pub(crate) const SMALL: &str = "mdma-16M";
 pub(crate) const MEDIUM: &str = "mdma-256M";
 pub(crate) const LARGE: &str = "mdma-1G";
 
+/// How long removing an instance may take that nobody has open.
+const LEAVE: Duration = Duration::from_secs(30);
+
 /// What every test is handed.
 pub(crate) struct Lab {
     /// The module under test.
@@ -27,6 +31,8 @@ pub(crate) struct Lab {
     pub(crate) kmsg: Kmsg,
     /// Sysfs.
     pub(crate) sysfs: Sysfs,
+    /// How much random and racing tests do.
+    pub(crate) effort: Effort,
 }
 
 impl Lab {
@@ -92,7 +98,7 @@ impl Drop for Instance {
         thread::spawn(move || {
             let _ = done.send(instance.remove());
         });
-        match removed.recv_timeout(PATIENCE) {
+        match removed.recv_timeout(LEAVE) {
             Ok(Ok(())) => {}
             // The test removed it by itself.
             Ok(Err(e)) if e.is(libc::ENOENT) => {}

@@ -3,7 +3,8 @@
 //! Tests of the module on a running kernel.
 //!
 //! ```text
-//! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS] [PATTERN...]
+//! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
+//!           [--jobs N] [--iterations N] [--seed N] [PATTERN...]
 //! selftests --list [PATTERN...]
 //! ```
 //!
@@ -19,14 +20,40 @@ use std::time::Duration;
 
 mod catalog;
 mod check;
+mod effort;
+mod every_state;
 mod harness;
 mod kmsg;
 mod lab;
+mod memory;
 mod module;
 mod outcome;
+mod pins;
+mod records;
+mod scene;
 
+mod bar;
+mod config;
+mod device;
+mod dirty;
+mod engine;
+mod faults;
+mod irq;
+mod irq_refused;
 mod mdev;
+mod oracle;
+mod racing;
+mod region;
+mod resuming;
+mod saving;
+mod sharing;
+mod states;
+mod stopping;
+mod storm;
+mod stream;
+mod type1;
 
+use effort::Effort;
 use harness::diagnose;
 use kmsg::Kmsg;
 use lab::Lab;
@@ -41,6 +68,7 @@ struct Options {
     module: Option<PathBuf>,
     params: String,
     timeout: Duration,
+    effort: Effort,
     patterns: Vec<String>,
 }
 
@@ -50,6 +78,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         module: None,
         params: String::new(),
         timeout: TIMEOUT,
+        effort: Effort::default(),
         patterns: Vec::new(),
     };
     while let Some(arg) = args.next() {
@@ -63,6 +92,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 let seconds = text.parse().map_err(|e| format!("--timeout {text}: {e}"))?;
                 options.timeout = Duration::from_secs(seconds);
             }
+            _ if options.effort.option(&arg, value)? => {}
             _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
             _ => options.patterns.push(arg),
         }
@@ -105,6 +135,7 @@ fn run(options: Options, tests: &[&'static harness::Test]) -> Outcome<bool> {
         module: Module::new(options.module, options.params),
         kmsg: Kmsg::open()?,
         sysfs: Default::default(),
+        effort: options.effort,
     };
     if ours && Module::is_loaded() {
         fail!("the module is loaded already");

@@ -198,16 +198,6 @@ impl Stream {
         Identity::decode(&first.payload, first.header.length).map_err(|e| e.to_string())
     }
 
-    /// The device's own state.
-    pub(crate) fn device_state(&self) -> Vec<u8> {
-        self.effective()
-            .records
-            .iter()
-            .filter(|r| r.kind() == Some(Kind::Device))
-            .flat_map(|r| r.payload.clone())
-            .collect()
-    }
-
     /// The device memory that a reader ends up with.
     pub(crate) fn memory(&self, size: usize) -> Vec<u8> {
         let mut memory = vec![0; size];
@@ -324,7 +314,8 @@ mod tests {
         assert_eq!(Stream::parse(&stream.bytes()).unwrap(), stream);
         load(&stream).unwrap();
         let mut with = stream.clone();
-        with.records.insert(2, Record::new(99, 5, vec![3; 7]).optional());
+        with.records
+            .insert(2, Record::new(99, 5, vec![3; 7]).optional());
         assert!(load(&with).is_err());
         with.seal();
         load(&with).unwrap();

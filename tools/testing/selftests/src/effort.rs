@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much the tests do that never come to an end by themselves.
+
+use std::str::FromStr;
+
+/// How long random and racing tests go on, and which numbers they begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Effort {
+    /// Random jobs (`--jobs`).
+    pub(crate) jobs: u64,
+    /// Rounds of racing threads (`--iterations`).
+    pub(crate) iterations: u64,
+    /// Seed of all random numbers (`--seed`), printed by those who use it.
+    pub(crate) seed: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Effort {
+            jobs: 5000,
+            iterations: 1000,
+            seed: 1,
+        }
+    }
+}
+
+impl Effort {
+    /// Takes an option of the command line, if it is one of these.
+    pub(crate) fn option(
+        &mut self,
+        name: &str,
+        value: impl FnOnce() -> Result<String, String>,
+    ) -> Result<bool, String> {
+        let field = match name {
+            "--jobs" => &mut self.jobs,
+            "--iterations" => &mut self.iterations,
+            "--seed" => &mut self.seed,
+            _ => return Ok(false),
+        };
+        let text = value()?;
+        *field = u64::from_str(&text).map_err(|e| format!("{name} {text}: {e}"))?;
+        Ok(true)
+    }
+}
