@@ -80,26 +80,14 @@ impl Worker {
         let left = pause - start.elapsed();
 
         if left > NAP {
-            // Rounded up, and at most `MAX_THROTTLE_US`.
-            return Some(left.as_micros_ceil().div_ceil_millis());
+            // Rounded up, and not more than `MAX_THROTTLE_US`.
+            return Some(u32::try_from((left.as_micros_ceil() + 999) / 1000).unwrap_or(0));
         }
         if left > Delta::ZERO {
             fsleep(left);
         }
         self.pause = None;
         None
-    }
-}
-
-/// Conversion of a pause.
-trait Millis {
-    /// Microseconds in milliseconds, rounded up.
-    fn div_ceil_millis(self) -> u32;
-}
-
-impl Millis for i64 {
-    fn div_ceil_millis(self) -> u32 {
-        u32::try_from((self + 999) / 1000).unwrap_or(0)
     }
 }
 

@@ -254,7 +254,11 @@ pub fn decode(offset: u64, len: usize) -> Option<Target> {
         return None;
     }
     let word = usize::try_from(offset / 4).ok()?;
-    let reg = (*MAP.get(word)?)?;
+    if word >= WORDS {
+        return None;
+    }
+    // The mask is for a processor that goes on before it has compared.
+    let reg = MAP[word & (WORDS - 1)]?;
     let row = reg.row();
     let within = offset - row.offset;
     let whole = within == 0 && len as u64 == row.width;
@@ -270,10 +274,10 @@ pub fn decode(offset: u64, len: usize) -> Option<Target> {
 /// The table as one object that references may point into.
 static TABLE: [Register; COUNT] = REGISTERS;
 
-/// Number of 32-bit words up to the end of the last register.
+/// Number of 32-bit words up to the end of the last register, rounded up to a power of two.
 const WORDS: usize = {
     let last = &REGISTERS[COUNT - 1];
-    ((last.offset + last.width) / 4) as usize
+    ((last.offset + last.width) / 4).next_power_of_two() as usize
 };
 
 /// Which register owns each word of the window.
