@@ -138,7 +138,7 @@ pub fn min_output(identity: &Identity) -> u64 {
 /// (P47). An upper bound but for the headers of additional buffers.
 pub fn estimate<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
     let mut bytes = control_bytes(IDENTITY_SIZE)
-        .saturating_add(control_bytes(identity.state_size_max as usize))
+        .saturating_add(state_bytes(u64::from(identity.state_size_max)))
         .saturating_add(control_bytes(END_SIZE));
     for_each_populated(identity, src, |run| {
         bytes = bytes.saturating_add(memory_bytes(identity, run.count, 1));
@@ -148,6 +148,14 @@ pub fn estimate<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
 
 fn control_bytes(payload: usize) -> u64 {
     (payload as u64).saturating_add(HEADER_SIZE as u64)
+}
+
+/// The records of `left` bytes of the device's state; none of none.
+fn state_bytes(left: u64) -> u64 {
+    match left {
+        0 => 0,
+        left => left.saturating_add(HEADER_SIZE as u64),
+    }
 }
 
 fn memory_bytes(identity: &Identity, pages: u64, runs: u64) -> u64 {
@@ -244,14 +252,10 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
             DeviceState::Ended => return 0,
         };
-        let state = match state {
-            0 => 0,
-            state => state.saturating_add(HEADER_SIZE as u64),
-        };
         let dirty = src.dirty().census(0, self.identity.pages());
         self.identity_bytes()
             .saturating_add(memory_bytes(&self.identity, dirty.pages, dirty.runs))
-            .saturating_add(state)
+            .saturating_add(state_bytes(state))
             .saturating_add(control_bytes(END_SIZE))
     }
 

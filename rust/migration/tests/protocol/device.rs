@@ -42,6 +42,8 @@ pub(crate) struct Device {
     pub(crate) fail_copy: Cell<Option<u32>>,
     pub(crate) fail_put: Cell<Option<u32>>,
     pub(crate) fail_state: Cell<bool>,
+    /// Bytes of state that `save_state` claims beyond those it wrote.
+    pub(crate) claim: Cell<usize>,
 }
 
 impl Device {
@@ -64,6 +66,7 @@ impl Device {
             fail_copy: Cell::new(None),
             fail_put: Cell::new(None),
             fail_state: Cell::new(false),
+            claim: Cell::new(0),
         }
     }
 
@@ -256,7 +259,7 @@ impl Source for Device {
         }
         let state = self.state.borrow();
         buf[..state.len()].copy_from_slice(&state);
-        Ok(state.len())
+        Ok(state.len() + self.claim.get())
     }
 }
 

@@ -347,6 +347,82 @@ fn p21_a_state_that_cannot_be_saved_ends_the_loop() {
 }
 
 #[test]
+fn p21_a_state_longer_than_its_bound_is_an_error() {
+    let device = sample();
+    device.claim.set(STATE_MAX - 100);
+    assert_eq!(device.save(4096).concat().len() as u64, {
+        (H + 56) + (5 * 64 + 3 * H) + (H + STATE_MAX as u64) + (H + 40)
+    });
+    device.claim.set(STATE_MAX - 99);
+    let mut session = device.begin();
+    session.stop();
+    let mut out = vec![0; 4096];
+    session.fill(&device, &mut out, 4096).unwrap();
+    let space = Error::Space {
+        needed: STATE_MAX as u64 + 1,
+        available: STATE_MAX as u64,
+    };
+    assert_eq!(session.fill(&device, &mut out, 4096), Err(space));
+}
+
+#[test]
+fn p22_a_pass_ends_with_the_last_page_though_the_buffer_is_full() {
+    let device = Device::new(4);
+    device.write(2, 2);
+    let mut session = device.begin();
+    session.stop();
+    // After the page, there is room for END but not for another page.
+    let len = (H + 56 + H + 64 + H + 40) as usize;
+    let buffers = fill_all(&mut session, &device, len);
+    assert_eq!(buffers.len(), 1);
+    assert_eq!(session.stats().passes, 1);
+}
+
+#[test]
+fn p25_pages_smaller_than_a_control_record_will_do() {
+    // A ZERO record is longer than a page, and the state longer than the smallest buffer.
+    let mut tiny = crate::device::identity(0);
+    tiny.page_size = 4;
+    tiny.memory_size = 64;
+    let source = Device::with(tiny);
+    for page in 0..16 {
+        source.write(page, page as u8);
+    }
+    *source.state.borrow_mut() = (0..200).collect();
+    let len = min_output(&tiny) as usize;
+    for extra in 0..40 {
+        let mut session = source.begin();
+        let mut stream = fill_all(&mut session, &source, len + extra).concat();
+        for page in [0, 2, 3, 7, 11, 15] {
+            source.discard(page);
+        }
+        session.stop();
+        stream.extend(fill_all(&mut session, &source, len + extra).concat());
+        let target = Device::with(tiny);
+        target.load(&stream).unwrap();
+        target.assert_same(&source);
+        for page in [0, 2, 3, 7, 11, 15] {
+            source.write(page, page as u8);
+        }
+    }
+}
+
+#[test]
+fn p47_the_size_is_known_without_a_session() {
+    let device = sample();
+    device.dirty.clear_all();
+    let size = estimate(&device.identity, &device);
+    assert!(device.dirty.is_clean());
+    let sent: usize = device.save(4096).iter().map(Vec::len).sum();
+    // All but the bound of the state is exact.
+    assert_eq!(size, sent as u64 + (STATE_MAX - 100) as u64);
+    // A device without memory and without a state still sends a beginning and an end.
+    let mut bare = crate::device::identity(0);
+    bare.state_size_max = 0;
+    assert_eq!(estimate(&bare, &Device::with(bare)), H + 56 + H + 40);
+}
+
+#[test]
 fn p49_a_session_wants_what_the_identity_promises() {
     let device = sample();
     let mut bigger = device.identity;

@@ -192,6 +192,24 @@ fn p11_every_write_fails_in_error() {
 }
 
 #[test]
+fn p42_error_is_never_asked_for() {
+    for from in State::ALL {
+        for refusal in [
+            v1_arc(from, Error).unwrap_err(),
+            v2_arc(from, Error).unwrap_err(),
+            v2_check(from, Error).unwrap_err(),
+        ] {
+            let reason = match from {
+                Error => "only a reset leaves the error state",
+                RunningP2p | PreCopyP2p if refusal == Refusal::HeldByV2(from) => continue,
+                _ => "the error state cannot be requested",
+            };
+            assert_eq!(refusal.to_string(), reason);
+        }
+    }
+}
+
+#[test]
 fn p12_reserved_bits_are_refused_one_by_one() {
     for bit in 3..32 {
         for low in 0..8 {
