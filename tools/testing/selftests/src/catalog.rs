@@ -11,6 +11,8 @@ const TABLES: &[&[Test]] = &[
     crate::device::TESTS,
     crate::config::TESTS,
     crate::bar::TESTS,
+    crate::device_memory::TESTS,
+    crate::intx::TESTS,
     crate::irq::TESTS,
     crate::irq_refused::TESTS,
     crate::engine::TESTS,
@@ -27,6 +29,8 @@ const TABLES: &[&[Test]] = &[
     crate::racing::TESTS,
     crate::oracle::TESTS,
     crate::storm::TESTS,
+    crate::params::TESTS,
+    crate::lifecycle::TESTS,
 ];
 
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.

@@ -124,7 +124,6 @@ fn region_info_of_every_index(lab: &Lab) -> Outcome {
             );
             if flags & CAPS == 0 {
                 assert_eq!(word(&arg, 0), 32, "{of} region {index}: argsz");
-                assert_eq!(word(&arg, 3), 0, "{of} region {index}: cap_offset");
             }
         }
     }
@@ -411,7 +410,8 @@ fn absent_regions_are_refused(lab: &Lab) -> Outcome {
 /// What a device just made has in its registers.
 fn power_on(lab: &Lab) -> Outcome<mdma::Snapshot> {
     let fresh = lab.open(SMALL)?;
-    Ok(Mdma::open(&fresh.device)?.snapshot()?)
+    let mdma = Mdma::open(&fresh.device)?;
+    Ok(mdma.snapshot()?)
 }
 
 fn reset_gives_power_on(lab: &Lab) -> Outcome {

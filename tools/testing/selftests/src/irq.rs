@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interrupts as the device makes them: INTx, MSI, MSI-X, and the request to let the device go.
+//! Messages, MSI and MSI-X, and what all interrupts have in common; the request to let the device go.
 
 use std::sync::mpsc;
 use std::thread;
@@ -9,7 +9,7 @@ use mdma::regs::{self, Reg};
 use mdma::Mdma;
 use vfio_client::{pci, uapi, Action, EventFd, Irq, Region};
 
-use crate::check::{expect_signal, expect_silence, wait_for, PATIENCE, SILENCE};
+use crate::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
 use crate::every_state::in_every_state;
 use crate::lab::{Guest, Lab, SMALL};
 use crate::outcome::Outcome;
@@ -17,15 +17,6 @@ use crate::scene::{self, Scene, VfioQueue};
 use crate::{assert_errno, tests};
 
 tests! { "irq":
-    intx_fires_once_and_masks_itself [],
-    intx_fires_again_when_unmasked_and_still_asserted [],
-    intx_is_unmasked_by_an_eventfd [],
-    intx_trigger_and_unmask_by_one_eventfd [],
-    intx_masked_by_the_user_waits [],
-    intx_falls_with_its_cause [],
-    intx_asserted_before_anyone_listens [],
-    intx_disabled_in_the_command_register_waits [],
-    intx_loopback [],
     msi_has_a_vector_for_each_cause [],
     msi_vectors_are_shared_when_few [],
     msix_has_a_vector_for_each_cause [],
@@ -49,14 +40,14 @@ pub(crate) const ERR: u32 = uapi::VFIO_PCI_ERR_IRQ_INDEX;
 pub(crate) const REQ: u32 = uapi::VFIO_PCI_REQ_IRQ_INDEX;
 
 /// A device that interrupts, with a queue to make it do so.
-struct Source {
+pub(crate) struct Source {
     queue: VfioQueue,
-    mdma: Mdma<Region>,
-    scene: Scene,
+    pub(crate) mdma: Mdma<Region>,
+    pub(crate) scene: Scene,
 }
 
 impl Source {
-    fn new(lab: &Lab) -> Outcome<Self> {
+    pub(crate) fn new(lab: &Lab) -> Outcome<Self> {
         let scene = Scene::new(lab)?;
         let queue = scene.queue(4)?;
         scene.mdma.set_interrupts(regs::INT_ALL)?;
@@ -67,17 +58,17 @@ impl Source {
         })
     }
 
-    fn irq(&self, index: u32) -> Outcome<Irq> {
+    pub(crate) fn irq(&self, index: u32) -> Outcome<Irq> {
         Ok(self.scene.device.irq(index)?)
     }
 
     /// Completes a job that asks for an interrupt, and returns when it is done.
-    fn complete(&mut self) -> Outcome {
+    pub(crate) fn complete(&mut self) -> Outcome {
         scene::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])
     }
 
     /// Has the queue halt, and starts it anew.
-    fn halt(&mut self) -> Outcome {
+    pub(crate) fn halt(&mut self) -> Outcome {
         self.queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
         self.queue.ring_doorbell()?;
         scene::wait_register(&self.mdma, Reg::Status, "the queue to halt", |v| {
@@ -113,208 +104,6 @@ pub(crate) fn counts(events: &[EventFd]) -> Outcome<Vec<u64>> {
     thread::sleep(SILENCE);
     let counts = events.iter().map(EventFd::take);
     Ok(counts.collect::<std::io::Result<_>>()?)
-}
-
-fn intx_fires_once_and_masks_itself(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let event = EventFd::new()?;
-    source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
-    expect_silence(&event, "nothing has happened");
-    source.complete()?;
-    assert_eq!(expect_signal(&event, "INTx of a completion"), 1);
-    // It is masked now: neither more of the same nor a new assertion gets through.
-    source.complete()?;
-    expect_silence(&event, "INTx has not been unmasked");
-    source.mdma.acknowledge()?;
-    source.complete()?;
-    expect_silence(&event, "INTx has not been unmasked");
-    Ok(())
-}
-
-fn intx_fires_again_when_unmasked_and_still_asserted(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    let event = EventFd::new()?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    source.complete()?;
-    expect_signal(&event, "INTx");
-    for round in 0..3 {
-        match round % 2 {
-            0 => intx.set_none(Action::Unmask, 0, 1)?,
-            _ => intx.set_bool(Action::Unmask, 0, &[true])?,
-        }
-        assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
-        expect_silence(&event, "it is masked again");
-    }
-    intx.set_bool(Action::Unmask, 0, &[false])?;
-    expect_silence(&event, "false does not unmask");
-
-    source.mdma.acknowledge()?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "it is not asserted any more");
-    source.complete()?;
-    assert_eq!(expect_signal(&event, "a new assertion"), 1);
-    Ok(())
-}
-
-fn intx_is_unmasked_by_an_eventfd(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    let (event, unmask) = (EventFd::new()?, EventFd::new()?);
-    intx.set_eventfds(0, &[Some(&event)])?;
-    intx.set_unmask_eventfd(0, Some(&unmask))?;
-    source.complete()?;
-    expect_signal(&event, "INTx");
-    for _ in 0..3 {
-        unmask.signal()?;
-        assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
-    }
-    source.mdma.acknowledge()?;
-    unmask.signal()?;
-    expect_silence(&event, "it is not asserted any more");
-    source.complete()?;
-    assert_eq!(expect_signal(&event, "a new assertion"), 1);
-
-    // Another one in its place, then none.
-    let other = EventFd::new()?;
-    intx.set_unmask_eventfd(0, None)?;
-    unmask.signal()?;
-    expect_silence(&event, "that eventfd does not unmask any more");
-    intx.set_unmask_eventfd(0, Some(&other))?;
-    other.signal()?;
-    assert_eq!(expect_signal(&event, "INTx by the other eventfd"), 1);
-    assert_errno!(
-        intx.set_unmask_eventfd(0, Some(&unmask)),
-        EBUSY,
-        "one is in place"
-    );
-    // What is still in place when the interrupt is disabled goes with it.
-    intx.disable()?;
-    other.signal()?;
-    expect_silence(&event, "INTx is not in use");
-    Ok(())
-}
-
-/// Every delivery unmasks, which delivers again: no lock may be held on the way, and it ends with the cause.
-fn intx_trigger_and_unmask_by_one_eventfd(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    let event = EventFd::new()?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    intx.set_unmask_eventfd(0, Some(&event))?;
-    source.complete()?;
-    let mut seen = 0;
-    wait_for("INTx to come back by itself", || {
-        seen += event.take()?;
-        Ok(seen > 3)
-    })?;
-    source.mdma.acknowledge()?;
-    wait_for("INTx to fall", || Ok(event.wait(SILENCE)? == 0))?;
-    intx.disable().map_err(Into::into)
-}
-
-fn intx_masked_by_the_user_waits(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    let event = EventFd::new()?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    intx.set_bool(Action::Mask, 0, &[false])?;
-    source.complete()?;
-    expect_signal(&event, "INTx: false does not mask");
-    source.mdma.acknowledge()?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    for by_bool in [false, true] {
-        match by_bool {
-            false => intx.set_none(Action::Mask, 0, 1)?,
-            true => intx.set_bool(Action::Mask, 0, &[true])?,
-        }
-        source.complete()?;
-        expect_silence(&event, "INTx is masked");
-        intx.set_none(Action::Unmask, 0, 1)?;
-        assert_eq!(expect_signal(&event, "what was masked"), 1);
-        source.mdma.acknowledge()?;
-        intx.set_none(Action::Unmask, 0, 1)?;
-        expect_silence(&event, "nothing is asserted");
-    }
-    Ok(())
-}
-
-fn intx_falls_with_its_cause(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    let event = EventFd::new()?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    source.complete()?;
-    source.halt()?;
-    expect_signal(&event, "INTx");
-    assert_eq!(source.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
-    // One of two causes gone: still asserted.
-    source
-        .mdma
-        .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    assert_eq!(expect_signal(&event, "INTx of the other cause"), 1);
-    // Masked in the device: not asserted; unmasked there: asserted again.
-    source.mdma.set_interrupts(regs::INT_COMPLETION)?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "the cause left is masked in the device");
-    source.mdma.set_interrupts(regs::INT_ALL)?;
-    assert_eq!(
-        expect_signal(&event, "INTx of a cause unmasked in the device"),
-        1
-    );
-    source.mdma.set(Reg::IntCause, regs::INT_HALT.into())?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "both causes are cleared");
-    Ok(())
-}
-
-fn intx_asserted_before_anyone_listens(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let intx = source.irq(INTX)?;
-    source.complete()?;
-    let (first, second) = (EventFd::new()?, EventFd::new()?);
-    intx.set_eventfds(0, &[Some(&first)])?;
-    assert_eq!(expect_signal(&first, "INTx that was asserted already"), 1);
-    // Without an eventfd INTx stays in use, and asserted.
-    intx.set_eventfds(0, &[None])?;
-    intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&first, "it was taken away");
-    intx.set_eventfds(0, &[Some(&second)])?;
-    assert_eq!(expect_signal(&second, "INTx that is asserted"), 1);
-    expect_silence(&first, "it was replaced");
-    Ok(())
-}
-
-fn intx_disabled_in_the_command_register_waits(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let config = source.scene.device.config()?;
-    let event = EventFd::new()?;
-    let intx = source.irq(INTX)?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    let command = config.command()?;
-    config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
-    source.complete()?;
-    expect_silence(&event, "INTx is disabled");
-    intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "INTx is disabled");
-    config.set_command(command)?;
-    assert_eq!(expect_signal(&event, "INTx that is enabled again"), 1);
-    Ok(())
-}
-
-fn intx_loopback(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
-    let intx = guest.device.irq(INTX)?;
-    let event = EventFd::new()?;
-    intx.set_eventfds(0, &[Some(&event)])?;
-    intx.set_none(Action::Trigger, 0, 1)?;
-    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
-    intx.set_bool(Action::Trigger, 0, &[true])?;
-    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
-    intx.set_bool(Action::Trigger, 0, &[false])?;
-    expect_silence(&event, "false is no trigger");
-    Ok(())
 }
 
 /// The device's two causes arrive at vectors 0 and 1, and at no other.

@@ -133,6 +133,11 @@ impl Guest {
         })
     }
 
+    /// Tries to open an instance that stays with its owner.
+    pub(crate) fn open_of(instance: &Instance) -> vfio_client::Result<Device> {
+        instance.open_alone()
+    }
+
     /// The UUID, as it is in the log.
     pub(crate) fn uuid(&self) -> &str {
         self.instance.uuid.as_str()

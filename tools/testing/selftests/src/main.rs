@@ -20,11 +20,13 @@ use std::time::Duration;
 
 mod catalog;
 mod check;
+mod child;
 mod effort;
 mod every_state;
 mod harness;
 mod kmsg;
 mod lab;
+mod meminfo;
 mod memory;
 mod module;
 mod outcome;
@@ -35,13 +37,17 @@ mod scene;
 mod bar;
 mod config;
 mod device;
+mod device_memory;
 mod dirty;
 mod engine;
 mod faults;
+mod intx;
 mod irq;
 mod irq_refused;
+mod lifecycle;
 mod mdev;
 mod oracle;
+mod params;
 mod racing;
 mod region;
 mod resuming;
@@ -101,7 +107,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match parse(std::env::args().skip(1)) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, args @ ..] = &args[..] {
+        if child == "--child" {
+            return child::main(args);
+        }
+    }
+    let options = match parse(args.into_iter()) {
         Ok(options) => options,
         Err(e) => {
             eprintln!("selftests: {e}");

@@ -55,7 +55,9 @@ fn store(path: impl Into<PathBuf>, text: &str) -> io::Result<()> {
 /// Takes the whole budget but `left` places of the smallest type.
 fn fill_up(lab: &Lab, left: u32) -> Outcome<Vec<Instance>> {
     let mut held = Vec::new();
-    for (of, stop) in [(LARGE, 0), (MEDIUM, 0), (SMALL, left)] {
+    // Of the large ones, so much stays free that the small ones end at the number wanted.
+    let spare = left.min(1);
+    for (of, stop) in [(LARGE, spare), (MEDIUM, spare), (SMALL, left)] {
         let t = lab.mdev_type(of)?;
         while t.available_instances()? > stop {
             held.push(lab.instance(of)?);

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opening, closing, removing and unloading, in order and not, and what is left afterwards.
+
+use std::sync::mpsc;
+use std::thread;
+
+use mdma::regs::{self, Reg};
+use vfio_client::v1::State;
+use vfio_client::{pci, Container, EventFd};
+
+use crate::check::{wait_for, PATIENCE, SILENCE};
+use crate::child::{Child, Role};
+use crate::lab::{Guest, Instance, Lab, SMALL};
+use crate::meminfo::Meminfo;
+use crate::module::Module;
+use crate::outcome::Outcome;
+use crate::scene::{self, Scene};
+use crate::{assert_errno, note, tests};
+
+tests! { "lifecycle":
+    opened_and_closed_100_times [],
+    registers_and_memory_survive_a_close [],
+    queue_does_no_dma_for_the_next_user [],
+    closed_in_the_middle_of_a_job [],
+    p08_running_at_every_open ["P8"],
+    interrupted_load_is_reset_by_the_close [],
+    unload_is_refused_while_open [],
+    mapping_keeps_the_device_open [],
+    unload_removes_instances [],
+    removal_waits_for_the_close [],
+    killed_while_doing_dma [],
+    killed_while_saving [],
+    killed_while_resuming [],
+    opened_and_removed_at_once [],
+    nothing_is_left_after_200_loads [],
+}
+
+fn opened_and_closed_100_times(lab: &Lab) -> Outcome {
+    let mut instance = lab.instance(SMALL)?;
+    for n in 0..100 {
+        let guest = Guest::open(instance)?;
+        let scene = Scene::of(guest)?;
+        assert_eq!(scene.mdma.get(Reg::Scratch)?, n);
+        scene.mdma.set(Reg::Scratch, n + 1)?;
+        let mut queue = scene.queue(2)?;
+        scene::run_jobs(&mut queue, &[mdma::job::fill(scene::device(n * 8), n, 8)])?;
+        assert_eq!(scene.mdma.get(Reg::JobsDone)?, n + 1);
+        drop(queue);
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn registers_and_memory_survive_a_close(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(3)?;
+    scene.mdma.set(Reg::Scratch, 42)?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    scene.mdma.set_throttle(3)?;
+    let fill = mdma::job::fill(scene::device(100), 0x6464_6464_6464_6464, 50_000).interrupt();
+    scene::run_jobs(&mut queue, &[fill])?;
+    scene.mdma.map_memory()?.write(5 << 20, b"mapped");
+    let before = scene.registers()?;
+    drop(queue);
+
+    let scene = Scene::of(Guest::open(scene.close())?)?;
+    assert_eq!(scene.registers()?.diff(&before), []);
+    assert_eq!(scene.read_memory(100, 50_000)?, [0x64; 50_000]);
+    assert_eq!(scene.read_memory(5 << 20, 6)?, b"mapped");
+    // The interrupt is asserted still, for whoever listens now.
+    let event = EventFd::new()?;
+    scene
+        .device
+        .irq(crate::irq::INTX)?
+        .set_eventfds(0, &[Some(&event)])?;
+    crate::check::expect_signal(&event, "INTx whose cause survived");
+    Ok(())
+}
+
+/// The ring of the last user is at an address that means something else to the next one.
+fn queue_does_no_dma_for_the_next_user(lab: &Lab) -> Outcome {
+    const IOVA: u64 = 0x10_0000;
+    const BYTES: usize = 4 << 20;
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(IOVA, BYTES)?;
+    let mut queue = scene.queue(4)?;
+    scene.mdma.set_throttle(2000)?;
+    queue.submit(&mdma::job::fill(scene::guest(IOVA), !0, BYTES as u64))?;
+    scene::wait_register(&scene.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    drop((queue, buffer));
+    let instance = scene.close();
+
+    // The same addresses are mapped by the next user, who has not asked for anything yet.
+    let guest = Guest::open(instance)?;
+    let buffer = guest.buffer(IOVA, BYTES)?;
+    let ring = guest.buffer(scene::QUEUE, 1 << 16)?;
+    let untouched = || {
+        let zero = |b: &vfio_client::DmaBuffer| b.to_vec(0, b.len()).iter().all(|b| *b == 0);
+        zero(&buffer) && zero(&ring)
+    };
+    assert_eq!(guest.device.config()?.command()? & pci::COMMAND_MASTER, 0);
+    thread::sleep(SILENCE);
+    assert!(untouched(), "DMA before bus mastering was enabled");
+    // A driver disables the queue before it enables bus mastering: nothing of the old job is left.
+    let bar = guest.region(regs::BAR_REGISTERS)?;
+    bar.write_u32(Reg::Control.offset(), 0)?;
+    guest.device.config()?.enable()?;
+    thread::sleep(SILENCE);
+    assert!(untouched(), "DMA of a job of the last user");
+    Ok(())
+}
+
+fn closed_in_the_middle_of_a_job(lab: &Lab) -> Outcome {
+    const IOVA: u64 = 0x10_0000;
+    const BYTES: usize = 4 << 20;
+    let mut instance = lab.instance(SMALL)?;
+    for _ in 0..10 {
+        let scene = Scene::of(Guest::open(instance)?)?;
+        // The device is closed first, the container and its memory live on.
+        let container = scene.container.clone();
+        let buffer = scene.buffer(IOVA, BYTES)?;
+        let mut queue = scene.queue(4)?;
+        scene.mdma.set_throttle(500)?;
+        let before = scene.mdma.get(Reg::BytesDone)?;
+        queue.submit(&mdma::job::fill(scene::guest(IOVA), !0, BYTES as u64))?;
+        scene::wait_register(&scene.mdma, Reg::BytesDone, "the job", |v| v > before)?;
+        drop(queue);
+        instance = scene.close();
+        let count = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
+        let written = count();
+        assert!(written < BYTES, "the job was over before the close");
+        thread::sleep(SILENCE / 4);
+        assert_eq!(count(), written, "written after the close");
+        drop((buffer, container));
+    }
+    // With bus mastering the old queue goes on at addresses that are not mapped: it halts.
+    let guest = Guest::open(instance)?;
+    guest.device.config()?.enable()?;
+    let mdma = mdma::Mdma::open(&guest.device)?;
+    scene::wait_register(&mdma, Reg::Status, "the queue to halt", |v| {
+        v & u64::from(regs::STATUS_HALTED) != 0
+    })
+}
+
+fn p08_running_at_every_open(lab: &Lab) -> Outcome {
+    let mut instance = lab.instance(SMALL)?;
+    for left_in in crate::every_state::STATES {
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(scene.state()?, State::RUNNING, "at open");
+        match left_in {
+            State::ERROR => {
+                scene.go(&[State::RESUMING])?;
+                assert!(scene.migration.write_state(State::RUNNING).is_err());
+            }
+            State::STOP_AND_COPY => scene.go(&[State::PRE_COPY, left_in])?,
+            _ => scene.go(&[left_in])?,
+        }
+        assert_eq!(scene.state()?, left_in);
+        instance = scene.close();
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(
+            scene.state()?,
+            State::RUNNING,
+            "after it was closed in {left_in}"
+        );
+        let mut queue = scene.queue(2)?;
+        scene::run_jobs(&mut queue, &[mdma::job::nop()])?;
+        drop(queue);
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn interrupted_load_is_reset_by_the_close(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let fresh = scene.registers()?;
+    scene.write_memory(0, &[1; 1 << 20])?;
+    let stream = scene.save()?;
+    scene.go(&[State::RUNNING])?;
+    scene.mdma.set(Reg::Scratch, 9)?;
+    scene.go(&[State::STOP, State::RESUMING])?;
+    scene.feed(&stream[..stream.len() / 2], scene.section())?;
+    let scene = Scene::of(Guest::open(scene.close())?)?;
+    assert_eq!(
+        scene.registers()?.diff(&fresh),
+        [],
+        "half a device is a reset one"
+    );
+    assert!(
+        scene.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
+        "memory"
+    );
+    Ok(())
+}
+
+fn unload_is_refused_while_open(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let scene = Scene::new(lab)?;
+    let users = Module::refcnt()?;
+    assert!(users > 0);
+    assert_errno!(Module::unload(), EAGAIN, "a device is open");
+    // That has changed nothing.
+    assert_eq!(Module::refcnt()?, users);
+    let mut queue = scene.queue(2)?;
+    scene::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    drop(queue);
+    let second = scene.device.group().device(scene.uuid())?;
+    let instance = scene.close();
+    assert_errno!(Module::unload(), EAGAIN, "one of two descriptors is open");
+    drop(second);
+    wait_for("the module to have no users", || Ok(Module::refcnt()? == 0))?;
+    Module::unload()?;
+    instance.forget();
+    lab.module.load()
+}
+
+fn mapping_keeps_the_device_open(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let scene = Scene::new(lab)?;
+    let mapping = scene.mdma.map_memory()?;
+    mapping.write(0, b"here");
+    let instance = scene.close();
+    assert_eq!(mapping.to_vec(0, 4), b"here");
+    mapping.write(8 << 20, b"there");
+    assert_errno!(Module::unload(), EAGAIN, "a mapping is in use");
+    drop(mapping);
+    let guest = Guest::open(instance)?;
+    let mut there = [0; 5];
+    guest.region(regs::BAR_MEMORY)?.read(8 << 20, &mut there)?;
+    assert_eq!(&there, b"there");
+    Ok(())
+}
+
+fn unload_removes_instances(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let mut instances = Vec::new();
+    for n in 0..8u8 {
+        let scene = Scene::new(lab)?;
+        // Some were used, some were not.
+        if n % 2 == 0 {
+            scene.write_memory(0, &[n; 65536])?;
+        }
+        instances.push(scene.close());
+    }
+    Module::unload()?;
+    assert!(!Module::is_loaded());
+    assert!(lab.sysfs.instances()?.is_empty());
+    for instance in instances {
+        instance.forget();
+    }
+    lab.module.load()?;
+    assert_eq!(
+        u64::from(lab.mdev_type(SMALL)?.available_instances()?),
+        lab.module.param("memory_budget_mib") / 16
+    );
+    Ok(())
+}
+
+fn removal_waits_for_the_close(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mark = lab.kmsg.mark();
+    let instance = scene.instance.again();
+    let (done, removed) = mpsc::channel();
+    let remover = thread::spawn(move || {
+        let _ = done.send(instance.remove());
+    });
+    // Nobody listens for the request, which the log says.
+    wait_for("the line that says what is waited for", || {
+        let lines = lab.kmsg.since(mark);
+        Ok(lines
+            .iter()
+            .any(|l| l.text.contains(scene.uuid()) && l.text.contains("remove")))
+    })?;
+    let mut queue = scene.queue(2)?;
+    scene::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    assert!(removed.try_recv().is_err(), "removed while it was open");
+    drop(queue);
+    let closed = scene.close();
+    removed.recv_timeout(PATIENCE)??;
+    remover.join().expect("the remover does not panic");
+    assert_errno!(std::fs::metadata(closed.path()), ENOENT);
+    closed.forget();
+    Ok(())
+}
+
+/// Kills a user in the middle of its work, many times, each a little later.
+fn killed(lab: &Lab, role: Role, check: impl Fn(&Scene) -> Outcome) -> Outcome {
+    let pinned = Meminfo::now()?.pinned();
+    let mut instance = lab.instance(SMALL)?;
+    for round in 0..10 {
+        let child = Child::start(role, &instance)?;
+        thread::sleep(std::time::Duration::from_millis(3 * round));
+        assert!(
+            Guest::open_of(&instance).is_err(),
+            "opened under a user that is alive"
+        );
+        child.kill()?;
+        assert_eq!(
+            Meminfo::now()?.pinned(),
+            pinned,
+            "round {round}: pages are still pinned"
+        );
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(scene.state()?, State::RUNNING, "round {round}");
+        check(&scene)?;
+        let buffer = scene.buffer(0x10_0000, 65536)?;
+        let mut queue = scene.queue(3)?;
+        let fill = mdma::job::fill(scene::guest(0x10_0000), !0, 65536);
+        scene::run_jobs(&mut queue, &[fill])?;
+        assert!(
+            buffer.to_vec(0, 65536).iter().all(|b| *b == 0xff),
+            "round {round}"
+        );
+        drop((queue, buffer));
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn killed_while_doing_dma(lab: &Lab) -> Outcome {
+    killed(lab, Role::Dma, |scene| {
+        assert_eq!(scene.mdma.get(Reg::Scratch)?, 0x0123_4567_89ab_cdef);
+        Ok(())
+    })
+}
+
+fn killed_while_saving(lab: &Lab) -> Outcome {
+    killed(lab, Role::Saving, |scene| {
+        let byte = scene.read_memory(4096, 1)?[0];
+        assert!(byte == 7 || byte == 8, "{byte}");
+        Ok(())
+    })
+}
+
+fn killed_while_resuming(lab: &Lab) -> Outcome {
+    killed(lab, Role::Resuming, |scene| {
+        assert_eq!(scene.read_memory(0, 64)?, [0; 64], "half a load is none");
+        Ok(())
+    })
+}
+
+fn opened_and_removed_at_once(lab: &Lab) -> Outcome {
+    let mut opened = 0;
+    for _ in 0..50 {
+        let instance = lab.instance(SMALL)?;
+        let group = instance.iommu_group()?;
+        let uuid = instance.uuid.clone();
+        thread::scope(|scope| -> Outcome {
+            let remover = scope.spawn(|| instance.again().remove());
+            let container = Container::open()?;
+            // The group or the device may be gone at any point of it.
+            if let Ok(group) = vfio_client::Group::open(group, &container) {
+                if let Ok(device) = group.device(uuid.as_str()) {
+                    opened += 1;
+                    device.region(regs::BAR_MEMORY)?.write_u64(0, 1)?;
+                }
+            }
+            drop(container);
+            Ok(remover.join().expect("no panic")?)
+        })?;
+        instance.forget();
+    }
+    note!("{opened} of 50 opens came before the removal");
+    Ok(())
+}
+
+/// What is done in a round beside loading and unloading: a bit of everything that allocates.
+fn use_the_device(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(0x10_0000, 1 << 20)?;
+    let events = [EventFd::new()?, EventFd::new()?];
+    let msix = scene.device.irq(crate::irq::MSIX)?;
+    msix.set_eventfds(0, &[Some(&events[0]), Some(&events[1])])?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let memory = scene.mdma.map_memory()?;
+    memory.fill(0, 1 << 20, 0x11);
+    let mut queue = scene.queue(4)?;
+    scene::run_jobs(
+        &mut queue,
+        &[
+            mdma::job::copy(scene::device(0), scene::guest(0x10_0000), 1 << 20).interrupt(),
+            mdma::job::copy(scene::guest(0x10_0000), scene::device(2 << 20), 1 << 20),
+        ],
+    )?;
+    assert_eq!(buffer.to_vec(0, 16), [0x11; 16]);
+    scene.go(&[State::PRE_COPY])?;
+    let stream = {
+        let mut stream = scene.save_pending()?.concat();
+        scene.go(&[State::STOP_AND_COPY])?;
+        stream.extend(scene.save_pending()?.concat());
+        scene.go(&[State::STOP])?;
+        stream
+    };
+    drop((memory, queue, buffer));
+    let other = Scene::new(lab)?;
+    other.load(&stream)?;
+    assert_eq!(other.read_memory(2 << 20, 16)?, [0x11; 16]);
+    // One is removed, the other goes with the module; one refusal, so that its line is paid for too.
+    assert!(other.migration.write_state(State(7)).is_err());
+    let left: Instance = other.close();
+    drop(scene);
+    left.forget();
+    Ok(())
+}
+
+/// Growth of more than this much over the rounds is a leak: a page a round is four times as much.
+const MARGIN_KIB: i64 = 192;
+/// Rounds before the first look, which fill what is never given back, and rounds between the looks.
+const WARM_UP: i64 = 20;
+const ROUNDS: i64 = 200;
+
+fn nothing_is_left_after_200_loads(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let rounds = |count: i64| -> Outcome {
+        for round in 0..count {
+            Module::unload()?;
+            lab.module.load()?;
+            if round % 4 == 0 {
+                use_the_device(lab)?;
+            }
+        }
+        // The last look is at a kernel without the module.
+        Module::unload()?;
+        Ok(())
+    };
+    struct Back<'a>(&'a Lab);
+    impl Drop for Back<'_> {
+        fn drop(&mut self) {
+            if !Module::is_loaded() {
+                if let Err(e) = self.0.module.load() {
+                    crate::harness::problem(format!("load: {e}"));
+                }
+            }
+        }
+    }
+    let _back = Back(lab);
+
+    rounds(WARM_UP)?;
+    let before = Meminfo::settled()?;
+    lab.module.load()?;
+    rounds(ROUNDS)?;
+    let after = Meminfo::settled()?;
+
+    assert_eq!(
+        after.pinned(),
+        before.pinned(),
+        "pages pinned and not unpinned"
+    );
+    let mut grown = Vec::new();
+    for name in [
+        "SUnreclaim",
+        "Percpu",
+        "VmallocUsed",
+        "KernelStack",
+        "PageTables",
+        "Mlocked",
+    ] {
+        let growth = after.kib(name) - before.kib(name);
+        note!("{name}: {growth:+} KiB");
+        if growth > MARGIN_KIB {
+            grown.push(format!("{name} by {growth} KiB"));
+        }
+    }
+    let used = before.free_kib() - after.free_kib();
+    note!("memory used: {used:+} KiB");
+    if used > 2 * MARGIN_KIB {
+        grown.push(format!("memory used by {used} KiB"));
+    }
+    // An object for each round that used the device; what grows by chance grows less.
+    for (cache, objects) in after.grown_caches(&before, ROUNDS / 4) {
+        grown.push(format!("slab cache {cache} by {objects} objects"));
+    }
+    for (caller, areas) in after.grown_areas(&before) {
+        grown.push(format!("vmalloc areas of {caller} by {areas}"));
+    }
+    assert_eq!(grown, Vec::<String>::new(), "after {ROUNDS} rounds");
+    Ok(())
+}
