@@ -12,6 +12,7 @@
 //! | `desc`    | descriptors and completion records                     | kernel, tools |
 //! | `queue`   | the ring: indexes and addresses                        | kernel, tools |
 //! | `control` | the registers' contents, and what accesses to them do  | kernel, tools |
+//! | `refusal` | why an access is refused                               | kernel, tools |
 //! | `engine`  | one unit of work on a job                              | kernel, tools |
 //! | `state`   | the saved state: layout and checks                     | kernel, tools |
 //! | `bus`     | guest and device memory, for the engine                | kernel        |
@@ -23,6 +24,7 @@ pub mod desc;
 mod device;
 pub mod engine;
 pub mod queue;
+pub mod refusal;
 pub mod regs;
 pub mod state;
 

@@ -155,7 +155,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let typ = args.next().ok_or("usage: exercise TYPE [JOBS [SEED [MOVES]]]")?;
+    let typ = args
+        .next()
+        .ok_or("usage: exercise TYPE [JOBS [SEED [MOVES]]]")?;
     let jobs: usize = args.next().map_or(Ok(200), |arg| arg.parse())?;
     let mut random = Random(args.next().map_or(Ok(1), |arg| arg.parse())?);
     let moves: u32 = args.next().map_or(Ok(0), |arg| arg.parse())?;
@@ -190,7 +192,9 @@ fn exercise(
     let mut here = 0;
     let mut queue = Queue::new(sides[0].mdma.clone(), sides[0].queue_memory(&guest)?, ORDER)?;
 
-    let noise: Vec<u8> = (0..SIZE / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..SIZE / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
     let mut world = World::new(queue.mdma().memory_size());
     world.guest.write(DATA, &noise);
     guest.data.write(0, &noise);
@@ -238,7 +242,9 @@ fn exercise(
         for job in &batch {
             let expected = world.apply(job);
             let found = queue.poll().ok_or("a completion is missing")?;
-            expected.check(&found).map_err(|why| format!("job {done} {job:?}: {why}"))?;
+            expected
+                .check(&found)
+                .map_err(|why| format!("job {done} {job:?}: {why}"))?;
             done += 1;
             bytes += job.len;
         }

@@ -20,6 +20,8 @@ pub mod desc;
 pub mod engine;
 #[path = "../../../samples/mdma/queue.rs"]
 pub mod queue;
+#[path = "../../../samples/mdma/refusal.rs"]
+pub mod refusal;
 #[path = "../../../samples/mdma/regs.rs"]
 pub mod regs;
 #[path = "../../../samples/mdma/state.rs"]

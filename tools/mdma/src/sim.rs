@@ -6,11 +6,12 @@
 //! device memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in
 //! ranges, and what is outside them faults, as it does behind an IOMMU.
 
-use crate::control::{Control, Effect, Plan, Refusal};
+use crate::control::{Control, Effect, Plan};
 use crate::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
 use crate::engine::{self, Bus};
 use crate::oracle::World;
 use crate::queue::Ring;
+use crate::refusal::Refusal;
 use crate::state::{self, Invalid};
 use crate::transport::{Bar, Buffer};
 use std::io;

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Machine, DATA, MEMORY};
-use mdma::control::Refusal;
+use mdma::refusal::Refusal;
 use mdma::regs::{self, Access, Reg, Reset, REGISTERS};
 use mdma::sim::{Guest, Sim};
 use mdma::{job, Bar, Mdma, Place, Snapshot};
