@@ -68,6 +68,8 @@ pub(crate) struct Config {
 /// What a step works with.
 struct Worker {
     pages: Pages,
+    /// The run of the queue that `pages` are of.
+    run: u32,
     bounce: KVVec<u8>,
     /// When the last unit ended, and how long to wait from then on.
     pause: Option<(Instant<Monotonic>, Delta)>,
@@ -157,6 +159,7 @@ impl vfio::Device for Mdma {
             worker <- new_mutex!(
                 Worker {
                     pages: Pages::default(),
+                    run: 0,
                     bounce: bus::bounce()?,
                     pause: None,
                 },
@@ -229,6 +232,13 @@ impl vfio::Device for Mdma {
                 return Step::Idle;
             }
         };
+
+        // A queue that was disabled and enabled before a step could release its pages is another
+        // one: its memory may have been unmapped, and other memory mapped in its place.
+        if worker.run != ticket.run {
+            worker.pages.release();
+            worker.run = ticket.run;
+        }
 
         let Worker { pages, bounce, .. } = &mut *worker;
         let mut bus = Bus {
