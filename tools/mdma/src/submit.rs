@@ -133,6 +133,14 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
     /// Tells the device about the descriptors filled since the last time.
     pub fn ring_doorbell(&self) -> Result<()> {
         fence(Ordering::Release);
+        // A completion record is there a moment before `HEAD` moves on. The entry it has freed, taken
+        // at once, would make a full ring look like an empty one.
+        if self.room() == 0 {
+            while self.mdma.get(Reg::Head)? == u64::from(self.tail) {
+                self.mdma.check_halted()?;
+                thread::yield_now();
+            }
+        }
         self.mdma.set(Reg::Tail, self.tail.into())
     }
 
