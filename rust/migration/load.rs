@@ -482,10 +482,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             Some(Kind::Memory | Kind::Device) => {}
             None => self.stats.skipped = self.stats.skipped.saturating_add(1),
         }
-        // END leaves the totals alone: the state it verified is still to be committed.
-        if kind != Some(Kind::End) {
-            self.totals = self.totals.with::<S>(&header, extent)?;
-        }
+        self.totals = self.totals.with::<S>(&header, extent)?;
         self.stats.records = self.stats.records.saturating_add(1);
         Ok(next)
     }

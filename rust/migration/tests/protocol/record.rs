@@ -115,6 +115,8 @@ fn p26_a_count_that_differs_is_named() {
         assert_eq!(error.errno(), 74);
     }
     assert_eq!(totals.accept(&bytes[..39]).unwrap_err().errno(), 61);
+    let long = [&bytes[..], &[0]].concat();
+    assert_eq!(totals.accept(&long), Err(Error::Trailing { left: 1 }));
 }
 
 #[test]
