@@ -37,6 +37,7 @@ use core::{
     },
 };
 use kernel::{
+    debugfs::Dir,
     error::{
         from_err_ptr,
         to_result, //
@@ -90,11 +91,12 @@ impl Instance {
         uuid: Uuid,
         config: &D::Config,
         reservation: Reservation,
+        debugfs: &Dir,
     ) -> Result<KBox<Self>> {
         let core = Core::new(D::NAME, uuid, D::pci(config), D::memory_size(config))?;
         let device: Arc<dyn Operations> =
             Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
-        let migration = Migration::new(core.clone(), device.clone(), &Params::of::<D>())?;
+        let migration = Migration::new(core.clone(), device.clone(), &Params::of::<D>(), debugfs)?;
         let this = KBox::new(
             Self {
                 core,
@@ -164,8 +166,9 @@ pub(crate) unsafe fn create<D: Device>(
     uuid: Uuid,
     config: &D::Config,
     reservation: Reservation,
+    debugfs: &Dir,
 ) -> Result<NonNull<bindings::vfio_device>> {
-    let instance = Instance::new::<D>(uuid, config, reservation)?;
+    let instance = Instance::new::<D>(uuid, config, reservation, debugfs)?;
 
     // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
     let vdev = from_err_ptr(unsafe {

@@ -26,6 +26,7 @@ use driver::{
     Entry, //
 };
 use kernel::{
+    debugfs::Dir,
     error::{
         from_err_ptr,
         to_result, //
@@ -177,12 +178,13 @@ impl<D: Device> Parent<D> {
         budget: u64,
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
+        let debugfs = Dir::new(D::NAME);
         let mut entries = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut raw_types = KVec::with_capacity(types.len(), GFP_KERNEL)?;
 
         for typ in types {
             Self::check(&typ)?;
-            let entry = Entry::new(typ, budget.clone())?;
+            let entry = Entry::new(typ, budget.clone(), debugfs.clone())?;
             raw_types.push(entry.as_raw(), GFP_KERNEL)?;
             entries.push(entry, GFP_KERNEL)?;
         }

@@ -22,6 +22,7 @@ use core::{
 };
 use kernel::{
     container_of,
+    debugfs::Dir,
     error::to_result,
     page::PAGE_SIZE,
     prelude::*,
@@ -43,11 +44,13 @@ pub(super) struct Entry<D: Device> {
     log: Log,
     typ: Type<D>,
     budget: Arc<Budget>,
+    /// The driver's directory of debugfs.
+    debugfs: Dir,
 }
 
 impl<D: Device> Entry<D> {
     /// An entry that the mdev core does not know yet.
-    pub(super) fn new(typ: Type<D>, budget: Arc<Budget>) -> Result<Pin<KBox<Self>>> {
+    pub(super) fn new(typ: Type<D>, budget: Arc<Budget>, debugfs: Dir) -> Result<Pin<KBox<Self>>> {
         let raw = bindings::mdev_type {
             sysfs_name: typ.name.as_char_ptr(),
             pretty_name: typ.pretty_name.as_char_ptr(),
@@ -60,6 +63,7 @@ impl<D: Device> Entry<D> {
                 log <- Log::new(),
                 typ,
                 budget,
+                debugfs,
             }),
             GFP_KERNEL,
         )
@@ -147,7 +151,9 @@ impl<D: Device> Driver<D> {
             .budget
             .reserve(entry.typ.cost)
             // SAFETY: `dev` is being probed.
-            .and_then(|part| unsafe { instance::create::<D>(dev, uuid, &entry.typ.config, part) });
+            .and_then(|part| unsafe {
+                instance::create::<D>(dev, uuid, &entry.typ.config, part, &entry.debugfs)
+            });
         match created {
             Ok(vdev) => {
                 // SAFETY: `dev` is valid, and its driver data is this driver's to set.

@@ -8,16 +8,19 @@
 //! | `endpoint` | the device as crate `migration` reads and writes it                 |
 //! | `staging`  | the data section of the v1 region: memory shared with the user      |
 //! | `v1`       | the v1 region: registers and the data section                       |
+//! | `debugfs`  | counters and times                                                  |
 //!
 //! What is sent, what is accepted and which changes of state there are is decided by crate
 //! `migration`, which has no `unsafe` code and is tested by itself.
 
+mod debugfs;
 mod endpoint;
 mod session;
 mod staging;
 mod v1;
 
 use self::{
+    debugfs::Status,
     session::Session,
     staging::Staging, //
 };
@@ -34,6 +37,10 @@ use core::sync::atomic::{
     Ordering, //
 };
 use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
@@ -109,14 +116,18 @@ pub(crate) struct Migration {
     layout: Layout,
     /// Whether the data section may be mapped.
     mmap: bool,
+    /// Removes the file when dropped.
+    _status: Pin<KBox<File<Status>>>,
 }
 
 impl Migration {
-    /// The migration of a device that is not open.
+    /// The migration of a device that is not open, which tells of itself in the driver's directory
+    /// of debugfs.
     pub(crate) fn new(
         core: Arc<Core>,
         device: Arc<dyn Operations>,
         params: &Params,
+        debugfs: &Dir,
     ) -> Result<Self> {
         let identity = Identity {
             device_type: params.device_type,
@@ -131,8 +142,10 @@ impl Migration {
             return Err(EINVAL);
         }
 
+        let session = Session::new(core.clone(), device, identity)?;
         Ok(Self {
-            session: Session::new(core.clone(), device, identity)?,
+            _status: Status::create(debugfs, &core.uuid, session.clone())?,
+            session,
             core,
             staging: Staging::new(size),
             layout: Layout {

@@ -24,6 +24,7 @@
 //! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
 
 use super::{
+    debugfs::Times,
     endpoint::Endpoint,
     staging::Window, //
 };
@@ -31,6 +32,7 @@ use crate::{
     device::Operations,
     engine::Gate,
     handle::Core,
+    memory::DeviceMemory,
     refuse, //
 };
 use core::sync::atomic::AtomicU64;
@@ -54,7 +56,8 @@ use migration::{
     },
     save::{
         self,
-        SaveSession, //
+        SaveSession,
+        Source, //
     },
     state::{
         Action,
@@ -72,6 +75,39 @@ use migration::{
 pub(super) enum FrontEnd {
     /// The v1 region.
     V1,
+}
+
+impl FrontEnd {
+    /// Its name.
+    fn name(self) -> &'static str {
+        match self {
+            FrontEnd::V1 => "v1",
+        }
+    }
+}
+
+/// What debugfs shows.
+pub(super) struct Report {
+    /// The state.
+    pub(super) state: State,
+    /// The front end that opened the session.
+    pub(super) front_end: &'static str,
+    /// Bytes staged and not consumed.
+    pub(super) staged: usize,
+    /// What a save still has to send, without what is staged.
+    pub(super) pending: u64,
+    /// The present or the last save.
+    pub(super) saved: save::Stats,
+    /// The present or the last load.
+    pub(super) loaded: load::Stats,
+    /// Bytes of device memory.
+    pub(super) memory: u64,
+    /// Bytes of it that are no holes.
+    pub(super) populated: u64,
+    /// Dirty pages.
+    pub(super) dirty: u64,
+    /// How long the device was in each state.
+    pub(super) times: Times,
 }
 
 /// What is open.
@@ -99,6 +135,8 @@ pub(super) struct Staged {
 pub(super) struct Inner {
     /// The state.
     state: State,
+    /// How long it was what.
+    times: Times,
     /// Who opened the session.
     front_end: Option<FrontEnd>,
     /// The session.
@@ -133,6 +171,14 @@ impl Inner {
     pub(super) fn state(&self) -> State {
         self.state
     }
+
+    /// Changes the state.
+    fn enter(&mut self, state: State) {
+        if state != self.state {
+            self.times.leave(self.state);
+            self.state = state;
+        }
+    }
 }
 
 /// An error of crate `migration` as the kernel's.
@@ -158,6 +204,7 @@ impl Session {
                 inner <- new_mutex!(
                     Inner {
                         state: State::Running,
+                        times: Times::new(),
                         front_end: None,
                         job: Job::None,
                         staged: None,
@@ -189,7 +236,7 @@ impl Session {
     /// The device is being opened: it runs (P8).
     pub(super) fn open(&self) {
         let mut inner = self.lock();
-        inner.state = State::Running;
+        inner.enter(State::Running);
         self.core.engine.set_gate(Gate::Running, true);
     }
 
@@ -210,7 +257,7 @@ impl Session {
         self.core.engine.set_gate(Gate::Running, false);
         self.end(&mut inner);
         self.power_on(&mut inner);
-        inner.state = State::Running;
+        inner.enter(State::Running);
         self.core.engine.set_gate(Gate::Running, true);
     }
 
@@ -283,11 +330,11 @@ impl Session {
         for action in change.actions {
             if let Err(error) = self.act(inner, *action, front_end, window) {
                 // Only the first action of a change fails, so there is nothing to undo.
-                inner.state = change.on_failure();
+                inner.enter(change.on_failure());
                 return Err(error);
             }
         }
-        inner.state = change.to;
+        inner.enter(change.to);
         Ok(())
     }
 
@@ -440,14 +487,27 @@ impl Session {
         })
     }
 
-    /// What the present or last save sent, and load received.
-    #[expect(dead_code, reason = "for debugfs")]
-    pub(super) fn stats(&self) -> (State, save::Stats, load::Stats) {
+    /// What there is to say about the device now.
+    pub(super) fn report(&self) -> Report {
         let inner = self.lock();
+        let memory = self.core.memory.as_deref();
+        let mut report = Report {
+            state: inner.state,
+            front_end: inner.front_end.map_or("none", FrontEnd::name),
+            staged: inner.staged.map_or(0, |staged| staged.len),
+            pending: self.pending(&inner),
+            saved: inner.saved,
+            loaded: inner.loaded,
+            memory: self.identity.memory_size,
+            populated: memory.map_or(0, DeviceMemory::populated_bytes),
+            dirty: self.endpoint().dirty().count(),
+            times: inner.times,
+        };
         match &inner.job {
-            Job::None => (inner.state, inner.saved, inner.loaded),
-            Job::Save(save) => (inner.state, save.stats(), inner.loaded),
-            Job::Load(load) => (inner.state, inner.saved, load.stats()),
+            Job::None => {}
+            Job::Save(save) => report.saved = save.stats(),
+            Job::Load(load) => report.loaded = load.stats(),
         }
+        report
     }
 }
