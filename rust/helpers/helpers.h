@@ -15,6 +15,7 @@
 #include <linux/workqueue_types.h>
 
 struct delayed_work;
+struct wait_queue_head;
 struct workqueue_struct;
 
 /* linux/mm.h */
@@ -45,8 +46,16 @@ unsigned long vfio_rs_clear_user(void __user *to, unsigned long n);
 /* linux/vmalloc.h */
 void *vfio_rs_vmalloc_user(unsigned long size);
 
+/* linux/wait.h */
+void vfio_rs_init_waitqueue_head(struct wait_queue_head *wq);
+void vfio_rs_wake_up_all(struct wait_queue_head *wq);
+bool vfio_rs_wait_for_change(struct wait_queue_head *wq, const u64 *value,
+			     u64 seen, long jiffies);
+
 /* linux/workqueue.h */
 struct workqueue_struct *vfio_rs_alloc_workqueue(const char *name);
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
+void vfio_rs_init_work(struct work_struct *work, work_func_t func);
+bool vfio_rs_queue_unbound_work(struct work_struct *work);
 
 #endif /* VFIO_RS_HELPERS_H */

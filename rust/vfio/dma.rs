@@ -17,8 +17,8 @@
 //! ```
 //!
 //! type1 calls [`Dma::unmap`] under a lock of its own that opening and closing a device take too. It
-//! takes `pins` only, and waits only for calls of `vfio_pin_pages()` and `vfio_unpin_pages()` in
-//! flight, which need nothing that type1 holds then.
+//! takes `pins` only, and what it waits for without end needs nothing that type1 holds then; see
+//! `pins`.
 
 mod hold;
 mod pinned;
@@ -183,7 +183,7 @@ impl Dma {
         }
     }
 
-    /// Has memory that is being unmapped unpinned before it returns (P35).
+    /// Has memory that is being unmapped unpinned (P35).
     ///
     /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
     /// on.

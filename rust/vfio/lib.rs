@@ -32,6 +32,7 @@ mod crc;
 pub mod device;
 pub mod dma;
 mod engine;
+mod event;
 mod eventfd;
 pub mod handle;
 mod instance;

@@ -4,16 +4,26 @@
 //!
 //! ```text
 //!             pin()          vfio_pin_pages() done
-//!   (none) ─────────► Pinning ───────────────────► Pinned
-//!                        │                            │  drop, unmap, close: whoever is first
-//!                        │  unmapped meanwhile        ▼
-//!                        └───────────────────────► Unpinning ─────────► (none)
-//!                                                        vfio_unpin_pages() done
+//!   (none) ─────────► Pinning ───────────────────► Pinned ────────► Condemned
+//!                        │                            │    unmap        │
+//!                        │  unmapped meanwhile        │ drop, close     │ worker
+//!                        └─────────────────────────► Unpinning ◄────────┘
+//!                                                        │ vfio_unpin_pages() done
+//!                                                        ▼
+//!                                                      (none)
 //! ```
 //!
 //! A range is in the list from before its first page is pinned until after its last is unpinned.
-//! Who makes it `Unpinning` unpins it, so it happens once. Who unmaps returns when no range there is
-//! left in the list, in whatever state, so type1 finds nothing pinned when it looks again (P35).
+//! Who makes it `Unpinning` unpins it, so it happens once.
+//!
+//! # Unmapping
+//!
+//! type1 asks for pages to be unpinned with its `device_list_lock` held and `iommu->lock`, which
+//! unpinning takes, given up. But another thread that unmaps may hold the latter by then and wait
+//! for the former: whoever unpins in the callback, or waits there for someone who does, then waits
+//! for ever. So a worker unpins, and the callback waits for that, but not for long once the worker is
+//! at it. If it returns early type1 finds the pages still pinned, waits for its lock behind the
+//! worker, and looks again; it would take ten such looks for it to panic the host (P35).
 
 use super::{
     hold::{
@@ -26,14 +36,14 @@ use super::{
     },
     Access, OpenDevice,
 };
-use crate::bindings;
-use core::{
-    mem,
-    ptr, //
+use crate::{
+    bindings,
+    event::Event, //
 };
+use core::ptr;
 use kernel::{
     error::to_result,
-    new_condvar, new_mutex,
+    new_mutex,
     page::{
         PAGE_MASK,
         PAGE_SIZE, //
@@ -41,9 +51,9 @@ use kernel::{
     prelude::*,
     sync::{
         Arc,
-        CondVar,
         Mutex, //
     },
+    types::Opaque, //
 };
 
 /// The most pages type1 pins in one call.
@@ -51,6 +61,9 @@ const BATCH: usize = 512;
 
 /// The most pages of one range.
 const MAX_PAGES: usize = (64 << 20) / PAGE_SIZE;
+
+/// How long type1 is kept waiting, in nanoseconds, for what may be waiting for type1.
+const PATIENCE: i64 = 1_000_000_000;
 
 /// State of a range in the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,6 +75,8 @@ enum State {
     },
     /// Its pages are pinned.
     Pinned,
+    /// Its pages are for the worker to unpin.
+    Condemned,
     /// Its pages are being unpinned.
     Unpinning,
 }
@@ -76,17 +91,28 @@ struct Entry {
 struct List {
     entries: KVec<Entry>,
     holds: Holds,
+    /// The worker is at it.
+    working: bool,
 }
 
 /// What is pinned of one device's guest memory.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(super) struct Pins {
     #[pin]
     list: Mutex<List>,
-    /// Notified when an entry leaves the list.
+    /// Notified when an entry leaves the list, and when the worker begins.
     #[pin]
-    left: CondVar,
+    changed: Event,
+    /// The work item, which is `work`.
+    #[pin]
+    work: Opaque<bindings::work_struct>,
 }
+
+// SAFETY: A work item may be queued, and waited for, on any thread.
+unsafe impl Send for Pins {}
+
+// SAFETY: As above; all that changes is behind the lock.
+unsafe impl Sync for Pins {}
 
 impl List {
     /// Where a range is in the list.
@@ -94,6 +120,13 @@ impl List {
         self.entries
             .iter()
             .position(|entry| ptr::eq(&*entry.range, range))
+    }
+
+    /// The ranges with a page in `first..=last`.
+    fn overlapping(&mut self, first: u64, last: u64) -> impl Iterator<Item = &mut Entry> {
+        self.entries
+            .iter_mut()
+            .filter(move |entry| entry.range.overlaps(first, last))
     }
 
     /// Removes a range from the list.
@@ -112,10 +145,15 @@ impl Pins {
                     List {
                         entries: KVec::new(),
                         holds: Holds::new(),
+                        working: false,
                     },
                     "dma pins"
                 ),
-                left <- new_condvar!("dma pins left"),
+                changed <- Event::new(),
+                work <- Opaque::ffi_init(|slot| {
+                    // SAFETY: `slot` is valid for writes and pinned.
+                    unsafe { bindings::vfio_rs_init_work(slot, Some(Self::work)) }
+                }),
             }),
             GFP_KERNEL,
         )
@@ -214,7 +252,7 @@ impl Pins {
     /// Takes a range off the list, once all of it is unpinned.
     fn leave(&self, range: &Range) {
         let entry = self.list.lock().remove(range);
-        self.left.notify_all();
+        self.changed.notify();
         // Not with the list locked.
         drop(entry);
     }
@@ -235,7 +273,7 @@ impl Pins {
         self.unpin(range);
     }
 
-    /// Unpins a range that the caller made `Unpinning` when it was `Pinned`.
+    /// Unpins a range that the caller made `Unpinning` when it was `Pinned` or `Condemned`.
     fn unpin(&self, range: &Range) {
         let count = range.withdraw();
         // SAFETY: A pinned range has all its pages pinned, and after `withdraw` nobody uses them.
@@ -243,38 +281,124 @@ impl Pins {
         self.leave(range);
     }
 
-    /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
+    /// Has what overlaps a mapping that is being unmapped unpinned, and keeps it from being pinned
+    /// again.
+    ///
+    /// Returns when nothing there is pinned, or after [`PATIENCE`].
     pub(super) fn unmap(&self, first: u64, last: u64) {
-        self.list.lock().holds.report(first, last, hold::now());
-        self.revoke(first, last);
+        {
+            let mut list = self.list.lock();
+            let mut condemned = false;
+
+            list.holds.report(first, last, hold::now());
+            for entry in list.overlapping(first, last) {
+                match &mut entry.state {
+                    State::Pinning { revoked } => *revoked = true,
+                    state @ State::Pinned => {
+                        *state = State::Condemned;
+                        condemned = true;
+                    }
+                    State::Condemned | State::Unpinning => {}
+                }
+            }
+            if condemned {
+                // SAFETY: The work item was initialised and is pinned, until `drop` has cancelled it.
+                unsafe { bindings::vfio_rs_queue_unbound_work(self.work.get()) };
+            }
+        }
+
+        let mut deadline = None;
+        loop {
+            let seen = self.changed.generation();
+            let working = {
+                let mut list = self.list.lock();
+                let (mut clear, mut condemned) = (true, false);
+
+                for entry in list.overlapping(first, last) {
+                    clear = false;
+                    condemned |= entry.state == State::Condemned;
+                }
+                if clear {
+                    return;
+                }
+                !condemned || list.working
+            };
+            if !working {
+                // The worker begins in any case: it needs nothing that type1 holds for that.
+                self.changed.wait(seen, None);
+                continue;
+            }
+
+            let now = hold::now();
+            let left = *deadline.get_or_insert(now + PATIENCE) - now;
+            if left <= 0 {
+                return;
+            }
+            self.changed.wait(seen, Some((left / 1_000_000) as u32 + 1));
+        }
     }
 
     /// Unpins what overlaps `first..=last`; returns when nothing there is pinned.
+    ///
+    /// Not to be called by type1.
     pub(super) fn revoke(&self, first: u64, last: u64) {
-        let mut list = self.list.lock();
         loop {
-            let Some(entry) = list
-                .entries
-                .iter_mut()
-                .filter(|entry| entry.range.overlaps(first, last))
+            let seen = self.changed.generation();
+            let mut list = self.list.lock();
+            let mut found = None;
+
+            for entry in list.overlapping(first, last) {
+                if let State::Pinning { revoked } = &mut entry.state {
+                    *revoked = true;
+                }
                 // One to unpin before those to wait for.
-                .max_by_key(|entry| entry.state == State::Pinned)
-            else {
-                return;
-            };
-            match mem::replace(&mut entry.state, State::Unpinning) {
-                State::Pinned => {
+                if found.is_none() || entry.state == State::Pinned {
+                    found = Some(entry);
+                }
+            }
+            match found {
+                None => return,
+                Some(entry) if entry.state == State::Pinned => {
+                    entry.state = State::Unpinning;
                     let range = entry.range.clone();
                     drop(list);
                     self.unpin(&range);
-                    list = self.list.lock();
                 }
-                State::Pinning { .. } => {
-                    entry.state = State::Pinning { revoked: true };
-                    self.left.wait(&mut list);
+                Some(_) => {
+                    drop(list);
+                    self.changed.wait(seen, None);
                 }
-                State::Unpinning => self.left.wait(&mut list),
             }
+        }
+    }
+
+    /// The work function.
+    ///
+    /// # Safety
+    ///
+    /// Called for the `work` field of a [`Pins`].
+    unsafe extern "C" fn work(work: *mut bindings::work_struct) {
+        // SAFETY: By the requirement of this function, and the list is not dropped before the work item
+        // has ended.
+        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, work) };
+
+        this.list.lock().working = true;
+        this.changed.notify();
+        loop {
+            let range = {
+                let mut list = this.list.lock();
+                let condemned = list
+                    .entries
+                    .iter_mut()
+                    .find(|entry| entry.state == State::Condemned);
+                let Some(entry) = condemned else {
+                    list.working = false;
+                    return;
+                };
+                entry.state = State::Unpinning;
+                entry.range.clone()
+            };
+            this.unpin(&range);
         }
     }
 
@@ -288,6 +412,15 @@ impl Pins {
             // SAFETY: Nothing is held that forbids sleeping. At most 256 ms fit in the type.
             unsafe { bindings::msleep(msecs as u32) };
         }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Pins {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The work item was initialised and is pinned. It has no reference to this, so it is
+        // not what drops it.
+        unsafe { bindings::cancel_work_sync(self.work.get()) };
     }
 }
 
