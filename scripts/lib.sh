@@ -143,7 +143,7 @@ lock()
 {
 	exec 9>"$CACHE/lock/$1"
 	if ! flock -n 9; then
-		say "$1" "another run is at it; waiting for it"
+		say "${1%%-*}" "another run is at it; waiting for it"
 		flock 9
 	fi
 }
