@@ -44,23 +44,23 @@ impl Pages {
     }
 }
 
-/// Returns the range at `iova`, pinned now if `slot` has none or another one.
+/// Pins the range at `iova` if `slot` has none or another one.
 ///
 /// A range whose memory the user has unmapped stays as it is: every access to it fails, which
 /// halts the queue.
-fn pinned<'a>(
-    slot: &'a mut Option<PinnedRange>,
+fn pin(
+    slot: &mut Option<PinnedRange>,
     handle: &Handle,
     iova: u64,
     len: usize,
     access: Access,
-) -> Result<&'a PinnedRange> {
+) -> Result {
     if !matches!(slot, Some(range) if range.iova() == iova && range.len() == len) {
         // What is no longer wanted goes first.
         *slot = None;
         *slot = Some(handle.dma().pin(iova, len, access)?);
     }
-    slot.as_ref().ok_or(ENODEV)
+    Ok(())
 }
 
 /// The bus of one device.
@@ -113,17 +113,31 @@ impl Bus<'_> {
 }
 
 impl engine::Bus for Bus<'_> {
-    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
-        let mut bytes = [0; DESCRIPTOR_SIZE];
-        pinned(
+    fn prepare(&mut self, ring: &Ring) -> Result<(), Error> {
+        pin(
             &mut self.pages.descriptors,
             self.handle,
             ring.base(),
             ring.descriptors_len(),
             Access::Read,
         )
-        .and_then(|range| range.read_at(ring.descriptor_at(index), &mut bytes))
         .map_err(|_| Error::RingFault)?;
+        pin(
+            &mut self.pages.completions,
+            self.handle,
+            ring.completions(),
+            ring.completions_len(),
+            Access::ReadWrite,
+        )
+        .map_err(|_| Error::CompletionFault)
+    }
+
+    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
+        let range = self.pages.descriptors.as_ref().ok_or(Error::RingFault)?;
+        let mut bytes = [0; DESCRIPTOR_SIZE];
+        range
+            .read_at(ring.descriptor_at(index), &mut bytes)
+            .map_err(|_| Error::RingFault)?;
         Ok(bytes)
     }
 
@@ -133,24 +147,18 @@ impl engine::Bus for Bus<'_> {
         index: u32,
         record: &[u8; COMPLETION_SIZE],
     ) -> Result<(), Error> {
+        let pages = self.pages.completions.as_ref();
+        let range = pages.ok_or(Error::CompletionFault)?;
         let at = ring.completion_at(index);
         let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
         let mut word = [0; 8];
         word.copy_from_slice(sequence);
 
-        pinned(
-            &mut self.pages.completions,
-            self.handle,
-            ring.completions(),
-            ring.completions_len(),
-            Access::ReadWrite,
-        )
-        .and_then(|range| {
-            range.write_at(at, body)?;
+        range
+            .write_at(at, body)
             // Ordered after what was written before it.
-            range.write_u64(at + COMPLETION_SEQUENCE, u64::from_le_bytes(word))
-        })
-        .map_err(|_| Error::CompletionFault)
+            .and_then(|()| range.write_u64(at + COMPLETION_SEQUENCE, u64::from_le_bytes(word)))
+            .map_err(|_| Error::CompletionFault)
     }
 
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {

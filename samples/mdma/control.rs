@@ -11,7 +11,7 @@
 //! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::desc::Error;
-use crate::engine::{End, Job, Outcome};
+use crate::engine::{Bus, End, Job, Outcome};
 use crate::queue::{Illegal, Ring};
 use crate::refusal::Refusal;
 use crate::regs::{self, Access, Reg, Target};
@@ -376,37 +376,41 @@ impl Control {
         }
     }
 
-    /// Takes in what came of a unit.
-    pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome) -> Effect {
+    /// Takes in what came of a unit, and writes the completion record if there is one.
+    ///
+    /// The caller has the registers locked, so nobody sees the record without `HEAD` and
+    /// `JOBS_DONE` that go with it. If the queue was disabled meanwhile there is no record: guest
+    /// memory is left alone.
+    pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome, bus: &mut impl Bus) -> Effect {
         let state = &mut self.state;
 
         self.in_flight = false;
         // What was done was done, whether or not the queue still exists.
         state.bytes_done = state.bytes_done.wrapping_add(outcome.bytes);
-        if outcome.recorded {
-            state.jobs_done = ticket.sequence;
-        }
         if self.run != ticket.run {
             return Effect::default();
         }
 
+        let mut end = outcome.end;
+        if let Some(record) = &outcome.record {
+            match bus.complete(&ticket.ring, ticket.index, &record.encode()) {
+                Ok(()) => state.jobs_done = record.sequence,
+                // Of two errors the first is the one to look into.
+                Err(_) if matches!(end, End::Failed(_)) => (),
+                Err(error) => end = End::Failed(error),
+            }
+        }
         state.job = outcome.job;
-        let cause = match outcome.end {
-            End::More => 0,
-            End::Completed { interrupt } => {
-                state.head = ticket.ring.next(ticket.index);
-                if interrupt {
-                    regs::INT_COMPLETION
-                } else {
-                    0
-                }
-            }
-            End::Failed(error) => {
-                state.error = error;
-                state.job = None;
-                regs::INT_HALT
-            }
+        let cause = match end {
+            End::More | End::Completed { interrupt: false } => 0,
+            End::Completed { interrupt: true } => regs::INT_COMPLETION,
+            End::Failed(_) => regs::INT_HALT,
         };
+        match end {
+            End::More => (),
+            End::Completed { .. } => state.head = ticket.ring.next(ticket.index),
+            End::Failed(error) => state.error = error,
+        }
         state.cause |= cause;
         Effect {
             kick: false,

@@ -6,8 +6,9 @@
 //!
 //! ```text
 //!   worker     what a step works with; held over DMA. Taken by steps, and by who has stopped them
-//!     control  the registers; held for a few instructions, never over DMA or a user copy
-//!       (the framework's interrupt lock)
+//!     control  the registers; held for a few instructions, never over DMA or a user copy. Also over
+//!              the writing of a completion record, which is to pinned pages and does not wait
+//!       (the framework's locks of a pinned range and of the interrupts)
 //! ```
 
 use crate::{
@@ -249,7 +250,7 @@ impl vfio::Device for Mdma {
         let outcome = engine::run(&ticket, &mut bus);
 
         let mut control = self.control.lock();
-        let effect = control.finish(&ticket, &outcome);
+        let effect = control.finish(&ticket, &outcome, &mut bus);
         self.apply(&control, effect);
         drop(control);
 

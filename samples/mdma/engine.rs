@@ -3,9 +3,12 @@
 //! The engine: one unit of work on one job.
 //!
 //! A job is done in units of at most [`UNIT`] bytes. [`run`] does one: it fetches the descriptor
-//! if the job is new, moves the next unit, and writes the completion record if that was the last.
+//! if the job is new, moves the next unit, and makes the completion record if that was the last.
 //! Between two units all there is to know about a job is in [`Job`], so a device can be stopped,
 //! saved and continued elsewhere there.
+//!
+//! [`Control::finish`](crate::control::Control::finish) writes the record, together with the
+//! registers that go with it: software that sees the one sees the others.
 //!
 //! What the engine works on is behind [`Bus`]: guest memory and device memory in the kernel,
 //! vectors in tests.
@@ -41,10 +44,14 @@ pub struct Job {
 ///
 /// All lengths are at most [`UNIT`]. A transfer that fails may have been done in part.
 pub trait Bus {
+    /// Makes ring and completion records accessible. Called at the beginning of each unit.
+    fn prepare(&mut self, ring: &Ring) -> Result<(), Error>;
+
     /// Reads the descriptor at `index`.
     fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error>;
 
-    /// Writes the completion record at `index`, its sequence last.
+    /// Writes the completion record at `index`, its sequence last. Called with the registers
+    /// locked, so it does not wait for anything.
     fn complete(
         &mut self,
         ring: &Ring,
@@ -85,8 +92,8 @@ pub struct Outcome {
     pub job: Option<Job>,
     /// Bytes processed by this unit.
     pub bytes: u64,
-    /// Whether a completion record was written.
-    pub recorded: bool,
+    /// The completion record, if the job ended and has one.
+    pub record: Option<Completion>,
 }
 
 impl Job {
@@ -156,34 +163,41 @@ impl Place {
 
 /// Does one unit of work.
 pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
-    let mut job = match ticket.job {
-        Some(job) => job,
-        None => {
-            let bytes = match bus.fetch(&ticket.ring, ticket.index) {
-                Ok(bytes) => bytes,
-                // Without the descriptor there is no cookie to answer with.
-                Err(error) => return failed(error, 0, false),
-            };
-            let desc = Descriptor::decode(&bytes).and_then(|desc| {
-                desc.check(ticket.memory_size)?;
-                Ok(desc)
-            });
-            match desc {
-                Ok(desc) => Job::new(desc),
-                Err(error) => {
-                    let record = record(ticket, Descriptor::cookie_of(&bytes), error, 0, 0);
-                    return conclude(ticket, bus, &record, End::Failed(error), 0);
-                }
-            }
-        }
-    };
+    match begin(ticket, bus) {
+        Ok(job) => advance(ticket, job, bus),
+        Err(outcome) => outcome,
+    }
+}
 
+/// Returns the job in flight, or fetches and checks the next one.
+fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, Outcome> {
+    // Without the descriptor there is no cookie to answer with.
+    let lost = |error| Outcome::ended(End::Failed(error), 0, None);
+
+    bus.prepare(&ticket.ring).map_err(lost)?;
+    if let Some(job) = ticket.job {
+        return Ok(job);
+    }
+    let bytes = bus.fetch(&ticket.ring, ticket.index).map_err(lost)?;
+    Descriptor::decode(&bytes)
+        .and_then(|desc| {
+            desc.check(ticket.memory_size)?;
+            Ok(Job::new(desc))
+        })
+        .map_err(|error| {
+            let record = record(ticket, Descriptor::cookie_of(&bytes), error, 0, 0);
+            Outcome::ended(End::Failed(error), 0, Some(record))
+        })
+}
+
+/// Does the next unit of a job.
+fn advance(ticket: &Ticket, mut job: Job, bus: &mut impl Bus) -> Outcome {
     let cookie = job.desc.cookie;
     let bytes = match job.advance(bus) {
         Ok(bytes) => bytes,
         Err(error) => {
             let record = record(ticket, cookie, error, 0, job.done);
-            return conclude(ticket, bus, &record, End::Failed(error), 0);
+            return Outcome::ended(End::Failed(error), 0, Some(record));
         }
     };
     if job.done < job.desc.len {
@@ -191,7 +205,7 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
             end: End::More,
             job: Some(job),
             bytes,
-            recorded: false,
+            record: None,
         };
     }
 
@@ -199,9 +213,9 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
         Op::Crc32c => !job.crc,
         Op::Nop | Op::Copy | Op::Fill => 0,
     };
-    let record = record(ticket, cookie, Error::None, crc, job.done);
     let interrupt = job.desc.flags & INTERRUPT != 0;
-    conclude(ticket, bus, &record, End::Completed { interrupt }, bytes)
+    let record = record(ticket, cookie, Error::None, crc, job.done);
+    Outcome::ended(End::Completed { interrupt }, bytes, Some(record))
 }
 
 /// Makes a completion record.
@@ -215,35 +229,14 @@ fn record(ticket: &Ticket, cookie: u64, error: Error, crc: u32, bytes: u64) -> C
     }
 }
 
-/// Ends a job with a completion record; a failure to write it halts the queue.
-fn conclude(
-    ticket: &Ticket,
-    bus: &mut impl Bus,
-    record: &Completion,
-    end: End,
-    bytes: u64,
-) -> Outcome {
-    match bus.complete(&ticket.ring, ticket.index, &record.encode()) {
-        Ok(()) => Outcome {
+impl Outcome {
+    /// The end of a job.
+    fn ended(end: End, bytes: u64, record: Option<Completion>) -> Outcome {
+        Outcome {
             end,
             job: None,
             bytes,
-            recorded: true,
-        },
-        // Of two errors the first is the one to look into.
-        Err(error) => match end {
-            End::Failed(first) => failed(first, bytes, false),
-            End::More | End::Completed { .. } => failed(error, bytes, false),
-        },
-    }
-}
-
-/// The outcome of a job that failed.
-fn failed(error: Error, bytes: u64, recorded: bool) -> Outcome {
-    Outcome {
-        end: End::Failed(error),
-        job: None,
-        bytes,
-        recorded,
+            record,
+        }
     }
 }

@@ -204,7 +204,7 @@ pub const REGISTERS: [Register; COUNT] = [
     Register { reg: Reg::CompletionBase, name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
         meaning: "IOVA of the completion records, one for each entry of the ring, a multiple of 32." },
     Register { reg: Reg::Head, name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Index of the descriptor that the device takes next or is working on. It moves on only after the completion record is written." },
+        meaning: "Index of the descriptor that the device takes next or is working on. It moves on together with the completion record." },
     Register { reg: Reg::Tail, name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
         meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
                   Refused with -EINVAL: a value that is not below the number of entries, one that takes back descriptors or \

@@ -157,14 +157,13 @@ impl Sim {
             inner.kicked = false;
             return Step::Idle;
         };
-        let outcome = engine::run(
-            &ticket,
-            &mut SimBus {
-                guest: &self.guest,
-                device: &mut inner.memory,
-            },
-        );
-        let effect = inner.control.finish(&ticket, &outcome);
+        let inner = &mut *inner;
+        let mut bus = SimBus {
+            guest: &self.guest,
+            device: &mut inner.memory,
+        };
+        let outcome = engine::run(&ticket, &mut bus);
+        let effect = inner.control.finish(&ticket, &outcome, &mut bus);
         inner.apply(effect);
         Step::Unit
     }
@@ -299,6 +298,19 @@ impl SimBus<'_> {
 }
 
 impl Bus for SimBus<'_> {
+    fn prepare(&mut self, ring: &Ring) -> Result<(), Error> {
+        if !self.guest.mapped(ring.base(), ring.descriptors_len()) {
+            return Err(Error::RingFault);
+        }
+        if !self
+            .guest
+            .mapped(ring.completions(), ring.completions_len())
+        {
+            return Err(Error::CompletionFault);
+        }
+        Ok(())
+    }
+
     fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
         let at = Place::Guest(ring.base() + ring.descriptor_at(index) as u64);
         let bytes = self.read(at, DESCRIPTOR_SIZE, Error::RingFault)?;

@@ -5,8 +5,11 @@
 mod common;
 
 use common::{good_job, Machine, DATA, DATA_SIZE, MEMORY, QUEUE};
+use mdma::control::{Control, Effect, Plan};
 use mdma::desc::{Error, DESCRIPTOR_SIZE};
-use mdma::engine::UNIT;
+use mdma::engine::{self, UNIT};
+use mdma::queue::Ring;
+use mdma::refusal::Refusal;
 use mdma::regs::Reg;
 use mdma::sim::Step;
 use mdma::{job, Buffer, Descriptor, Expected, Place, World};
@@ -280,4 +283,73 @@ fn the_record_is_at_the_index_of_its_descriptor() {
     assert_eq!(record[..8], 77u64.to_le_bytes());
     assert_eq!(record[16..24], 16u64.to_le_bytes());
     assert_eq!(record[24..], 2u64.to_le_bytes());
+}
+
+/// A bus that has one descriptor and counts records.
+struct Bus {
+    descriptor: Descriptor,
+    records: usize,
+}
+
+impl mdma::engine::Bus for Bus {
+    fn prepare(&mut self, _: &Ring) -> Result<(), Error> {
+        Ok(())
+    }
+    fn fetch(&mut self, _: &Ring, _: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error> {
+        Ok(self.descriptor.encode())
+    }
+    fn complete(&mut self, _: &Ring, _: u32, _: &[u8; 32]) -> Result<(), Error> {
+        self.records += 1;
+        Ok(())
+    }
+    fn copy(&mut self, _: Place, _: Place, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+    fn fill(&mut self, _: Place, _: u64, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+    fn crc32c(&mut self, _: Place, crc: u32, _: usize) -> Result<u32, Error> {
+        Ok(crc)
+    }
+}
+
+#[test]
+fn disabling_in_the_middle_of_a_unit() {
+    let mut bus = Bus {
+        descriptor: job::fill(Place::Guest(0), 0, 100).interrupt(),
+        records: 0,
+    };
+    let mut control = Control::new(MEMORY, 0);
+    let set = |control: &mut Control, reg: Reg, value: u32| {
+        control.write(reg.offset(), &value.to_le_bytes())
+    };
+    let get = |control: &Control, reg: Reg| {
+        let mut data = vec![0; reg.row().width as usize];
+        control.read(reg.offset(), &mut data).unwrap();
+        data[0]
+    };
+    set(&mut control, Reg::RingOrder, 2).unwrap();
+    set(&mut control, Reg::IntMask, 3).unwrap();
+    set(&mut control, Reg::Control, 1).unwrap();
+    set(&mut control, Reg::Tail, 1).unwrap();
+
+    let Plan::Unit(ticket) = control.begin() else {
+        panic!("there is a job");
+    };
+    set(&mut control, Reg::Control, 0).unwrap();
+    // The unit is still in flight: the device is busy, and cannot be enabled.
+    assert_eq!(get(&control, Reg::Status), 2);
+    assert_eq!(set(&mut control, Reg::Control, 1), Err(Refusal::InFlight));
+    let outcome = engine::run(&ticket, &mut bus);
+    let effect = control.finish(&ticket, &outcome, &mut bus);
+
+    // What was moved counts, but there is no record and no interrupt.
+    assert_eq!(bus.records, 0);
+    assert_eq!(effect, Effect::default());
+    assert_eq!(get(&control, Reg::BytesDone), 100);
+    for reg in [Reg::Status, Reg::JobsDone, Reg::Head, Reg::IntCause] {
+        assert_eq!(get(&control, reg), 0);
+    }
+    set(&mut control, Reg::Control, 1).unwrap();
+    assert_eq!(control.begin(), Plan::Idle);
 }
