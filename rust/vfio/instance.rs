@@ -24,6 +24,7 @@ use crate::{
     },
     mdev::Reservation,
     migration::{
+        v2,
         Migration,
         Params, //
     },
@@ -176,6 +177,11 @@ pub(crate) unsafe fn create<D: Device>(
     })?;
     let vdev = NonNull::new(vdev).ok_or(ENOMEM)?;
 
+    // SAFETY: `vdev` is not registered yet, so nobody else looks at it.
+    unsafe {
+        (*vdev.as_ptr()).mig_ops = v2::OPERATIONS;
+        (*vdev.as_ptr()).migration_flags = v2::FLAGS;
+    }
     if let Some(memory) = &instance.core.memory {
         // SAFETY: The inode lives as long as `vdev`, whose release drops the instance and, with it,
         // takes the mapping away again.

@@ -11,6 +11,7 @@
 //! | `copy`     | copies between pages and everything else                           |
 //! | `fault`    | the guest's mapping: page faults, and taking mappings away         |
 //! | `tracking` | which pages were written: the dirty map and write protection       |
+//! | `dirtied`  | waking those who wait for that                                     |
 //!
 //! # Locks
 //!
@@ -24,9 +25,12 @@
 //! ```
 
 mod copy;
+mod dirtied;
 mod fault;
 mod pages;
 mod tracking;
+
+pub(crate) use self::dirtied::Dirtied;
 
 use self::pages::{
     PageRef,
@@ -70,6 +74,8 @@ pub struct DeviceMemory {
     tracking: AtomicBool,
     /// The pages written, while tracking.
     dirty: DirtyMap<KVVec<AtomicU64>>,
+    /// Those who wait for a page to be marked.
+    dirtied: Arc<Dirtied>,
     /// Where user mappings of the device are found; null while there can be none.
     mapping: AtomicPtr<bindings::address_space>,
     /// The offset in `mapping` of the memory's first byte; `UNMAPPED` until somebody maps it.
@@ -93,6 +99,8 @@ impl DeviceMemory {
         }
         let dirty = DirtyMap::new(words, count as u64).ok_or(EINVAL)?;
 
+        let dirtied = Dirtied::new()?;
+
         Arc::pin_init(
             pin_init!(Self {
                 size,
@@ -100,6 +108,7 @@ impl DeviceMemory {
                 lock <- new_rwsem!((), "device memory"),
                 tracking: AtomicBool::new(false),
                 dirty,
+                dirtied,
                 mapping: AtomicPtr::new(core::ptr::null_mut()),
                 base: AtomicU64::new(UNMAPPED),
             }),

@@ -146,7 +146,7 @@ impl DeviceMemory {
         let tracking = self.is_tracking();
         let writable = flags & flags::WRITE != 0 && (write || !tracking);
         if tracking && writable {
-            self.dirty.mark(index as u64);
+            self.mark(index);
         }
         let flags = if writable {
             flags

@@ -16,14 +16,18 @@
 //!   takes mappings away, which is what `lock` is for.
 //! - Any other write marks after it, with a barrier on both sides.
 
-use super::DeviceMemory;
+use super::{
+    DeviceMemory,
+    Dirtied, //
+};
 use core::sync::atomic::{
     AtomicU64,
     Ordering, //
 };
 use kernel::{
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 use migration::dirty::{
     DirtyMap,
@@ -64,8 +68,19 @@ impl DeviceMemory {
         // Between the write and the look at `tracking`, for those who start it and then read.
         core::sync::atomic::fence(Ordering::SeqCst);
         if self.is_tracking() {
-            self.dirty.mark(page as u64);
+            self.mark(page);
         }
+    }
+
+    /// Marks a page.
+    pub(super) fn mark(&self, page: usize) {
+        self.dirty.mark(page as u64);
+        self.dirtied.notify();
+    }
+
+    /// Those who wait for a page to be marked.
+    pub(crate) fn dirtied(&self) -> Arc<Dirtied> {
+        self.dirtied.clone()
     }
 
     /// Has the next write of a guest to a range of pages seen. Their bits were cleared before this,

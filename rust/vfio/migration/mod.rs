@@ -8,16 +8,20 @@
 //! | `endpoint` | the device as crate `migration` reads and writes it                 |
 //! | `staging`  | the data section of the v1 region: memory shared with the user      |
 //! | `v1`       | the v1 region: registers and the data section                       |
+//! | `v2`       | the v2 operations                                                   |
+//! | `data_file` | the files v2 moves the state through                               |
 //! | `debugfs`  | counters and times                                                  |
 //!
 //! What is sent, what is accepted and which changes of state there are is decided by crate
 //! `migration`, which has no `unsafe` code and is tested by itself.
 
+mod data_file;
 mod debugfs;
 mod endpoint;
 mod session;
 mod staging;
 mod v1;
+pub(crate) mod v2;
 
 use self::{
     debugfs::Status,

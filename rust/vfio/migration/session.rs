@@ -24,6 +24,7 @@
 //! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
 
 use super::{
+    data_file::Stream,
     debugfs::Times,
     endpoint::Endpoint,
     staging::Window, //
@@ -32,7 +33,10 @@ use crate::{
     device::Operations,
     engine::Gate,
     handle::Core,
-    memory::DeviceMemory,
+    memory::{
+        DeviceMemory,
+        Dirtied, //
+    },
     refuse, //
 };
 use core::sync::atomic::AtomicU64;
@@ -56,6 +60,7 @@ use migration::{
     },
     save::{
         self,
+        PrecopyInfo,
         SaveSession,
         Source, //
     },
@@ -75,6 +80,8 @@ use migration::{
 pub(super) enum FrontEnd {
     /// The v1 region.
     V1,
+    /// The v2 ioctls and data files.
+    V2,
 }
 
 impl FrontEnd {
@@ -82,6 +89,7 @@ impl FrontEnd {
     fn name(self) -> &'static str {
         match self {
             FrontEnd::V1 => "v1",
+            FrontEnd::V2 => "v2",
         }
     }
 }
@@ -143,6 +151,8 @@ pub(super) struct Inner {
     job: Job,
     /// The buffer that is staged and was not consumed.
     pub(super) staged: Option<Staged>,
+    /// The data file's part of a session of v2.
+    pub(super) stream: Option<Arc<Stream>>,
     /// Buffers staged so far.
     number: u64,
     /// What the last save sent.
@@ -159,6 +169,8 @@ pub(super) struct Session {
     identity: Identity,
     /// See [`Endpoint::no_pages`].
     no_pages: DirtyMap<KVVec<AtomicU64>>,
+    /// Those who wait for something to send.
+    dirtied: Arc<Dirtied>,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -170,6 +182,13 @@ impl Inner {
     /// The state.
     pub(super) fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether the session's data file is that of `stream`.
+    pub(super) fn is_stream(&self, stream: &Stream) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|mine| core::ptr::eq(&**mine, stream))
     }
 
     /// Changes the state.
@@ -195,12 +214,17 @@ impl Session {
     ) -> Result<Arc<Self>> {
         identity.validate().map_err(errno)?;
         let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
+        let dirtied = match &core.memory {
+            Some(memory) => memory.dirtied(),
+            None => Dirtied::new()?,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 core,
                 device,
                 identity,
                 no_pages,
+                dirtied,
                 inner <- new_mutex!(
                     Inner {
                         state: State::Running,
@@ -208,6 +232,7 @@ impl Session {
                         front_end: None,
                         job: Job::None,
                         staged: None,
+                        stream: None,
                         number: 0,
                         saved: save::Stats::default(),
                         loaded: load::Stats::default(),
@@ -288,6 +313,9 @@ impl Session {
         }
         inner.front_end = None;
         inner.staged = None;
+        if let Some(stream) = inner.stream.take() {
+            stream.end();
+        }
     }
 
     /// Memory for the state of the driver's device.
@@ -305,14 +333,19 @@ impl Session {
             Some(owner) if owner != front_end => {
                 refuse!(
                     self.core,
-                    "migration: the session is {:?}'s, and this is {:?}",
-                    owner,
-                    front_end
+                    "migration: the session was opened by {}, this is {}",
+                    owner.name(),
+                    front_end.name()
                 );
                 Err(EBUSY)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the session is `front_end`'s.
+    pub(super) fn is_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> bool {
+        inner.front_end == Some(front_end)
     }
 
     /// Changes the state.
@@ -324,11 +357,11 @@ impl Session {
         inner: &mut Locked<'_>,
         change: &Change,
         front_end: FrontEnd,
-        window: &mut Window,
+        mut window: Option<&mut Window>,
     ) -> Result {
         self.check_owner(inner, front_end)?;
         for action in change.actions {
-            if let Err(error) = self.act(inner, *action, front_end, window) {
+            if let Err(error) = self.act(inner, *action, front_end, window.as_deref_mut()) {
                 // Only the first action of a change fails, so there is nothing to undo.
                 inner.enter(change.on_failure());
                 return Err(error);
@@ -344,7 +377,7 @@ impl Session {
         inner: &mut Locked<'_>,
         action: Action,
         front_end: FrontEnd,
-        window: &mut Window,
+        window: Option<&mut Window>,
     ) -> Result {
         let engine = &self.core.engine;
         match action {
@@ -368,7 +401,11 @@ impl Session {
                     save.stop();
                 }
             }
-            Action::Restage => self.restage(inner, window),
+            Action::Restage => {
+                if let Some(window) = window {
+                    self.restage(inner, window);
+                }
+            }
             Action::EndSave => self.end(inner),
             Action::BeginLoad => {
                 if let Some(memory) = &self.core.memory {
@@ -437,24 +474,35 @@ impl Session {
         staged.offered = false;
     }
 
-    /// Stages the next buffer, unless one is staged that was not consumed (P17, P18).
+    /// Fills a window with the next bytes of a save; 0 if there are none now.
+    pub(super) fn fill(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &mut Window,
+        len: usize,
+    ) -> Result<usize> {
+        let Job::Save(save) = &mut inner.job else {
+            return Ok(0);
+        };
+        save.fill(&self.endpoint(), window, len).map_err(|error| {
+            self.core
+                .refuse(format_args!("migration: save failed: {error}"));
+            errno(error)
+        })
+    }
+
+    /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
     ///
-    /// Outside of a save it does nothing.
+    /// Outside of a save of v1's it does nothing.
     pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
-        let endpoint = self.endpoint();
-        let inner = &mut **inner;
         if let Some(staged) = &mut inner.staged {
             staged.offered = true;
             return Ok(());
         }
-        let Job::Save(save) = &mut inner.job else {
+        if inner.front_end != Some(FrontEnd::V1) {
             return Ok(());
-        };
-        let len = save.fill(&endpoint, window, len).map_err(|error| {
-            self.core
-                .refuse(format_args!("migration: save failed: {error}"));
-            errno(error)
-        })?;
+        }
+        let len = self.fill(inner, window, len)?;
         if len != 0 {
             inner.number += 1;
             inner.staged = Some(Staged {
@@ -472,6 +520,35 @@ impl Session {
             Job::Save(save) => save.pending(&self.endpoint()),
             Job::None | Job::Load(_) => 0,
         }
+    }
+
+    /// What a save of the stopped device has to send, the save that is open or another one (P47).
+    pub(super) fn size(&self, inner: &Locked<'_>) -> u64 {
+        match &inner.job {
+            Job::Save(save) => save.pending(&self.endpoint()),
+            Job::None | Job::Load(_) => save::estimate(&self.identity, &self.endpoint()),
+        }
+    }
+
+    /// What pre-copy still has to send (P45).
+    pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
+        match &inner.job {
+            Job::Save(save) => save.precopy_info(&self.endpoint()),
+            Job::None | Job::Load(_) => PrecopyInfo::default(),
+        }
+    }
+
+    /// Whether a save has something to send now.
+    pub(super) fn has_data(&self, inner: &Locked<'_>) -> bool {
+        match &inner.job {
+            Job::Save(save) => save.has_data(&self.endpoint()),
+            Job::None | Job::Load(_) => false,
+        }
+    }
+
+    /// Those who wait for something to send.
+    pub(super) fn dirtied(&self) -> Arc<Dirtied> {
+        self.dirtied.clone()
     }
 
     /// Takes the next bytes of a load (P24, P25).

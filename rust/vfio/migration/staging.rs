@@ -39,6 +39,17 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// A window to `len` bytes.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be valid for reads and writes of `len` bytes by C for as long as the window exists,
+    /// and no reference to them be used meanwhile.
+    pub(super) unsafe fn new(start: *mut u8, len: usize) -> Self {
+        // INVARIANT: By the requirements of this function.
+        Self { start, len }
+    }
+
     /// A pointer to `len` bytes from byte `at` on, valid for reads and writes by C.
     pub(super) fn bytes(&self, at: usize, len: usize) -> Result<*mut u8> {
         match at.checked_add(len) {

@@ -94,7 +94,11 @@ impl Migration {
             Register::Reserved => 0,
             Register::PendingBytes => {
                 let inner = self.session.lock();
-                let pending = self.session.pending(&inner);
+                // Another's session has nothing pending for this front end.
+                let pending = match self.session.is_owner(&inner, FrontEnd::V1) {
+                    true => self.session.pending(&inner),
+                    false => 0,
+                };
                 match inner.staged {
                     None => pending,
                     Some(staged) if staged.offered => {
@@ -159,7 +163,7 @@ impl Migration {
                 let change = state::v1_write(inner.state(), value as u32)
                     .map_err(|r| refuse(r.errno(), &r))?;
                 self.session
-                    .change(&mut inner, &change, FrontEnd::V1, &mut window)?;
+                    .change(&mut inner, &change, FrontEnd::V1, Some(&mut window))?;
             }
             Register::DataSize => {
                 self.session.check_owner(&inner, FrontEnd::V1)?;

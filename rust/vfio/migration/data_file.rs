@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file that v2 moves a device's state through (P43-P46).
+//!
+//! It belongs to one session, and outlives it: whoever holds it may be slow. So it refers to the
+//! session only until that ends, and then gives errors. It keeps the module loaded, but neither the
+//! device nor its memory.
+//!
+//! # Locks
+//!
+//! ```text
+//!   io         one read or write at a time; held over the copy to or from the user
+//!     state    the session's
+//!       link   what the session is
+//! ```
+//!
+//! `io` may be held for as long as a user's memory takes. Ending a session does not need it, and
+//! neither does a page fault.
+
+use super::{
+    session::Session,
+    staging::Window, //
+};
+use crate::{
+    bindings,
+    memory::Dirtied, //
+};
+use core::{
+    mem::size_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicUsize,
+        Ordering, //
+    },
+};
+use kernel::{
+    error::from_err_ptr,
+    ffi::{
+        c_long,
+        c_ulong,
+        c_void, //
+    },
+    fs::File,
+    ioctl::_IO,
+    new_mutex,
+    prelude::*,
+    sync::{
+        poll::PollTable,
+        Arc,
+        Mutex, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+use migration::state::State;
+
+/// Bytes handed over at once.
+const BUFFER: usize = 1 << 20;
+
+/// Nothing to read now, but maybe later.
+const ENOMSG: i32 = -42;
+
+const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
+    bindings::VFIO_TYPE as u32,
+    bindings::VFIO_BASE + 21, //
+);
+
+/// What `io` locks: bytes on their way.
+struct Buffer {
+    bytes: KVVec<u8>,
+    /// The first that was not handed over.
+    at: usize,
+    /// The end of those that are valid.
+    end: usize,
+}
+
+/// What a data file and its session share.
+#[pin_data]
+pub(super) struct Stream {
+    /// The session, until it ends.
+    #[pin]
+    link: Mutex<Option<Arc<Session>>>,
+    #[pin]
+    io: Mutex<Buffer>,
+    /// Bytes in the buffer, for who does not wait for `io`.
+    buffered: AtomicUsize,
+    dirtied: Arc<Dirtied>,
+}
+
+impl Stream {
+    /// A stream of a session that is about to begin.
+    pub(super) fn new(session: Arc<Session>, dirtied: Arc<Dirtied>) -> Result<Arc<Self>> {
+        let buffer = Buffer {
+            bytes: KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?,
+            at: 0,
+            end: 0,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                link <- new_mutex!(Some(session), "migration stream"),
+                io <- new_mutex!(buffer, "migration stream buffer"),
+                buffered: AtomicUsize::new(0),
+                dirtied,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self) {
+        let session = self.link.lock().take();
+        self.dirtied.notify();
+        // The session's own user has a reference to it, so this is not the last.
+        drop(session);
+    }
+
+    /// The state has changed.
+    pub(super) fn changed(&self) {
+        self.dirtied.notify();
+    }
+
+    /// Bytes taken from the session that were not read yet.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    /// The session; `ENODEV` if it is over.
+    fn session(&self) -> Result<Arc<Session>> {
+        self.link.lock().clone().ok_or(ENODEV)
+    }
+
+    /// A file for the user: to read from while saving, else to write to.
+    pub(super) fn file(self: &Arc<Self>, saving: bool) -> Result<DataFile> {
+        let (name, flags) = if saving {
+            (c"[vfio-save]", bindings::O_RDONLY)
+        } else {
+            (c"[vfio-load]", bindings::O_WRONLY)
+        };
+        let this = Arc::into_raw(self.clone());
+        // SAFETY: Name and operations live for ever. On success the file owns `this`.
+        let file = from_err_ptr(unsafe {
+            bindings::anon_inode_getfile(
+                name.as_char_ptr(),
+                OPERATIONS,
+                this.cast_mut().cast::<c_void>(),
+                flags as i32,
+            )
+        })
+        .inspect_err(|_| {
+            // SAFETY: There is no file, so the reference is still ours.
+            drop(unsafe { Arc::from_raw(this) });
+        })?;
+        let file = NonNull::new(file).ok_or(ENOMEM)?;
+        // SAFETY: A new file, which has no position. Does not fail.
+        unsafe { bindings::stream_open(ptr::null_mut(), file.as_ptr()) };
+        // INVARIANT: Made just now.
+        Ok(DataFile(file))
+    }
+
+    /// `read()`.
+    fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
+        let mut io = self.io.lock();
+        let io = &mut *io;
+        let session = self.session()?;
+        if io.at == io.end {
+            (io.at, io.end) = (0, 0);
+            let len = io.bytes.len();
+            // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window
+            // exists.
+            let mut window = unsafe { Window::new(io.bytes.as_mut_ptr(), len) };
+            let mut inner = session.lock();
+            if !inner.is_stream(self) {
+                return Err(ENODEV);
+            }
+            io.end = session.fill(&mut inner, &mut window, len)?;
+            if io.end == 0 {
+                return match inner.state() {
+                    State::StopCopy => Ok(0),
+                    _ => Err(Error::from_errno(ENOMSG)),
+                };
+            }
+        }
+        let part = io.bytes.get(io.at..io.end).unwrap_or_default();
+        let part = part.get(..len).unwrap_or(part);
+        // SAFETY: The slice is valid for reads. The lock that is held is none a page fault takes.
+        let left = unsafe {
+            bindings::copy_to_user(to.as_mut_ptr(), part.as_ptr().cast::<c_void>(), part.len())
+        };
+        let copied = part.len() - left;
+        io.at += copied;
+        self.buffered.store(io.end - io.at, Ordering::Relaxed);
+        if copied == 0 && len != 0 {
+            return Err(EFAULT);
+        }
+        Ok(copied)
+    }
+
+    /// `write()`.
+    fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
+        let mut io = self.io.lock();
+        let io = &mut *io;
+        let mut done = 0;
+        while done < len {
+            let n = io.bytes.len().min(len - done);
+            let part = io.bytes.get_mut(..n).unwrap_or_default();
+            UserSlice::new(from.wrapping_byte_add(done), n)
+                .reader()
+                .read_slice(part)?;
+
+            let session = self.session()?;
+            // SAFETY: As in `read`.
+            let window = unsafe { Window::new(io.bytes.as_mut_ptr(), n) };
+            let mut inner = session.lock();
+            if !inner.is_stream(self) {
+                return Err(ENODEV);
+            }
+            session.feed(&mut inner, &window, n)?;
+            done += n;
+        }
+        Ok(done)
+    }
+
+    /// `VFIO_MIG_GET_PRECOPY_INFO` (P45).
+    fn precopy_info(&self, arg: UserPtr) -> Result {
+        const SIZE: usize = size_of::<bindings::vfio_precopy_info>();
+
+        let argsz = UserSlice::new(arg, 4).reader().read::<u32>()?;
+        if (argsz as usize) < SIZE {
+            return Err(EINVAL);
+        }
+        let info = {
+            let session = self.session()?;
+            let inner = session.lock();
+            if !inner.is_stream(self) {
+                return Err(ENODEV);
+            }
+            if !matches!(inner.state(), State::PreCopy | State::PreCopyP2p) {
+                return Err(EINVAL);
+            }
+            session.precopy_info(&inner)
+        };
+        let mut writer = UserSlice::new(arg, SIZE).writer();
+        writer.write::<u32>(&argsz)?;
+        // Flags: what was sent first is never followed by more of its kind.
+        writer.write::<u32>(&0)?;
+        writer.write::<u64>(&info.initial_bytes.saturating_add(self.buffered() as u64))?;
+        writer.write::<u64>(&info.dirty_bytes)
+    }
+
+    /// `poll()` (P46).
+    fn poll(&self, file: &File, table: &PollTable<'_>) -> u32 {
+        const IN: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+        const OUT: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
+
+        self.dirtied.register(file, table);
+        let Ok(session) = self.session() else {
+            return bindings::POLLERR | IN | OUT;
+        };
+        let inner = session.lock();
+        match inner.state() {
+            State::Resuming => OUT,
+            State::StopCopy => IN,
+            _ if self.buffered() != 0 || session.has_data(&inner) => IN,
+            _ => 0,
+        }
+    }
+}
+
+/// A data file that no user has yet.
+///
+/// # Invariants
+///
+/// A reference to a file is this one's.
+pub(super) struct DataFile(NonNull<bindings::file>);
+
+impl DataFile {
+    /// Gives the reference away.
+    pub(super) fn into_raw(self) -> *mut bindings::file {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the invariant.
+        unsafe { bindings::fput(self.0.as_ptr()) };
+    }
+}
+
+/// The operations of a data file.
+const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
+    owner: (&raw const bindings::__this_module).cast_mut(),
+    read: Some(read),
+    write: Some(write),
+    poll: Some(poll),
+    unlocked_ioctl: Some(ioctl),
+    compat_ioctl: bindings::compat_ptr_ioctl,
+    llseek: Some(bindings::noop_llseek),
+    release: Some(release),
+    ..pin_init::zeroed()
+};
+
+/// The stream of a data file.
+///
+/// # Safety
+///
+/// `file` must be one that [`Stream::file`] made, and stay open for `'a`.
+unsafe fn stream<'a>(file: *const bindings::file) -> &'a Stream {
+    // SAFETY: An open file owns a reference to what its private data points to.
+    unsafe { &*(*file).private_data.cast::<Stream>() }
+}
+
+/// What a callback returns.
+fn returned(result: Result<usize>) -> isize {
+    match result {
+        Ok(done) => done as isize,
+        Err(error) => error.to_errno() as isize,
+    }
+}
+
+/// # Safety
+///
+/// Called for a file with `OPERATIONS` that is open.
+unsafe extern "C" fn read(
+    file: *mut bindings::file,
+    buf: *mut c_char,
+    len: usize,
+    _pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream(file) };
+    returned(stream.read(UserPtr::from_ptr(buf.cast()), len))
+}
+
+/// # Safety
+///
+/// Called for a file with `OPERATIONS` that is open.
+unsafe extern "C" fn write(
+    file: *mut bindings::file,
+    buf: *const c_char,
+    len: usize,
+    _pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream(file) };
+    returned(stream.write(UserPtr::from_ptr(buf.cast_mut().cast()), len))
+}
+
+/// # Safety
+///
+/// Called for a file with `OPERATIONS` that is open; `table` is null or valid.
+unsafe extern "C" fn poll(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: By the requirement of this function; `poll()` does not change the position.
+    let (stream, file, table) = unsafe {
+        (
+            stream(file),
+            File::from_raw_file(file),
+            PollTable::from_raw(table),
+        )
+    };
+    stream.poll(file, &table)
+}
+
+/// # Safety
+///
+/// Called for a file with `OPERATIONS` that is open.
+unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream(file) };
+    let result = match cmd {
+        VFIO_MIG_GET_PRECOPY_INFO => stream.precopy_info(UserPtr::from_addr(arg)),
+        _ => Err(ENOTTY),
+    };
+    returned(result.map(|()| 0)) as c_long
+}
+
+/// # Safety
+///
+/// Called once for a file with `OPERATIONS`, when nobody uses it any more.
+unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: By the requirement of this function. The reference is the file's.
+    drop(unsafe { Arc::from_raw((*file).private_data.cast::<Stream>().cast_const()) });
+    0
+}
