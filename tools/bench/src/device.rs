@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device of one's own.
+
+use std::time::Duration;
+
+use mdma::regs::{BAR_MEMORY, BAR_REGISTERS, INT_COMPLETION};
+use mdma::{Descriptor, Queue};
+use vfio_client::mdev::{Instance, Sysfs, Uuid};
+use vfio_client::{uapi, v1, Container, Device, DmaBuffer, Error, EventFd, Irq, Mapping, Region};
+
+use crate::error::{fail, Result};
+
+/// Size of a page.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Where the queue is.
+const QUEUE: u64 = 0x7_0000_0000;
+/// Order of the ring: 256 entries, of which one stays free.
+const ORDER: u32 = 8;
+/// How long a batch of jobs may take, on a clock that counts instructions.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// An instance, opened. Dropped in this order, so that it is free when it is removed.
+pub(crate) struct Opened {
+    pub(crate) migration: v1::Migration,
+    pub(crate) registers: Region,
+    pub(crate) memory: Region,
+    pub(crate) device: Device,
+    pub(crate) container: Container,
+    _instance: Removed,
+}
+
+/// An instance that is removed when it is no longer used.
+struct Removed(Instance);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.remove() {
+            eprintln!("bench: {e}");
+        }
+    }
+}
+
+impl Opened {
+    /// A new instance of a type.
+    pub(crate) fn new(kind: &str) -> Result<Self> {
+        let instance = Removed(Sysfs::default().find_type(kind)?.create(&Uuid::random()?)?);
+        let container = Container::open()?;
+        let device = instance.0.open(&container)?;
+        let Some(migration) = device.migration_v1()? else {
+            fail!("the device has no migration region");
+        };
+        Ok(Opened {
+            migration,
+            registers: device.region(BAR_REGISTERS)?,
+            memory: device.region(BAR_MEMORY)?,
+            device,
+            container,
+            _instance: instance,
+        })
+    }
+
+    /// Size of device memory.
+    pub(crate) fn memory_size(&self) -> u64 {
+        self.memory.info().size
+    }
+
+    /// Device memory, mapped anew.
+    pub(crate) fn map_memory(&self) -> Result<Mapping> {
+        Ok(self.memory.map_all()?)
+    }
+
+    /// Fills all of device memory, with bytes that tell its pages apart.
+    pub(crate) fn populate(&self) -> Result<()> {
+        let memory = self.map_memory()?;
+        let mut page = vec![0; PAGE as usize];
+        for number in 0..self.memory_size() / PAGE {
+            for (i, word) in page.chunks_exact_mut(8).enumerate() {
+                let value = (number << 9 | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+            memory.write((number * PAGE) as usize, &page);
+        }
+        Ok(())
+    }
+
+    /// Goes to a state of migration.
+    pub(crate) fn set_state(&self, state: v1::State) -> Result<()> {
+        Ok(self.migration.set_state(state)?)
+    }
+}
+
+/// A device at work.
+pub(crate) struct Engine {
+    queue: Queue<Region, DmaBuffer>,
+    irq: Irq,
+    done: EventFd,
+}
+
+impl Engine {
+    /// Enables the queue, and the interrupt that ends a batch.
+    pub(crate) fn new(opened: &Opened) -> Result<Self> {
+        let queue = Queue::create(&opened.device, &opened.container, QUEUE, ORDER)?;
+        let irq = opened.device.irq(uapi::VFIO_PCI_MSI_IRQ_INDEX)?;
+        let done = EventFd::new().map_err(|e| Error::new("create an eventfd", e))?;
+        irq.set_eventfds(0, &[Some(&done)])?;
+        queue.mdma().set_interrupts(INT_COMPLETION)?;
+        Ok(Engine { queue, irq, done })
+    }
+
+    /// How many jobs fit into a batch.
+    pub(crate) fn batch(&self) -> u64 {
+        self.queue.room().into()
+    }
+
+    /// Does a job `times` times over, in batches as large as fit; the last of each interrupts.
+    ///
+    /// The caller is asleep while the device works, and the processor is the device's: so it is never idle.
+    pub(crate) fn run(&mut self, job: &Descriptor, times: u64) -> Result<()> {
+        let mut left = times;
+        while left > 0 {
+            let batch = left.min(self.batch());
+            for _ in 1..batch {
+                self.queue.fill(job)?;
+            }
+            self.queue.fill(&job.interrupt())?;
+            self.queue.ring_doorbell()?;
+            if self.done.wait(PATIENCE)? == 0 {
+                fail!("the device did not finish {batch} jobs");
+            }
+            self.queue.mdma().acknowledge()?;
+            for _ in 0..batch {
+                match self.queue.poll() {
+                    Some(completion) if completion.error == 0 => {}
+                    other => fail!("a job ended in {other:?}"),
+                }
+            }
+            left -= batch;
+        }
+        Ok(())
+    }
+
+    /// Disables the queue.
+    pub(crate) fn close(self) -> Result<()> {
+        self.irq.disable()?;
+        self.queue.close()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counts the instructions that using and migrating an `mdma` device takes.
+//!
+//! It is run in a machine whose clock counts instructions, one a nanosecond; `scripts/bench` makes one. What
+//! each table is about is told by the file that measures it:
+//!
+//! | table       | file        |                                                           |
+//! |-------------|-------------|-----------------------------------------------------------|
+//! | `save`      | `drain`     | reading the state of a stopped device                     |
+//! | `load`      | `drain`     | writing it to another one                                 |
+//! | `passes`    | `precopy`   | passes of pre-copy, by how many pages have changed        |
+//! | `engine`    | `engine`    | jobs of the device, by direction and size                 |
+//! | `small`     | `small`     | what one job costs, and one access to guest memory        |
+//! | `registers` | `registers` | accesses to registers, with and without a migration       |
+//! | `faults`    | `faults`    | writes to mapped device memory, with and without one      |
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod device;
+mod drain;
+mod engine;
+mod error;
+mod faults;
+mod precopy;
+mod registers;
+mod report;
+mod small;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+use vfio_migrate::format::parse_bytes;
+
+use crate::clock::Clock;
+use crate::error::{fail, Result};
+use crate::report::Table;
+
+/// Counts the instructions that using and migrating an mdma device takes.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, max_term_width = 100)]
+struct Cli {
+    /// Load this module first
+    #[arg(long, value_name = "PATH")]
+    module: Option<PathBuf>,
+
+    /// Type of the devices, by the size of their memory
+    #[arg(long, default_value = "256M")]
+    memory: String,
+
+    /// How much of a save and a load to measure with accesses of eight bytes
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_bytes)]
+    words: u64,
+
+    /// How much each row of the engine's table moves
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_bytes)]
+    moved: u64,
+
+    /// Measure even if the clock does not count instructions: the figures are nanoseconds then
+    #[arg(long)]
+    time: bool,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// Tables to measure; all, if none is named
+    #[arg(value_name = "TABLE")]
+    tables: Vec<String>,
+}
+
+/// A part of the benchmark: the tables it gives, and what measures them.
+type Part = (
+    &'static [&'static str],
+    fn(&Clock, &Cli) -> Result<Vec<Table>>,
+);
+
+const PARTS: [Part; 6] = [
+    (&["save", "load"], |clock, cli| {
+        drain::run(clock, &cli.memory, cli.words)
+    }),
+    (&["passes"], |clock, cli| precopy::run(clock, &cli.memory)),
+    (&["engine"], |clock, cli| {
+        engine::run(clock, &cli.memory, cli.moved)
+    }),
+    (&["small"], |clock, _| small::run(clock)),
+    (&["registers"], |clock, cli| {
+        registers::run(clock, &cli.memory)
+    }),
+    (&["faults"], |clock, _| faults::run(clock)),
+];
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let known = || PARTS.iter().flat_map(|(names, _)| *names);
+    for name in &cli.tables {
+        if !known().any(|known| known == name) {
+            let known: Vec<_> = known().copied().collect();
+            fail!("there is no table {name:?}: {}", known.join(", "));
+        }
+    }
+    if let Some(path) = &cli.module {
+        load_module(path)?;
+    }
+    let clock = Clock::new();
+    if !clock.counts() && !cli.time {
+        fail!(
+            "the clock does not count instructions: a turn of the test loop takes {:.3} and {:.3} ns \
+             (--time measures anyway)",
+            clock.turns[0],
+            clock.turns[1],
+        );
+    }
+    if !cli.json {
+        println!("{}", clock.describe());
+    }
+
+    let mut tables = Vec::new();
+    for (names, measure) in PARTS {
+        let wanted = |name: &&str| cli.tables.is_empty() || cli.tables.iter().any(|t| t == name);
+        if !names.iter().any(wanted) {
+            continue;
+        }
+        for table in measure(&clock, cli)? {
+            if !cli.json {
+                println!("\n{}", table.text());
+            }
+            tables.push(table);
+        }
+    }
+    if cli.json {
+        let tables: serde_json::Map<_, _> = tables
+            .iter()
+            .map(|table| (table.name.to_string(), table.json()))
+            .collect();
+        println!("{}", json!({ "clock": clock.json(), "tables": tables }));
+    }
+    Ok(())
+}
+
+/// Loads the module; that it is loaded already is no error.
+fn load_module(path: &Path) -> Result<()> {
+    let name = path.display();
+    let file = File::open(path).map_err(|e| vfio_client::Error::new(format!("open {name}"), e))?;
+    match rustix::system::finit_module(&file, c"", 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(vfio_client::Error::new(format!("load {name}"), e).into()),
+    }
+}

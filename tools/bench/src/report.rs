@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables of what was measured, for people and for programs.
+
+use serde_json::{json, Map, Value};
+use vfio_migrate::format;
+
+/// One value.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    /// A name.
+    Name(String),
+    /// A size in bytes.
+    Size(u64),
+    /// A number of things.
+    Number(u64),
+    /// A count of instructions, or a mean of them.
+    Count(f64),
+    /// How many times as much as something else.
+    Ratio(f64),
+    /// There is none.
+    None,
+}
+
+impl From<&str> for Cell {
+    fn from(name: &str) -> Self {
+        Cell::Name(name.into())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(name: String) -> Self {
+        Cell::Name(name)
+    }
+}
+
+impl Cell {
+    fn text(&self) -> String {
+        match self {
+            Cell::Name(name) => name.clone(),
+            Cell::Size(size) => format::bytes(*size),
+            Cell::Number(n) => grouped(*n),
+            Cell::Count(count) if *count < 99.95 => format!("{count:.1}"),
+            Cell::Count(count) => grouped(count.round() as u64),
+            Cell::Ratio(ratio) => format!("{ratio:.2}"),
+            Cell::None => "-".into(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Cell::Name(name) => json!(name),
+            Cell::Size(n) | Cell::Number(n) => json!(n),
+            Cell::Count(value) | Cell::Ratio(value) => json!(value),
+            Cell::None => Value::Null,
+        }
+    }
+}
+
+/// Digits in groups of three.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let (head, tail) = digits.split_at(digits.len() % 3);
+    let mut groups: Vec<&str> = Vec::new();
+    if !head.is_empty() {
+        groups.push(head);
+    }
+    groups.extend((0..tail.len() / 3).map(|i| &tail[3 * i..3 * i + 3]));
+    groups.join(",")
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// What it is asked for by.
+    pub(crate) name: &'static str,
+    title: String,
+    columns: &'static [&'static str],
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table. The first column is for names, and columns of values come after it.
+    pub(crate) fn new(
+        name: &'static str,
+        title: impl Into<String>,
+        columns: &'static [&'static str],
+    ) -> Self {
+        Table {
+            name,
+            title: title.into(),
+            columns,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        let row: Vec<_> = cells.into_iter().collect();
+        assert_eq!(
+            row.len(),
+            self.columns.len(),
+            "a row of table {}",
+            self.name
+        );
+        self.rows.push(row);
+    }
+
+    /// Title and table, as text.
+    pub(crate) fn text(&self) -> String {
+        let headers: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(i, name)| match i {
+                0 => name.to_string(),
+                _ => format!(">{name}"),
+            })
+            .collect();
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let rows: Vec<Vec<String>> = self
+            .rows
+            .iter()
+            .map(|row| row.iter().map(Cell::text).collect())
+            .collect();
+        format!("{}\n\n{}", self.title, format::table(&headers, &rows))
+    }
+
+    /// One object a row.
+    pub(crate) fn json(&self) -> Value {
+        let object = |row: &Vec<Cell>| {
+            let fields = self.columns.iter().zip(row);
+            let fields = fields.map(|(name, cell)| (name.replace(' ', "_"), cell.json()));
+            Value::Object(fields.collect::<Map<_, _>>())
+        };
+        Value::Array(self.rows.iter().map(object).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells() {
+        for (cell, text) in [
+            (Cell::Count(7.25), "7.2"),
+            (Cell::Count(1234.6), "1,235"),
+            (Cell::Number(999), "999"),
+            (Cell::Number(1_000_000), "1,000,000"),
+            (Cell::Ratio(1.005), "1.00"),
+            (Cell::Size(1 << 20), "1.00 MiB"),
+            (Cell::None, "-"),
+        ] {
+            assert_eq!(cell.text(), text);
+        }
+    }
+
+    #[test]
+    fn rows_are_objects() {
+        let mut table = Table::new("t", "A title", &["way", "per KiB"]);
+        table.row(["mapped".into(), Cell::Count(1.5)]);
+        assert_eq!(table.json(), json!([{ "way": "mapped", "per_KiB": 1.5 }]));
+        assert_eq!(table.text(), "A title\n\nway     per KiB\nmapped      1.5");
+    }
+}

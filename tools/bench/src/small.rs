@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one job costs, and one access to guest memory.
+//!
+//! A job that reads from guest memory and one that reads as much from device memory differ in just this:
+//! `vfio_dma_rw()` in place of a copy. A NOP touches nothing but its descriptor and its completion record,
+//! which are pinned: so all that a job does with pinned memory is inside of what a NOP costs.
+
+use mdma::{job, Place};
+use vfio_client::DmaBuffer;
+
+use crate::clock::Clock;
+use crate::device::{Engine, Opened};
+use crate::error::Result;
+use crate::report::{Cell, Table};
+
+const COLUMNS: &[&str] = &[
+    "bytes",
+    "CRC32C guest",
+    "CRC32C device",
+    "difference",
+    "per byte",
+    "COPY guest → device",
+    "COPY device → guest",
+];
+
+const SIZES: [u64; 6] = [8, 64, 512, 4096, 16 << 10, 64 << 10];
+const GUEST: u64 = 0x1_0000_0000;
+const LARGEST: u64 = SIZES[SIZES.len() - 1];
+
+/// Measures jobs of one unit and less.
+pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
+    let opened = Opened::new("16M")?;
+    let mut engine = Engine::new(&opened)?;
+    let guest = DmaBuffer::new(&opened.container, GUEST, LARGEST as usize)?;
+    guest.fill(0, LARGEST as usize, 1);
+    opened.map_memory()?.fill(0, LARGEST as usize, 2);
+
+    // Full batches, so that the doorbell and the interrupt hardly count.
+    let times = engine.batch();
+    let mut each = |job| -> Result<f64> {
+        let job = &job;
+        Ok(clock.each(1, || engine.run(job, times))? / times as f64)
+    };
+    let (from, to) = (Place::Guest(GUEST), Place::Device(0));
+    let nop = each(job::nop())?;
+    let title = format!(
+        "One job of a batch of {times}, in instructions. A NOP, with its share of doorbell and interrupt: {nop:.0}."
+    );
+    let mut table = Table::new("small", title, COLUMNS);
+    table.row([
+        "NOP".into(),
+        Cell::Count(nop),
+        Cell::Count(nop),
+        Cell::None,
+        Cell::None,
+        Cell::Count(nop),
+        Cell::Count(nop),
+    ]);
+    for size in SIZES {
+        let by_dma = each(job::crc32c(from, size))?;
+        let by_copy = each(job::crc32c(to, size))?;
+        table.row([
+            size.to_string().into(),
+            Cell::Count(by_dma),
+            Cell::Count(by_copy),
+            Cell::Count(by_dma - by_copy),
+            Cell::Count((by_dma - by_copy) / size as f64),
+            Cell::Count(each(job::copy(from, to, size))?),
+            Cell::Count(each(job::copy(to, from, size))?),
+        ]);
+    }
+    engine.close()?;
+    drop(guest);
+    Ok(vec![table])
+}
