@@ -89,6 +89,9 @@ pub trait Device: Send + Sync + Sized + 'static {
     fn reset(&self);
 
     /// Writes down the state: registers, queues, interrupt causes. Not device memory.
+    ///
+    /// For this and the next two: an error fails the migration with its errno, and the driver logs
+    /// why with [`refuse!`](crate::refuse).
     fn save_state(&self, out: &mut Writer<'_>) -> Result;
 
     /// Checks every field of a saved state and changes nothing.

@@ -125,7 +125,10 @@ impl Mdma {
 
     /// Reads a saved state to its end.
     fn decode(&self, state: &mut Reader<'_>) -> Result<crate::control::State> {
-        let bytes = state.get_array().map_err(stream::error)?;
+        let bytes = state.get_array().map_err(|error| {
+            vfio::refuse!(self.handle, "saved state: only {} bytes", state.remaining());
+            stream::error(error)
+        })?;
         if state.remaining() != 0 {
             vfio::refuse!(
                 self.handle,

@@ -6,9 +6,13 @@ use super::staging::Window;
 use crate::{
     bindings,
     device::Operations,
+    handle::Core,
     memory::DeviceMemory, //
 };
-use core::sync::atomic::AtomicU64;
+use core::{
+    cell::Cell,
+    sync::atomic::AtomicU64, //
+};
 use kernel::{
     ffi::c_void,
     prelude::*, //
@@ -21,6 +25,7 @@ use migration::{
     load::Sink,
     save::Source,
     stream::{
+        self,
         Checksum,
         Reader,
         Writer, //
@@ -30,14 +35,43 @@ use migration::{
 /// One end of a migration: the device that is saved or loaded.
 pub(super) struct Endpoint<'a> {
     /// The driver's device.
-    pub(super) device: &'a dyn Operations,
+    device: &'a dyn Operations,
     /// Its memory.
-    pub(super) memory: Option<&'a DeviceMemory>,
+    memory: Option<&'a DeviceMemory>,
     /// The dirty map of a device without memory: it has no pages.
-    pub(super) no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
+    no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
+    /// The driver refused, and has logged why.
+    refused: Cell<bool>,
 }
 
-impl Endpoint<'_> {
+impl<'a> Endpoint<'a> {
+    /// The end that a device is.
+    pub(super) fn new(
+        device: &'a dyn Operations,
+        memory: Option<&'a DeviceMemory>,
+        no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
+    ) -> Self {
+        Self {
+            device,
+            memory,
+            no_pages,
+            refused: Cell::new(false),
+        }
+    }
+
+    /// Logs why something failed, unless the driver has.
+    pub(super) fn refuse(&self, core: &Core, what: &str, error: &stream::Error) {
+        if !self.refused.get() {
+            core.refuse(format_args!("migration: {what}: {error}"));
+        }
+    }
+
+    /// Takes down that the driver refused.
+    fn refused(&self, error: Error) -> i32 {
+        self.refused.set(true);
+        error.to_errno()
+    }
+
     /// The memory, for a range that only a device with memory has.
     fn memory(&self) -> Result<&DeviceMemory, i32> {
         self.memory.ok_or(ERANGE.to_errno())
@@ -89,7 +123,9 @@ impl Source for Endpoint<'_> {
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
         let mut out = Writer::new(buf);
-        self.device.save_state(&mut out).map_err(Error::to_errno)?;
+        self.device
+            .save_state(&mut out)
+            .map_err(|e| self.refused(e))?;
         Ok(out.len())
     }
 }
@@ -122,12 +158,12 @@ impl Sink for Endpoint<'_> {
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {
         self.device
             .check_state(&mut Reader::new(state))
-            .map_err(Error::to_errno)
+            .map_err(|e| self.refused(e))
     }
 
     fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
         self.device
             .load_state(&mut Reader::new(state))
-            .map_err(Error::to_errno)
+            .map_err(|e| self.refused(e))
     }
 }

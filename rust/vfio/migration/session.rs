@@ -167,7 +167,7 @@ pub(super) struct Session {
     core: Arc<Core>,
     device: Arc<dyn Operations>,
     identity: Identity,
-    /// See [`Endpoint::no_pages`].
+    /// The dirty map of a device without memory.
     no_pages: DirtyMap<KVVec<AtomicU64>>,
     /// Those who wait for something to send.
     dirtied: Arc<Dirtied>,
@@ -251,11 +251,7 @@ impl Session {
 
     /// The device, for crate `migration`.
     fn endpoint(&self) -> Endpoint<'_> {
-        Endpoint {
-            device: &*self.device,
-            memory: self.core.memory.as_deref(),
-            no_pages: &self.no_pages,
-        }
+        Endpoint::new(&*self.device, self.core.memory.as_deref(), &self.no_pages)
     }
 
     /// The device is being opened: it runs (P8).
@@ -447,14 +443,14 @@ impl Session {
 
     /// Has what was loaded take effect (P26).
     fn commit_load(&self, inner: &mut Locked<'_>) -> Result {
+        let endpoint = self.endpoint();
         let result = match &mut inner.job {
-            Job::Load(load) => load.finish(&self.endpoint()),
+            Job::Load(load) => load.finish(&endpoint),
             Job::None | Job::Save(_) => Ok(()),
         };
         self.end(inner);
         result.map_err(|error| {
-            self.core
-                .refuse(format_args!("migration: load failed: {error}"));
+            endpoint.refuse(&self.core, "load failed", &error);
             errno(error)
         })?;
         // What the device was doing when it was saved goes on.
@@ -484,9 +480,9 @@ impl Session {
         let Job::Save(save) = &mut inner.job else {
             return Ok(0);
         };
-        save.fill(&self.endpoint(), window, len).map_err(|error| {
-            self.core
-                .refuse(format_args!("migration: save failed: {error}"));
+        let endpoint = self.endpoint();
+        save.fill(&endpoint, window, len).map_err(|error| {
+            endpoint.refuse(&self.core, "save failed", &error);
             errno(error)
         })
     }
@@ -558,8 +554,7 @@ impl Session {
             return Err(EINVAL);
         };
         load.feed(&endpoint, window, len).map_err(|error| {
-            self.core
-                .refuse(format_args!("migration: load refused: {error}"));
+            endpoint.refuse(&self.core, "load refused", &error);
             errno(error)
         })
     }
