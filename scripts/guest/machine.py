@@ -321,7 +321,7 @@ class Machine:
         if log.problems:
             self.complain("; ".join(log.problems))
         if log.trouble:
-            self.complain(f"the kernel log has {len(log.trouble)} lines that should not be there:")
+            self.complain(f"what should not be in the kernel log (lines that match: {len(log.trouble)}):")
             first = log.trouble[0]
             self.show(log.lines[max(0, first - 2):first + 40])
             print(f"  {where}", file=sys.stderr)
