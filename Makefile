@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-vm check shell install clean help
+.PHONY: all run test test-host test-module test-harness test-vm check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -18,7 +18,7 @@ run:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-vm: test-%:
+test-host test-module test-harness test-vm: test-%:
 	@$(SCRIPTS)/test $*
 
 check:
@@ -40,6 +40,7 @@ help:
 	@echo 'make test        every test; the last line says how many passed and failed'
 	@echo 'make test-host   the tests that need no kernel'
 	@echo 'make test-module the built module: its modinfo and what it exports'
+	@echo 'make test-harness that the test harness itself misses no failure'
 	@echo 'make test-vm     the selftests, in a virtual machine'
 	@echo 'make check       formatting, lints, licences, documentation'
 	@echo 'make shell       a shell in the virtual machine, the module at hand'
