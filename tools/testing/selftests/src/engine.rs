@@ -25,6 +25,8 @@ tests! { "engine":
     doorbells_that_cannot_be [],
     counters_count [],
     jobs_come_in_order [],
+    a_ring_that_is_kept_full [],
+    a_queue_enabled_anew_has_new_pages [],
 }
 
 /// Where the guest memory of these tests is.
@@ -322,4 +324,37 @@ fn jobs_come_in_order(lab: &Lab) -> Outcome {
         }
     }
     memory.check(&scene, "a chain of 200 copies")
+}
+
+fn a_ring_that_is_kept_full(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(2)?;
+    let mut reaped = 0;
+    for cookie in 0..2000 {
+        // The entry of a job is taken again as soon as its record is there.
+        while queue.room() == 0 {
+            if let Some(completion) = queue.poll() {
+                assert_eq!((completion.cookie, completion.error), (reaped, 0));
+                reaped += 1;
+            }
+        }
+        queue.submit(&job::nop().cookie(cookie))?;
+    }
+    for completion in queue.drain(PATIENCE)? {
+        assert_eq!((completion.cookie, completion.error), (reaped, 0));
+        reaped += 1;
+    }
+    assert_eq!(reaped, 2000);
+    Ok(())
+}
+
+fn a_queue_enabled_anew_has_new_pages(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    for round in 0..20 {
+        // Each is other memory at the same IOVA, enabled as soon as the one before is gone.
+        let mut queue = scene.queue(4)?;
+        run_jobs(&mut queue, &[job::fill(device(0), round, 8)])?;
+        assert_eq!(scene.mdma.get(Reg::JobsDone)?, round + 1);
+    }
+    Ok(())
 }

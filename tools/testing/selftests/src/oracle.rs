@@ -158,10 +158,11 @@ impl<'a> Run<'a> {
         }
         let mut ranges: Vec<(u64, u64)> = SLOTS.iter().map(|(i, p)| (*i, p * PAGE)).collect();
         if self.rng.bool() {
-            // One call over all that is near; not aligned to what a word of the bitmap holds.
-            let before = self.rng.u64(0..100) * PAGE;
-            ranges = vec![(0x10_0000 - before, 200 * PAGE + before)];
-            ranges.extend([0, 4, 5, 6].map(|n| (SLOTS[n].0, SLOTS[n].1 * PAGE)));
+            // One call over neighbours and the hole before them. Each starts a word of the bitmap, as type1 is not
+            // exact about others: see `dirty.p34_no_page_is_lost_to_a_shifted_bitmap`.
+            let before = self.rng.u64(0..3) * 64 * PAGE;
+            ranges.drain(1..3);
+            ranges.push((0x10_0000 - before, 67 * PAGE + before));
         }
         let mut found = BTreeSet::new();
         for (iova, size) in ranges {

@@ -131,11 +131,8 @@ fn p25_a_small_stream_cut_at_every_byte(lab: &Lab) -> Outcome {
             destination.go(&[State::RESUMING])?;
             destination.feed(&bytes, piece)?;
             destination.go(&[State::RUNNING])?;
-            equal(
-                &source,
-                &destination,
-                &format!("pieces of {piece}, {access:?}"),
-            )?;
+            let diff = destination.registers()?.diff(&expected);
+            assert!(diff.is_empty(), "pieces of {piece}, {access:?}: {diff:x?}");
             destination.device.reset()?;
         }
     }
@@ -162,7 +159,7 @@ fn p25_a_large_stream_cut_anywhere(lab: &Lab) -> Outcome {
             );
         }
     }
-    for round in 0..20 {
+    for round in 0..4 {
         destination.go(&[State::RESUMING])?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {

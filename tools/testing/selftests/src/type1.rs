@@ -216,8 +216,10 @@ fn p33_alignment_and_size(lab: &Lab) -> Outcome {
 fn p33_page_sizes(lab: &Lab) -> Outcome {
     let guest = tracking(lab)?;
     let c = &guest.container;
+    // Not 0: type1 shifts by the number of its trailing zeroes before it looks at it, 64 of them, which is undefined
+    // (UBSAN: shift-out-of-bounds in vfio_iommu_type1_dirty_pages() and _unmap_dma(), seen on 7.2). It ends in EINVAL.
     let sizes = (0..64).map(|bit| 1 << bit).filter(|size| *size != PAGE);
-    for pgsize in sizes.chain([0, PAGE | 1, 3 * PAGE, PAGE | (2 * PAGE), u64::MAX]) {
+    for pgsize in sizes.chain([PAGE | 1, 3 * PAGE, PAGE | (2 * PAGE), u64::MAX]) {
         let request = BitmapRequest {
             pgsize,
             // Large enough whatever the kernel makes of the size.
