@@ -134,6 +134,7 @@ fn run(cli: &Cli) -> Result<()> {
         if !names.iter().any(wanted) {
             continue;
         }
+        clock.settle();
         for table in measure(&clock, cli)? {
             if !cli.json {
                 println!("\n{}", table.text());
