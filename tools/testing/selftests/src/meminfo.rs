@@ -57,6 +57,8 @@ impl Meminfo {
 
     /// The amounts as they are.
     pub(crate) fn now() -> Outcome<Self> {
+        // Each processor counts by itself; reading this adds it all up.
+        fs::read_to_string("/proc/sys/vm/stat_refresh")?;
         let mut areas = BTreeMap::new();
         for line in fs::read_to_string("/proc/vmallocinfo")?.lines() {
             // Address range, size, caller.
@@ -96,22 +98,86 @@ impl Meminfo {
         get("nr_foll_pin_acquired") - get("nr_foll_pin_released")
     }
 
-    /// Slab caches whose number of objects has grown since `before` by at least `by`.
-    pub(crate) fn grown_caches(&self, before: &Meminfo, by: i64) -> Vec<(String, i64)> {
-        grown(&self.objects, &before.objects, by)
+    /// What the kernel's memory has grown by, in KiB.
+    pub(crate) fn total_growth(first: &Meminfo, last: &Meminfo) -> Vec<(&'static str, i64)> {
+        let mut growth: Vec<_> = AMOUNTS.map(|n| (n, last.kib(n) - first.kib(n))).into();
+        growth.push(("memory in use", first.free_kib() - last.free_kib()));
+        growth
     }
 
-    /// Callers whose number of vmalloc areas has grown since `before`.
-    pub(crate) fn grown_areas(&self, before: &Meminfo) -> Vec<(String, i64)> {
-        grown(&self.areas, &before.areas, 1)
+    /// What has grown between any two looks that follow each other: objects of slab caches by at least `by`, amounts by
+    /// as many pages, and areas of vmalloc by one.
+    pub(crate) fn steady_growth(looks: &[Meminfo], by: i64) -> Vec<String> {
+        let mut steady = steady(looks, by, |look| &look.objects, "objects of slab cache");
+        steady.extend(steady_areas(looks));
+        for name in AMOUNTS {
+            let least = looks
+                .windows(2)
+                .map(|w| w[1].kib(name) - w[0].kib(name))
+                .min();
+            if let Some(least) = least.filter(|l| *l >= 4 * by) {
+                steady.push(format!("{name}: {least} KiB or more from look to look"));
+            }
+        }
+        steady
     }
 }
 
-fn grown(
-    now: &BTreeMap<String, i64>,
-    before: &BTreeMap<String, i64>,
+/// Amounts of `/proc/meminfo` that have no business to grow.
+const AMOUNTS: [&str; 6] = [
+    "SUnreclaim",
+    "Percpu",
+    "VmallocUsed",
+    "KernelStack",
+    "PageTables",
+    "Mlocked",
+];
+
+fn steady_areas(looks: &[Meminfo]) -> Vec<String> {
+    steady(looks, 1, |look| &look.areas, "areas of vmalloc by")
+}
+
+/// The names whose count has grown from each look to the next by at least `by`.
+fn steady(
+    looks: &[Meminfo],
     by: i64,
-) -> Vec<(String, i64)> {
-    let growth = |(name, n): (&String, &i64)| (name.clone(), n - before.get(name).unwrap_or(&0));
-    now.iter().map(growth).filter(|(_, n)| *n >= by).collect()
+    table: impl Fn(&Meminfo) -> &BTreeMap<String, i64>,
+    what: &str,
+) -> Vec<String> {
+    let last = looks.last().map(&table).into_iter().flatten();
+    let least = |name: &String| {
+        let count = |look| table(look).get(name).copied().unwrap_or(0);
+        looks.windows(2).map(|w| count(&w[1]) - count(&w[0])).min()
+    };
+    let growth = last.filter_map(|(name, _)| Some((name, least(name)?)));
+    growth
+        .filter(|(_, least)| *least >= by)
+        .map(|(name, least)| format!("{what} {name}: {least} or more from look to look"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(leak: i64, noise: i64) -> Meminfo {
+        let amounts = AMOUNTS.map(|name| (name.to_string(), 1000 + noise));
+        Meminfo {
+            kib: amounts.into(),
+            vmstat: BTreeMap::new(),
+            objects: [("leak".into(), leak), ("cache".into(), noise)].into(),
+            areas: [("leaker".into(), leak), ("other".into(), 1)].into(),
+        }
+    }
+
+    #[test]
+    fn steady_growth_is_told_from_noise() {
+        let noise = [0, 500, 200, 700, 300];
+        let looks: Vec<_> = (0..5).map(|n| look(12 * n, noise[n as usize])).collect();
+        let found = Meminfo::steady_growth(&looks, 12);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("cache leak: 12"), "{found:?}");
+        assert!(found[1].contains("by leaker: 12"), "{found:?}");
+        assert!(Meminfo::steady_growth(&looks, 13).len() == 1);
+    }
 }

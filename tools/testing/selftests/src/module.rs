@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::system::{delete_module, finit_module};
 
+use crate::harness::problem;
+use crate::lab::Lab;
 use crate::outcome::Outcome;
 use crate::skip;
 
@@ -95,26 +97,40 @@ impl Module {
 
     /// Runs `test` with the module loaded with these parameters; afterwards it is as it was.
     pub(crate) fn with<T>(&self, params: &str, test: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
-        struct Back<'a>(&'a Module);
-
-        impl Drop for Back<'_> {
-            fn drop(&mut self) {
-                if Module::is_loaded() {
-                    if let Err(e) = Module::unload() {
-                        crate::harness::problem(format!("unload after a test of parameters: {e}"));
-                        return;
-                    }
-                }
-                if let Err(e) = self.0.load() {
-                    crate::harness::problem(format!("load after a test of parameters: {e}"));
-                }
-            }
-        }
-
         self.path()?;
         Module::unload()?;
-        let _back = Back(self);
+        let _loaded = Reloaded(self);
         self.load_with(params)??;
         test()
+    }
+}
+
+/// Loads the module when dropped, if it is not loaded then.
+pub(crate) struct Loaded<'a>(pub(crate) &'a Lab);
+
+impl Drop for Loaded<'_> {
+    fn drop(&mut self) {
+        if !Module::is_loaded() {
+            if let Err(e) = self.0.module.load() {
+                problem(format!("load after a test without the module: {e}"));
+            }
+        }
+    }
+}
+
+/// Loads the module anew when dropped.
+struct Reloaded<'a>(&'a Module);
+
+impl Drop for Reloaded<'_> {
+    fn drop(&mut self) {
+        if Module::is_loaded() {
+            if let Err(e) = Module::unload() {
+                problem(format!("unload after a test of parameters: {e}"));
+                return;
+            }
+        }
+        if let Err(e) = self.0.load() {
+            problem(format!("load after a test of parameters: {e}"));
+        }
     }
 }

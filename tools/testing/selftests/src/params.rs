@@ -8,7 +8,7 @@ use mdma::regs::{Reg, MAX_THROTTLE_US};
 use mdma::Mdma;
 
 use crate::lab::{Lab, LARGE, SMALL};
-use crate::module::{Module, PARAMS};
+use crate::module::{Loaded, Module, PARAMS};
 use crate::outcome::Outcome;
 use crate::scene::{self, Scene};
 use crate::{assert_errno, fail, tests};
@@ -20,19 +20,6 @@ tests! { "params":
     memory_budget_mib_is_the_budget [],
     throttle_us_is_the_reset_value [],
     modinfo [],
-}
-
-/// Puts the module back if a test ends while it is unloaded.
-struct Loaded<'a>(&'a Lab);
-
-impl Drop for Loaded<'_> {
-    fn drop(&mut self) {
-        if !Module::is_loaded() {
-            if let Err(e) = self.0.module.load() {
-                crate::harness::problem(format!("load after a refused load: {e}"));
-            }
-        }
-    }
 }
 
 fn illegal_values_are_refused(lab: &Lab) -> Outcome {
