@@ -23,6 +23,8 @@
 //! A reset waits for the change of state or the staging that is under way, each of which ends by
 //! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
 
+mod transfer;
+
 use super::{
     data_file::Stream,
     debugfs::Times,
@@ -33,10 +35,7 @@ use crate::{
     device::Operations,
     engine::Gate,
     handle::Core,
-    memory::{
-        DeviceMemory,
-        Dirtied, //
-    },
+    memory::Dirtied,
     refuse, //
 };
 use core::sync::atomic::AtomicU64;
@@ -60,9 +59,7 @@ use migration::{
     },
     save::{
         self,
-        PrecopyInfo,
-        SaveSession,
-        Source, //
+        SaveSession, //
     },
     state::{
         Action,
@@ -92,30 +89,6 @@ impl FrontEnd {
             FrontEnd::V2 => "v2",
         }
     }
-}
-
-/// What debugfs shows.
-pub(super) struct Report {
-    /// The state.
-    pub(super) state: State,
-    /// The front end that opened the session.
-    pub(super) front_end: &'static str,
-    /// Bytes staged and not consumed.
-    pub(super) staged: usize,
-    /// What a save still has to send, without what is staged.
-    pub(super) pending: u64,
-    /// The present or the last save.
-    pub(super) saved: save::Stats,
-    /// The present or the last load.
-    pub(super) loaded: load::Stats,
-    /// Bytes of device memory.
-    pub(super) memory: u64,
-    /// Bytes of it that are no holes.
-    pub(super) populated: u64,
-    /// Dirty pages.
-    pub(super) dirty: u64,
-    /// How long the device was in each state.
-    pub(super) times: Times,
 }
 
 /// What is open.
@@ -456,130 +429,5 @@ impl Session {
         // What the device was doing when it was saved goes on.
         self.core.engine.kick();
         Ok(())
-    }
-
-    /// Offers the staged buffer again, as its user may or may not have read it (P23).
-    fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
-        let endpoint = self.endpoint();
-        let inner = &mut **inner;
-        let (Some(staged), Job::Save(save)) = (&mut inner.staged, &mut inner.job) else {
-            return;
-        };
-        // The header it rewrites is in the window, so this does not fail.
-        let _ = save.restage(&endpoint, window);
-        staged.offered = false;
-    }
-
-    /// Fills a window with the next bytes of a save; 0 if there are none now.
-    pub(super) fn fill(
-        &self,
-        inner: &mut Locked<'_>,
-        window: &mut Window,
-        len: usize,
-    ) -> Result<usize> {
-        let Job::Save(save) = &mut inner.job else {
-            return Ok(0);
-        };
-        let endpoint = self.endpoint();
-        save.fill(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse(&self.core, "save failed", &error);
-            errno(error)
-        })
-    }
-
-    /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
-    ///
-    /// Outside of a save of v1's it does nothing.
-    pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
-        if let Some(staged) = &mut inner.staged {
-            staged.offered = true;
-            return Ok(());
-        }
-        if inner.front_end != Some(FrontEnd::V1) {
-            return Ok(());
-        }
-        let len = self.fill(inner, window, len)?;
-        if len != 0 {
-            inner.number += 1;
-            inner.staged = Some(Staged {
-                len,
-                offered: true,
-                number: inner.number,
-            });
-        }
-        Ok(())
-    }
-
-    /// What a save still has to send, without what is staged (P22).
-    pub(super) fn pending(&self, inner: &Locked<'_>) -> u64 {
-        match &inner.job {
-            Job::Save(save) => save.pending(&self.endpoint()),
-            Job::None | Job::Load(_) => 0,
-        }
-    }
-
-    /// What a save of the stopped device has to send, the save that is open or another one (P47).
-    pub(super) fn size(&self, inner: &Locked<'_>) -> u64 {
-        match &inner.job {
-            Job::Save(save) => save.pending(&self.endpoint()),
-            Job::None | Job::Load(_) => save::estimate(&self.identity, &self.endpoint()),
-        }
-    }
-
-    /// What pre-copy still has to send (P45).
-    pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
-        match &inner.job {
-            Job::Save(save) => save.precopy_info(&self.endpoint()),
-            Job::None | Job::Load(_) => PrecopyInfo::default(),
-        }
-    }
-
-    /// Whether a save has something to send now.
-    pub(super) fn has_data(&self, inner: &Locked<'_>) -> bool {
-        match &inner.job {
-            Job::Save(save) => save.has_data(&self.endpoint()),
-            Job::None | Job::Load(_) => false,
-        }
-    }
-
-    /// Those who wait for something to send.
-    pub(super) fn dirtied(&self) -> Arc<Dirtied> {
-        self.dirtied.clone()
-    }
-
-    /// Takes the next bytes of a load (P24, P25).
-    pub(super) fn feed(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
-        let endpoint = self.endpoint();
-        let Job::Load(load) = &mut inner.job else {
-            return Err(EINVAL);
-        };
-        load.feed(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse(&self.core, "load refused", &error);
-            errno(error)
-        })
-    }
-
-    /// What there is to say about the device now.
-    pub(super) fn report(&self) -> Report {
-        let inner = self.lock();
-        let memory = self.core.memory.as_deref();
-        let mut report = Report {
-            state: inner.state,
-            front_end: inner.front_end.map_or("none", FrontEnd::name),
-            staged: inner.staged.map_or(0, |staged| staged.len),
-            pending: self.pending(&inner),
-            saved: inner.saved,
-            loaded: inner.loaded,
-            memory: self.identity.memory_size,
-            populated: memory.map_or(0, DeviceMemory::populated_bytes),
-            dirty: self.endpoint().dirty().count(),
-            times: inner.times,
-        };
-        match &inner.job {
-            Job::None => {}
-            Job::Save(save) => report.saved = save.stats(),
-            Job::Load(load) => report.loaded = load.stats(),
-        }
-        report
     }
 }

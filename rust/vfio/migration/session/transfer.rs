@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What moves through a session, and how much of it.
+//!
+//! All of it with the state locked, and none of it to or from a user.
+
+use super::{
+    errno,
+    FrontEnd,
+    Job,
+    Locked,
+    Session,
+    Staged, //
+};
+use crate::{
+    memory::{
+        DeviceMemory,
+        Dirtied, //
+    },
+    migration::{
+        debugfs::Times,
+        staging::Window, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use migration::{
+    load,
+    save::{
+        self,
+        PrecopyInfo,
+        Source, //
+    },
+    state::State,
+};
+
+/// What debugfs shows.
+pub(in crate::migration) struct Report {
+    /// The state.
+    pub(in crate::migration) state: State,
+    /// The front end that opened the session.
+    pub(in crate::migration) front_end: &'static str,
+    /// Bytes staged and not consumed.
+    pub(in crate::migration) staged: usize,
+    /// What a save still has to send, without what is staged.
+    pub(in crate::migration) pending: u64,
+    /// The present or the last save.
+    pub(in crate::migration) saved: save::Stats,
+    /// The present or the last load.
+    pub(in crate::migration) loaded: load::Stats,
+    /// Bytes of device memory.
+    pub(in crate::migration) memory: u64,
+    /// Bytes of it that are no holes.
+    pub(in crate::migration) populated: u64,
+    /// Dirty pages.
+    pub(in crate::migration) dirty: u64,
+    /// How long the device was in each state.
+    pub(in crate::migration) times: Times,
+}
+
+impl Session {
+    /// Offers the staged buffer again, as its user may or may not have read it (P23).
+    pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
+        let endpoint = self.endpoint();
+        let inner = &mut **inner;
+        let (Some(staged), Job::Save(save)) = (&mut inner.staged, &mut inner.job) else {
+            return;
+        };
+        // The header it rewrites is in the window, so this does not fail.
+        let _ = save.restage(&endpoint, window);
+        staged.offered = false;
+    }
+
+    /// Fills a window with the next bytes of a save; 0 if there are none now.
+    pub(in crate::migration) fn fill(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &mut Window,
+        len: usize,
+    ) -> Result<usize> {
+        let Job::Save(save) = &mut inner.job else {
+            return Ok(0);
+        };
+        let endpoint = self.endpoint();
+        save.fill(&endpoint, window, len).map_err(|error| {
+            endpoint.refuse(&self.core, "save failed", &error);
+            errno(error)
+        })
+    }
+
+    /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
+    ///
+    /// Outside of a save of v1's it does nothing.
+    pub(in crate::migration) fn stage(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &mut Window,
+        len: usize,
+    ) -> Result {
+        if let Some(staged) = &mut inner.staged {
+            staged.offered = true;
+            return Ok(());
+        }
+        if inner.front_end != Some(FrontEnd::V1) {
+            return Ok(());
+        }
+        let len = self.fill(inner, window, len)?;
+        if len != 0 {
+            inner.number += 1;
+            inner.staged = Some(Staged {
+                len,
+                offered: true,
+                number: inner.number,
+            });
+        }
+        Ok(())
+    }
+
+    /// What a save still has to send, without what is staged (P22).
+    pub(in crate::migration) fn pending(&self, inner: &Locked<'_>) -> u64 {
+        match &inner.job {
+            Job::Save(save) => save.pending(&self.endpoint()),
+            Job::None | Job::Load(_) => 0,
+        }
+    }
+
+    /// What a save of the stopped device has to send, the save that is open or another one (P47).
+    pub(in crate::migration) fn size(&self, inner: &Locked<'_>) -> u64 {
+        match &inner.job {
+            Job::Save(save) => save.pending(&self.endpoint()),
+            Job::None | Job::Load(_) => save::estimate(&self.identity, &self.endpoint()),
+        }
+    }
+
+    /// What pre-copy still has to send (P45).
+    pub(in crate::migration) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
+        match &inner.job {
+            Job::Save(save) => save.precopy_info(&self.endpoint()),
+            Job::None | Job::Load(_) => PrecopyInfo::default(),
+        }
+    }
+
+    /// Whether a save has something to send now.
+    pub(in crate::migration) fn has_data(&self, inner: &Locked<'_>) -> bool {
+        match &inner.job {
+            Job::Save(save) => save.has_data(&self.endpoint()),
+            Job::None | Job::Load(_) => false,
+        }
+    }
+
+    /// Those who wait for something to send.
+    pub(in crate::migration) fn dirtied(&self) -> Arc<Dirtied> {
+        self.dirtied.clone()
+    }
+
+    /// Takes the next bytes of a load (P24, P25).
+    pub(in crate::migration) fn feed(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &Window,
+        len: usize,
+    ) -> Result {
+        let endpoint = self.endpoint();
+        let Job::Load(load) = &mut inner.job else {
+            return Err(EINVAL);
+        };
+        load.feed(&endpoint, window, len).map_err(|error| {
+            endpoint.refuse(&self.core, "load refused", &error);
+            errno(error)
+        })
+    }
+
+    /// What there is to say about the device now.
+    pub(in crate::migration) fn report(&self) -> Report {
+        let inner = self.lock();
+        let memory = self.core.memory.as_deref();
+        let mut report = Report {
+            state: inner.state,
+            front_end: inner.front_end.map_or("none", FrontEnd::name),
+            staged: inner.staged.map_or(0, |staged| staged.len),
+            pending: self.pending(&inner),
+            saved: inner.saved,
+            loaded: inner.loaded,
+            memory: self.identity.memory_size,
+            populated: memory.map_or(0, DeviceMemory::populated_bytes),
+            dirty: self.endpoint().dirty().count(),
+            times: inner.times,
+        };
+        match &inner.job {
+            Job::None => {}
+            Job::Save(save) => report.saved = save.stats(),
+            Job::Load(load) => report.loaded = load.stats(),
+        }
+        report
+    }
+}
