@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     bindings,
-    memory::Dirtied, //
+    handle::Core,
+    memory::Dirtied,
+    refuse, //
 };
 use core::{
     mem::size_of,
@@ -70,11 +72,21 @@ const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
     bindings::VFIO_BASE + 21, //
 );
 
+/// What a stream moves, until it ends.
+#[derive(Clone)]
+struct Link {
+    session: Arc<Session>,
+    /// For the log.
+    core: Arc<Core>,
+}
+
 /// What `io` locks: bytes on their way.
 struct Buffer {
     bytes: KVVec<u8>,
     /// The first that was not handed over.
     at: usize,
+    /// The end of those that the session sends for the first time, which come first.
+    initial: usize,
     /// The end of those that are valid.
     end: usize,
 }
@@ -84,27 +96,36 @@ struct Buffer {
 pub(super) struct Stream {
     /// The session, until it ends.
     #[pin]
-    link: Mutex<Option<Arc<Session>>>,
+    link: Mutex<Option<Link>>,
     #[pin]
     io: Mutex<Buffer>,
-    /// Bytes in the buffer, for who does not wait for `io`.
-    buffered: AtomicUsize,
+    /// Bytes in the buffer that are sent for the first time, for who does not wait for `io`.
+    initial: AtomicUsize,
+    /// All others in the buffer.
+    again: AtomicUsize,
     dirtied: Arc<Dirtied>,
 }
 
 impl Stream {
     /// A stream of a session that is about to begin.
-    pub(super) fn new(session: Arc<Session>, dirtied: Arc<Dirtied>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        session: Arc<Session>,
+        core: Arc<Core>,
+        dirtied: Arc<Dirtied>,
+    ) -> Result<Arc<Self>> {
+        let link = Link { session, core };
         let buffer = Buffer {
             bytes: KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?,
             at: 0,
+            initial: 0,
             end: 0,
         };
         Arc::pin_init(
             pin_init!(Self {
-                link <- new_mutex!(Some(session), "migration stream"),
+                link <- new_mutex!(Some(link), "migration stream"),
                 io <- new_mutex!(buffer, "migration stream buffer"),
-                buffered: AtomicUsize::new(0),
+                initial: AtomicUsize::new(0),
+                again: AtomicUsize::new(0),
                 dirtied,
             }),
             GFP_KERNEL,
@@ -113,10 +134,10 @@ impl Stream {
 
     /// The session is over.
     pub(super) fn end(&self) {
-        let session = self.link.lock().take();
+        let link = self.link.lock().take();
         self.dirtied.notify();
         // The session's own user has a reference to it, so this is not the last.
-        drop(session);
+        drop(link);
     }
 
     /// The state has changed.
@@ -126,12 +147,25 @@ impl Stream {
 
     /// Bytes taken from the session that were not read yet.
     pub(super) fn buffered(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed)
+        self.initial.load(Ordering::Relaxed) + self.again.load(Ordering::Relaxed)
+    }
+
+    /// Tells how much is in the buffer.
+    fn count(&self, io: &Buffer) {
+        let initial = io.initial.saturating_sub(io.at);
+        self.initial.store(initial, Ordering::Relaxed);
+        self.again
+            .store(io.end - io.at - initial, Ordering::Relaxed);
+    }
+
+    /// The session and what it is of; `ENODEV` if it is over.
+    fn link(&self) -> Result<Link> {
+        self.link.lock().clone().ok_or(ENODEV)
     }
 
     /// The session; `ENODEV` if it is over.
     fn session(&self) -> Result<Arc<Session>> {
-        self.link.lock().clone().ok_or(ENODEV)
+        Ok(self.link()?.session)
     }
 
     /// A file for the user: to read from while saving, else to write to.
@@ -168,7 +202,7 @@ impl Stream {
         let io = &mut *io;
         let session = self.session()?;
         if io.at == io.end {
-            (io.at, io.end) = (0, 0);
+            (io.at, io.initial, io.end) = (0, 0, 0);
             let len = io.bytes.len();
             // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window
             // exists.
@@ -177,7 +211,18 @@ impl Stream {
             if !inner.is_stream(self) {
                 return Err(ENODEV);
             }
+            let before = session.precopy_info(&inner);
             io.end = session.fill(&mut inner, &mut window, len)?;
+            let after = session.precopy_info(&inner);
+            let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
+            io.initial = match (before.initial_bytes, before.dirty_bytes) {
+                (0, _) => 0,
+                // Estimates leave out the headers of records that ends of buffers cut.
+                (_, 0) => io.end,
+                // What is initial goes first.
+                _ => io.end.min(usize::try_from(initial)?),
+            };
+            self.count(io);
             if io.end == 0 {
                 return match inner.state() {
                     State::StopCopy => Ok(0),
@@ -193,7 +238,7 @@ impl Stream {
         };
         let copied = part.len() - left;
         io.at += copied;
-        self.buffered.store(io.end - io.at, Ordering::Relaxed);
+        self.count(io);
         if copied == 0 && len != 0 {
             return Err(EFAULT);
         }
@@ -206,13 +251,17 @@ impl Stream {
         let io = &mut *io;
         let mut done = 0;
         while done < len {
+            let session = self.session()?;
             let n = io.bytes.len().min(len - done);
             let part = io.bytes.get_mut(..n).unwrap_or_default();
-            UserSlice::new(from.wrapping_byte_add(done), n)
+            let copied = UserSlice::new(from.wrapping_byte_add(done), n)
                 .reader()
-                .read_slice(part)?;
+                .read_slice(part);
+            if let Err(error) = copied {
+                // What came before was taken, and the user has to know how much that is.
+                return if done == 0 { Err(error) } else { Ok(done) };
+            }
 
-            let session = self.session()?;
             // SAFETY: As in `read`.
             let window = unsafe { Window::new(io.bytes.as_mut_ptr(), n) };
             let mut inner = session.lock();
@@ -229,27 +278,36 @@ impl Stream {
     fn precopy_info(&self, arg: UserPtr) -> Result {
         const SIZE: usize = size_of::<bindings::vfio_precopy_info>();
 
-        let argsz = UserSlice::new(arg, 4).reader().read::<u32>()?;
+        // All of the structure has to be there, whatever it says.
+        let mut bytes = [0; SIZE];
+        UserSlice::new(arg, SIZE).reader().read_slice(&mut bytes)?;
+        let [a, b, c, d, ..] = bytes;
+        let argsz = u32::from_ne_bytes([a, b, c, d]);
+        // A session that is over is not in pre-copy either.
+        let Link { session, core } = self.link().map_err(|_| EINVAL)?;
         if (argsz as usize) < SIZE {
+            refuse!(core, "precopy info: argsz {argsz} is less than {SIZE}");
             return Err(EINVAL);
         }
         let info = {
-            let session = self.session()?;
             let inner = session.lock();
             if !inner.is_stream(self) {
-                return Err(ENODEV);
+                return Err(EINVAL);
             }
             if !matches!(inner.state(), State::PreCopy | State::PreCopyP2p) {
+                refuse!(core, "precopy info: {} is no pre-copy state", inner.state());
                 return Err(EINVAL);
             }
             session.precopy_info(&inner)
         };
+        let initial = self.initial.load(Ordering::Relaxed) as u64;
+        let again = self.again.load(Ordering::Relaxed) as u64;
         let mut writer = UserSlice::new(arg, SIZE).writer();
         writer.write::<u32>(&argsz)?;
         // Flags: what was sent first is never followed by more of its kind.
         writer.write::<u32>(&0)?;
-        writer.write::<u64>(&info.initial_bytes.saturating_add(self.buffered() as u64))?;
-        writer.write::<u64>(&info.dirty_bytes)
+        writer.write::<u64>(&info.initial_bytes.saturating_add(initial))?;
+        writer.write::<u64>(&info.dirty_bytes.saturating_add(again))
     }
 
     /// `poll()` (P46).

@@ -78,7 +78,7 @@ impl Migration {
 
             // What can fail comes first: the file before the change.
             let stream = if arc.opens_data_fd() {
-                let stream = Stream::new(session.clone(), session.dirtied())?;
+                let stream = Stream::new(session.clone(), self.core.clone(), session.dirtied())?;
                 file = Some(stream.file(next.is_saving())?);
                 Some(stream)
             } else {
