@@ -332,6 +332,34 @@ pub(crate) fn pread_mapping(
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
+/// Reads up to `size` bytes of a stream into a mapping, which may be one of the same device.
+pub(crate) fn read_mapping(
+    fd: impl AsFd,
+    memory: &Mapping,
+    at: usize,
+    size: usize,
+) -> io::Result<usize> {
+    memory.check(at, size);
+    let address = memory.address() + at as u64;
+    // SAFETY: As in `pread_mapping`.
+    let n = unsafe { libc::read(fd.as_fd().as_raw_fd(), address as *mut libc::c_void, size) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes up to `size` bytes of a mapping, which may be one of the same device, to a stream.
+pub(crate) fn write_mapping(
+    fd: impl AsFd,
+    memory: &Mapping,
+    at: usize,
+    size: usize,
+) -> io::Result<usize> {
+    memory.check(at, size);
+    let address = memory.address() + at as u64;
+    // SAFETY: As in `pread_mapping`.
+    let n = unsafe { libc::write(fd.as_fd().as_raw_fd(), address as *const libc::c_void, size) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
 /// Writes `size` bytes of a mapping, which may be one of the same device, at `offset` of a file.
 pub(crate) fn pwrite_mapping(
     fd: impl AsFd,

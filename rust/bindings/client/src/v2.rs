@@ -25,6 +25,7 @@ use crate::caps::{read_u32, read_u64};
 use crate::device::Device;
 use crate::error::{Context, Error, Result};
 use crate::eventfd::poll_fd;
+use crate::mapping::Mapping;
 use crate::sys;
 
 /// `enum vfio_device_mig_state` (P38).
@@ -234,6 +235,26 @@ impl DataFd {
     /// Waits until there is something to read, or an error; false when the time is over.
     pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
         Ok(!poll_fd(self.as_fd(), PollFlags::IN, timeout)?.is_empty())
+    }
+
+    /// Waits for any of these events, as `poll()` does; empty when the time is over.
+    pub fn poll(&self, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
+        poll_fd(self.as_fd(), events, timeout)
+    }
+
+    /// [`read`](Self::read) into a mapping, which may be one of the same device.
+    pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
+        sys::read_mapping(self.as_fd(), memory, at, len)
+    }
+
+    /// [`write`](Self::write) from a mapping, which may be one of the same device.
+    pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
+        sys::write_mapping(self.as_fd(), memory, at, len)
+    }
+
+    /// Another descriptor of the same stream.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(DataFd)
     }
 
     /// Any ioctl with the bytes as given; see [`crate::raw`].
