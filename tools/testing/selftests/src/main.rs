@@ -34,6 +34,7 @@ mod outcome;
 mod pins;
 mod records;
 mod scene;
+mod v2_scene;
 
 mod bar;
 mod config;
@@ -63,6 +64,10 @@ mod stopping;
 mod storm;
 mod stream;
 mod type1;
+mod v2_loading;
+mod v2_saving;
+mod v2_sharing;
+mod v2_states;
 
 use effort::Effort;
 use harness::diagnose;
