@@ -34,8 +34,8 @@ TROUBLE = re.compile(
 
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel printk.devkmsg=on panic=-1 oops=panic "
-    # A busy host must not look like a hung guest.
-    "rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60 "
+    # A busy host must not look like a broken or hung guest.
+    "no_timer_check rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60 "
     "sysctl.kernel.hung_task_timeout_secs=300 "
     "tsc=reliable random.trust_cpu=on mitigations=off")
 
