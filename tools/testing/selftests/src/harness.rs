@@ -132,6 +132,9 @@ pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals
     totals
 }
 
+/// Lines of the kernel's log that are printed for a test that failed.
+const LOG_LINES: usize = 100;
+
 enum Verdict {
     Passed,
     Failed,
@@ -167,8 +170,12 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
         diagnose("the kernel's log has an alarm:");
     }
     if failed {
-        for line in lines {
-            diagnose(&format!("kmsg: <{}> {}", line.priority, line.text));
+        // Of a long test the end, and whatever is an alarm.
+        let first = lines.len().saturating_sub(LOG_LINES);
+        for (n, line) in lines.iter().enumerate() {
+            if n >= first || line.is_alarm() {
+                diagnose(&format!("kmsg: <{}> {}", line.priority, line.text));
+            }
         }
     }
     match (failed, skipped) {

@@ -14,6 +14,8 @@ use crate::outcome::Outcome;
 pub(crate) struct Meminfo {
     /// `/proc/meminfo`, in KiB.
     kib: BTreeMap<String, i64>,
+    /// Free pages that each processor keeps for itself, in KiB: `MemFree` is without them.
+    kept_kib: i64,
     /// `/proc/vmstat`, counts.
     vmstat: BTreeMap<String, i64>,
     /// Objects in use of each slab cache.
@@ -47,8 +49,6 @@ impl Meminfo {
             {
                 let _ = fs::write(cache.path().join("shrink"), "1");
             }
-            // And so do the page lists of each processor.
-            let _ = fs::write("/proc/sys/vm/compact_memory", "1");
             // Grace periods and workers.
             thread::sleep(Duration::from_millis(150));
         }
@@ -66,8 +66,17 @@ impl Meminfo {
                 *areas.entry(caller.to_string()).or_default() += 1;
             }
         }
+        let kept = |line: &str| {
+            line.trim()
+                .strip_prefix("count:")?
+                .trim()
+                .parse::<i64>()
+                .ok()
+        };
+        let zones = fs::read_to_string("/proc/zoneinfo")?;
         Ok(Meminfo {
             kib: table("/proc/meminfo", 0)?,
+            kept_kib: 4 * zones.lines().filter_map(kept).sum::<i64>(),
             vmstat: table("/proc/vmstat", 0)?,
             objects: table("/proc/slabinfo", 0)?,
             areas,
@@ -76,7 +85,24 @@ impl Meminfo {
 
     /// Free memory, in KiB.
     pub(crate) fn free_kib(&self) -> i64 {
-        self.kib("MemFree")
+        self.kib("MemFree") + self.kept_kib
+    }
+
+    /// Memory in use that is neither a process's nor a cache's nor a slab's: pages that a driver has allocated, in KiB.
+    pub(crate) fn nameless_kib(&self) -> i64 {
+        const NAMED: [&str; 9] = [
+            "Buffers",
+            "Cached",
+            "SwapCached",
+            "AnonPages",
+            "SReclaimable",
+            "SUnreclaim",
+            "KernelStack",
+            "PageTables",
+            "Percpu",
+        ];
+        let named: i64 = NAMED.iter().map(|name| self.kib(name)).sum();
+        self.kib("MemTotal") - self.free_kib() - named
     }
 
     /// A line of `/proc/meminfo`, in KiB.
@@ -101,7 +127,10 @@ impl Meminfo {
     /// What the kernel's memory has grown by, in KiB.
     pub(crate) fn total_growth(first: &Meminfo, last: &Meminfo) -> Vec<(&'static str, i64)> {
         let mut growth: Vec<_> = AMOUNTS.map(|n| (n, last.kib(n) - first.kib(n))).into();
-        growth.push(("memory in use", first.free_kib() - last.free_kib()));
+        growth.push((
+            "pages without a name",
+            last.nameless_kib() - first.nameless_kib(),
+        ));
         growth
     }
 
@@ -161,9 +190,20 @@ mod tests {
     use super::*;
 
     fn look(leak: i64, noise: i64) -> Meminfo {
-        let amounts = AMOUNTS.map(|name| (name.to_string(), 1000 + noise));
+        let amounts = AMOUNTS.into_iter().chain([
+            "MemFree",
+            "MemTotal",
+            "Buffers",
+            "Cached",
+            "SwapCached",
+            "AnonPages",
+            "SReclaimable",
+        ]);
         Meminfo {
-            kib: amounts.into(),
+            kib: amounts
+                .map(|name| (name.to_string(), 1000 + noise))
+                .collect(),
+            kept_kib: noise,
             vmstat: BTreeMap::new(),
             objects: [("leak".into(), leak), ("cache".into(), noise)].into(),
             areas: [("leaker".into(), leak), ("other".into(), 1)].into(),
