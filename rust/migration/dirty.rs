@@ -96,16 +96,24 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.words.get(usize::try_from(index).ok()?)
     }
 
+    /// The words from that of `page` on.
+    fn words_from(&self, page: u64) -> &[AtomicU64] {
+        let first = usize::try_from(page / BITS).unwrap_or(usize::MAX);
+        self.words.get(first..).unwrap_or_default()
+    }
+
     /// Calls `f` for each word that has bits in `[from, to)`, with the mask of these bits.
-    fn each(&self, from: u64, to: u64, mut f: impl FnMut(u64, &AtomicU64, u64)) {
+    fn each(&self, from: u64, to: u64, mut f: impl FnMut(&AtomicU64, u64)) {
         let to = to.min(self.pages);
         let mut page = from;
-        while page < to {
+        for word in self.words_from(from) {
+            if page >= to {
+                break;
+            }
             let bit = page % BITS;
             let count = to.saturating_sub(page).min(BITS - bit);
-            if let Some(word) = self.word(page / BITS) {
-                f(page / BITS, word, mask(bit, count));
-            }
+            // Most words are whole, and there may be very many.
+            f(word, if count == BITS { !0 } else { mask(bit, count) });
             page = page.saturating_add(count);
         }
     }
@@ -117,7 +125,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// Marks `count` pages from `first` on, that have just been written.
     pub fn mark_range(&self, first: u64, count: u64) {
-        self.each(first, first.saturating_add(count), |_, word, mask| {
+        self.each(first, first.saturating_add(count), |word, mask| {
             word.fetch_or(mask, Ordering::AcqRel);
         });
     }
@@ -138,7 +146,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     /// Whether a page is marked.
     pub fn test(&self, page: u64) -> bool {
         let mut set = false;
-        self.each(page, page.saturating_add(1), |_, word, mask| {
+        self.each(page, page.saturating_add(1), |word, mask| {
             set = word.load(Ordering::Acquire) & mask != 0;
         });
         set
@@ -161,8 +169,19 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         let mut census = Census::default();
         // The bit below the word at hand.
         let mut below = 0;
-        self.each(from, to, |_, word, mask| {
+        self.each(from, to, |word, mask| {
             let bits = word.load(Ordering::Acquire) & mask;
+            // All clean or all dirty is usual, and to count bits takes a while.
+            if bits == 0 {
+                below = 0;
+                return;
+            }
+            if bits == !0 {
+                census.pages = census.pages.wrapping_add(BITS);
+                census.runs = census.runs.wrapping_add(below ^ 1);
+                below = 1;
+                return;
+            }
             let starts = bits & !((bits << 1) | below);
             // No overflow: neither is more than the pages there are.
             census.pages = census.pages.wrapping_add(u64::from(bits.count_ones()));
@@ -174,15 +193,15 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// The next marked page at or after `from`.
     fn next(&self, from: u64) -> Option<u64> {
-        let mut page = from;
-        while page < self.pages {
-            let bit = page % BITS;
-            let bits = self.word(page / BITS)?.load(Ordering::Acquire) & mask(bit, BITS);
-            let word_start = page.saturating_sub(bit);
+        let mut start = from.saturating_sub(from % BITS);
+        let mut mask = mask(from % BITS, BITS);
+        for word in self.words_from(from) {
+            let bits = word.load(Ordering::Acquire) & mask;
             if bits != 0 {
-                return Some(word_start.saturating_add(u64::from(bits.trailing_zeros())));
+                return Some(start.saturating_add(u64::from(bits.trailing_zeros())));
             }
-            page = word_start.saturating_add(BITS);
+            start = start.saturating_add(BITS);
+            mask = !0;
         }
         None
     }
