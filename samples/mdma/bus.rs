@@ -189,9 +189,13 @@ impl engine::Bus for Bus<'_> {
     fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error> {
         let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
         let value = value.to_le_bytes();
-        for chunk in buf.chunks_mut(value.len()) {
-            chunk.copy_from_slice(&value[..chunk.len()]);
+        let mut words = buf.chunks_exact_mut(value.len());
+        // Each of a length known here: a store, not a call.
+        for word in &mut words {
+            word.copy_from_slice(&value);
         }
+        let rest = words.into_remainder();
+        rest.copy_from_slice(&value[..rest.len()]);
         self.write(dst, len)
     }
 
