@@ -165,7 +165,6 @@ impl Instance {
     /// Reads `len` bytes of a region into the user's `buf`.
     pub(crate) fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
         let region = self.region(at.index)?;
-        let mut bytes = [0u8; config::SIZE];
 
         if let Region::Migration { .. } = region {
             let done = self.migration.read(at.offset, buf, len);
@@ -177,10 +176,15 @@ impl Instance {
             return Ok(memory.read_user(offset, buf, len)?);
         }
 
-        if !matches!(region, Region::Config) {
+        let mut word = [0u8; WIDTH_MAX];
+        let mut config;
+        let data = if let Region::Config = region {
+            config = [0u8; config::SIZE];
+            config.get_mut(..len).ok_or(EINVAL)?
+        } else {
             check_register(offset, len)?;
-        }
-        let data = bytes.get_mut(..len).ok_or(EINVAL)?;
+            word.get_mut(..len).ok_or(EINVAL)?
+        };
 
         match region {
             Region::Config => self.core.config_read(offset as usize, data)?,
@@ -198,7 +202,6 @@ impl Instance {
     /// Writes `len` bytes of the user's `buf` to a region.
     pub(crate) fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
         let region = self.region(at.index)?;
-        let mut bytes = [0u8; config::SIZE];
 
         if let Region::Migration { .. } = region {
             let done = self.migration.write(at.offset, buf, len);
@@ -210,10 +213,15 @@ impl Instance {
             return Ok(memory.write_user(offset, buf, len)?);
         }
 
-        if !matches!(region, Region::Config) {
+        let mut word = [0u8; WIDTH_MAX];
+        let mut config;
+        let data = if let Region::Config = region {
+            config = [0u8; config::SIZE];
+            config.get_mut(..len).ok_or(EINVAL)?
+        } else {
             check_register(offset, len)?;
-        }
-        let data = bytes.get_mut(..len).ok_or(EINVAL)?;
+            word.get_mut(..len).ok_or(EINVAL)?
+        };
         UserSlice::new(buf, len).reader().read_slice(data)?;
 
         match region {
