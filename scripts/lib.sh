@@ -75,11 +75,24 @@ ticker()
 	done
 }
 
-# complaints LOG - the lines of a log that say what went wrong: the compilers'
-# from the first error on, or else the last ones.
+# complaints LOG - the lines of a log that say what went wrong: what failed tests
+# had to say and what the machine had, the compilers' words from the first error
+# on, or else the last ones.
 complaints()
 {
-	if grep -qE '^error|: error: |^E: |^failures:$' "$1"; then
+	if grep -qE '^(not ok|vm: )' "$1"; then
+		awk '
+		/^vm: / { rest = 1 }
+		rest { print; next }
+		/^ok / { n = 0; next }
+		{ said[++n] = $0 }
+		/^not ok / {
+			for (i = 1; i <= n; i++)
+				if (i <= 10 || i > n - 15) print said[i]
+				else if (i == 11) print "..."
+			n = 0
+		}' "$1"
+	elif grep -qE '^error|: error: |^E: |^failures:$' "$1"; then
 		awk '/^error|: error: |^E: |^failures:$/ { on = 1 } on { print; if (++n == 60) exit }' "$1"
 	else
 		tail -n 15 "$1"
