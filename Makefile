@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-harness test-vm check shell install clean help
+.PHONY: all run test test-host test-module test-harness test-vm bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -20,6 +20,9 @@ test:
 
 test-host test-module test-harness test-vm: test-%:
 	@$(SCRIPTS)/test $*
+
+bench:
+	@$(SCRIPTS)/bench
 
 check:
 	@$(SCRIPTS)/check
@@ -42,6 +45,7 @@ help:
 	@echo 'make test-module the built module: its modinfo and what it exports'
 	@echo 'make test-harness that the test harness itself misses no failure'
 	@echo 'make test-vm     the selftests, in a virtual machine'
+	@echo 'make bench       the instructions that each thing the device does takes'
 	@echo 'make check       formatting, lints, licences, documentation'
 	@echo 'make shell       a shell in the virtual machine, the module at hand'
 	@echo 'make install     install the module for the running kernel'

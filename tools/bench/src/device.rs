@@ -77,7 +77,7 @@ impl Opened {
         let mut page = vec![0; PAGE as usize];
         for number in 0..self.memory_size() / PAGE {
             for (i, word) in page.chunks_exact_mut(8).enumerate() {
-                let value = (number << 9 | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let value = ((number << 9) | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 word.copy_from_slice(&value.to_le_bytes());
             }
             memory.write((number * PAGE) as usize, &page);

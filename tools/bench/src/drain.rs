@@ -32,19 +32,24 @@ const WAYS: [(Access, &str); 3] = [
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     bytes: u64,
+    /// To begin and to end, which is for all of device memory.
+    once: u64,
     staging: u64,
     copy: u64,
 }
 
 impl Cost {
-    fn row(&self, way: &str, memcpy: f64) -> [Cell; 6] {
+    /// The row of a way, for `size` bytes of device memory.
+    fn row(&self, way: &str, memcpy: f64, size: u64) -> [Cell; 6] {
         let kib = self.bytes as f64 / 1024.0;
-        let sum = (self.staging + self.copy) as f64 / kib;
+        let staging = self.staging as f64 / kib + self.once as f64 / (size as f64 / 1024.0);
+        let copy = self.copy as f64 / kib;
+        let sum = staging + copy;
         [
             way.into(),
             Cell::Size(self.bytes),
-            Cell::Count(self.staging as f64 / kib),
-            Cell::Count(self.copy as f64 / kib),
+            Cell::Count(staging),
+            Cell::Count(copy),
             Cell::Count(sum),
             Cell::Ratio(sum / memcpy),
         ]
@@ -100,7 +105,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
         let limit = limit(access, words);
         source.migration.set_access(access)?;
         let cost = save(clock, &source, &mut stream, limit)?;
-        saved.row(cost.row(way, memcpy));
+        saved.row(cost.row(way, memcpy, size));
     }
     plain(&mut saved);
 
@@ -112,7 +117,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
         destination.migration.set_access(access)?;
         let limit = limit(access, words);
         let cost = load(clock, &destination, &stream, limit)?;
-        loaded.row(cost.row(way, memcpy));
+        loaded.row(cost.row(way, memcpy, size));
         if limit == u64::MAX {
             compare(&source, &destination)?;
         }
@@ -146,8 +151,8 @@ fn save(clock: &Clock, source: &Opened, stream: &mut Stream, limit: u64) -> Resu
     let mut cost = Cost::default();
     stream.ends.clear();
 
-    cost.staging += clock.try_time(|| source.set_state(State::STOP_AND_COPY))?.0;
-    loop {
+    cost.once += clock.try_time(|| source.set_state(State::STOP_AND_COPY))?.0;
+    while cost.bytes < limit {
         let (count, (pending, at, len)) = clock.try_time(|| {
             let pending = migration.pending_bytes()?;
             match pending {
@@ -156,7 +161,7 @@ fn save(clock: &Clock, source: &Opened, stream: &mut Stream, limit: u64) -> Resu
             }
         })?;
         cost.staging += count;
-        if pending == 0 || len == 0 || cost.bytes >= limit {
+        if pending == 0 || len == 0 {
             break;
         }
         let start = cost.bytes as usize;
@@ -168,7 +173,7 @@ fn save(clock: &Clock, source: &Opened, stream: &mut Stream, limit: u64) -> Resu
         cost.bytes += len;
         stream.ends.push(end);
     }
-    cost.staging += clock.try_time(|| source.set_state(State::RUNNING))?.0;
+    cost.once += clock.try_time(|| source.set_state(State::RUNNING))?.0;
     Ok(cost)
 }
 
@@ -177,7 +182,7 @@ fn load(clock: &Clock, destination: &Opened, stream: &Stream, limit: u64) -> Res
     let migration = &destination.migration;
     let mut cost = Cost::default();
 
-    cost.staging += clock.try_time(|| destination.set_state(State::RESUMING))?.0;
+    cost.once += clock.try_time(|| destination.set_state(State::RESUMING))?.0;
     for buffer in stream.buffers() {
         if cost.bytes >= limit {
             destination.device.reset()?;
@@ -190,7 +195,7 @@ fn load(clock: &Clock, destination: &Opened, stream: &Stream, limit: u64) -> Res
         cost.staging += clock.try_time(|| Ok(migration.write_data_size(size)?))?.0;
         cost.bytes += size;
     }
-    cost.staging += clock.try_time(|| destination.set_state(State::RUNNING))?.0;
+    cost.once += clock.try_time(|| destination.set_state(State::RUNNING))?.0;
     Ok(cost)
 }
 
