@@ -11,6 +11,8 @@ pub(crate) struct Effort {
     pub(crate) jobs: u64,
     /// Rounds of racing threads (`--iterations`).
     pub(crate) iterations: u64,
+    /// Users killed in each of the ways there are (`--kills`).
+    pub(crate) kills: u64,
     /// Seed of all random numbers (`--seed`), printed by those who use it.
     pub(crate) seed: u64,
 }
@@ -20,6 +22,7 @@ impl Default for Effort {
         Effort {
             jobs: 5000,
             iterations: 1000,
+            kills: 10,
             seed: 1,
         }
     }
@@ -35,6 +38,7 @@ impl Effort {
         let field = match name {
             "--jobs" => &mut self.jobs,
             "--iterations" => &mut self.iterations,
+            "--kills" => &mut self.kills,
             "--seed" => &mut self.seed,
             _ => return Ok(false),
         };

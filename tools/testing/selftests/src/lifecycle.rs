@@ -289,9 +289,11 @@ fn removal_waits_for_the_close(lab: &Lab) -> Outcome {
 fn killed(lab: &Lab, role: Role, check: impl Fn(&Scene) -> Outcome) -> Outcome {
     let pinned = Meminfo::now()?.pinned();
     let mut instance = lab.instance(SMALL)?;
-    for round in 0..10 {
+    note!("seed {}", lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    for round in 0..lab.effort.kills {
         let child = Child::start(role, &instance)?;
-        thread::sleep(Duration::from_millis(3 * round));
+        thread::sleep(Duration::from_micros(rng.u64(..30_000)));
         assert!(
             Guest::open_of(&instance).is_err(),
             "opened under a user that is alive"

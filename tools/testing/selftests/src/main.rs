@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
-//!           [--jobs N] [--iterations N] [--seed N] [PATTERN...]
+//!           [--jobs N] [--iterations N] [--kills N] [--seed N] [PATTERN...]
 //! selftests --list [PATTERN...]
 //! ```
 //!
