@@ -25,6 +25,7 @@ const TABLES: &[&[Test]] = &[
     crate::resuming::TESTS,
     crate::identity::TESTS,
     crate::stream::TESTS,
+    crate::sequences::TESTS,
     crate::refusals::TESTS,
     crate::v2_states::TESTS,
     crate::v2_saving::TESTS,

@@ -58,6 +58,7 @@ mod refusals;
 mod region;
 mod resuming;
 mod saving;
+mod sequences;
 mod sharing;
 mod states;
 mod stopping;
