@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much the tests do that never come to an end by themselves.
+//! How much the tests do that never come to an end by themselves, and what on.
 
 use std::str::FromStr;
 
 /// How long random and racing tests go on, and which numbers they begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Effort {
     /// Random jobs (`--jobs`).
     pub(crate) jobs: u64,
@@ -15,6 +15,8 @@ pub(crate) struct Effort {
     pub(crate) kills: u64,
     /// Seed of all random numbers (`--seed`), printed by those who use it.
     pub(crate) seed: u64,
+    /// The mdev type of which the tests of type1 open an instance (`--type`): any that does DMA through type1 serves.
+    pub(crate) mdev_type: String,
 }
 
 impl Default for Effort {
@@ -24,6 +26,7 @@ impl Default for Effort {
             iterations: 1000,
             kills: 10,
             seed: 1,
+            mdev_type: crate::lab::SMALL.to_string(),
         }
     }
 }
@@ -40,6 +43,10 @@ impl Effort {
             "--iterations" => &mut self.iterations,
             "--kills" => &mut self.kills,
             "--seed" => &mut self.seed,
+            "--type" => {
+                self.mdev_type = value()?;
+                return Ok(true);
+            }
             _ => return Ok(false),
         };
         let text = value()?;

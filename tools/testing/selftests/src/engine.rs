@@ -103,17 +103,14 @@ fn overlapping_copies_read_first(lab: &Lab) -> Outcome {
     let unit = UNIT as u64;
     for base in [guest(BASE), device(0)] {
         for len in [9, 5000, 2 * unit, 3 * unit + 77] {
+            // What one of these does wrong, the next ones carry on.
             for distance in [1, 8, 4096, unit - 1, unit, unit + 1] {
                 let low = plus(base, 0x1003);
                 let high = plus(low, distance);
                 memory.run(&mut queue, &job::copy(low, high, len))?;
-                memory.check(&scene, &format!("{len} bytes up by {distance} at {low:?}"))?;
-                memory.run(&mut queue, &job::copy(high, low, len))?;
-                memory.check(
-                    &scene,
-                    &format!("{len} bytes down by {distance} at {low:?}"),
-                )?;
+                memory.run(&mut queue, &job::copy(plus(high, 5), plus(low, 5), len))?;
             }
+            memory.check(&scene, &format!("{len} bytes up and down at {base:?}"))?;
         }
         memory.run(&mut queue, &job::copy(base, base, unit + 1))?;
         memory.check(&scene, "onto itself")?;

@@ -84,11 +84,12 @@ fn p49_foreign_bytes_are_refused(lab: &Lab) -> Outcome {
     bench.spoilt("another magic", libc::EINVAL, |s| {
         s.records[0].payload[0] ^= 0x20
     })?;
-    let uuid = bench.scene.uuid();
-    bench.scene.go(&[State::RESUMING])?;
-    let load = || bench.scene.migration.load_buffer(&[0; 4096]);
+    let scene = Scene::new(lab)?;
+    scene.go(&[State::RESUMING])?;
+    let uuid = scene.uuid();
+    let load = || scene.migration.load_buffer(&[0; 4096]);
     assert_refused!(lab, uuid, load(), EINVAL, "not a device state");
-    bench.scene.device.reset()?;
+    drop(scene);
     bench.usable()
 }
 

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
-//!           [--jobs N] [--iterations N] [--kills N] [--seed N] [PATTERN...]
+//!           [--jobs N] [--iterations N] [--kills N] [--seed N] [--type MDEV-TYPE]
+//!           [PATTERN...]
 //! selftests --list [PATTERN...]
 //! ```
 //!

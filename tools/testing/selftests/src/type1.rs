@@ -3,7 +3,7 @@
 //! The dirty-page calls of type1 by themselves: what they take, what they refuse, and that a refusal changes nothing.
 //!
 //! These tests ask nothing of the device but to be there: a container has calls only with a group in it. Any mediated
-//! device serves.
+//! device serves, `--type` names it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use vfio_client::uapi::{
 };
 use vfio_client::{Access, BitmapRequest, Mapping};
 
-use crate::lab::{Guest, Lab, SMALL};
+use crate::lab::{Guest, Lab};
 use crate::outcome::Outcome;
 use crate::scene::PAGE;
 use crate::{assert_errno, tests};
@@ -43,7 +43,7 @@ const SIZE: u64 = 100 * PAGE;
 
 /// A container with a device and one mapping, tracking on.
 fn tracking(lab: &Lab) -> Outcome<Guest> {
-    let guest = lab.open(SMALL)?;
+    let guest = lab.open(&lab.effort.mdev_type)?;
     map(&guest, IOVA, SIZE)?;
     guest.container.dirty_start()?;
     Ok(guest)
@@ -73,7 +73,7 @@ fn right() -> BitmapRequest {
 }
 
 fn p30_tracking_is_advertised(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+    let guest = lab.open(&lab.effort.mdev_type)?;
     let info = guest.container.iommu_info()?;
     let Some(capability) = info.migration else {
         crate::fail!("no migration capability: {info:?}");
@@ -90,7 +90,7 @@ fn p30_tracking_is_advertised(lab: &Lab) -> Outcome {
 }
 
 fn p30_start_and_stop_again_are_no_errors(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+    let guest = lab.open(&lab.effort.mdev_type)?;
     let c = &guest.container;
     c.dirty_stop()?;
     c.dirty_start()?;
