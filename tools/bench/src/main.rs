@@ -53,7 +53,7 @@ struct Cli {
     memory: String,
 
     /// How much of a save and a load to measure with accesses of eight bytes
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
     words: u64,
 
     /// How much each row of the engine's table moves

@@ -70,8 +70,10 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
         // As far apart as they can be, and next to each other.
         let stride = pages / changed;
         let count = write(clock, &memory, changed, stride);
-        row(&format!("{name}, scattered"), changed, Some(count))?;
-        if part != 1 {
+        if part == 1 {
+            row(name, changed, Some(count))?;
+        } else {
+            row(&format!("{name}, scattered"), changed, Some(count))?;
             let count = write(clock, &memory, changed, 1);
             row(&format!("{name}, in one piece"), changed, Some(count))?;
         }
