@@ -45,7 +45,7 @@ impl Model {
             (0b100, 0b000 | 0b001) => return Err(0b110),
             (from, to) if from == to => true,
             (0b001, 0b000 | 0b010 | 0b011 | 0b100) => true,
-            (0b011, 0b010 | 0b001 | 0b000) => true,
+            (0b011, 0b000..=0b010) => true,
             (0b010, 0b000 | 0b001) => true,
             (0b000, 0b001 | 0b010 | 0b100) => true,
             _ => false,
