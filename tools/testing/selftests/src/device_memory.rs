@@ -2,6 +2,8 @@
 
 //! Device memory, BAR 2: by system calls, mapped, and by the device itself.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -26,6 +28,7 @@ tests! { "memory":
     illegal_mappings_are_refused [],
     its_own_mapping_as_the_buffer [],
     unwritable_buffer_is_refused [],
+    debuggers_are_refused [],
     device_and_mapping_are_one [],
     writers_do_not_disturb_each_other [],
     costs_nothing_until_touched [],
@@ -304,6 +307,30 @@ fn unwritable_buffer_is_refused(lab: &Lab) -> Outcome {
         9
     );
     assert_eq!(read_only.to_vec(PAGE as usize, 9), b"unchanged");
+    Ok(())
+}
+
+/// Whoever reads a process's memory from outside meets page frames without pages.
+fn debuggers_are_refused(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mapping = scene.mdma.map_memory()?;
+    mapping.write(0, b"of the device");
+    let memory = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/proc/self/mem")?;
+    let mut bytes = [0x5a; 16];
+    for at in [0, PAGE, SIZE as u64 - 16] {
+        let address = mapping.address() + at;
+        assert_errno!(memory.read_at(&mut bytes, address), EIO, "read at {at:#x}");
+        assert_errno!(memory.write_at(&bytes, address), EIO, "write at {at:#x}");
+    }
+    assert_eq!(mapping.to_vec(0, 13), b"of the device");
+    // Ordinary memory can be read that way.
+    let buffer = scene.buffer(0x10_0000, 4096)?;
+    buffer.write(0, b"of the process..");
+    assert_eq!(memory.read_at(&mut bytes, buffer.address())?, 16);
+    assert_eq!(&bytes, b"of the process..");
     Ok(())
 }
 

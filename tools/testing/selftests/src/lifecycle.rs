@@ -299,7 +299,14 @@ fn killed(lab: &Lab, role: Role, check: impl Fn(&Scene) -> Outcome) -> Outcome {
             "opened under a user that is alive"
         );
         child.kill()?;
-        // The kernel counts unpinned pages late, for each processor.
+        // DMA that was under way may be the last to hold the memory of the process, and with it what it had mapped.
+        wait_for("the device to be closed", || {
+            match Guest::open_of(&instance) {
+                Ok(_) => Ok(true),
+                Err(e) if e.is(libc::EBUSY) => Ok(false),
+                Err(e) => Err(e.into()),
+            }
+        })?;
         wait_for("the pages to be unpinned", || {
             Ok(Meminfo::now()?.pinned() == pinned)
         })?;
