@@ -50,6 +50,7 @@ def arguments():
     parser.add_argument("--memory", default="3G")
     parser.add_argument("--cpus", default="2")
     parser.add_argument("--cpu", default=None)
+    parser.add_argument("--stop")
     parser.add_argument("--limit", type=float, default=900)
     for name in ("root", "shell", "quiet"):
         parser.add_argument("--" + name, action="store_true")
@@ -210,6 +211,9 @@ class Machine:
         os.makedirs(self.directory)
         self.forget_old_runs()
         self.begin = time.monotonic()
+        self.stop = re.compile(options.stop.encode()) if options.stop else None
+        self.stopped = None
+        self.unfinished = b""
 
     def forget_old_runs(self):
         runs = sorted(name for name in os.listdir(self.options.log) if re.match(r"\d{8}-", name))
@@ -240,6 +244,11 @@ class Machine:
         if data:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+        if data and self.stop:
+            *lines, self.unfinished = (self.unfinished + data).split(b"\n")
+            for line in lines:
+                if self.stop.search(line):
+                    self.stopped = line.decode(errors="replace")
         return bool(data)
 
     def run(self):
@@ -281,7 +290,7 @@ class Machine:
         return saved
 
     def watch(self, qemu, log, output):
-        """Until QEMU ends; whether it had to be ended."""
+        """Until QEMU ends or has to be ended; whether that was for the limit."""
         told = False
         silent_since = time.monotonic()
         while True:
@@ -292,7 +301,7 @@ class Machine:
                 told = True
                 what = shlex.join(self.options.command) or "a shell"
                 self.say(f"up after {self.seconds():.1f} s: {what if len(what) < 100 else what[:97] + '...'}")
-            if ended:
+            if ended or self.stopped:
                 return False
             if moved or self.options.shell:
                 silent_since = time.monotonic()
@@ -306,7 +315,9 @@ class Machine:
         if log.status is None:
             awaited = ("the command to end" if log.running else
                        "init to set things up" if log.started else "the kernel to reach init")
-            if expired:
+            if self.stopped:
+                self.complain(f"stopped, for the command said: {self.stopped}")
+            elif expired:
                 self.complain(f"nothing happened for {self.options.limit:.0f} s while waiting for {awaited}")
             elif log.panicked:
                 self.complain(f"the kernel panicked while waiting for {awaited}")
