@@ -7,6 +7,8 @@
 //!
 //! This file imports `core` only: it is compiled into the module and into userspace.
 
+use crate::list::List;
+
 /// Size of a descriptor in bytes, and the alignment of the ring.
 pub const DESCRIPTOR_SIZE: usize = 64;
 
@@ -31,15 +33,17 @@ pub struct Field {
 
 /// Layout of a descriptor.
 #[rustfmt::skip]
-pub const DESCRIPTOR: [Field; 8] = [
+pub const DESCRIPTOR: [Field; 10] = [
     Field { name: "op", offset: 0, size: 4, meaning: "Operation." },
     Field { name: "flags", offset: 4, size: 4, meaning: "Flags." },
-    Field { name: "src", offset: 8, size: 8, meaning: "Source: an IOVA, or with SRC_DEVICE an offset in the device memory." },
-    Field { name: "dst", offset: 16, size: 8, meaning: "Destination: an IOVA, or with DST_DEVICE an offset in the device memory." },
+    Field { name: "src", offset: 8, size: 8, meaning: "Source: an IOVA, with SRC_DEVICE an offset in the device memory, with SRC_LIST the IOVA of a scatter list." },
+    Field { name: "dst", offset: 16, size: 8, meaning: "Destination: an IOVA, with DST_DEVICE an offset in the device memory, with DST_LIST the IOVA of a scatter list." },
     Field { name: "len", offset: 24, size: 8, meaning: "Bytes to process, 1 to 2^32; 0 for NOP." },
     Field { name: "value", offset: 32, size: 8, meaning: "FILL: the eight bytes to repeat, beginning at dst." },
     Field { name: "cookie", offset: 40, size: 8, meaning: "Returned in the completion record." },
-    Field { name: "reserved", offset: 48, size: 16, meaning: "Must be 0." },
+    Field { name: "src_entries", offset: 48, size: 4, meaning: "Entries of the list at src; 0 without SRC_LIST." },
+    Field { name: "dst_entries", offset: 52, size: 4, meaning: "Entries of the list at dst; 0 without DST_LIST." },
+    Field { name: "reserved", offset: 56, size: 8, meaning: "Must be 0." },
 ];
 
 /// Layout of a completion record.
@@ -102,12 +106,19 @@ pub const SRC_DEVICE: u32 = 1 << 1;
 /// Flag: `dst` is an offset in the device memory.
 pub const DST_DEVICE: u32 = 1 << 2;
 
+/// Flag: `src` is the IOVA of a scatter list.
+pub const SRC_LIST: u32 = 1 << 3;
+/// Flag: `dst` is the IOVA of a scatter list.
+pub const DST_LIST: u32 = 1 << 4;
+
 /// The flags: bit, name, meaning.
 #[rustfmt::skip]
-pub const FLAGS: [(u32, &str, &str); 3] = [
+pub const FLAGS: [(u32, &str, &str); 5] = [
     (INTERRUPT, "INTERRUPT", "Set INT_CAUSE.COMPLETION when the job completes. A job that fails halts the queue, which is a cause of its own."),
     (SRC_DEVICE, "SRC_DEVICE", "src is an offset in the device memory. Only where the operation has a source."),
     (DST_DEVICE, "DST_DEVICE", "dst is an offset in the device memory. Only where the operation has a destination."),
+    (SRC_LIST, "SRC_LIST", "src is the IOVA of a scatter list of src_entries entries. Only where the operation has a source, and not with SRC_DEVICE."),
+    (DST_LIST, "DST_LIST", "dst is the IOVA of a scatter list of dst_entries entries. Only where the operation has a destination, and not with DST_DEVICE."),
 ];
 
 /// Why a job failed.
@@ -127,23 +138,27 @@ pub enum Error {
     RingFault = 9,
     CompletionFault = 10,
     MemoryFault = 11,
+    BadList = 12,
+    ListFault = 13,
 }
 
 /// The error codes in the order of their numbers: name, meaning.
 #[rustfmt::skip]
-pub const ERRORS: [(Error, &str, &str); 12] = [
+pub const ERRORS: [(Error, &str, &str); 14] = [
     (Error::None, "NONE", "Success."),
     (Error::BadOp, "BAD_OP", "The operation does not exist."),
-    (Error::BadFlags, "BAD_FLAGS", "A flag that does not exist, or that the operation has no use for."),
+    (Error::BadFlags, "BAD_FLAGS", "A flag that does not exist, or that the operation has no use for; or both DEVICE and LIST for one side."),
     (Error::BadLength, "BAD_LENGTH", "len is 0 or above 2^32; or not 0 for NOP."),
-    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0."),
-    (Error::SrcRange, "SRC_RANGE", "The source is not inside the device memory."),
-    (Error::DstRange, "DST_RANGE", "The destination is not inside the device memory."),
+    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0, or the number of entries of a side that is not a list."),
+    (Error::SrcRange, "SRC_RANGE", "The source, or an entry of its list, is not inside the device memory."),
+    (Error::DstRange, "DST_RANGE", "The destination, or an entry of its list, is not inside the device memory."),
     (Error::SrcFault, "SRC_FAULT", "Guest memory at src is not mapped or not readable, or src + len is beyond 2^64."),
     (Error::DstFault, "DST_FAULT", "Guest memory at dst is not mapped or not writable, or dst + len is beyond 2^64."),
     (Error::RingFault, "RING_FAULT", "The ring is not mapped. There is no completion record."),
     (Error::CompletionFault, "COMPLETION_FAULT", "The completion records are not mapped or not writable. There is no completion record."),
     (Error::MemoryFault, "MEMORY_FAULT", "The device has no page for its memory: the host is out of memory."),
+    (Error::BadList, "BAD_LIST", "A list of no entries or more than 4096, not aligned to 16 bytes, or beyond 2^64; an entry with a length of 0 or an unknown flag; or a list that ends before len."),
+    (Error::ListFault, "LIST_FAULT", "A list is not mapped or not readable."),
 ];
 
 impl Op {
@@ -168,8 +183,12 @@ impl Op {
     pub const fn flags(self) -> u32 {
         let row = self.row();
         INTERRUPT
-            | if row.source { SRC_DEVICE } else { 0 }
-            | if row.destination { DST_DEVICE } else { 0 }
+            | if row.source { SRC_DEVICE | SRC_LIST } else { 0 }
+            | if row.destination {
+                DST_DEVICE | DST_LIST
+            } else {
+                0
+            }
     }
 }
 
@@ -194,6 +213,59 @@ pub enum Place {
     Device(u64),
 }
 
+impl Place {
+    /// Checks `len` bytes, which are not none, against a device memory of `memory_size` bytes; fails
+    /// with `range` for device memory and with `fault` for guest memory.
+    pub fn check(
+        self,
+        len: u64,
+        memory_size: u64,
+        range: Error,
+        fault: Error,
+    ) -> Result<(), Error> {
+        match self {
+            Place::Device(offset) => match offset.checked_add(len) {
+                Some(end) if end <= memory_size => Ok(()),
+                _ => Err(range),
+            },
+            // The last byte of the address space is a legal one.
+            Place::Guest(iova) => match iova.checked_add(len.saturating_sub(1)) {
+                Some(_) => Ok(()),
+                None => Err(fault),
+            },
+        }
+    }
+
+    /// Returns the place `offset` bytes on, in a range that has been checked.
+    pub fn plus(self, offset: u64) -> Place {
+        match self {
+            Place::Guest(iova) => Place::Guest(iova.wrapping_add(offset)),
+            Place::Device(at) => Place::Device(at.wrapping_add(offset)),
+        }
+    }
+}
+
+/// The source or the destination of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// A range.
+    At(Place),
+    /// The ranges that a scatter list names.
+    List(List),
+}
+
+impl From<Place> for Operand {
+    fn from(place: Place) -> Operand {
+        Operand::At(place)
+    }
+}
+
+impl From<List> for Operand {
+    fn from(list: List) -> Operand {
+        Operand::List(list)
+    }
+}
+
 /// A well-formed descriptor.
 ///
 /// # Invariants
@@ -204,7 +276,7 @@ pub enum Place {
 pub struct Descriptor {
     /// What to do.
     pub op: Op,
-    /// [`INTERRUPT`], [`SRC_DEVICE`], [`DST_DEVICE`].
+    /// Bits of [`FLAGS`].
     pub flags: u32,
     /// Source.
     pub src: u64,
@@ -216,6 +288,10 @@ pub struct Descriptor {
     pub value: u64,
     /// Software's own.
     pub cookie: u64,
+    /// Entries of the list at `src`.
+    pub src_entries: u32,
+    /// Entries of the list at `dst`.
+    pub dst_entries: u32,
 }
 
 /// Reads a little-endian number at `at`.
@@ -243,9 +319,15 @@ impl Descriptor {
             len: u64_at(bytes, 24),
             value: u64_at(bytes, 32),
             cookie: Self::cookie_of(bytes),
+            src_entries: u32_at(bytes, 48),
+            dst_entries: u32_at(bytes, 52),
         };
 
-        if desc.flags & !desc.op.flags() != 0 {
+        let both = |flags| desc.flags & flags == flags;
+        if desc.flags & !desc.op.flags() != 0
+            || both(SRC_DEVICE | SRC_LIST)
+            || both(DST_DEVICE | DST_LIST)
+        {
             return Err(Error::BadFlags);
         }
         let legal = match desc.op {
@@ -255,7 +337,10 @@ impl Descriptor {
         if !legal {
             return Err(Error::BadLength);
         }
-        if bytes[48..].iter().any(|&byte| byte != 0) {
+        if (desc.flags & SRC_LIST == 0 && desc.src_entries != 0)
+            || (desc.flags & DST_LIST == 0 && desc.dst_entries != 0)
+            || u64_at(bytes, 56) != 0
+        {
             return Err(Error::BadReserved);
         }
         Ok(desc)
@@ -276,54 +361,60 @@ impl Descriptor {
         bytes[24..32].copy_from_slice(&self.len.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.value.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.cookie.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.src_entries.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.dst_entries.to_le_bytes());
         bytes
     }
 
     /// Returns where the operation reads from, if it does.
-    pub fn source(&self) -> Option<Place> {
+    pub fn source(&self) -> Option<Operand> {
         self.op
             .row()
             .source
-            .then_some(if self.flags & SRC_DEVICE != 0 {
-                Place::Device(self.src)
+            .then_some(if self.flags & SRC_LIST != 0 {
+                Operand::List(List {
+                    base: self.src,
+                    entries: self.src_entries,
+                })
+            } else if self.flags & SRC_DEVICE != 0 {
+                Operand::At(Place::Device(self.src))
             } else {
-                Place::Guest(self.src)
+                Operand::At(Place::Guest(self.src))
             })
     }
 
     /// Returns where the operation writes to, if it does.
-    pub fn destination(&self) -> Option<Place> {
+    pub fn destination(&self) -> Option<Operand> {
         self.op
             .row()
             .destination
-            .then_some(if self.flags & DST_DEVICE != 0 {
-                Place::Device(self.dst)
+            .then_some(if self.flags & DST_LIST != 0 {
+                Operand::List(List {
+                    base: self.dst,
+                    entries: self.dst_entries,
+                })
+            } else if self.flags & DST_DEVICE != 0 {
+                Operand::At(Place::Device(self.dst))
             } else {
-                Place::Guest(self.dst)
+                Operand::At(Place::Guest(self.dst))
             })
     }
 
-    /// Checks the ranges against a device memory of `memory_size` bytes.
-    pub fn check(&self, memory_size: u64) -> Result<(), Error> {
-        let fits = |place: Place, range: Error, fault: Error| match place {
-            Place::Device(offset) => match offset.checked_add(self.len) {
-                Some(end) if end <= memory_size => Ok(()),
-                _ => Err(range),
-            },
-            // The last byte of the address space is a legal one.
-            Place::Guest(iova) => match iova.checked_add(self.len.saturating_sub(1)) {
-                Some(_) => Ok(()),
-                None => Err(fault),
-            },
-        };
+    /// Returns whether a side of the job is a list.
+    pub fn has_list(&self) -> bool {
+        self.flags & (SRC_LIST | DST_LIST) != 0
+    }
 
-        if let Some(place) = self.source() {
-            fits(place, Error::SrcRange, Error::SrcFault)?;
-        }
-        if let Some(place) = self.destination() {
-            fits(place, Error::DstRange, Error::DstFault)?;
-        }
-        Ok(())
+    /// Checks the ranges against a device memory of `memory_size` bytes. The ranges that lists name
+    /// are not known yet.
+    pub fn check(&self, memory_size: u64) -> Result<(), Error> {
+        let check = |operand: Option<Operand>, range, fault| match operand {
+            None => Ok(()),
+            Some(Operand::At(place)) => place.check(self.len, memory_size, range, fault),
+            Some(Operand::List(list)) => list.check(),
+        };
+        check(self.source(), Error::SrcRange, Error::SrcFault)?;
+        check(self.destination(), Error::DstRange, Error::DstFault)
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) memory_size: u64,
     /// `THROTTLE` after a reset.
     pub(crate) throttle_us: u32,
+    /// Writes to guest memory of at least so many bytes go through pinned pages.
+    pub(crate) pin_from: usize,
 }
 
 /// What a step works with.
@@ -72,6 +74,7 @@ struct Worker {
     /// The run of the queue that `pages` are of.
     run: u32,
     bounce: KVVec<u8>,
+    pin_from: usize,
     /// When the last unit ended, and how long to wait from then on.
     pause: Option<(Instant<Monotonic>, Delta)>,
 }
@@ -165,6 +168,7 @@ impl vfio::Device for Mdma {
                     pages: Pages::default(),
                     run: 0,
                     bounce: bus::bounce()?,
+                    pin_from: config.pin_from,
                     pause: None,
                 },
                 "mdma worker"
@@ -244,11 +248,17 @@ impl vfio::Device for Mdma {
             worker.run = ticket.run;
         }
 
-        let Worker { pages, bounce, .. } = &mut *worker;
+        let Worker {
+            pages,
+            bounce,
+            pin_from,
+            ..
+        } = &mut *worker;
         let mut bus = Bus {
             handle: &self.handle,
             pages,
             bounce,
+            pin_from: *pin_from,
         };
         let outcome = engine::run(&ticket, &mut bus);
 

@@ -7,6 +7,10 @@
 //! Between two units all there is to know about a job is in [`Job`], so a device can be stopped,
 //! saved and continued elsewhere there.
 //!
+//! A job between two ranges is cut at multiples of [`UNIT`]. One with a scatter list is cut where
+//! its lists have their borders too, and a unit of it ends after [`WINDOW`] of these pieces, so that
+//! lists of small entries do not make units long.
+//!
 //! [`Control::finish`](crate::control::Control::finish) writes the record, together with the
 //! registers that go with it: software that sees the one sees the others.
 //!
@@ -16,14 +20,15 @@
 //! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::control::Ticket;
-use crate::desc::{Completion, Descriptor, Error, Op, Place};
+use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE, INTERRUPT};
+use crate::list::{Cursor, Entry, List, ENTRY_SIZE, WINDOW};
 use crate::queue::Ring;
 
 /// The most bytes one unit processes.
 ///
-/// Jobs are cut at multiples of it from their beginning, so it is part of the layout of a saved
-/// state.
+/// Jobs without a list are cut at multiples of it from their beginning, so it is part of the layout
+/// of a saved state.
 pub const UNIT: usize = 64 << 10;
 
 /// A CRC-32C before the first byte, and what the last value is inverted by.
@@ -34,10 +39,15 @@ pub const CRC_SEED: u32 = !0;
 pub struct Job {
     /// What to do, as it was when the job was begun.
     pub desc: Descriptor,
-    /// Bytes processed: between two units a multiple of [`UNIT`], above 0 and below `desc.len`.
+    /// Bytes processed: between two units above 0 and below `desc.len`, and without a list a
+    /// multiple of [`UNIT`].
     pub done: u64,
     /// CRC of the bytes processed, from [`CRC_SEED`] on and not inverted.
     pub crc: u32,
+    /// Where the job is in the list of its source, if that is one.
+    pub src: Cursor,
+    /// Where the job is in the list of its destination, if that is one.
+    pub dst: Cursor,
 }
 
 /// What the engine can reach.
@@ -58,6 +68,9 @@ pub trait Bus {
         index: u32,
         record: &[u8; COMPLETION_SIZE],
     ) -> Result<(), Error>;
+
+    /// Reads entries of a list.
+    fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error>;
 
     /// Copies `len` bytes; the ranges may overlap.
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error>;
@@ -96,6 +109,105 @@ pub struct Outcome {
     pub record: Option<Completion>,
 }
 
+/// The entries of a list that a unit may come to.
+struct Window {
+    list: List,
+    /// Index of the first entry.
+    first: u32,
+    bytes: [u8; WINDOW as usize * ENTRY_SIZE],
+}
+
+impl Window {
+    /// Reads the entries from a cursor on.
+    fn new(list: List, cursor: Cursor, bus: &mut impl Bus) -> Result<Window, Error> {
+        let mut window = Window {
+            list,
+            first: cursor.entry,
+            bytes: [0; WINDOW as usize * ENTRY_SIZE],
+        };
+        let count = WINDOW.min(list.entries.saturating_sub(cursor.entry));
+        let bytes = &mut window.bytes[..count as usize * ENTRY_SIZE];
+        bus.entries(list.entry_at(cursor.entry), bytes)?;
+        Ok(window)
+    }
+
+    /// Decodes the entry at which a cursor is. A unit has no more pieces than the window entries.
+    fn entry(&self, cursor: Cursor) -> Result<Entry, Error> {
+        if cursor.entry >= self.list.entries {
+            return Err(Error::BadList);
+        }
+        let at = cursor.entry.wrapping_sub(self.first) as usize * ENTRY_SIZE;
+        let bytes = self.bytes.get(at..at + ENTRY_SIZE);
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        Entry::decode(bytes.ok_or(Error::BadList)?)
+    }
+}
+
+/// One side of a job for the length of a unit.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is nothing to allocate from here"
+)]
+enum Side {
+    /// A range, from its beginning.
+    At(Place),
+    /// A list.
+    List(Window),
+}
+
+/// Where one side of a piece is.
+#[derive(Clone, Copy)]
+struct Span {
+    place: Place,
+    /// Bytes that are there without a border.
+    len: u64,
+    /// The entry, if the side is a list.
+    entry: Option<Entry>,
+}
+
+impl Side {
+    /// Prepares an operand, if there is one.
+    fn new(
+        operand: Option<Operand>,
+        cursor: Cursor,
+        bus: &mut impl Bus,
+    ) -> Result<Option<Side>, Error> {
+        Ok(match operand {
+            None => None,
+            Some(Operand::At(place)) => Some(Side::At(place)),
+            Some(Operand::List(list)) => Some(Side::List(Window::new(list, cursor, bus)?)),
+        })
+    }
+
+    /// Returns where the job goes on after `done` bytes: `len` more, or those of the entry it is at.
+    fn span(
+        &self,
+        cursor: Cursor,
+        done: u64,
+        len: u64,
+        check: impl Fn(Entry) -> Result<(), Error>,
+    ) -> Result<Span, Error> {
+        match self {
+            Side::At(place) => Ok(Span {
+                place: place.plus(done),
+                len,
+                entry: None,
+            }),
+            Side::List(window) => {
+                let entry = window.entry(cursor)?;
+                check(entry)?;
+                // The entry may have become shorter since the job went into it.
+                let left = entry.len.checked_sub(cursor.at).filter(|&left| left > 0);
+                Ok(Span {
+                    place: entry.place.plus(cursor.at.into()),
+                    len: left.ok_or(Error::BadList)?.into(),
+                    entry: Some(entry),
+                })
+            }
+        }
+    }
+}
+
 impl Job {
     /// Begins a job.
     pub fn new(desc: Descriptor) -> Job {
@@ -103,10 +215,13 @@ impl Job {
             desc,
             done: 0,
             crc: CRC_SEED,
+            src: Cursor::default(),
+            dst: Cursor::default(),
         }
     }
 
-    /// Returns where the next unit begins, relative to the job's addresses, and its length.
+    /// Returns where the next unit of a job without lists begins, relative to the job's addresses,
+    /// and its length.
     ///
     /// A copy to a higher address that overlaps its source goes from the end to the beginning.
     pub fn unit(&self) -> (u64, usize) {
@@ -115,8 +230,8 @@ impl Job {
         let len = left.min(UNIT as u64);
 
         let overlaps = match (desc.source(), desc.destination()) {
-            (Some(Place::Guest(src)), Some(Place::Guest(dst)))
-            | (Some(Place::Device(src)), Some(Place::Device(dst))) => {
+            (Some(Operand::At(Place::Guest(src))), Some(Operand::At(Place::Guest(dst))))
+            | (Some(Operand::At(Place::Device(src))), Some(Operand::At(Place::Device(dst)))) => {
                 src < dst && dst - src < desc.len
             }
             _ => false,
@@ -125,38 +240,100 @@ impl Job {
         (offset, len as usize)
     }
 
-    /// Does the next unit, and returns how many bytes that were.
-    fn advance(&mut self, bus: &mut impl Bus) -> Result<u64, Error> {
+    /// Does the operation on `len` bytes.
+    fn piece(
+        &mut self,
+        src: Option<Place>,
+        dst: Option<Place>,
+        len: usize,
+        bus: &mut impl Bus,
+    ) -> Result<(), Error> {
+        match (self.desc.op, src, dst) {
+            (Op::Copy, Some(src), Some(dst)) => bus.copy(src, dst, len),
+            (Op::Fill, _, Some(dst)) => {
+                // The byte of `value` that comes next is its first.
+                let phase = (self.done % 8) as u32;
+                bus.fill(dst, self.desc.value.rotate_right(8 * phase), len)
+            }
+            (Op::Crc32c, Some(src), _) => {
+                self.crc = bus.crc32c(src, self.crc, len)?;
+                Ok(())
+            }
+            (Op::Nop | Op::Copy | Op::Fill | Op::Crc32c, _, _) => Ok(()),
+        }
+    }
+
+    /// Does the next unit of a job without lists.
+    fn advance_ranges(&mut self, bus: &mut impl Bus) -> Result<(), Error> {
         let (offset, len) = self.unit();
         if len == 0 {
-            return Ok(0);
+            return Ok(());
         }
-
-        let desc = self.desc;
-        match (desc.op, desc.source(), desc.destination()) {
-            (Op::Copy, Some(src), Some(dst)) => {
-                bus.copy(src.plus(offset), dst.plus(offset), len)?;
-            }
-            // A unit begins at a multiple of eight bytes, so each begins with a whole `value`.
-            (Op::Fill, _, Some(dst)) => bus.fill(dst.plus(offset), desc.value, len)?,
-            (Op::Crc32c, Some(src), _) => {
-                self.crc = bus.crc32c(src.plus(offset), self.crc, len)?;
-            }
-            (Op::Nop | Op::Copy | Op::Fill | Op::Crc32c, _, _) => (),
-        }
+        let place = |operand| match operand {
+            Some(Operand::At(place)) => Some(Place::plus(place, offset)),
+            Some(Operand::List(_)) | None => None,
+        };
+        let (src, dst) = (place(self.desc.source()), place(self.desc.destination()));
+        self.piece(src, dst, len, bus)?;
         self.done += len as u64;
-        Ok(len as u64)
+        Ok(())
     }
-}
 
-impl Place {
-    /// Returns the place `offset` bytes on.
-    ///
-    /// The ranges of a job have been checked; wrapping is for the type only.
-    fn plus(self, offset: u64) -> Place {
-        match self {
-            Place::Guest(iova) => Place::Guest(iova.wrapping_add(offset)),
-            Place::Device(at) => Place::Device(at.wrapping_add(offset)),
+    /// Does the next unit of a job with a list. What it did before an error is in `done`.
+    fn advance_lists(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<(), Error> {
+        let desc = self.desc;
+        let source = Side::new(desc.source(), self.src, bus)?;
+        let destination = Side::new(desc.destination(), self.dst, bus)?;
+        let end = desc.len.min(self.done + UNIT as u64);
+
+        for _ in 0..WINDOW {
+            let room = end - self.done;
+            if room == 0 {
+                break;
+            }
+            let span = |side: &Option<Side>, cursor, range, fault| {
+                side.as_ref()
+                    .map(|side| {
+                        side.span(cursor, self.done, room, |entry| {
+                            entry
+                                .place
+                                .check(entry.len.into(), memory_size, range, fault)
+                        })
+                    })
+                    .transpose()
+            };
+            let src = span(&source, self.src, Error::SrcRange, Error::SrcFault)?;
+            let dst = span(&destination, self.dst, Error::DstRange, Error::DstFault)?;
+            let spans = [src, dst];
+            let len = spans
+                .iter()
+                .flatten()
+                .map(|span| span.len)
+                .fold(room, u64::min);
+            let len = len as usize;
+
+            self.piece(
+                src.map(|span| span.place),
+                dst.map(|span| span.place),
+                len,
+                bus,
+            )?;
+            for (span, cursor) in spans.iter().zip([&mut self.src, &mut self.dst]) {
+                if let Some(entry) = span.and_then(|span| span.entry) {
+                    cursor.advance(&entry, len);
+                }
+            }
+            self.done += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Does the next unit.
+    fn advance(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<(), Error> {
+        if self.desc.has_list() {
+            self.advance_lists(memory_size, bus)
+        } else {
+            self.advance_ranges(bus)
         }
     }
 }
@@ -165,14 +342,15 @@ impl Place {
 pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
     match begin(ticket, bus) {
         Ok(job) => advance(ticket, job, bus),
-        Err(outcome) => outcome,
+        Err((error, record)) => Outcome::ended(End::Failed(error), 0, record),
     }
 }
 
-/// Returns the job in flight, or fetches and checks the next one.
-fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, Outcome> {
+/// Returns the job in flight, or fetches and checks the next one; fails with the completion record
+/// if there is to be one.
+fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<Completion>)> {
     // Without the descriptor there is no cookie to answer with.
-    let lost = |error| Outcome::ended(End::Failed(error), 0, None);
+    let lost = |error| (error, None);
 
     bus.prepare(&ticket.ring).map_err(lost)?;
     if let Some(job) = ticket.job {
@@ -185,21 +363,21 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, Outcome> {
             Ok(Job::new(desc))
         })
         .map_err(|error| {
-            let record = record(ticket, Descriptor::cookie_of(&bytes), error, 0, 0);
-            Outcome::ended(End::Failed(error), 0, Some(record))
+            let cookie = Descriptor::cookie_of(&bytes);
+            (error, Some(record(ticket, cookie, error, 0, 0)))
         })
 }
 
 /// Does the next unit of a job.
 fn advance(ticket: &Ticket, mut job: Job, bus: &mut impl Bus) -> Outcome {
     let cookie = job.desc.cookie;
-    let bytes = match job.advance(bus) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let record = record(ticket, cookie, error, 0, job.done);
-            return Outcome::ended(End::Failed(error), 0, Some(record));
-        }
-    };
+    let before = job.done;
+    let result = job.advance(ticket.memory_size, bus);
+    let bytes = job.done - before;
+    if let Err(error) = result {
+        let record = record(ticket, cookie, error, 0, job.done);
+        return Outcome::ended(End::Failed(error), bytes, Some(record));
+    }
     if job.done < job.desc.len {
         return Outcome {
             end: End::More,

@@ -10,6 +10,7 @@
 //! |-----------|--------------------------------------------------------|---------------|
 //! | `regs`    | the table of registers                                 | kernel, tools |
 //! | `desc`    | descriptors and completion records                     | kernel, tools |
+//! | `list`    | scatter lists: entries, and where a job is in one      | kernel, tools |
 //! | `queue`   | the ring: indexes and addresses                        | kernel, tools |
 //! | `control` | the registers' contents, and what accesses to them do  | kernel, tools |
 //! | `refusal` | why an access is refused                               | kernel, tools |
@@ -23,6 +24,7 @@ pub mod control;
 pub mod desc;
 mod device;
 pub mod engine;
+pub mod list;
 pub mod queue;
 pub mod refusal;
 pub mod regs;
@@ -58,12 +60,19 @@ module! {
             default: 1,
             description: "1 lets users map the data section of the v1 migration region, 0 does not",
         },
+        pin_from_kib: u32 {
+            default: 0,
+            description: "Writes to guest memory of at least so many KiB go through pinned pages; 0: none do",
+        },
         throttle_us: u32 {
             default: 0,
             description: "Value of the register THROTTLE after a reset: microseconds to wait after each unit",
         },
     },
 }
+
+/// One KiB.
+const KIB: usize = 1 << 10;
 
 /// One MiB.
 const MIB: u64 = 1 << 20;
@@ -85,6 +94,10 @@ impl kernel::Module for MdmaModule {
         let budget_mib = param!(memory_budget_mib);
         let staging_kib = param!(staging_kib);
         let throttle_us = param!(throttle_us);
+        let pin_from = match param!(pin_from_kib) {
+            0 => bus::PIN_FROM,
+            kib => kib as usize * KIB,
+        };
         let mmap_staging = match param!(mmap_staging) {
             0 => false,
             1 => true,
@@ -102,7 +115,7 @@ impl kernel::Module for MdmaModule {
             _parent: Parent::new(
                 module,
                 c"mdma",
-                types(throttle_us)?,
+                types(throttle_us, pin_from)?,
                 u64::from(budget_mib) * MIB,
             )?,
         })
@@ -116,7 +129,7 @@ fn refused<T>(name: &str, value: u32) -> Result<T> {
 }
 
 /// Makes the list of types: sysfs name, name, description, MiB of device memory.
-fn types(throttle_us: u32) -> Result<KVec<Type<Mdma>>> {
+fn types(throttle_us: u32, pin_from: usize) -> Result<KVec<Type<Mdma>>> {
     #[rustfmt::skip]
     let table = [
         (c"16M", c"DMA engine, 16 MiB", "PCI DMA engine with 16 MiB of device memory; v1 and v2 migration", 16),
@@ -135,6 +148,7 @@ fn types(throttle_us: u32) -> Result<KVec<Type<Mdma>>> {
                 config: Config {
                     memory_size,
                     throttle_us,
+                    pin_from,
                 },
                 cost: memory_size,
             },

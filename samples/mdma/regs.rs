@@ -17,8 +17,8 @@ pub const WINDOW: u64 = 0x1000;
 /// Value of `ID`: "MDMA", read as little-endian bytes.
 pub const ID: u32 = u32::from_le_bytes(*b"MDMA");
 
-/// Value of `VERSION`: revision of the programming interface.
-pub const VERSION: u32 = 1;
+/// Value of `VERSION`: revision of the programming interface. 2 has scatter lists.
+pub const VERSION: u32 = 2;
 
 /// PCI vendor id, "MD". The PCI SIG has not assigned it.
 pub const PCI_VENDOR: u16 = 0x4d44;

@@ -10,17 +10,18 @@
 //! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::control::State;
-use crate::desc::{self, Descriptor, Error, Field, Op, DESCRIPTOR_SIZE};
+use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
 use crate::engine::{Job, CRC_SEED, UNIT};
+use crate::list::Cursor;
 use crate::queue::Illegal;
 use crate::regs;
 use core::fmt;
 
 /// Size of a saved state in bytes.
-pub const SIZE: usize = 152;
+pub const SIZE: usize = 168;
 
 /// Version of the layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bit of `flags`: the queue is enabled.
 const ENABLED: u32 = 1 << 0;
@@ -30,7 +31,7 @@ const JOB: u32 = 1 << 1;
 
 /// Layout of a saved state. All numbers are little endian.
 #[rustfmt::skip]
-pub const LAYOUT: [Field; 17] = [
+pub const LAYOUT: [Field; 21] = [
     Field { name: "flags", offset: 0, size: 4, meaning: "Bit 0: CONTROL.ENABLE. Bit 1: a job is in flight. Others 0." },
     Field { name: "error", offset: 4, size: 4, meaning: "ERROR; not 0 means halted." },
     Field { name: "cause", offset: 8, size: 4, meaning: "INT_CAUSE." },
@@ -44,10 +45,14 @@ pub const LAYOUT: [Field; 17] = [
     Field { name: "jobs_done", offset: 48, size: 8, meaning: "JOBS_DONE." },
     Field { name: "bytes_done", offset: 56, size: 8, meaning: "BYTES_DONE." },
     Field { name: "scratch", offset: 64, size: 8, meaning: "SCRATCH." },
-    Field { name: "job.done", offset: 72, size: 8, meaning: "Bytes of the job in flight that are processed: a multiple of 64 KiB, above 0 and below its len." },
+    Field { name: "job.done", offset: 72, size: 8, meaning: "Bytes of the job in flight that are processed: above 0 and below its len, and without a list a multiple of 64 KiB." },
     Field { name: "job.crc", offset: 80, size: 4, meaning: "CRC of the bytes processed, not inverted." },
     Field { name: "reserved", offset: 84, size: 4, meaning: "0." },
     Field { name: "job.descriptor", offset: 88, size: 64, meaning: "The descriptor of the job in flight. This and the fields of the job are 0 without one." },
+    Field { name: "job.src_entry", offset: 152, size: 4, meaning: "SRC_LIST: index of the entry at which the job goes on. Otherwise 0." },
+    Field { name: "job.src_at", offset: 156, size: 4, meaning: "SRC_LIST: bytes of that entry which are processed. Otherwise 0." },
+    Field { name: "job.dst_entry", offset: 160, size: 4, meaning: "DST_LIST: index of the entry at which the job goes on. Otherwise 0." },
+    Field { name: "job.dst_at", offset: 164, size: 4, meaning: "DST_LIST: bytes of that entry which are processed. Otherwise 0." },
 ];
 
 const _: () = assert!(desc::dense(&LAYOUT, SIZE));
@@ -103,6 +108,10 @@ pub fn encode(state: &State) -> [u8; SIZE] {
     out.put(&job.map_or(0, |job| job.crc).to_le_bytes());
     out.put(&[0; 4]);
     out.put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
+    for cursor in job.map_or([Cursor::default(); 2], |job| [job.src, job.dst]) {
+        out.put(&cursor.entry.to_le_bytes());
+        out.put(&cursor.at.to_le_bytes());
+    }
     out.bytes
 }
 
@@ -134,39 +143,65 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
     let crc = from.u32();
     let reserved = from.u32();
     let desc: [u8; DESCRIPTOR_SIZE] = from.take();
+    let mut cursor = || Cursor {
+        entry: from.u32(),
+        at: from.u32(),
+    };
+    let (src, dst) = (cursor(), cursor());
 
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
     ensure(reserved == 0, "reserved", reserved)?;
     if flags & JOB != 0 {
-        state.job = Some(job(&desc, done, crc, memory_size)?);
+        let desc = descriptor(&desc, memory_size)?;
+        state.job = Some(job(Job {
+            desc,
+            done,
+            crc,
+            src,
+            dst,
+        })?);
     } else {
         ensure(done == 0, "job.done", done)?;
         ensure(crc == 0, "job.crc", crc)?;
         ensure(desc == [0; DESCRIPTOR_SIZE], "job.descriptor", 0u64)?;
+        ensure(src == Cursor::default(), "job.src_entry", src.entry)?;
+        ensure(dst == Cursor::default(), "job.dst_entry", dst.entry)?;
     }
     check(&state)?;
     Ok(state)
 }
 
-/// Reads the job in flight.
-fn job(
-    desc: &[u8; DESCRIPTOR_SIZE],
-    done: u64,
-    crc: u32,
-    memory_size: u64,
-) -> Result<Job, Invalid> {
-    let desc = Descriptor::decode(desc)
+/// Reads the descriptor of the job in flight.
+fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor, Invalid> {
+    Descriptor::decode(bytes)
         .and_then(|desc| {
             desc.check(memory_size)?;
             Ok(desc)
         })
-        .map_err(|error| invalid("job.descriptor", error as u32))?;
+        .map_err(|error| invalid("job.descriptor", error as u32))
+}
+
+/// Checks that a device can be in the middle of a job.
+fn job(job: Job) -> Result<Job, Invalid> {
+    let Job {
+        desc, done, crc, ..
+    } = job;
 
     // A job is in flight from the end of its first unit to the beginning of its last.
-    let between_units = 0 < done && done < desc.len && done % UNIT as u64 == 0;
+    let between_units = 0 < done && done < desc.len && (desc.has_list() || done % UNIT as u64 == 0);
     ensure(between_units, "job.done", done)?;
     ensure(crc == CRC_SEED || desc.op == Op::Crc32c, "job.crc", crc)?;
-    Ok(Job { desc, done, crc })
+    for (operand, cursor, field) in [
+        (desc.source(), job.src, "job.src_entry"),
+        (desc.destination(), job.dst, "job.dst_entry"),
+    ] {
+        let possible = match operand {
+            Some(Operand::List(list)) => cursor.possible(list.entries, done),
+            Some(Operand::At(_)) | None => cursor == Cursor::default(),
+        };
+        ensure(possible, field, cursor.entry)?;
+    }
+    Ok(job)
 }
 
 /// Checks that the registers agree with each other.

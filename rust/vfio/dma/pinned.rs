@@ -218,11 +218,19 @@ impl PinnedRange {
 
     /// Copies to the range.
     pub fn write_at(&self, offset: usize, data: &[u8]) -> Result {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { self.write_raw_at(offset, data.as_ptr(), data.len()) }
+    }
+
+    /// [`PinnedRange::write_at`] from memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C.
+    pub(crate) unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
         self.range.writable()?;
-        let len = data.len();
-        let from = data.as_ptr();
         self.range.each(offset, len, |done, to, n| {
-            // SAFETY: As in `read_at`, the other way round.
+            // SAFETY: As in `read_at`, the other way round; the caller vouches for `from`.
             unsafe {
                 bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
             }

@@ -8,7 +8,10 @@
 use super::DeviceMemory;
 use crate::{
     bindings,
-    dma::Dma, //
+    dma::{
+        Dma,
+        PinnedRange, //
+    },
 };
 use kernel::{
     ffi::c_void,
@@ -183,6 +186,19 @@ impl DeviceMemory {
         self.for_each(offset, len, |from, n, done| {
             // SAFETY: `for_each` vouches for `from`.
             unsafe { dma.write_raw(iova + done as u64, from, n) }
+        })
+    }
+
+    /// Copies to pinned guest memory, straight from the pages. Errors are those of
+    /// [`PinnedRange::write_at`] and `ERANGE`.
+    pub fn to_pinned(&self, range: &PinnedRange, at: usize, offset: u64, len: usize) -> Result {
+        let end = at.checked_add(len).ok_or(EINVAL)?;
+        if end > range.len() {
+            return Err(EINVAL);
+        }
+        self.for_each(offset, len, |from, n, done| {
+            // SAFETY: `for_each` vouches for `from`.
+            unsafe { range.write_raw_at(at + done, from, n) }
         })
     }
 

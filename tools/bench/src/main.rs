@@ -11,25 +11,29 @@
 //! | `load`      | `drain`     | writing it to another one                                 |
 //! | `passes`    | `precopy`   | passes of pre-copy, by how many pages have changed        |
 //! | `engine`    | `engine`    | jobs of the device, by direction and size                 |
+//! | `lists`     | `lists`     | jobs with scatter lists, by size of their entries         |
 //! | `small`     | `small`     | what one job costs, and one access to guest memory        |
 //! | `registers` | `registers` | accesses to registers, with and without a migration       |
 //! | `faults`    | `faults`    | writes to mapped device memory, with and without one      |
+//! | `bulk`      | `bulk`      | writes to guest memory, copied and through pinned pages   |
 
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod clock;
 mod device;
 mod drain;
 mod engine;
 mod error;
 mod faults;
+mod lists;
+mod module;
 mod precopy;
 mod registers;
 mod report;
 mod small;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -79,7 +83,7 @@ type Part = (
     fn(&Clock, &Cli) -> Result<Vec<Table>>,
 );
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 8] = [
     (&["save", "load"], |clock, cli| {
         drain::run(clock, &cli.memory, cli.words)
     }),
@@ -87,11 +91,16 @@ const PARTS: [Part; 6] = [
     (&["engine"], |clock, cli| {
         engine::run(clock, &cli.memory, cli.moved)
     }),
+    (&["lists"], |clock, _| lists::run(clock)),
     (&["small"], |clock, _| small::run(clock)),
     (&["registers"], |clock, cli| {
         registers::run(clock, &cli.memory)
     }),
     (&["faults"], |clock, _| faults::run(clock)),
+    // Last: it loads the module anew.
+    (&["bulk"], |clock, cli| {
+        bulk::run(clock, cli.module.as_deref())
+    }),
 ];
 
 fn main() -> ExitCode {
@@ -113,7 +122,7 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     if let Some(path) = &cli.module {
-        load_module(path)?;
+        module::load(path, c"")?;
     }
     let clock = Clock::new();
     if !clock.counts() && !cli.time {
@@ -150,14 +159,4 @@ fn run(cli: &Cli) -> Result<()> {
         println!("{}", json!({ "clock": clock.json(), "tables": tables }));
     }
     Ok(())
-}
-
-/// Loads the module; that it is loaded already is no error.
-fn load_module(path: &Path) -> Result<()> {
-    let name = path.display();
-    let file = File::open(path).map_err(|e| vfio_client::Error::new(format!("open {name}"), e))?;
-    match rustix::system::finit_module(&file, c"", 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(e) => Err(vfio_client::Error::new(format!("load {name}"), e).into()),
-    }
 }

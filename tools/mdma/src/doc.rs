@@ -3,6 +3,7 @@
 //! The reference manual, printed from the tables.
 
 use crate::desc::{Field, COMPLETION, DESCRIPTOR, ERRORS, FLAGS, OPERATIONS};
+use crate::list::ENTRY;
 use crate::regs::{Access, Register, Reset, REGISTERS};
 use crate::state;
 use std::fmt::Write;
@@ -14,7 +15,7 @@ pub const FILE: &str = "Documentation/mdma-registers.rst";
 pub fn registers() -> String {
     let mut text = String::from(
         ".. SPDX-License-Identifier: GPL-2.0\n\
-         .. Written by mdma-doc from samples/mdma/{regs,desc,state}.rs. Do not edit.\n\n",
+         .. Written by mdma-doc from samples/mdma/{regs,desc,list,state}.rs. Do not edit.\n\n",
     );
     let out = &mut text;
 
@@ -79,6 +80,9 @@ pub fn registers() -> String {
             ]
         }),
     );
+
+    title(out, "Entry of a scatter list", '-');
+    fields(out, &ENTRY);
 
     title(out, "Completion record", '-');
     fields(out, &COMPLETION);

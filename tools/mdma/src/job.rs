@@ -10,8 +10,12 @@
 //!     .interrupt();
 //! assert_eq!(job.len, 4096);
 //! ```
+//!
+//! Source and destination are a [`Place`], or a [`List`](crate::list::List) that software has put
+//! into guest memory.
 
-use crate::desc::{Descriptor, Op, Place, DST_DEVICE, INTERRUPT, SRC_DEVICE};
+use crate::desc::{Descriptor, Op, Operand, Place};
+use crate::desc::{DST_DEVICE, DST_LIST, INTERRUPT, SRC_DEVICE, SRC_LIST};
 
 /// A job that does nothing.
 pub fn nop() -> Descriptor {
@@ -19,21 +23,21 @@ pub fn nop() -> Descriptor {
 }
 
 /// A copy.
-pub fn copy(src: Place, dst: Place, len: u64) -> Descriptor {
-    new(Op::Copy, Some(src), Some(dst), len)
+pub fn copy(src: impl Into<Operand>, dst: impl Into<Operand>, len: u64) -> Descriptor {
+    new(Op::Copy, Some(src.into()), Some(dst.into()), len)
 }
 
 /// Repeats the bytes of `value`, little endian.
-pub fn fill(dst: Place, value: u64, len: u64) -> Descriptor {
+pub fn fill(dst: impl Into<Operand>, value: u64, len: u64) -> Descriptor {
     Descriptor {
         value,
-        ..new(Op::Fill, None, Some(dst), len)
+        ..new(Op::Fill, None, Some(dst.into()), len)
     }
 }
 
 /// A checksum.
-pub fn crc32c(src: Place, len: u64) -> Descriptor {
-    new(Op::Crc32c, Some(src), None, len)
+pub fn crc32c(src: impl Into<Operand>, len: u64) -> Descriptor {
+    new(Op::Crc32c, Some(src.into()), None, len)
 }
 
 impl Descriptor {
@@ -53,14 +57,15 @@ impl Descriptor {
 }
 
 /// Puts a descriptor together.
-fn new(op: Op, src: Option<Place>, dst: Option<Place>, len: u64) -> Descriptor {
-    let address = |place: Option<Place>, device: u32| match place {
-        None => (0, 0),
-        Some(Place::Guest(iova)) => (iova, 0),
-        Some(Place::Device(offset)) => (offset, device),
+fn new(op: Op, src: Option<Operand>, dst: Option<Operand>, len: u64) -> Descriptor {
+    let fields = |operand: Option<Operand>, device: u32, list: u32| match operand {
+        None => (0, 0, 0),
+        Some(Operand::At(Place::Guest(iova))) => (iova, 0, 0),
+        Some(Operand::At(Place::Device(offset))) => (offset, device, 0),
+        Some(Operand::List(at)) => (at.base, list, at.entries),
     };
-    let (src, src_flag) = address(src, SRC_DEVICE);
-    let (dst, dst_flag) = address(dst, DST_DEVICE);
+    let (src, src_flag, src_entries) = fields(src, SRC_DEVICE, SRC_LIST);
+    let (dst, dst_flag, dst_entries) = fields(dst, DST_DEVICE, DST_LIST);
 
     Descriptor {
         op,
@@ -70,5 +75,7 @@ fn new(op: Op, src: Option<Place>, dst: Option<Place>, len: u64) -> Descriptor {
         len,
         value: 0,
         cookie: 0,
+        src_entries,
+        dst_entries,
     }
 }

@@ -18,6 +18,8 @@ pub mod control;
 pub mod desc;
 #[path = "../../../samples/mdma/engine.rs"]
 pub mod engine;
+#[path = "../../../samples/mdma/list.rs"]
+pub mod list;
 #[path = "../../../samples/mdma/queue.rs"]
 pub mod queue;
 #[path = "../../../samples/mdma/refusal.rs"]
@@ -39,9 +41,10 @@ mod transport;
 #[cfg(feature = "vfio")]
 pub mod vfio;
 
-pub use desc::{Completion, Descriptor, Op, Place};
+pub use desc::{Completion, Descriptor, Op, Operand, Place};
 pub use device::{Mdma, Snapshot};
 pub use error::{Error, Result};
+pub use list::{Entry, List};
 pub use oracle::{Expected, World};
 pub use sparse::Sparse;
 pub use submit::Queue;

@@ -5,7 +5,8 @@
 //! A [`World`] is a copy of guest and device memory. [`World::apply`] does a job on it the obvious
 //! way, all at once and without units, so that it shares no mistake with the engine.
 
-use crate::desc::{Completion, Descriptor, Error, Op, Place};
+use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
+use crate::list::{Entry, List, ENTRY_SIZE};
 use crate::sparse::Sparse;
 
 /// The memory that jobs work on.
@@ -57,9 +58,77 @@ impl World {
         }
     }
 
+    /// Puts a scatter list into guest memory.
+    pub fn write_list(&mut self, iova: u64, entries: &[Entry]) -> List {
+        for (entry, at) in entries.iter().zip((iova..).step_by(ENTRY_SIZE)) {
+            self.guest.write(at, &entry.encode());
+        }
+        List {
+            base: iova,
+            entries: entries.len() as u32,
+        }
+    }
+
+    /// The ranges that an operand of `len` bytes names, in their order, up to one that is illegal: that
+    /// is with its error behind them.
+    pub fn ranges(
+        &self,
+        operand: Operand,
+        len: u64,
+        range: Error,
+        fault: Error,
+    ) -> (Vec<(Place, u64)>, Error) {
+        let list = match operand {
+            Operand::At(place) => return (vec![(place, len)], Error::None),
+            Operand::List(list) => list,
+        };
+        let mut ranges = Vec::new();
+        let mut left = len;
+        for index in 0..list.entries {
+            if left == 0 {
+                return (ranges, Error::None);
+            }
+            let mut bytes = [0; ENTRY_SIZE];
+            self.guest.read(list.entry_at(index), &mut bytes);
+            let entry = Entry::decode(&bytes).and_then(|entry| {
+                let len = entry.len.into();
+                entry.place.check(len, self.memory_size, range, fault)?;
+                Ok(entry)
+            });
+            match entry {
+                Ok(entry) => {
+                    let used = left.min(entry.len.into());
+                    ranges.push((entry.place, used));
+                    left -= used;
+                }
+                Err(error) => return (ranges, error),
+            }
+        }
+        let error = if left == 0 {
+            Error::None
+        } else {
+            Error::BadList
+        };
+        (ranges, error)
+    }
+
+    /// The ranges that a job reads from, and those that it writes to.
+    pub fn reads_and_writes(&self, job: &Descriptor) -> [Vec<(Place, u64)>; 2] {
+        let ranges = |operand: Option<Operand>, range, fault| {
+            operand.map_or(Vec::new(), |operand| {
+                self.ranges(operand, job.len, range, fault).0
+            })
+        };
+        [
+            ranges(job.source(), Error::SrcRange, Error::SrcFault),
+            ranges(job.destination(), Error::DstRange, Error::DstFault),
+        ]
+    }
+
     /// Does a job of a length that fits into this process.
     ///
-    /// All guest memory counts as mapped.
+    /// All guest memory counts as mapped. If one side of the job has a list, source and destination must
+    /// not overlap.
     pub fn apply(&mut self, job: &Descriptor) -> Expected {
         let mut expected = Expected {
             cookie: job.cookie,
@@ -72,25 +141,41 @@ impl World {
             return expected;
         }
 
-        let len = usize::try_from(job.len).expect("a length that fits into memory");
-        expected.bytes = job.len;
-        match (job.op, job.source(), job.destination()) {
-            (Op::Copy, Some(src), Some(dst)) => {
-                let data = self.read(src, len);
-                self.write(dst, &data);
+        // A job ends where the first of its sides does.
+        let mut bytes = job.len;
+        let mut ranges = |operand: Option<Operand>, range, fault| {
+            let Some(operand) = operand else {
+                return Vec::new();
+            };
+            let (ranges, error) = self.ranges(operand, job.len, range, fault);
+            let there = ranges.iter().map(|(_, len)| len).sum();
+            if error != Error::None && (expected.error == Error::None || there < bytes) {
+                expected.error = error;
+                bytes = there;
             }
-            (Op::Fill, _, Some(dst)) => {
-                let data: Vec<u8> = job
-                    .value
-                    .to_le_bytes()
-                    .into_iter()
-                    .cycle()
-                    .take(len)
-                    .collect();
-                self.write(dst, &data);
-            }
-            (Op::Crc32c, Some(src), _) => expected.crc = crc32c::crc32c(&self.read(src, len)),
-            _ => (),
+            ranges
+        };
+        let sources = ranges(job.source(), Error::SrcRange, Error::SrcFault);
+        let destinations = ranges(job.destination(), Error::DstRange, Error::DstFault);
+        expected.bytes = bytes;
+
+        let mut data = match job.op {
+            Op::Nop => Vec::new(),
+            Op::Fill => job.value.to_le_bytes().repeat(job.len.div_ceil(8) as usize),
+            Op::Copy | Op::Crc32c => sources
+                .iter()
+                .flat_map(|&(place, len)| self.read(place, len as usize))
+                .collect(),
+        };
+        data.truncate(bytes as usize);
+        if job.op == Op::Crc32c && expected.error == Error::None {
+            expected.crc = crc32c::crc32c(&data);
+        }
+        let mut rest = &data[..];
+        for (place, len) in destinations {
+            let (data, behind) = rest.split_at(rest.len().min(len as usize));
+            self.write(place, data);
+            rest = behind;
         }
         expected
     }

@@ -327,6 +327,12 @@ impl Bus for SimBus<'_> {
         self.write(at, record, Error::CompletionFault)
     }
 
+    fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let found = self.read(Place::Guest(iova), bytes.len(), Error::ListFault)?;
+        bytes.copy_from_slice(&found);
+        Ok(())
+    }
+
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {
         let data = self.read(src, len, Error::SrcFault)?;
         self.write(dst, &data, Error::DstFault)

@@ -13,17 +13,28 @@ fn legal() -> impl Strategy<Value = Descriptor> {
         any::<[u64; 4]>(),
         1..=desc::MAX_LEN,
         any::<u32>(),
+        any::<[u32; 2]>(),
     )
-        .prop_map(|(op, [src, dst, value, cookie], len, flags)| {
+        .prop_map(|(op, [src, dst, value, cookie], len, flags, entries)| {
             let op = OPERATIONS[op].op;
+            let mut flags = flags & op.flags();
+            if flags & desc::SRC_LIST != 0 {
+                flags &= !desc::SRC_DEVICE;
+            }
+            if flags & desc::DST_LIST != 0 {
+                flags &= !desc::DST_DEVICE;
+            }
+            let entries_of = |flag, n| if flags & flag != 0 { n } else { 0 };
             Descriptor {
                 op,
-                flags: flags & op.flags(),
+                flags,
                 src,
                 dst,
                 len: if op == Op::Nop { 0 } else { len },
                 value,
                 cookie,
+                src_entries: entries_of(desc::SRC_LIST, entries[0]),
+                dst_entries: entries_of(desc::DST_LIST, entries[1]),
             }
         })
 }
@@ -43,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn one_wrong_bit_is_refused_for_its_reason(desc in legal(), bit in 3u32..32, at in 48usize..64) {
+    fn one_wrong_bit_is_refused_for_its_reason(desc in legal(), bit in 5u32..32, at in 56usize..64) {
         let bytes = desc.encode();
 
         let mut wrong = bytes;
@@ -91,6 +102,8 @@ fn flags_without_use_are_refused() {
             (desc::INTERRUPT, true),
             (desc::SRC_DEVICE, row.source),
             (desc::DST_DEVICE, row.destination),
+            (desc::SRC_LIST, row.source),
+            (desc::DST_LIST, row.destination),
         ] {
             let desc = Descriptor {
                 op: row.op,

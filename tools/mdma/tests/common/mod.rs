@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use mdma::sim::{Guest, GuestBuffer, Sim};
-use mdma::{job, Completion, Descriptor, Mdma, Place, Queue, World};
+use mdma::{job, Completion, Descriptor, Entry, List, Mdma, Place, Queue, World};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ pub(crate) const QUEUE: u64 = 0xffff_0000_0000;
 pub(crate) const DATA: u64 = 0x40_0000;
 /// Size of the mapped data.
 pub(crate) const DATA_SIZE: u64 = 1 << 20;
+/// Where scatter lists are.
+pub(crate) const LISTS: u64 = 0x7700_0000_0000;
+/// Size of the memory mapped for lists.
+pub(crate) const LISTS_SIZE: u64 = 1 << 20;
 /// Size of the device memory.
 pub(crate) const MEMORY: u64 = 1 << 20;
 
@@ -49,6 +53,7 @@ impl Machine {
     pub(crate) fn new(order: u32) -> Self {
         let guest = Guest::new();
         guest.map(DATA, DATA_SIZE as usize);
+        guest.map(LISTS, LISTS_SIZE as usize);
         let size = Queue::<Bar, GuestBuffer>::size(order);
         let memory = guest.map(QUEUE, size);
         let sim = Arc::new(Sim::new(guest.clone(), MEMORY, 0));
@@ -78,14 +83,43 @@ impl Machine {
         }
     }
 
+    /// Puts a scatter list into guest memory.
+    pub(crate) fn write_list(&self, iova: u64, entries: &[Entry]) -> List {
+        let mut world = World {
+            guest: self.guest.contents(),
+            ..World::new(MEMORY)
+        };
+        let list = world.write_list(iova, entries);
+        self.guest.set_contents(world.guest);
+        list
+    }
+
     /// A copy of the memory the jobs work on, without the queue's own.
     pub(crate) fn world(&self) -> World {
         let mut world = World::new(MEMORY);
-        let data = self.guest.contents().to_vec(DATA, DATA_SIZE as usize);
-        world.guest.write(DATA, &data);
+        let contents = self.guest.contents();
+        for (iova, size) in [(DATA, DATA_SIZE), (LISTS, LISTS_SIZE)] {
+            world
+                .guest
+                .write(iova, &contents.to_vec(iova, size as usize));
+        }
         world.device = self.sim.memory();
         world
     }
+}
+
+/// Puts different bytes everywhere, and returns a copy of it.
+pub(crate) fn scatter(machine: &Machine) -> World {
+    let noise: Vec<u8> = (0u64..DATA_SIZE / 8)
+        .flat_map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i >> 3)).to_le_bytes())
+        .collect();
+    let mut guest = machine.guest.contents();
+    guest.write(DATA, &noise);
+    machine.guest.set_contents(guest);
+    let mut memory = mdma::Sparse::new();
+    memory.write(0, &noise[1..]);
+    machine.sim.set_memory(memory);
+    machine.world()
 }
 
 /// A range of data in guest or device memory, at most `max` bytes.

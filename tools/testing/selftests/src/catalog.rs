@@ -17,6 +17,7 @@ const TABLES: &[&[Test]] = &[
     crate::irq_refused::TESTS,
     crate::engine::TESTS,
     crate::faults::TESTS,
+    crate::lists::TESTS,
     crate::stopping::TESTS,
     crate::region::TESTS,
     crate::states::TESTS,

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use mdma::desc::{Error, DESCRIPTOR_SIZE, DST_DEVICE, INTERRUPT, MAX_LEN, SRC_DEVICE};
+use mdma::desc::{Error, DESCRIPTOR_SIZE, DST_DEVICE, DST_LIST, INTERRUPT};
+use mdma::desc::{MAX_LEN, SRC_DEVICE, SRC_LIST};
 use mdma::engine::UNIT;
 use mdma::regs::{self, Reg};
 use mdma::{job, Completion, Descriptor, Queue};
@@ -41,7 +42,7 @@ fn with(job: &Descriptor, at: usize, value: &[u8]) -> [u8; DESCRIPTOR_SIZE] {
 }
 
 /// Submits a descriptor that must fail like this, and checks all that the device says about it. The queue was empty.
-fn fails(
+pub(crate) fn fails(
     scene: &Scene,
     queue: &mut VfioQueue,
     bytes: &[u8; 64],
@@ -88,7 +89,7 @@ fn halted(scene: &Scene, error: Error, index: u64, what: &str) -> Outcome {
 }
 
 /// Enables the halted queue of this scene again, in the same memory, and sees that it works.
-fn recover(scene: &Scene, queue: VfioQueue) -> Outcome<VfioQueue> {
+pub(crate) fn recover(scene: &Scene, queue: VfioQueue) -> Outcome<VfioQueue> {
     let order = queue.ring().entries().ilog2();
     let (mdma, memory) = queue.close()?;
     for reg in [
@@ -123,12 +124,20 @@ fn every_bad_descriptor_halts(lab: &Lab) -> Outcome {
         (with(&copy, 0, &u32s(0x100)), Error::BadOp),
         (with(&fill, 0, &u32s(u32::MAX)), Error::BadOp),
         // No such flag; and flags of an operation that has no such address.
-        (with(&copy, 4, &u32s(8)), Error::BadFlags),
+        (with(&copy, 4, &u32s(1 << 5)), Error::BadFlags),
         (with(&copy, 4, &u32s(1 << 31)), Error::BadFlags),
         (with(&nop, 4, &u32s(SRC_DEVICE)), Error::BadFlags),
         (with(&fill, 4, &u32s(SRC_DEVICE)), Error::BadFlags),
         (
             with(&crc, 4, &u32s(DST_DEVICE | INTERRUPT)),
+            Error::BadFlags,
+        ),
+        (with(&nop, 4, &u32s(SRC_LIST)), Error::BadFlags),
+        (with(&fill, 4, &u32s(SRC_LIST)), Error::BadFlags),
+        (with(&crc, 4, &u32s(DST_LIST)), Error::BadFlags),
+        (with(&crc, 4, &u32s(SRC_DEVICE | SRC_LIST)), Error::BadFlags),
+        (
+            with(&fill, 4, &u32s(DST_DEVICE | DST_LIST)),
             Error::BadFlags,
         ),
         (with(&nop, 24, &u64s(1)), Error::BadLength),

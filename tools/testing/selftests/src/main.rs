@@ -50,6 +50,7 @@ mod iova;
 mod irq;
 mod irq_refused;
 mod lifecycle;
+mod lists;
 mod mdev;
 mod oracle;
 mod params;

@@ -18,10 +18,11 @@ use crate::skip;
 pub(crate) const NAME: &str = "mdma";
 
 /// The parameters and their defaults.
-pub(crate) const PARAMS: [(&str, u64); 4] = [
+pub(crate) const PARAMS: [(&str, u64); 5] = [
     ("memory_budget_mib", 4096),
     ("staging_kib", 1024),
     ("mmap_staging", 1),
+    ("pin_from_kib", 0),
     ("throttle_us", 0),
 ];
 

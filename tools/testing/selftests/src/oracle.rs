@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use mdma::{job, Descriptor, Place};
+use mdma::list::ENTRY_SIZE;
+use mdma::{job, Descriptor, Entry, Operand, Place};
+use vfio_client::DmaBuffer;
 
 use crate::check::PATIENCE;
 use crate::lab::Lab;
@@ -18,10 +20,17 @@ use crate::{note, tests};
 tests! { "oracle":
     p30_random_jobs_and_random_tracking ["P30", "P31", "P32", "P34"],
     p30_random_mappings_come_and_go ["P30", "P34", "P35"],
+    p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
+    p35_random_mappings_under_pinned_pages ["P30", "P35"],
 }
 
 /// How much of device memory the jobs use.
 const DEVICE: u64 = 1 << 20;
+
+/// Where scatter lists are, one of [`LIST_SIZE`] for every job of a batch and each of its sides.
+const LISTS: u64 = 0x6_0000_0000;
+const LIST_SIZE: u64 = 1024;
+const LISTS_SIZE: u64 = 64 * LIST_SIZE;
 
 /// Where mappings are: neighbours, and far apart.
 const SLOTS: [(u64, u64); 7] = [
@@ -39,6 +48,12 @@ struct Run<'a> {
     scene: &'a Scene,
     rng: fastrand::Rng,
     memory: Memory,
+    /// Where scatter lists are put. The device only reads there.
+    lists: DmaBuffer,
+    /// The next list goes there.
+    next_list: u64,
+    /// Jobs with a list.
+    with_lists: usize,
     /// Whether tracking is on.
     tracking: bool,
     /// The pages written since the last GET that had them in its range.
@@ -59,6 +74,9 @@ impl<'a> Run<'a> {
             scene,
             rng,
             memory,
+            lists: scene.buffer(LISTS, LISTS_SIZE as usize)?,
+            next_list: 0,
+            with_lists: 0,
             tracking: false,
             written: BTreeSet::new(),
             reported: 0,
@@ -96,18 +114,56 @@ impl<'a> Run<'a> {
         self.rng.u64(1..=room.min(most))
     }
 
+    /// One side of a job, and how long it may be: a range, or a list of some ranges.
+    fn side(&mut self) -> (Operand, u64) {
+        if self.rng.u8(0..3) != 0 {
+            let (place, room) = self.range();
+            return (place.into(), room);
+        }
+        let entries: Vec<Entry> = (0..self.rng.u64(1..=LIST_SIZE / ENTRY_SIZE as u64))
+            .map(|_| {
+                let (place, room) = self.range();
+                let most = *self.rng.choice([8, 300, 9000].iter()).expect("some");
+                let len = self.rng.u64(1..=room.min(most)) as u32;
+                Entry { place, len }
+            })
+            .collect();
+        // The lists of a batch do not share memory; the next batch begins anew.
+        let at = self.next_list;
+        assert!(at < LISTS_SIZE, "more lists than there is room for");
+        self.next_list += LIST_SIZE;
+        let list = self.memory.world.write_list(LISTS + at, &entries);
+        for (i, entry) in entries.iter().enumerate() {
+            self.lists
+                .write(at as usize + i * ENTRY_SIZE, &entry.encode());
+        }
+        let room = entries.iter().map(|entry| u64::from(entry.len)).sum();
+        (list.into(), room)
+    }
+
     fn job(&mut self, cookie: u64) -> Descriptor {
-        let (src, src_room) = self.range();
-        let (dst, dst_room) = self.range();
+        let (src, src_room) = self.side();
+        let (dst, dst_room) = self.side();
+        let fill = |run: &mut Self| {
+            let value = run.rng.u64(..);
+            job::fill(dst, value, run.length(dst_room))
+        };
         let job = match self.rng.u8(0..10) {
             0 => job::nop(),
             1..=2 => job::crc32c(src, self.length(src_room)),
-            3..=5 => {
-                let value = self.rng.u64(..);
-                job::fill(dst, value, self.length(dst_room))
+            3..=5 => fill(self),
+            _ => {
+                let copy = job::copy(src, dst, self.length(src_room.min(dst_room)));
+                let [reads, writes] = self.memory.world.reads_and_writes(&copy);
+                // What overlaps has no result that is known, unless it is two ranges.
+                if copy.has_list() && overlap(&reads, &writes) {
+                    fill(self)
+                } else {
+                    copy
+                }
             }
-            _ => job::copy(src, dst, self.length(src_room.min(dst_room))),
         };
+        self.with_lists += usize::from(job.has_list());
         let job = job.cookie(cookie);
         if self.rng.bool() {
             job.interrupt()
@@ -120,6 +176,7 @@ impl<'a> Run<'a> {
     fn batch(&mut self, queue: &mut VfioQueue, cookie: &mut u64, most: u64) -> Outcome {
         let count = self.rng.u64(1..=most.min(u64::from(queue.room())).max(1));
         let mut jobs = Vec::new();
+        self.next_list = 0;
         for _ in 0..count {
             let job = self.job(*cookie);
             *cookie += 1;
@@ -129,11 +186,14 @@ impl<'a> Run<'a> {
         queue.ring_doorbell()?;
         for job in jobs {
             let completion = queue.wait(PATIENCE)?;
+            let [_, writes] = self.memory.world.reads_and_writes(&job);
             if let Err(why) = self.memory.world.apply(&job).check(&completion) {
                 crate::fail!("{job:?}: {why}");
             }
-            if let (true, Some(Place::Guest(iova))) = (self.tracking, job.destination()) {
-                self.written.extend(pages_of(iova, job.len));
+            for (place, len) in writes {
+                if let (true, Place::Guest(iova)) = (self.tracking, place) {
+                    self.written.extend(pages_of(iova, len));
+                }
             }
         }
         Ok(())
@@ -165,6 +225,8 @@ impl<'a> Run<'a> {
             ranges.push((0x10_0000 - before, 67 * PAGE + before));
         }
         let mut found = BTreeSet::new();
+        // Lists are only read: they are among the pages that must never be reported.
+        ranges.push((LISTS, LISTS_SIZE));
         for (iova, size) in ranges {
             found.extend(self.scene.container.dirty_bitmap(iova, size)?.dirty());
         }
@@ -190,13 +252,25 @@ impl<'a> Run<'a> {
 
     fn finish(&self, cookie: u64) -> Outcome {
         note!(
-            "{cookie} jobs, {} bitmaps, {} pages reported",
+            "{cookie} jobs, {} with lists, {} bitmaps, {} pages reported",
+            self.with_lists,
             self.gets,
             self.reported
         );
         assert!(self.reported > 0, "a run that showed nothing");
         self.memory.check(self.scene, "at the end")
     }
+}
+
+/// Whether two sets of ranges have a byte in common.
+fn overlap(a: &[(Place, u64)], b: &[(Place, u64)]) -> bool {
+    let one = |&(a, a_len): &(Place, u64), &(b, b_len): &(Place, u64)| match (a, b) {
+        (Place::Guest(a), Place::Guest(b)) | (Place::Device(a), Place::Device(b)) => {
+            a < b + b_len && b < a + a_len
+        }
+        _ => false,
+    };
+    a.iter().any(|a| b.iter().any(|b| one(a, b)))
 }
 
 /// Panics where two sets of pages differ.
@@ -211,6 +285,16 @@ fn compare(found: &BTreeSet<u64>, expected: &BTreeSet<u64>) {
 }
 
 fn p30_random_jobs_and_random_tracking(lab: &Lab) -> Outcome {
+    random_jobs(lab, lab.effort.jobs)
+}
+
+/// The same with bulk writes that pin what they write: no page more is reported for that.
+fn p30_random_jobs_through_pinned_pages(lab: &Lab) -> Outcome {
+    lab.module
+        .with("pin_from_kib=1", || random_jobs(lab, lab.effort.jobs / 5))
+}
+
+fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
     let scene = Scene::new(lab)?;
     let mut run = Run::new(lab, &scene)?;
     for slot in 0..SLOTS.len() {
@@ -220,7 +304,7 @@ fn p30_random_jobs_and_random_tracking(lab: &Lab) -> Outcome {
     let mut cookie = 0;
     // The rings are pinned by the first job.
     run.batch(&mut queue, &mut cookie, 1)?;
-    while cookie < lab.effort.jobs {
+    while cookie < jobs {
         match run.rng.u8(0..40) {
             0 => run.toggle()?,
             1..=9 => run.get(&queue)?,
@@ -239,13 +323,23 @@ fn p30_random_jobs_and_random_tracking(lab: &Lab) -> Outcome {
 }
 
 fn p30_random_mappings_come_and_go(lab: &Lab) -> Outcome {
+    random_mappings(lab, lab.effort.jobs / 5)
+}
+
+fn p35_random_mappings_under_pinned_pages(lab: &Lab) -> Outcome {
+    lab.module.with("pin_from_kib=1", || {
+        random_mappings(lab, lab.effort.jobs / 10)
+    })
+}
+
+fn random_mappings(lab: &Lab, jobs: u64) -> Outcome {
     let scene = Scene::new(lab)?;
     let mut run = Run::new(lab, &scene)?;
     let mut queue = scene.queue(5)?;
     let mut cookie = 0;
     run.batch(&mut queue, &mut cookie, 1)?;
     run.toggle()?;
-    while cookie < lab.effort.jobs / 5 {
+    while cookie < jobs {
         let slot = run.rng.usize(0..SLOTS.len());
         let mapped = run
             .memory

@@ -23,6 +23,8 @@ tests! { "storm":
     p35_unmapping_rings_under_running_dma ["P35"],
     p35_unmapping_targets_under_running_dma ["P35"],
     p35_unmapping_from_two_threads ["P35"],
+    p35_unmapping_targets_that_are_pinned ["P35"],
+    p35_unmapping_what_is_pinned_from_two_threads ["P35"],
 }
 
 const BASE: u64 = 0x100_0000;
@@ -171,6 +173,15 @@ fn p35_unmapping_rings_under_running_dma(lab: &Lab) -> Outcome {
 }
 
 fn p35_unmapping_targets_under_running_dma(lab: &Lab) -> Outcome {
+    unmap_targets(lab)
+}
+
+/// The same with writes that pin what they write.
+fn p35_unmapping_targets_that_are_pinned(lab: &Lab) -> Outcome {
+    lab.module.with("pin_from_kib=1", || unmap_targets(lab))
+}
+
+fn unmap_targets(lab: &Lab) -> Outcome {
     storm(lab, 1, |scene, mappings, _| {
         for n in 0..lab.effort.iterations {
             let memory = &mappings.all[Mappings::TARGET].1;
@@ -191,6 +202,15 @@ fn p35_unmapping_targets_under_running_dma(lab: &Lab) -> Outcome {
 }
 
 fn p35_unmapping_from_two_threads(lab: &Lab) -> Outcome {
+    unmap_from_two_threads(lab)
+}
+
+fn p35_unmapping_what_is_pinned_from_two_threads(lab: &Lab) -> Outcome {
+    lab.module
+        .with("pin_from_kib=1", || unmap_from_two_threads(lab))
+}
+
+fn unmap_from_two_threads(lab: &Lab) -> Outcome {
     storm(lab, 2, |scene, mappings, thread| {
         let mut rng = fastrand::Rng::with_seed(lab.effort.seed + thread as u64);
         for _ in 0..lab.effort.iterations {

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes to guest memory, copied by IOVA and through pages that are pinned for the purpose.
+//!
+//! The device does the one or the other by its module parameter `pin_from_kib`, so the module is loaded once
+//! for each. A write is one unit of a job at most; a size is what one write has.
+
+use std::path::Path;
+
+use mdma::{job, Descriptor, Place};
+use vfio_client::DmaBuffer;
+
+use crate::clock::Clock;
+use crate::device::{Engine, Opened};
+use crate::error::{fail, Result};
+use crate::module;
+use crate::report::{Cell, Table};
+
+const COLUMNS: &[&str] = &["write", "bytes", "copied", "pinned", "pinned/copied"];
+
+const SIZES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+const LARGEST: u64 = SIZES[SIZES.len() - 1];
+const GUEST: u64 = 0x1_0000_0000;
+
+/// A write of a size.
+type Row = (&'static str, fn(u64) -> Descriptor);
+
+const ROWS: [Row; 2] = [
+    ("COPY device → guest", |n| {
+        job::copy(Place::Device(0), Place::Guest(GUEST), n)
+    }),
+    ("FILL guest", |n| {
+        job::fill(Place::Guest(GUEST), 0x0123_4567_89ab_cdef, n)
+    }),
+];
+
+/// Measures both ways, and leaves the module as it loads by itself.
+pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
+    let Some(path) = path else {
+        fail!("the table \"bulk\" needs --module, as the module is loaded with and without a parameter");
+    };
+    let mut ways = Vec::new();
+    for params in [c"", c"pin_from_kib=4"] {
+        module::unload()?;
+        module::load(path, params)?;
+        ways.push(measure(clock)?);
+    }
+    module::unload()?;
+    module::load(path, c"")?;
+
+    let mut table = Table::new(
+        "bulk",
+        "Writes to guest memory, by what one of them writes: instructions for one job, by IOVA and through pages \
+         that are pinned for it and unpinned behind it.",
+        COLUMNS,
+    );
+    let names = ROWS
+        .iter()
+        .flat_map(|(name, _)| SIZES.map(|size| (*name, size)));
+    for ((name, size), (copied, pinned)) in names.zip(ways[0].iter().zip(&ways[1])) {
+        table.row([
+            name.into(),
+            Cell::Size(size),
+            Cell::Count(*copied),
+            Cell::Count(*pinned),
+            Cell::Ratio(pinned / copied),
+        ]);
+    }
+    Ok(vec![table])
+}
+
+/// What one job of each row and size takes.
+fn measure(clock: &Clock) -> Result<Vec<f64>> {
+    let opened = Opened::new("16M")?;
+    let mut engine = Engine::new(&opened)?;
+    let guest = DmaBuffer::new(&opened.container, GUEST, LARGEST as usize)?;
+    guest.fill(0, LARGEST as usize, 1);
+    opened.map_memory()?.fill(0, LARGEST as usize, 2);
+    // Full batches, so that the doorbell and the interrupt hardly count.
+    let times = engine.batch();
+    let mut counts = Vec::new();
+    for (_, make) in ROWS {
+        for size in SIZES {
+            let job = make(size);
+            let count = clock.each(1, || engine.run(&job, times))?;
+            counts.push(count / times as f64);
+        }
+    }
+    engine.close()?;
+    drop(guest);
+    Ok(counts)
+}
