@@ -36,8 +36,10 @@ mod error;
 mod eventfd;
 mod group;
 mod irq;
+pub mod kcov;
 mod mapping;
 pub mod mdev;
+mod node;
 pub mod pci;
 pub mod raw;
 mod region;
@@ -54,6 +56,7 @@ pub use eventfd::EventFd;
 pub use group::{Group, GroupStatus, LooseGroup};
 pub use irq::{Action, Irq, IrqInfo};
 pub use mapping::{Mapping, Protection};
+pub use node::Node;
 pub use region::{Area, Region, RegionInfo};
 pub use type1::{BitmapRequest, IommuInfo, MigrationCapability};
 /// The kernel's constants and structures.

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use rustix::mm::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
 
@@ -71,6 +71,8 @@ pub struct Mapping {
     base: *mut u8,
     len: usize,
     protection: Protection,
+    /// What is left behind: nothing, or addresses at which nothing is.
+    reserved: AtomicBool,
 }
 
 // SAFETY: The mapping belongs to the process, not to a thread, and `Mapping` gives no references to it.
@@ -99,6 +101,7 @@ impl Mapping {
             base: base.cast(),
             len,
             protection,
+            reserved: AtomicBool::new(false),
         })
     }
 
@@ -125,6 +128,7 @@ impl Mapping {
             base: base.cast(),
             len,
             protection,
+            reserved: AtomicBool::new(false),
         })
     }
 
@@ -137,6 +141,34 @@ impl Mapping {
     /// How it was mapped.
     pub fn protection(&self) -> Protection {
         self.protection
+    }
+
+    /// From now on nothing else ever comes to be at these addresses, even when the mapping is dropped: for memory of
+    /// which nobody knows how long devices can reach it.
+    pub fn reserve(&self) {
+        self.reserved.store(true, Ordering::Relaxed);
+    }
+
+    /// One write of a range to a file. Where nothing can be read it is `EFAULT`, not a signal.
+    pub fn save_to(
+        &self,
+        offset: usize,
+        len: usize,
+        file: impl AsFd,
+        at: u64,
+    ) -> io::Result<usize> {
+        crate::sys::pwrite_mapping(file, at, self, offset, len)
+    }
+
+    /// One read of a file into a range. Where nothing can be written it is `EFAULT`, not a signal.
+    pub fn load_from(
+        &self,
+        offset: usize,
+        len: usize,
+        file: impl AsFd,
+        at: u64,
+    ) -> io::Result<usize> {
+        crate::sys::pread_mapping(file, at, self, offset, len)
     }
 
     /// The virtual address, as a number: for the kernel, and for messages.
@@ -302,6 +334,14 @@ atomic_access!(u64, AtomicU64, load_u64, store_u64);
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if *self.reserved.get_mut() {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+            // SAFETY: By the invariants the range is this object's, and no reference to it outlives a call. If that
+            // fails, the mapping stays as it is.
+            let _ =
+                unsafe { mmap_anonymous(self.base.cast(), self.len, ProtFlags::empty(), flags) };
+            return;
+        }
         // SAFETY: By the invariants the range is this object's, and no reference to it outlives a call.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
     }
@@ -354,6 +394,33 @@ mod tests {
         let m = Mapping::of_file(file, 0, 4096, Protection::READ).unwrap();
         assert_eq!(m.to_vec(0, 4), *b"\x7fELF");
         m.write(0, &[0]);
+    }
+
+    #[test]
+    fn what_is_reserved_stays_empty() {
+        let m = Mapping::anonymous(3 * 4096).unwrap();
+        m.reserve();
+        let address = m.address();
+        drop(m);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let holds = |line: &&str| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let number = |text| u64::from_str_radix(text, 16).unwrap();
+            number(from) <= address && address + 3 * 4096 <= number(to)
+        };
+        let line = maps.lines().find(holds).expect("the addresses are in use");
+        assert!(line.contains(" ---p "), "{line}");
+    }
+
+    #[test]
+    fn faults_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create_new(dir.path().join("short")).unwrap();
+        let source = std::fs::File::open("/proc/self/exe").unwrap();
+        let m = Mapping::of_file(&source, 0, 4096, Protection::READ).unwrap();
+        assert_eq!(m.save_to(0, 100, &file, 0).unwrap(), 100);
+        let e = m.load_from(0, 100, &source, 0).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::EFAULT));
     }
 
     #[test]

@@ -216,18 +216,38 @@ pub(crate) fn device_fd(group: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd
 
 /// `VFIO_DEVICE_FEATURE_SET | MIG_DEVICE_STATE`: the new data descriptor, if the arc made one.
 pub(crate) fn set_mig_state(device: BorrowedFd<'_>, state: u32) -> io::Result<Option<OwnedFd>> {
-    const HEADER: usize = size_of::<vfio_device_feature>();
-    const SIZE: usize = HEADER + size_of::<vfio_device_feature_mig_state>();
-    let mut arg = [0u8; SIZE];
-    arg[0..4].copy_from_slice(&(SIZE as u32).to_ne_bytes());
-    arg[4..8].copy_from_slice(
-        &(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE).to_ne_bytes(),
+    let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
+    set_mig_state_raw(device, MIG_STATE as u32, flags, state)
+}
+
+const FEATURE: usize = size_of::<vfio_device_feature>();
+const MIG_STATE: usize = FEATURE + size_of::<vfio_device_feature_mig_state>();
+
+/// [`set_mig_state`] with any `argsz`, and other flags besides.
+///
+/// # Panics
+///
+/// If it is another feature, or not set.
+pub(crate) fn set_mig_state_raw(
+    device: BorrowedFd<'_>,
+    argsz: u32,
+    flags: u32,
+    state: u32,
+) -> io::Result<Option<OwnedFd>> {
+    assert_eq!(
+        flags & VFIO_DEVICE_FEATURE_MASK,
+        VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE
     );
+    assert_ne!(flags & VFIO_DEVICE_FEATURE_SET, 0);
+    let mut arg = [0u8; MIG_STATE];
+    arg[0..4].copy_from_slice(&argsz.to_ne_bytes());
+    arg[4..8].copy_from_slice(&flags.to_ne_bytes());
     arg[8..12].copy_from_slice(&state.to_ne_bytes());
     arg[12..16].copy_from_slice(&(-1i32).to_ne_bytes());
     ioctl(device, nr(17), &mut arg)?;
     let fd = i32::from_ne_bytes(arg[12..16].try_into().unwrap());
-    // SAFETY: On success the kernel stores a new descriptor of the caller's, or -1; nobody else knows it.
+    // SAFETY: On success the kernel stores a new descriptor of the caller's, or leaves or stores -1; nobody else
+    // knows it.
     Ok((fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 

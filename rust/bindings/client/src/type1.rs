@@ -137,7 +137,7 @@ impl BitmapRequest {
         }
     }
 
-    fn head(&self) -> Vec<u8> {
+    pub(crate) fn head(&self) -> Vec<u8> {
         let mut head = Vec::new();
         head.extend(self.argsz.to_ne_bytes());
         head.extend(self.flags.to_ne_bytes());
@@ -146,7 +146,7 @@ impl BitmapRequest {
         head
     }
 
-    fn bitmap(&self) -> BitmapArg {
+    pub(crate) fn bitmap(&self) -> BitmapArg {
         BitmapArg {
             pgsize: self.pgsize,
             size: self.bitmap_size,

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bare descriptors, for users who do things in no order that makes sense.
+//!
+//! [`Container`](crate::Container), [`Group`](crate::Group) and [`Device`](crate::Device) keep each other, so that
+//! they close in the right order. A [`Node`] keeps nothing: a container may be closed under its groups, a group under
+//! its devices, and every call may be made on any of them.
+//!
+//! What a device can reach must not become memory of somebody else all the same. So memory that was mapped for DMA by
+//! [`Node::map`] leaves its addresses reserved for ever: see [`Mapping::reserve`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags};
+use vfio_bindings::bindings::vfio::{
+    vfio_device_feature, vfio_iommu_type1_dma_map, VFIO_DEVICE_FEATURE_MASK,
+    VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_PROBE, VFIO_DEVICE_FEATURE_SET,
+};
+
+use crate::eventfd::poll_fd;
+use crate::mapping::{Mapping, Protection};
+use crate::sys;
+use crate::type1::BitmapRequest;
+
+/// A descriptor of a container, a group, a device or a stream.
+#[derive(Debug)]
+pub struct Node(OwnedFd);
+
+impl Node {
+    /// Opens a new container.
+    pub fn container() -> io::Result<Self> {
+        Self::open("/dev/vfio/vfio")
+    }
+
+    /// Opens the group of this number.
+    pub fn group(number: u32) -> io::Result<Self> {
+        Self::open(&format!("/dev/vfio/{number}"))
+    }
+
+    fn open(path: &str) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Node(fd))
+    }
+
+    /// Another descriptor of the same file.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Node)
+    }
+
+    /// An ioctl that takes a number: `VFIO_BASE` and 0, 1, 2 of a container, 5 of a group, 11 of a device.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is another.
+    pub fn value(&self, n: u32, value: i32) -> io::Result<i32> {
+        sys::ioctl_value(self.as_fd(), n, value)
+    }
+
+    /// Any ioctl of VFIO with the bytes as given; see [`crate::raw`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, and `EPERM` without a call for one that returns a descriptor.
+    pub fn ioctl(&self, n: u32, argument: &mut [u8]) -> io::Result<i32> {
+        if n == 6 {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        sys::ioctl(self.as_fd(), sys::nr(n), argument)
+    }
+
+    /// Any ioctl of VFIO with an address at which nothing can be.
+    pub fn ioctl_bad_address(&self, n: u32) -> io::Result<i32> {
+        sys::ioctl_nowhere(self.as_fd(), sys::nr(n))
+    }
+
+    /// `VFIO_GROUP_SET_CONTAINER`.
+    pub fn set_container(&self, container: &Node) -> io::Result<()> {
+        sys::set_container(self.as_fd(), container.as_fd())
+    }
+
+    /// `VFIO_GROUP_GET_DEVICE_FD`.
+    pub fn device(&self, name: &str) -> io::Result<Node> {
+        sys::device_fd(self.as_fd(), name).map(Node)
+    }
+
+    /// `VFIO_DEVICE_FEATURE` with every value as given. Also the descriptor, if it made one.
+    pub fn feature(
+        &self,
+        argsz: u32,
+        flags: u32,
+        data: &mut [u8],
+    ) -> io::Result<(i32, Option<Node>)> {
+        let made = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
+        let mask = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_MASK;
+        if flags & mask == made && data.len() >= 8 {
+            let state = u32::from_ne_bytes(data[0..4].try_into().unwrap());
+            return sys::set_mig_state_raw(self.as_fd(), argsz, flags, state)
+                .map(|fd| (0, fd.map(Node)));
+        }
+        const HEADER: usize = size_of::<vfio_device_feature>();
+        let mut arg = Vec::with_capacity(HEADER + data.len());
+        arg.extend(argsz.to_ne_bytes());
+        arg.extend(flags.to_ne_bytes());
+        arg.extend_from_slice(data);
+        let result = sys::ioctl(self.as_fd(), sys::nr(17), &mut arg);
+        data.copy_from_slice(&arg[HEADER..]);
+        result.map(|value| (value, None))
+    }
+
+    /// `VFIO_IOMMU_MAP_DMA` of `memory[offset..offset + size]`, whose addresses stay reserved from now on.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside `memory`.
+    pub fn map(
+        &self,
+        flags: u32,
+        iova: u64,
+        size: u64,
+        memory: &Mapping,
+        offset: usize,
+    ) -> io::Result<()> {
+        let argsz = size_of::<vfio_iommu_type1_dma_map>() as u32;
+        memory.reserve();
+        // SAFETY: What is at these addresses is either this mapping, which is only accessed through raw pointers and
+        // atomics, or, once it is dropped, nothing.
+        unsafe { sys::map_dma(self.as_fd(), argsz, flags, iova, size, memory, offset) }
+    }
+
+    /// `VFIO_IOMMU_UNMAP_DMA` with a bitmap, with every value as given; returns the words of the bitmap.
+    pub fn unmap_dirty(&self, request: &BitmapRequest) -> io::Result<Vec<u64>> {
+        self.bitmap(14, request)
+    }
+
+    /// `VFIO_IOMMU_DIRTY_PAGES` with a range, with every value as given; returns the words of the bitmap.
+    pub fn dirty_bitmap(&self, request: &BitmapRequest) -> io::Result<Vec<u64>> {
+        self.bitmap(17, request)
+    }
+
+    fn bitmap(&self, n: u32, request: &BitmapRequest) -> io::Result<Vec<u64>> {
+        let mut head = request.head();
+        sys::with_bitmap(self.as_fd(), sys::nr(n), &mut head, request.bitmap())
+    }
+
+    /// One read, its result as it is.
+    pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, out)?)
+    }
+
+    /// One write, its result as it is.
+    pub fn write(&self, data: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(&self.0, data)?)
+    }
+
+    /// One read at an offset, its result as it is.
+    pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.0, out, offset)?)
+    }
+
+    /// One write at an offset, its result as it is.
+    pub fn pwrite(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(&self.0, data, offset)?)
+    }
+
+    /// One read at an offset into a mapping, which may be one of the same device.
+    pub fn pread_mapping(
+        &self,
+        offset: u64,
+        memory: &Mapping,
+        at: usize,
+        len: usize,
+    ) -> io::Result<usize> {
+        sys::pread_mapping(self.as_fd(), offset, memory, at, len)
+    }
+
+    /// One write at an offset from a mapping, which may be one of the same device.
+    pub fn pwrite_mapping(
+        &self,
+        offset: u64,
+        memory: &Mapping,
+        at: usize,
+        len: usize,
+    ) -> io::Result<usize> {
+        sys::pwrite_mapping(self.as_fd(), offset, memory, at, len)
+    }
+
+    /// One read into a mapping, which may be one of the same device.
+    pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
+        sys::read_mapping(self.as_fd(), memory, at, len)
+    }
+
+    /// One write from a mapping, which may be one of the same device.
+    pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
+        sys::write_mapping(self.as_fd(), memory, at, len)
+    }
+
+    /// Maps any part of it, whatever it answers to that.
+    pub fn mmap(&self, offset: u64, len: usize, protection: Protection) -> io::Result<Mapping> {
+        Mapping::of_file(self.as_fd(), offset, len, protection)
+    }
+
+    /// Waits for any of these events, as `poll()` does; empty when the time is over.
+    pub fn poll(&self, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
+        poll_fd(self.as_fd(), events, timeout)
+    }
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
