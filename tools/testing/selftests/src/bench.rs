@@ -13,8 +13,8 @@ use vfio_client::Error;
 use crate::lab::Lab;
 use crate::memory::random_bytes;
 use crate::outcome::Outcome;
-use crate::records::Stream;
 use crate::scene::{device, run_jobs, Scene, PAGE};
+use records::Stream;
 
 /// A saved device, and one to try streams on.
 pub(crate) struct Bench {

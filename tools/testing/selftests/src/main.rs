@@ -33,7 +33,6 @@ mod memory;
 mod module;
 mod outcome;
 mod pins;
-mod records;
 mod scene;
 mod v2_scene;
 

@@ -8,9 +8,9 @@ use vfio_client::v1::State;
 use crate::bench::Bench;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
-use crate::records::{Record, Stream};
 use crate::scene::{Scene, PAGE};
 use crate::{assert_refused, tests};
+use records::{Record, Stream};
 
 tests! { "refusals":
     p26_every_refusal_says_why ["P26", "P50", "P51"],
@@ -93,7 +93,7 @@ fn p26_every_refusal_says_why(lab: &Lab) -> Outcome {
         let record = &mut stream.records[end];
         assert_eq!(record.payload.len(), END_SIZE);
         record.payload[field * 8] ^= 1;
-        record.header.payload_crc = crate::records::crc(&record.payload);
+        record.header.payload_crc = records::crc(&record.payload);
         refused(lab, &stream.bytes(), libc::EBADMSG, name)?;
     }
     Ok(())

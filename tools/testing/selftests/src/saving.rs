@@ -11,10 +11,10 @@ use vfio_client::v1::{Access, State};
 use crate::lab::Lab;
 use crate::memory::same;
 use crate::outcome::Outcome;
-use crate::records::Stream;
 use crate::region::states;
 use crate::scene::{device, parse, Scene, PAGE};
 use crate::{assert_errno, tests};
+use records::Stream;
 
 tests! { "saving":
     p16_reading_pending_again_changes_nothing ["P16"],

@@ -13,7 +13,7 @@ use vfio_client::{Container, DmaBuffer, Region};
 use crate::check::{Errno, PATIENCE};
 use crate::lab::{Guest, Instance, Lab, SMALL};
 use crate::outcome::Outcome;
-use crate::records::Stream;
+use records::Stream;
 
 /// The page size of dirty bitmaps and of device memory.
 pub(crate) const PAGE: u64 = 4096;

@@ -9,9 +9,9 @@ use crate::bench::Bench;
 use crate::check::Errno;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
-use crate::records::{Record, Stream};
 use crate::scene::PAGE;
 use crate::tests;
+use records::{Record, Stream};
 
 tests! { "stream":
     p50_truncated ["P50", "P26"],
@@ -326,10 +326,10 @@ fn p50_counts_of_the_closing_record(lab: &Lab) -> Outcome {
             let mut stream = bench.stream.clone();
             let record = &mut stream.records[end];
             let at = field * 8;
-            let old = crate::records::u64_at(&record.payload, at);
+            let old = records::u64_at(&record.payload, at);
             let new = old.wrapping_add(change);
             record.payload[at..at + 8].copy_from_slice(&new.to_le_bytes());
-            record.header.payload_crc = crate::records::crc(&record.payload);
+            record.header.payload_crc = records::crc(&record.payload);
             let what = format!("field {field} of the end is {new:#x}");
             bench.refused(&stream.bytes(), libc::EBADMSG, &what)?;
         }

@@ -175,8 +175,8 @@ fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
     let (by_v1, by_v2) = (parse(&by_v1)?, parse(&by_v2)?);
     assert_eq!(by_v1.identity(), by_v2.identity());
     assert!(by_v1.memory(size) == by_v2.memory(size));
-    let state = |stream: &crate::records::Stream| -> Vec<u8> {
-        let of = |r: &&crate::records::Record| r.kind() == Some(Kind::Device);
+    let state = |stream: &records::Stream| -> Vec<u8> {
+        let of = |r: &&records::Record| r.kind() == Some(Kind::Device);
         let parts = stream.records.iter().filter(of);
         parts.flat_map(|r| r.payload.clone()).collect()
     };

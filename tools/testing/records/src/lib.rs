@@ -11,7 +11,7 @@ use migration::stream::{
 };
 
 /// CRC-32C by the host's crate.
-pub(crate) struct Crc;
+pub struct Crc;
 
 impl Checksum for Crc {
     fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
@@ -21,29 +21,29 @@ impl Checksum for Crc {
 }
 
 /// The CRC-32C of some bytes.
-pub(crate) fn crc(bytes: &[u8]) -> u32 {
+pub fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub struct Record {
     /// Its header, without its checksum.
-    pub(crate) header: Header,
+    pub header: Header,
     /// Its payload.
-    pub(crate) payload: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 /// A whole stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Its records, in order.
-    pub(crate) records: Vec<Record>,
+    pub records: Vec<Record>,
 }
 
 impl Record {
     /// A record of a kind, to be sealed.
-    pub(crate) fn new(kind: u16, position: u64, payload: Vec<u8>) -> Self {
+    pub fn new(kind: u16, position: u64, payload: Vec<u8>) -> Self {
         Record {
             header: Header {
                 kind,
@@ -58,30 +58,30 @@ impl Record {
     }
 
     /// The same with the flag that lets a reader skip it.
-    pub(crate) fn optional(mut self) -> Self {
+    pub fn optional(mut self) -> Self {
         self.header.flags |= FLAG_OPTIONAL;
         self
     }
 
     /// Its kind, if this version has it.
-    pub(crate) fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<Kind> {
         Kind::from_u16(self.header.kind)
     }
 
     /// Bytes of the stream that it takes.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         HEADER_SIZE + self.payload.len()
     }
 
     /// Header and payload, the header's checksum right for what the header says.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut out = self.header.encode::<Crc>().to_vec();
         out.extend_from_slice(&self.payload);
         out
     }
 
     /// The pages of device memory that it sends: first byte and length, of MEMORY and ZERO.
-    pub(crate) fn extent(&self) -> Option<(u64, u64)> {
+    pub fn extent(&self) -> Option<(u64, u64)> {
         match self.kind()? {
             Kind::Memory => Some((self.header.position, self.payload.len() as u64)),
             Kind::Zero => Some((self.header.position, u64_at(&self.payload, 0))),
@@ -92,7 +92,7 @@ impl Record {
 
 impl Stream {
     /// Takes a stream apart. Says where it is no stream, for a test to fail with.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Stream, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Stream, String> {
         let mut records = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
@@ -124,12 +124,12 @@ impl Stream {
     }
 
     /// The bytes, with what the headers say.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         self.records.iter().flat_map(Record::bytes).collect()
     }
 
     /// What a reader makes of it: where a buffer was sent again after it had been read, only the second time counts.
-    pub(crate) fn effective(&self) -> Stream {
+    pub fn effective(&self) -> Stream {
         let mut records: Vec<Record> = Vec::new();
         for record in &self.records {
             if record.header.flags & FLAG_AGAIN != 0 {
@@ -141,7 +141,7 @@ impl Stream {
     }
 
     /// Numbers the records, and makes lengths, checksums and the closing record right.
-    pub(crate) fn seal(&mut self) {
+    pub fn seal(&mut self) {
         for (record, number) in self.records.iter_mut().zip(0..) {
             record.header.sequence = number;
         }
@@ -149,7 +149,7 @@ impl Stream {
     }
 
     /// [`seal`](Self::seal) that leaves the sequence numbers as they are.
-    pub(crate) fn seal_numbered(&mut self) {
+    pub fn seal_numbered(&mut self) {
         let mut digest = CRC_SEED;
         let (mut memory, mut zero, mut state) = (0u64, 0u64, 0u64);
         for (record, number) in self.records.iter_mut().zip(0u64..) {
@@ -179,7 +179,7 @@ impl Stream {
     /// # Panics
     ///
     /// If there is none: such a stream is of no use to the test.
-    pub(crate) fn position(&self, kind: Kind) -> usize {
+    pub fn position(&self, kind: Kind) -> usize {
         self.records
             .iter()
             .position(|r| r.kind() == Some(kind))
@@ -187,19 +187,19 @@ impl Stream {
     }
 
     /// Number of records of a kind.
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: Kind) -> usize {
         let of_kind = |r: &&Record| r.kind() == Some(kind);
         self.records.iter().filter(of_kind).count()
     }
 
     /// The identity at its beginning.
-    pub(crate) fn identity(&self) -> Result<Identity, String> {
+    pub fn identity(&self) -> Result<Identity, String> {
         let first = self.records.first().ok_or("the stream is empty")?;
         Identity::decode(&first.payload, first.header.length).map_err(|e| e.to_string())
     }
 
     /// The device memory that a reader ends up with.
-    pub(crate) fn memory(&self, size: usize) -> Vec<u8> {
+    pub fn memory(&self, size: usize) -> Vec<u8> {
         let mut memory = vec![0; size];
         for record in &self.effective().records {
             let Some((position, length)) = record.extent() else {
@@ -215,7 +215,7 @@ impl Stream {
     }
 
     /// Pages that are sent, each as often as it is.
-    pub(crate) fn pages(&self, page_size: u64) -> Vec<u64> {
+    pub fn pages(&self, page_size: u64) -> Vec<u64> {
         let mut pages = Vec::new();
         for (position, length) in self.records.iter().filter_map(Record::extent) {
             pages.extend(position / page_size..(position + length) / page_size);
@@ -239,7 +239,7 @@ fn covered(header: &Header) -> [u8; HEADER_SIZE - 4] {
 /// # Panics
 ///
 /// If it is not there in full.
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)

@@ -1,0 +1,541 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a program may say: the table of calls, and what their arguments are.
+//!
+//! Results of calls go to numbered slots and are taken from there: `d0` is the device in slot 0, whatever opened it. A
+//! call that finds its slot empty does nothing. So every sequence of calls is a program, in whatever way it was cut and
+//! put together, and no call needs to know what became of those before it.
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An instance in sysfs. Its UUID is made from the slot's number, so that an instance can be made twice.
+    Instance,
+    /// An open container.
+    Container,
+    /// An open group.
+    Group,
+    /// An open device.
+    Device,
+    /// A mapping of a part of a device.
+    Mapping,
+    /// A data descriptor of v2.
+    Data,
+    /// An eventfd.
+    Event,
+    /// The bytes of a saved device.
+    Stream,
+}
+
+impl Kind {
+    /// The letter before the number of a slot.
+    pub(crate) fn letter(self) -> char {
+        match self {
+            Kind::Instance => 'i',
+            Kind::Container => 'c',
+            Kind::Group => 'g',
+            Kind::Device => 'd',
+            Kind::Mapping => 'm',
+            Kind::Data => 'f',
+            Kind::Event => 'e',
+            Kind::Stream => 's',
+        }
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(self) -> u64 {
+        match self {
+            Kind::Instance | Kind::Group | Kind::Device => 64,
+            Kind::Container | Kind::Mapping | Kind::Data => 16,
+            Kind::Event | Kind::Stream => 8,
+        }
+    }
+}
+
+/// What an argument is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Domain {
+    /// What is in a slot.
+    Slot(Kind),
+    /// The slot that the result goes to.
+    New(Kind),
+    /// A number that has a name here, or another.
+    Word(&'static [&'static str]),
+    /// A number; these are worth trying more than others.
+    Number(&'static [u64]),
+    /// What random bytes are made from.
+    Seed,
+}
+
+use Domain::{New, Number, Seed, Slot, Word};
+
+/// Regions, by their index.
+pub(crate) const REGIONS: &[&str] = &[
+    "bar0",
+    "bar1",
+    "bar2",
+    "bar3",
+    "bar4",
+    "bar5",
+    "rom",
+    "config",
+    "vga",
+    "migration",
+];
+/// Registers of the device, in the order of its own table.
+pub(crate) const REGISTERS: &[&str] = &[
+    "ID",
+    "VERSION",
+    "CAPS",
+    "MEM_SIZE",
+    "CONTROL",
+    "STATUS",
+    "ERROR",
+    "ERROR_INDEX",
+    "INT_CAUSE",
+    "INT_MASK",
+    "RING_BASE",
+    "RING_ORDER",
+    "COMPLETION_BASE",
+    "HEAD",
+    "TAIL",
+    "JOBS_DONE",
+    "BYTES_DONE",
+    "SCRATCH",
+    "THROTTLE",
+];
+/// Registers of the migration region.
+pub(crate) const V1: &[&str] = &[
+    "device_state",
+    "reserved",
+    "pending_bytes",
+    "data_offset",
+    "data_size",
+];
+/// `device_state` of v1.
+pub(crate) const STATES_V1: &[&str] = &[
+    "stop",
+    "running",
+    "stop_and_copy",
+    "pre_copy",
+    "resuming",
+    "invalid5",
+    "error",
+    "invalid7",
+];
+/// `enum vfio_device_mig_state`.
+pub(crate) const STATES_V2: &[&str] = &[
+    "ERROR",
+    "STOP",
+    "RUNNING",
+    "STOP_COPY",
+    "RESUMING",
+    "RUNNING_P2P",
+    "PRE_COPY",
+    "PRE_COPY_P2P",
+];
+/// Operations of descriptors.
+pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c"];
+/// Types of instances. The first is so small that many may be had.
+pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
+/// What is done to a stream.
+pub(crate) const MUTATIONS: &[&str] = &[
+    "bits", "cut", "bytes", "header", "payload", "state", "remove", "repeat", "swap", "insert",
+    "splice", "counts", "identity", "again",
+];
+/// Descriptors that are closed by name.
+pub(crate) const CLOSABLE: &[&str] = &["container", "group", "device", "mapping", "data", "event"];
+
+const SIZES: &[u64] = &[
+    0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 255, 256, 4095, 4096, 4097, 8192, 65536, 0x10_0000,
+];
+/// Where memory is seen by devices; the ring of the sample programs is at its beginning.
+pub(crate) const IOVA: u64 = 0x10_0000;
+/// Bytes of memory that devices can be given.
+pub(crate) const GROUND: u64 = 4 << 20;
+
+const IOVAS: &[u64] = &[
+    0,
+    0x1000,
+    IOVA,
+    IOVA + 0x1000,
+    IOVA + 0x2000,
+    IOVA + 0x10_0000,
+    IOVA + GROUND - 0x1000,
+    IOVA + GROUND - 8,
+    IOVA + GROUND,
+    0x1000_0000,
+    0x1_0000_0000,
+    0xffff_f000,
+    0xfee0_0000,
+    1 << 47,
+    1 << 48,
+    1 << 63,
+    u64::MAX - 0xfff,
+    u64::MAX,
+];
+const OFFSETS: &[u64] = &[
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    0xc,
+    0x10,
+    0x18,
+    0x1c,
+    0x20,
+    0x24,
+    0x28,
+    0x2c,
+    0x30,
+    0x34,
+    0x38,
+    0x3c,
+    0x3e,
+    0x40,
+    0x44,
+    0x48,
+    0x4c,
+    0x50,
+    0x58,
+    0x60,
+    0x68,
+    0x70,
+    0x80,
+    0xfc,
+    0xff,
+    0x100,
+    0xff8,
+    0xfff,
+    0x1000,
+    0x1001,
+    0x1008,
+    0x2000,
+    0x8000,
+    0x10_0000,
+    0x10_1000,
+    0xff_f000,
+    0xff_fff8,
+    0x100_0000,
+    0x1000_0000,
+    0xff_ffff_f000,
+    0x100_0000_0000,
+];
+const VALUES: &[u64] = &[
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+    0xf,
+    0x10,
+    0xff,
+    0x400,
+    0x406,
+    0x1000,
+    0xffff,
+    0x8000_0000,
+    0xffff_ffff,
+    0x1_0000_0000,
+    IOVA,
+    IOVA + 0x1000,
+    1 << 63,
+    u64::MAX,
+];
+const LENGTHS: &[u64] = &[
+    0,
+    1,
+    7,
+    8,
+    9,
+    4095,
+    4096,
+    4097,
+    65535,
+    65536,
+    65537,
+    200_000,
+    0x10_0000,
+    GROUND,
+    0x100_0000,
+    1 << 32,
+    (1 << 32) + 1,
+    u64::MAX,
+];
+const SMALL: &[u64] = &[0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 63, 64];
+const ARGSZ: &[u64] = &[
+    0,
+    4,
+    7,
+    8,
+    9,
+    12,
+    15,
+    16,
+    17,
+    19,
+    20,
+    24,
+    28,
+    32,
+    40,
+    48,
+    64,
+    96,
+    128,
+    4096,
+    0x10_0000,
+    0x7fff_ffff,
+    0xffff_ffff,
+];
+const IRQ_FLAGS: &[u64] = &[
+    0x21, 0x22, 0x24, 0x09, 0x0a, 0x0c, 0x11, 0x12, 0x14, 0, 1, 7, 0x38, 0x3f, 0x20, 0x61,
+];
+const FEATURES: &[u64] = &[
+    0x1_0001,
+    0x1_0002,
+    0x2_0002,
+    0x4_0002,
+    0x5_0002,
+    0x6_0002,
+    0x7_0002,
+    0x1_0009,
+    0x5_0009,
+    0x1_0003,
+    0x1_0000,
+    0x2_0000,
+    0x5_0001,
+    0x3_0002,
+    0x2_0005,
+    0x4_0006,
+    0x5_0006,
+    0x2_0007,
+    0x1_0008,
+    0x1_000a,
+    0x1_ffff,
+    0,
+    0xffff_ffff,
+    0x8_0002,
+];
+const SEED: (&str, Domain) = ("seed", Seed);
+
+/// Every call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub(crate) enum Op {
+    Create,
+    Remove,
+    Attribute,
+    Container,
+    Group,
+    Attach,
+    Detach,
+    Iommu,
+    Device,
+    Close,
+    ContainerIoctl,
+    GroupIoctl,
+    DeviceIoctl,
+    DataIoctl,
+    Info,
+    SetIrqs,
+    Reset,
+    Feature,
+    SetState,
+    Pread,
+    Pwrite,
+    PreadMapping,
+    PwriteMapping,
+    Register,
+    V1Register,
+    V1Read,
+    V1State,
+    BusMaster,
+    Mmap,
+    Load,
+    Store,
+    Map,
+    MapMapping,
+    Unmap,
+    UnmapDirty,
+    DirtyPages,
+    DirtyBitmap,
+    Descriptor,
+    Scribble,
+    Doorbell,
+    Read,
+    Write,
+    ReadMapping,
+    Poll,
+    Dup,
+    PrecopyInfo,
+    V1Save,
+    V1Load,
+    V2Save,
+    V2Load,
+    Mutate,
+    EventFd,
+    Signal,
+    Wait,
+    Die,
+}
+
+/// A call: its name, how often it is taken at random, and its arguments.
+pub(crate) struct Row {
+    pub(crate) op: Op,
+    pub(crate) name: &'static str,
+    pub(crate) weight: u32,
+    pub(crate) args: &'static [(&'static str, Domain)],
+}
+
+macro_rules! rows {
+    ($($op:ident $name:literal $weight:literal [$($arg:expr),* $(,)?];)*) => {
+        /// The table, in the order of [`Op`].
+        pub(crate) const ROWS: &[Row] = &[$(Row {
+            op: Op::$op,
+            name: $name,
+            weight: $weight,
+            args: &[$($arg),*],
+        },)*];
+    };
+}
+
+const CONTAINER: (&str, Domain) = ("container", Slot(Kind::Container));
+const GROUP: (&str, Domain) = ("group", Slot(Kind::Group));
+const DEVICE: (&str, Domain) = ("device", Slot(Kind::Device));
+const DATA: (&str, Domain) = ("data_fd", Slot(Kind::Data));
+const STREAM: (&str, Domain) = ("stream", Slot(Kind::Stream));
+const MAPPING: (&str, Domain) = ("mapping", Slot(Kind::Mapping));
+const EVENT: (&str, Domain) = ("eventfd", Slot(Kind::Event));
+const REGION: (&str, Domain) = ("region", Word(REGIONS));
+const OFFSET: (&str, Domain) = ("offset", Number(OFFSETS));
+const SIZE: (&str, Domain) = ("size", Number(SIZES));
+const VALUE: (&str, Domain) = ("value", Number(VALUES));
+const IOVA_ARG: (&str, Domain) = ("iova", Number(IOVAS));
+const LENGTH: (&str, Domain) = ("size", Number(LENGTHS));
+const FLAGS: (&str, Domain) = ("flags", Number(SMALL));
+const ARGSZ_ARG: (&str, Domain) = ("argsz", Number(ARGSZ));
+const NR: (&str, Domain) = (
+    "nr",
+    Number(&[
+        0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 19, 20, 21,
+    ]),
+);
+const PIECE: (&str, Domain) = (
+    "piece",
+    Number(&[1, 31, 32, 4096, 4128, 65536, 0x10_0000, 0x20_0000]),
+);
+const LIMIT: (&str, Domain) = ("buffers", Number(&[0, 1, 2, 3, 8, 64, 10_000]));
+
+#[rustfmt::skip]
+rows! {
+    Create "create" 4 [("instance", New(Kind::Instance)), ("type", Word(TYPES))];
+    Remove "remove" 3 [("instance", Slot(Kind::Instance))];
+    Attribute "attribute" 1 [("instance", Slot(Kind::Instance)), ("which", Number(&[0, 1, 2, 3, 4, 5])), SEED];
+    Container "container" 2 [("container", New(Kind::Container))];
+    Group "group" 3 [("group", New(Kind::Group)), ("instance", Slot(Kind::Instance))];
+    Attach "attach" 3 [GROUP, CONTAINER];
+    Detach "detach" 1 [GROUP];
+    Iommu "iommu" 2 [CONTAINER, ("type", Number(&[3, 1, 7, 8, 0, 0xffff_ffff]))];
+    Device "device" 4 [("device", New(Kind::Device)), GROUP, ("instance", Slot(Kind::Instance))];
+    Close "close" 6 [("what", Word(CLOSABLE)), ("slot", Number(&[0, 1, 2, 3]))];
+    ContainerIoctl "container_ioctl" 3 [CONTAINER, NR, ARGSZ_ARG, FLAGS, SEED];
+    GroupIoctl "group_ioctl" 2 [GROUP, NR, ARGSZ_ARG, FLAGS, SEED];
+    DeviceIoctl "device_ioctl" 6 [DEVICE, NR, ARGSZ_ARG, FLAGS, SEED];
+    DataIoctl "data_ioctl" 2 [DATA, NR, ARGSZ_ARG, FLAGS, SEED];
+    Info "info" 4 [DEVICE, NR, ("index", Number(SMALL)), ARGSZ_ARG];
+    SetIrqs "set_irqs" 14 [DEVICE, ("flags", Number(IRQ_FLAGS)), ("index", Number(&[0, 1, 2, 3, 4, 5, u64::MAX])),
+        ("start", Number(&[0, 1, 2, 3, 0xffff_ffff])), ("count", Number(&[0, 1, 2, 3, 8, 2048, 0xffff_ffff])),
+        EVENT, ("argsz", Number(&[0, 0, 0, 0, 19, 20, 21, 24, 0xffff_ffff])), SEED];
+    Reset "reset" 3 [DEVICE];
+    Feature "feature" 8 [DEVICE, ("argsz", Number(&[16, 16, 16, 8, 0, 7, 9, 15, 17, 24, 0xffff_ffff])), ("flags", Number(FEATURES)), SEED];
+    SetState "set_state" 20 [("data_fd", New(Kind::Data)), DEVICE, ("state", Word(STATES_V2))];
+    Pread "pread" 12 [DEVICE, REGION, OFFSET, SIZE];
+    Pwrite "pwrite" 14 [DEVICE, REGION, OFFSET, SIZE, VALUE];
+    PreadMapping "pread_mapping" 3 [DEVICE, REGION, OFFSET, MAPPING, OFFSET, SIZE];
+    PwriteMapping "pwrite_mapping" 3 [DEVICE, REGION, OFFSET, MAPPING, OFFSET, SIZE];
+    Register "register" 14 [DEVICE, ("register", Word(REGISTERS)), VALUE];
+    V1Register "v1_register" 8 [DEVICE, ("register", Word(V1)), VALUE];
+    V1Read "v1_read" 10 [DEVICE, ("register", Word(V1))];
+    V1State "v1_state" 18 [DEVICE, ("state", Word(STATES_V1))];
+    BusMaster "bus_master" 4 [DEVICE, ("on", Number(&[0, 1]))];
+    Mmap "mmap" 6 [("mapping", New(Kind::Mapping)), DEVICE, REGION, OFFSET,
+        ("size", Number(&[0x1000, 0x2000, 0x1_0000, 0x10_0000, 0x100_0000, 0x200_0000])), ("prot", Number(&[11, 9, 10, 3, 15, 8, 1]))];
+    Load "load" 4 [MAPPING, OFFSET, SIZE];
+    Store "store" 8 [MAPPING, OFFSET, SIZE, VALUE];
+    Map "map" 6 [CONTAINER, ("flags", Number(&[3, 1, 2, 0, 4, 7])), IOVA_ARG, LENGTH, OFFSET];
+    MapMapping "map_mapping" 2 [CONTAINER, ("flags", Number(&[3, 1, 2])), IOVA_ARG, MAPPING];
+    Unmap "unmap" 5 [CONTAINER, ("flags", Number(&[0, 0, 0, 2, 4, 1, 3])), IOVA_ARG, LENGTH];
+    UnmapDirty "unmap_dirty" 2 [CONTAINER, IOVA_ARG, LENGTH, ("pgsize", Number(&[4096, 4096, 8192, 1])), ("bad", Number(&[0, 0, 1]))];
+    DirtyPages "dirty_pages" 4 [CONTAINER, ("flags", Number(&[1, 2, 3, 0, 4, 8]))];
+    DirtyBitmap "dirty_bitmap" 4 [CONTAINER, IOVA_ARG, LENGTH, ("pgsize", Number(&[4096, 4096, 8192, 1])), ("bad", Number(&[0, 0, 1]))];
+    Descriptor "descriptor" 12 [("slot", Number(SMALL)), ("op", Word(OPS)), ("flags", Number(SMALL)),
+        ("src", Number(IOVAS)), ("dst", Number(IOVAS)), LENGTH];
+    Scribble "scribble" 3 [("offset", Number(&[0, 0x40, 0x80, 0x1000, 0x2000])), ("size", Number(&[1, 8, 64, 256, 4096])), SEED];
+    Doorbell "doorbell" 10 [DEVICE, ("tail", Number(SMALL))];
+    Read "read" 8 [DATA, SIZE];
+    Write "write" 5 [DATA, STREAM, SIZE, SIZE];
+    ReadMapping "read_mapping" 2 [DATA, MAPPING, OFFSET, SIZE];
+    Poll "poll" 3 [DATA, ("events", Number(&[1, 4, 5, 0]))];
+    Dup "dup" 1 [("data_fd", New(Kind::Data)), DATA];
+    PrecopyInfo "precopy_info" 4 [DATA];
+    V1Save "v1_save" 8 [DEVICE, ("stream", New(Kind::Stream)), LIMIT];
+    V1Load "v1_load" 6 [DEVICE, STREAM, PIECE];
+    V2Save "v2_save" 8 [DATA, ("stream", New(Kind::Stream)), PIECE, LIMIT];
+    V2Load "v2_load" 6 [DATA, STREAM, PIECE];
+    Mutate "mutate" 8 [STREAM, ("how", Word(MUTATIONS)), SEED];
+    EventFd "eventfd" 2 [("eventfd", New(Kind::Event))];
+    Signal "signal" 2 [EVENT];
+    Wait "wait" 2 [("us", Number(&[0, 10, 100, 1000, 5000]))];
+    Die "die" 0 [];
+}
+
+impl Op {
+    /// Its row.
+    pub(crate) fn row(self) -> &'static Row {
+        &ROWS[self as usize]
+    }
+
+    /// The call of this name.
+    pub(crate) fn named(name: &str) -> Option<Op> {
+        ROWS.iter().find(|row| row.name == name).map(|row| row.op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order() {
+        for (n, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.op as usize, n, "{}", row.name);
+            assert_eq!(Op::named(row.name), Some(row.op));
+        }
+    }
+
+    #[test]
+    fn registers_are_the_devices() {
+        let names: Vec<_> = mdma::regs::REGISTERS.iter().map(|row| row.name).collect();
+        assert_eq!(names, REGISTERS);
+        let ops: Vec<_> = mdma::desc::OPERATIONS
+            .iter()
+            .map(|row| row.name.to_lowercase())
+            .collect();
+        assert_eq!(ops, OPS);
+    }
+
+    #[test]
+    fn at_most_one_result() {
+        for row in ROWS {
+            let results = row.args.iter().filter(|a| matches!(a.1, New(_))).count();
+            assert!(results <= 1, "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random programs of calls, over everything that a user of the device can reach.
+//!
+//! ```text
+//! fuzz [--seconds N] [--programs N] [--seed N] [--module PATH] [--out DIR] [--corpus DIR]
+//!      [--limit SECONDS] [--plant CLASS]
+//! fuzz --generate [--seed N] [--programs N]
+//! fuzz --replay FILE [--times N] [--verbose] [--module PATH]
+//! fuzz --minimise FILE --with COMMAND [--out DIR]
+//! ```
+//!
+//! It runs as root on a kernel that may be broken, with `vfio`, `vfio_iommu_type1` and `mdev` loaded. With `--module` it
+//! loads the module first. With `--out` the program that runs is always in `DIR/current`, so that it outlives the
+//! machine. `--minimise` runs anywhere: COMMAND is given the name of a program's file, and fails if the program does.
+//! `--plant` fails on purpose once a device was reset, to see that it is found.
+//!
+//! The exit status is 1 if something was found, 2 for a wrong call or if it cannot run.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::system::{delete_module, finit_module};
+
+mod calls;
+mod coverage;
+mod failure;
+mod generate;
+mod grammar;
+mod health;
+#[path = "../../testing/selftests/src/kmsg.rs"]
+#[allow(dead_code, reason = "the selftests need more of it")]
+mod kmsg;
+mod minimise;
+mod program;
+mod run;
+mod spoil;
+mod target;
+mod worker;
+mod world;
+
+use failure::Class;
+use run::Options;
+use worker::Settings;
+
+/// What to do.
+enum Task {
+    Fuzz,
+    Generate,
+    Replay(PathBuf),
+    Minimise(PathBuf),
+    Worker,
+}
+
+struct Arguments {
+    task: Task,
+    options: Options,
+    module: Option<PathBuf>,
+    times: u64,
+    with: Option<String>,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut parsed = Arguments {
+        task: Task::Fuzz,
+        options: Options {
+            seconds: 60,
+            programs: u64::MAX,
+            seed: 1,
+            out: None,
+            corpus: None,
+            limit: Duration::from_secs(600),
+            settings: Settings::default(),
+        },
+        module: None,
+        times: 1,
+        with: None,
+    };
+    let options = &mut parsed.options;
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        let number = |text: String| text.parse().map_err(|e| format!("{text}: {e}"));
+        match arg.as_str() {
+            "--seconds" => options.seconds = number(value()?)?,
+            "--programs" => options.programs = number(value()?)?,
+            "--seed" => options.seed = number(value()?)?,
+            "--limit" => options.limit = Duration::from_secs(number(value()?)?),
+            "--out" => options.out = Some(value()?.into()),
+            "--corpus" => options.corpus = Some(value()?.into()),
+            "--module" => parsed.module = Some(value()?.into()),
+            "--verbose" => options.settings.verbose = true,
+            "--plant" => {
+                let word = value()?;
+                let class = Class::named(&word).ok_or_else(|| format!("no class {word}"))?;
+                options.settings.plant = Some(class);
+            }
+            "--generate" => parsed.task = Task::Generate,
+            "--replay" => parsed.task = Task::Replay(value()?.into()),
+            "--minimise" => parsed.task = Task::Minimise(value()?.into()),
+            "--times" => parsed.times = number(value()?)?,
+            "--with" => parsed.with = Some(value()?),
+            "--worker" => parsed.task = Task::Worker,
+            _ => match arg.strip_prefix("--module-text=").map(range) {
+                Some(Some(range)) => options.settings.module = Some(range),
+                _ => return Err(format!("unknown option {arg}")),
+            },
+        }
+    }
+    Ok(parsed)
+}
+
+/// Two addresses.
+fn range(text: &str) -> Option<(u64, u64)> {
+    let (start, end) = text.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((number(start)?, number(end)?))
+}
+
+fn run(args: Arguments) -> Result<bool, String> {
+    let Some(path) = &args.module else {
+        return run_task(&args);
+    };
+    let told = |e: std::io::Error| format!("{}: {e}", path.display());
+    let file = File::open(path).map_err(told)?;
+    finit_module(&file, c"", 0).map_err(|e| told(e.into()))?;
+    let content = run_task(&args)?;
+    // Nobody uses it any more: if it cannot go, somebody has forgotten a reference.
+    match delete_module(c"mdma", libc::O_NONBLOCK) {
+        Err(e) if content => {
+            println!("fuzz: FOUND leak: the module cannot be unloaded: {e}");
+            Ok(false)
+        }
+        _ => Ok(content),
+    }
+}
+
+fn run_task(args: &Arguments) -> Result<bool, String> {
+    let options = &args.options;
+    match &args.task {
+        Task::Fuzz => run::fuzz(options),
+        Task::Generate => {
+            run::generate_all(options);
+            Ok(true)
+        }
+        Task::Replay(path) => run::replay(path, args.times, options),
+        Task::Minimise(path) => {
+            let with = args.with.as_deref().ok_or("--minimise needs --with")?;
+            run::minimise_with(path, with, options).map(|()| true)
+        }
+        Task::Worker => worker::main(options.settings).map(|()| true),
+    }
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)).and_then(run) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("fuzz: {e}");
+            ExitCode::from(2)
+        }
+    }
+}

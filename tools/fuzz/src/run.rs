@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The loop: make a program, write it down, run it, keep it if it reached something new.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::coverage::{self, Coverage};
+use crate::failure::{Class, Failure};
+use crate::generate::{generate, mutate};
+use crate::minimise::minimise;
+use crate::program::Program;
+use crate::target::Target;
+use crate::worker::Settings;
+
+/// How to run.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) seconds: u64,
+    /// Programs at most.
+    pub(crate) programs: u64,
+    pub(crate) seed: u64,
+    /// Where things are kept that must survive the machine.
+    pub(crate) out: Option<PathBuf>,
+    /// Programs to begin with.
+    pub(crate) corpus: Option<PathBuf>,
+    pub(crate) limit: Duration,
+    pub(crate) settings: Settings,
+}
+
+/// Time between two lines that say how far things are.
+const PROGRESS: Duration = Duration::from_secs(30);
+/// How often a program that failed is tried again before it counts as one that fails by chance.
+const TRIES: u32 = 5;
+
+/// Counts of a run.
+#[derive(Default)]
+struct Counts {
+    programs: u64,
+    made: u64,
+    empty: u64,
+}
+
+fn say(text: &str) {
+    println!("fuzz: {text}");
+}
+
+/// The settings with what this kernel can do.
+pub(crate) fn on_this_kernel(settings: Settings) -> Settings {
+    Settings {
+        module: coverage::module(),
+        ..settings
+    }
+}
+
+/// Writes a file of the run, if any are kept.
+fn keep(out: Option<&Path>, name: &str, text: &str) -> Result<(), String> {
+    let Some(out) = out else { return Ok(()) };
+    let path = out.join(name);
+    let dir = path.parent().unwrap_or(out);
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&path, text))
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The programs of a directory.
+fn load(dir: &Path) -> Vec<Program> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    names.sort_unstable();
+    names
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.parse().ok())
+        .collect()
+}
+
+/// The generator of a program's number in a run: any one can be made without those before it.
+fn generator(seed: u64, number: u64) -> Rng {
+    Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number)
+}
+
+/// Prints the programs that a run with this seed makes where there is no coverage to learn from.
+pub(crate) fn generate_all(options: &Options) {
+    for number in 0..options.programs.min(1 << 20) {
+        println!("# seed {} program {number}", options.seed);
+        print!("{}", generate(&mut generator(options.seed, number)));
+    }
+}
+
+/// Fuzzes; whether nothing was found.
+pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
+    let settings = on_this_kernel(options.settings);
+    let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
+    let mut coverage = Coverage::new();
+    let mut corpus: Vec<Program> = Vec::new();
+    let mut waiting = options.corpus.as_deref().map(load).unwrap_or_default();
+    waiting.reverse();
+    let mut counts = Counts::default();
+    let start = Instant::now();
+    let mut told = start;
+    say(&format!(
+        "seed {}, {}, {} programs to begin with",
+        options.seed,
+        match settings.module {
+            Some(_) => "coverage by kcov",
+            None => "blind: the kernel has no kcov",
+        },
+        waiting.len()
+    ));
+    let found = loop {
+        if start.elapsed().as_secs() >= options.seconds || counts.programs >= options.programs {
+            break None;
+        }
+        let mut rng = generator(options.seed, counts.programs);
+        let program = match waiting.pop() {
+            Some(program) => program,
+            None if !corpus.is_empty() && rng.u32(0..4) > 0 => {
+                let any = |rng: &mut Rng| -> Program { corpus[rng.usize(0..corpus.len())].clone() };
+                let (one, other) = (any(&mut rng), any(&mut rng));
+                mutate(&mut rng, &one, &other)
+            }
+            None => generate(&mut rng),
+        };
+        let head = format!("# seed {} program {}\n", options.seed, counts.programs);
+        keep(
+            options.out.as_deref(),
+            "current",
+            &format!("{head}{program}"),
+        )?;
+        let trial = target.run(&program).map_err(|e| e.to_string())?;
+        counts.programs += 1;
+        counts.made += trial.made;
+        counts.empty += trial.empty;
+        if coverage.add(&trial.pcs) > 0 {
+            let name = format!("corpus/{:08}", counts.programs);
+            keep(options.out.as_deref(), &name, &program.to_string())?;
+            corpus.push(program.clone());
+        }
+        if let Some(failure) = trial.failures.first() {
+            for failure in &trial.failures {
+                say(&format!("FOUND {failure}"));
+            }
+            break Some((program, failure.clone()));
+        }
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            progress(&counts, &coverage, corpus.len(), start.elapsed());
+        }
+    };
+    progress(&counts, &coverage, corpus.len(), start.elapsed());
+    if settings.module.is_some() {
+        keep(options.out.as_deref(), "functions", &table(&coverage))?;
+    }
+    let Some((program, failure)) = found else {
+        return Ok(true);
+    };
+    say(&format!(
+        "seed {} program {}",
+        options.seed,
+        counts.programs - 1
+    ));
+    keep(
+        options.out.as_deref(),
+        "failure",
+        &format!("# {failure}\n{program}"),
+    )?;
+    print!("{program}");
+    drop(target);
+    if failure.class != Class::Report || options.settings.plant.is_some() {
+        shrink(&program, &failure, options)?;
+    } else {
+        say(
+            "a kernel that has reported once is no longer to be trusted: minimise it in fresh ones",
+        );
+    }
+    Ok(false)
+}
+
+/// Minimises in this very machine.
+fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(), String> {
+    let settings = on_this_kernel(options.settings);
+    let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
+    let mut again = |candidate: &Program| -> Result<bool, String> {
+        let trial = target.run(candidate).map_err(|e| e.to_string())?;
+        Ok(trial.failures.iter().any(|f| f.class == failure.class))
+    };
+    let mut reproduced = false;
+    for _ in 0..TRIES {
+        reproduced = reproduced || again(program)?;
+    }
+    if !reproduced {
+        say(&format!("it did not fail again in {TRIES} times"));
+        return Ok(());
+    }
+    let least = minimise(program, &mut again, &mut |_| {})?;
+    say(&format!("minimised to {} calls:", least.calls.len()));
+    print!("{least}");
+    keep(
+        options.out.as_deref(),
+        "minimised",
+        &format!("# {failure}\n{least}"),
+    )
+}
+
+/// Runs one program some times; whether nothing was found.
+pub(crate) fn replay(path: &Path, times: u64, options: &Options) -> Result<bool, String> {
+    let program = read(path)?;
+    let mut target =
+        Target::new(on_this_kernel(options.settings), options.limit).map_err(|e| e.to_string())?;
+    for time in 0..times {
+        let trial = target.run(&program).map_err(|e| e.to_string())?;
+        for failure in &trial.failures {
+            say(&format!("FOUND {failure} (time {})", time + 1));
+        }
+        if !trial.failures.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Minimises with a command that is given the name of a file with a program, and succeeds unless that fails.
+pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Result<(), String> {
+    let program = read(path)?;
+    let candidate = path.with_extension("candidate");
+    let text = |e: std::io::Error| format!("{}: {e}", candidate.display());
+    let mut fails = |program: &Program| -> Result<bool, String> {
+        fs::write(&candidate, program.to_string()).map_err(text)?;
+        let status = Command::new("sh")
+            .args(["-c", &format!("{command} \"$0\"")])
+            .arg(&candidate)
+            .status()
+            .map_err(|e| format!("{command}: {e}"))?;
+        Ok(!status.success())
+    };
+    if !fails(&program)? {
+        return Err("it does not fail".into());
+    }
+    let least = minimise(&program, &mut fails, &mut |best| {
+        say(&format!("{} calls", best.calls.len()));
+    })?;
+    let _ = fs::remove_file(&candidate);
+    print!("{least}");
+    keep(options.out.as_deref(), "minimised", &least.to_string())
+}
+
+fn read(path: &Path) -> Result<Program, String> {
+    fs::read_to_string(path)
+        .map_err(|e| format!("{}: {e}", path.display()))?
+        .parse()
+}
+
+fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Duration) {
+    let seconds = elapsed.as_secs_f64().max(0.001);
+    let rate = |count: u64| count as f64 / seconds;
+    let mut line = format!(
+        "{:.0} s, {} programs ({:.1}/s), {} calls ({:.0}/s), {} not made",
+        seconds,
+        counts.programs,
+        rate(counts.programs),
+        counts.made,
+        rate(counts.made),
+        counts.empty
+    );
+    if coverage.len() > 0 {
+        let (reached, all) = coverage.functions();
+        line += &format!(
+            ", {} addresses in {reached} of {all} functions, corpus {corpus}",
+            coverage.len()
+        );
+    }
+    say(&line);
+}
+
+/// The functions, those never reached first.
+fn table(coverage: &Coverage) -> String {
+    let mut rows = coverage.table();
+    rows.sort_by_key(|(_, count)| *count > 0);
+    let lines: Vec<_> = rows
+        .iter()
+        .map(|(name, count)| format!("{count:6} {name}"))
+        .collect();
+    lines.join("\n") + "\n"
+}

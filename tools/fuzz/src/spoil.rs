@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done to the bytes of a saved device before it is loaded: as they come, and record by record with everything
+//! around the change made right again.
+
+use fastrand::Rng;
+use migration::stream::{FLAG_AGAIN, FLAG_START};
+use records::{Record, Stream};
+
+use crate::grammar::MUTATIONS;
+
+/// Spoils a stream in the way of this number in [`MUTATIONS`].
+pub(crate) fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
+    let rng = &mut Rng::with_seed(seed);
+    let name = MUTATIONS[(how % MUTATIONS.len() as u64) as usize];
+    match name {
+        "bits" => {
+            for _ in 0..rng.u32(1..4) {
+                flip(rng, bytes);
+            }
+        }
+        "cut" => bytes.truncate(rng.usize(0..=bytes.len())),
+        "bytes" => {
+            let at = rng.usize(0..=bytes.len());
+            let more: Vec<u8> = (0..rng.u32(1..100)).map(|_| rng.u8(..)).collect();
+            match rng.bool() {
+                true => drop(bytes.splice(at..at, more)),
+                false => {
+                    let end = bytes.len().min(at + more.len());
+                    bytes.splice(at..end, more);
+                }
+            }
+        }
+        _ => {
+            // What is no stream any more can still be spoiled byte by byte.
+            match Stream::parse(bytes) {
+                Ok(mut stream) if !stream.records.is_empty() => {
+                    by_records(rng, &mut stream, name);
+                    *bytes = stream.bytes();
+                }
+                _ => flip(rng, bytes),
+            }
+        }
+    }
+}
+
+fn flip(rng: &mut Rng, bytes: &mut [u8]) {
+    if !bytes.is_empty() {
+        // The first records are as interesting as all of the memory after them.
+        let end = match rng.bool() {
+            true => bytes.len().min(256),
+            false => bytes.len(),
+        };
+        bytes[rng.usize(0..end)] ^= 1 << rng.u32(0..8);
+    }
+}
+
+fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
+    let count = stream.records.len();
+    let at = rng.usize(0..count);
+    match name {
+        "header" => {
+            let header = &mut stream.records[at].header;
+            let number = rng.u64(..) >> rng.u32(0..64);
+            match rng.u32(0..4) {
+                0 => header.kind = (number % 8) as u16,
+                1 => header.flags ^= 1 << (number % 16),
+                2 => header.position = number,
+                _ => header.position ^= 1 << (number % 64),
+            }
+        }
+        "payload" => {
+            let payload = &mut stream.records[at].payload;
+            match rng.u32(0..4) {
+                0 => payload.truncate(rng.usize(0..=payload.len())),
+                1 => payload.resize(payload.len() + rng.usize(1..5000), 0),
+                _ => flip(rng, payload),
+            }
+        }
+        "state" | "identity" => {
+            let at = match name {
+                "state" => stream.records.iter().position(|r| r.header.kind == 4),
+                _ => Some(0),
+            };
+            let Some(at) = at else { return };
+            let payload = &mut stream.records[at].payload;
+            for _ in 0..rng.u32(1..3) {
+                if payload.len() < 8 {
+                    break;
+                }
+                // A whole number of 4 bytes, to reach what a bit does not.
+                let field = rng.usize(0..payload.len() / 4) * 4;
+                let value = match rng.u32(0..4) {
+                    0 => rng.u32(..) >> rng.u32(0..32),
+                    1 => u32::MAX,
+                    2 => 0,
+                    _ => payload[field..field + 4]
+                        .first_chunk()
+                        .map_or(0, |b| u32::from_le_bytes(*b))
+                        .wrapping_add(rng.u32(0..3).wrapping_sub(1)),
+                };
+                payload[field..field + 4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        "remove" => drop(stream.records.remove(at)),
+        "repeat" => {
+            let record = stream.records[at].clone();
+            stream.records.insert(rng.usize(0..=count), record);
+        }
+        "swap" => stream.records.swap(at, rng.usize(0..count)),
+        "insert" => {
+            let payload = (0..rng.usize(0..100)).map(|_| rng.u8(..)).collect();
+            let record = Record::new(rng.u16(0..10), rng.u64(0..3), payload);
+            let record = match rng.bool() {
+                true => record.optional(),
+                false => record,
+            };
+            stream.records.insert(at, record);
+        }
+        "splice" => {
+            let to = rng.usize(0..count);
+            let payload = stream.records[at].payload.clone();
+            stream.records[to].payload = payload;
+        }
+        "counts" => {
+            // The closing record alone, its own checksum right: it is not sealed.
+            if let Some(end) = stream.records.last_mut() {
+                flip(rng, &mut end.payload);
+                end.header.payload_crc = records::crc(&end.payload);
+            }
+            return;
+        }
+        _ => {
+            // A buffer that comes again, at its right place or not.
+            let mut record = stream.records[at].clone();
+            record.header.flags |= FLAG_START;
+            stream.records[at].header.flags |= FLAG_START;
+            record.header.flags |= FLAG_AGAIN;
+            let to = match rng.bool() {
+                true => at + 1,
+                false => rng.usize(0..=count),
+            };
+            stream.records.insert(to, record);
+            return;
+        }
+    }
+    match rng.u32(0..4) {
+        0 => stream.seal_numbered(),
+        _ => stream.seal(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_on_anything() {
+        let mut rng = Rng::with_seed(3);
+        let stream = Stream {
+            records: vec![
+                Record::new(1, 0, vec![1; 56]),
+                Record::new(2, 4096, vec![2; 4096]),
+                Record::new(4, 0, vec![3; 152]),
+                Record::new(5, 0, vec![0; 40]),
+            ],
+        };
+        let mut whole = stream.clone();
+        whole.seal();
+        for how in 0..MUTATIONS.len() as u64 {
+            let mut changed = 0;
+            for _ in 0..200 {
+                for bytes in [whole.bytes(), Vec::new(), vec![7; 33]] {
+                    let seed = rng.u64(..);
+                    let (mut a, mut b) = (bytes.clone(), bytes.clone());
+                    spoil(&mut a, how, seed);
+                    spoil(&mut b, how, seed);
+                    assert_eq!(a, b);
+                    changed += u32::from(a != bytes);
+                }
+            }
+            assert!(changed > 100, "{}: {changed}", MUTATIONS[how as usize]);
+        }
+    }
+}

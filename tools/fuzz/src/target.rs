@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What programs are tried on: a worker process and the kernel's log.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use crate::calls::DIED;
+use crate::failure::{Class, Failure};
+use crate::kmsg::Kmsg;
+use crate::program::Program;
+use crate::worker::Settings;
+
+/// What came of a program.
+#[derive(Debug, Default)]
+pub(crate) struct Trial {
+    /// Calls that were made, and that found an empty slot.
+    pub(crate) made: u64,
+    pub(crate) empty: u64,
+    /// Addresses reached for the first time by this worker.
+    pub(crate) pcs: Vec<u64>,
+    /// What is wrong.
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// A worker that runs.
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+}
+
+/// The machine.
+pub(crate) struct Target {
+    settings: Settings,
+    /// How long nothing may come back from a program.
+    limit: Duration,
+    kmsg: Kmsg,
+    process: Option<Process>,
+}
+
+impl Target {
+    pub(crate) fn new(settings: Settings, limit: Duration) -> io::Result<Self> {
+        Ok(Target {
+            settings,
+            limit,
+            kmsg: Kmsg::open()?,
+            process: None,
+        })
+    }
+
+    fn start(&self) -> io::Result<Process> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--worker");
+        if self.settings.verbose {
+            command.arg("--verbose");
+        }
+        if let Some(class) = self.settings.plant {
+            command.args(["--plant", &class.to_string()]);
+        }
+        if let Some((start, end)) = self.settings.module {
+            command.arg(format!("--module-text={start:x}-{end:x}"));
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let input = child.stdin.take().expect("it was asked for");
+        let output = child.stdout.take().expect("it was asked for");
+        let (send, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Process {
+            child,
+            input,
+            lines,
+        })
+    }
+
+    /// Runs a program.
+    pub(crate) fn run(&mut self, program: &Program) -> io::Result<Trial> {
+        let mark = self.kmsg.mark();
+        let mut trial = Trial::default();
+        let mut process = match self.process.take() {
+            Some(process) => process,
+            None => self.start()?,
+        };
+        let text = program.to_string();
+        let sent =
+            write!(process.input, "{}\n{text}", text.len()).and_then(|()| process.input.flush());
+        let alive = match sent {
+            Ok(()) => self.follow(&mut process, &mut trial)?,
+            Err(_) => {
+                let status = process.child.wait()?;
+                trial.failures.push(Failure::new(
+                    Class::Killed,
+                    format!("before it began: {status}"),
+                ));
+                false
+            }
+        };
+        if alive {
+            self.process = Some(process);
+        }
+        let lines = self.kmsg.since(mark);
+        if let Some(alarm) = lines.iter().find(|line| line.is_alarm()) {
+            trial
+                .failures
+                .insert(0, Failure::new(Class::Report, alarm.text.clone()));
+        }
+        Ok(trial)
+    }
+
+    /// Takes in what a worker says of a program; whether it can be given another.
+    fn follow(&self, process: &mut Process, trial: &mut Trial) -> io::Result<bool> {
+        loop {
+            let line = match process.lines.recv_timeout(self.limit) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = process.child.wait()?;
+                    if status.code() != Some(DIED) {
+                        let text = format!("the worker ended: {status}");
+                        trial.failures.push(Failure::new(Class::Killed, text));
+                    }
+                    return Ok(false);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let text = format!(
+                        "nothing came back for {} s; {}",
+                        self.limit.as_secs(),
+                        whereabouts(process.child.id())
+                    );
+                    trial.failures.push(Failure::new(Class::Hang, text));
+                    // One that hangs in the kernel cannot be waited for.
+                    let _ = process.child.kill();
+                    return Ok(false);
+                }
+            };
+            let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            match word {
+                "pc" => trial.pcs.extend(u64::from_str_radix(rest, 16)),
+                "bad" => {
+                    let (class, text) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let class = Class::named(class).unwrap_or(Class::Killed);
+                    trial.failures.push(Failure::new(class, text));
+                }
+                "done" => {
+                    let mut counts = rest.split(' ').map(|n| n.parse().unwrap_or(0));
+                    trial.made = counts.next().unwrap_or(0);
+                    trial.empty = counts.next().unwrap_or(0);
+                    return Ok(true);
+                }
+                _ => println!("{line}"),
+            }
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(Process {
+            mut child, input, ..
+        }) = self.process.take()
+        {
+            drop(input);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Where the threads of a process are in the kernel.
+fn whereabouts(pid: u32) -> String {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return "its threads cannot be seen".into();
+    };
+    let mut out = Vec::new();
+    for task in tasks.flatten() {
+        let of = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let stack: Vec<_> = of("stack")
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1).map(str::to_string))
+            .take(12)
+            .collect();
+        out.push(format!("[{} {}]", of("wchan"), stack.join(" < ")));
+    }
+    out.join(" ")
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The process that makes the calls. It is told programs on its standard input, and says on its standard output what
+//! came of each:
+//!
+//! ```text
+//! in   the length of a program in bytes, on a line; the program
+//! out  pc ADDRESS            reached for the first time
+//!      bad CLASS TEXT        what is wrong
+//!      call NAME ENDED       with --verbose: how a call ended
+//!      done MADE EMPTY       the end; calls made, and calls that found nothing to make them with
+//! ```
+//!
+//! When it dies, however it dies, whoever started it starts another.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use vfio_client::kcov::Kcov;
+use vfio_client::{errno_name, Mapping};
+
+use crate::calls::{self, Ended};
+use crate::failure::{Class, Failure};
+use crate::grammar::Op;
+use crate::health;
+use crate::program::{Call, Program};
+use crate::world::World;
+
+/// Addresses that one call may reach, each time it reaches them.
+const WORDS: usize = 1 << 17;
+/// Programs between two looks at what is kept for the whole machine.
+const EVERY: u64 = 16;
+
+/// What the process is started with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings {
+    /// Say how each call ended.
+    pub(crate) verbose: bool,
+    /// Fail like this once a device was reset, to see that it is noticed.
+    pub(crate) plant: Option<Class>,
+    /// Addresses of the module, if coverage is wanted.
+    pub(crate) module: Option<(u64, u64)>,
+}
+
+/// What lasts from program to program.
+struct Worker {
+    settings: Settings,
+    ground: Arc<Mapping>,
+    /// Places for coverage that no thread uses now.
+    kcov: Mutex<Vec<Kcov>>,
+    seen: Mutex<HashSet<u64>>,
+    new: Mutex<Vec<u64>>,
+    failures: Mutex<Vec<Failure>>,
+    made: AtomicU64,
+    empty: AtomicU64,
+}
+
+/// The process's `main`.
+pub(crate) fn main(settings: Settings) -> Result<(), String> {
+    let worker = Worker {
+        settings,
+        ground: World::ground().map_err(|e| e.to_string())?,
+        kcov: Mutex::default(),
+        seen: Mutex::default(),
+        new: Mutex::default(),
+        failures: Mutex::default(),
+        made: AtomicU64::new(0),
+        empty: AtomicU64::new(0),
+    };
+    let world = World::new(worker.ground.clone()).map_err(|e| e.to_string())?;
+    // What one before this one has left.
+    for problem in calls::remove_all(&world) {
+        worker.fail(Class::Leak, problem);
+    }
+    drop(world);
+    let pinned = health::pinned().map_err(|e| e.to_string())?;
+    let mut input = io::stdin().lock();
+    for number in 1.. {
+        let Some(program) = read(&mut input)? else {
+            return Ok(());
+        };
+        worker.run(&program).map_err(|e| e.to_string())?;
+        if number % EVERY == 0 {
+            let now = health::pinned().map_err(|e| e.to_string())?;
+            if now != pinned {
+                worker.fail(
+                    Class::Leak,
+                    format!("pinned pages: {pinned:?} at first, {now:?} now"),
+                );
+            }
+        }
+        worker.tell().map_err(|e| e.to_string())?;
+    }
+    unreachable!("numbers do not end")
+}
+
+fn read(input: &mut impl BufRead) -> Result<Option<Program>, String> {
+    let mut line = String::new();
+    input.read_line(&mut line).map_err(|e| e.to_string())?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let length: u64 = line
+        .trim()
+        .parse()
+        .map_err(|_| format!("length {line:?}"))?;
+    let mut text = String::new();
+    let read = input.take(length).read_to_string(&mut text);
+    read.map_err(|e| e.to_string())?;
+    text.parse().map(Some)
+}
+
+impl Worker {
+    fn fail(&self, class: Class, text: impl Into<String>) {
+        self.failures
+            .lock()
+            .unwrap()
+            .push(Failure::new(class, text));
+    }
+
+    /// Runs a program, closes everything, and looks at what is left.
+    fn run(&self, program: &Program) -> io::Result<()> {
+        calls::clean_ground(&self.ground);
+        let world = Arc::new(World::new(self.ground.clone())?);
+        for step in program.steps() {
+            let threads: HashSet<_> = step.iter().map(|call| call.thread).collect();
+            if threads.len() == 1 {
+                self.make_all(&world, step.iter());
+                continue;
+            }
+            let world = &world;
+            thread::scope(|scope| {
+                for thread in threads {
+                    scope.spawn(move || {
+                        self.make_all(world, step.iter().filter(|call| call.thread == thread));
+                    });
+                }
+            });
+        }
+        let world = Arc::into_inner(world).expect("the threads are over");
+        self.traced(|| self.end(world))
+    }
+
+    /// Makes some calls one after the other.
+    fn make_all<'a>(&self, world: &Arc<World>, calls: impl Iterator<Item = &'a Call>) {
+        for call in calls {
+            let ended = self.traced(|| calls::make(world, call));
+            match ended {
+                Err(Ended::Empty) => self.empty.fetch_add(1, Ordering::Relaxed),
+                _ => self.made.fetch_add(1, Ordering::Relaxed),
+            };
+            self.judge(call, ended);
+            if self.settings.verbose {
+                self.say(&format!("call {call}: {}", answer(ended)));
+            }
+            if let (Op::Reset, Ok(_), Some(class)) = (call.op, ended, self.settings.plant) {
+                self.plant(class);
+            }
+        }
+    }
+
+    /// Closes what a program has opened; the devices must work as before, and nothing be left.
+    fn end(&self, world: World) -> io::Result<()> {
+        let sysfs = world.sysfs.clone();
+        let ground = world.ground.clone();
+        world.close();
+        let instances = sysfs.instances().map_err(|e| e.source)?;
+        if let Some(instance) = instances.first() {
+            for check in [health::usable, health::migrates] {
+                if let Err(text) = check(instance) {
+                    self.fail(Class::Unusable, text);
+                }
+            }
+        }
+        for problem in calls::remove_all(&World::new(ground)?) {
+            self.fail(Class::Leak, problem);
+        }
+        let left = sysfs.instances().map_err(|e| e.source)?;
+        if !left.is_empty() {
+            self.fail(Class::Leak, format!("{} instances are left", left.len()));
+        }
+        let locked = health::locked()?;
+        if locked > 0 {
+            self.fail(Class::Leak, format!("{locked} pages are locked"));
+        }
+        Ok(())
+    }
+
+    /// Runs something and takes note of what it reaches in the kernel.
+    fn traced<T>(&self, what: impl FnOnce() -> T) -> T {
+        let Some((start, end)) = self.settings.module else {
+            return what();
+        };
+        let free = self.kcov.lock().unwrap().pop();
+        let mut kcov = free.unwrap_or_else(|| Kcov::new(WORDS).expect("kcov"));
+        let mut reached = HashSet::new();
+        let note = |pc| {
+            if (start..end).contains(&pc) {
+                reached.insert(pc);
+            }
+        };
+        let result = kcov.trace(what, note).expect("kcov");
+        self.kcov.lock().unwrap().push(kcov);
+        let mut seen = self.seen.lock().unwrap();
+        let new = reached.into_iter().filter(|pc| seen.insert(*pc));
+        self.new.lock().unwrap().extend(new);
+        result
+    }
+
+    /// Whether a call may end like this.
+    fn judge(&self, call: &Call, ended: calls::Result) {
+        /// The last one that users may see.
+        const LAST: i32 = 133;
+        let Err(Ended::Errno(errno)) = ended else {
+            return;
+        };
+        let wrong = match errno {
+            libc::EFAULT => !calls::may_fault(call),
+            // The descriptors are open: one inside an argument may be wrong, and a stream goes one way only.
+            libc::EBADF => !calls::may_be_bad(call.op),
+            libc::ENOSYS => true,
+            _ => errno > LAST,
+        };
+        if wrong {
+            self.fail(Class::Errno, format!("{call}: {}", answer(ended)));
+        }
+    }
+
+    /// Fails on purpose.
+    fn plant(&self, class: Class) {
+        match class {
+            Class::Report => {
+                let line = "<4>WARNING: planted by the fuzzer to see it found\n";
+                std::fs::write("/dev/kmsg", line).expect("the log can be written");
+            }
+            Class::Hang => loop {
+                thread::sleep(Duration::from_secs(1000));
+            },
+            Class::Killed => std::process::abort(),
+            Class::Errno | Class::Unusable | Class::Leak => self.fail(class, "planted"),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        let mut out = io::stdout().lock();
+        // Nobody listens any more: the next read will tell.
+        let _ = writeln!(out, "{line}");
+    }
+
+    /// Says what came of a program.
+    fn tell(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for pc in self.new.lock().unwrap().drain(..) {
+            writeln!(out, "pc {pc:x}")?;
+        }
+        for failure in self.failures.lock().unwrap().drain(..) {
+            let text = failure.text.replace('\n', " ");
+            writeln!(out, "bad {} {text}", failure.class)?;
+        }
+        let made = self.made.swap(0, Ordering::Relaxed);
+        let empty = self.empty.swap(0, Ordering::Relaxed);
+        writeln!(out, "done {made} {empty}")?;
+        out.flush()
+    }
+}
+
+/// How a call ended, for people.
+fn answer(ended: calls::Result) -> String {
+    match ended {
+        Ok(value) => format!("{value:#x}"),
+        Err(Ended::Empty) => "nothing there".into(),
+        Err(Ended::Errno(errno)) => match errno_name(errno) {
+            Some(name) => name.into(),
+            None => format!("errno {errno}"),
+        },
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the calls of a program have opened and made: the slots.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::fs::MemfdFlags;
+use vfio_client::mdev::{Sysfs, Uuid};
+use vfio_client::{EventFd, Mapping, Node};
+
+use crate::grammar::{Kind, GROUND};
+
+/// Slots of one kind.
+pub(crate) struct Slots<T>(Vec<Mutex<Option<Arc<T>>>>);
+
+impl<T> Slots<T> {
+    fn new(kind: Kind) -> Self {
+        Slots((0..kind.slots()).map(|_| Mutex::default()).collect())
+    }
+
+    /// What is in a slot.
+    pub(crate) fn get(&self, slot: u64) -> Option<Arc<T>> {
+        self.0.get(slot as usize)?.lock().unwrap().clone()
+    }
+
+    /// Puts something there; what was there before is dropped, unless somebody uses it.
+    pub(crate) fn put(&self, slot: u64, value: T) {
+        let new = Some(Arc::new(value));
+        let old = std::mem::replace(&mut *self.0[slot as usize].lock().unwrap(), new);
+        drop(old);
+    }
+
+    /// Empties a slot; whether something was in it.
+    pub(crate) fn take(&self, slot: u64) -> bool {
+        let old = self
+            .0
+            .get(slot as usize)
+            .and_then(|s| s.lock().unwrap().take());
+        old.is_some()
+    }
+
+    fn clear(&self) {
+        for slot in 0..self.0.len() {
+            self.take(slot as u64);
+        }
+    }
+}
+
+/// All slots, and what is there from the beginning.
+pub(crate) struct World {
+    pub(crate) containers: Slots<Node>,
+    pub(crate) groups: Slots<Node>,
+    pub(crate) devices: Slots<Node>,
+    pub(crate) mappings: Slots<Mapping>,
+    pub(crate) data: Slots<Node>,
+    pub(crate) events: Slots<EventFd>,
+    pub(crate) streams: Slots<Vec<u8>>,
+    /// Memory that devices can be given. It lives as long as the process.
+    pub(crate) ground: Arc<Mapping>,
+    /// A file to move the contents of mappings through.
+    pub(crate) file: File,
+    pub(crate) sysfs: Sysfs,
+    /// Threads that remove instances, and wait for their users.
+    pub(crate) removers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl World {
+    /// A world with nothing open.
+    pub(crate) fn new(ground: Arc<Mapping>) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
+        Ok(World {
+            containers: Slots::new(Kind::Container),
+            groups: Slots::new(Kind::Group),
+            devices: Slots::new(Kind::Device),
+            mappings: Slots::new(Kind::Mapping),
+            data: Slots::new(Kind::Data),
+            events: Slots::new(Kind::Event),
+            streams: Slots::new(Kind::Stream),
+            ground,
+            file: file.into(),
+            sysfs: Sysfs::default(),
+            removers: Mutex::default(),
+        })
+    }
+
+    /// Memory for all worlds of a process.
+    pub(crate) fn ground() -> io::Result<Arc<Mapping>> {
+        let ground = Mapping::anonymous(GROUND as usize)?;
+        ground.reserve();
+        Ok(Arc::new(ground))
+    }
+
+    /// Closes everything, and waits for those who remove.
+    pub(crate) fn close(self) {
+        self.mappings.clear();
+        self.data.clear();
+        self.devices.clear();
+        self.groups.clear();
+        self.containers.clear();
+        self.events.clear();
+        for remover in self.removers.into_inner().unwrap() {
+            let _ = remover.join();
+        }
+    }
+}
+
+/// The UUID of the instance in a slot.
+pub(crate) fn uuid(slot: u64) -> Uuid {
+    Uuid::parse(&format!("f0220000-0000-4000-8000-{slot:012x}")).expect("of the form of one")
+}
