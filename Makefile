@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-harness test-vm bench check shell install clean help
+.PHONY: all run test test-host test-module test-harness test-vm test-debug debug-kernel bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -18,8 +18,11 @@ run:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm: test-%:
+test-host test-module test-harness test-vm test-debug: test-%:
 	@$(SCRIPTS)/test $*
+
+debug-kernel:
+	@$(SCRIPTS)/debug-kernel
 
 bench:
 	@$(SCRIPTS)/bench
@@ -45,6 +48,8 @@ help:
 	@echo 'make test-module the built module: its modinfo and what it exports'
 	@echo 'make test-harness that the test harness itself misses no failure'
 	@echo 'make test-vm     the selftests, in a virtual machine'
+	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'
+	@echo 'make debug-kernel build that kernel and print where it is'
 	@echo 'make bench       the instructions that each thing the device does takes'
 	@echo 'make check       formatting, lints, licences, documentation'
 	@echo 'make shell       a shell in the virtual machine, the module at hand'
