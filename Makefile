@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-harness test-vm test-debug debug-kernel bench check shell install clean help
+.PHONY: all run test test-host test-module test-harness test-vm test-fuzz test-debug fuzz debug-kernel bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -18,11 +18,17 @@ run:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-debug: test-%:
+test-host test-module test-harness test-vm test-fuzz test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
 	@$(SCRIPTS)/debug-kernel
+
+SECONDS ?= 60
+SEED ?= 1
+
+fuzz:
+	@$(SCRIPTS)/fuzz --seconds $(SECONDS) --seed $(SEED)
 
 bench:
 	@$(SCRIPTS)/bench
@@ -48,6 +54,8 @@ help:
 	@echo 'make test-module the built module: its modinfo and what it exports'
 	@echo 'make test-harness that the test harness itself misses no failure'
 	@echo 'make test-vm     the selftests, in a virtual machine'
+	@echo 'make test-fuzz   that the fuzzer finds what is planted'
+	@echo 'make fuzz        random programs against the module: SECONDS=60 SEED=1'
 	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'
 	@echo 'make debug-kernel build that kernel and print where it is'
 	@echo 'make bench       the instructions that each thing the device does takes'

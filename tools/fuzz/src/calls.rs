@@ -5,18 +5,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
-use mdma::desc::DESCRIPTOR_SIZE;
 use mdma::regs::{self, Reg, REGISTERS};
 use rustix::event::PollFlags;
-use vfio_client::{BitmapRequest, EventFd, Mapping, Node, Protection};
+use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 
 use crate::grammar::{Op, CLOSABLE, GROUND, TYPES};
+use crate::ground::{self, part};
 use crate::program::Call;
 use crate::spoil;
 use crate::world::{uuid, World};
@@ -137,20 +136,6 @@ pub(crate) fn may_be_bad(op: Op) -> bool {
             | Op::V2Save
             | Op::V2Load
     )
-}
-
-/// A part of a mapping that is inside it.
-fn part(mapping: &Mapping, offset: u64, size: u64) -> (usize, usize) {
-    let len = mapping.len() as u64;
-    let offset = offset % len;
-    (offset as usize, size.min(len - offset) as usize)
-}
-
-/// Puts `data` where devices see it.
-fn scribble(world: &World, offset: u64, data: &[u8]) -> Result {
-    let (offset, len) = part(&world.ground, offset, data.len() as u64);
-    world.ground.write(offset, &data[..len]);
-    Ok(len as u64)
 }
 
 /// Makes one call.
@@ -337,16 +322,12 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             Ok(words.iter().map(|word| u64::from(word.count_ones())).sum())
         }
         Op::DirtyPages => Ok(container(a[0])?.ioctl(17, &mut argument(8, a[1], 0))? as u64),
-        Op::Descriptor => {
-            let mut descriptor = [0; DESCRIPTOR_SIZE];
-            descriptor[0..4].copy_from_slice(&(a[1] as u32).to_le_bytes());
-            descriptor[4..8].copy_from_slice(&(a[2] as u32).to_le_bytes());
-            for (field, value) in [(8, a[3]), (16, a[4]), (24, a[5]), (32, a[5] ^ a[3])] {
-                descriptor[field..field + 8].copy_from_slice(&u64::to_le_bytes(value));
-            }
-            scribble(world, a[0] % 64 * DESCRIPTOR_SIZE as u64, &descriptor)
+        Op::Descriptor => Ok(ground::descriptor(&world.ground, a)),
+        Op::List => Ok(ground::list(&world.ground, a[0], a[1], a[2])),
+        Op::Scribble => {
+            let data = bytes(a[2], a[1].min(65536) as usize);
+            Ok(ground::scribble(&world.ground, a[0], &data))
         }
-        Op::Scribble => scribble(world, a[0], &bytes(a[2], a[1].min(65536) as usize)),
         Op::Read => {
             let mut out = vec![0; a[1].min(MOST) as usize];
             Ok(data(a[0])?.read(&mut out)? as u64)
@@ -553,10 +534,4 @@ pub(crate) fn remove_all(world: &World) -> Vec<String> {
         Err(e) => problems.push(e.to_string()),
     }
     problems
-}
-
-/// Makes what devices see as it was at first.
-pub(crate) fn clean_ground(ground: &Mapping) {
-    ground.fill(0, 64 << 10, 0);
-    ground.store_u64(0, 0, Ordering::Relaxed);
 }

@@ -367,6 +367,7 @@ pub(crate) enum Op {
     DirtyPages,
     DirtyBitmap,
     Descriptor,
+    List,
     Scribble,
     Doorbell,
     Read,
@@ -476,7 +477,8 @@ rows! {
     DirtyPages "dirty_pages" 4 [CONTAINER, ("flags", Number(&[1, 2, 3, 0, 4, 8]))];
     DirtyBitmap "dirty_bitmap" 4 [CONTAINER, IOVA_ARG, LENGTH, ("pgsize", Number(&[4096, 4096, 8192, 1])), ("bad", Number(&[0, 0, 1]))];
     Descriptor "descriptor" 12 [("slot", Number(SMALL)), ("op", Word(OPS)), ("flags", Number(SMALL)),
-        ("src", Number(IOVAS)), ("dst", Number(IOVAS)), LENGTH];
+        ("src", Number(IOVAS)), ("dst", Number(IOVAS)), LENGTH, ("entries", Number(&[0, 0, 0, 1, 2, 3, 16, 4096, 4097]))];
+    List "list" 6 [("offset", Number(&[0x3000, 0x3010, 0x3800, 0x2000, 0x3008])), ("entries", Number(&[1, 2, 3, 16, 64])), SEED];
     Scribble "scribble" 3 [("offset", Number(&[0, 0x40, 0x80, 0x1000, 0x2000])), ("size", Number(&[1, 8, 64, 256, 4096])), SEED];
     Doorbell "doorbell" 10 [DEVICE, ("tail", Number(SMALL))];
     Read "read" 8 [DATA, SIZE];

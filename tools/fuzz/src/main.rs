@@ -31,6 +31,7 @@ mod coverage;
 mod failure;
 mod generate;
 mod grammar;
+mod ground;
 mod health;
 #[path = "../../testing/selftests/src/kmsg.rs"]
 #[allow(dead_code, reason = "the selftests need more of it")]

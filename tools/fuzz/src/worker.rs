@@ -26,6 +26,7 @@ use vfio_client::{errno_name, Mapping};
 use crate::calls::{self, Ended};
 use crate::failure::{Class, Failure};
 use crate::grammar::Op;
+use crate::ground;
 use crate::health;
 use crate::program::{Call, Program};
 use crate::world::World;
@@ -124,7 +125,7 @@ impl Worker {
 
     /// Runs a program, closes everything, and looks at what is left.
     fn run(&self, program: &Program) -> io::Result<()> {
-        calls::clean_ground(&self.ground);
+        ground::clean(&self.ground);
         let world = Arc::new(World::new(self.ground.clone())?);
         for step in program.steps() {
             let threads: HashSet<_> = step.iter().map(|call| call.thread).collect();
