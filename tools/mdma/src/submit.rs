@@ -105,6 +105,11 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         &self.ring
     }
 
+    /// Index of the next descriptor to fill: what `TAIL` holds after the doorbell.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
     /// How many jobs were submitted and not reaped.
     pub fn outstanding(&self) -> u32 {
         self.ring.pending(self.head, self.tail)

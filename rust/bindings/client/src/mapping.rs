@@ -106,7 +106,7 @@ impl Mapping {
     }
 
     /// Maps `len` bytes of a file at `offset`, whatever it answers to that.
-    pub(crate) fn of_file(
+    pub fn of_file(
         fd: impl AsFd,
         offset: u64,
         len: usize,

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Hands an mdma device to a program in the guest, by UIO.
+ *
+ * The program drives the device. This driver does what takes a kernel: it
+ * enables the device, answers its interrupts, and allocates memory that the
+ * program may have the device reach.
+ *
+ *   map 0  registers   BAR 0
+ *   map 1  device      BAR 2, the device memory
+ *   map 2  memory      for DMA: blocks of pages from all over RAM, one after
+ *                      the other here, nowhere near each other on the bus
+ *   map 3  blocks      the bus address of each block, as a u64
+ *
+ * An interrupt clears its causes and is counted: a read() of /dev/uioN returns
+ * when there was one since the last.
+ */
+
+#include <linux/dma-mapping.h>
+#include <linux/interrupt.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/uio_driver.h>
+#include <linux/vmalloc.h>
+
+#define MDMA_VENDOR		0x4d44
+#define MDMA_DEVICE		0x0001
+#define MDMA_BAR_REGISTERS	0
+#define MDMA_BAR_MEMORY		2
+#define MDMA_INT_CAUSE		0x028
+#define MDMA_VECTORS		4
+
+static char *irq = "msix";
+module_param(irq, charp, 0444);
+MODULE_PARM_DESC(irq, "Kind of interrupt: intx, msi or msix");
+
+static unsigned int memory_kib = 16384;
+module_param(memory_kib, uint, 0444);
+MODULE_PARM_DESC(memory_kib, "Memory for DMA of each device, in KiB");
+
+static unsigned int block_order = 6;
+module_param(block_order, uint, 0444);
+MODULE_PARM_DESC(block_order, "Order of a block of this memory, in pages");
+
+static unsigned int spread = 4;
+module_param(spread, uint, 0444);
+MODULE_PARM_DESC(spread, "Take one of so many blocks that are free, so that they lie apart");
+
+struct uio_mdma {
+	struct pci_dev *pdev;
+	void __iomem *registers;
+	struct uio_info info;
+	struct page **pages;
+	unsigned int blocks;
+	void *memory;
+	u64 *addresses;
+};
+
+static irqreturn_t uio_mdma_interrupt(int line, void *data)
+{
+	struct uio_mdma *mdma = data;
+	u32 cause = readl(mdma->registers + MDMA_INT_CAUSE);
+
+	if (cause)
+		writel(cause, mdma->registers + MDMA_INT_CAUSE);
+	else if (!pci_dev_msi_enabled(mdma->pdev))
+		return IRQ_NONE;
+
+	/* A message counts even if an earlier one has spoken for it. */
+	uio_event_notify(&mdma->info);
+	return IRQ_HANDLED;
+}
+
+static void uio_mdma_free_vectors(void *data)
+{
+	pci_free_irq_vectors(data);
+}
+
+static int uio_mdma_interrupts(struct uio_mdma *mdma)
+{
+	struct device *dev = &mdma->pdev->dev;
+	unsigned int kind;
+	int count, i, ret;
+
+	if (!strcmp(irq, "intx"))
+		kind = PCI_IRQ_INTX;
+	else if (!strcmp(irq, "msi"))
+		kind = PCI_IRQ_MSI;
+	else if (!strcmp(irq, "msix"))
+		kind = PCI_IRQ_MSIX;
+	else
+		return dev_err_probe(dev, -EINVAL, "no such kind of interrupt: %s\n", irq);
+
+	count = pci_alloc_irq_vectors(mdma->pdev, 1, MDMA_VECTORS, kind);
+	if (count < 0)
+		return dev_err_probe(dev, count, "no interrupts of the kind %s\n", irq);
+	ret = devm_add_action_or_reset(dev, uio_mdma_free_vectors, mdma->pdev);
+	if (ret)
+		return ret;
+
+	for (i = 0; i < count; i++) {
+		ret = devm_request_irq(dev, pci_irq_vector(mdma->pdev, i), uio_mdma_interrupt,
+				       kind == PCI_IRQ_INTX ? IRQF_SHARED : 0, "uio_mdma", mdma);
+		if (ret)
+			return dev_err_probe(dev, ret, "interrupt %d\n", i);
+	}
+	dev_info(dev, "%s, %d vectors\n", irq, count);
+	return 0;
+}
+
+static void uio_mdma_free_memory(void *data)
+{
+	struct uio_mdma *mdma = data;
+	unsigned int i;
+
+	vunmap(mdma->memory);
+	for (i = 0; i < mdma->blocks << block_order; i++) {
+		if (i % (1 << block_order) == 0 && mdma->addresses[i >> block_order])
+			dma_unmap_page(&mdma->pdev->dev, mdma->addresses[i >> block_order],
+				       PAGE_SIZE << block_order, DMA_BIDIRECTIONAL);
+		if (mdma->pages[i])
+			__free_page(mdma->pages[i]);
+	}
+	vfree(mdma->addresses);
+	kvfree(mdma->pages);
+}
+
+/* Takes many blocks and gives most of them back: what is left lies apart. */
+static int uio_mdma_blocks(struct uio_mdma *mdma)
+{
+	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN;
+	unsigned int order = block_order, i, j, got, want = mdma->blocks * max(spread, 1u);
+	struct page **taken;
+
+	taken = kvcalloc(want, sizeof(*taken), GFP_KERNEL);
+	if (!taken)
+		return -ENOMEM;
+	for (got = 0; got < want; got++) {
+		taken[got] = alloc_pages(gfp, order);
+		if (!taken[got])
+			break;
+	}
+	for (i = 0; i < mdma->blocks && got >= mdma->blocks; i++) {
+		struct page **block = &taken[(u64)i * got / mdma->blocks];
+
+		split_page(*block, order);
+		for (j = 0; j < 1 << order; j++)
+			mdma->pages[(i << order) + j] = *block + j;
+		*block = NULL;
+	}
+	for (i = 0; i < got; i++)
+		if (taken[i])
+			__free_pages(taken[i], order);
+	kvfree(taken);
+	return got < mdma->blocks ? -ENOMEM : 0;
+}
+
+static int uio_mdma_memory(struct uio_mdma *mdma)
+{
+	struct device *dev = &mdma->pdev->dev;
+	unsigned int i, pages;
+	int ret;
+
+	if (block_order > MAX_PAGE_ORDER || !memory_kib || memory_kib >> 20)
+		return dev_err_probe(dev, -EINVAL, "memory_kib or block_order is out of range\n");
+	mdma->blocks = DIV_ROUND_UP(memory_kib, PAGE_SIZE >> 10 << block_order);
+	pages = mdma->blocks << block_order;
+	mdma->pages = kvcalloc(pages, sizeof(*mdma->pages), GFP_KERNEL);
+	mdma->addresses = vmalloc_user(PAGE_ALIGN(mdma->blocks * sizeof(u64)));
+	if (!mdma->pages || !mdma->addresses) {
+		kvfree(mdma->pages);
+		vfree(mdma->addresses);
+		return -ENOMEM;
+	}
+	ret = devm_add_action_or_reset(dev, uio_mdma_free_memory, mdma);
+	if (ret)
+		return ret;
+
+	ret = uio_mdma_blocks(mdma);
+	if (ret)
+		return dev_err_probe(dev, ret, "%u KiB of memory\n", memory_kib);
+	for (i = 0; i < mdma->blocks; i++) {
+		dma_addr_t at = dma_map_page(dev, mdma->pages[i << block_order], 0,
+					     PAGE_SIZE << block_order, DMA_BIDIRECTIONAL);
+
+		if (dma_mapping_error(dev, at))
+			return -ENOMEM;
+		mdma->addresses[i] = at;
+	}
+	mdma->memory = vmap(mdma->pages, pages, VM_MAP, PAGE_KERNEL);
+	return mdma->memory ? 0 : -ENOMEM;
+}
+
+static void uio_mdma_map(struct uio_mdma *mdma, unsigned int i, const char *name, int type,
+			 phys_addr_t addr, resource_size_t size)
+{
+	mdma->info.mem[i].name = name;
+	mdma->info.mem[i].memtype = type;
+	mdma->info.mem[i].addr = addr;
+	mdma->info.mem[i].size = size;
+}
+
+static int uio_mdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct device *dev = &pdev->dev;
+	struct uio_mdma *mdma;
+	int ret;
+
+	mdma = devm_kzalloc(dev, sizeof(*mdma), GFP_KERNEL);
+	if (!mdma)
+		return -ENOMEM;
+	mdma->pdev = pdev;
+
+	ret = pcim_enable_device(pdev);
+	if (ret)
+		return ret;
+	ret = dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
+	if (ret)
+		return ret;
+	mdma->registers = pcim_iomap(pdev, MDMA_BAR_REGISTERS, 0);
+	if (!mdma->registers)
+		return -ENOMEM;
+	ret = uio_mdma_memory(mdma);
+	if (ret)
+		return ret;
+
+	uio_mdma_map(mdma, 0, "registers", UIO_MEM_PHYS,
+		     pci_resource_start(pdev, MDMA_BAR_REGISTERS),
+		     pci_resource_len(pdev, MDMA_BAR_REGISTERS));
+	uio_mdma_map(mdma, 1, "device", UIO_MEM_PHYS,
+		     pci_resource_start(pdev, MDMA_BAR_MEMORY),
+		     pci_resource_len(pdev, MDMA_BAR_MEMORY));
+	uio_mdma_map(mdma, 2, "memory", UIO_MEM_VIRTUAL, (uintptr_t)mdma->memory,
+		     (resource_size_t)mdma->blocks * (PAGE_SIZE << block_order));
+	uio_mdma_map(mdma, 3, "blocks", UIO_MEM_VIRTUAL, (uintptr_t)mdma->addresses,
+		     PAGE_ALIGN(mdma->blocks * sizeof(u64)));
+	mdma->info.name = "mdma";
+	mdma->info.version = "1";
+	mdma->info.irq = UIO_IRQ_CUSTOM;
+	pci_set_master(pdev);
+	ret = devm_uio_register_device(dev, &mdma->info);
+	if (ret)
+		return dev_err_probe(dev, ret, "uio\n");
+	/* Last: they are delivered to the device that was just registered. */
+	return uio_mdma_interrupts(mdma);
+}
+
+static const struct pci_device_id uio_mdma_ids[] = {
+	{ PCI_DEVICE(MDMA_VENDOR, MDMA_DEVICE) },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, uio_mdma_ids);
+
+static struct pci_driver uio_mdma_driver = {
+	.name = "uio_mdma",
+	.id_table = uio_mdma_ids,
+	.probe = uio_mdma_probe,
+};
+module_pci_driver(uio_mdma_driver);
+
+MODULE_AUTHOR("vfio-mdev-rs authors");
+MODULE_DESCRIPTION("Hands an mdma device to a program, by UIO");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The line to the host.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::termios::{tcgetattr, tcsetattr, OptionalActions};
+
+use crate::event::Event;
+
+/// A serial port, or whatever stands in for it.
+#[derive(Debug)]
+pub struct Console {
+    file: File,
+    unfinished: Vec<u8>,
+}
+
+/// What the host asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Look at everything.
+    Check,
+    /// Look at everything, and switch off.
+    End,
+}
+
+impl Console {
+    /// Opens a port, and has it change nothing of what goes through it.
+    pub fn open(path: &str) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut attributes = tcgetattr(&file)?;
+        attributes.make_raw();
+        tcsetattr(&file, OptionalActions::Now, &attributes)?;
+        Ok(Console {
+            file,
+            unfinished: Vec::new(),
+        })
+    }
+
+    /// Tells the host.
+    pub fn tell(&mut self, event: &Event<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+
+    /// Reads what has arrived, and waits for something to. Lines that are no commands are returned as they are.
+    pub fn commands(&mut self) -> io::Result<Vec<Result<Command, String>>> {
+        let mut bytes = [0; 256];
+        let len = self.file.read(&mut bytes)?;
+        self.unfinished.extend(&bytes[..len]);
+        let mut commands = Vec::new();
+        while let Some(end) = self
+            .unfinished
+            .iter()
+            .position(|byte| matches!(byte, b'\n' | b'\r'))
+        {
+            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
+            match line[..end].trim_ascii() {
+                b"" => (),
+                b"check" => commands.push(Ok(Command::Check)),
+                b"end" => commands.push(Ok(Command::End)),
+                other => commands.push(Err(String::from_utf8_lossy(other).into_owned())),
+            }
+        }
+        Ok(commands)
+    }
+}
+
+impl AsFd for Console {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is told to the host: one JSON object a line.
+
+use std::fmt::Write;
+
+use mdma::Place;
+use serde::Serialize;
+
+use crate::footprint::plus;
+use crate::options::Options;
+
+/// A line.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event<'a> {
+    /// The devices are there and the work begins.
+    Ready {
+        /// Milliseconds since the kernel started.
+        ms: u64,
+        /// How many devices there are.
+        devices: usize,
+        /// The devices.
+        found: &'a [Found],
+        /// What was asked for.
+        #[serde(flatten)]
+        options: &'a Shown,
+    },
+    /// It works.
+    Beat(Totals),
+    /// Something is not as it must be. No work is done after this.
+    Wrong(&'a Wrong),
+    /// All memory and registers were looked at and are right.
+    Checked(Totals),
+    /// As `Checked`; the guest switches itself off.
+    Ended {
+        /// What was done.
+        #[serde(flatten)]
+        totals: Totals,
+        /// `clean`, or the first complaint of the guest's kernel.
+        kernel_log: &'a str,
+    },
+}
+
+/// The options as they are shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    irq: &'static str,
+    seed: u64,
+    memory: u64,
+    rate: u64,
+}
+
+impl From<&Options> for Shown {
+    fn from(options: &Options) -> Self {
+        Shown {
+            irq: options.irq.name(),
+            seed: options.seed,
+            memory: options.memory,
+            rate: options.rate,
+        }
+    }
+}
+
+/// A device that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// Its PCI address.
+    pub pci: String,
+    /// The size of its memory.
+    pub memory: u64,
+    /// How much guest memory it has for DMA.
+    pub blocks: u64,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Milliseconds since the kernel started.
+    pub ms: u64,
+    /// Jobs handed to devices.
+    pub jobs: u64,
+    /// Jobs that were completed and found right.
+    pub verified: u64,
+    /// Bytes they processed.
+    pub bytes: u64,
+    /// Bytes that the processor wrote to device memory.
+    pub memory_writes: u64,
+    /// Bytes that the processor read from device memory, and compared.
+    pub memory_reads: u64,
+    /// Bytes that the processor wrote to memory for DMA.
+    pub ram_writes: u64,
+    /// Interrupts.
+    pub interrupts: u64,
+    /// Bytes of guest and device memory compared because of `check` or `end`.
+    pub checked: u64,
+}
+
+impl Totals {
+    /// Adds up.
+    #[must_use]
+    pub fn plus(self, other: Totals) -> Totals {
+        Totals {
+            ms: self.ms.max(other.ms),
+            jobs: self.jobs + other.jobs,
+            verified: self.verified + other.verified,
+            bytes: self.bytes + other.bytes,
+            memory_writes: self.memory_writes + other.memory_writes,
+            memory_reads: self.memory_reads + other.memory_reads,
+            ram_writes: self.ram_writes + other.ram_writes,
+            interrupts: self.interrupts + other.interrupts,
+            checked: self.checked + other.checked,
+        }
+    }
+}
+
+/// What is not as it must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Wrong {
+    /// In words.
+    pub what: String,
+    /// Which device, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<usize>,
+    /// Guest memory: where, as the device sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iova: Option<u64>,
+    /// Device memory: where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// What should be there; of memory some bytes from there on, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// How many bytes of those compared differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// The job that it was noticed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+}
+
+/// The result of work.
+pub type WrongResult<T = ()> = Result<T, Box<Wrong>>;
+
+impl Wrong {
+    /// In words only.
+    pub fn new(what: impl Into<String>) -> Box<Self> {
+        Box::new(Wrong {
+            what: what.into(),
+            ..Wrong::default()
+        })
+    }
+
+    /// Two values that should be equal.
+    pub fn values(
+        what: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Box<Self> {
+        let mut wrong = Wrong::new(what);
+        wrong.expected = Some(expected.to_string());
+        wrong.found = Some(found.to_string());
+        wrong
+    }
+
+    /// Bytes that should be equal and are not.
+    pub fn bytes(
+        what: impl Into<String>,
+        place: Place,
+        expected: &[u8],
+        found: &[u8],
+    ) -> Box<Self> {
+        let differs = |(x, y): (&u8, &u8)| x != y;
+        let mut pairs = expected.iter().zip(found);
+        let first = pairs.position(differs).unwrap_or(0);
+        let show = |bytes: &[u8]| {
+            let mut text = String::new();
+            for byte in bytes[first..].iter().take(16) {
+                let _ = write!(text, "{byte:02x}");
+            }
+            text
+        };
+        let mut wrong = Wrong::values(what, show(expected), show(found));
+        wrong.bytes = Some(
+            expected
+                .iter()
+                .zip(found)
+                .filter(|pair| differs(*pair))
+                .count(),
+        );
+        match plus(place, first as u64) {
+            Place::Guest(iova) => wrong.iova = Some(iova),
+            Place::Device(offset) => wrong.offset = Some(offset),
+        }
+        wrong
+    }
+
+    /// With the device it was noticed with.
+    #[must_use]
+    pub fn of(mut self: Box<Self>, device: usize) -> Box<Self> {
+        self.device = Some(device);
+        self
+    }
+
+    /// With the job it was noticed with.
+    #[must_use]
+    pub fn with(mut self: Box<Self>, job: &mdma::Descriptor) -> Box<Self> {
+        self.job = Some(format!("{job:x?}"));
+        self
+    }
+}
+
+impl From<mdma::Error> for Box<Wrong> {
+    fn from(error: mdma::Error) -> Self {
+        Wrong::new(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let line = |event: &Event<'_>| serde_json::to_string(event).unwrap();
+        assert!(line(&Event::Beat(Totals::default()))
+            .starts_with(r#"{"event":"beat","ms":0,"jobs":0,"#));
+        let ended = Event::Ended {
+            totals: Totals::default(),
+            kernel_log: "clean",
+        };
+        assert!(line(&ended).ends_with(r#""kernel_log":"clean"}"#));
+        let wrong = Wrong::bytes("x", Place::Guest(0x1000), &[1, 2, 3], &[1, 2, 4]);
+        assert_eq!(
+            line(&Event::Wrong(&wrong)),
+            r#"{"event":"wrong","what":"x","iova":4098,"expected":"03","found":"04","bytes":1}"#
+        );
+    }
+}

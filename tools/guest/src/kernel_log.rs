@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest kernel's own complaints.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use rustix::fs::{open, Mode, OFlags};
+
+/// What a kernel says when something is wrong with it.
+const TROUBLE: [&str; 22] = [
+    "WARNING: ",
+    "BUG: ",
+    "Oops",
+    "Call Trace:",
+    "Kernel panic",
+    "KASAN",
+    "UBSAN",
+    "refcount_t: ",
+    "possible circular locking",
+    "possible recursive locking",
+    "inconsistent lock state",
+    "suspicious RCU usage",
+    "general protection fault",
+    "unable to handle",
+    "sleeping function called",
+    "scheduling while atomic",
+    "detected stall",
+    "soft lockup",
+    "list_add corruption",
+    "list_del corruption",
+    "Bad page ",
+    "nobody cared",
+];
+
+/// `/dev/kmsg`.
+#[derive(Debug)]
+pub struct KernelLog {
+    file: File,
+    trouble: Option<String>,
+}
+
+impl KernelLog {
+    /// Opens it, at its start.
+    pub fn open() -> io::Result<Self> {
+        let file = open(
+            "/dev/kmsg",
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(KernelLog {
+            file: file.into(),
+            trouble: None,
+        })
+    }
+
+    /// Reads what is new; the first complaint there has ever been.
+    pub fn trouble(&mut self) -> io::Result<Option<&str>> {
+        let mut record = [0; 8192];
+        loop {
+            match self.file.read(&mut record) {
+                Ok(0) => break,
+                Ok(len) => {
+                    let text = String::from_utf8_lossy(&record[..len]);
+                    if self.trouble.is_none() && is_trouble(message(&text)) {
+                        self.trouble = Some(message(&text).to_owned());
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // Records were overwritten before they were read; what follows is read.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => (),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(self.trouble.as_deref())
+    }
+}
+
+/// The words of a record: `level,sequence,time,flags;words`, then lines that begin with a blank.
+fn message(record: &str) -> &str {
+    let words = record.split_once(';').map_or(record, |(_, words)| words);
+    words.lines().next().unwrap_or("")
+}
+
+fn is_trouble(message: &str) -> bool {
+    TROUBLE.iter().any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records() {
+        let record = "4,1234,99,-;WARNING: CPU: 0 PID: 1 at x.c:1\n SUBSYSTEM=pci\n";
+        assert_eq!(message(record), "WARNING: CPU: 0 PID: 1 at x.c:1");
+        assert!(is_trouble(message(record)));
+        assert!(!is_trouble(message("6,1,1,-;BUG-free; Linux version 7\n")));
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel's command line asks for.
+
+use serde::Serialize;
+
+/// The kind of interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Irq {
+    /// The interrupt pin.
+    Intx,
+    /// Messages, by the capability of that name.
+    Msi,
+    /// Messages, by a table.
+    Msix,
+}
+
+impl Irq {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Irq::Intx => "intx",
+            Irq::Msi => "msi",
+            Irq::Msix => "msix",
+        }
+    }
+}
+
+/// The options; see `Documentation/guest.rst`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Options {
+    /// `guest.irq`: the kind of interrupt.
+    pub irq: Irq,
+    /// `guest.devices`: how many devices there must be.
+    pub devices: usize,
+    /// `guest.seed`: which random jobs.
+    pub seed: u64,
+    /// `guest.memory`: memory that devices and processor write, of all devices together.
+    pub memory: u64,
+    /// `guest.device`: how much of each device's memory is written.
+    pub device: u64,
+    /// `guest.rate`: jobs a second of each device; 0 for as many as there can be.
+    pub rate: u64,
+    /// `guest.throttle`: the most microseconds that a device waits after a unit.
+    pub throttle: u32,
+    /// `guest.patience`: seconds after which an interrupt counts as lost.
+    pub patience: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            irq: Irq::Msix,
+            devices: 1,
+            seed: 1,
+            memory: 64 << 20,
+            device: 16 << 20,
+            rate: 100,
+            throttle: 4000,
+            patience: 60,
+        }
+    }
+}
+
+impl Options {
+    /// Reads them from a command line. What does not begin with `guest.` is for others.
+    pub fn parse(line: &str) -> Result<Options, String> {
+        let mut options = Options::default();
+        for word in line.split_ascii_whitespace() {
+            let Some(word) = word.strip_prefix("guest.") else {
+                continue;
+            };
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let illegal = || format!("guest.{name}={value} makes no sense");
+            let number = || value.parse::<u64>().map_err(|_| illegal());
+            match name {
+                "irq" => {
+                    options.irq = [Irq::Intx, Irq::Msi, Irq::Msix]
+                        .into_iter()
+                        .find(|irq| irq.name() == value)
+                        .ok_or_else(illegal)?;
+                }
+                "devices" => options.devices = number()?.try_into().map_err(|_| illegal())?,
+                "seed" => options.seed = number()?,
+                "memory" => options.memory = size(value).ok_or_else(illegal)?,
+                "device" => options.device = size(value).ok_or_else(illegal)?,
+                "rate" => options.rate = number()?,
+                "throttle" => options.throttle = number()?.try_into().map_err(|_| illegal())?,
+                "patience" => options.patience = number()?,
+                _ => return Err(format!("guest.{name}: no such option")),
+            }
+            if matches!(name, "devices" | "memory" | "device") && number() == Ok(0) {
+                return Err(illegal());
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Parses a size: a number of bytes, or one with K, M or G.
+fn size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.char_indices().last()? {
+        (at, 'K' | 'k') => (&text[..at], 10),
+        (at, 'M' | 'm') => (&text[..at], 20),
+        (at, 'G' | 'g') => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_options_are_theirs() {
+        let options =
+            Options::parse("console=ttyS0 guest.irq=msi quiet guest.memory=3M\n").unwrap();
+        let expected = Options {
+            irq: Irq::Msi,
+            memory: 3 << 20,
+            ..Options::default()
+        };
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "guest.irq=pin",
+            "guest.devices=0",
+            "guest.devices",
+            "guest.memory=0",
+            "guest.memory=16Q",
+            "guest.memory=99999999999G",
+            "guest.rate=-1",
+            "guest.throttle=4294967296",
+            "guest.sede=1",
+        ] {
+            assert!(Options::parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("5"), Some(5));
+        assert_eq!(size("2K"), Some(2048));
+        assert_eq!(size("1g"), Some(1 << 30));
+        assert_eq!(size(""), None);
+        assert_eq!(size("M"), None);
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All devices, commands and heartbeat.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use crate::console::{Command, Console};
+use crate::event::{Event, Found, Shown, Totals, Wrong, WrongResult};
+use crate::kernel_log::KernelLog;
+use crate::options::Options;
+use crate::system;
+use crate::uio::{self, Block, DeviceMemory, Interrupts, Registers};
+use crate::workload::Workload;
+
+/// Time between two heartbeats.
+const BEAT: Duration = Duration::from_millis(250);
+/// How long devices may take to appear.
+const APPEAR: Duration = Duration::from_secs(60);
+
+/// The program at work.
+pub struct Session {
+    console: Console,
+    log: KernelLog,
+    devices: Vec<Device>,
+    /// What the host has asked for and waits for.
+    asked: Vec<Command>,
+    beat: Duration,
+}
+
+struct Device {
+    workload: Workload<Registers, Block, DeviceMemory>,
+    interrupts: Interrupts,
+}
+
+/// What ends a session.
+#[derive(Debug)]
+pub enum End {
+    /// The host has asked for it.
+    Asked,
+    /// Something is wrong.
+    Wrong(Box<Wrong>),
+}
+
+impl From<Box<Wrong>> for End {
+    fn from(wrong: Box<Wrong>) -> Self {
+        End::Wrong(wrong)
+    }
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> Box<Wrong> + '_ {
+    move |e| Wrong::new(format!("{what}: {e}"))
+}
+
+impl Session {
+    /// Finds the devices and says that it is ready.
+    pub fn new(mut console: Console, options: &Options) -> Result<Self, (Console, Box<Wrong>)> {
+        match Self::prepare(options) {
+            Ok((log, devices, found)) => {
+                let told = console.tell(&Event::Ready {
+                    ms: system::now().as_millis() as u64,
+                    devices: devices.len(),
+                    found: &found,
+                    options: &Shown::from(options),
+                });
+                match told {
+                    Ok(()) => Ok(Session {
+                        console,
+                        log,
+                        devices,
+                        asked: Vec::new(),
+                        beat: Duration::ZERO,
+                    }),
+                    Err(e) => Err((console, failed("console")(e))),
+                }
+            }
+            Err(wrong) => Err((console, wrong)),
+        }
+    }
+
+    fn prepare(options: &Options) -> WrongResult<(KernelLog, Vec<Device>, Vec<Found>)> {
+        let log = KernelLog::open().map_err(failed("/dev/kmsg"))?;
+        let start = system::now();
+        let list = loop {
+            let list = uio::find().map_err(failed("sysfs"))?;
+            if list.len() >= options.devices {
+                break list;
+            }
+            if system::now() - start > APPEAR {
+                return Err(Wrong::values(
+                    "number of devices",
+                    options.devices,
+                    list.len(),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let mut devices = Vec::new();
+        let mut found = Vec::new();
+        for (i, entry) in list.iter().enumerate() {
+            let (parts, interrupts) = entry.open().map_err(failed(&entry.pci))?;
+            let blocks = parts.size();
+            let workload = Workload::new(parts, options, i).map_err(|wrong| wrong.of(i))?;
+            found.push(Found {
+                pci: entry.pci.clone(),
+                memory: workload.memory_size(),
+                blocks,
+            });
+            devices.push(Device {
+                workload,
+                interrupts,
+            });
+        }
+        Ok((log, devices, found))
+    }
+
+    /// Works until it is told to end or something is wrong.
+    pub fn run(&mut self) -> End {
+        loop {
+            match self.round() {
+                Ok(()) => (),
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// The line to the host.
+    pub fn into_console(self) -> Console {
+        self.console
+    }
+
+    fn round(&mut self) -> Result<(), End> {
+        let now = system::now();
+        for (i, device) in self.devices.iter_mut().enumerate() {
+            // Whoever waits for a check waits for the jobs in flight only.
+            if self.asked.is_empty() {
+                device.workload.step(now).map_err(|wrong| wrong.of(i))?;
+            }
+            device.workload.overdue(now).map_err(|wrong| wrong.of(i))?;
+        }
+        if !self.asked.is_empty() && self.devices.iter().all(|device| device.workload.idle()) {
+            self.answer()?;
+        }
+        if now >= self.beat {
+            self.beat(now)?;
+        }
+        self.wait()
+    }
+
+    fn totals(&self) -> Totals {
+        let totals = self.devices.iter().map(|device| device.workload.totals());
+        Totals {
+            ms: system::now().as_millis() as u64,
+            ..totals.fold(Totals::default(), Totals::plus)
+        }
+    }
+
+    fn beat(&mut self, now: Duration) -> WrongResult {
+        self.beat = now + BEAT;
+        if let Some(trouble) = self.log.trouble().map_err(failed("/dev/kmsg"))? {
+            return Err(Wrong::new(format!("kernel log: {trouble}")));
+        }
+        let totals = self.totals();
+        self.console
+            .tell(&Event::Beat(totals))
+            .map_err(failed("console"))
+    }
+
+    /// Does what the host has asked for.
+    fn answer(&mut self) -> Result<(), End> {
+        for command in std::mem::take(&mut self.asked) {
+            for (i, device) in self.devices.iter_mut().enumerate() {
+                device.workload.check().map_err(|wrong| wrong.of(i))?;
+            }
+            let totals = self.totals();
+            let told = match command {
+                Command::Check => self.console.tell(&Event::Checked(totals)),
+                Command::End => {
+                    let trouble = self.log.trouble().map_err(failed("/dev/kmsg"))?;
+                    let kernel_log = trouble.unwrap_or("clean");
+                    self.console.tell(&Event::Ended { totals, kernel_log })
+                }
+            };
+            told.map_err(failed("console"))?;
+            if command == Command::End {
+                return Err(End::Asked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until a device interrupts, the host says something, or there is something to do.
+    fn wait(&mut self) -> Result<(), End> {
+        let idle = self.asked.is_empty();
+        let due = self
+            .devices
+            .iter()
+            .filter(|_| idle)
+            .filter_map(|device| device.workload.due());
+        let until = due
+            .fold(self.beat, Duration::min)
+            .saturating_sub(system::now());
+        let timeout = Timespec {
+            tv_sec: until.as_secs() as i64,
+            tv_nsec: until.subsec_nanos().into(),
+        };
+        let mut fds = vec![PollFd::new(&self.console, PollFlags::IN)];
+        let interrupts = self.devices.iter().map(|device| &device.interrupts);
+        fds.extend(interrupts.map(|interrupts| PollFd::new(interrupts, PollFlags::IN)));
+        poll(&mut fds, Some(&timeout)).map_err(|e| failed("poll")(e.into()))?;
+        let ready: Vec<bool> = fds
+            .iter()
+            .map(|fd| fd.revents().contains(PollFlags::IN))
+            .collect();
+
+        let now = system::now();
+        for (i, device) in self.devices.iter_mut().enumerate() {
+            if ready[i + 1] {
+                let count = device.interrupts.wait().map_err(failed("interrupts"))?;
+                device
+                    .workload
+                    .interrupted(count, now)
+                    .map_err(|wrong| wrong.of(i))?;
+            }
+        }
+        if ready[0] {
+            for command in self.console.commands().map_err(failed("console"))? {
+                match command {
+                    Ok(command) => self.asked.push(command),
+                    Err(line) => return Err(Wrong::new(format!("{line:?} is no command")).into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices by UIO, as the driver `uio_mdma` hands them out.
+//!
+//! A device reaches any memory that it is told to. So the addresses that are used for DMA are those that the driver
+//! allocated, and no others.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use mdma::{regs, Bar, Buffer};
+use vfio_client::{Mapping, Protection};
+
+use crate::parts::{Parts, Window};
+
+const PAGE: u64 = 4096;
+
+/// A device that the driver has taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// Its PCI address.
+    pub pci: String,
+    /// Its directory in `/sys/class/uio`.
+    sysfs: PathBuf,
+}
+
+/// Finds the devices, in the order of their PCI addresses.
+pub fn find() -> io::Result<Vec<Found>> {
+    let Ok(entries) = fs::read_dir("/sys/class/uio") else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let sysfs = entry?.path();
+        let id = |name: &str| -> io::Result<u64> { number(&sysfs.join("device").join(name)) };
+        if id("vendor")? == u64::from(regs::PCI_VENDOR)
+            && id("device")? == u64::from(regs::PCI_DEVICE)
+        {
+            let device = fs::canonicalize(sysfs.join("device"))?;
+            let pci = device
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            found.push(Found { pci, sysfs });
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads a number from a file in sysfs.
+fn number(path: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let digits = text.trim().trim_start_matches("0x");
+    u64::from_str_radix(digits, 16)
+        .map_err(|_| io::Error::other(format!("{}: {text:?} is no number", path.display())))
+}
+
+/// BAR 0.
+#[derive(Debug)]
+pub struct Registers(Mapping);
+
+impl Bar for Registers {
+    fn read32(&self, offset: u64) -> io::Result<u32> {
+        Ok(u32::from_le(
+            self.0.load_u32(offset as usize, Ordering::Acquire),
+        ))
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> io::Result<()> {
+        self.0
+            .store_u32(offset as usize, value.to_le(), Ordering::Release);
+        Ok(())
+    }
+
+    fn read64(&self, offset: u64) -> io::Result<u64> {
+        Ok(u64::from_le(
+            self.0.load_u64(offset as usize, Ordering::Acquire),
+        ))
+    }
+
+    fn write64(&self, offset: u64, value: u64) -> io::Result<()> {
+        self.0
+            .store_u64(offset as usize, value.to_le(), Ordering::Release);
+        Ok(())
+    }
+}
+
+/// BAR 2.
+#[derive(Debug)]
+pub struct DeviceMemory(Mapping);
+
+impl Window for DeviceMemory {
+    fn read(&self, offset: u64, out: &mut [u8]) {
+        self.0.read(offset as usize, out);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.0.write(offset as usize, data);
+    }
+}
+
+/// A block of the driver's memory.
+#[derive(Debug)]
+pub struct Block {
+    memory: Rc<Mapping>,
+    offset: usize,
+    size: usize,
+    iova: u64,
+}
+
+impl Buffer for Block {
+    fn iova(&self) -> u64 {
+        self.iova
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset + out.len() <= self.size);
+        self.memory.read(self.offset + offset, out);
+    }
+
+    fn write(&self, offset: usize, data: &[u8]) {
+        assert!(offset + data.len() <= self.size);
+        self.memory.write(self.offset + offset, data);
+    }
+
+    fn load_acquire(&self, offset: usize) -> u64 {
+        assert!(offset + 8 <= self.size);
+        self.memory
+            .load_u64(self.offset + offset, Ordering::Acquire)
+    }
+}
+
+/// The interrupts of a device.
+#[derive(Debug)]
+pub struct Interrupts {
+    file: File,
+    seen: u32,
+}
+
+impl Interrupts {
+    /// How many there were since the last call; waits for one if there was none.
+    pub fn wait(&mut self) -> io::Result<u64> {
+        let mut bytes = [0; 4];
+        self.file.read_exact(&mut bytes)?;
+        let count = u32::from_ne_bytes(bytes);
+        let new = count.wrapping_sub(self.seen);
+        self.seen = count;
+        Ok(new.into())
+    }
+}
+
+impl AsFd for Interrupts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A device by UIO.
+pub type UioParts = Parts<Registers, Block, DeviceMemory>;
+
+impl Found {
+    /// Opens the device.
+    pub fn open(&self) -> io::Result<(UioParts, Interrupts)> {
+        let name = self.sysfs.file_name().unwrap_or_default();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(Path::new("/dev").join(name))?;
+        let map = |i: u64| -> io::Result<Mapping> {
+            let size = number(&self.sysfs.join(format!("maps/map{i}/size")))?;
+            Mapping::of_file(&file, i * PAGE, size as usize, Protection::READ_WRITE)
+        };
+        let (registers, window, memory, table) = (map(0)?, map(1)?, Rc::new(map(2)?), map(3)?);
+        let addresses: Vec<u64> = (0..table.len())
+            .step_by(8)
+            .map(|at| table.load_u64(at, Ordering::Relaxed))
+            .take_while(|address| *address != 0)
+            .collect();
+        let size = memory.len() / addresses.len().max(1);
+        let blocks = addresses.iter().enumerate().map(|(i, iova)| Block {
+            memory: memory.clone(),
+            offset: i * size,
+            size,
+            iova: *iova,
+        });
+        let parts = Parts {
+            registers: Registers(registers),
+            window: DeviceMemory(window),
+            blocks: blocks.collect(),
+        };
+        Ok((parts, Interrupts { file, seen: 0 }))
+    }
+}

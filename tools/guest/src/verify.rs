@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Comparing with the model.
+
+use mdma::regs::{self, Reg, INT_ALL};
+use mdma::{Bar, Buffer, Place};
+
+use crate::event::{Wrong, WrongResult};
+use crate::footprint::{plus, Range};
+use crate::parts::Window;
+use crate::workload::{Workload, RING_ORDER};
+
+/// Bytes compared at a time.
+const STEP: u64 = 256 << 10;
+
+impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
+    /// Compares memory that no job in flight writes.
+    pub(crate) fn compare(&self, range: &Range, why: &str) -> WrongResult {
+        for at in (0..range.len).step_by(STEP as usize) {
+            let place = plus(range.place, at);
+            let mut found = vec![0; STEP.min(range.len - at) as usize];
+            let memory = match place {
+                Place::Guest(iova) => {
+                    let (block, offset) = self.block(iova);
+                    block.read(offset, &mut found);
+                    "guest memory"
+                }
+                Place::Device(offset) => {
+                    self.window.read(offset, &mut found);
+                    "device memory"
+                }
+            };
+            let expected = self.world.read(place, found.len());
+            if expected != found {
+                return Err(Wrong::bytes(
+                    format!("{memory}, {why}"),
+                    place,
+                    &expected,
+                    &found,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares everything there is: all blocks, all of device memory, all registers. No job may be in flight.
+    pub fn check(&mut self) -> WrongResult {
+        assert!(self.idle(), "checked with jobs in flight");
+        self.check_registers()?;
+        let blocks = self.blocks.iter();
+        let mut ranges: Vec<Range> = blocks
+            .map(|block| Range::new(Place::Guest(block.iova()), block.size() as u64))
+            .collect();
+        ranges.push(Range::new(Place::Device(0), self.world.memory_size));
+        for range in &ranges {
+            self.compare(range, "looked at as a whole")?;
+            self.totals.checked += range.len;
+        }
+        Ok(())
+    }
+
+    fn check_registers(&self) -> WrongResult {
+        let mdma = self.queue.mdma();
+        let ring = self.queue.ring();
+        let index = self.queue.tail().into();
+        for (reg, expected) in [
+            (Reg::Id, regs::ID.into()),
+            (Reg::Version, regs::VERSION.into()),
+            (Reg::Caps, regs::CAPS.into()),
+            (Reg::MemSize, self.world.memory_size),
+            (Reg::Control, regs::CONTROL_ENABLE.into()),
+            (Reg::Status, regs::STATUS_ENABLED.into()),
+            (Reg::Error, 0),
+            (Reg::IntMask, INT_ALL.into()),
+            (Reg::RingBase, ring.base()),
+            (Reg::RingOrder, RING_ORDER.into()),
+            (Reg::CompletionBase, ring.completions()),
+            (Reg::Head, index),
+            (Reg::Tail, index),
+            (Reg::JobsDone, self.jobs_done),
+            (Reg::BytesDone, self.bytes_done),
+            (Reg::Scratch, self.scratch),
+            (Reg::Throttle, self.throttle.into()),
+        ] {
+            let found = mdma.get(reg)?;
+            if found != expected {
+                let name = reg.row().name;
+                let hex = |value| format!("{value:#x}");
+                return Err(Wrong::values(
+                    format!("register {name}"),
+                    hex(expected),
+                    hex(found),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
