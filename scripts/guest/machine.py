@@ -44,7 +44,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="scripts/vm", add_help=False)
     for name in ("kernel", "modules", "accel", "log", "build-root"):
         parser.add_argument("--" + name, required=True)
-    for name in ("module", "load", "file", "env", "append", "qemu", "allow-log"):
+    for name in ("module", "load", "file", "share", "env", "append", "qemu", "allow-log"):
         parser.add_argument("--" + name, action="append", default=[])
     parser.add_argument("--out")
     parser.add_argument("--memory", default="3G")
@@ -65,6 +65,11 @@ def terminal_size():
     return size.lines, size.columns
 
 
+def shared(options):
+    """Of each --share: its tag, the host's directory, the guest's."""
+    return [(f"share{number}", *pair.rsplit(":", 1)) for number, pair in enumerate(options.share)]
+
+
 def build_initramfs(options, path):
     """Writes the initramfs; returns the kernel's release."""
     modules = Modules(options.modules)
@@ -74,7 +79,7 @@ def build_initramfs(options, path):
     archive.file("init", os.path.join(here, "init"))
 
     wanted = [*ALWAYS, *options.load]
-    if options.out or options.root:
+    if options.out or options.root or options.share:
         wanted += ["9pnet_virtio", "9p"]
     if options.root:
         wanted += ["overlay"]
@@ -99,6 +104,9 @@ def build_initramfs(options, path):
     for guest, host in files:
         archive.file(guest, host)
     archive.data("etc/vm/files", "".join(guest + "\n" for guest, _ in files).encode())
+
+    archive.data("etc/vm/shares", "".join(
+        f"{tag} {guest}\n" for tag, _, guest in shared(options)).encode())
 
     rows, columns = terminal_size()
     settings = {
@@ -143,6 +151,7 @@ def qemu_command(options, directory):
         shares += [("out", options.out, "")]
     if options.root:
         shares += [("root", options.build_root, ",readonly=on"), ("modules", options.modules, ",readonly=on")]
+    shares += [(tag, host, ",readonly=on") for tag, host, _ in shared(options)]
     for tag, path, more in shares:
         command += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{more}"]
     return command + options.qemu
