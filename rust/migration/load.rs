@@ -105,8 +105,8 @@ pub struct LoadSession<B> {
     /// Headers and small payloads, while they are incomplete.
     small: [u8; SMALL],
     totals: Totals,
-    /// The totals when the last START record arrived.
-    start: Option<Totals>,
+    /// The totals when the last START record arrived, and its header without AGAIN.
+    start: Option<(Totals, Header)>,
     stats: Stats,
 }
 
@@ -285,9 +285,14 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             });
         }
         let expected = self.totals.records;
+        let first_time = Header {
+            flags: header.flags & !FLAG_AGAIN,
+            ..header
+        };
         if sequence != expected {
             match self.start {
-                Some(start) if flag(FLAG_AGAIN) && start.records == sequence => {
+                // The same record and no other: one that only has its number is out of place.
+                Some((start, first)) if flag(FLAG_AGAIN) && first == first_time => {
                     self.totals = start;
                     self.stats.repeated = self.stats.repeated.saturating_add(1);
                 }
@@ -311,7 +316,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             }
         }
         if flag(FLAG_START) || self.start.is_none() {
-            self.start = Some(self.totals);
+            self.start = Some((self.totals, first_time));
         }
         Ok(Record {
             header,

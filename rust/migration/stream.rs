@@ -45,11 +45,11 @@
 //!
 //! When v1 goes from pre-copy to stop-and-copy, the source cannot know whether the user took the
 //! buffer staged last, and sends it again (P23). It sends the same bytes, except that AGAIN is set
-//! in the first header. The reader remembers the sequence number of the last START record, and what
-//! it had counted when that arrived. A record with AGAIN is accepted at the number expected next,
-//! which means that the buffer had not been read, or at that remembered number, which takes the
-//! reader back to it. Nothing else ever goes back, so a record that is repeated or out of place is
-//! refused.
+//! in the first header. The reader remembers the header of the last START record, and what it had
+//! counted when that arrived. A record with AGAIN is accepted at the number expected next, which
+//! means that the buffer had not been read, or with otherwise that remembered header, which takes
+//! the reader back to it. Nothing else ever goes back, so a record that is repeated or out of place
+//! is refused.
 
 pub use crate::codec::{Reader, Writer};
 pub use crate::error::Error;

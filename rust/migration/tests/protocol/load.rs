@@ -481,6 +481,51 @@ fn p26_only_the_last_buffer_may_come_again() {
     assert!(feed(&[&before.concat(), half, &again(last)]).is_err());
 }
 
+#[test]
+fn p26_what_comes_again_is_what_came() {
+    let source = sample();
+    let mut session = source.begin();
+    let buffers = fill_all(&mut session, &source, 300);
+    // Another record in the place of the first of a buffer, with its number: even in the place of the identity.
+    for number in 0..buffers.len() {
+        let all = buffers[..=number].concat();
+        let mut records = records(&buffers[number]);
+        records[0].0.flags |= FLAG_AGAIN;
+        let (header, payload) = records[0].clone();
+        let other_page = Header {
+            kind: Kind::Memory as u16,
+            position: 3 * PAGE as u64,
+            ..header
+        };
+        let other_bytes: Vec<u8> = payload.iter().map(|byte| byte ^ 1).collect();
+        let optional = Header {
+            flags: header.flags | FLAG_OPTIONAL,
+            ..header
+        };
+        for (header, payload) in [
+            (other_page, vec![1; PAGE]),
+            (header, other_bytes),
+            (optional, payload.clone()),
+        ] {
+            let mut session = target_of(&all);
+            let other = join(&[(header, payload)]);
+            let error = session.feed(&source, &other, other.len()).unwrap_err();
+            assert!(matches!(error, Error::Sequence { .. }), "{number}: {error}");
+        }
+        // Control: itself.
+        let same = join(&records);
+        assert_eq!(target_of(&all).feed(&source, &same, same.len()), Ok(()));
+    }
+}
+
+/// A session that has received these bytes.
+fn target_of(bytes: &[u8]) -> migration::load::LoadSession<Vec<u8>> {
+    let target = Device::new(40);
+    let mut session = target.loader();
+    session.feed(&target, bytes, bytes.len()).unwrap();
+    session
+}
+
 /// Like [`records`], for a buffer in the middle of a stream.
 fn records_from(buffer: &[u8]) -> Records {
     records(buffer)
