@@ -17,7 +17,6 @@ use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 use crate::grammar::{Op, CLOSABLE, GROUND, TYPES};
 use crate::ground::{self, part};
 use crate::program::Call;
-use crate::spoil;
 use crate::world::{uuid, World};
 
 /// How a call ended that did not succeed.
@@ -371,7 +370,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
         }
         Op::Mutate => {
             let mut stream = need(world.streams.get(a[0]))?.to_vec();
-            spoil::spoil(&mut stream, a[1], a[2]);
+            records::spoil::spoil(&mut stream, a[1], a[2]);
             let len = stream.len() as u64;
             world.streams.put(a[0], stream);
             Ok(len)

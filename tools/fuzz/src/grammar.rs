@@ -138,11 +138,6 @@ pub(crate) const STATES_V2: &[&str] = &[
 pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c"];
 /// Types of instances. The first is so small that many may be had.
 pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
-/// What is done to a stream.
-pub(crate) const MUTATIONS: &[&str] = &[
-    "bits", "cut", "bytes", "header", "payload", "state", "remove", "repeat", "swap", "insert",
-    "splice", "counts", "identity", "again",
-];
 /// Descriptors that are closed by name.
 pub(crate) const CLOSABLE: &[&str] = &["container", "group", "device", "mapping", "data", "event"];
 
@@ -491,7 +486,7 @@ rows! {
     V1Load "v1_load" 6 [DEVICE, STREAM, PIECE];
     V2Save "v2_save" 8 [DATA, ("stream", New(Kind::Stream)), PIECE, LIMIT];
     V2Load "v2_load" 6 [DATA, STREAM, PIECE];
-    Mutate "mutate" 8 [STREAM, ("how", Word(MUTATIONS)), SEED];
+    Mutate "mutate" 8 [STREAM, ("how", Word(records::spoil::WAYS)), SEED];
     EventFd "eventfd" 2 [("eventfd", New(Kind::Event))];
     Signal "signal" 2 [EVENT];
     Wait "wait" 2 [("us", Number(&[0, 10, 100, 1000, 5000]))];

@@ -39,7 +39,6 @@ mod kmsg;
 mod minimise;
 mod program;
 mod run;
-mod spoil;
 mod target;
 mod worker;
 mod world;

@@ -6,6 +6,8 @@
 //! spoiled stream needs to look whole again: [`Stream::seal`] computes sequence numbers, checksums and the closing
 //! record from the documented layout, so that a test changes exactly one thing and everything else agrees with it.
 
+pub mod spoil;
+
 use migration::stream::{
     Checksum, Header, Identity, Kind, CRC_SEED, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, HEADER_SIZE,
 };

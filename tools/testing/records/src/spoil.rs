@@ -5,14 +5,19 @@
 
 use fastrand::Rng;
 use migration::stream::{FLAG_AGAIN, FLAG_START};
-use records::{Record, Stream};
 
-use crate::grammar::MUTATIONS;
+use crate::{Record, Stream};
 
-/// Spoils a stream in the way of this number in [`MUTATIONS`].
-pub(crate) fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
+/// The ways.
+pub const WAYS: &[&str] = &[
+    "bits", "cut", "bytes", "header", "payload", "state", "remove", "repeat", "swap", "insert",
+    "splice", "counts", "identity", "again",
+];
+
+/// Spoils a stream in the way of this number in [`WAYS`].
+pub fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
     let rng = &mut Rng::with_seed(seed);
-    let name = MUTATIONS[(how % MUTATIONS.len() as u64) as usize];
+    let name = WAYS[(how % WAYS.len() as u64) as usize];
     match name {
         "bits" => {
             for _ in 0..rng.u32(1..4) {
@@ -126,7 +131,7 @@ fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
             // The closing record alone, its own checksum right: it is not sealed.
             if let Some(end) = stream.records.last_mut() {
                 flip(rng, &mut end.payload);
-                end.header.payload_crc = records::crc(&end.payload);
+                end.header.payload_crc = crate::crc(&end.payload);
             }
             return;
         }
@@ -167,7 +172,7 @@ mod tests {
         };
         let mut whole = stream.clone();
         whole.seal();
-        for how in 0..MUTATIONS.len() as u64 {
+        for how in 0..WAYS.len() as u64 {
             let mut changed = 0;
             for _ in 0..200 {
                 for bytes in [whole.bytes(), Vec::new(), vec![7; 33]] {
@@ -179,7 +184,7 @@ mod tests {
                     changed += u32::from(a != bytes);
                 }
             }
-            assert!(changed > 100, "{}: {changed}", MUTATIONS[how as usize]);
+            assert!(changed > 100, "{}: {changed}", WAYS[how as usize]);
         }
     }
 }
