@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-harness test-vm test-fuzz test-debug fuzz debug-kernel bench check shell install clean help
+.PHONY: all run test test-host test-module test-harness test-vm test-fuzz test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -29,6 +29,9 @@ SEED ?= 1
 
 fuzz:
 	@$(SCRIPTS)/fuzz --seconds $(SECONDS) --seed $(SEED)
+
+fuzz-host:
+	@$(SCRIPTS)/fuzz-host --seconds $(SECONDS)
 
 bench:
 	@$(SCRIPTS)/bench
@@ -58,6 +61,7 @@ help:
 	@echo 'make fuzz        random programs against the module: SECONDS=60 SEED=1'
 	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'
 	@echo 'make debug-kernel build that kernel and print where it is'
+	@echo 'make fuzz-host   random streams and sessions against the protocol core'
 	@echo 'make bench       the instructions that each thing the device does takes'
 	@echo 'make check       formatting, lints, licences, documentation'
 	@echo 'make shell       a shell in the virtual machine, the module at hand'
