@@ -21,11 +21,15 @@
 //! `pins`.
 
 mod hold;
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+pub(crate) mod logging;
 mod pinned;
 mod pins;
 
 pub use self::pinned::PinnedRange;
 
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+use self::logging::Logging;
 use self::pins::Pins;
 use crate::{
     bindings,
@@ -96,6 +100,7 @@ impl Dma {
         *self.gate.write() = device.map(OpenDevice);
         if device.is_none() {
             self.revoke_all();
+            self.pins.logging.stop();
         }
     }
 
@@ -155,7 +160,10 @@ impl Dma {
         while done < len {
             let n = CHUNK.min(len - done);
             // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
-            unsafe { device.write_chunk(iova + done as u64, from.add(done), n)? };
+            let result = unsafe { device.write_chunk(iova + done as u64, from.add(done), n) };
+            // Also if it failed: it may have written in part.
+            self.pins.logging.wrote(iova + done as u64, n);
+            result?;
             done += n;
         }
         Ok(())
@@ -197,6 +205,21 @@ impl Dma {
     pub(crate) fn revoke_all(&self) {
         self.pins.revoke(0, u64::MAX);
     }
+}
+
+/// Device DMA logging for kernels that have none: see `logging.rs`.
+#[cfg(not(CONFIG_IOMMUFD_DRIVER))]
+struct Logging;
+
+#[cfg(not(CONFIG_IOMMUFD_DRIVER))]
+impl Logging {
+    fn new() -> impl PinInit<Self> {
+        Self
+    }
+
+    fn wrote(&self, _iova: u64, _len: usize) {}
+
+    fn stop(&self) {}
 }
 
 /// Refuses a range that wraps. type1 adds to IOVAs without looking.

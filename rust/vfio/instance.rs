@@ -181,6 +181,10 @@ pub(crate) unsafe fn create<D: Device>(
     unsafe {
         (*vdev.as_ptr()).mig_ops = v2::OPERATIONS;
         (*vdev.as_ptr()).migration_flags = v2::FLAGS;
+        #[cfg(CONFIG_IOMMUFD_DRIVER)]
+        {
+            (*vdev.as_ptr()).log_ops = crate::dma::logging::OPERATIONS;
+        }
     }
     if let Some(memory) = &instance.core.memory {
         // SAFETY: The inode lives as long as `vdev`, whose release drops the instance and, with it,

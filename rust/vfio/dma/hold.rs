@@ -65,8 +65,8 @@ impl Holds {
         }
     }
 
-    /// Takes down that `first..=last` is being unmapped.
-    pub(super) fn report(&mut self, first: u64, last: u64, now: i64) {
+    /// Takes down that `first..=last` is being unmapped, and returns how often it was before, lately.
+    pub(super) fn report(&mut self, first: u64, last: u64, now: i64) -> u32 {
         let mut report = Report {
             first,
             last,
@@ -84,7 +84,7 @@ impl Holds {
                 report.times = old.times.saturating_add(1);
             }
             *old = report;
-            return;
+            return report.times;
         }
 
         // The slot that is free, or whose period ended first.
@@ -92,7 +92,7 @@ impl Holds {
             .reports
             .iter_mut()
             .min_by_key(|slot| slot.map_or(i64::MIN, |old| old.until()));
-        let Some(slot) = slot else { return };
+        let Some(slot) = slot else { return 0 };
         if let Some(old) = slot.filter(|old| now < old.until()) {
             // Too many at once to tell them apart: hold all of memory instead.
             report.first = 0;
@@ -100,6 +100,7 @@ impl Holds {
             report.times = old.times.saturating_add(1);
         }
         *slot = Some(report);
+        report.times
     }
 
     /// When `first..=last` may be pinned, if not now.

@@ -91,9 +91,17 @@ impl Range {
 
     /// Whether the range has a byte in `first..=last`, counted in whole pages.
     pub(super) fn overlaps(&self, first: u64, last: u64) -> bool {
+        let (start, end) = self.span();
+        start <= last && first <= end
+    }
+
+    /// The IOVAs of the first and the last byte of the range's pages.
+    pub(super) fn span(&self) -> (u64, u64) {
         // The range does not wrap, so its last page has a last byte.
-        let end = self.start + ((self.count * PAGE_SIZE) as u64 - 1);
-        self.start <= last && first <= end
+        (
+            self.start,
+            self.start + ((self.count * PAGE_SIZE) as u64 - 1),
+        )
     }
 
     /// Makes the pages accessible.
@@ -162,7 +170,7 @@ impl Range {
     }
 
     /// Refuses to write a range that is pinned for reading.
-    fn writable(&self) -> Result {
+    pub(super) fn writable(&self) -> Result {
         match self.access {
             Access::Read => Err(EPERM),
             Access::ReadWrite => Ok(()),

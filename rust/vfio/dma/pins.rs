@@ -23,7 +23,8 @@
 //! for the former: whoever unpins in the callback, or waits there for someone who does, then waits
 //! for ever. So a worker unpins, and the callback waits for that, but not for long once the worker is
 //! at it. If it returns early type1 finds the pages still pinned, waits for its lock behind the
-//! worker, and looks again; it would take ten such looks for it to panic the host (P35).
+//! worker, and looks again; it would take ten such looks, each longer than the one before, for it
+//! to panic the host (P35).
 
 use super::{
     hold::{
@@ -34,7 +35,9 @@ use super::{
         PinnedRange,
         Range, //
     },
-    Access, OpenDevice,
+    Access,
+    Logging,
+    OpenDevice, //
 };
 use crate::{
     bindings,
@@ -62,8 +65,12 @@ const BATCH: usize = 512;
 /// The most pages of one range.
 const MAX_PAGES: usize = (64 << 20) / PAGE_SIZE;
 
-/// How long type1 is kept waiting, in nanoseconds, for what may be waiting for type1.
+/// How long type1 is kept waiting at first, in nanoseconds, for what may be waiting for type1.
 const PATIENCE: i64 = 1_000_000_000;
+
+/// The number of times that doubles, one for each time type1 looks again: ten looks are more than
+/// half a minute, in which a worker gets to run. Less than what [`hold`] remembers in the end.
+const DOUBLINGS: u32 = 2;
 
 /// State of a range in the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +105,9 @@ struct List {
 /// What is pinned of one device's guest memory.
 #[pin_data(PinnedDrop)]
 pub(super) struct Pins {
+    /// What was written of it.
+    #[pin]
+    pub(super) logging: Logging,
     #[pin]
     list: Mutex<List>,
     /// Notified when an entry leaves the list, and when the worker begins.
@@ -141,6 +151,7 @@ impl Pins {
     pub(super) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                logging <- Logging::new(),
                 list <- new_mutex!(
                     List {
                         entries: KVec::new(),
@@ -276,6 +287,10 @@ impl Pins {
     /// Unpins a range that the caller made `Unpinning` when it was `Pinned` or `Condemned`.
     fn unpin(&self, range: &Range) {
         let count = range.withdraw();
+        // It was reported for as long as it was pinned, and may have been written since.
+        if range.writable().is_ok() {
+            self.logging.wrote(range.start, count * PAGE_SIZE);
+        }
         // SAFETY: A pinned range has all its pages pinned, and after `withdraw` nobody uses them.
         unsafe { range.unpin(count) };
         self.leave(range);
@@ -284,13 +299,13 @@ impl Pins {
     /// Has what overlaps a mapping that is being unmapped unpinned, and keeps it from being pinned
     /// again.
     ///
-    /// Returns when nothing there is pinned, or after [`PATIENCE`].
+    /// Returns when nothing there is pinned, or when it has taken longer than it should.
     pub(super) fn unmap(&self, first: u64, last: u64) {
-        {
+        let patience = {
             let mut list = self.list.lock();
             let mut condemned = false;
 
-            list.holds.report(first, last, hold::now());
+            let times = list.holds.report(first, last, hold::now());
             for entry in list.overlapping(first, last) {
                 match &mut entry.state {
                     State::Pinning { revoked } => *revoked = true,
@@ -305,7 +320,8 @@ impl Pins {
                 // SAFETY: The work item was initialised and is pinned, until `drop` has cancelled it.
                 unsafe { bindings::vfio_rs_queue_unbound_work(self.work.get()) };
             }
-        }
+            PATIENCE << times.min(DOUBLINGS)
+        };
 
         let mut deadline = None;
         loop {
@@ -330,7 +346,7 @@ impl Pins {
             }
 
             let now = hold::now();
-            let left = *deadline.get_or_insert(now + PATIENCE) - now;
+            let left = *deadline.get_or_insert(now + patience) - now;
             if left <= 0 {
                 return;
             }
@@ -368,6 +384,17 @@ impl Pins {
                     drop(list);
                     self.changed.wait(seen, None);
                 }
+            }
+        }
+    }
+
+    /// Hands `report` the ranges in `first..=last` that are pinned for writing.
+    #[cfg(CONFIG_IOMMUFD_DRIVER)]
+    pub(super) fn each_written(&self, first: u64, last: u64, mut report: impl FnMut(u64, u64)) {
+        for entry in self.list.lock().overlapping(first, last) {
+            let (start, end) = entry.range.span();
+            if entry.range.writable().is_ok() {
+                report(start.max(first), end.min(last));
             }
         }
     }
