@@ -37,6 +37,7 @@ mod eventfd;
 mod group;
 mod irq;
 pub mod kcov;
+mod logging;
 mod mapping;
 pub mod mdev;
 mod node;

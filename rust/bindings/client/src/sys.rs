@@ -17,8 +17,9 @@ use vfio_bindings::bindings::vfio::{
     vfio_bitmap, vfio_device_feature, vfio_device_feature_mig_state,
     vfio_iommu_type1_dirty_bitmap_get, vfio_iommu_type1_dma_map, VFIO_BASE,
     VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-    VFIO_DEVICE_FEATURE_MASK, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET,
-    VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, VFIO_TYPE,
+    VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MASK, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+    VFIO_DEVICE_FEATURE_SET, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+    VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, VFIO_TYPE,
 };
 
 use crate::mapping::Mapping;
@@ -249,6 +250,76 @@ pub(crate) fn set_mig_state_raw(
     // SAFETY: On success the kernel stores a new descriptor of the caller's, or leaves or stores -1; nobody else
     // knows it.
     Ok((fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// `VFIO_DEVICE_FEATURE` whose structure `head` is followed by the address of `buffer`, which the kernel reads or
+/// writes as far as `head` says; both are as it left them then.
+///
+/// # Safety
+///
+/// `head` must not let the kernel go beyond the end of `buffer`.
+unsafe fn feature_with_buffer(
+    device: BorrowedFd<'_>,
+    flags: u32,
+    head: &mut [u8],
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let memory = Arena::new(buffer)?;
+    let mut arg = Vec::with_capacity(FEATURE + head.len() + 8);
+    arg.extend(((FEATURE + head.len() + 8) as u32).to_ne_bytes());
+    arg.extend(flags.to_ne_bytes());
+    arg.extend_from_slice(head);
+    arg.extend(memory.addr().to_ne_bytes());
+    let arena = Arena::new(&arg)?;
+    // SAFETY: The one address in the argument is that of an arena, of which the caller says that it is large enough.
+    let ret = unsafe { call(device, nr(17), arena.addr()) };
+    arena.read(&mut arg);
+    head.copy_from_slice(&arg[FEATURE..FEATURE + head.len()]);
+    memory.read(buffer);
+    ret.map(drop)
+}
+
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START` of ranges of IOVA and length; returns the page size that the device took.
+pub(crate) fn logging_start(
+    device: BorrowedFd<'_>,
+    page_size: u64,
+    ranges: &[(u64, u64)],
+) -> io::Result<u64> {
+    let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+    let mut head = page_size.to_ne_bytes().to_vec();
+    head.extend((ranges.len() as u64).to_ne_bytes());
+    let mut list: Vec<u8> = ranges
+        .iter()
+        .flat_map(|(iova, length)| [iova.to_ne_bytes(), length.to_ne_bytes()].concat())
+        .collect();
+    // SAFETY: The kernel reads as many ranges as the head says, and these are there.
+    unsafe { feature_with_buffer(device, flags, &mut head, &mut list)? };
+    Ok(u64::from_ne_bytes(head[..8].try_into().unwrap()))
+}
+
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: the words of the bitmap.
+///
+/// # Panics
+///
+/// If the bitmap would have more than 16 MiB.
+pub(crate) fn logging_report(
+    device: BorrowedFd<'_>,
+    iova: u64,
+    length: u64,
+    page_size: u64,
+) -> io::Result<Vec<u64>> {
+    let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
+    let mut head = [iova, length, page_size].map(u64::to_ne_bytes).concat();
+    // The kernel refuses other page sizes. A range that does not begin with a page has one more.
+    let pages = length / page_size.clamp(1 << 12, 1 << 63) + 2;
+    assert!(pages <= 1 << 27, "a bitmap of {pages} pages");
+    let mut words = vec![0; (pages as usize).div_ceil(64) * 8];
+    // SAFETY: The kernel writes a bit for each page of the range, and each has one.
+    unsafe { feature_with_buffer(device, flags, &mut head, &mut words)? };
+    Ok(words
+        .chunks_exact(8)
+        .map(|b| u64::from_ne_bytes(b.try_into().unwrap()))
+        .collect())
 }
 
 /// `VFIO_IOMMU_MAP_DMA` of `memory[offset..offset + size]`.
