@@ -43,9 +43,17 @@ const TABLES: &[&[Test]] = &[
     crate::lifecycle::TESTS,
 ];
 
+/// Tables of what only a kernel with iommufd's bitmaps can run. On others they are not there, rather than skipped.
+const LOGGING: &[&[Test]] = &[crate::logging::TESTS];
+
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
-    let all = TABLES.iter().copied().flatten();
+    let logging = if crate::logging::available() {
+        LOGGING
+    } else {
+        &[]
+    };
+    let all = TABLES.iter().chain(logging).copied().flatten();
     all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
         .collect()
 }

@@ -50,6 +50,7 @@ mod irq;
 mod irq_refused;
 mod lifecycle;
 mod lists;
+mod logging;
 mod mdev;
 mod oracle;
 mod params;
