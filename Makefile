@@ -4,7 +4,7 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL V
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V
 
 .DEFAULT_GOAL := all
 .PHONY: all run test test-host test-module test-harness test-vm test-fuzz test-debug fuzz fuzz-host debug-kernel bench check shell install clean help

@@ -99,6 +99,8 @@ impl Dma {
     pub(crate) unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
         *self.gate.write() = device.map(OpenDevice);
         if device.is_none() {
+            #[cfg(break_dirty_page)]
+            crate::sabotage::forget();
             self.revoke_all();
             self.pins.logging.stop();
         }
@@ -254,6 +256,15 @@ impl OpenDevice {
     ///
     /// As for [`OpenDevice::rw`].
     unsafe fn write_chunk(self, iova: u64, from: *const u8, len: usize) -> Result {
+        #[cfg(break_dirty_page)]
+        let (iova, from, len) = {
+            // SAFETY: By the requirements of this function.
+            let n = unsafe { crate::sabotage::divert(self.0.as_ptr(), iova, from, len) };
+            if n == len {
+                return Ok(());
+            }
+            (iova + n as u64, from.wrapping_add(n), len - n)
+        };
         // SAFETY: By the requirements of this function; `from` is only read.
         let Err(error) = (unsafe { self.rw(iova, from.cast_mut(), len, true) }) else {
             return Ok(());

@@ -48,6 +48,8 @@ mod ops;
 pub mod pci;
 mod region;
 mod rwsem;
+#[cfg(any(break_dirty_page, break_memory_page))]
+mod sabotage;
 mod set_irqs;
 
 pub use crc::crc32c;

@@ -43,6 +43,8 @@ impl DeviceMemory {
         // A write that does not see this yet was to a page that is not a hole any more, and what it
         // wrote is seen by whoever reads that page from now on.
         self.tracking.store(true, Ordering::SeqCst);
+        #[cfg(any(break_dirty_page, break_memory_page))]
+        crate::sabotage::saving(core::ptr::from_ref(self).addr(), true);
         self.zap(0, self.size, &lock);
     }
 
@@ -50,6 +52,8 @@ impl DeviceMemory {
     pub(crate) fn stop_tracking(&self) {
         let _lock = self.lock.write();
         self.tracking.store(false, Ordering::SeqCst);
+        #[cfg(any(break_dirty_page, break_memory_page))]
+        crate::sabotage::saving(core::ptr::from_ref(self).addr(), false);
         self.dirty.clear_all();
     }
 
@@ -74,6 +78,12 @@ impl DeviceMemory {
 
     /// Marks a page.
     pub(super) fn mark(&self, page: usize) {
+        #[cfg(break_memory_page)]
+        let Some(page) =
+            crate::sabotage::leave_out(core::ptr::from_ref(self).addr(), &self.dirty, page)
+        else {
+            return;
+        };
         self.dirty.mark(page as u64);
         self.dirtied.notify();
     }

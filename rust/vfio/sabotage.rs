@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mistakes made on purpose.
+//!
+//! A test that nothing is lost in a migration proves something only if it fails when something is. `make
+//! BREAK=memory-page` and `make BREAK=dirty-page` build a module that loses one page in each migration; no other module
+//! has this file.
+//!
+//! In both cases it is the page written last before the device stops: what is written is left out, and when another page
+//! is, that is left out in its place and the earlier one reported after all.
+
+#[cfg(break_dirty_page)]
+pub(crate) use self::dirty_page::{
+    divert,
+    forget,
+    saving, //
+};
+#[cfg(break_memory_page)]
+pub(crate) use self::memory_page::{
+    leave_out,
+    saving, //
+};
+
+/// A page of device memory that is written and not marked.
+#[cfg(break_memory_page)]
+mod memory_page {
+    use core::sync::atomic::{
+        AtomicU64,
+        AtomicUsize,
+        Ordering, //
+    };
+    use kernel::prelude::*;
+    use migration::dirty::DirtyMap;
+
+    /// No page.
+    const NONE: u64 = u64::MAX;
+
+    /// The memory that a page is left out of, as a number.
+    static MEMORY: AtomicUsize = AtomicUsize::new(0);
+    /// The page.
+    static LEFT_OUT: AtomicU64 = AtomicU64::new(NONE);
+
+    /// Whether a memory is tracked.
+    pub(crate) fn saving(memory: usize, tracked: bool) {
+        let (from, to) = if tracked { (0, memory) } else { (memory, 0) };
+        if MEMORY
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            let page = LEFT_OUT.swap(NONE, Ordering::SeqCst);
+            if page != NONE {
+                pr_warn!("sabotage: page {page} of the device memory was not marked\n");
+            }
+        }
+    }
+
+    /// The page to mark in place of `page`.
+    pub(crate) fn leave_out(
+        memory: usize,
+        dirty: &DirtyMap<KVVec<AtomicU64>>,
+        page: usize,
+    ) -> Option<usize> {
+        // One that is marked will be sent in any case.
+        if MEMORY.load(Ordering::SeqCst) != memory || dirty.test(page as u64) {
+            return Some(page);
+        }
+        let before = LEFT_OUT.swap(page as u64, Ordering::SeqCst);
+        (before != NONE && before != page as u64).then_some(before as usize)
+    }
+}
+
+/// A page of guest memory that is written without type1's knowledge: through a `struct page` of an earlier pin.
+#[cfg(break_dirty_page)]
+mod dirty_page {
+    use crate::bindings;
+    use core::{
+        cell::UnsafeCell,
+        ops::{
+            Deref,
+            DerefMut, //
+        },
+        ptr,
+        sync::atomic::{
+            AtomicBool,
+            AtomicUsize,
+            Ordering, //
+        },
+    };
+    use kernel::{
+        ffi::c_void,
+        page::PAGE_SIZE,
+        prelude::*, //
+    };
+
+    /// The most pages remembered.
+    const PAGES: usize = 1024;
+
+    /// The memory that is tracked, as a number, or 0.
+    static MEMORY: AtomicUsize = AtomicUsize::new(0);
+
+    /// A page that was pinned.
+    ///
+    /// # Invariants
+    ///
+    /// A reference to the page is held.
+    struct Stale {
+        iova: u64,
+        page: *mut bindings::page,
+    }
+
+    struct State {
+        /// The device whose pages these are.
+        device: *mut bindings::vfio_device,
+        pages: [Option<Stale>; PAGES],
+        /// The page that type1 does not know of.
+        left_out: Option<u64>,
+    }
+
+    struct Lock {
+        locked: AtomicBool,
+        state: UnsafeCell<State>,
+    }
+
+    // SAFETY: The state is only accessed by who has set `locked`, and a `struct page` is not tied to a thread.
+    unsafe impl Sync for Lock {}
+
+    static LOCK: Lock = Lock {
+        locked: AtomicBool::new(false),
+        state: UnsafeCell::new(State {
+            device: ptr::null_mut(),
+            pages: [const { None }; PAGES],
+            left_out: None,
+        }),
+    };
+
+    /// # Invariants
+    ///
+    /// `LOCK.locked` was set for this.
+    struct Guard;
+
+    impl Guard {
+        fn try_new() -> Option<Guard> {
+            // INVARIANT: Was clear, and is set.
+            (!LOCK.locked.swap(true, Ordering::Acquire)).then_some(Guard)
+        }
+    }
+
+    impl Deref for Guard {
+        type Target = State;
+
+        fn deref(&self) -> &State {
+            // SAFETY: By the invariant nobody else accesses the state.
+            unsafe { &*LOCK.state.get() }
+        }
+    }
+
+    impl DerefMut for Guard {
+        fn deref_mut(&mut self) -> &mut State {
+            // SAFETY: By the invariant nobody else accesses the state.
+            unsafe { &mut *LOCK.state.get() }
+        }
+    }
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            LOCK.locked.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether a memory is tracked.
+    pub(crate) fn saving(memory: usize, tracked: bool) {
+        let (from, to) = if tracked { (0, memory) } else { (memory, 0) };
+        let _ = MEMORY.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Gives up all pages. The device is about to be closed, and does not write any more.
+    pub(crate) fn forget() {
+        let mut state = loop {
+            match Guard::try_new() {
+                Some(state) => break state,
+                // SAFETY: Nothing is held that forbids sleeping.
+                None => unsafe { bindings::vfio_rs_cond_resched() },
+            }
+        };
+        state.device = ptr::null_mut();
+        if let Some(iova) = state.left_out.take() {
+            pr_warn!("sabotage: type1 was not told of the page at {iova:#x}\n");
+        }
+        for stale in state.pages.iter_mut().filter_map(Option::take) {
+            // SAFETY: By the invariant of `Stale` there is a reference, given up here.
+            unsafe { bindings::vfio_rs_put_page(stale.page) };
+        }
+    }
+
+    /// Writes the first bytes of what is to be written, in the page they are in, and returns how many; none as a rule.
+    ///
+    /// # Safety
+    ///
+    /// The device is open, and `from` valid for reads of `len` bytes by C.
+    pub(crate) unsafe fn divert(
+        device: *mut bindings::vfio_device,
+        iova: u64,
+        from: *const u8,
+        len: usize,
+    ) -> usize {
+        let Some(mut state) = Guard::try_new() else {
+            return 0;
+        };
+        if state.device.is_null() {
+            state.device = device;
+        }
+        if state.device != device {
+            return 0;
+        }
+        let head = iova as usize % PAGE_SIZE;
+        let start = iova - head as u64;
+        let at = (start / PAGE_SIZE as u64) as usize % PAGES;
+
+        if MEMORY.load(Ordering::SeqCst) == 0 {
+            state.left_out = None;
+            if state.pages[at].is_none() {
+                // SAFETY: The device is open.
+                state.pages[at] = unsafe { pin(device, start, true) };
+            }
+            return 0;
+        }
+        let Some(stale) = state.pages[at].as_ref().filter(|stale| stale.iova == start) else {
+            return 0;
+        };
+        let n = len.min(PAGE_SIZE - head);
+        // SAFETY: By the invariant of `Stale` the page is there, and `head + n` is inside it. The caller vouches for
+        // `from`. Pages type1 pins are in the direct mapping.
+        unsafe {
+            let to = bindings::vfio_rs_page_address(stale.page).cast::<u8>();
+            bindings::memcpy(to.add(head).cast::<c_void>(), from.cast::<c_void>(), n);
+        }
+        let before = state.left_out.replace(start);
+        if let Some(before) = before.filter(|before| *before != start) {
+            // SAFETY: The device is open.
+            unsafe { pin(device, before, false) };
+        }
+        n
+    }
+
+    /// Pins a page, which reports it, and unpins it; keeps a reference if asked to.
+    ///
+    /// # Safety
+    ///
+    /// The device is open.
+    unsafe fn pin(device: *mut bindings::vfio_device, iova: u64, keep: bool) -> Option<Stale> {
+        let prot = (bindings::IOMMU_READ | bindings::IOMMU_WRITE) as i32;
+        let mut page = ptr::null_mut();
+        // SAFETY: By the requirements of this function; there is room for one page. It is pinned when a reference to it
+        // is taken, and unpinned once.
+        unsafe {
+            if bindings::vfio_pin_pages(device, iova, 1, prot, &mut page) != 1 {
+                return None;
+            }
+            if keep {
+                bindings::vfio_rs_get_page(page);
+            }
+            bindings::vfio_unpin_pages(device, iova, 1);
+        }
+        // INVARIANT: The reference was just taken.
+        keep.then_some(Stale { iova, page })
+    }
+}
