@@ -92,6 +92,8 @@ pub struct Totals {
     pub ram_writes: u64,
     /// Interrupts.
     pub interrupts: u64,
+    /// Jobs that have halted the queue, as they were meant to.
+    pub halts: u64,
     /// Bytes of guest and device memory compared because of `check` or `end`.
     pub checked: u64,
 }
@@ -109,6 +111,7 @@ impl Totals {
             memory_reads: self.memory_reads + other.memory_reads,
             ram_writes: self.ram_writes + other.ram_writes,
             interrupts: self.interrupts + other.interrupts,
+            halts: self.halts + other.halts,
             checked: self.checked + other.checked,
         }
     }

@@ -5,7 +5,7 @@
 //! The processor must keep out of what a job writes, and must not write what a job reads. Jobs among themselves may
 //! overlap in any way, for the device does them in order.
 
-use mdma::Place;
+use mdma::{Entry, Place};
 
 /// A range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,14 @@ impl Range {
     /// A range.
     pub fn new(place: Place, len: u64) -> Self {
         Range { place, len }
+    }
+
+    /// The entry of a scatter list.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            place: self.place,
+            len: u32::try_from(self.len).expect("a range of less than 4 GiB"),
+        }
     }
 
     fn start(&self) -> (bool, u64) {

@@ -3,7 +3,7 @@
 //! Random jobs: any operation in any direction, most of them small, of any alignment.
 
 use fastrand::Rng;
-use mdma::{job, Descriptor, Place};
+use mdma::{Op, Place};
 
 use crate::footprint::{plus, Footprint, Range};
 
@@ -11,6 +11,8 @@ use crate::footprint::{plus, Footprint, Range};
 const LARGEST: u64 = 192 << 10;
 /// Parts that the device memory in use is divided into, spread over all of it.
 const WINDOWS: u64 = 16;
+/// The most entries of a scatter list: more than the device reads at once.
+pub const MAX_ENTRIES: usize = 48;
 /// Parts begin and end at pages.
 const PAGE: u64 = 4096;
 
@@ -54,6 +56,58 @@ impl Area {
     }
 }
 
+/// A job to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to do.
+    pub op: Op,
+    /// What it reads.
+    pub src: Side,
+    /// What it writes.
+    pub dst: Side,
+    /// Bytes to process.
+    pub len: u64,
+}
+
+/// What a job reads or what it writes.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    /// The ranges in their order. They may have more bytes than the job; only a list may have more than one.
+    pub ranges: Vec<Range>,
+    /// Whether it is handed over as a scatter list.
+    pub list: bool,
+}
+
+impl Side {
+    fn size(&self) -> u64 {
+        self.ranges.iter().map(|range| range.len).sum()
+    }
+
+    /// The ranges, in their order, that a job of `len` bytes uses.
+    fn used(&self, len: u64) -> Vec<Range> {
+        let mut left = len;
+        let ranges = self.ranges.iter().map(|range| {
+            let used = range.len.min(left);
+            left -= used;
+            Range {
+                len: used,
+                ..*range
+            }
+        });
+        ranges.filter(|range| range.len > 0).collect()
+    }
+}
+
+impl Plan {
+    /// What the job reads and writes.
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            reads: self.src.used(self.len),
+            writes: self.dst.used(self.len),
+        }
+    }
+}
+
 /// Where jobs come from.
 #[derive(Clone, Debug)]
 pub struct Jobs {
@@ -65,7 +119,7 @@ pub struct Jobs {
 
 impl Jobs {
     /// A length: from a byte up, small ones as often as large ones.
-    pub fn len(rng: &mut Rng) -> u64 {
+    fn len(rng: &mut Rng) -> u64 {
         let limit = match rng.u8(..4) {
             0 => 64,
             1 => 4096,
@@ -84,35 +138,74 @@ impl Jobs {
         }
     }
 
-    /// A job, and what it reads and writes.
-    pub fn random(&self, rng: &mut Rng) -> (Descriptor, Footprint) {
-        let len = Self::len(rng);
+    /// Memory for `len` bytes, or fewer: as one range or as a scatter list.
+    fn side(&self, rng: &mut Rng, len: u64) -> Side {
+        if rng.u8(..3) > 0 {
+            let ranges = vec![self.place(rng, len)];
+            return Side {
+                ranges,
+                list: false,
+            };
+        }
+        let mut ranges = Vec::new();
+        let mut left = len;
+        let count = rng.usize(1..=MAX_ENTRIES);
+        // Some lists have more bytes than the job.
+        while ranges.len() < count && (left > 0 || rng.u8(..8) == 0) {
+            let piece = rng.u64(1..=2 * len / count as u64 + 1).min(left.max(1));
+            let range = self.place(rng, piece);
+            left = left.saturating_sub(range.len);
+            ranges.push(range);
+        }
+        Side { ranges, list: true }
+    }
+
+    /// A job.
+    pub fn random(&self, rng: &mut Rng) -> Plan {
+        let mut len = Self::len(rng);
+        let none = Side::default();
         match rng.u8(..16) {
-            0 => (job::nop(), Footprint::default()),
-            1..=9 => {
-                let (src, dst) = (self.place(rng, len), self.place(rng, len));
-                let len = src.len.min(dst.len);
-                let footprint = Footprint {
-                    reads: vec![Range { len, ..src }],
-                    writes: vec![Range { len, ..dst }],
-                };
-                (job::copy(src.place, dst.place, len), footprint)
-            }
+            0 => Plan {
+                op: Op::Nop,
+                src: none.clone(),
+                dst: none,
+                len: 0,
+            },
+            1..=9 => loop {
+                let src = self.side(rng, len);
+                let dst = self.side(rng, src.size().min(len));
+                len = len.min(src.size()).min(dst.size());
+                // With lists the result is not defined if one side is changed by the other.
+                let plain = !src.list && !dst.list;
+                let changed = |range: &Range| dst.ranges.iter().any(|other| other.overlaps(range));
+                if plain || !src.ranges.iter().any(changed) {
+                    break Plan {
+                        op: Op::Copy,
+                        src,
+                        dst,
+                        len,
+                    };
+                }
+            },
             10..=13 => {
-                let dst = self.place(rng, len);
-                let footprint = Footprint {
-                    reads: vec![],
-                    writes: vec![dst],
-                };
-                (job::fill(dst.place, rng.u64(..), dst.len), footprint)
+                let dst = self.side(rng, len);
+                let len = len.min(dst.size());
+                Plan {
+                    op: Op::Fill,
+                    src: none,
+                    dst,
+                    len,
+                }
             }
             _ => {
-                let src = self.place(rng, len);
-                let footprint = Footprint {
-                    reads: vec![src],
-                    writes: vec![],
-                };
-                (job::crc32c(src.place, src.len), footprint)
+                let src = self.side(rng, len);
+                let len = len.min(src.size());
+                Plan {
+                    op: Op::Crc32c,
+                    src,
+                    dst: none,
+                    len,
+                }
             }
         }
     }
@@ -152,18 +245,33 @@ mod tests {
             device: Area::device(1 << 20, 512 << 10),
         };
         let mut rng = Rng::with_seed(1);
-        let mut crossing = 0;
+        let (mut crossing, mut lists, mut long) = (0, 0, 0);
         for _ in 0..20_000 {
-            let (job, footprint) = jobs.random(&mut rng);
-            for range in footprint.reads.iter().chain(&footprint.writes) {
-                assert_eq!(range.len, job.len);
+            let plan = jobs.random(&mut rng);
+            let footprint = plan.footprint();
+            for range in plan.src.ranges.iter().chain(&plan.dst.ranges) {
                 assert!(
                     inside(&jobs.guest, range) || inside(&jobs.device, range),
                     "{range:?}"
                 );
                 crossing += u64::from(range.len > PAGE);
             }
+            for (side, used) in [
+                (&plan.src, &footprint.reads),
+                (&plan.dst, &footprint.writes),
+            ] {
+                assert!(side.list || side.ranges.len() <= 1);
+                assert!(side.ranges.len() <= MAX_ENTRIES);
+                assert!(
+                    side.ranges.is_empty() || used.iter().map(|r| r.len).sum::<u64>() == plan.len
+                );
+                lists += u64::from(side.list);
+                long += u64::from(used.len() > 32);
+            }
         }
-        assert!(crossing > 1000);
+        assert!(
+            crossing > 1000 && lists > 1000 && long > 10,
+            "{crossing} {lists} {long}"
+        );
     }
 }

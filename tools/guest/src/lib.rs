@@ -15,6 +15,7 @@
 //! | `footprint`  | the memory that jobs in flight use                             |
 //! | `jobs`       | random jobs                                                    |
 //! | `workload`   | the driver of one device                                       |
+//! | `halts`      | jobs that halt the queue, and what comes after                 |
 //! | `verify`     | comparing with the model                                       |
 //! | `session`    | all devices, commands and heartbeat                            |
 //! | `system`     | what a first process does for the system: `/proc`, modules     |
@@ -27,6 +28,7 @@
 pub mod console;
 pub mod event;
 pub mod footprint;
+mod halts;
 pub mod jobs;
 pub mod kernel_log;
 pub mod options;

@@ -20,7 +20,7 @@ pub struct Parts<B, M, W> {
     pub registers: B,
     /// BAR 2.
     pub window: W,
-    /// Blocks of guest memory. The first one is for the queue.
+    /// Blocks of guest memory. The first one is for the queue, the second one for scatter lists.
     pub blocks: Vec<M>,
 }
 

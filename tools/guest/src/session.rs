@@ -135,9 +135,10 @@ impl Session {
         let now = system::now();
         for (i, device) in self.devices.iter_mut().enumerate() {
             // Whoever waits for a check waits for the jobs in flight only.
-            if self.asked.is_empty() {
-                device.workload.step(now).map_err(|wrong| wrong.of(i))?;
-            }
+            device
+                .workload
+                .step(now, self.asked.is_empty())
+                .map_err(|wrong| wrong.of(i))?;
             device.workload.overdue(now).map_err(|wrong| wrong.of(i))?;
         }
         if !self.asked.is_empty() && self.devices.iter().all(|device| device.workload.idle()) {
@@ -193,12 +194,9 @@ impl Session {
 
     /// Sleeps until a device interrupts, the host says something, or there is something to do.
     fn wait(&mut self) -> Result<(), End> {
-        let idle = self.asked.is_empty();
-        let due = self
-            .devices
-            .iter()
-            .filter(|_| idle)
-            .filter_map(|device| device.workload.due());
+        let working = |device: &&Device| self.asked.is_empty() || !device.workload.idle();
+        let devices = self.devices.iter().filter(working);
+        let due = devices.filter_map(|device| device.workload.due());
         let until = due
             .fold(self.beat, Duration::min)
             .saturating_sub(system::now());

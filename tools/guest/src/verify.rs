@@ -8,7 +8,7 @@ use mdma::{Bar, Buffer, Place};
 use crate::event::{Wrong, WrongResult};
 use crate::footprint::{plus, Range};
 use crate::parts::Window;
-use crate::workload::{Workload, RING_ORDER};
+use crate::workload::Workload;
 
 /// Bytes compared at a time.
 const STEP: u64 = 256 << 10;
@@ -60,10 +60,9 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     }
 
     fn check_registers(&self) -> WrongResult {
-        let mdma = self.queue.mdma();
         let ring = self.queue.ring();
         let index = self.queue.tail().into();
-        for (reg, expected) in [
+        self.expect(&[
             (Reg::Id, regs::ID.into()),
             (Reg::Version, regs::VERSION.into()),
             (Reg::Caps, regs::CAPS.into()),
@@ -73,7 +72,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             (Reg::Error, 0),
             (Reg::IntMask, INT_ALL.into()),
             (Reg::RingBase, ring.base()),
-            (Reg::RingOrder, RING_ORDER.into()),
+            (Reg::RingOrder, ring.entries().trailing_zeros().into()),
             (Reg::CompletionBase, ring.completions()),
             (Reg::Head, index),
             (Reg::Tail, index),
@@ -81,16 +80,17 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             (Reg::BytesDone, self.bytes_done),
             (Reg::Scratch, self.scratch),
             (Reg::Throttle, self.throttle.into()),
-        ] {
-            let found = mdma.get(reg)?;
-            if found != expected {
-                let name = reg.row().name;
-                let hex = |value| format!("{value:#x}");
-                return Err(Wrong::values(
-                    format!("register {name}"),
-                    hex(expected),
-                    hex(found),
-                ));
+        ])
+    }
+
+    /// Compares registers.
+    pub(crate) fn expect(&self, registers: &[(Reg, u64)]) -> WrongResult {
+        for (reg, expected) in registers {
+            let found = self.queue.mdma().get(*reg)?;
+            if found != *expected {
+                let what = format!("register {}", reg.row().name);
+                let (expected, found) = (format!("{expected:#x}"), format!("{found:#x}"));
+                return Err(Wrong::values(what, expected, found));
             }
         }
         Ok(())

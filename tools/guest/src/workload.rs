@@ -6,12 +6,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
+use mdma::desc::{Error, Operand};
+use mdma::list::ENTRY_SIZE;
 use mdma::regs::{Reg, INT_ALL};
-use mdma::{Bar, Buffer, Descriptor, Expected, Mdma, Place, Queue, World};
+use mdma::{
+    job, Bar, Buffer, Completion, Descriptor, Entry, Expected, List, Mdma, Op, Place, Queue, World,
+};
 
 use crate::event::{Totals, Wrong, WrongResult};
 use crate::footprint::{plus, Footprint, Range};
-use crate::jobs::{Area, Jobs};
+use crate::jobs::{Area, Jobs, Side, MAX_ENTRIES};
 use crate::options::Options;
 use crate::parts::{Parts, Window};
 
@@ -19,6 +23,8 @@ use crate::parts::{Parts, Window};
 pub const RING_ORDER: u32 = 6;
 /// The most jobs handed over at a time.
 const BURST: u32 = 16;
+/// One of so many bursts is a job that halts the queue.
+const HALTS: u8 = 48;
 /// The most bytes that the processor accesses at a time.
 const ACCESS: u64 = 16 << 10;
 
@@ -26,8 +32,10 @@ const ACCESS: u64 = 16 << 10;
 pub struct Workload<B, M, W> {
     pub(crate) queue: Queue<B, M>,
     pub(crate) window: W,
-    /// Blocks for data, sorted by IOVA.
+    /// Blocks for data and lists, sorted by IOVA.
     pub(crate) blocks: Vec<M>,
+    /// Where the scatter lists are, one of the blocks.
+    pub(crate) lists: u64,
     /// What memory holds once all jobs in flight are done.
     pub(crate) world: World,
     /// What the registers hold that software writes.
@@ -38,8 +46,10 @@ pub struct Workload<B, M, W> {
     pub(crate) jobs_done: u64,
     pub(crate) totals: Totals,
     jobs: Jobs,
-    in_flight: VecDeque<InFlight>,
-    rng: Rng,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    /// The queue has halted, and is to be restarted then.
+    pub(crate) halted: Option<Duration>,
+    pub(crate) rng: Rng,
     cookie: u64,
     rate: u64,
     max_throttle: u32,
@@ -51,7 +61,7 @@ pub struct Workload<B, M, W> {
 }
 
 /// A job that was handed over and not seen to complete.
-struct InFlight {
+pub(crate) struct InFlight {
     job: Descriptor,
     expected: Expected,
     footprint: Footprint,
@@ -64,16 +74,17 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         let size = mdma.memory_size();
         mdma.set_interrupts(INT_ALL)?;
         let mut blocks = parts.blocks;
-        if blocks.len() < 2 {
+        if blocks.len() < 3 {
             return Err(Wrong::new("too little memory for DMA"));
         }
         let queue = Queue::new(mdma, blocks.remove(0), RING_ORDER)?;
+        let lists = blocks[0].iova();
+        if blocks[0].size() < (2 * MAX_ENTRIES * ENTRY_SIZE) << RING_ORDER {
+            return Err(Wrong::new("a block is too small for the scatter lists"));
+        }
         blocks.sort_by_key(Buffer::iova);
-        let guest = Area::guest(
-            blocks
-                .iter()
-                .map(|block| (block.iova(), block.size() as u64)),
-        );
+        let data = blocks.iter().filter(|block| block.iova() != lists);
+        let guest = Area::guest(data.map(|block| (block.iova(), block.size() as u64)));
         let mut workload = Workload {
             scratch: queue.mdma().get(Reg::Scratch)?,
             throttle: queue.mdma().get(Reg::Throttle)? as u32,
@@ -81,6 +92,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             jobs_done: queue.mdma().get(Reg::JobsDone)?,
             queue,
             window: parts.window,
+            lists,
             blocks,
             world: World::new(size),
             totals: Totals::default(),
@@ -89,6 +101,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 device: Area::device(size, options.device),
             },
             in_flight: VecDeque::new(),
+            halted: None,
             rng: Rng::with_seed(options.seed ^ ((device as u64) << 32)),
             cookie: (device as u64) << 56,
             rate: options.rate,
@@ -119,9 +132,9 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         self.totals
     }
 
-    /// Whether no job is in flight.
+    /// Whether no job is in flight, and none has halted the queue.
     pub fn idle(&self) -> bool {
-        self.in_flight.is_empty()
+        self.in_flight.is_empty() && self.halted.is_none()
     }
 
     /// The size of the device memory in bytes.
@@ -131,15 +144,25 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
 
     /// When there will be something to do, if nothing interrupts before. Times are since the guest's start.
     pub fn due(&self) -> Option<Duration> {
-        (self.queue.room() > 0).then_some(self.due)
+        match self.halted {
+            Some(until) => Some(until),
+            None => (self.queue.room() > 0).then_some(self.due),
+        }
     }
 
-    /// Hands over jobs if they are due, and accesses memory while the device works.
-    pub fn step(&mut self, now: Duration) -> WrongResult {
-        if now >= self.due && self.queue.room() > 0 {
-            self.burst(now)?;
+    /// Hands over jobs if they are due and wanted, and accesses memory while the device works.
+    pub fn step(&mut self, now: Duration, wanted: bool) -> WrongResult {
+        if let Some(until) = self.halted {
+            return if now >= until { self.restart() } else { Ok(()) };
         }
-        Ok(())
+        if !wanted || now < self.due || self.queue.room() == 0 {
+            return Ok(());
+        }
+        if self.in_flight.is_empty() && self.rng.u8(..HALTS) == 0 {
+            self.heard = now;
+            return self.misbehave();
+        }
+        self.burst(now)
     }
 
     fn burst(&mut self, now: Duration) -> WrongResult {
@@ -151,26 +174,23 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             self.heard = now;
         }
         for i in 0..count {
-            let (job, footprint) = self.jobs.random(&mut self.rng);
-            self.cookie = self.cookie.wrapping_add(1);
-            let mut job = job.cookie(self.cookie);
+            let plan = self.jobs.random(&mut self.rng);
+            let (src, dst) = (self.operand(&plan.src, 0), self.operand(&plan.dst, 1));
+            let value = self.rng.u64(..);
+            let job = match (plan.op, src, dst) {
+                (Op::Copy, Some(src), Some(dst)) => job::copy(src, dst, plan.len),
+                (Op::Fill, _, Some(dst)) => job::fill(dst, value, plan.len),
+                (Op::Crc32c, Some(src), _) => job::crc32c(src, plan.len),
+                _ => job::nop(),
+            };
             // Somebody has to be woken after the last one.
-            if i + 1 == count || self.rng.bool() {
-                job = job.interrupt();
-            }
-            self.queue.fill(&job)?;
-            let expected = self.world.apply(&job);
-            self.in_flight.push_back(InFlight {
-                job,
-                expected,
-                footprint,
-            });
+            let wake = i + 1 == count || self.rng.bool();
+            self.submit(if wake { job.interrupt() } else { job }, plan.footprint())?;
             // One by one, or several with one doorbell.
             if i + 1 == count || self.rng.u8(..4) == 0 {
                 self.queue.ring_doorbell()?;
             }
         }
-        self.totals.jobs += u64::from(count);
         for _ in 0..count {
             self.access()?;
         }
@@ -180,6 +200,45 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             .unwrap_or(0);
         self.due = now.max(self.due + Duration::from_micros(pause));
         Ok(())
+    }
+
+    /// Puts a job into the ring.
+    pub(crate) fn submit(&mut self, job: Descriptor, footprint: Footprint) -> WrongResult {
+        self.cookie = self.cookie.wrapping_add(1);
+        let job = job.cookie(self.cookie);
+        self.queue.fill(&job)?;
+        let expected = self.world.apply(&job);
+        self.in_flight.push_back(InFlight {
+            job,
+            expected,
+            footprint,
+        });
+        self.totals.jobs += 1;
+        Ok(())
+    }
+
+    /// What a descriptor says of one side of a job. Lists are in memory of their own, where each place in the ring has
+    /// room for two.
+    fn operand(&mut self, side: &Side, which: u64) -> Option<Operand> {
+        let first = side.ranges.first()?;
+        if !side.list {
+            return Some(first.place.into());
+        }
+        let entries: Vec<Entry> = side.ranges.iter().map(Range::entry).collect();
+        let at = (u64::from(self.queue.tail()) * 2 + which) * (MAX_ENTRIES * ENTRY_SIZE) as u64;
+        let iova = self.lists + at;
+        for (entry, at) in entries.iter().zip((iova..).step_by(ENTRY_SIZE)) {
+            self.write_lists(at, &entry.encode());
+        }
+        let (base, entries) = (iova, entries.len() as u32);
+        Some(List { base, entries }.into())
+    }
+
+    /// Writes to the memory of the scatter lists.
+    pub(crate) fn write_lists(&mut self, iova: u64, data: &[u8]) {
+        let (block, offset) = self.block(iova);
+        block.write(offset, data);
+        self.world.write(Place::Guest(iova), data);
     }
 
     /// Writes registers that have no influence on results.
@@ -196,19 +255,12 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     fn access(&mut self) -> WrongResult {
         let len = self.rng.u64(1..=ACCESS);
         let range = self.jobs.place(&mut self.rng, len);
+        let mut others = self.in_flight.iter().map(|other| &other.footprint);
         if self.rng.bool() {
-            if !self
-                .in_flight
-                .iter()
-                .any(|other| other.footprint.blocks_write(&range))
-            {
+            if !others.any(|footprint| footprint.blocks_write(&range)) {
                 self.store(&range);
             }
-        } else if !self
-            .in_flight
-            .iter()
-            .any(|other| other.footprint.blocks_read(&range))
-        {
+        } else if !others.any(|footprint| footprint.blocks_read(&range)) {
             if matches!(range.place, Place::Device(_)) {
                 self.totals.memory_reads += range.len;
             }
@@ -248,37 +300,43 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         self.heard = now;
         while let Some(completion) = self.queue.poll() {
             let Some(done) = self.in_flight.pop_front() else {
-                return Err(Wrong::new(format!(
-                    "a completion without a job: {completion:x?}"
-                )));
+                let found = format!("{completion:x?}");
+                return Err(Wrong::values("a completion too many", "none", found));
             };
-            done.expected.check(&completion).map_err(|_| {
-                let (expected, found) =
-                    (format!("{:x?}", done.expected), format!("{completion:x?}"));
-                Wrong::values("completion record", expected, found).with(&done.job)
-            })?;
-            self.jobs_done = self.jobs_done.wrapping_add(1);
-            self.bytes_done = self.bytes_done.wrapping_add(completion.bytes);
-            if completion.sequence != self.jobs_done {
-                let what = "sequence of the completion record";
-                return Err(
-                    Wrong::values(what, self.jobs_done, completion.sequence).with(&done.job)
-                );
+            self.completed(&done, &completion)
+                .map_err(|wrong| wrong.with(&done.job))?;
+            if done.expected.error != Error::None {
+                return self.expect_halt(done.expected.error, now);
             }
-            // What later jobs write may be written already.
-            for range in &done.footprint.writes {
-                let later = self
-                    .in_flight
-                    .iter()
-                    .flat_map(|other| &other.footprint.writes);
-                for left in range.without_all(later) {
-                    self.compare(&left, "result of a job")
-                        .map_err(|wrong| wrong.with(&done.job))?;
-                }
-            }
-            self.totals.verified += 1;
-            self.totals.bytes += completion.bytes;
         }
+        Ok(())
+    }
+
+    /// Compares what a job has done.
+    fn completed(&mut self, done: &InFlight, completion: &Completion) -> WrongResult {
+        if done.expected.check(completion).is_err() {
+            let (expected, found) = (format!("{:x?}", done.expected), format!("{completion:x?}"));
+            return Err(Wrong::values("completion record", expected, found));
+        }
+        self.jobs_done = self.jobs_done.wrapping_add(1);
+        self.bytes_done = self.bytes_done.wrapping_add(completion.bytes);
+        if completion.sequence != self.jobs_done {
+            let what = "sequence of the completion record";
+            return Err(Wrong::values(what, self.jobs_done, completion.sequence));
+        }
+        // What later jobs write may be written already.
+        let later = || {
+            self.in_flight
+                .iter()
+                .flat_map(|other| &other.footprint.writes)
+        };
+        for range in &done.footprint.writes {
+            for left in range.without_all(later()) {
+                self.compare(&left, "result of a job")?;
+            }
+        }
+        self.totals.verified += 1;
+        self.totals.bytes += completion.bytes;
         Ok(())
     }
 

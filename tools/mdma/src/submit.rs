@@ -43,6 +43,36 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
 
     /// Enables the queue of a device, which is disabled before if need be.
     pub fn new(mdma: Mdma<B>, memory: M, order: u32) -> Result<Self> {
+        let ring = Self::ring_in(&memory, order)?;
+        let sequence = Self::start(&mdma, &memory, &ring)?;
+
+        Ok(Queue {
+            mdma,
+            memory,
+            completions_at: Self::completions_at(&ring),
+            ring,
+            head: 0,
+            tail: 0,
+            sequence,
+        })
+    }
+
+    /// Enables the queue, which is disabled before if need be; returns the sequence number of the first
+    /// completion.
+    fn start(mdma: &Mdma<B>, memory: &M, ring: &Ring) -> Result<u64> {
+        mdma.disable()?;
+        // What an earlier queue left behind must not look like a completion of this one.
+        memory.write(Self::completions_at(ring), &vec![0; ring.completions_len()]);
+        mdma.set(Reg::RingBase, ring.base())?;
+        mdma.set(Reg::RingOrder, ring.entries().trailing_zeros().into())?;
+        mdma.set(Reg::CompletionBase, ring.completions())?;
+        let sequence = mdma.get(Reg::JobsDone)?.wrapping_add(1);
+        mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+        Ok(sequence)
+    }
+
+    /// Makes a ring of the buffer, if it is large enough.
+    fn ring_in(memory: &M, order: u32) -> Result<Ring> {
         if !(1..=regs::MAX_RING_ORDER).contains(&order) {
             return Err(Error::Buffer(format!("ring order {order} is illegal")));
         }
@@ -53,27 +83,24 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         let completions_at = (crate::desc::DESCRIPTOR_SIZE << order).next_multiple_of(PAGE);
         let base = memory.iova();
         let completions = base.wrapping_add(completions_at as u64);
-        let ring = Ring::new(base, order, completions)
-            .map_err(|illegal| Error::Buffer(format!("{illegal:?}")))?;
+        Ring::new(base, order, completions).map_err(|illegal| Error::Buffer(format!("{illegal:?}")))
+    }
 
-        mdma.disable()?;
-        // What an earlier queue left behind must not look like a completion of this one.
-        memory.write(completions_at, &vec![0; ring.completions_len()]);
-        mdma.set(Reg::RingBase, base)?;
-        mdma.set(Reg::RingOrder, order.into())?;
-        mdma.set(Reg::CompletionBase, completions)?;
-        let sequence = mdma.get(Reg::JobsDone)?.wrapping_add(1);
-        mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+    /// Where in the buffer the completion records are.
+    fn completions_at(ring: &Ring) -> usize {
+        ring.completions().wrapping_sub(ring.base()) as usize
+    }
 
-        Ok(Queue {
-            mdma,
-            memory,
-            ring,
-            completions_at,
-            head: 0,
-            tail: 0,
-            sequence,
-        })
+    /// Disables the queue and enables it anew, with a ring of `1 << order` entries. Jobs that are not
+    /// completed are dropped.
+    pub fn restart(&mut self, order: u32) -> Result<()> {
+        let ring = Self::ring_in(&self.memory, order)?;
+        self.sequence = Self::start(&self.mdma, &self.memory, &ring)?;
+        self.completions_at = Self::completions_at(&ring);
+        self.ring = ring;
+        self.head = 0;
+        self.tail = 0;
+        Ok(())
     }
 
     /// Continues with another device that has taken over the state of this one, and with the
@@ -103,6 +130,11 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
     /// Where the ring is.
     pub fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// Index of the next completion to reap.
+    pub fn head(&self) -> u32 {
+        self.head
     }
 
     /// Index of the next descriptor to fill: what `TAIL` holds after the doorbell.

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The workload against a simulated device: it finds nothing wrong with one that works, and everything wrong with one
+//! that loses something.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use guest::{Options, Parts, Window, Wrong, WrongResult};
+use mdma::sim::{Guest, GuestBuffer, Sim, Step};
+use mdma::{Bar, Buffer};
+
+const MEMORY: u64 = 1 << 20;
+const BLOCK: usize = 128 << 10;
+const BLOCKS: u64 = 6;
+const TICK: Duration = Duration::from_millis(10);
+
+/// The device that is there at present.
+#[derive(Clone)]
+struct Slot(Rc<RefCell<Sim>>);
+
+impl Bar for Slot {
+    fn read32(&self, offset: u64) -> io::Result<u32> {
+        self.0.borrow().read32(offset)
+    }
+    fn write32(&self, offset: u64, value: u32) -> io::Result<()> {
+        self.0.borrow().write32(offset, value)
+    }
+    fn read64(&self, offset: u64) -> io::Result<u64> {
+        self.0.borrow().read64(offset)
+    }
+    fn write64(&self, offset: u64, value: u64) -> io::Result<()> {
+        self.0.borrow().write64(offset, value)
+    }
+}
+
+impl Window for Slot {
+    fn read(&self, offset: u64, out: &mut [u8]) {
+        self.0.borrow().memory().read(offset, out);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let mut memory = self.0.borrow().memory();
+        memory.write(offset, data);
+        self.0.borrow().set_memory(memory);
+    }
+}
+
+/// A guest with one device.
+struct Machine {
+    slot: Slot,
+    guest: Guest,
+    workload: guest::Workload<Slot, GuestBuffer, Slot>,
+    now: Duration,
+    rng: fastrand::Rng,
+}
+
+/// Where a block is: anywhere but next to another.
+fn iova(block: u64) -> u64 {
+    0x10_0000 + block * 0x123_4000
+}
+
+impl Machine {
+    fn new(seed: u64) -> Self {
+        let guest = Guest::new();
+        let blocks = (0..BLOCKS).map(|i| guest.map(iova(i), BLOCK)).collect();
+        let slot = Slot(Rc::new(RefCell::new(Sim::new(guest.clone(), MEMORY, 0))));
+        let options = Options {
+            seed,
+            device: MEMORY / 2,
+            ..Options::default()
+        };
+        let parts = Parts {
+            registers: slot.clone(),
+            window: slot.clone(),
+            blocks,
+        };
+        Machine {
+            workload: guest::Workload::new(parts, &options, 0).unwrap(),
+            slot,
+            guest,
+            now: Duration::ZERO,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The guest runs for a moment, and the device does `units` if there are so many to be done.
+    fn tick(&mut self, units: u32, wanted: bool) -> WrongResult {
+        self.now += TICK;
+        self.workload.step(self.now, wanted)?;
+        for _ in 0..units {
+            if self.slot.0.borrow().step() == Step::Idle {
+                break;
+            }
+        }
+        let events = self.slot.0.borrow().take_events().iter().sum();
+        if events > 0 {
+            self.workload.interrupted(events, self.now)?;
+        }
+        self.workload.overdue(self.now)
+    }
+
+    fn run(&mut self, ticks: u32) -> WrongResult {
+        for _ in 0..ticks {
+            let units = self.rng.u32(..24);
+            self.tick(units, true)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what is in flight, and looks at everything.
+    fn check(&mut self) -> WrongResult {
+        while !self.workload.idle() {
+            self.tick(100, false)?;
+        }
+        self.workload.check()
+    }
+
+    /// Another device takes over, as in a migration. It gets the memory that `change` makes of the old one's.
+    fn migrate(&mut self, change: impl FnOnce(&mut mdma::Sparse)) {
+        let to = Sim::new(self.guest.clone(), MEMORY, 7);
+        {
+            let from = self.slot.0.borrow();
+            let mut memory = from.memory();
+            change(&mut memory);
+            to.load(&from.save()).unwrap();
+            to.set_memory(memory);
+        }
+        *self.slot.0.borrow_mut() = to;
+    }
+
+    fn wrong(&mut self, ticks: u32) -> Wrong {
+        let result = self.run(ticks).and_then(|()| self.check());
+        *result.expect_err("nobody noticed")
+    }
+}
+
+#[test]
+fn nothing_is_wrong_with_a_device_that_works() {
+    for seed in 0..4 {
+        let mut machine = Machine::new(seed);
+        for _ in 0..4 {
+            machine.run(1500).unwrap();
+            machine.check().unwrap();
+        }
+        let totals = machine.workload.totals();
+        assert_eq!(totals.checked, 4 * (MEMORY + (BLOCKS - 1) * BLOCK as u64));
+        assert!(totals.verified > 3000 && totals.halts > 0, "{totals:?}");
+        // Those that are dropped when the queue halts are not verified.
+        assert_eq!(totals.jobs, totals.verified + totals.halts);
+        assert!(totals.interrupts < totals.jobs);
+        assert!(totals.memory_writes > 0 && totals.memory_reads > 0 && totals.ram_writes > 0);
+    }
+}
+
+#[test]
+fn nothing_is_wrong_after_moves() {
+    for seed in 0..4 {
+        let mut machine = Machine::new(100 + seed);
+        let mut in_flight = 0;
+        for _ in 0..60 {
+            machine.run(20).unwrap();
+            in_flight += u32::from(!machine.workload.idle());
+            machine.migrate(|_| ());
+        }
+        machine.check().unwrap();
+        assert!(in_flight > 0);
+    }
+}
+
+#[test]
+fn a_page_of_device_memory_that_is_left_out_is_noticed() {
+    for seed in 0..4 {
+        let mut machine = Machine::new(200 + seed);
+        machine.run(100).unwrap();
+        let before = machine.slot.0.borrow().memory();
+        machine.run(400).unwrap();
+        machine.migrate(|memory| {
+            let changed = |at: &u64| before.to_vec(*at, 4096) != memory.to_vec(*at, 4096);
+            let page = (0..MEMORY).step_by(4096).find(changed);
+            let page = page.expect("some page was written");
+            memory.write(page, &before.to_vec(page, 4096));
+        });
+        let wrong = machine.wrong(0);
+        assert!(wrong.offset.is_some(), "{wrong:?}");
+        assert!(wrong.what.starts_with("device memory"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_page_of_guest_memory_that_is_left_out_is_noticed() {
+    for seed in 0..4 {
+        let mut machine = Machine::new(300 + seed);
+        machine.run(100).unwrap();
+        let before = machine.guest.contents();
+        machine.run(400).unwrap();
+        let mut contents = machine.guest.contents();
+        let block = iova(3);
+        let changed = |at: &u64| before.to_vec(*at, 4096) != contents.to_vec(*at, 4096);
+        let page = (block..block + BLOCK as u64).step_by(4096).find(changed);
+        let page = page.expect("some page was written");
+        contents.write(page, &before.to_vec(page, 4096));
+        machine.guest.set_contents(contents);
+        let wrong = machine.wrong(0);
+        let there = wrong.iova.is_some_and(|iova| iova / 4096 == page / 4096);
+        assert!(there, "{wrong:?}");
+        assert!(wrong.what.starts_with("guest memory"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn what_changes_by_itself_is_noticed_in_time() {
+    for seed in 0..4 {
+        // Without a look at everything: jobs and accesses come by.
+        let mut machine = Machine::new(400 + seed);
+        machine.run(100).unwrap();
+        machine.migrate(|memory| {
+            for at in (0..64 << 10).step_by(64) {
+                let byte = memory.to_vec(at, 1)[0];
+                memory.write(at, &[byte ^ (1 << (at % 7))]);
+            }
+        });
+        let noticed = (0..10_000).any(|_| machine.run(1).is_err());
+        assert!(noticed, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_lost_interrupt_is_noticed() {
+    let mut machine = Machine::new(1);
+    machine.run(50).unwrap();
+    while machine.workload.idle() {
+        machine.tick(0, true).unwrap();
+    }
+    machine.slot.0.borrow().run();
+    machine.slot.0.borrow().take_events();
+    let begin = machine.now;
+    let wrong = loop {
+        machine.now += Duration::from_secs(1);
+        if let Err(wrong) = machine.workload.overdue(machine.now) {
+            break wrong;
+        }
+    };
+    assert!(wrong.what.starts_with("lost interrupt"), "{wrong:?}");
+    let patience = Duration::from_secs(Options::default().patience - 1);
+    assert!(machine.now - begin >= patience);
+}
+
+#[test]
+fn a_device_that_stands_still_is_noticed() {
+    let mut machine = Machine::new(2);
+    while machine.workload.idle() {
+        machine.tick(0, true).unwrap();
+    }
+    machine.now += Duration::from_secs(Options::default().patience + 1);
+    let wrong = machine.workload.overdue(machine.now).unwrap_err();
+    assert!(wrong.what.starts_with("no job has completed"), "{wrong:?}");
+}
+
+#[test]
+fn a_register_that_was_lost_is_noticed() {
+    let mut machine = Machine::new(3);
+    machine.run(200).unwrap();
+    machine.check().unwrap();
+    let scratch = mdma::regs::Reg::Scratch.offset();
+    machine.slot.write64(scratch, 1).unwrap();
+    let wrong = machine.wrong(0);
+    assert_eq!(wrong.what, "register SCRATCH");
+}
+
+#[test]
+fn a_wrong_record_is_told_with_its_job() {
+    let mut machine = Machine::new(4);
+    let records = machine.guest.map(iova(0), BLOCK);
+    let wrong = loop {
+        machine.now += TICK;
+        machine.workload.step(machine.now, true).unwrap();
+        machine.slot.0.borrow().run();
+        // The records are behind the ring of 64 entries; a bit of each one's checksum.
+        for i in 0..64 {
+            let mut crc = [0; 4];
+            records.read(4096 + i * 32 + 12, &mut crc);
+            crc[0] ^= 1;
+            records.write(4096 + i * 32 + 12, &crc);
+        }
+        let events = machine.slot.0.borrow().take_events().iter().sum();
+        if let Err(wrong) = machine.workload.interrupted(events, machine.now) {
+            break wrong;
+        }
+    };
+    assert_eq!(wrong.what, "completion record");
+    assert!(wrong.job.is_some() && wrong.expected.is_some() && wrong.found.is_some());
+}
