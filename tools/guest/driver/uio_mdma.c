@@ -28,6 +28,8 @@
 #define MDMA_DEVICE		0x0001
 #define MDMA_BAR_REGISTERS	0
 #define MDMA_BAR_MEMORY		2
+#define MDMA_ID			0x000
+#define MDMA_ID_VALUE		0x414d444d
 #define MDMA_INT_CAUSE		0x028
 #define MDMA_VECTORS		4
 
@@ -221,6 +223,8 @@ static int uio_mdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	mdma->registers = pcim_iomap(pdev, MDMA_BAR_REGISTERS, 0);
 	if (!mdma->registers)
 		return -ENOMEM;
+	if (readl(mdma->registers + MDMA_ID) != MDMA_ID_VALUE)
+		return dev_err_probe(dev, -ENODEV, "not an mdma device\n");
 	ret = uio_mdma_memory(mdma);
 	if (ret)
 		return ret;
