@@ -5,6 +5,7 @@
 mod codec;
 mod device;
 mod dirty;
+mod exhaustive;
 mod identity;
 mod load;
 mod model;

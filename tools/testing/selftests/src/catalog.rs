@@ -8,6 +8,7 @@ use crate::harness::Test;
 #[rustfmt::skip]
 const TABLES: &[&[Test]] = &[
     crate::mdev::TESTS,
+    crate::mixture::TESTS,
     crate::device::TESTS,
     crate::config::TESTS,
     crate::bar::TESTS,
@@ -29,6 +30,7 @@ const TABLES: &[&[Test]] = &[
     crate::sequences::TESTS,
     crate::refusals::TESTS,
     crate::v2_states::TESTS,
+    crate::v2_precopy::TESTS,
     crate::v2_saving::TESTS,
     crate::v2_loading::TESTS,
     crate::v2_sharing::TESTS,
