@@ -47,6 +47,8 @@ pub struct Workload<B, M, W> {
     pub(crate) totals: Totals,
     jobs: Jobs,
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// A job that halts the queue comes next.
+    naughty: bool,
     /// The queue has halted, and is to be restarted then.
     pub(crate) halted: Option<Duration>,
     pub(crate) rng: Rng,
@@ -101,6 +103,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 device: Area::device(size, options.device),
             },
             in_flight: VecDeque::new(),
+            naughty: false,
             halted: None,
             rng: Rng::with_seed(options.seed ^ ((device as u64) << 32)),
             cookie: (device as u64) << 56,
@@ -146,7 +149,8 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     pub fn due(&self) -> Option<Duration> {
         match self.halted {
             Some(until) => Some(until),
-            None => (self.queue.room() > 0).then_some(self.due),
+            None => (self.queue.room() > 0 && (!self.naughty || self.in_flight.is_empty()))
+                .then_some(self.due),
         }
     }
 
@@ -158,11 +162,17 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         if !wanted || now < self.due || self.queue.room() == 0 {
             return Ok(());
         }
-        if self.in_flight.is_empty() && self.rng.u8(..HALTS) == 0 {
+        if !self.naughty {
+            self.naughty = self.rng.u8(..HALTS) == 0;
+            return self.burst(now);
+        }
+        // Nothing else may be in flight.
+        if self.in_flight.is_empty() {
+            self.naughty = false;
             self.heard = now;
             return self.misbehave();
         }
-        self.burst(now)
+        Ok(())
     }
 
     fn burst(&mut self, now: Duration) -> WrongResult {
