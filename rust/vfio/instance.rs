@@ -196,9 +196,15 @@ pub(crate) unsafe fn create<D: Device>(
     // SAFETY: As many bytes were allocated as an `Allocation` has.
     unsafe { (*vdev.cast::<Allocation>().as_ptr()).instance = KBox::into_raw(instance) };
 
+    // The set of the devices that are reset together: this one alone. VFIO would make it, but without a
+    // look at whether it could, and then follow a null pointer when the device is opened.
     // SAFETY: `vdev` was just made and has not been registered.
-    let errno = unsafe { bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()) };
-    if let Err(e) = to_result(errno) {
+    let set = unsafe { bindings::vfio_assign_device_set(vdev.as_ptr(), vdev.as_ptr().cast()) };
+    // SAFETY: As above.
+    let registered = to_result(set).and_then(|()| unsafe {
+        to_result(bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()))
+    });
+    if let Err(e) = registered {
         // SAFETY: This is the reference that `_vfio_alloc_device()` returned.
         unsafe { bindings::put_device(&raw mut (*vdev.as_ptr()).device) };
         return Err(e);
