@@ -24,6 +24,8 @@ void vfio_rs_put_page(struct page *page);
 void *vfio_rs_page_address(const struct page *page);
 unsigned long vfio_rs_page_to_pfn(const struct page *page);
 void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags);
+struct mm_struct *vfio_rs_mmap_write_lock(void);
+void vfio_rs_mmap_write_unlock(struct mm_struct *mm);
 
 /* linux/nospec.h */
 unsigned long vfio_rs_array_index_nospec(unsigned long index,

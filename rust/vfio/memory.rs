@@ -164,8 +164,9 @@ impl DeviceMemory {
 
     /// Makes all of it holes again. Guests that map it find zeroes.
     pub(crate) fn discard(&self) {
+        let mappings = fault::Mappings::lock();
         let lock = self.lock.write();
-        self.zap(0, self.size, &lock);
+        self.zap(0, self.size, &lock, &mappings);
         self.pages.clear(&lock);
     }
 

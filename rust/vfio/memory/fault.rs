@@ -34,6 +34,30 @@ use kernel::{
 /// Pages of a region's part of the device's file: regions are `1 << 40` bytes apart.
 const REGION_PAGES: usize = 1 << (40 - PAGE_SHIFT);
 
+/// The mappings of the process that this runs in, if it is one's, locked (`mmap_lock`).
+///
+/// KVM, for a guest's access, has a page fault handled and then looks the page up, with `mmap_lock`
+/// held for reading all the while. Where it finds none it gives up, and the guest is dead. The process
+/// that saves a device is the one whose guest uses it, so that this lock keeps a page from being taken
+/// away in between.
+pub(super) struct Mappings(*mut bindings::mm_struct);
+
+impl Mappings {
+    /// Locks them. Page faults wait for this, so it is taken before the memory's lock, as they do.
+    pub(super) fn lock() -> Self {
+        // SAFETY: The mappings of the current process, which exist as long as it runs. No caller of this
+        // holds their lock: none is called by a page fault or by `mmap()`.
+        Self(unsafe { bindings::vfio_rs_mmap_write_lock() })
+    }
+}
+
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        // SAFETY: `lock` took it, in the same process: the type is not `Send`.
+        unsafe { bindings::vfio_rs_mmap_write_unlock(self.0) };
+    }
+}
+
 impl DeviceMemory {
     /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared.
     ///
@@ -63,8 +87,15 @@ impl DeviceMemory {
 
     /// Takes the user mappings of a range away. They come back by page faults.
     ///
-    /// `_lock` is the memory's: no fault brings one back before it is released.
-    pub(super) fn zap(&self, offset: u64, len: u64, _lock: &WriteGuard<'_, ()>) {
+    /// `_lock` is the memory's: no fault brings one back before it is released. `_mappings`, which is
+    /// held first, keeps one that was just brought back until it was looked at.
+    pub(super) fn zap(
+        &self,
+        offset: u64,
+        len: u64,
+        _lock: &WriteGuard<'_, ()>,
+        _mappings: &Mappings,
+    ) {
         let mapping = self.mapping.load(Ordering::Acquire);
         let base = self.base.load(Ordering::Acquire);
         if mapping.is_null() || base == UNMAPPED {

@@ -17,6 +17,7 @@
 //! - Any other write marks after it, with a barrier on both sides.
 
 use super::{
+    fault::Mappings,
     DeviceMemory,
     Dirtied, //
 };
@@ -38,6 +39,7 @@ impl DeviceMemory {
     /// Begins to track writes, with no page marked. Pages that are not holes have to be marked by the
     /// caller, who sends them in any case.
     pub(crate) fn start_tracking(&self) {
+        let mappings = Mappings::lock();
         let lock = self.lock.write();
         self.dirty.clear_all();
         // A write that does not see this yet was to a page that is not a hole any more, and what it
@@ -45,7 +47,7 @@ impl DeviceMemory {
         self.tracking.store(true, Ordering::SeqCst);
         #[cfg(any(break_dirty_page, break_memory_page))]
         crate::sabotage::saving(core::ptr::from_ref(self).addr(), true);
-        self.zap(0, self.size, &lock);
+        self.zap(0, self.size, &lock, &mappings);
     }
 
     /// Tracks writes no longer. Pages that guests have mapped read-only cost them one more fault.
@@ -97,8 +99,9 @@ impl DeviceMemory {
     /// and their bytes are read after it.
     pub(crate) fn protect(&self, offset: u64, len: u64) {
         if self.is_tracking() {
+            let mappings = Mappings::lock();
             let lock = self.lock.write();
-            self.zap(offset, len, &lock);
+            self.zap(offset, len, &lock, &mappings);
         }
     }
 
