@@ -4,21 +4,30 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-host test-module test-harness test-vm test-fuzz test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
+.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
 
+PROTO ?= v1
+QEMU ?= $(if $(filter v2,$(PROTO)),10,7.2)
+
 run:
+	@$(SCRIPTS)/migrate run --qemu $(QEMU)
+
+consoles:
+	@$(SCRIPTS)/migrate consoles --qemu $(QEMU)
+
+demo:
 	@$(SCRIPTS)/run
 
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-fuzz test-debug: test-%:
+test-host test-module test-harness test-vm test-qemu test-fuzz test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
@@ -51,12 +60,16 @@ clean:
 
 help:
 	@echo 'make             build the module mdma.ko and print where it is'
-	@echo 'make run         migrate a device in a virtual machine, before your eyes'
+	@echo 'make run         QEMU 7.2 moves a running guest and its device, before your eyes'
+	@echo 'make run PROTO=v2 QEMU 10 does, or 11 with QEMU=11, by the other protocol'
+	@echo 'make consoles    the same by hand; PROTO= and QEMU= as for make run'
+	@echo 'make demo        without QEMU: a device moves between two containers'
 	@echo 'make test        every test; the last line says how many passed and failed'
 	@echo 'make test-host   the tests that need no kernel'
 	@echo 'make test-module the built module: its modinfo and what it exports'
 	@echo 'make test-harness that the test harness itself misses no failure'
 	@echo 'make test-vm     the selftests, in a virtual machine'
+	@echo 'make test-qemu   guests that move between QEMUs; TRIPS=20 for round trips'
 	@echo 'make test-fuzz   that the fuzzer finds what is planted'
 	@echo 'make fuzz        random programs against the module: SECONDS=60 SEED=1'
 	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'

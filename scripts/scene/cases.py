@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The tests, each of which finds a guest that works and leaves one that does."""
+
+import asyncio
+
+import memory
+import report
+import wait
+from device import Device
+from guest import Wrong
+from wait import Trouble
+
+# So slow that the migration cannot end by itself while it is looked at.
+SLOW = {"max_bandwidth": 2 << 20, "downtime_limit": 1}
+# Stop at once, whatever is left.
+AT_ONCE = {"downtime_limit": 2000000}
+
+
+async def live(stage):
+    """The guest moves while it works, and works on."""
+    scene = stage.scene
+    result = await scene.migrate()
+    await scene.guest.verify(scene.running)
+    # The device works while it is saved: its last words are later than the begin of the migration.
+    if result.during.get("verified", 0) <= result.before.get("verified", 0):
+        raise Trouble("the guest verified no job while it was migrated")
+    source = scene.results[-1][0]
+    for name, value in report.table(source, result, scene.guest.totals):
+        stage.say(f"{name:<28} {value:>24}")
+
+
+async def trips(stage):
+    """There and back, again and again; the host keeps nothing of it."""
+    scene = stage.scene
+    seen = []
+    for number in range(1, stage.options.trips + 1):
+        await scene.migrate(beats=2)
+        await scene.migrate(beats=2)
+        await scene.guest.verify(scene.running)
+        # What is freed after a grace period of RCU.
+        await asyncio.sleep(1)
+        seen.append((number, memory.look()))
+        stage.progress(f"round trip {number}: {scene.guest.verified} jobs verified")
+    for line in memory.lines(seen):
+        stage.say(line)
+    stage.say(f"{2 * len(seen)} migrations, {scene.guest.verified} jobs verified")
+    # The first ones fill caches.
+    if len(seen) > 5:
+        memory.check(seen[4][1], seen[-1][1])
+
+
+async def other_memory(stage):
+    """A destination whose device has another size of memory is refused, and the source goes on."""
+    scene = stage.scene
+    wrong = [Device(f"wrong{number}", "256M") for number in range(scene.settings.devices)]
+    try:
+        destination = await scene.launch(scene.other, incoming=True, devices=wrong)
+        destination.expected_end = True
+        migration = scene.migration(destination)
+        await migration.begin()
+        status = await migration.ended([scene.guest])
+        if status != "failed":
+            raise Trouble(f"the migration to a device of another size {status}")
+        await scene.drop(destination)
+        stage.say(f"the destination said: {destination.words()}")
+        # What it loaded is refused by the module, not only by QEMU.
+        await scene.goes_on()
+    finally:
+        for qemu in scene.qemus:
+            if qemu.devices is wrong:
+                await scene.drop(qemu)
+        for device in wrong:
+            device.remove()
+    await scene.migrate()
+
+
+async def dies_in_pre_copy(stage):
+    """The destination dies while the guest still runs at the source, which goes on."""
+    scene = stage.scene
+    destination = await scene.launch(scene.other, incoming=True)
+    migration = scene.migration(destination)
+    await migration.begin(**SLOW)
+
+    async def device_in_pre_copy():
+        sent = migration.info.get("ram", {}).get("transferred", 0)
+        return sent > 1 << 20 and all(device.status()["state"] == "PRE_COPY" for device in scene.running.devices)
+
+    await migration.until("pre-copy", device_in_pre_copy, [scene.guest, destination])
+    await scene.guest.work(scene.running, 2)
+    await scene.drop(destination)
+    status = await migration.ended([scene.guest])
+    if status != "failed":
+        raise Trouble(f"the destination was killed and the migration {status}")
+    await scene.goes_on()
+    await scene.migrate()
+
+
+async def dies_in_stop_and_copy(stage):
+    """The destination dies while the guest stands still, and the source goes on with it."""
+    scene = stage.scene
+    destination = await scene.launch(scene.other, incoming=True)
+    migration = scene.migration(destination)
+    await migration.begin(["pause-before-switchover"], **AT_ONCE)
+    await migration.until("the switch-over", "pre-switchover", [scene.guest, destination])
+    # It takes nothing any more, so the source cannot get to the end. Nor can the source's
+    # monitor answer: QEMU writes the last part of the stream with its lock held.
+    destination.pause()
+    told = asyncio.ensure_future(scene.running.execute("migrate-continue", state="pre-switchover"))
+    await wait.until("the source's device to be stopped", lambda: all(
+        device.status()["state"] in ("STOP_COPY", "STOP") for device in scene.running.devices))
+    await asyncio.sleep(1)
+    stage.say("killed in " + ", ".join(device.status()["state"] for device in scene.running.devices))
+    await scene.drop(destination)
+    await told
+    status = await migration.ended([scene.guest])
+    if status != "failed":
+        raise Trouble(f"the destination was killed and the migration {status}")
+    await scene.running.execute("migrate-set-capabilities",
+                                capabilities=[{"capability": "pause-before-switchover", "state": False}])
+    await scene.goes_on()
+    await scene.migrate()
+
+
+async def interrupts(stage):
+    """The guest is interrupted before and after the move, by the kind it was booted with."""
+    scene = stage.scene
+    before = scene.guest.totals.get("interrupts", 0)
+    if before == 0:
+        raise Trouble("the guest was never interrupted")
+    ready = next(event for event in scene.guest.events if event["event"] == "ready")
+    if ready["irq"] != scene.settings.irq:
+        raise Trouble(f"the guest uses {ready['irq']}, not {scene.settings.irq}")
+    result = await scene.migrate()
+    during = result.during["interrupts"]
+    await scene.guest.work(scene.running)
+    if scene.guest.totals["interrupts"] <= during:
+        raise Trouble(f"no interrupt after the move: {during} of them before")
+    stage.say(f"{during} interrupts before, {scene.guest.totals['interrupts'] - during} after")
+    result = await scene.migrate()
+    await scene.guest.work(scene.running)
+    if scene.guest.totals["interrupts"] <= result.during["interrupts"]:
+        raise Trouble("no interrupt after the move back")
+
+
+async def notices(stage):
+    """A build of the module that loses a page on the way: the guest has to find out."""
+    scene = stage.scene
+    try:
+        for _ in range(4):
+            await scene.migrate()
+            await scene.guest.verify(scene.running)
+    except Wrong as wrong:
+        stage.say(str(wrong))
+        stage.lost = True
+        return
+    raise Trouble("a page was lost in each of four migrations, and the guest found all in order")
+
+
+async def ends(stage):
+    """The guest finds every byte as it must be, its kernel's log too, and switches off."""
+    ended = await stage.scene.end()
+    stage.say(f"{ended['verified']} jobs verified, {len(stage.scene.results)} migrations")
+    stage.lost = True

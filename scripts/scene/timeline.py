@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What happened when: from QEMU's traces and its monitor's events."""
+
+import re
+
+V1_STATES = {0: "STOP", 1: "RUNNING", 2: "STOP_COPY", 3: "PRE_COPY", 4: "RESUMING", 6: "ERROR"}
+
+STAMP = re.compile(r"\d+@(\d+\.\d+):(\w+) (.*)")
+# (UUID) state 3  of QEMU 7.2, (UUID) state PRE_COPY  of those since.
+STATE = re.compile(r"\s*\(([^)]+)\) (?:new )?state (\w+)")
+DIRTY = re.compile(r"dirty_pages[ =:]*(\d+)")
+
+
+class Trace:
+    """What one QEMU has traced."""
+
+    def __init__(self, path):
+        self.lines = []
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                match = STAMP.match(line)
+                if match:
+                    self.lines.append((float(match[1]), match[2], match[3]))
+
+    def states(self, begin):
+        """The device states since `begin`: when, of which device, which."""
+        seen = {}
+        for moment, name, rest in self.lines:
+            if moment < begin or name not in ("vfio_migration_set_state", "vfio_migration_set_device_state"):
+                continue
+            match = STATE.match(rest)
+            if match and seen.get(match[1]) != match[2]:
+                seen[match[1]] = match[2]
+                number = int(match[2]) if match[2].isdigit() else None
+                yield moment, match[1], V1_STATES.get(number, match[2])
+
+    def dirty(self, begin, event):
+        """The numbers of dirty pages that the event told, in the order of time."""
+        for moment, name, rest in self.lines:
+            match = DIRTY.search(rest)
+            if moment >= begin and name.startswith(event) and match:
+                yield moment, int(match[1])
+
+
+def timeline(source, destination, result, guest):
+    """The lines of the timeline: seconds since the begin, where, what."""
+    lines = []
+    for where, qemu in (("source", source), ("destination", destination)):
+        names = {device.uuid: f"device {number}" if len(qemu.devices) > 1 else "device"
+                 for number, device in enumerate(qemu.devices)}
+        trace = Trace(qemu.path("trace"))
+        for moment, uuid, state in trace.states(result.begin):
+            lines.append((moment, where, f"{names.get(uuid, uuid)} {state}"))
+        for moment, pages in trace.dirty(result.begin, "migration_bitmap_sync_end"):
+            lines.append((moment, where, f"pass: {pages} pages of the guest are dirty"))
+        for moment, event in qemu.events:
+            if moment < result.begin:
+                continue
+            if event["event"] in ("STOP", "RESUME"):
+                lines.append((moment, where, f"guest {'stops' if event['event'] == 'STOP' else 'runs'}"))
+            elif event["event"] == "MIGRATION":
+                lines.append((moment, where, f"migration {event['data']['status']}"))
+    first = next((event for event in guest.events if event["at"] == destination.name), None)
+    if first:
+        # What comes later is of the next migration, or of the end.
+        lines = [line for line in lines if line[0] <= first["time"]]
+        lines.append((first["time"], "destination",
+                      f"first word of the guest, {first.get('verified', 0)} jobs verified"))
+    return [(moment - result.begin, where, what) for moment, where, what in sorted(lines)]
+
+
+def device_dirty_pages(source, result):
+    """Pages that the containers reported, of the QEMUs that trace it; else None."""
+    trace = Trace(source.path("trace"))
+    told = [pages for name in ("vfio_get_dirty_bitmap", "vfio_container_query_dirty_bitmap", "vfio_iommu_query_dirty")
+            for _, pages in trace.dirty(result.begin, name)]
+    return sum(told) if told else None
+
+
+def passes(source, result):
+    """Dirty pages at each look at guest RAM."""
+    return [pages for _, pages in Trace(source.path("trace")).dirty(result.begin, "migration_bitmap_sync_end")]
