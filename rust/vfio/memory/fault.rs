@@ -216,8 +216,13 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     // SAFETY: By the requirement of this function; mm does not change what is read here.
     unsafe {
         let at = &(*vmf).__bindgen_anon_1;
-        let write = (*vmf).flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
-        memory(at.vma).fault(at.vma, at.address, at.pgoff % REGION_PAGES, write)
+        let flags = (*vmf).flags;
+        let write = flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
+        // What is not a user's own access is the kernel's for somebody. KVM, for a guest that reads, keeps
+        // what it finds, and a write to a page that it found read-only it does not bring here: it emulates
+        // the instruction, which it cannot do with all that guests have. So this counts as a write.
+        let user = flags & bindings::fault_flag_FAULT_FLAG_USER != 0;
+        memory(at.vma).fault(at.vma, at.address, at.pgoff % REGION_PAGES, write || !user)
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! While nobody asks, nothing is done: a guest's page is mapped writable at its first touch. While
 //! tracking, it is mapped writable only for a write, which marks it; before a page is sent its
-//! mapping is taken away, so that the next write is seen. Everybody else marks a page after writing
+//! mapping is taken away, so that the next write is seen. What KVM has mapped for a guest counts as
+//! written: KVM does not come back when the guest that has read writes. Everybody else marks a page after writing
 //! it.
 //!
 //! **The rule**: a page's bit is cleared before its bytes are read, and its mapping goes in between.

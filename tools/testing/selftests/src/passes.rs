@@ -19,6 +19,7 @@ use crate::{note, tests};
 tests! { "passes":
     holes_are_not_sent [],
     a_second_pass_sends_what_changed [],
+    what_the_kernel_maps_counts_as_written [],
     a_stop_sends_what_changed [],
     one_percent_of_a_gibibyte_costs_one_percent [],
     writes_during_pre_copy_arrive [],
@@ -103,6 +104,26 @@ fn a_second_pass_sends_what_changed(lab: &Lab) -> Outcome {
         device(0),
         "all passes together",
     );
+    Ok(())
+}
+
+/// A guest's read, which KVM has mapped for it, may be followed by a write that nobody hears of; a user's may not.
+fn what_the_kernel_maps_counts_as_written(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..64, 3)?;
+    let mapping = scene.mdma.map_memory()?;
+    scene.go(&[State::PRE_COPY])?;
+    scene.save_pending()?;
+    // Reads of mapped pages by the user, and by the kernel for a system call: it reads page 40 there to write it here.
+    assert_eq!(mapping.to_vec(20 * PAGE as usize, 16).len(), 16);
+    let scratch = scene.mdma.bar().info().offset + mdma::regs::Reg::Scratch.offset();
+    let at = 40 * PAGE as usize;
+    let copied = scene.device.pwrite_mapping(scratch, &mapping, at, 8)?;
+    assert_eq!(copied, 8);
+    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([40]));
+    // A page that the user has mapped by reading is still seen when it is written.
+    mapping.write(20 * PAGE as usize, &[9]);
+    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([20]));
     Ok(())
 }
 
