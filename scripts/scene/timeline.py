@@ -2,10 +2,12 @@
 """What happened when: from QEMU's traces and its monitor's events."""
 
 import re
+from datetime import datetime
 
 V1_STATES = {0: "STOP", 1: "RUNNING", 2: "STOP_COPY", 3: "PRE_COPY", 4: "RESUMING", 6: "ERROR"}
 
-STAMP = re.compile(r"\d+@(\d+\.\d+):(\w+) (.*)")
+# 621@1795269164.321463:vfio_save_cleanup (UUID)  of QEMU 7.2 and 10, an ISO date in front since.
+STAMP = re.compile(r"(?:\d+@(\d+\.\d+):|(\d+-\S+Z) )(\w+) (.*)")
 # (UUID) state 3  of QEMU 7.2, (UUID) state PRE_COPY  of those since.
 STATE = re.compile(r"\s*\(([^)]+)\) (?:new )?state (\w+)")
 DIRTY = re.compile(r"dirty_pages[ =:]*(\d+)")
@@ -20,7 +22,8 @@ class Trace:
             for line in file:
                 match = STAMP.match(line)
                 if match:
-                    self.lines.append((float(match[1]), match[2], match[3]))
+                    moment = float(match[1]) if match[1] else datetime.fromisoformat(match[2]).timestamp()
+                    self.lines.append((moment, match[3], match[4]))
 
     def states(self, begin):
         """The device states since `begin`: when, of which device, which."""
@@ -51,8 +54,8 @@ def timeline(source, destination, result, guest):
         trace = Trace(qemu.path("trace"))
         for moment, uuid, state in trace.states(result.begin):
             lines.append((moment, where, f"{names.get(uuid, uuid)} {state}"))
-        for moment, pages in trace.dirty(result.begin, "migration_bitmap_sync_end"):
-            lines.append((moment, where, f"pass: {pages} pages of the guest are dirty"))
+        for number, (moment, pages) in enumerate(trace.dirty(result.begin, "migration_bitmap_sync_end"), 1):
+            lines.append((moment, where, f"pass {number}: {pages} pages of the guest are dirty"))
         for moment, event in qemu.events:
             if moment < result.begin:
                 continue
