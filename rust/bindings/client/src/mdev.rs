@@ -201,6 +201,11 @@ impl Parent {
 }
 
 impl Type {
+    /// Its directory in sysfs.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// `name`: for people.
     pub fn name(&self) -> Result<String> {
         read(&self.path.join("name"))

@@ -41,21 +41,37 @@ const TABLES: &[&[Test]] = &[
     crate::racing::TESTS,
     crate::oracle::TESTS,
     crate::storm::TESTS,
+    crate::load::TESTS,
     crate::params::TESTS,
     crate::lifecycle::TESTS,
 ];
 
-/// Tables of what only a kernel with iommufd's bitmaps can run. On others they are not there, rather than skipped.
+/// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.
+#[rustfmt::skip]
+const FAILING: &[&[Test]] = &[
+    crate::failing::TESTS,
+    crate::failing_migration::TESTS,
+    crate::failing_worker::TESTS,
+    crate::failing_host::TESTS,
+];
+
+/// Tables of what only a kernel with iommufd's bitmaps can run.
 const LOGGING: &[&[Test]] = &[crate::logging::TESTS];
 
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
+    let failing = if crate::fail_nth::available() {
+        FAILING
+    } else {
+        &[]
+    };
     let logging = if crate::logging::available() {
         LOGGING
     } else {
         &[]
     };
-    let all = TABLES.iter().chain(logging).copied().flatten();
+    let all = TABLES.iter().chain(failing).chain(logging);
+    let all = all.copied().flatten();
     all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
         .collect()
 }

@@ -155,6 +155,25 @@ fn parse(record: &[u8]) -> Option<Line> {
     })
 }
 
+/// Leaves out what says that an allocation failed, and how it was come to.
+pub(crate) fn without_shortages(lines: Vec<Line>) -> Vec<Line> {
+    /// Lines between the first and the trace, at most.
+    const NEAR: usize = 20;
+    let mut near = 0;
+    lines
+        .into_iter()
+        .filter(|line| {
+            let text = &line.text;
+            if text.contains("vmalloc error: ") || text.contains("page allocation failure: ") {
+                near = NEAR;
+                return false;
+            }
+            near -= usize::from(near > 0);
+            !(near > 0 && text.trim() == "Call Trace:")
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +188,25 @@ mod tests {
         assert_eq!(l.text, "NET: Registered PF_PACKET");
         assert_eq!(l.priority, 6);
         assert!(parse(b"nonsense").is_none());
+    }
+
+    #[test]
+    fn shortages() {
+        let lines = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|t| line(&format!("4,1,1,-;{t}")))
+                .collect()
+        };
+        let found = without_shortages(lines(&[
+            "selftests: vmalloc error: size 4096, failed to allocate pages",
+            "CPU: 0 UID: 0",
+            "Call Trace:",
+            " <TASK>",
+        ]));
+        assert!(found.iter().all(|line| !line.is_alarm()));
+        let found = without_shortages(lines(&["WARNING: at x", "Call Trace:"]));
+        assert_eq!(found.iter().filter(|line| line.is_alarm()).count(), 2);
     }
 
     #[test]

@@ -400,7 +400,7 @@ fn stopping_while_dma_faults_in_its_own_memory(lab: &Lab) -> Outcome {
         });
         let change = || -> Outcome {
             // Each of these takes the pages away from under the DMA, or waits for it.
-            for _ in 0..lab.effort.iterations / 40 {
+            for _ in 0..(lab.effort.iterations / 40).max(1) {
                 scene.go(&[State::PRE_COPY])?;
                 scene.migration.pending_bytes()?;
                 scene.migration.data_offset()?;
