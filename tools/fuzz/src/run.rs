@@ -150,6 +150,10 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
         if told.elapsed() > PROGRESS {
             told = Instant::now();
             progress(&counts, &coverage, corpus.len(), start.elapsed());
+            if settings.module.is_some() {
+                // A machine that is ended from outside has said what it reached.
+                keep(options.out.as_deref(), "functions", &table(&coverage))?;
+            }
         }
     };
     progress(&counts, &coverage, corpus.len(), start.elapsed());
