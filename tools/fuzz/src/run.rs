@@ -28,7 +28,8 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
     /// Programs to begin with.
     pub(crate) corpus: Option<PathBuf>,
-    pub(crate) limit: Duration,
+    /// As in [`Target`].
+    pub(crate) limit: u64,
     pub(crate) settings: Settings,
 }
 
