@@ -31,8 +31,8 @@ use crate::health;
 use crate::program::{Call, Program};
 use crate::world::World;
 
-/// Addresses that one call may reach, each time it reaches them.
-const WORDS: usize = 1 << 17;
+/// Addresses that one call may reach, each time it reaches them. Saving a whole device is a call here.
+const WORDS: usize = 1 << 20;
 /// Programs between two looks at what is kept for the whole machine.
 const EVERY: u64 = 16;
 
