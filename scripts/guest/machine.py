@@ -216,6 +216,8 @@ class Log:
         if self.failing and re.search("vmalloc error: |page allocation failure: ", line):
             self.shortage = len(self.lines)
             return
+        if self.failing and "kmemleak: Cannot allocate a " in line:
+            return
         if self.shortage and len(self.lines) < self.shortage + 20 and line.endswith("Call Trace:"):
             return
         if (self.started or self.panicked) and TROUBLE.search(line):

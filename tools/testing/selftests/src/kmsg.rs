@@ -168,6 +168,9 @@ pub(crate) fn without_shortages(lines: Vec<Line>) -> Vec<Line> {
                 near = NEAR;
                 return false;
             }
+            if text.contains("kmemleak: Cannot allocate a ") {
+                return false;
+            }
             near -= usize::from(near > 0);
             !(near > 0 && text.trim() == "Call Trace:")
         })
