@@ -62,6 +62,10 @@ pub(crate) struct State {
     pub(crate) masked: bool,
     /// `PCI_COMMAND_INTX_DISABLE`.
     disabled: bool,
+    /// A state was loaded, and has not run yet.
+    loaded: bool,
+    /// INTx is to be delivered once, asserted or not.
+    replay: bool,
     pub(crate) intx: Trigger,
     /// The vectors in use, from 0; as many as the user enabled.
     pub(crate) vectors: KVec<Trigger>,
@@ -76,11 +80,12 @@ impl State {
     fn take_intx(&mut self) -> bool {
         let due = self.mode == Mode::Intx
             && self.intx.is_some()
-            && self.level
+            && (self.level || self.replay)
             && !self.masked
             && !self.disabled;
 
         self.masked |= due;
+        self.replay &= !due;
         due
     }
 
@@ -165,6 +170,8 @@ impl Irq {
                     level: false,
                     masked: false,
                     disabled: false,
+                    loaded: false,
+                    replay: false,
                     intx: None,
                     vectors: KVec::new(),
                     pending: 0,
@@ -254,6 +261,28 @@ impl Irq {
         let asked = trigger.is_some();
         signal(trigger);
         asked
+    }
+
+    /// A state was loaded.
+    pub(crate) fn loaded(&self) {
+        self.state.lock().loaded = true;
+    }
+
+    /// The device begins to run. If it was loaded, and uses INTx, that is delivered once in any case.
+    ///
+    /// The interrupt controller moves with a line in it that was asserted. If the device was quiet
+    /// again when it stopped, but its driver had not told the controller yet, nobody would lower that
+    /// line at the destination: the VMM there lowers what it has raised, and it has raised nothing. One
+    /// interrupt more than there was is what any user of a level has to live with.
+    pub(crate) fn run(&self) {
+        let trigger = {
+            let mut state = self.state.lock();
+            if core::mem::take(&mut state.loaded) {
+                state.replay = state.mode == Mode::Intx && !state.disabled;
+            }
+            state.deliver_intx()
+        };
+        signal(trigger);
     }
 
     /// Follows `PCI_COMMAND_INTX_DISABLE`.
@@ -354,6 +383,7 @@ impl Irq {
             let mut state = self.state.lock();
             state.mode = Mode::Off;
             state.masked = false;
+            state.replay = false;
             (
                 state.intx.take(),
                 core::mem::replace(&mut state.vectors, KVec::new()),
@@ -377,6 +407,8 @@ impl Irq {
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         state.level = false;
+        state.loaded = false;
+        state.replay = false;
         state.pending = 0;
     }
 }

@@ -364,7 +364,10 @@ impl Session {
             // whatever state.
             Action::QuiescePeer | Action::QuiesceAll => engine.set_gate(Gate::Running, false),
             Action::RunPeer => {}
-            Action::Run => engine.set_gate(Gate::Running, true),
+            Action::Run => {
+                engine.set_gate(Gate::Running, true);
+                self.core.irq.run();
+            }
             Action::StopSave => {
                 if let Job::Save(save) = &mut inner.job {
                     save.stop();
@@ -427,6 +430,7 @@ impl Session {
             errno(error)
         })?;
         // What the device was doing when it was saved goes on.
+        self.core.irq.loaded();
         self.core.engine.kick();
         Ok(())
     }

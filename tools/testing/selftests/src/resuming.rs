@@ -6,9 +6,9 @@ use mdma::job;
 use mdma::regs::Reg;
 use migration::stream::Kind;
 use vfio_client::v1::{Access, State};
-use vfio_client::DmaBuffer;
+use vfio_client::{uapi, Action, DmaBuffer, EventFd};
 
-use crate::check::PATIENCE;
+use crate::check::{expect_signal, expect_silence, PATIENCE};
 use crate::lab::Lab;
 use crate::memory::{random_bytes, same};
 use crate::outcome::Outcome;
@@ -32,6 +32,7 @@ tests! { "resuming":
     a_job_in_flight_goes_on_at_the_destination [],
     a_halted_queue_stays_halted [],
     a_load_from_stop_to_stop [],
+    intx_is_delivered_once_when_a_loaded_device_runs [],
 }
 
 /// A device with something in every kind of its state, and its stream.
@@ -489,4 +490,33 @@ fn a_load_from_stop_to_stop(lab: &Lab) -> Outcome {
     destination.go(&[State::RUNNING])?;
     let mut queue = destination.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
+}
+
+/// Asserted or not: it may be asserted in the interrupt controller that has moved as well, and has to be lowered there.
+fn intx_is_delivered_once_when_a_loaded_device_runs(lab: &Lab) -> Outcome {
+    let (_source, bytes) = source(lab, &[1])?;
+    for (index, signals) in [
+        (uapi::VFIO_PCI_INTX_IRQ_INDEX, 1),
+        (uapi::VFIO_PCI_MSI_IRQ_INDEX, 0),
+        (uapi::VFIO_PCI_MSIX_IRQ_INDEX, 0),
+    ] {
+        let destination = Scene::new(lab)?;
+        let irq = destination.device.irq(index)?;
+        let event = EventFd::new()?;
+        irq.set_eventfds(0, &[Some(&event)])?;
+        destination.go(&[State::STOP, State::RESUMING])?;
+        destination.feed(&bytes, 1000)?;
+        destination.go(&[State::STOP])?;
+        expect_silence(&event, "the device does not run");
+        destination.go(&[State::RUNNING])?;
+        if signals > 0 {
+            assert_eq!(expect_signal(&event, "INTx of a loaded device"), signals);
+            irq.set_none(Action::Unmask, 0, 1)?;
+        }
+        expect_silence(&event, "it is not asserted");
+        destination.go(&[State::STOP, State::RUNNING])?;
+        expect_silence(&event, "nothing was loaded since");
+        irq.disable()?;
+    }
+    Ok(())
 }
