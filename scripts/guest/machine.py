@@ -6,6 +6,7 @@ a mark in the kernel log, the end of QEMU), never for a time to pass.
 """
 
 import argparse
+import fcntl
 import os
 import re
 import shlex
@@ -231,6 +232,9 @@ class Machine:
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}-{time.time_ns() % 1000000}"
         self.directory = os.path.join(options.log, stamp)
         os.makedirs(self.directory)
+        # Locked for as long as this runs: see forget_old_runs().
+        self.lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.forget_old_runs()
         self.begin = time.monotonic()
         self.stop = re.compile(options.stop.encode()) if options.stop else None
@@ -240,7 +244,15 @@ class Machine:
     def forget_old_runs(self):
         runs = sorted(name for name in os.listdir(self.options.log) if re.match(r"\d{8}-", name))
         for name in runs[:-30]:
-            shutil.rmtree(os.path.join(self.options.log, name), ignore_errors=True)
+            path = os.path.join(self.options.log, name)
+            try:
+                directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                # Its machine still runs, or another one is about to forget it.
+                continue
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(directory)
         latest = os.path.join(self.options.log, "latest")
         link = f"{latest}.{os.getpid()}.{time.time_ns()}"
         os.symlink(os.path.basename(self.directory), link)

@@ -45,6 +45,7 @@ PLANS = [
     Plan("v2_qemu10_switchover_ack", Settings(qemu="10", capabilities=(*BASE, "switchover-ack")),
          (cases.live, cases.interrupts, cases.trips, cases.other_memory, cases.dies_in_pre_copy,
           cases.dies_in_stop_and_copy)),
+    Plan("v2_qemu10_intx", Settings(qemu="10", irq="intx"), (cases.live, cases.interrupts)),
     Plan("v2_qemu11_two_devices_msi_multifd",
          Settings(qemu="11", irq="msi", devices=2, capabilities=(*BASE, "multifd"), multifd_channels=4,
                   device_options=("x-migration-multifd-transfer=on",)),

@@ -70,6 +70,10 @@ class Qemu:
         for number, device in enumerate(self.devices):
             options = [f"vfio-pci,id=mdma{number},sysfsdev={device.sysfs},bus=pcie.0,addr={5 + number:#x}",
                        self.version.options, *settings.device_options]
+            if settings.irq == "intx":
+                # KVM's own path is laid when the device is made: after a move it ends at the line that the
+                # firmware begins with.
+                options.append("x-no-kvm-intx=on")
             command += ["-device", ",".join(options)]
         if incoming:
             command += ["-incoming", "defer"]
