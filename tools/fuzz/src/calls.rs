@@ -235,8 +235,8 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             let (device, mapping) = (device(a[0])?, mapping(a[3])?);
             let (offset, len) = part(&mapping, a[4], a[5]);
             let n = match call.op {
-                Op::PreadMapping => device.pread_mapping(at(a[1], a[2]), &mapping, offset, len),
-                _ => device.pwrite_mapping(at(a[1], a[2]), &mapping, offset, len),
+                Op::PreadMapping => mapping.load_from(offset, len, &device, at(a[1], a[2])),
+                _ => mapping.save_to(offset, len, &device, at(a[1], a[2])),
             };
             Ok(n? as u64)
         }

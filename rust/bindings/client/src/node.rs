@@ -165,28 +165,6 @@ impl Node {
         Ok(rustix::io::pwrite(&self.0, data, offset)?)
     }
 
-    /// One read at an offset into a mapping, which may be one of the same device.
-    pub fn pread_mapping(
-        &self,
-        offset: u64,
-        memory: &Mapping,
-        at: usize,
-        len: usize,
-    ) -> io::Result<usize> {
-        sys::pread_mapping(self.as_fd(), offset, memory, at, len)
-    }
-
-    /// One write at an offset from a mapping, which may be one of the same device.
-    pub fn pwrite_mapping(
-        &self,
-        offset: u64,
-        memory: &Mapping,
-        at: usize,
-        len: usize,
-    ) -> io::Result<usize> {
-        sys::pwrite_mapping(self.as_fd(), offset, memory, at, len)
-    }
-
     /// One read into a mapping, which may be one of the same device.
     pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
         sys::read_mapping(self.as_fd(), memory, at, len)

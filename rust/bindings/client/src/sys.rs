@@ -401,6 +401,21 @@ pub(crate) fn with_bitmap(
         .collect())
 }
 
+/// Has `call` move up to `size` bytes between a descriptor and a range of a mapping: it is handed the descriptor and the
+/// range, which is inside the mapping, and returns how many bytes it moved, or -1.
+fn on_range(
+    fd: impl AsFd,
+    memory: &Mapping,
+    at: usize,
+    size: usize,
+    call: impl FnOnce(libc::c_int, *mut libc::c_void, usize) -> isize,
+) -> io::Result<usize> {
+    memory.check(at, size);
+    let address = memory.address() + at as u64;
+    let n = call(fd.as_fd().as_raw_fd(), address as *mut libc::c_void, size);
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
 /// Reads `size` bytes at `offset` of a file into a mapping, which may be one of the same device.
 pub(crate) fn pread_mapping(
     fd: impl AsFd,
@@ -409,18 +424,10 @@ pub(crate) fn pread_mapping(
     at: usize,
     size: usize,
 ) -> io::Result<usize> {
-    memory.check(at, size);
-    let address = memory.address() + at as u64;
-    // SAFETY: The range is inside `memory`, checked above, which is only accessed through raw pointers and atomics.
-    let n = unsafe {
-        libc::pread(
-            fd.as_fd().as_raw_fd(),
-            address as *mut libc::c_void,
-            size,
-            offset as i64,
-        )
-    };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    on_range(fd, memory, at, size, |fd, range, size| {
+        // SAFETY: The range is inside `memory`, which is only accessed through raw pointers and atomics.
+        unsafe { libc::pread(fd, range, size, offset as i64) }
+    })
 }
 
 /// Reads up to `size` bytes of a stream into a mapping, which may be one of the same device.
@@ -430,11 +437,10 @@ pub(crate) fn read_mapping(
     at: usize,
     size: usize,
 ) -> io::Result<usize> {
-    memory.check(at, size);
-    let address = memory.address() + at as u64;
-    // SAFETY: As in `pread_mapping`.
-    let n = unsafe { libc::read(fd.as_fd().as_raw_fd(), address as *mut libc::c_void, size) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    on_range(fd, memory, at, size, |fd, range, size| {
+        // SAFETY: As in `pread_mapping`.
+        unsafe { libc::read(fd, range, size) }
+    })
 }
 
 /// Writes up to `size` bytes of a mapping, which may be one of the same device, to a stream.
@@ -444,11 +450,10 @@ pub(crate) fn write_mapping(
     at: usize,
     size: usize,
 ) -> io::Result<usize> {
-    memory.check(at, size);
-    let address = memory.address() + at as u64;
-    // SAFETY: As in `pread_mapping`.
-    let n = unsafe { libc::write(fd.as_fd().as_raw_fd(), address as *const libc::c_void, size) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    on_range(fd, memory, at, size, |fd, range, size| {
+        // SAFETY: As in `pread_mapping`.
+        unsafe { libc::write(fd, range, size) }
+    })
 }
 
 /// Writes `size` bytes of a mapping, which may be one of the same device, at `offset` of a file.
@@ -459,18 +464,10 @@ pub(crate) fn pwrite_mapping(
     at: usize,
     size: usize,
 ) -> io::Result<usize> {
-    memory.check(at, size);
-    let address = memory.address() + at as u64;
-    // SAFETY: As in `pread_mapping`.
-    let n = unsafe {
-        libc::pwrite(
-            fd.as_fd().as_raw_fd(),
-            address as *const libc::c_void,
-            size,
-            offset as i64,
-        )
-    };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    on_range(fd, memory, at, size, |fd, range, size| {
+        // SAFETY: As in `pread_mapping`.
+        unsafe { libc::pwrite(fd, range, size, offset as i64) }
+    })
 }
 
 // The offsets used above.
