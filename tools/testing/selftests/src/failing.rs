@@ -292,20 +292,22 @@ fn device_memory(lab: &Lab) -> Outcome {
         never,
         |(), _| after(),
     )?;
+    let write = |()| -> Result<(), std::io::Error> {
+        mapping.write(8192, b"8 bytes!");
+        Ok(())
+    };
+    let written = |(), _| {
+        let mut there = [0; 8];
+        memory.read(8192, &mut there)?;
+        assert_eq!(&there, b"8 bytes!");
+        after()
+    };
     sweep.over_each(
         "write fault in device memory, hole",
         &[],
         empty,
-        |()| -> Result<(), std::io::Error> {
-            mapping.write(8192, b"8 bytes!");
-            Ok(())
-        },
-        |(), _| {
-            let mut there = [0; 8];
-            memory.read(8192, &mut there)?;
-            assert_eq!(&there, b"8 bytes!");
-            after()
-        },
+        write,
+        written,
     )?;
     sweep.over_each(
         "write fault in device memory, while tracked",
@@ -317,16 +319,8 @@ fn device_memory(lab: &Lab) -> Outcome {
             mapping.touch(8192);
             Ok(())
         },
-        |()| -> Result<(), std::io::Error> {
-            mapping.write(8192, b"8 bytes!");
-            Ok(())
-        },
-        |(), _| {
-            let mut there = [0; 8];
-            memory.read(8192, &mut there)?;
-            assert_eq!(&there, b"8 bytes!");
-            after()
-        },
+        write,
+        written,
     )?;
     drop(mapping);
     usable(&dev)?;

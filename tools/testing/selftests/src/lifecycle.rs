@@ -299,7 +299,8 @@ fn killed(lab: &Lab, role: Role, check: impl Fn(&Scene) -> Outcome) -> Outcome {
             "opened under a user that is alive"
         );
         child.kill()?;
-        // DMA that was under way may be the last to hold the memory of the process, and with it what it had mapped.
+        // A copy of type1's that was under way has a hold on the memory of who is gone, and its mappings on the
+        // device; they go when the copy is done.
         wait_for("the device to be closed", || {
             match Guest::open_of(&instance) {
                 Ok(_) => Ok(true),
@@ -309,15 +310,6 @@ fn killed(lab: &Lab, role: Role, check: impl Fn(&Scene) -> Outcome) -> Outcome {
         })?;
         wait_for("the pages to be unpinned", || {
             Ok(Meminfo::now()?.pinned() == pinned)
-        })?;
-        // A copy of type1's that was under way has a hold on the memory of who is gone, and its
-        // mappings on the device; they go when the copy is done.
-        wait_for("the device to be closed", || {
-            match Guest::open_of(&instance) {
-                Ok(_) => Ok(true),
-                Err(e) if e.is(libc::EBUSY) => Ok(false),
-                Err(e) => Err(e.into()),
-            }
         })?;
         let scene = Scene::of(Guest::open(instance)?)?;
         assert_eq!(scene.state()?, State::RUNNING, "round {round}");

@@ -26,8 +26,11 @@ fn report(device: &Device, iova: u64, size: u64) -> Outcome<BTreeSet<u64>> {
     Ok(device.dma_logging_report(iova, size)?.dirty().collect())
 }
 
-/// Whether the kernel has CONFIG_IOMMUFD_DRIVER.
+/// Whether the kernel has CONFIG_IOMMUFD_DRIVER. The many symbols are read only if it has iommufd at all.
 pub(crate) fn available() -> bool {
+    if !std::path::Path::new("/dev/iommu").exists() {
+        return false;
+    }
     let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     symbols.lines().any(|line| {
         let name = line.split_whitespace().nth(2);

@@ -10,7 +10,7 @@ use vfio_client::{errno, errno_name, v1};
 
 use crate::lab::Lab;
 use crate::outcome::Outcome;
-use crate::v2_scene::V2;
+use crate::v2_scene::{v1_state, V2};
 use crate::{note, tests};
 
 tests! { "mixture":
@@ -80,14 +80,7 @@ impl Model {
 
     /// What v1 reads.
     fn bits(self) -> u32 {
-        match self.state {
-            State::STOP => 0b000,
-            State::RUNNING | State::RUNNING_P2P => 0b001,
-            State::STOP_COPY => 0b010,
-            State::PRE_COPY | State::PRE_COPY_P2P => 0b011,
-            State::RESUMING => 0b100,
-            _ => 0b110,
-        }
+        v1_state(self.state).0
     }
 
     fn enter(&mut self, state: State, by: Owner) {

@@ -38,29 +38,9 @@ tests! { "resuming":
 /// A device with something in every kind of its state, and its stream.
 fn source(lab: &Lab, pages: &[u64]) -> Outcome<(Scene, Vec<u8>)> {
     let scene = Scene::new(lab)?;
-    scene.mdma.set(Reg::Scratch, 0x0123_4567_89ab_cdef)?;
-    scene.mdma.set(Reg::Throttle, 77)?;
-    scene.mdma.set_interrupts(mdma::regs::INT_HALT)?;
-    let mut rng = fastrand::Rng::with_seed(25);
-    for page in pages {
-        scene.write_memory(page * PAGE, &random_bytes(&mut rng, PAGE as usize))?;
-    }
+    scene.furnish(pages)?;
     let bytes = scene.save()?;
     Ok((scene, bytes))
-}
-
-/// Compares two devices in all that migrates.
-fn equal(a: &Scene, b: &Scene, when: &str) -> Outcome {
-    let diff = a.registers()?.diff(&b.registers()?);
-    assert!(diff.is_empty(), "{when}: registers differ: {diff:x?}");
-    let size = a.mdma.memory_size() as usize;
-    same(
-        &b.read_memory(0, size)?,
-        &a.read_memory(0, size)?,
-        device(0),
-        when,
-    );
-    Ok(())
 }
 
 /// The ways of moving data that this device offers.
@@ -85,7 +65,7 @@ fn p24_offset_data_size_mapped_and_trapped(lab: &Lab) -> Outcome {
             m.write_data_size(piece.len() as u64)?;
         }
         destination.go(&[State::RUNNING])?;
-        equal(&source, &destination, &format!("{access:?}"))?;
+        source.expect_equal(&destination, &format!("{access:?}"))?;
         destination.device.reset()?;
         assert_ne!(
             destination.mdma.get(Reg::Scratch)?,
@@ -109,7 +89,7 @@ fn p24_nothing_is_applied_before_data_size_is_written(lab: &Lab) -> Outcome {
     m.write_data_size(bytes.len() as u64)?;
     assert_ne!(destination.read_memory(3 * PAGE, 64)?, [0; 64]);
     destination.go(&[State::RUNNING])?;
-    equal(&source, &destination, "loaded")
+    source.expect_equal(&destination, "loaded")
 }
 
 fn p25_a_small_stream_cut_at_every_byte(lab: &Lab) -> Outcome {
@@ -169,11 +149,7 @@ fn p25_a_large_stream_cut_anywhere(lab: &Lab) -> Outcome {
             rest = more;
         }
         destination.go(&[State::RUNNING])?;
-        equal(
-            &source,
-            &destination,
-            &format!("random pieces, round {round}"),
-        )?;
+        source.expect_equal(&destination, &format!("random pieces, round {round}"))?;
     }
     Ok(())
 }
@@ -195,7 +171,7 @@ fn p25_sizes_that_are_refused(lab: &Lab) -> Outcome {
         m.write_data_size(piece.len() as u64)?;
     }
     destination.go(&[State::RUNNING])?;
-    equal(&source, &destination, "after refused sizes")?;
+    source.expect_equal(&destination, "after refused sizes")?;
     // The whole section at once is not too much.
     destination.go(&[State::RESUMING])?;
     m.write_data(destination.data_offset(), &vec![0; section as usize])?;
@@ -251,7 +227,7 @@ fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
     }
     unchanged("the closing record is there")?;
     destination.go(&[State::RUNNING])?;
-    equal(&source, &destination, "running")
+    source.expect_equal(&destination, "running")
 }
 
 fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
@@ -281,7 +257,7 @@ fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
     }
     // The same with all of it.
     destination.load(&bytes)?;
-    equal(&source, &destination, "complete")?;
+    source.expect_equal(&destination, "complete")?;
     // On a device of its own, as the log takes only so many lines of one.
     let destination = Scene::new(lab)?;
     destination.go(&[State::RESUMING])?;
@@ -360,7 +336,7 @@ fn p26_a_load_replaces_what_was_there(lab: &Lab) -> Outcome {
     mapping.fill(0, size, 0x77);
     destination.mdma.set(Reg::IntMask, 3)?;
     destination.load(&bytes)?;
-    equal(&source, &destination, "over other contents")?;
+    source.expect_equal(&destination, "over other contents")?;
     // A mapping from before shows the new contents, zero where nothing was sent.
     let expected = source.read_memory(0, size)?;
     same(
@@ -379,7 +355,7 @@ fn p50_loaded_twice_is_loaded_once(lab: &Lab) -> Outcome {
     let destination = Scene::new(lab)?;
     for round in 0..3 {
         destination.load(&bytes)?;
-        equal(&source, &destination, &format!("load {round}"))?;
+        source.expect_equal(&destination, &format!("load {round}"))?;
         assert!(
             destination.save()? == bytes,
             "load {round} saves as another stream"
@@ -486,7 +462,7 @@ fn a_load_from_stop_to_stop(lab: &Lab) -> Outcome {
     destination.go(&[State::STOP, State::RESUMING])?;
     destination.feed(&bytes, 1000)?;
     destination.go(&[State::STOP])?;
-    equal(&source, &destination, "stopped")?;
+    source.expect_equal(&destination, "stopped")?;
     destination.go(&[State::RUNNING])?;
     let mut queue = destination.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])

@@ -12,6 +12,7 @@ use vfio_client::{Container, DmaBuffer, Region};
 
 use crate::check::{Errno, PATIENCE};
 use crate::lab::{Guest, Instance, Lab, SMALL};
+use crate::memory::{random_bytes, same};
 use crate::outcome::Outcome;
 use records::Stream;
 
@@ -127,6 +128,32 @@ impl Scene {
     /// Writes device memory, by system calls.
     pub(crate) fn write_memory(&self, offset: u64, data: &[u8]) -> Outcome {
         Ok(self.mdma.memory()?.write(offset, data)?)
+    }
+
+    /// Puts something into every kind of the device's state, and into these pages of its memory.
+    pub(crate) fn furnish(&self, pages: &[u64]) -> Outcome {
+        self.mdma.set(Reg::Scratch, 0x0123_4567_89ab_cdef)?;
+        self.mdma.set(Reg::Throttle, 77)?;
+        self.mdma.set_interrupts(mdma::regs::INT_HALT)?;
+        let mut rng = fastrand::Rng::with_seed(25);
+        for page in pages {
+            self.write_memory(page * PAGE, &random_bytes(&mut rng, PAGE as usize))?;
+        }
+        Ok(())
+    }
+
+    /// Compares two devices in all that migrates.
+    pub(crate) fn expect_equal(&self, other: &Scene, when: &str) -> Outcome {
+        let diff = self.registers()?.diff(&other.registers()?);
+        assert!(diff.is_empty(), "{when}: registers differ: {diff:x?}");
+        let size = self.mdma.memory_size() as usize;
+        same(
+            &other.read_memory(0, size)?,
+            &self.read_memory(0, size)?,
+            device(0),
+            when,
+        );
+        Ok(())
     }
 
     /// Saves all that is pending, one vector a buffer.

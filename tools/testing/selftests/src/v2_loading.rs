@@ -13,9 +13,9 @@ use vfio_client::DmaBuffer;
 
 use crate::check::PATIENCE;
 use crate::lab::Lab;
-use crate::memory::{random_bytes, same};
+use crate::memory::same;
 use crate::outcome::Outcome;
-use crate::scene::{device, guest, parse, run_jobs, wait_register, Scene, PAGE, QUEUE};
+use crate::scene::{guest, parse, run_jobs, wait_register, Scene, QUEUE};
 use crate::v2_scene::{expect_over, V2};
 use crate::{assert_errno, assert_refused, tests};
 
@@ -32,38 +32,12 @@ tests! { "v2_loading":
     two_writers [],
 }
 
-/// A device with something in every kind of its state.
-fn fill(v2: &V2, pages: &[u64]) -> Outcome {
-    v2.mdma.set(Reg::Scratch, 0x0123_4567_89ab_cdef)?;
-    v2.mdma.set(Reg::Throttle, 77)?;
-    v2.mdma.set_interrupts(mdma::regs::INT_HALT)?;
-    let mut rng = fastrand::Rng::with_seed(25);
-    for page in pages {
-        v2.write_memory(page * PAGE, &random_bytes(&mut rng, PAGE as usize))?;
-    }
-    Ok(())
-}
-
-/// A device and its stream.
+/// A device with something in every kind of its state, and its stream.
 fn source(lab: &Lab, pages: &[u64]) -> Outcome<(V2, Vec<u8>)> {
     let v2 = V2::new(lab)?;
-    fill(&v2, pages)?;
+    v2.furnish(pages)?;
     let bytes = v2.save_v2()?;
     Ok((v2, bytes))
-}
-
-/// Compares two devices in all that migrates.
-fn equal(a: &Scene, b: &Scene, when: &str) -> Outcome {
-    let diff = a.registers()?.diff(&b.registers()?);
-    assert!(diff.is_empty(), "{when}: registers differ: {diff:x?}");
-    let size = a.mdma.memory_size() as usize;
-    same(
-        &b.read_memory(0, size)?,
-        &a.read_memory(0, size)?,
-        device(0),
-        when,
-    );
-    Ok(())
 }
 
 fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
@@ -78,18 +52,18 @@ fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
         assert_eq!(fd.write(&[])?, 0);
         destination.to(State::RUNNING)?;
         expect_over(&fd, "a load that is complete");
-        equal(&source, &destination, &format!("writes of {size} bytes"))?;
+        source.expect_equal(&destination, &format!("writes of {size} bytes"))?;
         destination.reset()?;
     }
     // One write, larger than any buffer.
-    fill(&source, &pages)?;
+    source.furnish(&pages)?;
     source.feature.set_state(State::RUNNING)?;
     let bytes = source.save_v2()?;
     assert!(bytes.len() > 2 << 20);
     let fd = destination.begin(State::RESUMING)?;
     assert_eq!(fd.write(&bytes)?, bytes.len());
     destination.to(State::RUNNING)?;
-    equal(&source, &destination, "one large write")
+    source.expect_equal(&destination, "one large write")
 }
 
 fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
@@ -141,7 +115,7 @@ fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
         destination.reset()?;
     }
     destination.load_v2(&bytes)?;
-    equal(&source, &destination, "complete")
+    source.expect_equal(&destination, "complete")
 }
 
 fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
@@ -156,13 +130,13 @@ fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
         assert!(diff.is_empty(), "in the middle of a load: {diff:x?}");
     }
     destination.to(State::STOP)?;
-    equal(&source, &destination, "stopped")
+    source.expect_equal(&destination, "stopped")
 }
 
 fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
     let pages: Vec<u64> = (0..700).chain([1000, 4095]).collect();
     let v2 = V2::new(lab)?;
-    fill(&v2, &pages)?;
+    v2.furnish(&pages)?;
     let by_v2 = v2.save_v2()?;
     v2.to(State::RUNNING)?;
     let by_v1 = v2.scene.save()?;
@@ -188,7 +162,7 @@ fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
 
 fn p49_a_stream_of_v1_is_loaded_by_v2(lab: &Lab) -> Outcome {
     let source = V2::new(lab)?;
-    fill(&source, &[0, 7, 300])?;
+    source.furnish(&[0, 7, 300])?;
     // Live, with a buffer that is sent again (P23).
     source.scene.go(&[v1::State::PRE_COPY])?;
     source.migration.pending_bytes()?;
@@ -204,12 +178,12 @@ fn p49_a_stream_of_v1_is_loaded_by_v2(lab: &Lab) -> Outcome {
         fd.write_all(piece)?;
     }
     destination.to(State::STOP)?;
-    equal(&source, &destination, "from v1")
+    source.expect_equal(&destination, "from v1")
 }
 
 fn p49_a_stream_of_v2_is_loaded_by_v1(lab: &Lab) -> Outcome {
     let source = V2::new(lab)?;
-    fill(&source, &[0, 7, 300])?;
+    source.furnish(&[0, 7, 300])?;
     let fd = source.begin(State::PRE_COPY)?;
     let mut bytes = Vec::new();
     fd.read_available(&mut bytes)?;
@@ -221,7 +195,7 @@ fn p49_a_stream_of_v2_is_loaded_by_v1(lab: &Lab) -> Outcome {
     destination.scene.go(&[v1::State::RESUMING])?;
     destination.feed(&bytes, 1001)?;
     destination.scene.go(&[v1::State::STOP])?;
-    equal(&source, &destination, "from v2")
+    source.expect_equal(&destination, "from v2")
 }
 
 fn p49_a_foreign_stream_is_refused_before_anything_is_changed(lab: &Lab) -> Outcome {

@@ -4,12 +4,25 @@
 
 use std::ops::Deref;
 
+use vfio_client::v1;
 use vfio_client::v2::{DataFd, Migration, State};
 
 use crate::assert_errno;
 use crate::lab::{Guest, Lab};
 use crate::outcome::Outcome;
 use crate::scene::{Scene, PAGE};
+
+/// What v1 reads in a state of v2.
+pub(crate) fn v1_state(state: State) -> v1::State {
+    v1::State(match state {
+        State::STOP => 0b000,
+        State::RUNNING | State::RUNNING_P2P => 0b001,
+        State::STOP_COPY => 0b010,
+        State::PRE_COPY | State::PRE_COPY_P2P => 0b011,
+        State::RESUMING => 0b100,
+        _ => 0b110,
+    })
+}
 
 /// An opened device with its v2 feature. What is made from it has to be dropped before it is.
 pub(crate) struct V2 {

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 use crate::module::Module;
 use crate::outcome::Outcome;
 use crate::scene::{device, run_jobs};
-use crate::v2_scene::{expect_alive, expect_over, V2};
+use crate::v2_scene::{expect_alive, expect_over, v1_state, V2};
 use crate::{assert_errno, assert_refused, tests};
 
 tests! { "v2_sharing":
@@ -31,23 +31,11 @@ tests! { "v2_sharing":
     two_devices_at_once [],
 }
 
-/// What v1 reads in a state of v2.
-fn bits(state: State) -> v1::State {
-    v1::State(match state {
-        State::STOP => 0b000,
-        State::RUNNING | State::RUNNING_P2P => 0b001,
-        State::STOP_COPY => 0b010,
-        State::PRE_COPY | State::PRE_COPY_P2P => 0b011,
-        State::RESUMING => 0b100,
-        _ => 0b110,
-    })
-}
-
 fn p48_both_read_the_one_state(lab: &Lab) -> Outcome {
     let v2 = V2::new(lab)?;
     for state in State::ALL {
         let fd = v2.reach(state)?;
-        assert_eq!(v2.state()?, bits(state), "{state} by v1");
+        assert_eq!(v2.state()?, v1_state(state), "{state} by v1");
         v2.reset()?;
         assert_eq!(v2.state()?, v1::State::RUNNING);
         drop(fd);
