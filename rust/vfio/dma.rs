@@ -266,9 +266,9 @@ impl OpenDevice {
             (iova + n as u64, from.wrapping_add(n), len - n)
         };
         // SAFETY: By the requirements of this function; `from` is only read.
-        let Err(error) = (unsafe { self.rw(iova, from.cast_mut(), len, true) }) else {
+        if unsafe { self.rw(iova, from.cast_mut(), len, true) }.is_ok() {
             return Ok(());
-        };
+        }
         let mut done = 0;
         while done < len {
             let at = iova + done as u64;
@@ -278,7 +278,6 @@ impl OpenDevice {
             done += n;
         }
         // Whatever stood in the way is gone, and all was written.
-        let _ = error;
         Ok(())
     }
 }

@@ -106,6 +106,33 @@ fn check_register(offset: u64, len: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Room for the bytes of one access to a register or to configuration space.
+struct Bytes {
+    word: [u8; WIDTH_MAX],
+    /// Only where it is needed: a register access does without clearing so much.
+    config: Option<[u8; config::SIZE]>,
+}
+
+impl Bytes {
+    fn new() -> Self {
+        Self {
+            word: [0; WIDTH_MAX],
+            config: None,
+        }
+    }
+
+    /// The room for an access to `region` that lies in it, which is checked for its width.
+    fn of(&mut self, region: &Region, offset: u64, len: usize) -> Result<&mut [u8], Refusal> {
+        let bytes: &mut [u8] = if let Region::Config = region {
+            self.config.insert([0; config::SIZE])
+        } else {
+            check_register(offset, len)?;
+            &mut self.word
+        };
+        Ok(bytes.get_mut(..len).ok_or(EINVAL)?)
+    }
+}
+
 /// A file offset taken apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Position {
@@ -176,15 +203,8 @@ impl Instance {
             return Ok(memory.read_user(offset, buf, len)?);
         }
 
-        let mut word = [0u8; WIDTH_MAX];
-        let mut config;
-        let data = if let Region::Config = region {
-            config = [0u8; config::SIZE];
-            config.get_mut(..len).ok_or(EINVAL)?
-        } else {
-            check_register(offset, len)?;
-            word.get_mut(..len).ok_or(EINVAL)?
-        };
+        let mut bytes = Bytes::new();
+        let data = bytes.of(&region, offset, len)?;
 
         match region {
             Region::Config => self.core.config_read(offset as usize, data)?,
@@ -213,15 +233,8 @@ impl Instance {
             return Ok(memory.write_user(offset, buf, len)?);
         }
 
-        let mut word = [0u8; WIDTH_MAX];
-        let mut config;
-        let data = if let Region::Config = region {
-            config = [0u8; config::SIZE];
-            config.get_mut(..len).ok_or(EINVAL)?
-        } else {
-            check_register(offset, len)?;
-            word.get_mut(..len).ok_or(EINVAL)?
-        };
+        let mut bytes = Bytes::new();
+        let data = bytes.of(&region, offset, len)?;
         UserSlice::new(buf, len).reader().read_slice(data)?;
 
         match region {

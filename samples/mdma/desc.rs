@@ -366,38 +366,30 @@ impl Descriptor {
         bytes
     }
 
+    /// Returns one side of the job: what its address and the number of its entries mean with its flags.
+    fn operand(&self, address: u64, entries: u32, list: u32, device: u32) -> Operand {
+        if self.flags & list != 0 {
+            Operand::List(List {
+                base: address,
+                entries,
+            })
+        } else if self.flags & device != 0 {
+            Operand::At(Place::Device(address))
+        } else {
+            Operand::At(Place::Guest(address))
+        }
+    }
+
     /// Returns where the operation reads from, if it does.
     pub fn source(&self) -> Option<Operand> {
-        self.op
-            .row()
-            .source
-            .then_some(if self.flags & SRC_LIST != 0 {
-                Operand::List(List {
-                    base: self.src,
-                    entries: self.src_entries,
-                })
-            } else if self.flags & SRC_DEVICE != 0 {
-                Operand::At(Place::Device(self.src))
-            } else {
-                Operand::At(Place::Guest(self.src))
-            })
+        let used = self.op.row().source;
+        used.then(|| self.operand(self.src, self.src_entries, SRC_LIST, SRC_DEVICE))
     }
 
     /// Returns where the operation writes to, if it does.
     pub fn destination(&self) -> Option<Operand> {
-        self.op
-            .row()
-            .destination
-            .then_some(if self.flags & DST_LIST != 0 {
-                Operand::List(List {
-                    base: self.dst,
-                    entries: self.dst_entries,
-                })
-            } else if self.flags & DST_DEVICE != 0 {
-                Operand::At(Place::Device(self.dst))
-            } else {
-                Operand::At(Place::Guest(self.dst))
-            })
+        let used = self.op.row().destination;
+        used.then(|| self.operand(self.dst, self.dst_entries, DST_LIST, DST_DEVICE))
     }
 
     /// Returns whether a side of the job is a list.

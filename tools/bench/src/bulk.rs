@@ -8,10 +8,9 @@
 use std::path::Path;
 
 use mdma::{job, Descriptor, Place};
-use vfio_client::DmaBuffer;
 
 use crate::clock::Clock;
-use crate::device::{Engine, Opened};
+use crate::device::at_work;
 use crate::error::{fail, Result};
 use crate::module;
 use crate::report::{Cell, Table};
@@ -71,11 +70,7 @@ pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
 
 /// What one job of each row and size takes.
 fn measure(clock: &Clock) -> Result<Vec<f64>> {
-    let opened = Opened::new("16M")?;
-    let mut engine = Engine::new(&opened)?;
-    let guest = DmaBuffer::new(&opened.container, GUEST, LARGEST as usize)?;
-    guest.fill(0, LARGEST as usize, 1);
-    opened.map_memory()?.fill(0, LARGEST as usize, 2);
+    let (_opened, mut engine, guest) = at_work(GUEST, LARGEST)?;
     // Full batches, so that the doorbell and the interrupt hardly count.
     let times = engine.batch();
     let mut counts = Vec::new();

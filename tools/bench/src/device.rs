@@ -91,6 +91,17 @@ impl Opened {
     }
 }
 
+/// A small device at work, with `size` bytes of guest memory at `iova` and as much of its own whose pages are there
+/// before anything is measured.
+pub(crate) fn at_work(iova: u64, size: u64) -> Result<(Opened, Engine, DmaBuffer)> {
+    let opened = Opened::new("16M")?;
+    let engine = Engine::new(&opened)?;
+    let guest = DmaBuffer::new(&opened.container, iova, size as usize)?;
+    guest.fill(0, size as usize, 1);
+    opened.map_memory()?.fill(0, size as usize, 2);
+    Ok((opened, engine, guest))
+}
+
 /// A device at work.
 pub(crate) struct Engine {
     queue: Queue<Region, DmaBuffer>,

@@ -7,7 +7,7 @@ use mdma::{job, Entry, List, Operand, Place};
 use vfio_client::DmaBuffer;
 
 use crate::clock::Clock;
-use crate::device::{Engine, Opened};
+use crate::device::at_work;
 use crate::error::Result;
 use crate::report::{Cell, Table};
 
@@ -27,12 +27,8 @@ const LIST: u64 = 0x2_0000_0000;
 
 /// Measures all of them.
 pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
-    let opened = Opened::new("16M")?;
-    let mut engine = Engine::new(&opened)?;
-    let guest = DmaBuffer::new(&opened.container, GUEST, SIZE as usize)?;
+    let (opened, mut engine, guest) = at_work(GUEST, SIZE)?;
     let list = DmaBuffer::new(&opened.container, LIST, MAX_ENTRIES as usize * 16)?;
-    guest.fill(0, SIZE as usize, 1);
-    opened.map_memory()?.fill(0, SIZE as usize, 2);
 
     let mut table = Table::new(
         "lists",

@@ -7,10 +7,9 @@
 //! which are pinned: so all that a job does with pinned memory is inside of what a NOP costs.
 
 use mdma::{job, Place};
-use vfio_client::DmaBuffer;
 
 use crate::clock::Clock;
-use crate::device::{Engine, Opened};
+use crate::device::at_work;
 use crate::error::Result;
 use crate::report::{Cell, Table};
 
@@ -28,11 +27,7 @@ const LARGEST: u64 = SIZES[SIZES.len() - 1];
 
 /// Measures jobs of one unit and less.
 pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
-    let opened = Opened::new("16M")?;
-    let mut engine = Engine::new(&opened)?;
-    let guest = DmaBuffer::new(&opened.container, GUEST, LARGEST as usize)?;
-    guest.fill(0, LARGEST as usize, 1);
-    opened.map_memory()?.fill(0, LARGEST as usize, 2);
+    let (_opened, mut engine, guest) = at_work(GUEST, LARGEST)?;
 
     // Full batches, so that the doorbell and the interrupt hardly count.
     let times = engine.batch();
