@@ -51,6 +51,7 @@ def arguments():
     parser.add_argument("--memory", default="3G")
     parser.add_argument("--cpus", default="2")
     parser.add_argument("--cpu", default=None)
+    parser.add_argument("--swap", default="")
     parser.add_argument("--stop")
     parser.add_argument("--limit", type=float, default=900)
     for name in ("root", "shell", "quiet"):
@@ -84,6 +85,8 @@ def build_initramfs(options, path):
         wanted += ["9pnet_virtio", "9p"]
     if options.root:
         wanted += ["overlay"]
+    if options.swap:
+        wanted += ["zram"]
     for ko in options.module:
         wanted += [name for name in module_depends(ko)
                    if not any(os.path.basename(other) == name + ".ko" for other in options.module)]
@@ -113,6 +116,7 @@ def build_initramfs(options, path):
     settings = {
         "OUT": "1" if options.out else "",
         "ROOT": "1" if options.root else "",
+        "SWAP": options.swap,
         "SHELL_WANTED": "1" if options.shell else "",
         "TTY": "1" if sys.stdout.isatty() else "",
         "ROWS": rows,

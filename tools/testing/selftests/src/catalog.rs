@@ -58,19 +58,18 @@ const FAILING: &[&[Test]] = &[
 /// Tables of what only a kernel with iommufd's bitmaps can run.
 const LOGGING: &[&[Test]] = &[crate::logging::TESTS];
 
+/// Tests of what only a machine with swap space can run.
+const SWAPPING: &[&[Test]] = &[crate::swapping::TESTS];
+
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
-    let failing = if crate::fail_nth::available() {
-        FAILING
-    } else {
-        &[]
-    };
-    let logging = if crate::logging::available() {
-        LOGGING
-    } else {
-        &[]
-    };
-    let all = TABLES.iter().chain(failing).chain(logging);
+    let choices = [
+        (crate::fail_nth::available(), FAILING),
+        (crate::logging::available(), LOGGING),
+        (crate::reclaim::available(), SWAPPING),
+    ];
+    let there = choices.iter().filter(|(available, _)| *available);
+    let all = TABLES.iter().chain(there.flat_map(|(_, tables)| *tables));
     let all = all.copied().flatten();
     all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
         .collect()

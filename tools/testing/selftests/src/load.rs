@@ -31,7 +31,7 @@ const PAGES: [u64; 4] = [0, 1, 63, 4000];
 
 /// Migrates a device, with pre-copy, and compares. `meet` is called when both have a session open, and when both have
 /// moved all of the data.
-fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Outcome {
+pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Outcome {
     from.write_pages(PAGES, n as u8)?;
     let mut queue = from.queue(2)?;
     let source = from.begin(State::PRE_COPY)?;

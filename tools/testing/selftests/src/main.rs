@@ -34,6 +34,7 @@ mod memory;
 mod module;
 mod outcome;
 mod pins;
+mod reclaim;
 mod scene;
 mod v2_scene;
 
@@ -73,6 +74,7 @@ mod states;
 mod stopping;
 mod storm;
 mod stream;
+mod swapping;
 mod type1;
 mod v2_loading;
 mod v2_precopy;

@@ -294,7 +294,7 @@ fn p30_random_jobs_through_pinned_pages(lab: &Lab) -> Outcome {
         .with("pin_from_kib=1", || random_jobs(lab, lab.effort.jobs / 5))
 }
 
-fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
+pub(crate) fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
     let scene = Scene::new(lab)?;
     let mut run = Run::new(lab, &scene)?;
     for slot in 0..SLOTS.len() {
