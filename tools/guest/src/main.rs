@@ -25,7 +25,7 @@ fn main() {
         std::process::exit(2);
     }
     // A first process must not end: the kernel would panic, and say why it did in other words.
-    let mounted = system::mount_all();
+    let mounted = system::lock_memory().and_then(|()| system::mount_all());
     let mut console = match Console::open(PORT).or_else(|_| Console::open("/dev/console")) {
         Ok(console) => console,
         Err(e) => {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::time::Duration;
 
+use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::mount::{mount, MountFlags};
 use rustix::system::{finit_module, reboot, RebootCommand};
 use rustix::time::{clock_gettime, ClockId};
@@ -36,6 +37,14 @@ pub fn insert_modules(list: &str, parameters: &str) -> io::Result<()> {
         insert().map_err(|e| io::Error::new(e.kind(), format!("insert {path}: {e}")))?;
     }
     Ok(())
+}
+
+/// Has all memory of the program there before it is used, now and in future.
+///
+/// A page fault between two instructions is one more thing that goes on in the processor when a register is accessed,
+/// and emulators of nested virtualisation get that wrong: `Documentation/qemu.rst`, "KVM internal error".
+pub fn lock_memory() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
 }
 
 /// Time since the guest started, by its own clock: it stands still while the guest does.
