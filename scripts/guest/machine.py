@@ -33,6 +33,9 @@ TROUBLE = re.compile(
     r"|sleeping function called|scheduling while atomic|detected stall|soft lockup|list_(?:add|del) corruption"
     r"|Bad page (?:state|map)|ODEBUG: |Memory manager not clean|still has .* reference")
 
+# The parts of the kernel whose data races are trouble; it has some of its own.
+PARTS = re.compile(r"\[(?:mdma|mdev|vfio\w*)\]")
+
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel printk.devkmsg=on panic=-1 oops=panic "
     # A busy host must not look like a broken or hung guest.
@@ -189,6 +192,7 @@ class Log:
         self.trouble = []
         self.failing = False
         self.shortage = None
+        self.race = None
 
     def poll(self):
         """Reads what there is; whether there was any."""
@@ -225,6 +229,15 @@ class Log:
             return
         if self.shortage and len(self.lines) < self.shortage + 20 and line.endswith("Call Trace:"):
             return
+        if "BUG: KCSAN:" in line:
+            # Whose it is comes with the traces.
+            self.race = len(self.lines) - 1
+            return
+        if self.race is not None and PARTS.search(line):
+            self.trouble.append(self.race)
+            self.race = None
+        elif line.endswith("====="):
+            self.race = None
         if (self.started or self.panicked) and TROUBLE.search(line):
             if not any(pattern.search(line) for pattern in self.allow):
                 self.trouble.append(len(self.lines) - 1)

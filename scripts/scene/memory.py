@@ -4,8 +4,9 @@
 from wait import Trouble
 
 KIB = 1024
+PAGE = 4096
 FIELDS = ("MemAvailable", "Slab", "SUnreclaim", "VmallocUsed", "PageTables", "KernelStack", "Percpu")
-# What comes and goes: pages kept for each processor, the nested page tables of the guest.
+# What comes and goes: the nested page tables of the guest.
 SLACK = {"kernel": 8 << 20, "SUnreclaim": 4 << 20, "VmallocUsed": 1 << 20, "Percpu": 1 << 20}
 
 
@@ -18,6 +19,13 @@ def meminfo():
     return values
 
 
+def pagesets():
+    """What each processor keeps free for itself, in bytes, which is not in MemFree."""
+    with open("/proc/zoneinfo", encoding="utf-8") as file:
+        words = [line.split() for line in file]
+    return sum(int(line[1]) for line in words if line[:1] == ["count:"]) * PAGE
+
+
 def look():
     """Memory now, in bytes; `kernel` is what is neither free nor a cache nor of a process.
 
@@ -26,7 +34,7 @@ def look():
     values = meminfo()
     seen = {name: values[name] for name in FIELDS}
     seen["kernel"] = (values["MemTotal"] - values["MemFree"] - values["Buffers"] - values["Cached"]
-                      - values["AnonPages"] - values["SReclaimable"])
+                      - values["AnonPages"] - values["SReclaimable"] - pagesets())
     seen["processes"] = values["AnonPages"]
     return seen
 

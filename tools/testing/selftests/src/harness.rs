@@ -164,7 +164,7 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
         diagnose(&text);
     }
 
-    let mut lines = lab.kmsg.since(mark);
+    let mut lines = crate::kmsg::without_races_elsewhere(lab.kmsg.since(mark));
     if test.name.starts_with("fail_nth.") {
         // There it is what was asked for.
         lines = crate::kmsg::without_shortages(lines);

@@ -155,6 +155,30 @@ fn parse(record: &[u8]) -> Option<Line> {
     })
 }
 
+/// Leaves out the first lines of reports of data races that neither VFIO, nor mdev, nor the module has a part in. The
+/// kernel has some of its own.
+pub(crate) fn without_races_elsewhere(lines: Vec<Line>) -> Vec<Line> {
+    let ours = |line: &Line| {
+        ["[mdma]", "[mdev]", "[vfio"]
+            .iter()
+            .any(|part| line.text.contains(part))
+    };
+    let mut elsewhere = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        if line.text.contains("BUG: KCSAN: ") {
+            let report = lines[at..]
+                .iter()
+                .take_while(|line| !line.text.ends_with("====="));
+            if !report.into_iter().any(ours) {
+                elsewhere.push(at);
+            }
+        }
+    }
+    let numbered = lines.into_iter().enumerate();
+    let rest = numbered.filter(|(at, _)| !elsewhere.contains(at));
+    rest.map(|(_, line)| line).collect()
+}
+
 /// Leaves out what says that an allocation failed, and how it was come to.
 pub(crate) fn without_shortages(lines: Vec<Line>) -> Vec<Line> {
     /// Lines between the first and the trace, at most.
@@ -210,6 +234,25 @@ mod tests {
         assert!(found.iter().all(|line| !line.is_alarm()));
         let found = without_shortages(lines(&["WARNING: at x", "Call Trace:"]));
         assert_eq!(found.iter().filter(|line| line.is_alarm()).count(), 2);
+    }
+
+    #[test]
+    fn races() {
+        let report = |frame: &str| {
+            let texts = ["BUG: KCSAN: data-race in a / b", frame, "=========="];
+            let lines = texts.map(|text| line(&format!("3,1,1,-;{text}")));
+            without_races_elsewhere(lines.to_vec())
+        };
+        assert!(!report(" acct_account_cputime+0x66/0x170")
+            .iter()
+            .any(Line::is_alarm));
+        for frame in [
+            " vfio_device_open+0x6/0x17 [vfio]",
+            " f+0x1/0x2 [vfio_iommu_type1]",
+            " g+0x1/0x2 [mdma]",
+        ] {
+            assert!(report(frame).iter().any(Line::is_alarm), "{frame}");
+        }
     }
 
     #[test]
