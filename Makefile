@@ -64,7 +64,7 @@ help:
 	@echo 'make run PROTO=v2 QEMU 10 does, or 11 with QEMU=11, by the other protocol'
 	@echo 'make consoles    the same by hand; PROTO= and QEMU= as for make run'
 	@echo 'make demo        without QEMU: a device moves between two containers'
-	@echo 'make test        every test; the last line says how many passed and failed'
+	@echo 'make test        the layers of tests; the last line says how many passed and failed'
 	@echo 'make test-host   the tests that need no kernel'
 	@echo 'make test-module the built module: its modinfo and what it exports'
 	@echo 'make test-harness that the test harness itself misses no failure'

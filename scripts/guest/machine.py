@@ -33,8 +33,10 @@ TROUBLE = re.compile(
     r"|sleeping function called|scheduling while atomic|detected stall|soft lockup|list_(?:add|del) corruption"
     r"|Bad page (?:state|map)|ODEBUG: |Memory manager not clean|still has .* reference")
 
-# The parts of the kernel whose data races are trouble; it has some of its own.
+# The parts of the kernel whose data races are trouble, and how near to the race they
+# have to be in one of the two traces: the kernel has some of its own.
 PARTS = re.compile(r"\[(?:mdma|mdev|vfio\w*)\]")
+NEAR = 4
 
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel printk.devkmsg=on panic=-1 oops=panic "
@@ -193,6 +195,7 @@ class Log:
         self.failing = False
         self.shortage = None
         self.race = None
+        self.frames = 0
 
     def poll(self):
         """Reads what there is; whether there was any."""
@@ -233,10 +236,12 @@ class Log:
             # Whose it is comes with the traces.
             self.race = len(self.lines) - 1
             return
-        if self.race is not None and PARTS.search(line):
-            self.trouble.append(self.race)
-            self.race = None
-        elif line.endswith("====="):
+        if self.race is not None:
+            self.frames = 0 if re.search(" by (?:task|interrupt)", line) else self.frames + 1
+            if self.frames <= NEAR and PARTS.search(line):
+                self.trouble.append(self.race)
+            elif not line.endswith("====="):
+                return
             self.race = None
         if (self.started or self.panicked) and TROUBLE.search(line):
             if not any(pattern.search(line) for pattern in self.allow):

@@ -40,7 +40,7 @@ def arguments():
     parser.add_argument("--no-mmap", action="store_true", help="the data section of v1 cannot be mapped")
     parser.add_argument("--module", help="another build of the module")
     parser.add_argument("--trips", type=int, default=1, help="round trips of the test of them")
-    parser.add_argument("--only", help="only the tests whose names have this in them")
+    parser.add_argument("--only", help="only the tests whose names match")
     return parser.parse_args()
 
 
