@@ -8,6 +8,7 @@
 use vfio_client::v2::State;
 use vfio_client::{errno, errno_name, v1};
 
+use crate::effort::Effort;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
 use crate::v2_scene::{v1_state, V2};
@@ -18,6 +19,9 @@ tests! { "mixture":
 }
 
 const LENGTH: u32 = 3;
+
+/// With less `--iterations` than there are by default, only every so many sequences are played.
+const STEP: usize = 23;
 
 /// Something that is asked of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,8 +202,9 @@ fn p48_every_sequence_of_three_changes(lab: &Lab) -> Outcome {
     let v2 = V2::new(lab)?;
     let events = events();
     let count = events.len().pow(LENGTH);
+    let all = lab.effort.iterations >= Effort::default().iterations;
     let mut states = std::collections::HashSet::new();
-    for number in 0..count {
+    for number in (0..count).step_by(if all { 1 } else { STEP }) {
         let mut model = Model::NEW;
         let mut rest = number;
         let mut sequence = Vec::new();
@@ -223,10 +228,11 @@ fn p48_every_sequence_of_three_changes(lab: &Lab) -> Outcome {
         v2.reset()?;
     }
     note!(
-        "{count} sequences, {} states with their owners",
+        "{} of {count} sequences, {} states with their owners",
+        if all { count } else { count.div_ceil(STEP) },
         states.len()
     );
     // All eight states, those with a session by both where both have them.
-    assert_eq!(states.len(), 4 + 4 + 3);
+    assert!(!all || states.len() == 4 + 4 + 3);
     Ok(())
 }
