@@ -21,7 +21,7 @@ pub(crate) const MEDIUM: &str = "mdma-256M";
 pub(crate) const LARGE: &str = "mdma-1G";
 
 /// How long removing an instance may take that nobody has open.
-const LEAVE: Duration = Duration::from_secs(30);
+const LEAVE: Duration = Duration::from_secs(600);
 
 /// What every test is handed.
 pub(crate) struct Lab {
