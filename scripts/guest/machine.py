@@ -239,13 +239,17 @@ class Log:
         if self.race is not None:
             self.frames = 0 if re.search(" by (?:task|interrupt)", line) else self.frames + 1
             if self.frames <= NEAR and PARTS.search(line):
-                self.trouble.append(self.race)
-            elif not line.endswith("====="):
-                return
-            self.race = None
+                self.found(self.race)
+                self.race = None
+            elif line.endswith("====="):
+                self.race = None
         if (self.started or self.panicked) and TROUBLE.search(line):
-            if not any(pattern.search(line) for pattern in self.allow):
-                self.trouble.append(len(self.lines) - 1)
+            self.found(len(self.lines) - 1)
+
+    def found(self, at):
+        """A line that is trouble, unless it is an exception."""
+        if not any(pattern.search(self.lines[at]) for pattern in self.allow):
+            self.trouble.append(at)
 
 
 class Machine:
