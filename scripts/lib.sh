@@ -24,6 +24,11 @@ BUILD=$CACHE/build/$(basename "$TOP")-$(printf %s "$TOP" | sha256sum | cut -c1-8
 
 SUITE=${SUITE:-trixie}
 
+# QEMU of trixie-backports. apt takes no other package from there than those that are
+# named so.
+QEMU_BACKPORTS='qemu-system-x86/trixie-backports qemu-system-common/trixie-backports
+	qemu-system-data/trixie-backports seabios/trixie-backports'
+
 # ---- words ------------------------------------------------------------------
 
 # say NOUN TEXT... - one aligned line for the human.
