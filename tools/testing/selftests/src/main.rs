@@ -5,13 +5,14 @@
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
 //!           [--jobs N] [--iterations N] [--kills N] [--seed N] [--type MDEV-TYPE]
-//!           [PATTERN...]
-//! selftests --list [PATTERN...]
+//!           [--part K/N] [PATTERN...]
+//! selftests --list [--part K/N] [PATTERN...]
 //! ```
 //!
 //! They run as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and print KTAP. A pattern is a part of
 //! a test's name, or a requirement such as `P3`. With `--module` the module is loaded first and unloaded at the end, and
-//! tests that load it with other parameters can run. The exit status is 1 if a test failed, 2 for a wrong call.
+//! tests that load it with other parameters can run. `--part 1/3` is every third test from the first on, for three
+//! machines side by side. The exit status is 1 if a test failed, 2 for a wrong call.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ mod meminfo;
 mod memory;
 mod module;
 mod outcome;
+mod part;
 mod pins;
 mod reclaim;
 mod scene;
@@ -88,6 +90,7 @@ use kmsg::Kmsg;
 use lab::Lab;
 use module::Module;
 use outcome::Outcome;
+use part::Part;
 
 /// The most one test may take.
 const TIMEOUT: Duration = Duration::from_secs(1800);
@@ -98,6 +101,7 @@ struct Options {
     params: String,
     timeout: Duration,
     effort: Effort,
+    part: Part,
     patterns: Vec<String>,
 }
 
@@ -108,6 +112,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         params: String::new(),
         timeout: TIMEOUT,
         effort: Effort::default(),
+        part: Part::default(),
         patterns: Vec::new(),
     };
     while let Some(arg) = args.next() {
@@ -121,6 +126,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 let seconds = text.parse().map_err(|e| format!("--timeout {text}: {e}"))?;
                 options.timeout = Duration::from_secs(seconds);
             }
+            "--part" => options.part = value()?.parse()?,
             _ if options.effort.option(&arg, value)? => {}
             _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
             _ => options.patterns.push(arg),
@@ -143,7 +149,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests = catalog::select(&options.patterns);
+    let tests = options.part.of(catalog::select(&options.patterns));
     if options.list {
         for test in tests {
             println!("{} {}", test.name, test.proves.join(" "));
