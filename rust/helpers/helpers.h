@@ -18,6 +18,11 @@ struct delayed_work;
 struct wait_queue_head;
 struct workqueue_struct;
 
+/* linux/kcov.h */
+u64 vfio_rs_kcov_handle(void);
+void vfio_rs_kcov_start(u64 handle);
+void vfio_rs_kcov_stop(void);
+
 /* linux/mm.h */
 void vfio_rs_get_page(struct page *page);
 void vfio_rs_put_page(struct page *page);

@@ -19,6 +19,7 @@ use crate::{
         Operations,
         Step, //
     },
+    kcov::Beneficiary,
 };
 use core::{
     ptr::NonNull,
@@ -75,6 +76,8 @@ pub(crate) struct Engine {
     /// Serialises the moving of gates.
     #[pin]
     control: Mutex<()>,
+    /// For fuzzers: whom the steps are for.
+    user: Beneficiary,
     /// The device. Locked for as long as it takes to copy the reference.
     #[pin]
     device: Mutex<Option<Arc<dyn Operations>>>,
@@ -101,6 +104,7 @@ impl Engine {
                 }),
                 queue,
                 gates: AtomicU32::new(Gate::Running as u32),
+                user: Beneficiary::nobody(),
                 control <- new_mutex!((), "engine control"),
                 device <- new_mutex!(None, "engine device"),
             }),
@@ -135,6 +139,9 @@ impl Engine {
     /// step in flight and then tells the device that it was stopped.
     pub(crate) fn set_gate(&self, gate: Gate, open: bool) {
         let _control = self.control.lock();
+        if open && gate == Gate::Open {
+            self.user.is_current();
+        }
         let gate = gate as u32;
 
         if open {
@@ -201,6 +208,7 @@ impl Engine {
     fn run(&self) {
         let device = self.device.lock().clone();
         let Some(device) = device else { return };
+        let _coverage = self.user.section();
 
         for _ in 0..STEPS {
             // In one access: a kick between a look at the gates and the clearing would be lost to

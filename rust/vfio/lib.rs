@@ -37,6 +37,7 @@ mod eventfd;
 pub mod handle;
 mod instance;
 pub mod irq;
+mod kcov;
 mod lock;
 mod log;
 pub mod mdev;

@@ -15,12 +15,13 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use vfio_client::kcov::Kcov;
+use vfio_client::kcov::{Kcov, RemoteKcov};
 use vfio_client::{errno_name, Mapping};
 
 use crate::calls::{self, Ended};
@@ -32,7 +33,9 @@ use crate::program::{Call, Program};
 use crate::world::World;
 
 /// Addresses that one call may reach, each time it reaches them. Saving a whole device is a call here.
-const WORDS: usize = 1 << 20;
+const WORDS: usize = 1 << 22;
+/// The same of what the module's own threads do at a time.
+const REMOTE_WORDS: usize = 1 << 18;
 /// Programs between two looks at what is kept for the whole machine.
 const EVERY: u64 = 16;
 
@@ -53,6 +56,8 @@ struct Worker {
     ground: Arc<Mapping>,
     /// Places for coverage that no thread uses now.
     kcov: Mutex<Vec<Kcov>>,
+    /// Where the coverage of the module's own threads is.
+    remote: Option<Mutex<RemoteKcov>>,
     /// For each byte of the module, whether it was reached.
     seen: Vec<AtomicBool>,
     new: Mutex<Vec<u64>>,
@@ -65,12 +70,24 @@ struct Worker {
 
 /// The process's `main`.
 pub(crate) fn main(settings: Settings) -> Result<(), String> {
+    if settings.module.is_none() {
+        return serve(settings, None);
+    }
+    // Some kernels do not trace the calls of the thread that asked for this.
+    let remote = RemoteKcov::enable(REMOTE_WORDS).map_err(|e| format!("kcov: {e}"))?;
+    let serving = thread::spawn(move || serve(settings, Some(remote)));
+    serving.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs programs as they come.
+fn serve(settings: Settings, remote: Option<RemoteKcov>) -> Result<(), String> {
     let bytes = settings.module.map_or(0, |(start, end)| end - start);
     let bytes = (0..bytes).map(|_| false);
     let worker = Worker {
         settings,
         ground: World::ground().map_err(|e| e.to_string())?,
         kcov: Mutex::default(),
+        remote: remote.map(Mutex::new),
         seen: bytes.map(AtomicBool::new).collect(),
         new: Mutex::default(),
         failures: Mutex::default(),
@@ -207,7 +224,7 @@ impl Worker {
         let free = self.kcov.lock().unwrap().pop();
         let mut kcov = free.unwrap_or_else(|| Kcov::new(WORDS).expect("kcov"));
         let mut new = Vec::new();
-        let note = |pc| {
+        let mut note = |pc| {
             // Most addresses are reached again and again.
             if (start..end).contains(&pc)
                 && !self.seen[(pc - start) as usize].swap(true, Ordering::Relaxed)
@@ -215,8 +232,11 @@ impl Worker {
                 new.push(pc);
             }
         };
-        let result = kcov.trace(what, note).expect("kcov");
+        let result = kcov.trace(what, &mut note).expect("kcov");
         self.kcov.lock().unwrap().push(kcov);
+        if let Some(remote) = &self.remote {
+            remote.lock().unwrap().drain(note);
+        }
         if !new.is_empty() {
             self.new.lock().unwrap().extend(new);
         }

@@ -2,8 +2,9 @@
 
 //! What code of the kernel a thread's system calls have reached: `/sys/kernel/debug/kcov`.
 //!
-//! Only on a kernel with `CONFIG_KCOV`, and only code that was compiled for it. What runs in the kernel's own threads
-//! on behalf of a call is not seen.
+//! Only on a kernel with `CONFIG_KCOV`, and only code that was compiled for it. A [`Kcov`] sees a thread's own system
+//! calls. What the kernel's own threads do on behalf of a process is seen by a [`RemoteKcov`], where they say that they do
+//! it for somebody.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,6 +22,8 @@ const INIT_TRACE: u32 = 0x8008_6301;
 const ENABLE: u32 = 0x6364;
 /// `_IO('c', 101)`.
 const DISABLE: u32 = 0x6365;
+/// `_IOW('c', 102, struct kcov_remote_arg)`.
+const REMOTE_ENABLE: u32 = 0x4018_6366;
 /// `KCOV_TRACE_PC`.
 const TRACE_PC: u64 = 0;
 
@@ -58,11 +61,58 @@ impl Kcov {
         call(&self.fd, ENABLE, TRACE_PC)?;
         let result = what();
         call(&self.fd, DISABLE, 0)?;
+        self.each(&mut seen);
+        Ok(result)
+    }
+
+    fn each(&self, seen: &mut impl FnMut(u64)) {
         let count = self.buffer.load_u64(0, Ordering::Relaxed) as usize;
         for n in 1..=count.min(self.words - 1) {
             seen(self.buffer.load_u64(n * 8, Ordering::Relaxed));
         }
-        Ok(result)
+    }
+}
+
+/// `struct kcov_remote_arg`, without handles after it.
+#[repr(C)]
+struct RemoteArg {
+    trace_mode: u32,
+    area_size: u32,
+    num_handles: u32,
+    common_handle: u64,
+}
+
+/// A place for coverage of what the kernel's own threads do.
+#[derive(Debug)]
+pub struct RemoteKcov(Kcov);
+
+impl RemoteKcov {
+    /// Has what they do for this thread and for those that it starts from now on be noted, until this thread ends.
+    ///
+    /// There is room for `words - 1` addresses, and as many in each thing done.
+    pub fn enable(words: usize) -> io::Result<Self> {
+        let kcov = Kcov::new(words)?;
+        let arg = RemoteArg {
+            trace_mode: TRACE_PC as u32,
+            area_size: words as u32,
+            num_handles: 0,
+            // Nobody else has that number.
+            common_handle: std::process::id().into(),
+        };
+        let request = REMOTE_ENABLE as libc::Ioctl;
+        // SAFETY: The argument is what this call reads.
+        let ret = unsafe { libc::ioctl(kcov.fd.as_raw_fd(), request, &arg) };
+        if ret < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(RemoteKcov(kcov))
+    }
+
+    /// Hands over each address that was reached since it was asked last, in things that are over. What did not fit is
+    /// lost, and what is being added now may be.
+    pub fn drain(&mut self, mut seen: impl FnMut(u64)) {
+        self.0.each(&mut seen);
+        self.0.buffer.store_u64(0, 0, Ordering::Relaxed);
     }
 }
 
