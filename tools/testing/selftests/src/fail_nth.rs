@@ -103,7 +103,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Leaves out what a function of a module does: one that is known not to survive it (see findings.rst).
+    /// Leaves out what a function does: one that is known not to survive it (see findings.rst).
     pub(crate) fn not_in(&self, function: &str) -> Outcome {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let parse = |line: &str| {
