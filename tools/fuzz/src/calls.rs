@@ -17,6 +17,7 @@ use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 use crate::grammar::{Op, CLOSABLE, GROUND, TYPES};
 use crate::ground::{self, part};
 use crate::program::Call;
+use crate::trace::trace;
 use crate::world::{uuid, World};
 
 /// How a call ended that did not succeed.
@@ -154,7 +155,9 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             let Ok(instance) = world.sysfs.instance(&uuid(a[0])) else {
                 return Err(Ended::Empty);
             };
-            let remover = thread::spawn(move || drop(instance.remove()));
+            let tracer = world.tracer.clone();
+            let remover =
+                thread::spawn(move || drop(trace(tracer.as_deref(), || instance.remove())));
             world.removers.lock().unwrap().push(remover);
             Ok(0)
         }

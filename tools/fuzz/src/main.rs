@@ -40,6 +40,7 @@ mod minimise;
 mod program;
 mod run;
 mod target;
+mod trace;
 mod worker;
 mod world;
 

@@ -16,12 +16,11 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use vfio_client::kcov::{Kcov, RemoteKcov};
 use vfio_client::{errno_name, Mapping};
 
 use crate::calls::{self, Ended};
@@ -30,12 +29,9 @@ use crate::grammar::Op;
 use crate::ground;
 use crate::health;
 use crate::program::{Call, Program};
+use crate::trace::{trace, Tracer};
 use crate::world::World;
 
-/// Addresses that one call may reach, each time it reaches them. Saving a whole device is a call here.
-const WORDS: usize = 1 << 22;
-/// The same of what the module's own threads do at a time.
-const REMOTE_WORDS: usize = 1 << 18;
 /// Programs between two looks at what is kept for the whole machine.
 const EVERY: u64 = 16;
 
@@ -54,13 +50,7 @@ pub(crate) struct Settings {
 struct Worker {
     settings: Settings,
     ground: Arc<Mapping>,
-    /// Places for coverage that no thread uses now.
-    kcov: Mutex<Vec<Kcov>>,
-    /// Where the coverage of the module's own threads is.
-    remote: Option<Mutex<RemoteKcov>>,
-    /// For each byte of the module, whether it was reached.
-    seen: Vec<AtomicBool>,
-    new: Mutex<Vec<u64>>,
+    tracer: Option<Arc<Tracer>>,
     failures: Mutex<Vec<Failure>>,
     /// Programs that have left an instance.
     programs: AtomicU64,
@@ -70,32 +60,26 @@ struct Worker {
 
 /// The process's `main`.
 pub(crate) fn main(settings: Settings) -> Result<(), String> {
-    if settings.module.is_none() {
+    let Some(module) = settings.module else {
         return serve(settings, None);
-    }
-    // Some kernels do not trace the calls of the thread that asked for this.
-    let remote = RemoteKcov::enable(REMOTE_WORDS).map_err(|e| format!("kcov: {e}"))?;
-    let serving = thread::spawn(move || serve(settings, Some(remote)));
+    };
+    let tracer = Tracer::new(module).map_err(|e| format!("kcov: {e}"))?;
+    let serving = thread::spawn(move || serve(settings, Some(tracer.into())));
     serving.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs programs as they come.
-fn serve(settings: Settings, remote: Option<RemoteKcov>) -> Result<(), String> {
-    let bytes = settings.module.map_or(0, |(start, end)| end - start);
-    let bytes = (0..bytes).map(|_| false);
+fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> {
     let worker = Worker {
         settings,
         ground: World::ground().map_err(|e| e.to_string())?,
-        kcov: Mutex::default(),
-        remote: remote.map(Mutex::new),
-        seen: bytes.map(AtomicBool::new).collect(),
-        new: Mutex::default(),
+        tracer,
         failures: Mutex::default(),
         programs: AtomicU64::new(0),
         made: AtomicU64::new(0),
         empty: AtomicU64::new(0),
     };
-    let world = World::new(worker.ground.clone()).map_err(|e| e.to_string())?;
+    let world = worker.world().map_err(|e| e.to_string())?;
     // What one before this one has left.
     for problem in calls::remove_all(&world) {
         worker.fail(Class::Leak, problem);
@@ -146,10 +130,14 @@ impl Worker {
             .push(Failure::new(class, text));
     }
 
+    fn world(&self) -> io::Result<World> {
+        World::new(self.ground.clone(), self.tracer.clone())
+    }
+
     /// Runs a program, closes everything, and looks at what is left.
     fn run(&self, program: &Program) -> io::Result<()> {
         ground::clean(&self.ground);
-        let world = Arc::new(World::new(self.ground.clone())?);
+        let world = Arc::new(self.world()?);
         for step in program.steps() {
             let threads: HashSet<_> = step.iter().map(|call| call.thread).collect();
             if threads.len() == 1 {
@@ -166,13 +154,13 @@ impl Worker {
             });
         }
         let world = Arc::into_inner(world).expect("the threads are over");
-        self.traced(|| self.end(world))
+        trace(self.tracer.as_deref(), || self.end(world))
     }
 
     /// Makes some calls one after the other.
     fn make_all<'a>(&self, world: &Arc<World>, calls: impl Iterator<Item = &'a Call>) {
         for call in calls {
-            let ended = self.traced(|| calls::make(world, call));
+            let ended = trace(self.tracer.as_deref(), || calls::make(world, call));
             match ended {
                 Err(Ended::Empty) => self.empty.fetch_add(1, Ordering::Relaxed),
                 _ => self.made.fetch_add(1, Ordering::Relaxed),
@@ -190,7 +178,6 @@ impl Worker {
     /// Closes what a program has opened; the devices must work as before, and nothing be left.
     fn end(&self, world: World) -> io::Result<()> {
         let sysfs = world.sysfs.clone();
-        let ground = world.ground.clone();
         world.close();
         let instances = sysfs.instances().map_err(|e| e.source)?;
         if let Some(instance) = instances.first() {
@@ -202,7 +189,7 @@ impl Worker {
                 self.fail(Class::Unusable, text);
             }
         }
-        for problem in calls::remove_all(&World::new(ground)?) {
+        for problem in calls::remove_all(&self.world()?) {
             self.fail(Class::Leak, problem);
         }
         let left = sysfs.instances().map_err(|e| e.source)?;
@@ -214,33 +201,6 @@ impl Worker {
             self.fail(Class::Leak, format!("{locked} pages are locked"));
         }
         Ok(())
-    }
-
-    /// Runs something and takes note of what it reaches in the kernel.
-    fn traced<T>(&self, what: impl FnOnce() -> T) -> T {
-        let Some((start, end)) = self.settings.module else {
-            return what();
-        };
-        let free = self.kcov.lock().unwrap().pop();
-        let mut kcov = free.unwrap_or_else(|| Kcov::new(WORDS).expect("kcov"));
-        let mut new = Vec::new();
-        let mut note = |pc| {
-            // Most addresses are reached again and again.
-            if (start..end).contains(&pc)
-                && !self.seen[(pc - start) as usize].swap(true, Ordering::Relaxed)
-            {
-                new.push(pc);
-            }
-        };
-        let result = kcov.trace(what, &mut note).expect("kcov");
-        self.kcov.lock().unwrap().push(kcov);
-        if let Some(remote) = &self.remote {
-            remote.lock().unwrap().drain(note);
-        }
-        if !new.is_empty() {
-            self.new.lock().unwrap().extend(new);
-        }
-        result
     }
 
     /// Whether a call may end like this.
@@ -286,7 +246,7 @@ impl Worker {
     /// Says what came of a program.
     fn tell(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        for pc in self.new.lock().unwrap().drain(..) {
+        for pc in self.tracer.iter().flat_map(|t| t.new_addresses()) {
             writeln!(out, "pc {pc:x}")?;
         }
         for failure in self.failures.lock().unwrap().drain(..) {

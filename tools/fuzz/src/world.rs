@@ -12,6 +12,7 @@ use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::{EventFd, Mapping, Node};
 
 use crate::grammar::{Kind, GROUND};
+use crate::trace::Tracer;
 
 /// Slots of one kind.
 pub(crate) struct Slots<T>(Vec<Mutex<Option<Arc<T>>>>);
@@ -63,13 +64,15 @@ pub(crate) struct World {
     /// A file to move the contents of mappings through.
     pub(crate) file: File,
     pub(crate) sysfs: Sysfs,
+    /// Takes note of what calls reach, if the kernel can tell.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// Threads that remove instances, and wait for their users.
     pub(crate) removers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl World {
     /// A world with nothing open.
-    pub(crate) fn new(ground: Arc<Mapping>) -> io::Result<Self> {
+    pub(crate) fn new(ground: Arc<Mapping>, tracer: Option<Arc<Tracer>>) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
         Ok(World {
             containers: Slots::new(Kind::Container),
@@ -82,6 +85,7 @@ impl World {
             ground,
             file: file.into(),
             sysfs: Sysfs::default(),
+            tracer,
             removers: Mutex::default(),
         })
     }
