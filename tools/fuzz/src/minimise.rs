@@ -21,42 +21,28 @@ impl<F: FnMut(&Program) -> Result<bool, String>> Fails for F {
 ///
 /// Each change stays only if the program fails with it. A program that fails by chance alone ends up longer than it
 /// needs to be, never one that was not seen to fail.
-pub(crate) fn minimise(
-    program: &Program,
-    target: &mut dyn Fails,
-    progress: &mut dyn FnMut(&Program),
-) -> Result<Program, String> {
+pub(crate) fn minimise(program: &Program, target: &mut dyn Fails) -> Result<Program, String> {
     let mut best = program.clone();
     loop {
         let before = best.clone();
-        remove(&mut best, target, progress)?;
-        serialise(&mut best, target, progress)?;
-        simplify(&mut best, target, progress)?;
+        remove(&mut best, target)?;
+        serialise(&mut best, target)?;
+        simplify(&mut best, target)?;
         if best == before {
             return Ok(best);
         }
     }
 }
 
-fn try_one(
-    best: &mut Program,
-    candidate: Program,
-    target: &mut dyn Fails,
-    progress: &mut dyn FnMut(&Program),
-) -> Result<bool, String> {
+fn try_one(best: &mut Program, candidate: Program, target: &mut dyn Fails) -> Result<bool, String> {
     if candidate == *best || !target.fails(&candidate)? {
         return Ok(false);
     }
     *best = candidate;
-    progress(best);
     Ok(true)
 }
 
-fn remove(
-    best: &mut Program,
-    target: &mut dyn Fails,
-    progress: &mut dyn FnMut(&Program),
-) -> Result<(), String> {
+fn remove(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
     let mut size = best.calls.len().div_ceil(2);
     while size > 0 {
         // From the end: what comes last is needed by nothing.
@@ -65,7 +51,7 @@ fn remove(
             let start = end.saturating_sub(size);
             let mut candidate = best.clone();
             candidate.calls.drain(start..end);
-            try_one(best, candidate, target, progress)?;
+            try_one(best, candidate, target)?;
             end = start;
         }
         size = if size == 1 { 0 } else { size.div_ceil(2) };
@@ -73,32 +59,24 @@ fn remove(
     Ok(())
 }
 
-fn serialise(
-    best: &mut Program,
-    target: &mut dyn Fails,
-    progress: &mut dyn FnMut(&Program),
-) -> Result<(), String> {
+fn serialise(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
     let mut candidate = best.clone();
     candidate
         .calls
         .iter_mut()
         .for_each(|call| call.thread = None);
-    if try_one(best, candidate, target, progress)? {
+    if try_one(best, candidate, target)? {
         return Ok(());
     }
     for n in 0..best.calls.len() {
         let mut candidate = best.clone();
         candidate.calls[n].thread = None;
-        try_one(best, candidate, target, progress)?;
+        try_one(best, candidate, target)?;
     }
     Ok(())
 }
 
-fn simplify(
-    best: &mut Program,
-    target: &mut dyn Fails,
-    progress: &mut dyn FnMut(&Program),
-) -> Result<(), String> {
+fn simplify(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
     for n in 0..best.calls.len() {
         let domains = best.calls[n].op.row().args;
         for (arg, (_, domain)) in domains.iter().enumerate() {
@@ -111,7 +89,7 @@ fn simplify(
                     break;
                 }
                 candidate.calls[n].args[arg] = value;
-                if try_one(best, candidate, target, progress)? {
+                if try_one(best, candidate, target)? {
                     break;
                 }
             }
@@ -148,7 +126,7 @@ mod tests {
                 tried += 1;
                 Ok(breaks(p))
             };
-            let least = minimise(&program, &mut target, &mut |_| {}).unwrap();
+            let least = minimise(&program, &mut target).unwrap();
             let ops: Vec<_> = least.calls.iter().map(|call| call.op).collect();
             assert_eq!(ops, [Op::Mmap, Op::Reset]);
             assert!(least.calls.iter().all(|call| call.thread.is_none()));
@@ -171,7 +149,7 @@ mod tests {
             })
         };
         let mut target = |p: &Program| Ok(beside(p));
-        let least = minimise(&program, &mut target, &mut |_| {}).unwrap();
+        let least = minimise(&program, &mut target).unwrap();
         assert_eq!(least.calls.len(), 2);
         assert!(beside(&least));
     }
@@ -180,6 +158,6 @@ mod tests {
     fn one_that_cannot_be_tried_is_an_error() {
         let program: Program = "reset d0\nreset d1".parse().unwrap();
         let mut target = |_: &Program| Err("the machine is gone".to_string());
-        assert!(minimise(&program, &mut target, &mut |_| {}).is_err());
+        assert!(minimise(&program, &mut target).is_err());
     }
 }

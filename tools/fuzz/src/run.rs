@@ -202,7 +202,7 @@ fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(),
         say(&format!("it did not fail again in {TRIES} times"));
         return Ok(());
     }
-    let least = minimise(program, &mut again, &mut |_| {})?;
+    let least = minimise(program, &mut again)?;
     say(&format!("minimised to {} calls:", least.calls.len()));
     print!("{least}");
     keep(
@@ -234,6 +234,7 @@ pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Re
     let program = read(path)?;
     let candidate = path.with_extension("candidate");
     let text = |e: std::io::Error| format!("{}: {e}", candidate.display());
+    let mut tries = 0;
     let mut fails = |program: &Program| -> Result<bool, String> {
         fs::write(&candidate, program.to_string()).map_err(text)?;
         let status = Command::new("sh")
@@ -241,14 +242,19 @@ pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Re
             .arg(&candidate)
             .status()
             .map_err(|e| format!("{command}: {e}"))?;
-        Ok(!status.success())
+        let fails = !status.success();
+        tries += 1;
+        say(&format!(
+            "try {tries}: {} calls, {}",
+            program.calls.len(),
+            if fails { "it fails" } else { "it does not" }
+        ));
+        Ok(fails)
     };
     if !fails(&program)? {
         return Err("it does not fail".into());
     }
-    let least = minimise(&program, &mut fails, &mut |best| {
-        say(&format!("{} calls", best.calls.len()));
-    })?;
+    let least = minimise(&program, &mut fails)?;
     let _ = fs::remove_file(&candidate);
     print!("{least}");
     keep(options.out.as_deref(), "minimised", &least.to_string())
