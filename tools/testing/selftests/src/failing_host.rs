@@ -174,7 +174,6 @@ fn sysfs_and_debugfs(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-/// Not through a sweep of one size: there are hundreds of faults in the kernel's own loading, each the same to us.
 fn loading_the_module_odd_faults(lab: &Lab) -> Outcome {
     loading_the_module(lab, 1)
 }
@@ -183,7 +182,8 @@ fn loading_the_module_even_faults(lab: &Lab) -> Outcome {
     loading_the_module(lab, 2)
 }
 
-/// Every other fault: there are hundreds, and two machines can share them.
+/// Not through a sweep of one size: there are hundreds of faults in the kernel's own loading, each the same to us. Every
+/// other one, so that two machines can share them.
 fn loading_the_module(lab: &Lab, first: u32) -> Outcome {
     lab.module.path()?;
     Module::unload()?;
