@@ -4,7 +4,7 @@
 
 #include "helpers.h"
 
-/* A number, or a structure of one, as the kernel has it. */
+/* A number, a structure of one, or of nothing without CONFIG_KCOV: as the kernel has it. */
 u64 vfio_rs_kcov_handle(void)
 {
 	union {

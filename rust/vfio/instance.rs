@@ -121,6 +121,7 @@ impl Instance {
         self.migration.open()?;
         // SAFETY: By the requirement of this function; `close` takes it back.
         unsafe { self.core.dma.set_device(Some(vdev)) };
+        self.core.engine.serve_current();
         self.core.engine.set_gate(Gate::Open, true);
         Ok(())
     }

@@ -24,7 +24,7 @@ impl Beneficiary {
     }
 
     /// From now on it is for the task that calls this.
-    pub(crate) fn is_current(&self) {
+    pub(crate) fn set_current(&self) {
         // SAFETY: An FFI call without requirements.
         let handle = unsafe { bindings::vfio_rs_kcov_handle() };
         self.0.store(handle, Relaxed);
