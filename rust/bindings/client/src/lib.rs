@@ -23,8 +23,8 @@
 //! A [`Container`] is the address space; a [`Group`] is opened into it; a [`Device`] is opened from that. Each keeps
 //! those before it open. All of them are handles: cloning one is cheap, and they may be used by many threads.
 //!
-//! This crate is where all `unsafe` code of the project's userspace is: the calls in `sys.rs`, memory in `mapping.rs`,
-//! and one call in `container.rs`, which keeps mapped memory alive. What it promises: memory that a device can reach
+//! This crate is where all `unsafe` code of the project's userspace is: the calls in `sys.rs`, `kcov.rs` and
+//! `userfault.rs`, memory in `mapping.rs`, and one call in `container.rs`, which keeps mapped memory alive. What it promises: memory that a device can reach
 //! stays allocated for as long as it can, memory that others change is only accessed by copying, and no argument of
 //! any ioctl makes the kernel touch memory that it was not given.
 
@@ -46,6 +46,7 @@ pub mod raw;
 mod region;
 mod sys;
 mod type1;
+pub mod userfault;
 pub mod v1;
 pub mod v2;
 
