@@ -44,6 +44,7 @@ const TABLES: &[&[Test]] = &[
     crate::load::TESTS,
     crate::params::TESTS,
     crate::lifecycle::TESTS,
+    crate::hostile::TESTS,
 ];
 
 /// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.

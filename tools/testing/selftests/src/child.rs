@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Users of a device that are killed: this program run again, with `--child ROLE UUID`.
+//! Users of a device that are killed: this program run again, with `--child ROLE UUID`, or with `--child PROGRAM ARG...`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -34,6 +34,12 @@ const ROLES: [(&str, Role); 3] = [
     ("saving", Role::Saving),
     ("resuming", Role::Resuming),
 ];
+
+/// What else this program does when it is run again, by the word after `--child`: each is in the file of its tests.
+const PROGRAMS: &[(&str, Program)] = &[("touch", crate::hostile::touch)];
+
+/// It is handed the rest of the arguments.
+type Program = fn(&[String]) -> Outcome;
 
 /// A child that runs; killed when dropped.
 pub(crate) struct Child(std::process::Child);
@@ -88,6 +94,11 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
 }
 
 fn run(args: &[String]) -> Outcome {
+    if let [name, args @ ..] = args {
+        if let Some((_, program)) = PROGRAMS.iter().find(|(n, _)| n == name) {
+            return program(args);
+        }
+    }
     let [name, uuid] = args else {
         skip!("--child takes a role and a uuid");
     };

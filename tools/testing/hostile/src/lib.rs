@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a hostile user of a device has, for tests.
+//!
+//! - [`Stalled`]: memory whose page faults wait until the test answers them, by userfaultfd or by FUSE.
+//! - [`Cgroup`]: a control group with limits, which can be frozen and killed.
+//! - [`User`]: a process of an ordinary user in such a group.
+//!
+//! Everything here needs root, and undoes what it did when it is dropped.
+
+mod cgroup;
+mod fuse;
+mod serve;
+mod stalled;
+mod user;
+mod userfault;
+
+pub use cgroup::Cgroup;
+pub use stalled::{adopt, Kind, Stalled, Victim};
+pub use user::{admitted, own_node, User, NOBODY};

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread that takes page faults and answers them when it is told to.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use vfio_client::EventFd;
+
+/// A fault that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    /// What the backend knows it by.
+    pub(crate) token: u64,
+    /// Offset in the memory.
+    pub(crate) offset: u64,
+    /// How many bytes are asked for.
+    pub(crate) len: usize,
+}
+
+/// Where faults come from.
+pub(crate) trait Backend: Send + 'static {
+    /// Is readable when a fault can be taken.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Takes the next fault; `None` if there is none now. An error ends the service.
+    fn take(&mut self) -> io::Result<Option<Fault>>;
+    /// Answers one.
+    fn answer(&mut self, fault: &Fault) -> io::Result<()>;
+}
+
+/// When faults are answered.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    /// Not before [`Server::release`].
+    Hold,
+    /// This much after they have come.
+    After(Duration),
+}
+
+struct State {
+    mode: Mode,
+    stop: bool,
+    waiting: Vec<(Fault, Instant)>,
+    /// Faults that have ever come.
+    arrived: u64,
+    problem: Option<String>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    wake: EventFd,
+}
+
+/// A thread that serves a backend. Dropped, it answers every fault and ends.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(backend: impl Backend) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                mode: Mode::Hold,
+                stop: false,
+                waiting: Vec::new(),
+                arrived: 0,
+                problem: None,
+            }),
+            changed: Condvar::new(),
+            wake: EventFd::new()?,
+        });
+        let served = shared.clone();
+        let thread = thread::Builder::new()
+            .name("faults".into())
+            .spawn(move || serve(backend, &served))?;
+        Ok(Server {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// How many faults have come.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.shared.state.lock().unwrap().arrived
+    }
+
+    /// Waits until `count` faults have come; the offset of the last one that waits.
+    pub(crate) fn wait(&self, count: u64, limit: Duration) -> io::Result<u64> {
+        let state = self.shared.state.lock().unwrap();
+        let pending = |state: &mut State| state.arrived < count && state.problem.is_none();
+        let (state, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, limit, pending)
+            .unwrap();
+        if state.arrived >= count {
+            return Ok(state.waiting.last().map_or(0, |(fault, _)| fault.offset));
+        }
+        let why = state.problem.clone().unwrap_or_else(|| {
+            let (arrived, seconds) = (state.arrived, limit.as_secs());
+            format!("waited {seconds} s for {count} page faults, {arrived} have come")
+        });
+        Err(io::Error::other(why))
+    }
+
+    /// How many faults wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.state.lock().unwrap().waiting.len()
+    }
+
+    /// Answers every fault this long after it has come, those that wait too.
+    pub(crate) fn answer_after(&self, delay: Duration) {
+        self.shared.state.lock().unwrap().mode = Mode::After(delay);
+        let _ = self.shared.wake.signal();
+    }
+
+    /// Holds faults from now on.
+    pub(crate) fn hold(&self) {
+        self.shared.state.lock().unwrap().mode = Mode::Hold;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.state.lock().unwrap();
+            state.mode = Mode::After(Duration::ZERO);
+            state.stop = true;
+        }
+        let _ = self.shared.wake.signal();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    /// The faults that are to be answered now, and how long it is to the next one.
+    fn due(&mut self) -> (Vec<Fault>, Option<Duration>) {
+        let Mode::After(delay) = self.mode else {
+            return (Vec::new(), None);
+        };
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(_, since)| since.elapsed() >= delay);
+        let next = rest
+            .iter()
+            .map(|(_, since)| delay.saturating_sub(since.elapsed()))
+            .min();
+        self.waiting = rest;
+        (due.into_iter().map(|(fault, _)| fault).collect(), next)
+    }
+}
+
+fn serve(mut backend: impl Backend, shared: &Shared) {
+    let ended = run(&mut backend, shared);
+    let mut state = shared.state.lock().unwrap();
+    state.problem = Some(match ended {
+        Ok(()) => "the memory is not served any more".into(),
+        Err(e) => format!("serving page faults: {e}"),
+    });
+    // Closing the backend lets go of whoever still waits.
+    state.waiting.clear();
+    shared.changed.notify_all();
+}
+
+fn run(backend: &mut impl Backend, shared: &Shared) -> io::Result<()> {
+    loop {
+        let (due, next, stop) = {
+            let mut state = shared.state.lock().unwrap();
+            let (due, next) = state.due();
+            (due, next, state.stop)
+        };
+        for fault in &due {
+            backend.answer(fault)?;
+        }
+        if stop && due.is_empty() {
+            return Ok(());
+        }
+        if due.is_empty() {
+            wait(backend, shared, next)?;
+        }
+        while let Some(fault) = backend.take()? {
+            let mut state = shared.state.lock().unwrap();
+            state.arrived += 1;
+            state.waiting.push((fault, Instant::now()));
+            shared.changed.notify_all();
+        }
+    }
+}
+
+/// Waits for a fault, an order, or the time.
+fn wait(backend: &impl Backend, shared: &Shared, limit: Option<Duration>) -> io::Result<()> {
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let mut fds = [
+        PollFd::from_borrowed_fd(backend.fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(shared.wake.as_fd(), PollFlags::IN),
+    ];
+    match poll(&mut fds, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    if fds[1].revents().contains(PollFlags::IN) {
+        shared.wake.take()?;
+    }
+    Ok(())
+}
