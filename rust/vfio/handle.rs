@@ -8,6 +8,7 @@ use crate::{
         self,
         ConfigSpace, //
     },
+    debugfs::Counters,
     dma::Dma,
     engine::Engine,
     irq::Irq,
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     /// The log of refusals.
     #[pin]
     log: Log,
+    /// What is counted and not logged.
+    pub(crate) counters: Arc<Counters>,
     /// How the device looks on the PCI bus.
     pub(crate) layout: pci::Layout,
     /// The emulated configuration space.
@@ -94,6 +97,7 @@ impl Core {
             size => Some(DeviceMemory::new(size)?),
         };
         let engine = Engine::new(name)?;
+        let counters = Arc::new(Counters::default(), GFP_KERNEL)?;
         let msix = Msix::new(&layout)?;
         let table = KBox::new(config::Table::new(&layout, memory_size), GFP_KERNEL)?;
 
@@ -102,6 +106,7 @@ impl Core {
                 name,
                 uuid,
                 log <- Log::new(),
+                counters,
                 config <- ConfigSpace::new(table),
                 irq <- Irq::new(&layout),
                 msix <- msix,

@@ -12,6 +12,11 @@
 
 use crate::{
     bindings,
+    debugfs::{
+        Counters,
+        Dir,
+        File, //
+    },
     device::{
         Device,
         Operations, //
@@ -38,12 +43,12 @@ use core::{
     },
 };
 use kernel::{
-    debugfs::Dir,
     error::{
         from_err_ptr,
         to_result, //
     },
     prelude::*,
+    str::CString,
     sync::Arc, //
 };
 
@@ -57,6 +62,8 @@ pub(crate) struct Instance {
     pub(crate) device: Arc<dyn Operations>,
     /// The migration state and region.
     pub(crate) migration: Migration,
+    /// Shows the counters of `core`, until it is dropped.
+    _counters: File<Arc<Counters>>,
     /// The instance's share of the parent's memory, given back when all else is gone.
     _reservation: Reservation,
 }
@@ -97,12 +104,18 @@ impl Instance {
         let core = Core::new(D::NAME, uuid, D::pci(config), D::memory_size(config))?;
         let device: Arc<dyn Operations> =
             Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
-        let migration = Migration::new(core.clone(), device.clone(), &Params::of::<D>(), debugfs)?;
+        let debugfs = Dir::new(
+            &CString::try_from_fmt(format_args!("{uuid}"))?,
+            Some(debugfs),
+        )?;
+        let migration = Migration::new(core.clone(), device.clone(), &Params::of::<D>(), &debugfs)?;
+        let counters = debugfs.file(c"counters", core.counters.clone())?;
         let this = KBox::new(
             Self {
                 core,
                 device,
                 migration,
+                _counters: counters,
                 _reservation: reservation,
             },
             GFP_KERNEL,

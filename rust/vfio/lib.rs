@@ -29,6 +29,7 @@ mod bindings;
 
 mod config;
 mod crc;
+mod debugfs;
 pub mod device;
 pub mod dma;
 mod engine;

@@ -14,6 +14,7 @@ mod driver;
 
 use crate::{
     bindings,
+    debugfs::Dir,
     device::Device, //
 };
 use budget::Budget;
@@ -26,7 +27,6 @@ use driver::{
     Entry, //
 };
 use kernel::{
-    debugfs::Dir,
     error::{
         from_err_ptr,
         to_result, //
@@ -178,7 +178,7 @@ impl<D: Device> Parent<D> {
         budget: u64,
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
-        let debugfs = Dir::new(D::NAME);
+        let debugfs = Dir::new(D::NAME, None)?;
         let mut entries = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut raw_types = KVec::with_capacity(types.len(), GFP_KERNEL)?;
 

@@ -212,6 +212,7 @@ impl Instance {
             Region::Registers { bar, .. } => self
                 .device
                 .read(bar, offset, data)
+                .inspect_err(|_| self.core.counters.refused.add_one())
                 .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
         }
@@ -243,6 +244,7 @@ impl Instance {
             Region::Registers { bar, .. } => self
                 .device
                 .write(bar, offset, data)
+                .inspect_err(|_| self.core.counters.refused.add_one())
                 .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
         }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     bindings,
+    debugfs::Dir,
     device::Device,
     handle::Uuid,
     instance,
@@ -22,7 +23,6 @@ use core::{
 };
 use kernel::{
     container_of,
-    debugfs::Dir,
     error::to_result,
     page::PAGE_SIZE,
     prelude::*,

@@ -6,17 +6,14 @@
 //! of the save that is open, or was last; so are those of a load.
 
 use super::session::Session;
-use crate::handle::Uuid;
+use crate::debugfs::Show;
 use kernel::{
-    debugfs::{
-        Dir,
-        File,
-        Writer, //
-    },
-    fmt,
     page::PAGE_SIZE,
     prelude::*,
-    str::CString,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    },
     sync::Arc,
     time::{
         Instant,
@@ -66,58 +63,43 @@ impl Times {
 }
 
 /// The file, which shows a session.
-pub(super) struct Status(Arc<Session>);
-
-impl Status {
-    /// Creates the file for the instance `uuid`, under the driver's directory.
-    pub(super) fn create(
-        driver: &Dir,
-        uuid: &Uuid,
-        session: Arc<Session>,
-    ) -> Result<Pin<KBox<File<Self>>>> {
-        let name = CString::try_from_fmt(format_args!("{uuid}"))?;
-        let dir = driver.subdir(&name);
-        // Debugfs that is not there is no failure: the file is empty then. It keeps its directory.
-        let file = dir.read_only_file(c"migration", Self(session));
-        KBox::pin_init(file, GFP_KERNEL)
-    }
-}
+pub(super) struct Status(pub(super) Arc<Session>);
 
 /// Writes the counters of one phase of a save.
-fn phase(f: &mut fmt::Formatter<'_>, name: &str, stats: &PhaseStats) -> fmt::Result {
-    writeln!(f, "{}_bytes: {}", name, stats.bytes)?;
-    writeln!(f, "{}_records: {}", name, stats.records)?;
-    writeln!(f, "{}_pages: {}", name, stats.pages)?;
-    writeln!(f, "{}_zero_pages: {}", name, stats.zero_pages)
+fn phase(out: &SeqFile, name: &str, stats: &PhaseStats) {
+    seq_print!(out, "{}_bytes: {}\n", name, stats.bytes);
+    seq_print!(out, "{}_records: {}\n", name, stats.records);
+    seq_print!(out, "{}_pages: {}\n", name, stats.pages);
+    seq_print!(out, "{}_zero_pages: {}\n", name, stats.zero_pages);
 }
 
-impl Writer for Status {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Show for Status {
+    fn show(&self, out: &SeqFile) -> Result {
         let report = self.0.report();
 
-        writeln!(f, "state: {}", report.state.name())?;
-        writeln!(f, "front_end: {}", report.front_end)?;
-        writeln!(f, "staged_bytes: {}", report.staged)?;
-        writeln!(f, "pending_bytes: {}", report.pending)?;
-        phase(f, "pre_copy", &report.saved.pre_copy)?;
-        phase(f, "stop_copy", &report.saved.stop_copy)?;
-        writeln!(f, "passes: {}", report.saved.passes)?;
-        writeln!(f, "restaged: {}", report.saved.restaged)?;
-        writeln!(f, "load_bytes: {}", report.loaded.bytes)?;
-        writeln!(f, "load_records: {}", report.loaded.records)?;
-        writeln!(f, "load_memory_bytes: {}", report.loaded.memory_bytes)?;
-        writeln!(f, "load_skipped: {}", report.loaded.skipped)?;
-        writeln!(f, "load_repeated: {}", report.loaded.repeated)?;
-        writeln!(f, "memory_pages: {}", report.memory / PAGE_SIZE as u64)?;
-        writeln!(
-            f,
-            "populated_pages: {}",
+        seq_print!(out, "state: {}\n", report.state.name());
+        seq_print!(out, "front_end: {}\n", report.front_end);
+        seq_print!(out, "staged_bytes: {}\n", report.staged);
+        seq_print!(out, "pending_bytes: {}\n", report.pending);
+        phase(out, "pre_copy", &report.saved.pre_copy);
+        phase(out, "stop_copy", &report.saved.stop_copy);
+        seq_print!(out, "passes: {}\n", report.saved.passes);
+        seq_print!(out, "restaged: {}\n", report.saved.restaged);
+        seq_print!(out, "load_bytes: {}\n", report.loaded.bytes);
+        seq_print!(out, "load_records: {}\n", report.loaded.records);
+        seq_print!(out, "load_memory_bytes: {}\n", report.loaded.memory_bytes);
+        seq_print!(out, "load_skipped: {}\n", report.loaded.skipped);
+        seq_print!(out, "load_repeated: {}\n", report.loaded.repeated);
+        seq_print!(out, "memory_pages: {}\n", report.memory / PAGE_SIZE as u64);
+        seq_print!(
+            out,
+            "populated_pages: {}\n",
             report.populated / PAGE_SIZE as u64
-        )?;
-        writeln!(f, "dirty_pages: {}", report.dirty)?;
+        );
+        seq_print!(out, "dirty_pages: {}\n", report.dirty);
         for state in State::ALL {
             let millis = report.times.millis(state, report.state);
-            writeln!(f, "time_ms_{}: {}", state.name(), millis)?;
+            seq_print!(out, "time_ms_{}: {}\n", state.name(), millis);
         }
         Ok(())
     }

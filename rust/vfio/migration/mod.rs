@@ -29,6 +29,10 @@ use self::{
     staging::Staging, //
 };
 use crate::{
+    debugfs::{
+        Dir,
+        File, //
+    },
     device::{
         Device,
         Operations, //
@@ -41,10 +45,6 @@ use core::sync::atomic::{
     Ordering, //
 };
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
@@ -121,11 +121,11 @@ pub(crate) struct Migration {
     /// Whether the data section may be mapped.
     mmap: bool,
     /// Removes the file when dropped.
-    _status: Pin<KBox<File<Status>>>,
+    _status: File<Status>,
 }
 
 impl Migration {
-    /// The migration of a device that is not open, which tells of itself in the driver's directory
+    /// The migration of a device that is not open, which tells of itself in the instance's directory
     /// of debugfs.
     pub(crate) fn new(
         core: Arc<Core>,
@@ -148,7 +148,7 @@ impl Migration {
 
         let session = Session::new(core.clone(), device, identity)?;
         Ok(Self {
-            _status: Status::create(debugfs, &core.uuid, session.clone())?,
+            _status: debugfs.file(c"migration", Status(session.clone()))?,
             session,
             core,
             staging: Staging::new(size),

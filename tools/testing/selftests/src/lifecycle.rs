@@ -2,6 +2,11 @@
 
 //! Opening, closing, removing and unloading, in order and not, and what is left afterwards.
 
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +22,7 @@ use crate::meminfo::Meminfo;
 use crate::module::{Loaded, Module};
 use crate::outcome::Outcome;
 use crate::scene::{self, Scene};
-use crate::{assert_errno, note, tests};
+use crate::{assert_errno, fail, note, tests};
 
 tests! { "lifecycle":
     opened_and_closed_100_times [],
@@ -27,6 +32,7 @@ tests! { "lifecycle":
     p08_running_at_every_open ["P8"],
     interrupted_load_is_reset_by_the_close [],
     unload_is_refused_while_open [],
+    debugfs_held_open_over_unload [],
     mapping_keeps_the_device_open [],
     unload_removes_instances [],
     removal_waits_for_the_close [],
@@ -214,6 +220,49 @@ fn unload_is_refused_while_open(lab: &Lab) -> Outcome {
     Module::unload()?;
     instance.forget();
     lab.module.load()
+}
+
+/// A file of debugfs whose operations have no owner does not keep the module loaded, and its close calls into memory that
+/// the module has left: the kernel oopses.
+fn debugfs_held_open_over_unload(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let _loaded = Loaded(lab);
+    let instance = lab.instance(SMALL)?;
+    let directory = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory)? {
+        names.push(entry?.file_name());
+    }
+    assert!(!names.is_empty(), "{} is empty", directory.display());
+    drop(instance);
+    for name in names {
+        note!("{}", name.to_string_lossy());
+        let instance = lab.instance(SMALL)?;
+        let path = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+        let mut file = fs::File::open(path.join(&name))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        assert!(!text.is_empty(), "{} is empty", path.display());
+        instance.remove()?;
+        let unloaded = Module::unload();
+        if unloaded.is_ok() {
+            // The last close would be the oops, so somebody has to keep the file.
+            Command::new("sleep")
+                .arg("1000000")
+                .stdin(file)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            fail!("unloaded under an open file");
+        }
+        assert_errno!(unloaded, EAGAIN, "a file of debugfs is open");
+        // There is nothing to read any more.
+        assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
+        drop(file);
+        Module::unload()?;
+        lab.module.load()?;
+    }
+    Ok(())
 }
 
 fn mapping_keeps_the_device_open(lab: &Lab) -> Outcome {
