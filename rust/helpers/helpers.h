@@ -60,9 +60,8 @@ bool vfio_rs_wait_for_change(struct wait_queue_head *wq, const u64 *value,
 			     u64 seen, long jiffies);
 
 /* linux/workqueue.h */
-struct workqueue_struct *vfio_rs_alloc_workqueue(const char *name);
+struct workqueue_struct *vfio_rs_alloc_workqueue(const char *name,
+						 int max_active);
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
-void vfio_rs_init_work(struct work_struct *work, work_func_t func);
-bool vfio_rs_queue_unbound_work(struct work_struct *work);
 
 #endif /* VFIO_RS_HELPERS_H */

@@ -13,6 +13,7 @@
 //!   gate (read)     held over every call into type1 but unpinning; closing takes it for writing
 //!     type1's own   iommu->lock, the mmap lock of the user, then page faults, ours included
 //!   pins            the list of pinned ranges; never held over a call into type1
+//!     unmaps        the unmaps in progress, of all devices
 //!     contents      of one range: a spinlock, held over an access to its pages
 //! ```
 //!
@@ -20,13 +21,22 @@
 //! takes `pins` only, and what it waits for without end needs nothing that type1 holds then; see
 //! `pins`.
 
-mod hold;
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
 pub(crate) mod logging;
 mod pinned;
 mod pins;
+mod ring;
+mod unmaps;
 
-pub use self::pinned::PinnedRange;
+pub use self::{
+    pinned::PinnedRange,
+    ring::RingMemory, //
+};
+
+pub(crate) use self::unmaps::{
+    Unmaps, //
+    UnpinQueue,
+};
 
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
 use self::logging::Logging;
@@ -39,7 +49,13 @@ use crate::{
         RwSem, //
     },
 };
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+};
 use kernel::{
     error::to_result,
     ffi::c_void,
@@ -78,14 +94,17 @@ pub struct Dma {
     gate: RwSem<Option<OpenDevice>>,
     /// What is pinned.
     pins: Arc<Pins>,
+    /// Whether it was said, since the device was opened, that a ring cannot be pinned.
+    told: AtomicBool,
 }
 
 impl Dma {
     /// The guest memory of a device that is not open.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
+    pub(crate) fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             gate <- new_rwsem!(None, "dma gate"),
-            pins: Pins::new()?,
+            pins: Pins::new(unmaps)?,
+            told: AtomicBool::new(false),
         })
     }
 
@@ -102,8 +121,10 @@ impl Dma {
             #[cfg(break_dirty_page)]
             crate::sabotage::forget();
             self.revoke_all();
+            self.pins.closed();
             self.pins.logging.stop();
         }
+        self.told.store(false, Ordering::Relaxed);
     }
 
     /// The device, and a guard that keeps it open.
@@ -173,24 +194,31 @@ impl Dma {
 
     /// Pins guest memory.
     ///
-    /// The range may begin and end anywhere in a page. Errors are those of [`Dma::read`]; `E2BIG` if
-    /// the range has more than 64 MiB. Waits for a moment when memory there has just been unmapped,
-    /// and fails with `ENODEV` if it is unmapped meanwhile.
+    /// The range may begin and end anywhere in a page. Errors are those of [`Dma::read`] and:
+    ///
+    /// - `E2BIG`: the range has more than 512 pages.
+    /// - `EBUSY`: the device has four pinned ranges.
+    /// - `EAGAIN`: memory there is being unmapped. This does not wait for the end of the unmap.
+    /// - `ENODEV`: the memory was unmapped meanwhile.
+    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached.
+    /// - `EFAULT`: also when the user's memory cannot be pinned, as a shared mapping of a file.
     pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
         check(iova, len)?;
         if len == 0 {
             return Err(EINVAL);
         }
-        loop {
-            {
-                let (device, _open) = self.device()?;
-                if let Some(range) = Pins::pin(&self.pins, device, iova, len, access)? {
-                    return Ok(range);
-                }
-            }
-            // Not with the gate held, or closing would wait as well.
-            self.pins.wait_for_hold(iova, len);
-        }
+        let (device, _open) = self.device()?;
+        Pins::pin(&self.pins, device, iova, len, access)
+    }
+
+    /// Whether this is the first call since the device was opened.
+    fn tell_once(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// The most looks of type1 that found the same pages pinned, of all devices of the parent.
+    pub(crate) fn unmap_looks_max(&self) -> u32 {
+        self.pins.looks_max()
     }
 
     /// Has memory that is being unmapped unpinned (P35).
@@ -244,6 +272,16 @@ impl OpenDevice {
         to_result(unsafe {
             bindings::vfio_dma_rw(self.0.as_ptr(), iova, data.cast::<c_void>(), len, write)
         })
+    }
+
+    /// Whether the device is bound to an iommufd, and not to a container of type1.
+    fn is_iommufd(self) -> bool {
+        #[cfg(CONFIG_IOMMUFD)]
+        // SAFETY: The device is open, which the field does not change meanwhile.
+        let bound = unsafe { !(*self.0.as_ptr()).iommufd_access.is_null() };
+        #[cfg(not(CONFIG_IOMMUFD))]
+        let bound = false;
+        bound
     }
 
     /// Writes one chunk, with dirty pages reported to the page even if it fails.

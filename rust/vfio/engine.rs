@@ -93,7 +93,7 @@ impl Engine {
     /// Makes an engine whose work queue is called `name`.
     pub(crate) fn new(name: &CStr) -> Result<Arc<Self>> {
         // SAFETY: `name` is a string, and copied.
-        let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr()) };
+        let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 1) };
         let queue = NonNull::new(queue).ok_or(ENOMEM)?;
 
         Arc::pin_init(

@@ -9,7 +9,10 @@ use crate::{
         ConfigSpace, //
     },
     debugfs::Counters,
-    dma::Dma,
+    dma::{
+        Dma,
+        Unmaps, //
+    },
     engine::Engine,
     irq::Irq,
     log::Log,
@@ -91,6 +94,7 @@ impl Core {
         uuid: Uuid,
         layout: pci::Layout,
         memory_size: u64,
+        unmaps: Arc<Unmaps>,
     ) -> Result<Arc<Self>> {
         let memory = match memory_size {
             0 => None,
@@ -111,7 +115,7 @@ impl Core {
                 irq <- Irq::new(&layout),
                 msix <- msix,
                 layout,
-                dma <- Dma::new(),
+                dma <- Dma::new(unmaps),
                 memory,
                 engine,
             }),

@@ -21,6 +21,7 @@ use crate::{
         Device,
         Operations, //
     },
+    dma::Unmaps,
     engine::Gate,
     handle::{
         Core,
@@ -100,8 +101,15 @@ impl Instance {
         config: &D::Config,
         reservation: Reservation,
         debugfs: &Dir,
+        unmaps: Arc<Unmaps>,
     ) -> Result<KBox<Self>> {
-        let core = Core::new(D::NAME, uuid, D::pci(config), D::memory_size(config))?;
+        let core = Core::new(
+            D::NAME,
+            uuid,
+            D::pci(config),
+            D::memory_size(config),
+            unmaps,
+        )?;
         let device: Arc<dyn Operations> =
             Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
         let debugfs = Dir::new(
@@ -182,8 +190,9 @@ pub(crate) unsafe fn create<D: Device>(
     config: &D::Config,
     reservation: Reservation,
     debugfs: &Dir,
+    unmaps: Arc<Unmaps>,
 ) -> Result<NonNull<bindings::vfio_device>> {
-    let instance = Instance::new::<D>(uuid, config, reservation, debugfs)?;
+    let instance = Instance::new::<D>(uuid, config, reservation, debugfs, unmaps)?;
 
     // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
     let vdev = from_err_ptr(unsafe {

@@ -15,7 +15,11 @@ mod driver;
 use crate::{
     bindings,
     debugfs::Dir,
-    device::Device, //
+    device::Device,
+    dma::{
+        UnpinQueue,
+        Unmaps, //
+    }, //
 };
 use budget::Budget;
 use core::ptr::{
@@ -157,6 +161,8 @@ pub struct Parent<D: Device> {
     _driver: Pin<KBox<Driver<D>>>,
     _raw_types: KVec<*mut bindings::mdev_type>,
     _types: KVec<Pin<KBox<Entry<D>>>>,
+    // Waits for the work items that have just unpinned something.
+    _unpin: UnpinQueue,
 }
 
 // SAFETY: The pointers are to what the other fields own, and are not used but by the core, which
@@ -179,12 +185,15 @@ impl<D: Device> Parent<D> {
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
         let debugfs = Dir::new(D::NAME, None)?;
+        let unpin = UnpinQueue::new(D::NAME)?;
+        // SAFETY: The parent drops the queue after it has removed all devices.
+        let unmaps = unsafe { Unmaps::new(&unpin)? };
         let mut entries = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut raw_types = KVec::with_capacity(types.len(), GFP_KERNEL)?;
 
         for typ in types {
             Self::check(&typ)?;
-            let entry = Entry::new(typ, budget.clone(), debugfs.clone())?;
+            let entry = Entry::new(typ, budget.clone(), debugfs.clone(), unmaps.clone())?;
             raw_types.push(entry.as_raw(), GFP_KERNEL)?;
             entries.push(entry, GFP_KERNEL)?;
         }
@@ -208,6 +217,7 @@ impl<D: Device> Parent<D> {
             _driver: driver,
             _raw_types: raw_types,
             _types: entries,
+            _unpin: unpin,
         })
     }
 

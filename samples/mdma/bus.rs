@@ -3,8 +3,8 @@
 //! What the engine reaches: guest memory and device memory.
 //!
 //! The ring and the completion records are polled and written all the time, so their pages are
-//! pinned from the first job on until the queue is disabled or the device is stopped. Everything
-//! else is copied by IOVA and not pinned, unless a module parameter asks for it: see [`PIN_FROM`].
+//! pinned where they can be, from the first job on until the queue is disabled or the device is
+//! stopped. Everything else is copied by IOVA and not pinned, unless a module parameter asks for it: see [`PIN_FROM`].
 
 use crate::{
     desc::{
@@ -24,7 +24,8 @@ use kernel::prelude::*;
 use vfio::{
     dma::{
         Access,
-        PinnedRange, //
+        PinnedRange,
+        RingMemory, //
     },
     memory::DeviceMemory,
     Handle, //
@@ -48,8 +49,8 @@ pub(crate) const PIN_FROM: usize = usize::MAX;
 /// The pinned pages of a queue.
 #[derive(Default)]
 pub(crate) struct Pages {
-    descriptors: Option<PinnedRange>,
-    completions: Option<PinnedRange>,
+    descriptors: Option<RingMemory>,
+    completions: Option<RingMemory>,
 }
 
 impl Pages {
@@ -59,21 +60,29 @@ impl Pages {
     }
 }
 
-/// Pins the range at `iova` if `slot` has none or another one.
+/// Gives `slot` access to the range at `iova` if it has none or another one.
 ///
-/// A range whose memory the user has unmapped stays as it is: every access to it fails, which
+/// A pinned range whose memory the user has unmapped stays as it is: every access to it fails, which
 /// halts the queue.
-fn pin(
-    slot: &mut Option<PinnedRange>,
+fn access(
+    slot: &mut Option<RingMemory>,
     handle: &Handle,
     iova: u64,
     len: usize,
     access: Access,
 ) -> Result {
-    if !matches!(slot, Some(range) if range.iova() == iova && range.len() == len) {
+    if !matches!(slot, Some(memory) if memory.is(iova, len)) {
         // What is no longer wanted goes first.
         *slot = None;
-        *slot = Some(handle.dma().pin(iova, len, access)?);
+        let (memory, reason) = handle.dma().ring(iova, len, access)?;
+        if let Some(error) = reason {
+            vfio::refuse!(
+                handle,
+                "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
+                 slower: raise RLIMIT_MEMLOCK, or use memory that is not a shared mapping of a file"
+            );
+        }
+        *slot = Some(memory);
     }
     Ok(())
 }
@@ -139,7 +148,7 @@ impl Bus<'_> {
 
 impl engine::Bus for Bus<'_> {
     fn prepare(&mut self, ring: &Ring) -> Result<(), Error> {
-        pin(
+        access(
             &mut self.pages.descriptors,
             self.handle,
             ring.base(),
@@ -147,7 +156,7 @@ impl engine::Bus for Bus<'_> {
             Access::Read,
         )
         .map_err(|_| Error::RingFault)?;
-        pin(
+        access(
             &mut self.pages.completions,
             self.handle,
             ring.completions(),
@@ -161,7 +170,7 @@ impl engine::Bus for Bus<'_> {
         let range = self.pages.descriptors.as_ref().ok_or(Error::RingFault)?;
         let mut bytes = [0; DESCRIPTOR_SIZE];
         range
-            .read_at(ring.descriptor_at(index), &mut bytes)
+            .read_at(self.handle.dma(), ring.descriptor_at(index), &mut bytes)
             .map_err(|_| Error::RingFault)?;
         Ok(bytes)
     }
@@ -172,6 +181,7 @@ impl engine::Bus for Bus<'_> {
         index: u32,
         record: &[u8; COMPLETION_SIZE],
     ) -> Result<(), Error> {
+        let dma = self.handle.dma();
         let pages = self.pages.completions.as_ref();
         let range = pages.ok_or(Error::CompletionFault)?;
         let at = ring.completion_at(index);
@@ -180,9 +190,9 @@ impl engine::Bus for Bus<'_> {
         word.copy_from_slice(sequence);
 
         range
-            .write_at(at, body)
+            .write_at(dma, at, body)
             // Ordered after what was written before it.
-            .and_then(|()| range.write_u64(at + COMPLETION_SEQUENCE, u64::from_le_bytes(word)))
+            .and_then(|()| range.write_u64(dma, at + COMPLETION_SEQUENCE, u64::from_le_bytes(word)))
             .map_err(|_| Error::CompletionFault)
     }
 

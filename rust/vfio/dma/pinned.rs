@@ -8,13 +8,10 @@ use super::{
     OpenDevice, //
 };
 use crate::bindings;
-use core::{
-    ops::Deref,
-    sync::atomic::{
-        AtomicU32,
-        AtomicU64,
-        Ordering, //
-    },
+use core::sync::atomic::{
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
 };
 use kernel::{
     ffi::c_void,
@@ -24,6 +21,12 @@ use kernel::{
     sync::{
         Arc,
         SpinLock, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     },
 };
 
@@ -55,11 +58,29 @@ pub(super) struct Range {
     /// The pages while they are pinned. Locked over each access to them.
     #[pin]
     contents: SpinLock<Option<Pages>>,
+    /// The list that the range is in.
+    pub(super) pins: Arc<Pins>,
+    /// Unpins the range when its memory is unmapped.
+    #[pin]
+    work: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Range { self.work }
+}
+
+impl WorkItem for Range {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.pins.unpin_condemned(&this);
+    }
 }
 
 impl Range {
     /// A range without contents.
     pub(super) fn new(
+        pins: Arc<Pins>,
         device: OpenDevice,
         start: u64,
         count: usize,
@@ -76,8 +97,10 @@ impl Range {
                 len,
                 access,
                 contents <- new_spinlock!(None, "dma contents"),
+                pins,
+                work <- new_work!("dma unpin"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
@@ -186,13 +209,12 @@ impl Range {
 /// for reading. The guest may access the memory at the same time.
 pub struct PinnedRange {
     range: Arc<Range>,
-    pins: Arc<Pins>,
 }
 
 impl PinnedRange {
     /// A range that has just been pinned.
-    pub(super) fn new(range: Arc<Range>, pins: Arc<Pins>) -> Self {
-        Self { range, pins }
+    pub(super) fn new(range: Arc<Range>) -> Self {
+        Self { range }
     }
 
     /// IOVA of the first byte.
@@ -282,6 +304,6 @@ impl PinnedRange {
 
 impl Drop for PinnedRange {
     fn drop(&mut self) {
-        self.pins.release(self.range.deref());
+        self.range.pins.release(&self.range);
     }
 }

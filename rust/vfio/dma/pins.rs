@@ -6,7 +6,7 @@
 //!             pin()          vfio_pin_pages() done
 //!   (none) ─────────► Pinning ───────────────────► Pinned ────────► Condemned
 //!                        │                            │    unmap        │
-//!                        │  unmapped meanwhile        │ drop, close     │ worker
+//!                        │  unmapped meanwhile        │ drop, close     │ work item
 //!                        └─────────────────────────► Unpinning ◄────────┘
 //!                                                        │ vfio_unpin_pages() done
 //!                                                        ▼
@@ -18,23 +18,28 @@
 //!
 //! # Unmapping
 //!
-//! type1 asks for pages to be unpinned with its `device_list_lock` held and `iommu->lock`, which
-//! unpinning takes, given up. But another thread that unmaps may hold the latter by then and wait
-//! for the former: whoever unpins in the callback, or waits there for someone who does, then waits
-//! for ever. So a worker unpins, and the callback waits for that, but not for long once the worker is
-//! at it. If it returns early type1 finds the pages still pinned, waits for its lock behind the
-//! worker, and looks again; it would take ten such looks, each longer than the one before, for it
-//! to panic the host (P35).
+//! type1 asks for pages to be unpinned with its `device_list_lock` held and without `iommu->lock`,
+//! which unpinning takes. But a second thread that unmaps may hold `iommu->lock` by then and wait for
+//! `device_list_lock`: unpinning in the callback would wait forever. So work items unpin, and the
+//! callback waits for them for a limited time. If it returns early, type1 finds pages still pinned,
+//! and looks again. At the twelfth look it panics the host (P35). This cannot happen:
+//!
+//! - `unmaps` refuses new pins until the unmap is over, so what a look finds only shrinks.
+//! - Each range has a work item, and the callback returns only when each has begun. A range is one
+//!   batch of type1. So all of them wait for `iommu->lock` before type1 does, and one look is enough
+//!   for all.
+//! - A thread that takes the lock between its release and the wake-up of the first waiter can cost a
+//!   look. From the [`LAST_LOOK`]th on the callback waits without limit: then threads of the user
+//!   that unmaps may hang, but the host does not panic.
+//!
+//! iommufd has no such cycle of locks, and calls back once. There the callback unpins by itself.
 
 use super::{
-    hold::{
-        self,
-        Holds, //
-    },
     pinned::{
         PinnedRange,
         Range, //
     },
+    unmaps::Unmaps,
     Access,
     Logging,
     OpenDevice, //
@@ -43,7 +48,13 @@ use crate::{
     bindings,
     event::Event, //
 };
-use core::ptr;
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    },
+};
 use kernel::{
     error::to_result,
     new_mutex,
@@ -56,21 +67,23 @@ use kernel::{
         Arc,
         Mutex, //
     },
-    types::Opaque, //
+    time::{
+        Instant,
+        Monotonic, //
+    },
 };
 
-/// The most pages type1 pins in one call.
-const BATCH: usize = 512;
+/// The most pages of one range: as many as type1 pins in one call.
+const MAX_PAGES: usize = 512;
 
-/// The most pages of one range.
-const MAX_PAGES: usize = (64 << 20) / PAGE_SIZE;
+/// The most ranges of one device.
+const MAX_RANGES: usize = 4;
 
-/// How long type1 is kept waiting at first, in nanoseconds, for what may be waiting for type1.
-const PATIENCE: i64 = 1_000_000_000;
+/// How long the callback waits for work items that may themselves wait for type1, in milliseconds.
+const PATIENCE: i64 = 1_000;
 
-/// The number of times that doubles, one for each time type1 looks again: ten looks are more than
-/// half a minute, in which a worker gets to run. Less than what [`hold`] remembers in the end.
-const DOUBLINGS: u32 = 2;
+/// The look of type1 from which on the callback waits without limit.
+const LAST_LOOK: u32 = 9;
 
 /// State of a range in the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +95,7 @@ enum State {
     },
     /// Its pages are pinned.
     Pinned,
-    /// Its pages are for the worker to unpin.
+    /// Its pages are for its work item to unpin.
     Condemned,
     /// Its pages are being unpinned.
     Unpinning,
@@ -92,37 +105,31 @@ enum State {
 struct Entry {
     range: Arc<Range>,
     state: State,
+    /// How many looks of type1 found it.
+    looks: u32,
 }
 
 /// What `Pins` locks.
 struct List {
     entries: KVec<Entry>,
-    holds: Holds,
-    /// The worker is at it.
-    working: bool,
 }
 
 /// What is pinned of one device's guest memory.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub(super) struct Pins {
     /// What was written of it.
     #[pin]
     pub(super) logging: Logging,
     #[pin]
     list: Mutex<List>,
-    /// Notified when an entry leaves the list, and when the worker begins.
+    /// Notified when an entry leaves the list, and when a work item begins.
     #[pin]
     changed: Event,
-    /// The work item, which is `work`.
-    #[pin]
-    work: Opaque<bindings::work_struct>,
+    /// The unmaps in progress.
+    unmaps: Arc<Unmaps>,
+    /// An unmap could not be reported, so that nothing is pinned until the device is closed.
+    unreported: AtomicBool,
 }
-
-// SAFETY: A work item may be queued, and waited for, on any thread.
-unsafe impl Send for Pins {}
-
-// SAFETY: As above; all that changes is behind the lock.
-unsafe impl Sync for Pins {}
 
 impl List {
     /// Where a range is in the list.
@@ -148,64 +155,66 @@ impl List {
 
 impl Pins {
     /// Nothing is pinned.
-    pub(super) fn new() -> Result<Arc<Self>> {
+    pub(super) fn new(unmaps: Arc<Unmaps>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 logging <- Logging::new(),
                 list <- new_mutex!(
                     List {
                         entries: KVec::new(),
-                        holds: Holds::new(),
-                        working: false,
                     },
                     "dma pins"
                 ),
                 changed <- Event::new(),
-                work <- Opaque::ffi_init(|slot| {
-                    // SAFETY: `slot` is valid for writes and pinned.
-                    unsafe { bindings::vfio_rs_init_work(slot, Some(Self::work)) }
-                }),
+                unmaps,
+                unreported: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Pins `len` bytes at `iova`; `None` if that must not be tried yet.
+    /// Pins `len` bytes at `iova`.
     ///
-    /// The range is not empty and does not wrap. The device is open for the length of the call.
+    /// The range is not empty and does not wrap. The device is open for the length of the call. Does
+    /// not wait for an unmap that is in progress: `EAGAIN` then.
     pub(super) fn pin(
         this: &Arc<Self>,
         device: OpenDevice,
         iova: u64,
         len: usize,
         access: Access,
-    ) -> Result<Option<PinnedRange>> {
+    ) -> Result<PinnedRange> {
         let start = iova & PAGE_MASK as u64;
         let head = (iova - start) as usize;
         let count = (head + len).div_ceil(PAGE_SIZE);
         if count > MAX_PAGES {
             return Err(E2BIG);
         }
-        let last = iova + (len as u64 - 1);
 
-        let mut pages = KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL)?;
-        let range = Range::new(device, start, count, head, len, access)?;
+        let mut pages = KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL_ACCOUNT)?;
+        let range = Range::new(this.clone(), device, start, count, head, len, access)?;
+        let (first, last) = range.span();
 
         {
             let mut list = this.list.lock();
-            if list.holds.until(iova, last, hold::now()).is_some() {
-                return Ok(None);
+            if list.entries.len() >= MAX_RANGES {
+                return Err(EBUSY);
+            }
+            // With the list locked: `unmap` reports first and looks at the list after.
+            if this.unreported.load(Ordering::Relaxed) || this.unmaps.overlaps(first, last) {
+                return Err(EAGAIN);
             }
             list.entries.push(
                 Entry {
                     range: range.clone(),
                     state: State::Pinning { revoked: false },
+                    looks: 0,
                 },
-                GFP_KERNEL,
+                GFP_KERNEL_ACCOUNT,
             )?;
         }
 
-        let (done, result) = this.pin_batches(&range, &mut pages);
+        let result = range.pin(&mut pages);
 
         let mut list = this.list.lock();
         let entry = list.find(&range).and_then(|at| list.entries.get_mut(at));
@@ -214,50 +223,27 @@ impl Pins {
             Some(State::Pinning { revoked: false })
         );
         if let Some(entry) = entry {
-            if result.is_ok() && !revoked {
+            if result == Ok(count) && !revoked {
                 // SAFETY: All pages were pinned, and stay so until `withdraw`.
                 unsafe { range.publish(pages) };
                 entry.state = State::Pinned;
                 drop(list);
-                return Ok(Some(PinnedRange::new(range, this.clone())));
+                return Ok(PinnedRange::new(range));
             }
             entry.state = State::Unpinning;
         }
         drop(list);
 
-        // SAFETY: `done` pages were pinned above, and were given to nobody.
-        unsafe { range.unpin(done) };
-        this.leave(&range);
-        result?;
-        Err(ENODEV)
-    }
-
-    /// Pins the pages of a range, in batches; returns how many it pinned and whether that is all.
-    fn pin_batches(&self, range: &Range, pages: &mut [*mut bindings::page]) -> (usize, Result) {
-        let mut done = 0;
-        for batch in pages.chunks_mut(BATCH) {
-            // The first batch is tried in any case. A hold began before the entry was listed.
-            let revoked = {
-                let mut list = self.list.lock();
-                match list.find(range).and_then(|at| list.entries.get(at)) {
-                    Some(entry) => entry.state != State::Pinning { revoked: false },
-                    None => true,
-                }
-            };
-            if revoked {
-                return (done, Err(ENODEV));
-            }
-            match range.pin_batch(done, batch) {
-                Ok(n) => {
-                    done += n;
-                    if n != batch.len() {
-                        return (done, Err(EFAULT));
-                    }
-                }
-                Err(error) => return (done, Err(error)),
-            }
+        if let Ok(done) = result {
+            // SAFETY: `done` pages were pinned above, and were given to nobody.
+            unsafe { range.unpin(done) };
         }
-        (done, Ok(()))
+        this.leave(&range);
+        Err(match result {
+            Err(error) => error,
+            Ok(done) if done < count => EFAULT,
+            Ok(_) => ENODEV,
+        })
     }
 
     /// Takes a range off the list, once all of it is unpinned.
@@ -296,62 +282,82 @@ impl Pins {
         self.leave(range);
     }
 
-    /// Has what overlaps a mapping that is being unmapped unpinned, and keeps it from being pinned
-    /// again.
+    /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
     ///
-    /// Returns when nothing there is pinned, or when it has taken longer than it should.
+    /// Called by type1 or iommufd. Returns when nothing there is pinned; in type1 also when unpinning
+    /// may be waiting for type1.
     pub(super) fn unmap(&self, first: u64, last: u64) {
-        let patience = {
-            let mut list = self.list.lock();
-            let mut condemned = false;
+        if self.unmaps.report(first, last).is_err() {
+            self.unreported.store(true, Ordering::Relaxed);
+        }
 
-            let times = list.holds.report(first, last, hold::now());
+        let mut looks = 0;
+        {
+            let mut list = self.list.lock();
             for entry in list.overlapping(first, last) {
+                entry.looks += 1;
+                looks = looks.max(entry.looks);
                 match &mut entry.state {
                     State::Pinning { revoked } => *revoked = true,
                     state @ State::Pinned => {
                         *state = State::Condemned;
-                        condemned = true;
+                        // The range was not condemned before, so its item is not queued.
+                        let _ = self.unmaps.queue().enqueue(entry.range.clone());
                     }
                     State::Condemned | State::Unpinning => {}
                 }
             }
-            if condemned {
-                // SAFETY: The work item was initialised and is pinned, until `drop` has cancelled it.
-                unsafe { bindings::vfio_rs_queue_unbound_work(self.work.get()) };
-            }
-            PATIENCE << times.min(DOUBLINGS)
-        };
+        }
+        self.unmaps.looked(looks);
 
-        let mut deadline = None;
+        let mut began: Option<Instant<Monotonic>> = None;
         loop {
             let seen = self.changed.generation();
-            let working = {
-                let mut list = self.list.lock();
-                let (mut clear, mut condemned) = (true, false);
-
-                for entry in list.overlapping(first, last) {
-                    clear = false;
-                    condemned |= entry.state == State::Condemned;
-                }
-                if clear {
-                    return;
-                }
-                !condemned || list.working
-            };
-            if !working {
-                // The worker begins in any case: it needs nothing that type1 holds for that.
+            let (mut clear, mut waiting, mut iommufd) = (true, false, false);
+            for entry in self.list.lock().overlapping(first, last) {
+                clear = false;
+                waiting |= entry.state == State::Condemned;
+                iommufd |= entry.range.device.is_iommufd();
+            }
+            if clear {
+                return;
+            }
+            // A work item begins in any case: it needs nothing that type1 holds for that.
+            if waiting || iommufd || looks >= LAST_LOOK {
                 self.changed.wait(seen, None);
                 continue;
             }
-
-            let now = hold::now();
-            let left = *deadline.get_or_insert(now + patience) - now;
+            let spent = began.get_or_insert_with(Instant::now).elapsed().as_millis();
+            let left = PATIENCE - spent;
             if left <= 0 {
                 return;
             }
-            self.changed.wait(seen, Some((left / 1_000_000) as u32 + 1));
+            self.changed.wait(seen, Some(left as u32));
         }
+    }
+
+    /// Unpins a range that was condemned; its work item.
+    pub(super) fn unpin_condemned(&self, range: &Range) {
+        {
+            let mut list = self.list.lock();
+            let entry = list.find(range).and_then(|at| list.entries.get_mut(at));
+            match entry {
+                Some(entry) if entry.state == State::Condemned => entry.state = State::Unpinning,
+                _ => return,
+            }
+        }
+        self.changed.notify();
+        self.unpin(range);
+    }
+
+    /// Ends what keeps the device from pinning, as it is closed.
+    pub(super) fn closed(&self) {
+        self.unreported.store(false, Ordering::Relaxed);
+    }
+
+    /// The most looks of type1 that found the same pages pinned, of all devices.
+    pub(super) fn looks_max(&self) -> u32 {
+        self.unmaps.looks_max()
     }
 
     /// Unpins what overlaps `first..=last`; returns when nothing there is pinned.
@@ -398,68 +404,16 @@ impl Pins {
             }
         }
     }
-
-    /// The work function.
-    ///
-    /// # Safety
-    ///
-    /// Called for the `work` field of a [`Pins`].
-    unsafe extern "C" fn work(work: *mut bindings::work_struct) {
-        // SAFETY: By the requirement of this function, and the list is not dropped before the work item
-        // has ended.
-        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, work) };
-
-        this.list.lock().working = true;
-        this.changed.notify();
-        loop {
-            let range = {
-                let mut list = this.list.lock();
-                let condemned = list
-                    .entries
-                    .iter_mut()
-                    .find(|entry| entry.state == State::Condemned);
-                let Some(entry) = condemned else {
-                    list.working = false;
-                    return;
-                };
-                entry.state = State::Unpinning;
-                entry.range.clone()
-            };
-            this.unpin(&range);
-        }
-    }
-
-    /// Sleeps until a range may be pinned.
-    pub(super) fn wait_for_hold(&self, iova: u64, len: usize) {
-        let last = iova.saturating_add((len as u64).saturating_sub(1));
-        let now = hold::now();
-        let until = self.list.lock().holds.until(iova, last, now);
-        if let Some(until) = until {
-            let msecs = (until - now) / 1_000_000 + 1;
-            // SAFETY: Nothing is held that forbids sleeping. At most 256 ms fit in the type.
-            unsafe { bindings::msleep(msecs as u32) };
-        }
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Pins {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The work item was initialised and is pinned. It has no reference to this, so it is
-        // not what drops it.
-        unsafe { bindings::cancel_work_sync(self.work.get()) };
-    }
 }
 
 impl Range {
-    /// Pins one batch of pages from page `at` on; returns how many type1 pinned.
-    fn pin_batch(&self, at: usize, pages: &mut [*mut bindings::page]) -> Result<usize> {
-        let iova = self.start + (at * PAGE_SIZE) as u64;
+    /// Pins the pages; returns how many type1 pinned.
+    fn pin(&self, pages: &mut [*mut bindings::page]) -> Result<usize> {
         // SAFETY: The device is open for the length of `Pins::pin`; the array has this many places.
         let ret = unsafe {
             bindings::vfio_pin_pages(
                 self.device.0.as_ptr(),
-                iova,
+                self.start,
                 pages.len() as i32,
                 self.prot(),
                 pages.as_mut_ptr(),
@@ -469,19 +423,15 @@ impl Range {
         Ok(ret as usize)
     }
 
-    /// Unpins the first `count` pages, in the batches they were pinned in.
+    /// Unpins the first `count` pages.
     ///
     /// # Safety
     ///
     /// These pages must be pinned, and nobody may use them any more. The device must be open.
     unsafe fn unpin(&self, count: usize) {
-        let mut at = 0;
-        while at < count {
-            let n = BATCH.min(count - at);
-            let iova = self.start + (at * PAGE_SIZE) as u64;
+        if count != 0 {
             // SAFETY: By the requirements of this function.
-            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), iova, n as i32) };
-            at += n;
+            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), self.start, count as i32) };
         }
     }
 }

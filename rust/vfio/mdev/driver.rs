@@ -10,6 +10,7 @@ use crate::{
     bindings,
     debugfs::Dir,
     device::Device,
+    dma::Unmaps,
     handle::Uuid,
     instance,
     log::Log, //
@@ -46,11 +47,18 @@ pub(super) struct Entry<D: Device> {
     budget: Arc<Budget>,
     /// The driver's directory of debugfs.
     debugfs: Dir,
+    /// The unmaps in progress.
+    unmaps: Arc<Unmaps>,
 }
 
 impl<D: Device> Entry<D> {
     /// An entry that the mdev core does not know yet.
-    pub(super) fn new(typ: Type<D>, budget: Arc<Budget>, debugfs: Dir) -> Result<Pin<KBox<Self>>> {
+    pub(super) fn new(
+        typ: Type<D>,
+        budget: Arc<Budget>,
+        debugfs: Dir,
+        unmaps: Arc<Unmaps>,
+    ) -> Result<Pin<KBox<Self>>> {
         let raw = bindings::mdev_type {
             sysfs_name: typ.name.as_char_ptr(),
             pretty_name: typ.pretty_name.as_char_ptr(),
@@ -64,6 +72,7 @@ impl<D: Device> Entry<D> {
                 typ,
                 budget,
                 debugfs,
+                unmaps,
             }),
             GFP_KERNEL,
         )
@@ -152,7 +161,14 @@ impl<D: Device> Driver<D> {
             .reserve(entry.typ.cost)
             // SAFETY: `dev` is being probed.
             .and_then(|part| unsafe {
-                instance::create::<D>(dev, uuid, &entry.typ.config, part, &entry.debugfs)
+                instance::create::<D>(
+                    dev,
+                    uuid,
+                    &entry.typ.config,
+                    part,
+                    &entry.debugfs,
+                    entry.unmaps.clone(),
+                )
             });
         match created {
             Ok(vdev) => {

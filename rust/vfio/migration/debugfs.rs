@@ -97,6 +97,7 @@ impl Show for Status {
             report.populated / PAGE_SIZE as u64
         );
         seq_print!(out, "dirty_pages: {}\n", report.dirty);
+        seq_print!(out, "unmap_looks_max: {}\n", report.unmap_looks_max);
         for state in State::ALL {
             let millis = report.times.millis(state, report.state);
             seq_print!(out, "time_ms_{}: {}\n", state.name(), millis);

@@ -56,6 +56,8 @@ pub(in crate::migration) struct Report {
     pub(in crate::migration) populated: u64,
     /// Dirty pages.
     pub(in crate::migration) dirty: u64,
+    /// The most looks of type1 that found the same pages pinned, of all devices.
+    pub(in crate::migration) unmap_looks_max: u32,
     /// How long the device was in each state.
     pub(in crate::migration) times: Times,
 }
@@ -186,6 +188,7 @@ impl Session {
             memory: self.identity.memory_size,
             populated: memory.map_or(0, DeviceMemory::populated_bytes),
             dirty: self.endpoint().dirty().count(),
+            unmap_looks_max: self.core.dma.unmap_looks_max(),
             times: inner.times,
         };
         match &inner.job {

@@ -93,6 +93,11 @@ fn storm(
         Ok(())
     })?;
     note!("{} jobs", jobs.into_inner());
+    let looks = unmap_looks_max(&scene)?;
+    assert!(
+        looks <= 9,
+        "type1 looked {looks} times at the same pinned pages; it panics at the twelfth"
+    );
     // With all of it mapped again, the device works.
     mappings.remap_all(&scene);
     scene.mdma.disable()?;
@@ -113,6 +118,20 @@ fn storm(
         (before.held(), before.locked)
     );
     Ok(())
+}
+
+/// The most looks of type1 that found the same pages pinned, since the module was loaded.
+fn unmap_looks_max(scene: &Scene) -> Outcome<u32> {
+    let path = format!("/sys/kernel/debug/mdma/{}/migration", scene.uuid());
+    let text = std::fs::read_to_string(&path)?;
+    let looks = text
+        .lines()
+        .find_map(|line| line.strip_prefix("unmap_looks_max: "))
+        .and_then(|looks| looks.parse().ok());
+    let Some(looks) = looks else {
+        crate::fail!("{path} has no unmap_looks_max");
+    };
+    Ok(looks)
 }
 
 /// The memory of the storm: rings and targets, each mapped and unmapped by itself.
