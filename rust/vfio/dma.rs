@@ -34,8 +34,8 @@ pub use self::{
 };
 
 pub(crate) use self::unmaps::{
-    Unmaps, //
-    UnpinQueue,
+    Unmaps,
+    UnpinQueue, //
 };
 
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
@@ -252,12 +252,10 @@ impl Logging {
     fn stop(&self) {}
 }
 
-/// Refuses a range that wraps. type1 adds to IOVAs without looking.
-fn check(iova: u64, len: usize) -> Result {
-    match iova.checked_add(len as u64) {
-        Some(_) => Ok(()),
-        None => Err(EOVERFLOW),
-    }
+/// Refuses a range that wraps. type1 adds to IOVAs without looking. A range may end at 2^64.
+pub(crate) fn check(iova: u64, len: usize) -> Result {
+    let last = (len as u64).saturating_sub(1);
+    iova.checked_add(last).map(|_| ()).ok_or(EOVERFLOW)
 }
 
 impl OpenDevice {
@@ -284,11 +282,13 @@ impl OpenDevice {
         bound
     }
 
-    /// Writes one chunk, with dirty pages reported to the page even if it fails.
+    /// Writes one chunk, with each page that may have been written reported, even if it fails.
     ///
-    /// type1 marks the pages of a copy only when all of it succeeded: of one that stops at a hole in
-    /// the user's memory it would not report the pages before the hole. So such a copy is done again,
-    /// page by page, up to where it stops.
+    /// type1 marks the pages of a copy only when all of it succeeded. A copy that stops at a hole in
+    /// the user's memory has written the pages before the hole, and type1 does not report them. So
+    /// each page of such a copy is written again by itself. An error does not end this: memory may be
+    /// unmapped between the two, so that a page fails which the first copy has passed. Returns the
+    /// first error.
     ///
     /// # Safety
     ///
@@ -307,15 +307,17 @@ impl OpenDevice {
         if unsafe { self.rw(iova, from.cast_mut(), len, true) }.is_ok() {
             return Ok(());
         }
+        let mut result = Ok(());
         let mut done = 0;
         while done < len {
             let at = iova + done as u64;
             let n = (PAGE_SIZE - at as usize % PAGE_SIZE).min(len - done);
             // SAFETY: As above, and `done + n <= len`.
-            unsafe { self.rw(at, from.add(done).cast_mut(), n, true)? };
+            let page = unsafe { self.rw(at, from.add(done).cast_mut(), n, true) };
+            result = result.and(page);
             done += n;
         }
-        // Whatever stood in the way is gone, and all was written.
-        Ok(())
+        // Without an error, what stood in the way is gone and all was written.
+        result
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     debugfs::Dir,
     device::Device,
     dma::{
-        UnpinQueue,
-        Unmaps, //
+        Unmaps,
+        UnpinQueue, //
     }, //
 };
 use budget::Budget;

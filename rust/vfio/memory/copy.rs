@@ -9,6 +9,7 @@ use super::DeviceMemory;
 use crate::{
     bindings,
     dma::{
+        self,
         Dma,
         PinnedRange, //
     },
@@ -182,7 +183,7 @@ impl DeviceMemory {
     /// Copies to guest memory, straight from the pages. Errors are those of [`Dma::write`] and
     /// `ERANGE`.
     pub fn to_guest(&self, dma: &Dma, offset: u64, iova: u64, len: usize) -> Result {
-        iova.checked_add(len as u64).ok_or(EOVERFLOW)?;
+        dma::check(iova, len)?;
         self.for_each(offset, len, |from, n, done| {
             // SAFETY: `for_each` vouches for `from`.
             unsafe { dma.write_raw(iova + done as u64, from, n) }
@@ -205,7 +206,7 @@ impl DeviceMemory {
     /// Copies from guest memory, straight to the pages. Errors are those of [`Dma::read`] and
     /// `ERANGE`; what comes before the failure was written then.
     pub fn from_guest(&self, dma: &Dma, iova: u64, offset: u64, len: usize) -> Result {
-        iova.checked_add(len as u64).ok_or(EOVERFLOW)?;
+        dma::check(iova, len)?;
         self.for_each_mut(offset, len, |to, n, done| {
             // SAFETY: `for_each_mut` vouches for `to`.
             unsafe { dma.read_raw(iova + done as u64, to, n) }
