@@ -12,6 +12,7 @@
 #include <linux/iova_bitmap.h>
 #include <linux/mdev.h>
 #include <linux/ratelimit_types.h>
+#include <linux/sched/vhost_task.h>
 #include <linux/vfio.h>
 #include <linux/vmalloc.h>
 

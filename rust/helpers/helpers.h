@@ -10,6 +10,7 @@
 #define VFIO_RS_HELPERS_H
 
 #include <linux/mm_types.h>
+#include <linux/mutex.h>
 #include <linux/ratelimit_types.h>
 #include <linux/spinlock_types.h>
 #include <linux/workqueue_types.h>
@@ -32,6 +33,9 @@ void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags);
 struct mm_struct *vfio_rs_mmap_write_lock(void);
 void vfio_rs_mmap_write_unlock(struct mm_struct *mm);
 
+/* linux/mutex.h */
+int vfio_rs_mutex_lock_killable(struct mutex *lock);
+
 /* linux/nospec.h */
 unsigned long vfio_rs_array_index_nospec(unsigned long index,
 					 unsigned long size);
@@ -42,6 +46,8 @@ int vfio_rs_ratelimit(struct ratelimit_state *rs);
 
 /* linux/sched.h */
 void vfio_rs_cond_resched(void);
+bool vfio_rs_fatal_signal_pending(void);
+void vfio_rs_set_current_running(void);
 
 /* linux/spinlock.h */
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
@@ -58,10 +64,14 @@ void vfio_rs_init_waitqueue_head(struct wait_queue_head *wq);
 void vfio_rs_wake_up_all(struct wait_queue_head *wq);
 bool vfio_rs_wait_for_change(struct wait_queue_head *wq, const u64 *value,
 			     u64 seen, long jiffies);
+long vfio_rs_wait_for_change_killable(struct wait_queue_head *wq,
+				      const u64 *value, u64 seen, long jiffies);
 
 /* linux/workqueue.h */
 struct workqueue_struct *vfio_rs_alloc_workqueue(const char *name,
-						 int max_active);
+						 int max_active, bool freezable);
 void vfio_rs_init_delayed_work(struct delayed_work *dwork, work_func_t func);
+void vfio_rs_init_work(struct work_struct *work, work_func_t func);
+bool vfio_rs_queue_unbound_work(struct work_struct *work);
 
 #endif /* VFIO_RS_HELPERS_H */

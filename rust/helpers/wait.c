@@ -20,3 +20,11 @@ bool vfio_rs_wait_for_change(struct wait_queue_head *wq, const u64 *value,
 {
 	return wait_event_timeout(*wq, READ_ONCE(*value) != seen, jiffies);
 }
+
+/* The same, or a negative errno when the task is killed. */
+long vfio_rs_wait_for_change_killable(struct wait_queue_head *wq,
+				      const u64 *value, u64 seen, long jiffies)
+{
+	return wait_event_killable_timeout(*wq, READ_ONCE(*value) != seen,
+					   jiffies);
+}

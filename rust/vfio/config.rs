@@ -8,23 +8,25 @@
 //! state of the device (P52) and at any width.
 //!
 //! Two writes have an effect beyond the bytes: bus mastering lets the engine run, and the INTx
-//! disable bit holds INTx back.
+//! disable bit holds INTx back. The engine's work is done by a task of the process that sets bus
+//! mastering, so this write can fail. A write that fails has changed nothing.
 
 use crate::{
     bindings,
     engine::Gate,
     handle::Core,
+    mutex::{
+        new_killable_mutex,
+        Mutex, //
+    },
     pci::{
         Bar,
         Layout,
         NUM_BARS, //
     },
+    refuse, //
 };
-use kernel::{
-    new_mutex,
-    prelude::*,
-    sync::Mutex, //
-};
+use kernel::prelude::*;
 
 /// Size of the configuration space of a conventional PCI device.
 pub(crate) const SIZE: usize = 256;
@@ -218,7 +220,7 @@ impl ConfigSpace {
 
         pin_init!(Self {
             table,
-            bytes <- new_mutex!(reset, "vfio_config"),
+            bytes <- new_killable_mutex!(reset, "vfio_config"),
         })
     }
 }
@@ -230,9 +232,11 @@ fn command(bytes: &[u8; SIZE]) -> u32 {
 
 impl Core {
     /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
+    ///
+    /// `EINTR` if the caller is killed while a write waits for the engine.
     pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) -> Result {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
-        let mut bytes = *self.config.bytes.lock();
+        let mut bytes = *self.config.bytes.lock()?;
 
         if self.irq.level() {
             bytes[STATUS] |= bindings::PCI_STATUS_INTERRUPT as u8;
@@ -243,38 +247,66 @@ impl Core {
 
     /// Writes `data` to configuration space; the caller has checked the range.
     ///
-    /// Turning bus mastering off returns when the engine has stopped.
+    /// Turning bus mastering off returns when the engine has stopped, or with `EINTR` if the caller is
+    /// killed before. Turning it on fails if the user may have no more tasks (`EAGAIN`) or memory, or with
+    /// `ERESTARTNOINTR` if a signal comes first.
     pub(crate) fn config_write(&self, at: usize, data: &[u8]) -> Result {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
         let mask = self.config.table.mask.get(at..end).ok_or(EINVAL)?;
-        let mut bytes = self.config.bytes.lock();
-        let old = command(&bytes);
+        let mut bytes = self.config.bytes.lock()?;
+        let mut written = *bytes;
 
-        for ((byte, mask), new) in bytes[at..end].iter_mut().zip(mask).zip(data) {
+        for ((byte, mask), new) in written[at..end].iter_mut().zip(mask).zip(data) {
             *byte = (*byte & !mask) | (new & mask);
         }
-        self.command_changed(old, command(&bytes));
+        let (old, new) = (command(&bytes), command(&written));
+        if (at..end).contains(&COMMAND) {
+            self.master_changed(old, new)?;
+        }
+        *bytes = written;
+        self.intx_disable_changed(old, new);
         Ok(())
     }
 
-    /// Puts configuration space back to power-on, bus mastering off.
-    pub(crate) fn config_reset(&self) {
-        let mut bytes = self.config.bytes.lock();
+    /// Puts configuration space back to power-on, bus mastering off, when the device is being closed and
+    /// the engine has stopped.
+    pub(crate) fn config_close(&self) {
+        let mut bytes = self.config.bytes.lock_closing();
         let old = command(&bytes);
 
         *bytes = self.config.table.reset;
-        self.command_changed(old, command(&bytes));
+        self.intx_disable_changed(old, command(&bytes));
     }
 
-    /// Carries out what a change of the command register entails.
-    fn command_changed(&self, old: u32, new: u32) {
-        let changed = old ^ new;
+    /// Has the engine run or stop. On failure it does what it did.
+    fn master_changed(&self, old: u32, new: u32) -> Result {
+        let changed = (old ^ new) & bindings::PCI_COMMAND_MASTER != 0;
 
-        if changed & bindings::PCI_COMMAND_MASTER != 0 {
-            self.engine
-                .set_gate(Gate::BusMaster, new & bindings::PCI_COMMAND_MASTER != 0);
+        if new & bindings::PCI_COMMAND_MASTER == 0 {
+            if changed {
+                self.engine.close_gate(Gate::BusMaster)?;
+            }
+        } else if changed || !self.engine.has_worker() {
+            self.engine.adopt().inspect_err(|&error| {
+                if error != ERESTARTNOINTR && error != EINTR {
+                    refuse!(self, "bus master: no task for the device's work: {error:?}");
+                }
+            })?;
+            if self.engine.is_foreign() {
+                refuse!(
+                    self,
+                    "bus master was set by another process than the one that opened the device: \
+                     guest memory that it has not mapped itself cannot be accessed"
+                );
+            }
+            self.engine.open_gate(Gate::BusMaster);
         }
-        if changed & bindings::PCI_COMMAND_INTX_DISABLE != 0 {
+        Ok(())
+    }
+
+    /// Has INTx held back or delivered.
+    fn intx_disable_changed(&self, old: u32, new: u32) {
+        if (old ^ new) & bindings::PCI_COMMAND_INTX_DISABLE != 0 {
             self.irq
                 .set_disabled(new & bindings::PCI_COMMAND_INTX_DISABLE != 0);
         }

@@ -48,6 +48,7 @@ use crate::{
         ReadGuard,
         RwSem, //
     },
+    worker::not_killed, //
 };
 use core::{
     ptr::NonNull,
@@ -139,8 +140,9 @@ impl Dma {
     /// Copies from guest memory.
     ///
     /// Fails with `EINVAL` where nothing is mapped at an IOVA, `EPERM` where the mapping does not
-    /// allow it, `EFAULT` where the user's memory is not there, `EOVERFLOW` if the range wraps, and
-    /// `ENODEV` while the device is not open. `data` may have been filled in part then.
+    /// allow it, `EFAULT` where the user's memory is not there or belongs to another process than the one
+    /// that set bus master, `EOVERFLOW` if the range wraps, `EINTR` if the task is killed, and `ENODEV`
+    /// while the device is not open. `data` may have been filled in part then.
     pub fn read(&self, iova: u64, data: &mut [u8]) -> Result {
         // SAFETY: The slice is valid for writes of its length.
         unsafe { self.read_raw(iova, data.as_mut_ptr(), data.len()) }
@@ -163,6 +165,7 @@ impl Dma {
         let (device, _open) = self.device()?;
         let mut done = 0;
         while done < len {
+            not_killed()?;
             let n = CHUNK.min(len - done);
             // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
             unsafe { device.rw(iova + done as u64, to.add(done), n, false)? };
@@ -181,6 +184,7 @@ impl Dma {
         let (device, _open) = self.device()?;
         let mut done = 0;
         while done < len {
+            not_killed()?;
             let n = CHUNK.min(len - done);
             // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
             let result = unsafe { device.write_chunk(iova + done as u64, from.add(done), n) };

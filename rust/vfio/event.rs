@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for something to change, for a limited time, not cut short by signals.
+//! Waiting for something to change.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
@@ -55,8 +55,25 @@ impl Event {
         unsafe { bindings::vfio_rs_wake_up_all(self.queue.get()) }
     }
 
-    /// Sleeps until the generation is not `seen` any more, at most `msecs`; for ever if there are
-    /// none. Returns whether it is another one.
+    /// Sleeps until the generation is not `seen` any more, or the task is killed: `EINTR`.
+    pub(crate) fn wait_killable(&self, seen: u64) -> Result {
+        // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
+        let left = unsafe {
+            bindings::vfio_rs_wait_for_change_killable(
+                self.queue.get(),
+                self.generation.as_ptr(),
+                seen,
+                isize::MAX,
+            )
+        };
+        if left < 0 {
+            return Err(EINTR);
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the generation is not `seen` any more, at most `msecs`; without a limit if there are
+    /// none. No signal cuts this short. Returns whether the generation is another one.
     pub(crate) fn wait(&self, seen: u64, msecs: Option<u32>) -> bool {
         let jiffies = match msecs {
             // SAFETY: A conversion without preconditions.

@@ -142,8 +142,8 @@ impl Instance {
         self.migration.open()?;
         // SAFETY: By the requirement of this function; `close` takes it back.
         unsafe { self.core.dma.set_device(Some(vdev)) };
-        self.core.engine.serve_current();
-        self.core.engine.set_gate(Gate::Open, true);
+        self.core.engine.opened();
+        self.core.engine.open_gate(Gate::Open);
         Ok(())
     }
 
@@ -151,10 +151,10 @@ impl Instance {
     ///
     /// What a user put in place goes; registers and memory stay.
     pub(crate) fn close(&self) {
-        self.core.engine.set_gate(Gate::Open, false);
+        self.core.engine.close();
         self.migration.close();
         self.core.irq.release();
-        self.core.config_reset();
+        self.core.config_close();
         self.core.dma.revoke_all();
         // SAFETY: Taking the device away is always allowed.
         unsafe { self.core.dma.set_device(None) };
@@ -162,9 +162,10 @@ impl Instance {
 
     /// `VFIO_DEVICE_RESET`: registers, memory and migration as at power-on.
     ///
-    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function.
-    pub(crate) fn reset(&self) {
-        self.migration.reset();
+    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function. `EINTR` if the
+    /// caller is killed while it waits: nothing has changed then.
+    pub(crate) fn reset(&self) -> Result {
+        self.migration.reset()
     }
 }
 

@@ -20,7 +20,8 @@
 //!
 //! # Locks
 //!
-//! Outermost first: the migration state's mutex; the driver's own locks; the lock of
+//! Outermost first: the configuration space's mutex; the migration state's mutex; the engine's; the
+//! driver's own locks; the lock of
 //! [`memory`]; the spinlocks of [`irq`] and of the configuration space. No lock that a page fault
 //! takes is held over a copy to or from the user, who may hand in a mapping of this very device.
 
@@ -45,6 +46,7 @@ pub mod mdev;
 pub mod memory;
 pub mod migration;
 mod msix;
+mod mutex;
 mod nospec;
 mod ops;
 pub mod pci;
@@ -53,6 +55,7 @@ mod rwsem;
 #[cfg(any(break_dirty_page, break_memory_page))]
 mod sabotage;
 mod set_irqs;
+mod worker;
 
 pub use crc::crc32c;
 pub use device::{

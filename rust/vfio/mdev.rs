@@ -19,7 +19,8 @@ use crate::{
     dma::{
         Unmaps,
         UnpinQueue, //
-    }, //
+    },
+    worker, //
 };
 use budget::Budget;
 use core::ptr::{
@@ -211,6 +212,7 @@ impl<D: Device> Parent<D> {
             )
         };
 
+        worker::announce(D::NAME);
         Ok(Self {
             _registration: KBox::pin_init(registration, GFP_KERNEL)?,
             _device: device,

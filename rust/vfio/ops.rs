@@ -281,10 +281,7 @@ unsafe extern "C" fn ioctl(vdev: *mut bindings::vfio_device, cmd: c_uint, arg: c
         VFIO_DEVICE_GET_INFO => get_info(arg).map_err(|r| (r, "GET_INFO")),
         VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this, arg).map_err(|r| (r, "GET_IRQ_INFO")),
         VFIO_DEVICE_SET_IRQS => set_irqs(this, arg).map_err(|r| (r, "SET_IRQS")),
-        VFIO_DEVICE_RESET => {
-            this.reset();
-            Ok(())
-        }
+        VFIO_DEVICE_RESET => this.reset().map_err(|e| (Refusal::logged(e), "RESET")),
         _ => Err((Refusal(ENOTTY, "not known to this device"), "ioctl")),
     };
 

@@ -207,7 +207,10 @@ impl Instance {
         let data = bytes.of(&region, offset, len)?;
 
         match region {
-            Region::Config => self.core.config_read(offset as usize, data)?,
+            Region::Config => self
+                .core
+                .config_read(offset as usize, data)
+                .map_err(Refusal::logged)?,
             Region::Msix => self.core.msix.read(&self.core.irq, offset as usize, data)?,
             Region::Registers { bar, .. } => self
                 .device
@@ -239,7 +242,10 @@ impl Instance {
         UserSlice::new(buf, len).reader().read_slice(data)?;
 
         match region {
-            Region::Config => self.core.config_write(offset as usize, data)?,
+            Region::Config => self
+                .core
+                .config_write(offset as usize, data)
+                .map_err(Refusal::logged)?,
             Region::Msix => self.core.msix.write(offset as usize, data)?,
             Region::Registers { bar, .. } => self
                 .device

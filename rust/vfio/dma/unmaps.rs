@@ -66,7 +66,8 @@ impl UnpinQueue {
     /// Makes a queue on which any number of items run at the same time.
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         // SAFETY: `name` is a string, and copied.
-        let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 0) };
+        // Not freezable: a thread that unmaps waits for the work and must be able to freeze.
+        let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 0, false) };
         // INVARIANT: Made just now.
         Ok(Self(NonNull::new(queue).ok_or(ENOMEM)?))
     }

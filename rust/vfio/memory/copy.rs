@@ -13,6 +13,7 @@ use crate::{
         Dma,
         PinnedRange, //
     },
+    worker::not_killed, //
 };
 use kernel::{
     ffi::c_void,
@@ -217,6 +218,7 @@ impl DeviceMemory {
     pub(crate) fn read_user(&self, offset: u64, to: UserPtr, len: usize) -> Result<usize> {
         let mut copied = 0;
         let result = self.for_each(offset, len, |from, n, done| {
+            not_killed()?;
             let to = to.wrapping_byte_add(done).as_mut_ptr();
             // SAFETY: `for_each` vouches for `from`; no lock is held that a page fault takes.
             let left = unsafe { bindings::copy_to_user(to, from.cast::<c_void>(), n) };
@@ -234,6 +236,7 @@ impl DeviceMemory {
     pub(crate) fn write_user(&self, offset: u64, from: UserPtr, len: usize) -> Result<usize> {
         let mut copied = 0;
         let result = self.for_each_mut(offset, len, |to, n, done| {
+            not_killed()?;
             let from = from.wrapping_byte_add(done).as_const_ptr();
             // SAFETY: `for_each_mut` vouches for `to`; no lock is held that a page fault takes.
             let left = unsafe { bindings::copy_from_user(to.cast::<c_void>(), from, n) };

@@ -14,8 +14,8 @@
 //!       link   what the session is
 //! ```
 //!
-//! `io` may be held for as long as a user's memory takes. Ending a session does not need it, and
-//! neither does a page fault.
+//! `io` may be held for as long as a user's memory takes, so who waits for it can be killed. Ending a
+//! session does not need it, and neither does a page fault.
 
 use super::{
     session::Session,
@@ -25,6 +25,10 @@ use crate::{
     bindings,
     handle::Core,
     memory::Dirtied,
+    mutex::{
+        self,
+        new_killable_mutex, //
+    },
     refuse, //
 };
 use core::{
@@ -98,7 +102,7 @@ pub(super) struct Stream {
     #[pin]
     link: Mutex<Option<Link>>,
     #[pin]
-    io: Mutex<Buffer>,
+    io: mutex::Mutex<Buffer>,
     /// Bytes in the buffer that are sent for the first time, for who does not wait for `io`.
     initial: AtomicUsize,
     /// All others in the buffer.
@@ -123,7 +127,7 @@ impl Stream {
         Arc::pin_init(
             pin_init!(Self {
                 link <- new_mutex!(Some(link), "migration stream"),
-                io <- new_mutex!(buffer, "migration stream buffer"),
+                io <- new_killable_mutex!(buffer, "migration stream buffer"),
                 initial: AtomicUsize::new(0),
                 again: AtomicUsize::new(0),
                 dirtied,
@@ -198,7 +202,7 @@ impl Stream {
 
     /// `read()`.
     fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
-        let mut io = self.io.lock();
+        let mut io = self.io.lock()?;
         let io = &mut *io;
         let session = self.session()?;
         if io.at == io.end {
@@ -207,7 +211,7 @@ impl Stream {
             // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window
             // exists.
             let mut window = unsafe { Window::new(io.bytes.as_mut_ptr(), len) };
-            let mut inner = session.lock();
+            let mut inner = session.lock()?;
             if !inner.is_stream(self) {
                 return Err(ENODEV);
             }
@@ -247,7 +251,7 @@ impl Stream {
 
     /// `write()`.
     fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
-        let mut io = self.io.lock();
+        let mut io = self.io.lock()?;
         let io = &mut *io;
         let mut done = 0;
         while done < len {
@@ -264,7 +268,7 @@ impl Stream {
 
             // SAFETY: As in `read`.
             let window = unsafe { Window::new(io.bytes.as_mut_ptr(), n) };
-            let mut inner = session.lock();
+            let mut inner = session.lock()?;
             if !inner.is_stream(self) {
                 return Err(ENODEV);
             }
@@ -290,7 +294,7 @@ impl Stream {
             return Err(EINVAL);
         }
         let info = {
-            let inner = session.lock();
+            let inner = session.lock()?;
             if !inner.is_stream(self) {
                 return Err(EINVAL);
             }
@@ -319,7 +323,10 @@ impl Stream {
         let Ok(session) = self.session() else {
             return bindings::POLLERR | IN | OUT;
         };
-        let inner = session.lock();
+        // A task that is killed does not look at the result.
+        let Ok(inner) = session.lock() else {
+            return bindings::POLLERR;
+        };
         match inner.state() {
             State::Resuming => OUT,
             State::StopCopy => IN,

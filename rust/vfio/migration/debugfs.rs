@@ -3,7 +3,8 @@
 //! What a migration does, in debugfs: `DRIVER/UUID/migration`.
 //!
 //! Lines of a name, a colon and a value, for people and for scripts. The counters of a save are those
-//! of the save that is open, or was last; so are those of a load.
+//! of the save that is open, or was last; so are those of a load. While the state changes and that takes
+//! long, the file has one line, `state: busy`.
 
 use super::session::Session;
 use crate::debugfs::Show;
@@ -75,7 +76,11 @@ fn phase(out: &SeqFile, name: &str, stats: &PhaseStats) {
 
 impl Show for Status {
     fn show(&self, out: &SeqFile) -> Result {
-        let report = self.0.report();
+        // An administrator must not wait for a page of the user's memory.
+        let Some(report) = self.0.report() else {
+            seq_print!(out, "state: busy\n");
+            return Ok(());
+        };
 
         seq_print!(out, "state: {}\n", report.state.name());
         seq_print!(out, "front_end: {}\n", report.front_end);

@@ -165,8 +165,7 @@ impl Migration {
     pub(crate) fn open(&self) -> Result {
         // SAFETY: VFIO opens and closes a device in turns.
         unsafe { self.staging.open()? };
-        self.session.open();
-        Ok(())
+        self.session.open()
     }
 
     /// The last user has closed the device. Sessions end, and a device left half loaded is reset.
@@ -177,7 +176,9 @@ impl Migration {
     }
 
     /// `VFIO_DEVICE_RESET`: ends any session, resets the device and has it run (P11).
-    pub(crate) fn reset(&self) {
-        self.session.reset();
+    ///
+    /// `EINTR` if the caller is killed while it waits: nothing has changed then.
+    pub(crate) fn reset(&self) -> Result {
+        self.session.reset()
     }
 }

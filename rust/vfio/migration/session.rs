@@ -16,7 +16,8 @@
 //! ```
 //!
 //! `state` is held while a step of the engine in flight is waited for, so a step must not need it:
-//! it has no way to. It is never held over a copy to or from a user, who may hand in memory whose
+//! it has no way to. That wait is as long as a page of the user's memory takes, so who waits for
+//! `state` can be killed. It is never held over a copy to or from a user, who may hand in memory whose
 //! page faults end up in `memory.lock`, or in no time at all. What a register reads is worked out
 //! under the lock and copied after; what is written to one is copied first.
 //!
@@ -32,24 +33,22 @@ use super::{
     staging::Window, //
 };
 use crate::{
+    bindings,
     device::Operations,
     engine::Gate,
     handle::Core,
     memory::Dirtied,
+    mutex::{
+        new_killable_mutex,
+        Guard,
+        Mutex, //
+    },
     refuse, //
 };
 use core::sync::atomic::AtomicU64;
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        Arc,
-        Mutex, //
-    },
+    sync::Arc, //
 };
 use migration::{
     dirty::DirtyMap,
@@ -71,6 +70,12 @@ use migration::{
         Identity, //
     },
 };
+
+/// How often who only looks at the state tries to lock it.
+const LOOKS: u32 = 50;
+
+/// How long he waits between two times.
+const LOOK_MSECS: u32 = 10;
 
 /// Who drives a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +154,7 @@ pub(super) struct Session {
 }
 
 /// The locked state.
-pub(super) type Locked<'a> = Guard<'a, Inner, MutexBackend>;
+pub(super) type Locked<'a> = Guard<'a, Inner>;
 
 impl Inner {
     /// The state.
@@ -198,7 +203,7 @@ impl Session {
                 identity,
                 no_pages,
                 dirtied,
-                inner <- new_mutex!(
+                inner <- new_killable_mutex!(
                     Inner {
                         state: State::Running,
                         times: Times::new(),
@@ -217,9 +222,22 @@ impl Session {
         )
     }
 
-    /// Locks the state.
-    pub(super) fn lock(&self) -> Locked<'_> {
+    /// Locks the state. `EINTR` if the task is killed before it gets it.
+    pub(super) fn lock(&self) -> Result<Locked<'_>> {
         self.inner.lock()
+    }
+
+    /// Locks the state for who only looks at it; `None` if another keeps it locked, as who waits for the
+    /// end of a step does.
+    fn lock_briefly(&self) -> Option<Locked<'_>> {
+        for _ in 0..LOOKS {
+            if let Some(inner) = self.inner.try_lock() {
+                return Some(inner);
+            }
+            // SAFETY: Nothing is held that forbids sleeping.
+            unsafe { bindings::msleep(LOOK_MSECS) };
+        }
+        None
     }
 
     /// The device, for crate `migration`.
@@ -228,17 +246,17 @@ impl Session {
     }
 
     /// The device is being opened: it runs (P8).
-    pub(super) fn open(&self) {
-        let mut inner = self.lock();
+    pub(super) fn open(&self) -> Result {
+        let mut inner = self.lock()?;
         inner.enter(State::Running);
-        self.core.engine.set_gate(Gate::Running, true);
+        self.core.engine.open_gate(Gate::Running);
+        Ok(())
     }
 
-    /// The last user has closed the device. What he left half loaded, or in the error state, nobody
-    /// can use: it is reset. Anything else keeps its registers and memory.
+    /// The last user has closed the device, and the engine has stopped. What he left half loaded, or in
+    /// the error state, nobody can use: it is reset. Anything else keeps its registers and memory.
     pub(super) fn close(&self) {
-        let mut inner = self.lock();
-        self.core.engine.set_gate(Gate::Running, false);
+        let mut inner = self.inner.lock_closing();
         if matches!(inner.state, State::Resuming | State::Error) {
             self.power_on(&mut inner);
         }
@@ -246,13 +264,16 @@ impl Session {
     }
 
     /// Ends any session, resets the device and has it run (P11).
-    pub(super) fn reset(&self) {
-        let mut inner = self.lock();
-        self.core.engine.set_gate(Gate::Running, false);
+    ///
+    /// `EINTR` if the task is killed while it waits: nothing has changed then.
+    pub(super) fn reset(&self) -> Result {
+        let mut inner = self.lock()?;
+        self.core.engine.close_gate(Gate::Running)?;
         self.end(&mut inner);
         self.power_on(&mut inner);
         inner.enter(State::Running);
-        self.core.engine.set_gate(Gate::Running, true);
+        self.core.engine.open_gate(Gate::Running);
+        Ok(())
     }
 
     /// Puts the stopped device back to power-on.
@@ -320,7 +341,8 @@ impl Session {
     /// Changes the state.
     ///
     /// When this returns, a device that stops has stopped (P9). A change that fails has logged why,
-    /// and the state is what it was, or [`State::Error`] if a load failed (P10, P26).
+    /// and the state is what it was, or [`State::Error`] if a load failed (P10, P26). `EINTR` if the task
+    /// is killed while it waits for the device to stop.
     pub(super) fn change(
         &self,
         inner: &mut Locked<'_>,
@@ -329,10 +351,22 @@ impl Session {
         mut window: Option<&mut Window>,
     ) -> Result {
         self.check_owner(inner, front_end)?;
+        // First, as a kill of the caller ends the wait: nothing has changed then.
+        let stops = change
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
+        if stops {
+            self.core.engine.close_gate(Gate::Running)?;
+        }
         for action in change.actions {
             if let Err(error) = self.act(inner, *action, front_end, window.as_deref_mut()) {
-                // Only the first action of a change fails, so there is nothing to undo.
-                inner.enter(change.on_failure());
+                // Only the first other action of a change fails, so there is nothing more to undo.
+                let state = change.on_failure();
+                inner.enter(state);
+                if stops && state.may_dma() {
+                    self.core.engine.open_gate(Gate::Running);
+                }
                 return Err(error);
             }
         }
@@ -360,12 +394,12 @@ impl Session {
                     .inspect_err(|e| refuse!(self.core, "migration: cannot begin a load: {e:?}"))?;
                 inner.front_end = Some(front_end);
             }
-            // A device that may do no DMA does nothing but answer accesses to its registers, in
-            // whatever state.
-            Action::QuiescePeer | Action::QuiesceAll => engine.set_gate(Gate::Running, false),
+            // `change` has done it. A device that may do no DMA does nothing but answer accesses to its
+            // registers, in whatever state.
+            Action::QuiescePeer | Action::QuiesceAll => {}
             Action::RunPeer => {}
             Action::Run => {
-                engine.set_gate(Gate::Running, true);
+                engine.open_gate(Gate::Running);
                 self.core.irq.run();
             }
             Action::StopSave => {

@@ -90,10 +90,10 @@ impl Migration {
         // No lock is held over the copy, see `session`.
         let mut consumed = None;
         let value = match register {
-            Register::DeviceState => u64::from(self.session.lock().state().to_v1()),
+            Register::DeviceState => u64::from(self.session.lock()?.state().to_v1()),
             Register::Reserved => 0,
             Register::PendingBytes => {
-                let inner = self.session.lock();
+                let inner = self.session.lock()?;
                 // Another's session has nothing pending for this front end.
                 let pending = match self.session.is_owner(&inner, FrontEnd::V1) {
                     true => self.session.pending(&inner),
@@ -110,12 +110,12 @@ impl Migration {
             }
             Register::DataOffset => {
                 let mut window = self.window()?;
-                let mut inner = self.session.lock();
+                let mut inner = self.session.lock()?;
                 self.session
                     .stage(&mut inner, &mut window, self.staging.size())?;
                 self.layout.data_offset
             }
-            Register::DataSize => match self.session.lock().staged {
+            Register::DataSize => match self.session.lock()?.staged {
                 Some(staged) if staged.offered => staged.len as u64,
                 _ => 0,
             },
@@ -126,7 +126,7 @@ impl Migration {
 
         // A read that failed has consumed nothing (P3). Another thread may have been faster.
         if consumed.is_some() {
-            let mut inner = self.session.lock();
+            let mut inner = self.session.lock()?;
             let same = |s: &super::session::Staged| s.offered && Some(s.number) == consumed;
             if inner.staged.as_ref().is_some_and(same) {
                 inner.staged = None;
@@ -156,7 +156,7 @@ impl Migration {
         let value = u64::from_le_bytes(bytes);
 
         let mut window = self.window()?;
-        let mut inner = self.session.lock();
+        let mut inner = self.session.lock()?;
         permits(target, Direction::Write, inner.state()).map_err(|r| refuse(r.errno(), &r))?;
         match register {
             Register::DeviceState => {

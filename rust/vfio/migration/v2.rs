@@ -56,7 +56,7 @@ impl Migration {
             Error::from_errno(-refusal.errno())
         };
         let session = &self.session;
-        let mut inner = session.lock();
+        let mut inner = session.lock()?;
         let mut file = None;
 
         session.check_owner(&inner, FrontEnd::V2)?;
@@ -96,10 +96,10 @@ impl Migration {
     }
 
     /// Bytes that a save would have to move if the device were stopped now (P47).
-    fn data_size(&self) -> u64 {
-        let inner = self.session.lock();
+    fn data_size(&self) -> Result<u64> {
+        let inner = self.session.lock()?;
         let buffered = inner.stream.as_ref().map_or(0, |stream| stream.buffered());
-        self.session.size(&inner).saturating_add(buffered as u64)
+        Ok(self.session.size(&inner).saturating_add(buffered as u64))
     }
 }
 
@@ -129,9 +129,14 @@ unsafe extern "C" fn get_state(
 ) -> c_int {
     // SAFETY: The device is registered.
     let this = unsafe { Instance::from_raw(vdev) };
-    // SAFETY: By the requirement of this function.
-    unsafe { *state = this.migration.session.lock().state().to_v2() };
-    0
+    match this.migration.session.lock() {
+        Ok(inner) => {
+            // SAFETY: By the requirement of this function.
+            unsafe { *state = inner.state().to_v2() };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
 }
 
 /// # Safety
@@ -140,7 +145,12 @@ unsafe extern "C" fn get_state(
 unsafe extern "C" fn get_data_size(vdev: *mut bindings::vfio_device, size: *mut c_ulong) -> c_int {
     // SAFETY: The device is registered.
     let this = unsafe { Instance::from_raw(vdev) };
-    // SAFETY: By the requirement of this function.
-    unsafe { *size = this.migration.data_size() as c_ulong };
-    0
+    match this.migration.data_size() {
+        Ok(bytes) => {
+            // SAFETY: By the requirement of this function.
+            unsafe { *size = bytes as c_ulong };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
 }

@@ -174,9 +174,9 @@ impl Session {
         })
     }
 
-    /// What there is to say about the device now.
-    pub(in crate::migration) fn report(&self) -> Report {
-        let inner = self.lock();
+    /// What there is to say about the device now; `None` if its state is changing and that takes long.
+    pub(in crate::migration) fn report(&self) -> Option<Report> {
+        let inner = self.lock_briefly()?;
         let memory = self.core.memory.as_deref();
         let mut report = Report {
             state: inner.state,
@@ -196,6 +196,6 @@ impl Session {
             Job::Save(save) => report.saved = save.stats(),
             Job::Load(load) => report.loaded = load.stats(),
         }
-        report
+        Some(report)
     }
 }
