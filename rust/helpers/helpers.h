@@ -30,8 +30,13 @@ void vfio_rs_put_page(struct page *page);
 void *vfio_rs_page_address(const struct page *page);
 unsigned long vfio_rs_page_to_pfn(const struct page *page);
 void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags);
-struct mm_struct *vfio_rs_mmap_write_lock(void);
+unsigned long vfio_rs_page_private(const struct page *page);
+void vfio_rs_set_page_private(struct page *page, unsigned long private);
+
+/* linux/mmap_lock.h */
+int vfio_rs_mmap_write_lock_killable(struct mm_struct *mm);
 void vfio_rs_mmap_write_unlock(struct mm_struct *mm);
+void vfio_rs_vma_start_write(struct vm_area_struct *vma);
 
 /* linux/mutex.h */
 int vfio_rs_mutex_lock_killable(struct mutex *lock);
@@ -48,6 +53,8 @@ int vfio_rs_ratelimit(struct ratelimit_state *rs);
 void vfio_rs_cond_resched(void);
 bool vfio_rs_fatal_signal_pending(void);
 void vfio_rs_set_current_running(void);
+
+/* linux/sched/signal.h */
 
 /* linux/spinlock.h */
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);

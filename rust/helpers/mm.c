@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/mm.h>
-#include <linux/mmap_lock.h>
-#include <linux/sched.h>
 
 #include "helpers.h"
 
@@ -31,17 +29,12 @@ void vfio_rs_vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 	vm_flags_set(vma, flags);
 }
 
-struct mm_struct *vfio_rs_mmap_write_lock(void)
+unsigned long vfio_rs_page_private(const struct page *page)
 {
-	struct mm_struct *mm = current->mm;
-
-	if (mm)
-		mmap_write_lock(mm);
-	return mm;
+	return page_private(page);
 }
 
-void vfio_rs_mmap_write_unlock(struct mm_struct *mm)
+void vfio_rs_set_page_private(struct page *page, unsigned long private)
 {
-	if (mm)
-		mmap_write_unlock(mm);
+	set_page_private(page, private);
 }

@@ -9,7 +9,8 @@
 //! |------------|--------------------------------------------------------------------|
 //! | `pages`    | the table of pages, and references to them                         |
 //! | `copy`     | copies between pages and everything else                           |
-//! | `fault`    | the guest's mapping: page faults, and taking mappings away         |
+//! | `fault`    | the guest's mapping: page faults                                   |
+//! | `areas`    | where the memory is mapped, and taking mappings away               |
 //! | `tracking` | which pages were written: the dirty map and write protection       |
 //! | `dirtied`  | waking those who wait for that                                     |
 //!
@@ -18,12 +19,15 @@
 //! `lock` orders the page tables of users against the rest. Page faults take it for reading, so it is
 //! never held over a copy to or from a user, nor over a call into type1, which copies to users as
 //! well: guests may point either at a mapping of this very memory. Such copies hold references to
-//! pages instead. Who takes pages away, or write access to them, holds the lock for writing.
+//! pages instead. Taking a page out of the table needs the lock for writing, and so does taking
+//! mappings away, which needs the user's `mmap_lock` before it: see `areas`.
 //!
 //! ```text
-//!   a user's mmap lock, type1's lock  ->  lock  ->  i_mmap_rwsem, page table locks
+//!   a user's mmap_lock, type1's lock  ->  lock  ->  page table locks
+//!                                         lock  ->  areas
 //! ```
 
+mod areas;
 mod copy;
 mod dirtied;
 mod fault;
@@ -32,9 +36,14 @@ mod tracking;
 
 pub(crate) use self::dirtied::Dirtied;
 
-use self::pages::{
-    PageRef,
-    Table, //
+use self::{
+    areas::Areas,
+    pages::{
+        Detached,
+        PageRef,
+        Table,
+        CHUNK, //
+    },
 };
 use crate::{
     bindings,
@@ -44,16 +53,23 @@ use crate::{
         RwSem, //
     },
 };
-use core::sync::atomic::{
-    AtomicBool,
-    AtomicPtr,
-    AtomicU64,
-    Ordering, //
+use core::{
+    ops::Range,
+    sync::atomic::{
+        AtomicBool,
+        AtomicPtr,
+        AtomicU64,
+        Ordering, //
+    },
 };
 use kernel::{
+    new_spinlock,
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        SpinLock, //
+    },
 };
 use migration::dirty::{
     words_for,
@@ -80,6 +96,13 @@ pub struct DeviceMemory {
     mapping: AtomicPtr<bindings::address_space>,
     /// The offset in `mapping` of the memory's first byte; `UNMAPPED` until somebody maps it.
     base: AtomicU64,
+    /// The areas that map the memory.
+    #[pin]
+    areas: Areas,
+    /// Pages that are the memory's no longer, but may be mapped still: the process that discarded
+    /// them was killed while it waited for the process that maps them.
+    #[pin]
+    stale: SpinLock<Detached>,
 }
 
 /// No offset of `DeviceMemory::base`.
@@ -111,6 +134,8 @@ impl DeviceMemory {
                 dirtied,
                 mapping: AtomicPtr::new(core::ptr::null_mut()),
                 base: AtomicU64::new(UNMAPPED),
+                areas <- Areas::new(),
+                stale <- new_spinlock!(Detached::none(), "device memory stale"),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -163,11 +188,60 @@ impl DeviceMemory {
     }
 
     /// Makes all of it holes again. Guests that map it find zeroes.
+    ///
+    /// This cannot fail. If the current process is killed meanwhile, a process that maps the memory
+    /// may go on to see the former pages; they are kept until the next discard or close.
+    ///
+    /// # Context
+    ///
+    /// As for [`DeviceMemory::free`].
     pub(crate) fn discard(&self) {
-        let mappings = fault::Mappings::lock();
-        let lock = self.lock.write();
-        self.zap(0, self.size, &lock, &mappings);
-        self.pages.clear(&lock);
+        let mut gone = self.stale.lock().take();
+        self.detach(0..self.pages.len(), &mut gone);
+        if self.zap(0, self.size).is_err() {
+            self.stale.lock().append(gone);
+        }
+    }
+
+    /// Makes a range of pages holes again, and frees them. Guests that map them find zeroes.
+    ///
+    /// Costs nothing more than a look at each entry if all are holes already. Otherwise all mappings of
+    /// the range are taken away, once. Not for memory that is tracked: a hole is not sent.
+    ///
+    /// `ERANGE` for pages that the memory does not have. `EINTR` if the current process was killed, and
+    /// `EBUSY` if users of the memory forked too often meanwhile. The pages are holes then, too, but are
+    /// kept until the next discard or close.
+    ///
+    /// # Context
+    ///
+    /// May sleep, and waits for the `mmap_lock` of each process that maps the memory. The caller holds
+    /// no `mmap_lock`, and no lock that a page fault takes.
+    #[expect(dead_code, reason = "for records of zeroes")]
+    pub(crate) fn free(&self, first: usize, count: usize) -> Result {
+        let end = first.checked_add(count).ok_or(ERANGE)?;
+        if end > self.pages.len() {
+            return Err(ERANGE);
+        }
+        let mut gone = Detached::none();
+        self.detach(first..end, &mut gone);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let page_size = PAGE_SIZE as u64;
+        self.zap(first as u64 * page_size, count as u64 * page_size)
+            .inspect_err(|_| self.stale.lock().append(gone.take()))
+    }
+
+    /// Takes the pages of a range out of the table. They must not be freed before a `zap`.
+    fn detach(&self, range: Range<usize>, gone: &mut Detached) {
+        for first in range.clone().step_by(CHUNK) {
+            let lock = self.lock.write();
+            let end = range.end.min(first + CHUNK);
+            self.pages.detach(first..end, gone, &lock);
+            drop(lock);
+            // SAFETY: No spinlock is held: the callers sleep in `zap`.
+            unsafe { bindings::vfio_rs_cond_resched() };
+        }
     }
 
     /// Says where user mappings of the device are found.

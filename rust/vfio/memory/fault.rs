@@ -3,63 +3,38 @@
 //! Device memory mapped by a user.
 //!
 //! The mapping has no pages behind it as far as mm is concerned (`VM_PFNMAP`): mm takes no references
-//! to them, nobody can pin them through it, and taking them away is ours to order, with
+//! to them, nobody can pin them through it, and the driver has to take them away itself, see
 //! [`DeviceMemory::zap`].
+//!
+//! A writable area has no read-only PTE, because KVM does not have one upgraded: it emulates the
+//! guest's store, and ends the VM where it cannot. So a fault maps what the area allows, and PTEs from
+//! before an `mprotect()` that makes an area writable are removed.
 
 use super::{
-    pages::{
-        Held,
-        PageRef, //
-    },
-    DeviceMemory,
-    UNMAPPED, //
+    pages::Held,
+    DeviceMemory, //
 };
-use crate::{
-    bindings,
-    rwsem::WriteGuard, //
-};
+use crate::bindings;
 use core::sync::atomic::Ordering;
 use kernel::{
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
     mm::virt::{
         flags,
         vm_flags_t, //
     },
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SHIFT,
     prelude::*, //
 };
 
 /// Pages of a region's part of the device's file: regions are `1 << 40` bytes apart.
 const REGION_PAGES: usize = 1 << (40 - PAGE_SHIFT);
 
-/// The mappings of the process that this runs in, if it is one's, locked (`mmap_lock`).
-///
-/// KVM, for a guest's access, has a page fault handled and then looks the page up, with `mmap_lock`
-/// held for reading all the while. Where it finds none it gives up, and the guest is dead. The process
-/// that saves a device is the one whose guest uses it, so that this lock keeps a page from being taken
-/// away in between.
-pub(super) struct Mappings(*mut bindings::mm_struct);
-
-impl Mappings {
-    /// Locks them. Page faults wait for this, so it is taken before the memory's lock, as they do.
-    pub(super) fn lock() -> Self {
-        // SAFETY: The mappings of the current process, which exist as long as it runs. No caller of this
-        // holds their lock: none is called by a page fault or by `mmap()`.
-        Self(unsafe { bindings::vfio_rs_mmap_write_lock() })
-    }
-}
-
-impl Drop for Mappings {
-    fn drop(&mut self) {
-        // SAFETY: `lock` took it, in the same process: the type is not `Send`.
-        unsafe { bindings::vfio_rs_mmap_write_unlock(self.0) };
-    }
-}
-
 impl DeviceMemory {
-    /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared.
+    /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared, `ENOMEM` if there is
+    /// no memory to note it.
     ///
     /// # Safety
     ///
@@ -81,34 +56,12 @@ impl DeviceMemory {
             );
             (*vma).vm_private_data = core::ptr::from_ref(self).cast_mut().cast();
             (*vma).vm_ops = OPERATIONS;
-        }
-        Ok(())
-    }
-
-    /// Takes the user mappings of a range away. They come back by page faults.
-    ///
-    /// `_lock` is the memory's: no fault brings one back before it is released. `_mappings`, which is
-    /// held first, keeps one that was just brought back until it was looked at.
-    pub(super) fn zap(
-        &self,
-        offset: u64,
-        len: u64,
-        _lock: &WriteGuard<'_, ()>,
-        _mappings: &Mappings,
-    ) {
-        let mapping = self.mapping.load(Ordering::Acquire);
-        let base = self.base.load(Ordering::Acquire);
-        if mapping.is_null() || base == UNMAPPED {
-            return;
-        }
-        // SAFETY: `mapping` is valid while it is not null. `base` has the offset of a region that was
-        // mapped, so nothing overflows.
-        unsafe {
-            bindings::unmap_mapping_range(mapping, (base + offset) as i64, len as i64, 1);
+            // Last: mm does not close an area whose mmap handler failed.
+            self.areas.add(vma)
         }
     }
 
-    /// Maps the page at `index` for an access to `address` of `vma`.
+    /// Maps the page at `index` at `address` of `vma`, and marks it if that makes it writable.
     ///
     /// # Safety
     ///
@@ -118,7 +71,6 @@ impl DeviceMemory {
         vma: *mut bindings::vm_area_struct,
         address: usize,
         index: usize,
-        write: bool,
     ) -> bindings::vm_fault_t {
         if index >= self.pages.len() {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
@@ -126,69 +78,15 @@ impl DeviceMemory {
         let Ok((page, lock)) = self.page_locked(index) else {
             return bindings::vm_fault_reason_VM_FAULT_OOM;
         };
-        // SAFETY: By the requirements of this function.
-        unsafe { self.insert(vma, address, index, &page, write, &lock) }
-    }
-
-    /// Makes the read-only mapping of the page at `index` at `address` of `vma` writable.
-    ///
-    /// mm would do that itself if we let it, provided that the mapping still looks the same. It does
-    /// when it was taken away meanwhile, and with it the mark, and was brought back by another
-    /// thread's read. So the mapping is replaced here, with all other faults locked out: one that
-    /// reads would put the read-only mapping back, and this would never end.
-    ///
-    /// # Safety
-    ///
-    /// The address and the page must be those of a fault that mm called `pfn_mkwrite` for.
-    unsafe fn make_writable(
-        &self,
-        vma: *mut bindings::vm_area_struct,
-        address: usize,
-        index: usize,
-    ) -> bindings::vm_fault_t {
-        let lock = self.lock.write();
-        let Some(page) = self.pages.get(index, &lock) else {
-            // Discarded meanwhile. The access will find it not mapped.
-            return bindings::vm_fault_reason_VM_FAULT_NOPAGE;
-        };
-        // SAFETY: By the requirements of this function.
-        unsafe {
-            bindings::zap_special_vma_range(vma, address, PAGE_SIZE);
-            self.insert(vma, address, index, &page, true, &lock)
-        }
-    }
-
-    /// Maps a page where none is mapped, and marks it if it is going to be written.
-    ///
-    /// # Safety
-    ///
-    /// As for either caller. `page` must be the page at `index`, and `_lock` the memory's.
-    unsafe fn insert(
-        &self,
-        vma: *mut bindings::vm_area_struct,
-        address: usize,
-        index: usize,
-        page: &PageRef,
-        write: bool,
-        _lock: &impl Held,
-    ) -> bindings::vm_fault_t {
         // SAFETY: The area does not change while its fault is handled.
         let flags: vm_flags_t = unsafe { (*vma).__bindgen_anon_2.vm_flags };
-        let tracking = self.is_tracking();
-        let writable = flags & flags::WRITE != 0 && (write || !tracking);
-        if tracking && writable {
-            self.mark(index);
+        if flags & flags::WRITE != 0 {
+            self.mark_mapped(index, &lock);
         }
-        let flags = if writable {
-            flags
-        } else {
-            flags & !flags::WRITE
-        };
-
         // SAFETY:
         // - The area was set up by `mmap`, so it is `VM_PFNMAP` and shared, and has the address.
-        // - The page is the table's while the lock is held, and whoever takes it out of the table zaps
-        //   all mappings before.
+        // - The page is the table's while the lock is held, and whoever takes it out of the table removes
+        //   its PTEs before it is freed.
         unsafe {
             bindings::vmf_insert_pfn_prot(
                 vma,
@@ -198,14 +96,68 @@ impl DeviceMemory {
             )
         }
     }
+
+    /// Marks a page that a user is about to have mapped writable.
+    fn mark_mapped(&self, index: usize, _lock: &impl Held) {
+        if self.is_tracking() {
+            self.mark(index);
+        }
+    }
 }
 
 /// The operations of a mapping.
 const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
+    open: Some(open),
+    close: Some(close),
+    mprotect: Some(mprotect),
     fault: Some(fault),
     pfn_mkwrite: Some(pfn_mkwrite),
     ..pin_init::zeroed()
 };
+
+/// A split, a move or a fork has made a copy of an area.
+///
+/// # Safety
+///
+/// `vma` must be a copy of an area that [`DeviceMemory::mmap`] set up, and its `mmap_lock` be held for
+/// writing.
+unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By the requirement of this function; `close` takes it off the list.
+    unsafe { memory(vma).areas.add_copy(vma) };
+}
+
+/// An area goes away.
+///
+/// # Safety
+///
+/// `vma` must be one that [`DeviceMemory::mmap`] set up or that `open` was called for.
+unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By the requirement of this function, it was put on the list.
+    unsafe { memory(vma).areas.remove(vma) };
+}
+
+/// `mprotect()` is about to change the part from `start` to `end` of an area.
+///
+/// # Safety
+///
+/// As for [`close`], and the area's `mmap_lock` must be held for writing.
+unsafe extern "C" fn mprotect(
+    vma: *mut bindings::vm_area_struct,
+    start: c_ulong,
+    end: c_ulong,
+    flags: c_ulong,
+) -> c_int {
+    // SAFETY: By the requirement of this function.
+    unsafe {
+        let before: vm_flags_t = (*vma).__bindgen_anon_2.vm_flags;
+        if before & flags::WRITE == 0 && flags & flags::WRITE != 0 {
+            // Keeps faults out that do without the `mmap_lock`, until the flags have changed.
+            bindings::vfio_rs_vma_start_write(vma);
+            bindings::zap_special_vma_range(vma, start, end - start);
+        }
+    }
+    0
+}
 
 /// A page that is not mapped was accessed.
 ///
@@ -216,27 +168,28 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     // SAFETY: By the requirement of this function; mm does not change what is read here.
     unsafe {
         let at = &(*vmf).__bindgen_anon_1;
-        let flags = (*vmf).flags;
-        let write = flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0;
-        // What is not a user's own access is the kernel's for somebody. KVM, for a guest that reads, keeps
-        // what it finds, and a write to a page that it found read-only it does not bring here: it emulates
-        // the instruction, which it cannot do with all that guests have. So this counts as a write.
-        let user = flags & bindings::fault_flag_FAULT_FLAG_USER != 0;
-        memory(at.vma).fault(at.vma, at.address, at.pgoff % REGION_PAGES, write || !user)
+        memory(at.vma).fault(at.vma, at.address, at.pgoff % REGION_PAGES)
     }
 }
 
-/// A page that is mapped read-only was written.
+/// A page that is mapped read-only in a writable area was written.
+///
+/// There is none, see [`mprotect`]. But mm makes PTEs writable by itself in areas that do not have this
+/// operation, and a write that nobody hears of is lost.
 ///
 /// # Safety
 ///
 /// As for [`fault`].
 unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
     // SAFETY: By the requirement of this function; mm does not change what is read here.
-    unsafe {
+    let (memory, index) = unsafe {
         let at = &(*vmf).__bindgen_anon_1;
-        memory(at.vma).make_writable(at.vma, at.address, at.pgoff % REGION_PAGES)
-    }
+        (memory(at.vma), at.pgoff % REGION_PAGES)
+    };
+    memory.mark_mapped(index, &memory.lock.read());
+    // mm makes the PTE writable now if it is still the same, and has the access repeated otherwise. It is
+    // the same only if it was not removed: a fault would have put a writable one there.
+    0
 }
 
 /// The memory that is mapped at `vma`.

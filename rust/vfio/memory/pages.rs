@@ -11,6 +11,7 @@ use crate::{
 };
 use core::{
     mem::ManuallyDrop,
+    ops::Range,
     ptr::{
         self,
         NonNull, //
@@ -22,6 +23,9 @@ use core::{
     },
 };
 use kernel::prelude::*;
+
+/// How many pages are looked at before others may run.
+pub(super) const CHUNK: usize = 4096;
 
 /// The memory's lock, held one way or the other.
 pub(super) trait Held {}
@@ -163,34 +167,121 @@ impl Table {
         self.get(index, lock)
     }
 
-    /// Makes all pages holes. `_lock` is the memory's.
-    pub(super) fn clear(&self, _lock: &WriteGuard<'_, ()>) {
-        self.clear_unlocked();
+    /// Makes the pages of a range holes and puts them into `gone`. `_lock` is the memory's. Users may
+    /// still have them mapped.
+    pub(super) fn detach(
+        &self,
+        range: Range<usize>,
+        gone: &mut Detached,
+        _lock: &WriteGuard<'_, ()>,
+    ) {
+        self.detach_unlocked(range, gone);
     }
 
-    /// Makes all pages holes, for one who is alone with the table.
-    fn clear_unlocked(&self) {
-        for entries in self.entries.chunks(4096) {
-            for entry in entries {
-                if entry.load(Ordering::Relaxed).is_null() {
-                    continue;
-                }
-                let page = entry.swap(ptr::null_mut(), Ordering::SeqCst);
-                // SAFETY: By the invariant the entry had a reference, which is ours now.
-                if let Some(page) = unsafe { PageRef::from_raw(page) } {
-                    self.populated.fetch_sub(1, Ordering::Relaxed);
-                    drop(page);
-                }
+    /// [`Table::detach`] for one who is alone with the table.
+    fn detach_unlocked(&self, range: Range<usize>, gone: &mut Detached) {
+        for entry in self.entries.get(range).unwrap_or_default() {
+            if entry.load(Ordering::Relaxed).is_null() {
+                continue;
             }
-            // SAFETY: Only sleeping locks are held.
-            unsafe { bindings::vfio_rs_cond_resched() };
+            let page = entry.swap(ptr::null_mut(), Ordering::SeqCst);
+            // SAFETY: By the invariant the entry had a reference, which is ours now.
+            if let Some(page) = unsafe { PageRef::from_raw(page) } {
+                self.populated.fetch_sub(1, Ordering::Relaxed);
+                gone.push(page);
+            }
         }
     }
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // Nobody else has a reference to the table, which is as good as the lock.
-        self.clear_unlocked();
+        for first in (0..self.len()).step_by(CHUNK) {
+            let mut gone = Detached::none();
+            // Nobody else has a reference to the table, which is as good as the lock.
+            self.detach_unlocked(first..self.len().min(first + CHUNK), &mut gone);
+        }
+    }
+}
+
+/// Pages that were taken out of the table, and that users may still have mapped.
+///
+/// # Invariants
+///
+/// The pages are a chain through their `private`, which is 0 at `last`. `first` is null if there are
+/// none. One reference to each is this one's.
+pub(super) struct Detached {
+    first: *mut bindings::page,
+    last: *mut bindings::page,
+}
+
+// SAFETY: References to pages may be dropped on any thread.
+unsafe impl Send for Detached {}
+
+impl Detached {
+    /// No pages.
+    pub(super) const fn none() -> Self {
+        // INVARIANT: None.
+        Self {
+            first: ptr::null_mut(),
+            last: ptr::null_mut(),
+        }
+    }
+
+    /// Whether there are no pages.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// Adds a page that is the table's no longer.
+    fn push(&mut self, page: PageRef) {
+        let page = page.into_raw();
+        // INVARIANT: The chain goes on with the former first page; its reference goes with it.
+        // SAFETY: The page is valid. `private` of a page that was in the table is nobody else's.
+        unsafe { bindings::vfio_rs_set_page_private(page, self.first.expose_provenance()) };
+        if self.first.is_null() {
+            self.last = page;
+        }
+        self.first = page;
+    }
+
+    /// Adds the pages of `other`.
+    pub(super) fn append(&mut self, other: Self) {
+        if other.is_empty() {
+            return;
+        }
+        // INVARIANT: Two chains become one.
+        let other = ManuallyDrop::new(other);
+        // SAFETY: By the invariant the page is valid and its `private` is 0.
+        unsafe { bindings::vfio_rs_set_page_private(other.last, self.first.expose_provenance()) };
+        if self.first.is_null() {
+            self.last = other.last;
+        }
+        self.first = other.first;
+    }
+
+    /// Takes the pages, and leaves none.
+    pub(super) fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::none())
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        let mut count = 0usize;
+        while !self.first.is_null() {
+            let page = self.first;
+            // SAFETY: By the invariant the page is valid, and one reference ours.
+            unsafe {
+                self.first = ptr::with_exposed_provenance_mut(bindings::vfio_rs_page_private(page));
+                bindings::vfio_rs_set_page_private(page, 0);
+                drop(PageRef::from_raw(page));
+            }
+            count += 1;
+            if count % CHUNK == 0 {
+                // SAFETY: No spinlock is held where pages are freed.
+                unsafe { bindings::vfio_rs_cond_resched() };
+            }
+        }
     }
 }

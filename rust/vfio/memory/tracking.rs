@@ -3,22 +3,21 @@
 //! Which pages of device memory were written.
 //!
 //! While nobody asks, nothing is done: a guest's page is mapped writable at its first touch. While
-//! tracking, it is mapped writable only for a write, which marks it; before a page is sent its
-//! mapping is taken away, so that the next write is seen. What KVM has mapped for a guest counts as
-//! written: KVM does not come back when the guest that has read writes. Everybody else marks a page after writing
-//! it.
+//! tracking, that marks the page, whether it was read or written: before a page is sent its mapping is
+//! taken away, so that the next access is seen. A read-only mapping would tell reads from writes, but KVM
+//! cannot live with one: it has no fault handled where it finds a page, and emulates the write instead,
+//! which it cannot do for all instructions. Everybody else marks a page after writing it.
 //!
 //! **The rule**: a page's bit is cleared before its bytes are read, and its mapping goes in between.
 //! So of a write and a send that race, either the bytes are sent, or the page is marked again:
 //!
 //! - A guest's write through a mapping made before the clearing: the mapping is gone before the bytes
 //!   are read, so they have the write.
-//! - Through one made after it: making it marked the page. Marking and mapping are one for whoever
-//!   takes mappings away, which is what `lock` is for.
+//! - Through one made after it: making it marked the page. A fault marks and maps with `lock` held, and
+//!   mappings are taken away with `lock` held for writing, so none is in between then.
 //! - Any other write marks after it, with a barrier on both sides.
 
 use super::{
-    fault::Mappings,
     DeviceMemory,
     Dirtied, //
 };
@@ -38,20 +37,22 @@ use migration::dirty::{
 
 impl DeviceMemory {
     /// Begins to track writes, with no page marked. Pages that are not holes have to be marked by the
-    /// caller, who sends them in any case.
-    pub(crate) fn start_tracking(&self) {
-        let mappings = Mappings::lock();
-        let lock = self.lock.write();
-        self.dirty.clear_all();
-        // A write that does not see this yet was to a page that is not a hole any more, and what it
-        // wrote is seen by whoever reads that page from now on.
-        self.tracking.store(true, Ordering::SeqCst);
-        #[cfg(any(break_dirty_page, break_memory_page))]
-        crate::sabotage::saving(core::ptr::from_ref(self).addr(), true);
-        self.zap(0, self.size, &lock, &mappings);
+    /// caller, who sends them in any case. Errors are those of [`DeviceMemory::protect`]; nothing is
+    /// tracked then.
+    pub(crate) fn start_tracking(&self) -> Result {
+        {
+            let _lock = self.lock.write();
+            self.dirty.clear_all();
+            // A write that does not see this yet was to a page that is not a hole any more, and what it
+            // wrote is seen by whoever reads that page from now on.
+            self.tracking.store(true, Ordering::SeqCst);
+            #[cfg(any(break_dirty_page, break_memory_page))]
+            crate::sabotage::saving(core::ptr::from_ref(self).addr(), true);
+        }
+        self.zap(0, self.size).inspect_err(|_| self.stop_tracking())
     }
 
-    /// Tracks writes no longer. Pages that guests have mapped read-only cost them one more fault.
+    /// Tracks writes no longer.
     pub(crate) fn stop_tracking(&self) {
         let _lock = self.lock.write();
         self.tracking.store(false, Ordering::SeqCst);
@@ -96,14 +97,20 @@ impl DeviceMemory {
         self.dirtied.clone()
     }
 
-    /// Has the next write of a guest to a range of pages seen. Their bits were cleared before this,
-    /// and their bytes are read after it.
-    pub(crate) fn protect(&self, offset: u64, len: u64) {
+    /// Takes the mappings of a range of pages away, so that the next access of a guest marks them. Their
+    /// bits were cleared before this, and their bytes are read after it.
+    ///
+    /// `EINTR` if the current process was killed while it waited for one that maps the memory, and
+    /// `EBUSY` if those forked too often. Then the bytes must not be sent.
+    ///
+    /// # Context
+    ///
+    /// As for [`DeviceMemory::free`].
+    pub(crate) fn protect(&self, offset: u64, len: u64) -> Result {
         if self.is_tracking() {
-            let mappings = Mappings::lock();
-            let lock = self.lock.write();
-            self.zap(offset, len, &lock, &mappings);
+            self.zap(offset, len)?;
         }
+        Ok(())
     }
 
     /// The first run of pages in `run` that are not holes.

@@ -111,7 +111,9 @@ impl Source for Endpoint<'_> {
     ) -> Result<u32, i32> {
         let memory = self.memory()?;
         let to = out.bytes(at, len).map_err(Error::to_errno)?;
-        memory.protect(position, len as u64);
+        memory
+            .protect(position, len as u64)
+            .map_err(Error::to_errno)?;
         // SAFETY: `bytes` vouches for `len` bytes at `to`, which is not in device memory.
         unsafe {
             memory

@@ -428,7 +428,7 @@ impl Session {
         let buffer = self.buffer()?;
         let memory = self.core.memory.as_deref();
         if let Some(memory) = memory {
-            memory.start_tracking();
+            memory.start_tracking()?;
         }
         match SaveSession::begin(self.identity, buffer, &self.endpoint()) {
             Ok(save) => {

@@ -24,7 +24,8 @@
 //! those before it open. All of them are handles: cloning one is cheap, and they may be used by many threads.
 //!
 //! This crate is where all `unsafe` code of the project's userspace is: the calls in `sys.rs`, `kcov.rs` and
-//! `userfault.rs`, memory in `mapping.rs`, and one call in `container.rs`, which keeps mapped memory alive. What it promises: memory that a device can reach
+//! `userfault.rs`, memory in `mapping.rs`, and one call each in `container.rs` and `kvm.rs`, which keeps mapped memory
+//! alive. What it promises: memory that a device can reach
 //! stays allocated for as long as it can, memory that others change is only accessed by copying, and no argument of
 //! any ioctl makes the kernel touch memory that it was not given.
 
@@ -37,10 +38,13 @@ mod eventfd;
 mod group;
 mod irq;
 pub mod kcov;
+#[cfg(feature = "kvm")]
+pub mod kvm;
 mod logging;
 mod mapping;
 pub mod mdev;
 mod node;
+pub mod passing;
 pub mod pci;
 pub mod raw;
 mod region;

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
-use rustix::mm::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
+use rustix::mm::{mmap, mmap_anonymous, mprotect, munmap, MapFlags, MprotectFlags, ProtFlags};
 
 /// How a mapping may be accessed, and how it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,20 @@ impl Mapping {
         at: u64,
     ) -> io::Result<usize> {
         crate::sys::pread_mapping(file, at, self, offset, len)
+    }
+
+    /// `mprotect()` of a range of whole pages. An access that this does not allow ends the process by a signal.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside the mapping.
+    pub fn protect(&self, offset: usize, len: usize, write: bool) -> io::Result<()> {
+        self.check(offset, len);
+        let mut flags = MprotectFlags::READ;
+        flags.set(MprotectFlags::WRITE, write);
+        // SAFETY: By the check and the invariants the range is this object's, which gives no references to it.
+        unsafe { mprotect(self.base.add(offset).cast(), len, flags)? };
+        Ok(())
     }
 
     /// The virtual address, as a number: for the kernel, and for messages.

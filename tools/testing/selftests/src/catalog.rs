@@ -62,12 +62,16 @@ const LOGGING: &[&[Test]] = &[crate::logging::TESTS];
 /// Tests of what only a machine with swap space can run.
 const SWAPPING: &[&[Test]] = &[crate::swapping::TESTS];
 
+/// Tests of what only a machine that runs guests under KVM can run.
+const GUESTS: &[&[Test]] = &[crate::kvm::TESTS];
+
 /// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
     let choices = [
         (crate::fail_nth::available(), FAILING),
         (crate::logging::available(), LOGGING),
         (crate::reclaim::available(), SWAPPING),
+        (crate::kvm::available(), GUESTS),
     ];
     let there = choices.iter().filter(|(available, _)| *available);
     let all = TABLES.iter().chain(there.flat_map(|(_, tables)| *tables));

@@ -36,7 +36,10 @@ const ROLES: [(&str, Role); 3] = [
 ];
 
 /// What else this program does when it is run again, by the word after `--child`: each is in the file of its tests.
-const PROGRAMS: &[(&str, Program)] = &[("touch", crate::hostile::touch)];
+const PROGRAMS: &[(&str, Program)] = &[
+    ("touch", crate::hostile::touch),
+    ("use", crate::passed::main),
+];
 
 /// It is handed the rest of the arguments.
 type Program = fn(&[String]) -> Outcome;
@@ -80,7 +83,8 @@ impl Drop for Child {
     }
 }
 
-const READY: &str = "ready\n";
+/// What a child says when it has begun.
+pub(crate) const READY: &str = "ready\n";
 
 /// The child's `main`.
 pub(crate) fn main(args: &[String]) -> ExitCode {
@@ -120,7 +124,7 @@ fn run(args: &[String]) -> Outcome {
 }
 
 /// Tells the parent, and waits for the end.
-fn ready() -> Outcome {
+pub(crate) fn ready() -> Outcome {
     let mut out = std::io::stdout();
     out.write_all(READY.as_bytes())?;
     out.flush()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mdma::job;
 use vfio_client::raw::nr;
 use vfio_client::v2::{DataFd, State};
+use vfio_client::{Area, Protection};
 
 use crate::check::{PATIENCE, SILENCE};
 use crate::lab::Lab;
@@ -268,11 +269,20 @@ fn p46_poll_wakes_on_new_dirty_data(lab: &Lab) -> Outcome {
             )
         })?;
     }
-    // A page that is written while it is dirty wakes nobody new, and one that is read neither.
+    // Reading wakes nobody, unless it is by a mapping that could as well be written.
+    let area = Area {
+        offset: 0,
+        size: v2.mdma.memory_size(),
+    };
+    let only_read = v2.mdma.memory()?.mmap(area, Protection::READ)?;
     drain(&fd)?;
     v2.read_memory(0, 4096)?;
-    memory.touch(200 * PAGE as usize);
+    only_read.touch(200 * PAGE as usize);
     assert!(!fd.wait_readable(SILENCE)?);
+    wakes(&fd, "a read by a writable mapping", || {
+        memory.touch(200 * PAGE as usize);
+        Ok(())
+    })?;
     Ok(())
 }
 
