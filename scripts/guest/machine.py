@@ -31,7 +31,8 @@ TROUBLE = re.compile(
     r"|suspicious RCU usage|DEBUG_LOCKS_WARN|bad unlock balance|held lock freed|INFO: task .* blocked for"
     r"|Call Trace:|rust_kernel: panicked|general protection fault|unable to handle (?:page|kernel)"
     r"|sleeping function called|scheduling while atomic|detected stall|soft lockup|list_(?:add|del) corruption"
-    r"|Bad page (?:state|map)|ODEBUG: |Memory manager not clean|still has .* reference")
+    # A control group that meets its limit says "Memory cgroup out of memory" instead.
+    r"|(?:^|\] )Out of memory: |Bad page (?:state|map)|ODEBUG: |Memory manager not clean|still has .* reference")
 
 # The parts of the kernel whose data races are trouble, and how near to the race they
 # have to be in one of the two traces: the kernel has some of its own.
@@ -194,6 +195,7 @@ class Log:
         self.trouble = []
         self.failing = False
         self.shortage = None
+        self.oom = None
         self.race = None
         self.frames = 0
 
@@ -231,6 +233,12 @@ class Log:
         if self.failing and "kmemleak: Cannot allocate a " in line:
             return
         if self.shortage and len(self.lines) < self.shortage + 20 and line.endswith("Call Trace:"):
+            return
+        # Who is killed, the kernel says after the trace of who needed memory.
+        if "invoked oom-killer: " in line:
+            self.oom = len(self.lines)
+        if self.oom and len(self.lines) < self.oom + 20 and line.endswith("Call Trace:"):
+            self.oom = None
             return
         if "BUG: KCSAN:" in line:
             # Whose it is comes with the traces.

@@ -165,6 +165,7 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
     }
 
     let mut lines = crate::kmsg::without_races_elsewhere(lab.kmsg.since(mark));
+    lines = crate::kmsg::without_kills(lines);
     if test.name.starts_with("fail_nth.") {
         // There it is what was asked for.
         lines = crate::kmsg::without_shortages(lines);

@@ -62,7 +62,11 @@ impl Line {
     /// Whether it says that the kernel found something wrong with itself.
     pub(crate) fn is_alarm(&self) -> bool {
         let text = format!(" {}", self.text.to_lowercase());
-        self.priority <= KERN_CRIT || ALARMS.iter().any(|alarm| text.contains(alarm))
+        // A control group that meets its limit says "Memory cgroup out of memory" instead.
+        let out_of_memory = self.text.starts_with("Out of memory: ");
+        self.priority <= KERN_CRIT
+            || out_of_memory
+            || ALARMS.iter().any(|alarm| text.contains(alarm))
     }
 }
 
@@ -188,6 +192,22 @@ fn is_ours<'a>(report: impl Iterator<Item = &'a str>) -> bool {
     false
 }
 
+/// Leaves out the heading of the trace that comes with each kill for memory: the line after it says whether a control
+/// group was out of memory, or the machine, which is an alarm by itself.
+pub(crate) fn without_kills(lines: Vec<Line>) -> Vec<Line> {
+    /// Lines between the first and the trace, at most.
+    const NEAR: usize = 20;
+    let mut near = 0;
+    let mut heading = |line: &Line| {
+        near = match line.text.contains("invoked oom-killer: ") {
+            true => NEAR,
+            false => near - usize::from(near > 0),
+        };
+        near > 0 && line.text.trim() == "Call Trace:"
+    };
+    lines.into_iter().filter(|line| !heading(line)).collect()
+}
+
 /// Leaves out what says that an allocation failed, and how it was come to.
 pub(crate) fn without_shortages(lines: Vec<Line>) -> Vec<Line> {
     /// Lines between the first and the trace, at most.
@@ -243,6 +263,24 @@ mod tests {
         assert!(found.iter().all(|line| !line.is_alarm()));
         let found = without_shortages(lines(&["WARNING: at x", "Call Trace:"]));
         assert_eq!(found.iter().filter(|line| line.is_alarm()).count(), 2);
+    }
+
+    #[test]
+    fn kills() {
+        let alarms = |end: &str| {
+            let texts = [
+                "fill invoked oom-killer: gfp_mask=0x1",
+                "CPU: 0",
+                "Call Trace:",
+                end,
+            ];
+            let lines = texts.map(|text| line(&format!("4,1,1,-;{text}")));
+            let left = without_kills(lines.into());
+            left.iter().filter(|line| line.is_alarm()).count()
+        };
+        assert_eq!(alarms("Memory cgroup out of memory: Killed process 7"), 0);
+        assert_eq!(alarms("Out of memory: Killed process 7"), 1);
+        assert_eq!(alarms("WARNING: at x"), 1);
     }
 
     #[test]
