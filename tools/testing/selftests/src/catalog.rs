@@ -45,6 +45,7 @@ const TABLES: &[&[Test]] = &[
     crate::params::TESTS,
     crate::lifecycle::TESTS,
     crate::hostile::TESTS,
+    crate::attack::TESTS,
 ];
 
 /// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.

@@ -37,6 +37,7 @@ const ROLES: [(&str, Role); 3] = [
 
 /// What else this program does when it is run again, by the word after `--child`: each is in the file of its tests.
 const PROGRAMS: &[(&str, Program)] = &[
+    ("attack", crate::attacker::main),
     ("touch", crate::hostile::touch),
     ("use", crate::passed::main),
 ];

@@ -13,6 +13,8 @@ pub(crate) struct Effort {
     pub(crate) iterations: u64,
     /// Users killed in each of the ways there are (`--kills`).
     pub(crate) kills: u64,
+    /// Rounds of users that are attacked in the middle of an attack (`--attacks`).
+    pub(crate) attacks: u64,
     /// Seed of all random numbers (`--seed`), printed by those who use it.
     pub(crate) seed: u64,
     /// The mdev type of which the tests of type1 open an instance (`--type`): any that does DMA through type1 serves.
@@ -25,6 +27,7 @@ impl Default for Effort {
             jobs: 5000,
             iterations: 1000,
             kills: 10,
+            attacks: 50,
             seed: 1,
             mdev_type: crate::lab::SMALL.to_string(),
         }
@@ -42,6 +45,7 @@ impl Effort {
             "--jobs" => &mut self.jobs,
             "--iterations" => &mut self.iterations,
             "--kills" => &mut self.kills,
+            "--attacks" => &mut self.attacks,
             "--seed" => &mut self.seed,
             "--type" => {
                 self.mdev_type = value()?;

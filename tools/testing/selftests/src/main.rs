@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
-//!           [--jobs N] [--iterations N] [--kills N] [--seed N] [--type MDEV-TYPE]
+//!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
+//!           [--type MDEV-TYPE]
 //!           [--part K/N] [PATTERN...]
 //! selftests --list [--part K/N] [PATTERN...]
 //! ```
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+mod attacker;
 mod bench;
 mod catalog;
 mod check;
@@ -41,6 +43,7 @@ mod reclaim;
 mod scene;
 mod v2_scene;
 
+mod attack;
 mod bar;
 mod config;
 mod device;
