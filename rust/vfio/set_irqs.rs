@@ -204,13 +204,24 @@ impl Irq {
         Ok(())
     }
 
+    /// Takes the mode in use out of use.
+    ///
+    /// QEMU 7.2 disables MSI-X before it enables it, and ignores the `EINVAL` that it gets from
+    /// vfio-pci if no mode is in use. It gets the same here, without a line in the log.
+    fn disable_mode(&self, mode: Mode) -> Result<(), Refusal> {
+        if mode == Mode::Off {
+            return Err(Refusal(EINVAL, ""));
+        }
+        self.disable();
+        Ok(())
+    }
+
     /// `VFIO_IRQ_SET_ACTION_TRIGGER` of INTx.
     fn intx_trigger(&self, request: &Request) -> Result<(), Refusal> {
         let mode = self.state.lock().mode;
 
-        if mode == Mode::Intx && request.disables() {
-            self.disable();
-            return Ok(());
+        if matches!(mode, Mode::Off | Mode::Intx) && request.disables() {
+            return self.disable_mode(mode);
         }
         if !matches!(mode, Mode::Off | Mode::Intx) {
             return Err(Refusal(EINVAL, "MSI or MSI-X is in use"));
@@ -252,9 +263,8 @@ impl Irq {
             (state.mode, state.vectors.len())
         };
 
-        if mode == wanted && request.disables() {
-            self.disable();
-            return Ok(());
+        if (mode == Mode::Off || mode == wanted) && request.disables() {
+            return self.disable_mode(mode);
         }
         if mode != Mode::Off && mode != wanted {
             return Err(Refusal(EINVAL, "another kind of interrupt is in use"));
