@@ -85,7 +85,8 @@ pub trait Device: Send + Sync + Sized + 'static {
     /// The place to give back what is held only while running, such as pinned guest memory.
     fn stopped(&self) {}
 
-    /// Back to power-on. Device memory is discarded by the framework.
+    /// Back to power-on, with nothing asserted ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
+    /// Device memory is discarded by the framework.
     fn reset(&self);
 
     /// Writes down the state: registers, queues, interrupt causes. Not device memory.
@@ -98,6 +99,9 @@ pub trait Device: Send + Sync + Sized + 'static {
     fn check_state(&self, state: &mut Reader<'_>) -> Result;
 
     /// Takes over a state that [`Device::check_state`] accepted.
+    ///
+    /// Ends with a call of [`Irq::set_asserted`](crate::irq::Irq::set_asserted) for the causes in it: the
+    /// interrupts of vectors that are asserted then are delivered when the device begins to run.
     fn load_state(&self, state: &mut Reader<'_>) -> Result;
 }
 

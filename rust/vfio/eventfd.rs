@@ -36,6 +36,16 @@ impl EventFd {
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
 
+    /// The context's address, which is what tells two eventfds apart.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::eventfd_ctx {
+        self.0.as_ptr()
+    }
+
+    /// Whether `ctx` is this eventfd.
+    pub(crate) fn is(&self, ctx: *mut bindings::eventfd_ctx) -> bool {
+        self.as_ptr() == ctx
+    }
+
     /// Adds one to the counter and wakes who waits.
     ///
     /// Whoever waits may call back, so no lock that a callback takes may be held.

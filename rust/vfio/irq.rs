@@ -3,13 +3,39 @@
 //! Interrupts: INTx, MSI, MSI-X, and the error and request notifications.
 //!
 //! An interrupt reaches the user as a signal of the eventfd that `VFIO_DEVICE_SET_IRQS`
-//! (`set_irqs.rs`) put in place. Of INTx, MSI and MSI-X at most one is in use; the driver says
-//! [`Irq::assert`] and need not know which.
+//! (`set_irqs.rs`) put in place. Of INTx, MSI and MSI-X at most one is in use; the driver calls
+//! [`Irq::signal`] and [`Irq::set_asserted`] and need not know which.
 //!
-//! INTx is a level. It is remembered whether or not anyone listens, it masks itself when it is
-//! delivered, and it is delivered again if it is still asserted when it is unmasked. A message is
-//! an edge: it is sent when it is raised. For a vector that has no eventfd yet it is kept as a
-//! pending bit and sent when the vector gets one, as a masked vector of a real device would be.
+//! # What the device asserts is state; delivery is derived from it
+//!
+//! The state is kept in every mode, whether or not anyone listens:
+//!
+//! - `asserted`: the vectors that have a cause which is neither acknowledged nor masked in the
+//!   device. INTx is asserted while there is one.
+//! - `pending`: the messages that were raised and not yet sent. The device's acknowledge, which
+//!   clears the vector in `asserted`, withdraws them, as do a reset and a load.
+//!
+//! Each change that can make an interrupt due ends with a look at whether it is: a change of the
+//! state, a new eventfd, an unmask, a cleared `INTX_DISABLE`, and the start of the device. A stopped
+//! device interrupts nobody. One interrupt too many may be delivered, but never one too few:
+//!
+//! - INTx is delivered once and then waits for the user to unmask it (`delivered`). That ends too
+//!   when the signal may have gone to nobody: at a new eventfd, when `INTX_DISABLE` is cleared, when
+//!   the device starts, and at a reset. The user's own mask (`masked`) is another bit.
+//! - A vector that gets an eventfd it did not have before sends its message again if it is asserted:
+//!   what the former eventfd counted may never have been read.
+//! - After a load, messages of all asserted vectors are pending, and INTx is delivered once whether
+//!   or not it is asserted. So a saved state needs no bits for interrupts: whatever was sent to the
+//!   source after its processors had stopped is sent again.
+//!
+//! # Unmasking by eventfd
+//!
+//! An eventfd that unmasks INTx may be signalled by the kernel. If that signal is a delivery, of this
+//! device (one eventfd as trigger and as unmask) or of another one, it acknowledges nothing, and two
+//! kernel workers could go on delivering without end. So such an unmask is followed by a delivery at
+//! once only if the device was acknowledged since the last one. Otherwise the delivery comes with
+//! the next acknowledge or after [`PAUSE`], whichever is first; with one eventfd for both only with
+//! the next acknowledge.
 //!
 //! # Locks
 //!
@@ -34,8 +60,15 @@ use kernel::{
         Arc,
         Mutex, //
     },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
     types::Opaque, //
 };
+
+/// The time from an unmask by eventfd that follows no acknowledge to the next delivery.
+const PAUSE: Delta = Delta::from_millis(10);
 
 /// Which kind of interrupt is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,46 +89,72 @@ pub(crate) type Trigger = Option<Arc<EventFd>>;
 /// What the spinlock guards.
 pub(crate) struct State {
     pub(crate) mode: Mode,
-    /// The device asserts its interrupt.
-    level: bool,
-    /// INTx was delivered, or masked by the user, and not unmasked since.
-    pub(crate) masked: bool,
+    /// The device runs.
+    running: bool,
+    /// A bit for each vector that the device asserts.
+    asserted: u64,
+    /// A bit for each vector whose message was raised and not sent.
+    pending: u64,
+    /// INTx was masked by the user.
+    masked: bool,
+    /// INTx was delivered, and not unmasked since.
+    delivered: bool,
+    /// The device was acknowledged since INTx was delivered.
+    acknowledged: bool,
+    /// INTx is to be unmasked at the next acknowledge.
+    unmask_at_acknowledge: bool,
     /// `PCI_COMMAND_INTX_DISABLE`.
     disabled: bool,
-    /// A state was loaded, and has not run yet.
-    loaded: bool,
-    /// INTx is to be delivered once, asserted or not.
+    /// INTx is to be delivered once, asserted or not: a state was loaded.
     replay: bool,
-    pub(crate) intx: Trigger,
+    intx: Trigger,
     /// The vectors in use, from 0; as many as the user enabled.
     pub(crate) vectors: KVec<Trigger>,
-    /// A bit for each vector that was raised and has no eventfd.
-    pub(crate) pending: u64,
     pub(crate) err: Trigger,
     pub(crate) req: Trigger,
 }
 
 impl State {
-    /// Whether INTx is to be delivered now; if so it is masked, and the caller has to signal.
-    fn take_intx(&mut self) -> bool {
-        let due = self.mode == Mode::Intx
-            && self.intx.is_some()
-            && (self.level || self.replay)
-            && !self.masked
-            && !self.disabled;
-
-        self.masked |= due;
-        self.replay &= !due;
-        due
+    /// Whether the device asserts INTx.
+    fn level(&self) -> bool {
+        self.asserted != 0
     }
 
-    /// Delivers INTx if it is due: masks it and returns what to signal.
-    pub(crate) fn deliver_intx(&mut self) -> Trigger {
-        if self.take_intx() {
-            self.intx.clone()
-        } else {
-            None
+    /// Whether INTx is to be delivered now.
+    fn intx_due(&self) -> bool {
+        self.mode == Mode::Intx
+            && self.running
+            && self.intx.is_some()
+            && (self.level() || self.replay)
+            && !self.masked
+            && !self.delivered
+            && !self.disabled
+    }
+
+    /// Delivers INTx if it is due, and returns what to signal.
+    fn deliver_intx(&mut self) -> Trigger {
+        if !self.intx_due() {
+            return None;
         }
+        self.delivered = true;
+        self.acknowledged = false;
+        self.replay = false;
+        self.intx.clone()
+    }
+
+    /// Forgets that INTx was delivered.
+    fn rearm(&mut self) {
+        self.delivered = false;
+        self.unmask_at_acknowledge = false;
+    }
+
+    /// Uses INTx from now on, with this eventfd; returns what to signal. What was in place is left in
+    /// `trigger`, to be dropped when the lock is no longer held.
+    pub(crate) fn set_intx(&mut self, trigger: &mut Trigger) -> Trigger {
+        self.mode = Mode::Intx;
+        core::mem::swap(&mut self.intx, trigger);
+        self.rearm();
+        self.deliver_intx()
     }
 
     /// What to signal when the user asks for INTx by itself.
@@ -107,15 +166,73 @@ impl State {
         }
     }
 
-    /// Takes a vector's pending bit if it now has an eventfd, and returns what to signal.
-    fn deliver_pending(&mut self, vector: usize) -> Trigger {
-        let trigger = self.vectors.get(vector)?.clone()?;
-        let bit = 1u64 << vector;
+    /// Unmasks INTx by an eventfd; returns whether the worker has to look after it. `own`: the
+    /// eventfd is the one that INTx signals.
+    fn unmask_by_eventfd(&mut self, own: bool) -> bool {
+        self.masked = false;
+        if self.delivered && self.level() && !self.acknowledged {
+            self.unmask_at_acknowledge = true;
+            return !own;
+        }
+        self.rearm();
+        self.intx_due()
+    }
 
-        if self.pending & bit == 0 {
+    /// Where in `vectors` the device's vector `vector` is.
+    ///
+    /// With fewer MSI vectors enabled than the device has, several share one.
+    fn slot(&self, vector: usize) -> Option<usize> {
+        match self.mode {
+            Mode::Off | Mode::Intx => None,
+            Mode::Msi => vector.checked_rem(self.vectors.len()),
+            Mode::Msix => Some(vector),
+        }
+    }
+
+    /// Puts eventfds in place for the vectors from `start` on. What was in place is left in
+    /// `triggers`, to be dropped when the lock is no longer held.
+    pub(crate) fn set_triggers(&mut self, start: usize, triggers: &mut [Trigger]) {
+        let same = |a: &Trigger, b: &Trigger| match (a, b) {
+            (Some(a), Some(b)) => a.is(b.as_ptr()),
+            _ => false,
+        };
+
+        for (slot, trigger) in (start..).zip(triggers) {
+            let Some(current) = self.vectors.get_mut(slot) else {
+                break;
+            };
+            core::mem::swap(current, trigger);
+            if !same(current, trigger) {
+                self.pending |= self.asserted & self.sharing(slot);
+            }
+        }
+        self.end_replay();
+    }
+
+    /// A bit for each of the device's vectors that share this one.
+    fn sharing(&self, slot: usize) -> u64 {
+        (0..VECTORS)
+            .filter(|vector| self.slot(*vector) == Some(slot))
+            .fold(0, |bits, vector| bits | 1 << vector)
+    }
+
+    /// Once a running device can send messages, what was loaded is delivered by them.
+    fn end_replay(&mut self) {
+        let messages = matches!(self.mode, Mode::Msi | Mode::Msix);
+
+        if self.running && messages && self.vectors.iter().any(Option::is_some) {
+            self.replay = false;
+        }
+    }
+
+    /// Takes the pending bit of a vector whose message can be sent, and returns what to signal.
+    fn deliver_message(&mut self, vector: usize) -> Trigger {
+        if !self.running || self.pending & (1 << vector) == 0 {
             return None;
         }
-        self.pending &= !bit;
+        let trigger = self.vectors.get(self.slot(vector)?)?.clone()?;
+
+        self.pending &= !(1 << vector);
         Some(trigger)
     }
 }
@@ -150,8 +267,14 @@ unsafe impl Sync for Irq {}
 /// Number of interrupt indices of a PCI device.
 pub(crate) const NUM_IRQS: usize = bindings::VFIO_PCI_NUM_IRQS as usize;
 
+/// The most vectors a device has: a bit of `asserted` and of `pending` for each.
+const VECTORS: usize = u64::BITS as usize;
+
+const _: () = assert!(pci::MSIX_VECTORS_MAX as usize <= VECTORS);
+const _: () = assert!(pci::MSI_VECTORS_MAX as usize <= VECTORS);
+
 impl Irq {
-    /// Interrupts that no one listens to yet.
+    /// Interrupts that no one listens to yet, of a device that does not run.
     pub(crate) fn new(layout: &pci::Layout) -> impl PinInit<Self> + use<> {
         let counts = [
             layout.intx.into(),
@@ -167,14 +290,17 @@ impl Irq {
             state <- new_irq_lock!(
                 State {
                     mode: Mode::Off,
-                    level: false,
+                    running: false,
+                    asserted: 0,
+                    pending: 0,
                     masked: false,
+                    delivered: false,
+                    acknowledged: false,
+                    unmask_at_acknowledge: false,
                     disabled: false,
-                    loaded: false,
                     replay: false,
                     intx: None,
                     vectors: KVec::new(),
-                    pending: 0,
                     err: None,
                     req: None,
                 },
@@ -184,75 +310,77 @@ impl Irq {
         })
     }
 
-    /// Interrupts of index `index`, 0 if there is no such index.
+    /// Number of interrupts of index `index`, 0 if there is no such index.
     pub(crate) fn count(&self, index: usize) -> u32 {
         self.counts.get(index).copied().unwrap_or(0)
     }
 
     // For the driver.
 
-    /// Asserts the interrupt: raises INTx, or sends message `vector`, whichever is in use.
+    /// Says which vectors the device asserts: bit `n` for vector `n`, from 0 to 63.
     ///
-    /// INTx stays asserted until [`Irq::deassert`]. Callable in any context.
-    pub fn assert(&self, vector: u32) {
-        self.set_level(true);
-        self.signal(vector);
-    }
-
-    /// Deasserts INTx; nothing to messages.
-    pub fn deassert(&self) {
-        self.set_level(false);
-    }
-
-    /// Sets the level of INTx. A level that was asserted before anyone listens is delivered then.
-    pub fn set_level(&self, level: bool) {
+    /// A vector is asserted while it has a cause that is neither acknowledged nor masked in the device.
+    /// This decides
+    ///
+    /// - the level of INTx, which is asserted while any vector is;
+    /// - that the message of a vector which is no longer asserted need not be sent any more;
+    /// - which messages are sent again to a user who may have missed them, above all after a load.
+    ///
+    /// It sends no message by itself: see [`Irq::signal`]. A driver calls it under the lock of its
+    /// causes, at each change of them and in [`Device::load_state`] and [`Device::reset`]. May be called
+    /// in any context.
+    ///
+    /// [`Device::load_state`]: crate::Device::load_state
+    /// [`Device::reset`]: crate::Device::reset
+    pub fn set_asserted(&self, vectors: u64) {
         let trigger = {
             let mut state = self.state.lock();
-            state.level = level;
+            let acknowledged = state.asserted & !vectors;
+
+            state.asserted = vectors;
+            state.pending &= !acknowledged;
+            if acknowledged != 0 {
+                state.acknowledged = true;
+                if state.unmask_at_acknowledge {
+                    state.rearm();
+                }
+            }
             state.deliver_intx()
         };
         signal(trigger);
     }
 
-    /// Sends message `vector`, if MSI or MSI-X is in use.
+    /// Raises the message of vector `vector`, below 64, for an event.
     ///
-    /// With fewer MSI vectors enabled than the device has, several share one.
+    /// It is sent when MSI or MSI-X is in use, the vector has an eventfd and the device runs, and is
+    /// pending until then. With fewer MSI vectors enabled than the device has, several share one. May be
+    /// called in any context.
     pub fn signal(&self, vector: u32) {
+        let vector = vector as usize;
+        if vector >= VECTORS {
+            return;
+        }
         let trigger = {
             let mut state = self.state.lock();
-            let mut vector = vector as usize;
-
-            match state.mode {
-                Mode::Off | Mode::Intx => return,
-                Mode::Msi => match vector.checked_rem(state.vectors.len()) {
-                    Some(shared) => vector = shared,
-                    None => return,
-                },
-                Mode::Msix if vector >= self.counts[2] as usize => return,
-                Mode::Msix => {}
-            }
             state.pending |= 1 << vector;
-            state.deliver_pending(vector)
+            state.deliver_message(vector)
         };
-        signal(trigger);
-    }
-
-    /// Tells the user of an error that the device does not recover from by itself.
-    pub fn error(&self) {
-        let trigger = self.state.lock().err.clone();
         signal(trigger);
     }
 
     // For the framework.
 
-    /// Whether the device asserts its interrupt.
+    /// Whether the device asserts INTx.
     pub(crate) fn level(&self) -> bool {
-        self.state.lock().level
+        self.state.lock().level()
     }
 
     /// The pending bits, as the MSI-X BAR shows them.
     pub(crate) fn pending(&self) -> u64 {
-        self.state.lock().pending
+        let vectors = self.counts[bindings::VFIO_PCI_MSIX_IRQ_INDEX as usize];
+        let mask = 1u64.checked_shl(vectors).unwrap_or(0).wrapping_sub(1);
+
+        self.state.lock().pending & mask
     }
 
     /// Asks the user to give the device up; whether anyone was there to be asked.
@@ -263,26 +391,34 @@ impl Irq {
         asked
     }
 
-    /// A state was loaded.
+    /// A state was loaded, of which the driver has said what it asserts.
+    ///
+    /// INTx is delivered once in any case. The interrupt controller moves with a line in it that was
+    /// asserted. If the device was quiet again when it stopped, but its driver had not told the
+    /// controller yet, nobody would lower that line at the destination: the VMM there lowers what it
+    /// has raised, and it has raised nothing.
     pub(crate) fn loaded(&self) {
-        self.state.lock().loaded = true;
+        let mut state = self.state.lock();
+        state.pending = state.asserted;
+        state.replay = true;
     }
 
-    /// The device begins to run. If it was loaded, and uses INTx, that is delivered once in any case.
-    ///
-    /// The interrupt controller moves with a line in it that was asserted. If the device was quiet
-    /// again when it stopped, but its driver had not told the controller yet, nobody would lower that
-    /// line at the destination: the VMM there lowers what it has raised, and it has raised nothing. One
-    /// interrupt more than there was is what any user of a level has to live with.
+    /// The device begins to run: what is due is delivered.
     pub(crate) fn run(&self) {
         let trigger = {
             let mut state = self.state.lock();
-            if core::mem::take(&mut state.loaded) {
-                state.replay = state.mode == Mode::Intx && !state.disabled;
-            }
+            state.running = true;
+            state.rearm();
+            state.end_replay();
             state.deliver_intx()
         };
         signal(trigger);
+        self.send_pending();
+    }
+
+    /// The device was stopped: nothing is delivered until it runs.
+    pub(crate) fn stop(&self) {
+        self.state.lock().running = false;
     }
 
     /// Follows `PCI_COMMAND_INTX_DISABLE`.
@@ -290,15 +426,27 @@ impl Irq {
         let trigger = {
             let mut state = self.state.lock();
             state.disabled = disabled;
+            if !disabled {
+                state.rearm();
+            }
             state.deliver_intx()
         };
         signal(trigger);
     }
 
-    /// Sends what is pending for a vector that just got an eventfd.
-    pub(crate) fn flush_pending(&self, vector: usize) {
-        let trigger = self.state.lock().deliver_pending(vector);
-        signal(trigger);
+    /// Sends the messages that are pending and can be sent.
+    pub(crate) fn send_pending(&self) {
+        for vector in 0..VECTORS {
+            let trigger = {
+                let mut state = self.state.lock();
+                // Nothing to do for this vector and those above.
+                if state.pending >> vector == 0 {
+                    break;
+                }
+                state.deliver_message(vector)
+            };
+            signal(trigger);
+        }
     }
 
     /// Masks INTx.
@@ -311,6 +459,7 @@ impl Irq {
         let trigger = {
             let mut state = self.state.lock();
             state.masked = false;
+            state.rearm();
             state.deliver_intx()
         };
         signal(trigger);
@@ -320,16 +469,20 @@ impl Irq {
     ///
     /// The caller holds `setup`.
     pub(crate) fn enable_unmask(&self, fd: i32) -> Result {
+        // Tells the callbacks which eventfd it is. VFIO holds a reference to it for as long as it may
+        // call them. A user who makes `fd` another eventfd meanwhile is limited as for this one.
+        let identity = EventFd::from_fd(fd)?;
+
         // SAFETY:
         // - `unmask` is valid while VFIO may write to it, and `self` while it may call back: both
         //   are pinned, and `PinnedDrop` calls `vfio_virqfd_disable()`, which waits for callbacks.
-        // - Both callbacks expect an `Irq`.
+        // - Both callbacks expect an `Irq`, and an address that they do not follow.
         kernel::error::to_result(unsafe {
             bindings::vfio_virqfd_enable(
                 ptr::from_ref(self).cast_mut().cast(),
                 Some(Self::unmask_handler),
                 Some(Self::unmask_thread),
-                ptr::null_mut(),
+                identity.as_ptr().cast(),
                 self.unmask.get(),
                 fd,
             )
@@ -344,35 +497,46 @@ impl Irq {
 
     /// Called with the eventfd's lock held and interrupts disabled: it may not signal another one.
     ///
-    /// Returns whether the worker shall.
+    /// Returns whether [`Irq::unmask_thread`] is to be called. Delivers nothing itself: whatever
+    /// happens before the thread runs, INTx is still due then or was delivered by someone else.
     ///
     /// # Safety
     ///
     /// `opaque` points to an [`Irq`].
-    unsafe extern "C" fn unmask_handler(opaque: *mut c_void, _data: *mut c_void) -> c_int {
+    unsafe extern "C" fn unmask_handler(opaque: *mut c_void, eventfd: *mut c_void) -> c_int {
         // SAFETY: By the requirement of this function.
         let this = unsafe { &*opaque.cast::<Self>() };
-
         let mut state = this.state.lock();
+        let own = state.intx.as_ref().is_some_and(|t| t.is(eventfd.cast()));
 
-        state.masked = false;
-        state.take_intx().into()
+        state.unmask_by_eventfd(own).into()
     }
 
-    /// Called by a worker when [`Irq::unmask_handler`] delivered INTx.
+    /// Called by a worker when [`Irq::unmask_handler`] returned true.
     ///
     /// # Safety
     ///
     /// `opaque` points to an [`Irq`].
-    unsafe extern "C" fn unmask_thread(opaque: *mut c_void, _data: *mut c_void) {
+    unsafe extern "C" fn unmask_thread(opaque: *mut c_void, _eventfd: *mut c_void) {
         // SAFETY: By the requirement of this function.
         let this = unsafe { &*opaque.cast::<Self>() };
-        let trigger = this.state.lock().loop_intx();
+
+        let wait = this.state.lock().unmask_at_acknowledge;
+        if wait {
+            fsleep(PAUSE);
+        }
+        let trigger = {
+            let mut state = this.state.lock();
+            if state.unmask_at_acknowledge {
+                state.rearm();
+            }
+            state.deliver_intx()
+        };
         signal(trigger);
     }
 
-    /// Stops using INTx, MSI and MSI-X. The level of INTx is the device's and stays, and so do
-    /// pending bits: a user who wants more vectors disables MSI-X and enables it again.
+    /// Stops using INTx, MSI and MSI-X. What the device asserts and what is pending stay: a user who
+    /// wants more vectors disables MSI-X and enables it again.
     ///
     /// The caller holds `setup`.
     pub(crate) fn disable(&self) {
@@ -383,7 +547,7 @@ impl Irq {
             let mut state = self.state.lock();
             state.mode = Mode::Off;
             state.masked = false;
-            state.replay = false;
+            state.rearm();
             (
                 state.intx.take(),
                 core::mem::replace(&mut state.vectors, KVec::new()),
@@ -398,7 +562,6 @@ impl Irq {
         self.disable();
         let _old = {
             let mut state = self.state.lock();
-            state.pending = 0;
             (state.err.take(), state.req.take())
         };
     }
@@ -406,10 +569,10 @@ impl Irq {
     /// Back to power-on: nothing is asserted or pending. What the user put in place stays.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
-        state.level = false;
-        state.loaded = false;
-        state.replay = false;
+        state.asserted = 0;
         state.pending = 0;
+        state.replay = false;
+        state.rearm();
     }
 }
 

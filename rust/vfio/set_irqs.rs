@@ -232,13 +232,7 @@ impl Irq {
 
         if let Data::Eventfd(ref fds) = request.data {
             let mut trigger = eventfd(fds.first().copied().unwrap_or(-1))?;
-            let due = {
-                let mut state = self.state.lock();
-                state.mode = Mode::Intx;
-                state.pending = 0;
-                swap(&mut state.intx, &mut trigger);
-                state.deliver_intx()
-            };
+            let due = self.state.lock().set_intx(&mut trigger);
             signal(due);
             return Ok(());
         }
@@ -314,20 +308,10 @@ impl Irq {
             if enabled == 0 {
                 swap(&mut state.vectors, &mut fresh);
                 state.mode = mode;
-                if mode == Mode::Msi {
-                    state.pending = 0;
-                }
             }
-            for (old, new) in state.vectors[vectors.clone()]
-                .iter_mut()
-                .zip(triggers.iter_mut())
-            {
-                swap(old, new);
-            }
+            state.set_triggers(request.start, &mut triggers);
         }
-        for vector in vectors {
-            self.flush_pending(vector);
-        }
+        self.send_pending();
         Ok(())
     }
 

@@ -93,8 +93,8 @@ pub struct Effect {
     pub kick: bool,
     /// Causes of which there is a new event to signal, all of them enabled.
     pub events: u32,
-    /// Whether the level of INTx has to be set again, to [`Control::interrupting`].
-    pub level: bool,
+    /// Whether [`Control::asserted`] may have changed.
+    pub asserted: bool,
 }
 
 /// What the engine does next.
@@ -176,9 +176,9 @@ impl Control {
         self.load(State::new(self.throttle));
     }
 
-    /// Returns whether an enabled cause is pending, which is the level of INTx.
-    pub fn interrupting(&self) -> bool {
-        self.state.cause & self.state.mask != 0
+    /// Returns the enabled causes that are pending. INTx is asserted while there is one.
+    pub fn asserted(&self) -> u32 {
+        self.state.cause & self.state.mask
     }
 
     /// Reads a register into `data`.
@@ -259,7 +259,7 @@ impl Control {
             Reg::IntCause => {
                 self.state.cause &= !bits(reg, value, regs::INT_ALL)?;
                 return Ok(Effect {
-                    level: true,
+                    asserted: true,
                     ..Effect::default()
                 });
             }
@@ -269,7 +269,7 @@ impl Control {
                 self.state.mask = mask;
                 return Ok(Effect {
                     events: unmasked & self.state.cause,
-                    level: true,
+                    asserted: true,
                     ..Effect::default()
                 });
             }
@@ -415,7 +415,7 @@ impl Control {
         Effect {
             kick: false,
             events: cause & state.mask,
-            level: cause != 0,
+            asserted: cause != 0,
         }
     }
 }

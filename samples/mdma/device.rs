@@ -109,7 +109,7 @@ pub(crate) struct Mdma {
 
 impl Mdma {
     /// Does what a change of the registers asks for. Called with them locked, so that two changes
-    /// set the level of INTx in their order.
+    /// assert vectors in their order.
     fn apply(&self, control: &Control, effect: Effect) {
         let irq = self.handle.irq();
 
@@ -118,8 +118,8 @@ impl Mdma {
                 irq.signal(vector);
             }
         }
-        if effect.level {
-            irq.set_level(control.interrupting());
+        if effect.asserted {
+            irq.set_asserted(control.asserted().into());
         }
         if effect.kick {
             self.handle.kick();
@@ -284,7 +284,7 @@ impl vfio::Device for Mdma {
 
         let mut control = self.control.lock();
         control.reset();
-        self.handle.irq().set_level(false);
+        self.handle.irq().set_asserted(0);
     }
 
     fn save_state(&self, out: &mut Writer<'_>) -> Result {
@@ -301,7 +301,7 @@ impl vfio::Device for Mdma {
 
         let mut control = self.control.lock();
         control.load(state);
-        self.handle.irq().set_level(control.interrupting());
+        self.handle.irq().set_asserted(control.asserted().into());
         // There may be jobs to go on with.
         self.handle.kick();
         Ok(())

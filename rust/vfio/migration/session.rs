@@ -249,7 +249,7 @@ impl Session {
     pub(super) fn open(&self) -> Result {
         let mut inner = self.lock()?;
         inner.enter(State::Running);
-        self.core.engine.open_gate(Gate::Running);
+        self.run();
         Ok(())
     }
 
@@ -257,6 +257,7 @@ impl Session {
     /// the error state, nobody can use: it is reset. Anything else keeps its registers and memory.
     pub(super) fn close(&self) {
         let mut inner = self.inner.lock_closing();
+        self.core.irq.stop();
         if matches!(inner.state, State::Resuming | State::Error) {
             self.power_on(&mut inner);
         }
@@ -268,11 +269,26 @@ impl Session {
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(super) fn reset(&self) -> Result {
         let mut inner = self.lock()?;
-        self.core.engine.close_gate(Gate::Running)?;
+        self.stop()?;
         self.end(&mut inner);
         self.power_on(&mut inner);
         inner.enter(State::Running);
+        self.run();
+        Ok(())
+    }
+
+    /// Lets the device work and interrupt.
+    fn run(&self) {
         self.core.engine.open_gate(Gate::Running);
+        self.core.irq.run();
+    }
+
+    /// Stops the device. When this returns it neither works nor interrupts.
+    ///
+    /// `EINTR` if the task is killed while it waits for the device: it runs on then.
+    fn stop(&self) -> Result {
+        self.core.engine.close_gate(Gate::Running)?;
+        self.core.irq.stop();
         Ok(())
     }
 
@@ -357,7 +373,7 @@ impl Session {
             .iter()
             .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
         if stops {
-            self.core.engine.close_gate(Gate::Running)?;
+            self.stop()?;
         }
         for action in change.actions {
             if let Err(error) = self.act(inner, *action, front_end, window.as_deref_mut()) {
@@ -365,7 +381,7 @@ impl Session {
                 let state = change.on_failure();
                 inner.enter(state);
                 if stops && state.may_dma() {
-                    self.core.engine.open_gate(Gate::Running);
+                    self.run();
                 }
                 return Err(error);
             }
@@ -382,7 +398,6 @@ impl Session {
         front_end: FrontEnd,
         window: Option<&mut Window>,
     ) -> Result {
-        let engine = &self.core.engine;
         match action {
             Action::BeginSave => {
                 self.begin_save(inner)
@@ -398,10 +413,7 @@ impl Session {
             // registers, in whatever state.
             Action::QuiescePeer | Action::QuiesceAll => {}
             Action::RunPeer => {}
-            Action::Run => {
-                engine.open_gate(Gate::Running);
-                self.core.irq.run();
-            }
+            Action::Run => self.run(),
             Action::StopSave => {
                 if let Job::Save(save) = &mut inner.job {
                     save.stop();

@@ -189,7 +189,7 @@ impl Sim {
 
     /// The level of INTx.
     pub fn level(&self) -> bool {
-        self.lock().control.interrupting()
+        self.lock().control.asserted() != 0
     }
 
     /// Reads a register of any length.
