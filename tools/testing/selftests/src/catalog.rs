@@ -16,6 +16,7 @@ const TABLES: &[&[Test]] = &[
     crate::intx::TESTS,
     crate::irq::TESTS,
     crate::irq_refused::TESTS,
+    crate::irq_state::TESTS,
     crate::engine::TESTS,
     crate::faults::TESTS,
     crate::lists::TESTS,

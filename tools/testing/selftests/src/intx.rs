@@ -2,22 +2,26 @@
 
 //! INTx: a level, which masks itself when it is delivered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mdma::regs::{self, Reg};
 use vfio_client::{pci, Action, EventFd};
 
-use crate::check::{expect_signal, expect_silence, SILENCE};
+use crate::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
 use crate::irq::{Source, INTX};
 use crate::lab::{Lab, SMALL};
 use crate::outcome::Outcome;
-use crate::{assert_errno, tests};
+use crate::{assert_errno, note, tests};
 
 tests! { "intx":
     fires_once_and_masks_itself [],
     fires_again_when_unmasked_and_still_asserted [],
     is_unmasked_by_an_eventfd [],
     trigger_and_unmask_by_one_eventfd [],
+    two_devices_unmask_each_other [],
+    disabled_and_enabled_while_it_is_unmasked [],
     masked_by_the_user_waits [],
     falls_with_its_cause [],
     asserted_before_anyone_listens [],
@@ -105,27 +109,152 @@ fn is_unmasked_by_an_eventfd(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-/// Every delivery unmasks, which delivers again: no lock may be held on the way, and it ends with the cause. The kernel
-/// takes the signals of an eventfd that unmasks, so that they cannot be counted.
+/// A device with its line up, which interrupts once whenever `delivered` is signalled: it counts what cannot be counted
+/// there, because the kernel takes the signals of an eventfd that unmasks.
+struct Observer {
+    source: Source,
+    seen: EventFd,
+}
+
+impl Observer {
+    fn new(lab: &Lab, delivered: &EventFd) -> Outcome<Self> {
+        let mut source = Source::new(lab)?;
+        let seen = EventFd::new()?;
+        let intx = source.irq(INTX)?;
+        intx.set_eventfds(0, &[Some(&seen)])?;
+        source.complete()?;
+        expect_signal(&seen, "INTx of the device that counts");
+        intx.set_unmask_eventfd(0, Some(delivered))?;
+        Ok(Observer { source, seen })
+    }
+}
+
+/// A delivery unmasks INTx without an acknowledge by anyone. Before, it was followed by the next, and a worker of the
+/// kernel's went round at full speed until the close.
 fn trigger_and_unmask_by_one_eventfd(lab: &Lab) -> Outcome {
+    let both = EventFd::new()?;
+    let observer = Observer::new(lab, &both)?;
     let mut source = Source::new(lab)?;
     let intx = source.irq(INTX)?;
-    let (both, event) = (EventFd::new()?, EventFd::new()?);
     intx.set_eventfds(0, &[Some(&both)])?;
     intx.set_unmask_eventfd(0, Some(&both))?;
+    for round in 0..4 {
+        source.complete()?;
+        let count = expect_signal(&observer.seen, "INTx of an acknowledged device");
+        thread::sleep(SILENCE);
+        let more = observer.seen.take()?;
+        assert_eq!(
+            count + more,
+            1,
+            "deliveries for one acknowledge, round {round}"
+        );
+        // An event that adds nothing to what is asserted.
+        source.complete()?;
+        expect_silence(&observer.seen, "nothing was acknowledged");
+        source.mdma.acknowledge()?;
+        expect_silence(&observer.seen, "nothing is asserted");
+    }
+    // One of two causes acknowledged: what is left is delivered.
     source.complete()?;
-    thread::sleep(SILENCE);
-    source.complete()?;
-    // Somewhere in the circle, the trigger goes elsewhere: that is where it ends.
+    expect_signal(&observer.seen, "INTx");
+    source.halt()?;
+    expect_silence(&observer.seen, "nothing was acknowledged");
+    source
+        .mdma
+        .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
+    assert_eq!(expect_signal(&observer.seen, "INTx of what is left"), 1);
+    // The trigger goes elsewhere.
+    let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
+    assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
     both.signal()?;
-    expect_signal(&event, "INTx that is still asserted");
+    assert_eq!(expect_signal(&event, "INTx that was unmasked"), 1);
     source.mdma.acknowledge()?;
     both.signal()?;
-    thread::sleep(SILENCE);
-    event.take()?;
     expect_silence(&event, "it is not asserted any more");
+    drop(observer.source);
     Ok(intx.disable()?)
+}
+
+/// The same circle through two devices, whose lines stay up: it goes on, but slowly.
+fn two_devices_unmask_each_other(lab: &Lab) -> Outcome {
+    let (x, y) = (EventFd::new()?, EventFd::new()?);
+    let observer = Observer::new(lab, &x)?;
+    let mut sources = [Source::new(lab)?, Source::new(lab)?];
+    for (source, (trigger, unmask)) in sources.iter_mut().zip([(&x, &y), (&y, &x)]) {
+        let intx = source.irq(INTX)?;
+        intx.set_eventfds(0, &[Some(trigger)])?;
+        intx.set_unmask_eventfd(0, Some(unmask))?;
+        source.complete()?;
+    }
+    expect_signal(&observer.seen, "a delivery of the first device");
+    // A delivery without an acknowledge takes 10 ms, and there are two in the circle. So much is allowed that it does
+    // not matter how long the sleep really was.
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(1));
+    let count = observer.seen.take()?;
+    let limit = 4 * start.elapsed().as_millis() as u64 / 10;
+    note!("{count} deliveries in {} ms", start.elapsed().as_millis());
+    assert!(
+        count <= limit,
+        "{count} deliveries, at most {limit} were expected"
+    );
+    assert!(
+        count > 0,
+        "a level that is asserted and unmasked is delivered"
+    );
+    for source in &sources {
+        source.mdma.acknowledge()?;
+    }
+    thread::sleep(SILENCE);
+    observer.seen.take()?;
+    expect_silence(&observer.seen, "both lines are down");
+    Ok(())
+}
+
+/// Lost before: INTx that was delivered by an unmask, and disabled in the command register before the worker had
+/// signalled it. It stayed masked, and nobody had been told.
+fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
+    let rounds = (lab.effort.iterations * 10).max(1000);
+    let mut source = Source::new(lab)?;
+    let config = source.scene.device.config()?;
+    let command = config.command()?;
+    let (event, unmask) = (EventFd::new()?, EventFd::new()?);
+    let intx = source.irq(INTX)?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    intx.set_unmask_eventfd(0, Some(&unmask))?;
+    source.complete()?;
+    let done = AtomicBool::new(false);
+    let heard = thread::scope(|scope| -> Outcome<u64> {
+        // As a VMM does: unmasked for each signal, and only then.
+        let user = scope.spawn(|| {
+            let mut heard = 0;
+            while heard < rounds && event.wait(PATIENCE).is_ok_and(|count| count > 0) {
+                heard += 1;
+                if unmask.signal().is_err() {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            heard
+        });
+        let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+        while !done.load(Ordering::Relaxed) {
+            config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
+            if rng.bool() {
+                thread::sleep(Duration::from_micros(rng.u64(0..50)));
+            }
+            config.set_command(command)?;
+        }
+        Ok(user.join().expect("no panic"))
+    })?;
+    assert_eq!(
+        heard, rounds,
+        "signals; the line was up, and nothing came any more"
+    );
+    // The line is up, not disabled, not masked by the user, and unmasked after the last signal.
+    expect_signal(&event, "INTx after all that");
+    Ok(())
 }
 
 fn masked_by_the_user_waits(lab: &Lab) -> Outcome {

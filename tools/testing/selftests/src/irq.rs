@@ -62,6 +62,13 @@ impl Source {
         Ok(self.scene.device.irq(index)?)
     }
 
+    /// Leaves the queue to itself.
+    pub(crate) fn into_scene(self) -> Scene {
+        let Source { queue, mdma, scene } = self;
+        drop((queue, mdma));
+        scene
+    }
+
     /// Completes a job that asks for an interrupt, and returns when it is done.
     pub(crate) fn complete(&mut self) -> Outcome {
         scene::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])

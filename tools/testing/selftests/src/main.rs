@@ -61,6 +61,7 @@ mod intx;
 mod iova;
 mod irq;
 mod irq_refused;
+mod irq_state;
 mod kvm;
 mod lifecycle;
 mod lists;
