@@ -20,6 +20,7 @@ async def live(stage):
     """The guest moves while it works, and works on."""
     scene = stage.scene
     result = await scene.migrate()
+    scene.nothing_refused("the guest moved")
     await scene.guest.verify(scene.running)
     # The device works while it is saved: its last words are later than the begin of the migration.
     if result.during.get("verified", 0) <= result.before.get("verified", 0):

@@ -34,6 +34,33 @@ class Module:
             self.loaded = None
 
 
+class Log:
+    """What the kernel logs from now on."""
+
+    def __init__(self):
+        self.file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.file, 0, os.SEEK_END)
+
+    def close(self):
+        os.close(self.file)
+
+    def lines(self):
+        """The lines since the last call."""
+        while True:
+            try:
+                record = os.read(self.file, 8192)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # Overwritten before it was read. The next call goes on behind the gap.
+                continue
+            yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
+
+    def refusals(self):
+        """The lines in which the module tells why it refused something."""
+        return [line for line in self.lines() if line.startswith("vfio_mdev_rs: mdma ")]
+
+
 class Device:
     """An instance."""
 

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import wait
-from device import Device
+from device import Device, Log
 from guest import Guest, kernel_log
 from migration import Device as Moved
 from migration import Migration, Result
@@ -30,9 +30,11 @@ class Scene:
         self.guest = None
         self.running = None
         self.results = []
+        self.log = None
 
     async def __aenter__(self):
         os.makedirs(self.directory)
+        self.log = Log()
         for side in "AB":
             self.sides[side] = [Device(f"{side}{number}", self.settings.size)
                                 for number in range(self.settings.devices)]
@@ -44,6 +46,7 @@ class Scene:
         for devices in self.sides.values():
             for device in devices:
                 device.remove()
+        self.log.close()
 
     # ---- its parts -----------------------------------------------------------------
 
@@ -72,6 +75,12 @@ class Scene:
         if ready["devices"] != self.settings.devices:
             raise Trouble(f"the guest found {ready['devices']} devices of {self.settings.devices}")
         await self.guest.work(self.running)
+        self.nothing_refused("QEMU started")
+
+    def nothing_refused(self, when):
+        """Raises if the module has refused something since the last call: all was in order."""
+        if lines := self.log.refusals():
+            raise Trouble(f"when {when} the kernel logged: {'; '.join(lines)}")
 
     @property
     def side(self):
