@@ -14,11 +14,25 @@
 //! comes first, the clear acquires what the mark released and the reader sees the bytes. If it
 //! comes second, the bit stays set and the page is sent again. A writer that skipped the mark
 //! because it saw the bit set would be in neither case.
+//!
+//! # Counters
+//!
+//! Each [`BLOCK`] of pages has a counter, so that counting and searching cost a look at each block
+//! and not at each page. A mark adds its pages to the counter before it sets their bits, then takes
+//! off those that were marked already. A clear takes its pages off after it clears their bits. So a
+//! counter is never less than the number of bits set, and equals it while no call is in flight. Each
+//! call in flight makes it at most 64 pages too large.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const BITS: u64 = u64::BITS as u64;
+
+/// Pages that share a counter.
+pub const BLOCK: u64 = 1 << 15;
+
+/// Where the number of runs begins in a counter. The number of pages is below.
+const RUNS: u32 = 32;
 
 /// A range of pages that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +55,39 @@ impl Run {
 pub struct Census {
     /// Dirty pages.
     pub pages: u64,
-    /// Runs of adjacent dirty pages.
+    /// Runs of adjacent dirty pages. A run is counted once for each word of 64 pages it lies in.
     pub runs: u64,
 }
 
-/// One bit per page, over memory that is handed in.
+impl Census {
+    /// What a counter says. The number of runs may be off either way while calls are in flight.
+    fn of(counter: u64) -> Census {
+        let pages = (counter & ((1 << RUNS) - 1)).min(BLOCK);
+        let runs = u64::try_from((counter >> RUNS) as i32).unwrap_or(0);
+        Census {
+            pages,
+            runs: runs.min(pages),
+        }
+    }
+
+    fn add(&mut self, other: Census) {
+        // No overflow: neither is more than the pages there are.
+        self.pages = self.pages.wrapping_add(other.pages);
+        self.runs = self.runs.wrapping_add(other.runs);
+    }
+}
+
+/// What the bits of a word are worth in a counter.
+const fn tally(bits: u64) -> u64 {
+    // All clean or all dirty is usual, and counting bits takes a while.
+    match bits {
+        0 => 0,
+        u64::MAX => BITS | (1 << RUNS),
+        _ => bits.count_ones() as u64 | (((bits & !(bits << 1)).count_ones() as u64) << RUNS),
+    }
+}
+
+/// One bit per page, over memory that is handed in. The counters of the blocks follow the bits.
 #[derive(Debug)]
 pub struct DirtyMap<W> {
     words: W,
@@ -54,7 +96,17 @@ pub struct DirtyMap<W> {
 
 /// The number of words a map of `pages` pages needs.
 pub const fn words_for(pages: u64) -> u64 {
+    bit_words(pages).saturating_add(pages.div_ceil(BLOCK))
+}
+
+/// The number of words that hold the bits of `pages` pages.
+const fn bit_words(pages: u64) -> u64 {
     pages.div_ceil(BITS)
+}
+
+/// The first page of the block after that of `page`.
+const fn next_block(page: u64) -> u64 {
+    (page / BLOCK).saturating_add(1).saturating_mul(BLOCK)
 }
 
 /// `count` ones from bit `first` on, cut off at the end of the word.
@@ -82,9 +134,10 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         if (words.len() as u64) < words_for(pages) {
             return None;
         }
-        let map = DirtyMap { words, pages };
-        map.clear_all();
-        Some(map)
+        for word in words.iter() {
+            word.store(0, Ordering::Release);
+        }
+        Some(DirtyMap { words, pages })
     }
 
     /// The number of pages the map is about.
@@ -92,41 +145,78 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.pages
     }
 
-    fn word(&self, index: u64) -> Option<&AtomicU64> {
+    /// The word with the bit of `page`.
+    fn word(&self, page: u64) -> Option<&AtomicU64> {
+        self.words.get(usize::try_from(page / BITS).ok()?)
+    }
+
+    /// The counter of the block of `page`.
+    fn counter(&self, page: u64) -> Option<&AtomicU64> {
+        let index = bit_words(self.pages).saturating_add(page / BLOCK);
         self.words.get(usize::try_from(index).ok()?)
     }
 
-    /// The words from that of `page` on.
-    fn words_from(&self, page: u64) -> &[AtomicU64] {
-        let first = usize::try_from(page / BITS).unwrap_or(usize::MAX);
-        self.words.get(first..).unwrap_or_default()
+    /// What the counter of the block of `page` says. SeqCst, as who waits for a mark says so before
+    /// he looks at this, and who marks looks at that after.
+    fn counted(&self, page: u64) -> Census {
+        self.counter(page).map_or(Census::default(), |counter| {
+            Census::of(counter.load(Ordering::SeqCst))
+        })
     }
 
-    /// Calls `f` for each word that has bits in `[from, to)`, with the mask of these bits.
-    fn each(&self, from: u64, to: u64, mut f: impl FnMut(&AtomicU64, u64)) {
+    /// Calls `f` for each word that has bits of `[from, to)`, with its first such page and the mask of
+    /// these bits.
+    fn each(&self, from: u64, to: u64, mut f: impl FnMut(u64, &AtomicU64, u64)) {
         let to = to.min(self.pages);
         let mut page = from;
-        for word in self.words_from(from) {
-            if page >= to {
+        while page < to {
+            let Some(word) = self.word(page) else {
                 break;
-            }
+            };
             let bit = page % BITS;
             let count = to.saturating_sub(page).min(BITS - bit);
-            // Most words are whole, and there may be very many.
-            f(word, if count == BITS { !0 } else { mask(bit, count) });
+            f(page, word, mask(bit, count));
             page = page.saturating_add(count);
+        }
+    }
+
+    /// Sets the bits of `mask` in the word of `page`; `count` is their number.
+    fn set(&self, page: u64, word: &AtomicU64, mask: u64, count: u64) {
+        let Some(counter) = self.counter(page) else {
+            return;
+        };
+        counter.fetch_add(count, Ordering::SeqCst);
+        let old = word.fetch_or(mask, Ordering::AcqRel);
+        let more = tally(old | mask)
+            .wrapping_sub(tally(old))
+            .wrapping_sub(count);
+        if more != 0 {
+            counter.fetch_add(more, Ordering::SeqCst);
+        }
+    }
+
+    /// Clears the bits of `mask` in the word of `page`.
+    fn clear(&self, page: u64, word: &AtomicU64, mask: u64) {
+        let old = word.fetch_and(!mask, Ordering::AcqRel);
+        let less = tally(old).wrapping_sub(tally(old & !mask));
+        if let (true, Some(counter)) = (less != 0, self.counter(page)) {
+            counter.fetch_sub(less, Ordering::SeqCst);
         }
     }
 
     /// Marks a page that has just been written. Pages that do not exist are ignored.
     pub fn mark(&self, page: u64) {
-        self.mark_range(page, 1);
+        if page < self.pages {
+            if let Some(word) = self.word(page) {
+                self.set(page, word, 1 << (page % BITS), 1);
+            }
+        }
     }
 
     /// Marks `count` pages from `first` on, that have just been written.
     pub fn mark_range(&self, first: u64, count: u64) {
-        self.each(first, first.saturating_add(count), |word, mask| {
-            word.fetch_or(mask, Ordering::AcqRel);
+        self.each(first, first.saturating_add(count), |page, word, mask| {
+            self.set(page, word, mask, u64::from(mask.count_ones()));
         });
     }
 
@@ -138,15 +228,28 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     /// Forgets all marks. Only before tracking begins: what was written and not sent is forgotten
     /// too.
     pub fn clear_all(&self) {
-        for word in self.words.iter() {
-            word.store(0, Ordering::Release);
+        self.each_block(0, self.pages, |from, to| {
+            self.each(from, to, |page, word, mask| self.clear(page, word, mask));
+        });
+    }
+
+    /// Calls `f` for the part of `[from, to)` in each block that may have marked pages.
+    fn each_block(&self, from: u64, to: u64, mut f: impl FnMut(u64, u64)) {
+        let to = to.min(self.pages);
+        let mut page = from;
+        while page < to {
+            let end = next_block(page).min(to);
+            if self.counted(page).pages != 0 {
+                f(page, end);
+            }
+            page = end;
         }
     }
 
     /// Whether a page is marked.
     pub fn test(&self, page: u64) -> bool {
         let mut set = false;
-        self.each(page, page.saturating_add(1), |word, mask| {
+        self.each(page, page.saturating_add(1), |_, word, mask| {
             set = word.load(Ordering::Acquire) & mask != 0;
         });
         set
@@ -154,9 +257,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// Whether no page is marked.
     pub fn is_clean(&self) -> bool {
-        self.words
-            .iter()
-            .all(|word| word.load(Ordering::Acquire) == 0)
+        self.count() == 0
     }
 
     /// The number of marked pages.
@@ -164,44 +265,36 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.census(0, self.pages).pages
     }
 
-    /// How much is marked in `[from, to)`.
+    /// How much is marked in `[from, to)`. Costs a look at each block, and at each word of a block
+    /// that is in the range in part.
     pub fn census(&self, from: u64, to: u64) -> Census {
         let mut census = Census::default();
-        // The bit below the word at hand.
-        let mut below = 0;
-        self.each(from, to, |word, mask| {
-            let bits = word.load(Ordering::Acquire) & mask;
-            // All clean or all dirty is usual, and to count bits takes a while.
-            if bits == 0 {
-                below = 0;
-                return;
+        self.each_block(from, to, |from, to| {
+            let whole = from % BLOCK == 0 && to == next_block(from).min(self.pages);
+            if whole {
+                census.add(self.counted(from));
+            } else {
+                self.each(from, to, |_, word, mask| {
+                    census.add(Census::of(tally(word.load(Ordering::Acquire) & mask)));
+                });
             }
-            if bits == !0 {
-                census.pages = census.pages.wrapping_add(BITS);
-                census.runs = census.runs.wrapping_add(below ^ 1);
-                below = 1;
-                return;
-            }
-            let starts = bits & !((bits << 1) | below);
-            // No overflow: neither is more than the pages there are.
-            census.pages = census.pages.wrapping_add(u64::from(bits.count_ones()));
-            census.runs = census.runs.wrapping_add(u64::from(starts.count_ones()));
-            below = bits >> (BITS - 1);
         });
         census
     }
 
     /// The next marked page at or after `from`.
     fn next(&self, from: u64) -> Option<u64> {
-        let mut start = from.saturating_sub(from % BITS);
-        let mut mask = mask(from % BITS, BITS);
-        for word in self.words_from(from) {
-            let bits = word.load(Ordering::Acquire) & mask;
-            if bits != 0 {
-                return Some(start.saturating_add(u64::from(bits.trailing_zeros())));
+        let mut page = from;
+        while page < self.pages {
+            if page % BLOCK == 0 && self.counted(page).pages == 0 {
+                page = next_block(page);
+                continue;
             }
-            start = start.saturating_add(BITS);
-            mask = !0;
+            let bits = self.word(page)?.load(Ordering::Acquire) >> (page % BITS);
+            if bits != 0 {
+                return Some(page.saturating_add(u64::from(bits.trailing_zeros())));
+            }
+            page = page.saturating_add(BITS - page % BITS);
         }
         None
     }
@@ -212,12 +305,12 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         let mut page = first;
         while page < end {
             let bit = page % BITS;
-            let Some(word) = self.word(page / BITS) else {
+            let Some(word) = self.word(page) else {
                 break;
             };
             let limit = end.saturating_sub(page).min(BITS - bit);
             let count = ones(word.load(Ordering::Acquire) >> bit).min(limit);
-            word.fetch_and(!mask(bit, count), Ordering::AcqRel);
+            self.clear(page, word, mask(bit, count));
             page = page.saturating_add(count);
             if count < limit {
                 break;

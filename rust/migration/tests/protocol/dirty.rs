@@ -2,7 +2,7 @@
 
 //! The dirty map, against a set of pages and against threads.
 
-use migration::dirty::{words_for, Census, DirtyMap, Run};
+use migration::dirty::{words_for, Census, DirtyMap, Run, BLOCK};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -81,7 +81,7 @@ proptest! {
                 Op::Census(from, to) => {
                     let inside = |page: &&u64| (from..to.max(from)).contains(*page);
                     let within: BTreeSet<_> = set.iter().filter(inside).collect();
-                    let runs = within.iter().filter(|&&&p| p == 0 || !within.contains(&(p - 1)));
+                    let runs = within.iter().filter(|&&&p| p % 64 == 0 || !within.contains(&(p - 1)));
                     let expected = Census {
                         pages: within.len() as u64,
                         runs: runs.count() as u64,
@@ -123,12 +123,66 @@ fn rule_extreme_arguments_change_nothing() {
 #[test]
 fn rule_too_few_words_are_no_map() {
     assert!(DirtyMap::new(Vec::<AtomicU64>::new(), 1).is_none());
-    assert!(DirtyMap::new(vec![AtomicU64::new(0)], 65).is_none());
-    assert!(DirtyMap::new(vec![AtomicU64::new(0)], 64).is_some());
+    let words = |count: usize| (0..count).map(|_| AtomicU64::new(!0)).collect::<Vec<_>>();
+    // One for the bits of 64 pages, one for the counter of a block.
+    assert!(DirtyMap::new(words(2), 65).is_none());
+    assert!(DirtyMap::new(words(2), 64).is_some());
     // What was in the words is forgotten, bits that no page has included.
-    let map = DirtyMap::new(vec![AtomicU64::new(!0)], 3).unwrap();
+    let map = DirtyMap::new(words(2), 3).unwrap();
     assert!(map.is_clean());
     assert_eq!(map.take_run(0, 64), None);
+}
+
+/// More than two blocks, the last one in part: what the counters say is what the bits are.
+#[test]
+fn rule_blocks_are_counted() {
+    const PAGES: u64 = 2 * BLOCK + 1000;
+    let map = map(PAGES);
+    let mut set = BTreeSet::new();
+    let mut x = 1u64;
+    for step in 0..400 {
+        x = x * 48_271 % 0x7fff_ffff;
+        let (first, count) = (x % PAGES, x / PAGES % 300);
+        match step % 4 {
+            0 => {
+                map.mark(first);
+                set.insert(first);
+            }
+            1 => {
+                map.mark_range(first, count);
+                set.extend(first..(first + count).min(PAGES));
+            }
+            2 => {
+                let run = map.take_run(first, count + 1);
+                assert_eq!(run, first_run(&set, first, count + 1));
+                for page in run.into_iter().flat_map(|run| run.first..run.end()) {
+                    set.remove(&page);
+                }
+            }
+            // Around the borders of blocks.
+            _ => {
+                let first = (first / BLOCK + 1) * BLOCK - count;
+                map.mark_range(first, 2 * count);
+                set.extend(first..(first + 2 * count).min(PAGES));
+            }
+        }
+        assert_eq!(map.count(), set.len() as u64);
+        for split in [0, first, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, PAGES] {
+            for (from, to) in [(0, split), (split, PAGES)] {
+                let pages = || set.range(from..to);
+                let begins = |&&p: &&u64| p == from || p % 64 == 0 || !set.contains(&(p - 1));
+                let expected = Census {
+                    pages: pages().count() as u64,
+                    runs: pages().filter(begins).count() as u64,
+                };
+                assert_eq!(map.census(from, to), expected, "[{from}, {to})");
+            }
+        }
+    }
+    map.clear_all();
+    assert!(map.is_clean());
+    map.mark(BLOCK);
+    assert_eq!(map.census(0, PAGES), Census { pages: 1, runs: 1 });
 }
 
 /// Writers change pages and mark them while a reader takes runs and copies. What the reader has in
@@ -152,6 +206,10 @@ fn rule_no_write_is_lost_between_clear_and_read() {
                         let page = (x % PAGES as u64) as usize;
                         pages[page].fetch_add(1, Ordering::Relaxed);
                         map.mark(page as u64);
+                        // Either the mark is counted, or the reader has taken it.
+                        assert!(
+                            !map.test(page as u64) || !map.is_clean() || !map.test(page as u64)
+                        );
                     }
                 })
             })
@@ -177,6 +235,7 @@ fn rule_no_write_is_lost_between_clear_and_read() {
         reader.join().unwrap();
     });
     assert!(map.is_clean());
+    assert_eq!(map.census(0, PAGES as u64), Census::default());
     let pages: Vec<_> = pages.iter().map(|p| p.load(Ordering::Relaxed)).collect();
     assert_eq!(copy, pages);
     assert_eq!(pages.iter().sum::<u64>(), 3 * WRITES);
