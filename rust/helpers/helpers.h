@@ -56,6 +56,9 @@ void vfio_rs_set_current_running(void);
 
 /* linux/sched/signal.h */
 
+/* linux/sched/signal.h */
+bool vfio_rs_fatal_signal_pending(void);
+
 /* linux/spinlock.h */
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);

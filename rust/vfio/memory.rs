@@ -41,8 +41,7 @@ use self::{
     pages::{
         Detached,
         PageRef,
-        Table,
-        CHUNK, //
+        Table, //
     },
 };
 use crate::{
@@ -52,6 +51,7 @@ use crate::{
         ReadGuard,
         RwSem, //
     },
+    worker::not_killed, //
 };
 use core::{
     ops::Range,
@@ -148,7 +148,12 @@ impl DeviceMemory {
 
     /// Bytes that are backed by pages.
     pub fn populated_bytes(&self) -> u64 {
-        self.pages.populated() * PAGE_SIZE as u64
+        self.populated_pages() * PAGE_SIZE as u64
+    }
+
+    /// Number of pages that are not holes, from a counter.
+    pub(crate) fn populated_pages(&self) -> u64 {
+        self.pages.populated()
     }
 
     /// Refuses a range that is not inside the memory.
@@ -203,41 +208,59 @@ impl DeviceMemory {
         }
     }
 
-    /// Makes a range of pages holes again, and frees them. Guests that map them find zeroes.
+    /// Makes a range of whole pages holes again, and frees them. Guests that map them find zeroes.
     ///
-    /// Costs nothing more than a look at each entry if all are holes already. Otherwise all mappings of
-    /// the range are taken away, once. Not for memory that is tracked: a hole is not sent.
+    /// Costs a look at each block of the table, and what it takes to free the pages there are. Not for
+    /// memory that is tracked: a hole is not sent.
     ///
-    /// `ERANGE` for pages that the memory does not have. `EINTR` if the current process was killed, and
-    /// `EBUSY` if users of the memory forked too often meanwhile. The pages are holes then, too, but are
-    /// kept until the next discard or close.
+    /// `ERANGE` for bytes that the memory does not have. `EINTR` if the current process was killed, and
+    /// `EBUSY` if users of the memory forked too often meanwhile. Some of the pages are left then, or are
+    /// holes but kept until this is called again, or discard or close.
     ///
     /// # Context
     ///
     /// May sleep, and waits for the `mmap_lock` of each process that maps the memory. The caller holds
     /// no `mmap_lock`, and no lock that a page fault takes.
-    #[expect(dead_code, reason = "for records of zeroes")]
-    pub(crate) fn free(&self, first: usize, count: usize) -> Result {
-        let end = first.checked_add(count).ok_or(ERANGE)?;
-        if end > self.pages.len() {
-            return Err(ERANGE);
+    pub(crate) fn free(&self, offset: u64, len: u64) -> Result {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => {}
+            _ => return Err(ERANGE),
         }
-        let mut gone = Detached::none();
-        self.detach(first..end, &mut gone);
-        if gone.is_empty() {
-            return Ok(());
+        // Those that could not be freed before.
+        let stale = self.stale.lock().take();
+        if !stale.is_empty() {
+            self.release(stale, 0, self.size)?;
         }
         let page_size = PAGE_SIZE as u64;
-        self.zap(first as u64 * page_size, count as u64 * page_size)
-            .inspect_err(|_| self.stale.lock().append(gone.take()))
+        let first = (offset / page_size) as usize;
+        let count = (len / page_size) as usize;
+        // Block by block: what is mapped is looked at only where there are pages.
+        for block in self.pages.populated_blocks(first..first + count) {
+            not_killed()?;
+            let (offset, len) = (block.start as u64, block.len() as u64);
+            let mut gone = Detached::none();
+            self.detach(block, &mut gone);
+            self.release(gone, offset * page_size, len * page_size)?;
+        }
+        Ok(())
+    }
+
+    /// Frees pages that are not in the table any more, and lay in this range of bytes.
+    fn release(&self, gone: Detached, offset: u64, len: u64) -> Result {
+        match self.zap(offset, len) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.stale.lock().append(gone);
+                Err(error)
+            }
+        }
     }
 
     /// Takes the pages of a range out of the table. They must not be freed before a `zap`.
     fn detach(&self, range: Range<usize>, gone: &mut Detached) {
-        for first in range.clone().step_by(CHUNK) {
+        for block in self.pages.populated_blocks(range) {
             let lock = self.lock.write();
-            let end = range.end.min(first + CHUNK);
-            self.pages.detach(first..end, gone, &lock);
+            self.pages.detach(block, gone, &lock);
             drop(lock);
             // SAFETY: No spinlock is held: the callers sleep in `zap`.
             unsafe { bindings::vfio_rs_cond_resched() };

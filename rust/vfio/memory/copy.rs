@@ -162,25 +162,6 @@ impl DeviceMemory {
         Ok(crc)
     }
 
-    /// Makes a range of whole pages read 0.
-    pub(crate) fn zero(&self, offset: u64, len: u64) -> Result {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.size => {}
-            _ => return Err(ERANGE),
-        }
-        let first = (offset / PAGE_SIZE as u64) as usize;
-        let count = (len / PAGE_SIZE as u64) as usize;
-        for index in first..first + count {
-            // A hole reads 0 already.
-            if let Some(page) = self.page(index) {
-                // SAFETY: The page is referenced, and has this many bytes.
-                unsafe { bindings::memset(page.address().cast::<c_void>(), 0, PAGE_SIZE) };
-                self.wrote(index);
-            }
-        }
-        Ok(())
-    }
-
     /// Copies to guest memory, straight from the pages. Errors are those of [`Dma::write`] and
     /// `ERANGE`.
     pub fn to_guest(&self, dma: &Dma, offset: u64, iova: u64, len: usize) -> Result {

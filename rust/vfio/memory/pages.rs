@@ -18,6 +18,7 @@ use core::{
     },
     sync::atomic::{
         AtomicPtr,
+        AtomicU32,
         AtomicU64,
         Ordering, //
     },
@@ -25,7 +26,7 @@ use core::{
 use kernel::prelude::*;
 
 /// How many pages are looked at before others may run.
-pub(super) const CHUNK: usize = 4096;
+const CHUNK: usize = 4096;
 
 /// The memory's lock, held one way or the other.
 pub(super) trait Held {}
@@ -86,14 +87,23 @@ impl Drop for PageRef {
     }
 }
 
+/// Entries that share a counter: 2 MiB with pages of 4 KiB.
+const BLOCK: usize = 512;
+
 /// The table of pages. A null entry is a hole.
+///
+/// Each block of entries has a counter, so that holes are skipped by the block. The counter grows
+/// before the entry is set, so whoever finds a page finds it counted.
 ///
 /// # Invariants
 ///
-/// Each entry that is not null is a page and one reference to it. It becomes null only with the
-/// memory's lock held for writing.
+/// - Each entry that is not null is a page and one reference to it. It becomes null only with the
+///   memory's lock held for writing.
+/// - No counter is less than the number of entries in its block that are not null. They are equal for
+///   who holds the memory's lock for writing.
 pub(super) struct Table {
     entries: KVVec<AtomicPtr<bindings::page>>,
+    blocks: KVVec<AtomicU32>,
     populated: AtomicU64,
 }
 
@@ -105,8 +115,14 @@ impl Table {
             // INVARIANT: Null.
             entries.push(AtomicPtr::new(ptr::null_mut()), GFP_KERNEL_ACCOUNT)?;
         }
+        let mut blocks = KVVec::new();
+        for _ in 0..count.div_ceil(BLOCK) {
+            blocks.push(AtomicU32::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: There are only holes.
         Ok(Self {
             entries,
+            blocks,
             populated: AtomicU64::new(0),
         })
     }
@@ -136,6 +152,40 @@ impl Table {
             .is_some_and(|entry| !entry.load(Ordering::SeqCst).is_null())
     }
 
+    /// The counter of the block that has the entry at `index`.
+    fn block(&self, index: usize) -> Option<&AtomicU32> {
+        self.blocks.get(index / BLOCK)
+    }
+
+    /// The parts of `range` in those blocks that have pages, at some moment: what is left out are
+    /// holes. Costs a look at each block.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn populated_blocks(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
+        let end = range.end.min(self.len());
+        let mut from = range.start;
+        core::iter::from_fn(move || {
+            while from < end {
+                let first = from;
+                let next = (first / BLOCK + 1) * BLOCK;
+                from = next;
+                if next % (CHUNK * BLOCK) == 0 {
+                    // SAFETY: Callers may sleep.
+                    unsafe { bindings::vfio_rs_cond_resched() };
+                }
+                if self.block(first)?.load(Ordering::SeqCst) != 0 {
+                    return Some(first..next.min(end));
+                }
+            }
+            None
+        })
+    }
+
     /// A reference to a page, unless it is a hole. `_lock` is the memory's.
     pub(super) fn get(&self, index: usize, _lock: &impl Held) -> Option<PageRef> {
         let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
@@ -153,13 +203,17 @@ impl Table {
         lock: &impl Held,
     ) -> Option<PageRef> {
         let entry = self.entry(index)?;
+        let block = self.block(index)?;
         let new = new.into_raw();
+        // INVARIANT: First the counter, then the entry.
+        block.fetch_add(1, Ordering::SeqCst);
         // INVARIANT: The reference of `new` goes with it.
         match entry.compare_exchange(ptr::null_mut(), new, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => {
                 self.populated.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {
+                block.fetch_sub(1, Ordering::SeqCst);
                 // SAFETY: Given away just now, and not taken.
                 drop(unsafe { PageRef::from_raw(new) });
             }
@@ -167,8 +221,8 @@ impl Table {
         self.get(index, lock)
     }
 
-    /// Makes the pages of a range holes and puts them into `gone`. `_lock` is the memory's. Users may
-    /// still have them mapped.
+    /// Makes the pages of a block, or of a part of it, holes and puts them into `gone`. `_lock` is the
+    /// memory's. Users may still have them mapped.
     pub(super) fn detach(
         &self,
         range: Range<usize>,
@@ -180,6 +234,10 @@ impl Table {
 
     /// [`Table::detach`] for one who is alone with the table.
     fn detach_unlocked(&self, range: Range<usize>, gone: &mut Detached) {
+        let Some(block) = self.block(range.start) else {
+            return;
+        };
+        let mut count = 0;
         for entry in self.entries.get(range).unwrap_or_default() {
             if entry.load(Ordering::Relaxed).is_null() {
                 continue;
@@ -187,19 +245,22 @@ impl Table {
             let page = entry.swap(ptr::null_mut(), Ordering::SeqCst);
             // SAFETY: By the invariant the entry had a reference, which is ours now.
             if let Some(page) = unsafe { PageRef::from_raw(page) } {
-                self.populated.fetch_sub(1, Ordering::Relaxed);
+                count += 1;
                 gone.push(page);
             }
         }
+        // INVARIANT: First the entries, then the counter.
+        block.fetch_sub(count, Ordering::SeqCst);
+        self.populated.fetch_sub(count.into(), Ordering::Relaxed);
     }
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
-        for first in (0..self.len()).step_by(CHUNK) {
+        for block in self.populated_blocks(0..self.len()) {
             let mut gone = Detached::none();
             // Nobody else has a reference to the table, which is as good as the lock.
-            self.detach_unlocked(first..self.len().min(first + CHUNK), &mut gone);
+            self.detach_unlocked(block, &mut gone);
         }
     }
 }

@@ -115,10 +115,14 @@ impl DeviceMemory {
 
     /// The first run of pages in `run` that are not holes.
     pub(crate) fn populated(&self, run: Run) -> Option<Run> {
-        let populated = |page: &u64| self.pages.is_populated(*page as usize);
-        let last = (self.size / PAGE_SIZE as u64).min(run.end());
-        let first = (run.first..last).find(populated)?;
-        let count = (first..last).take_while(populated).count() as u64;
-        Some(Run { first, count })
+        let populated = |page: &usize| self.pages.is_populated(*page);
+        let last = (self.size / PAGE_SIZE as u64).min(run.end()) as usize;
+        let mut blocks = self.pages.populated_blocks(run.first as usize..last);
+        let first = blocks.find_map(|mut block| block.find(populated))?;
+        let count = (first..last).take_while(populated).count();
+        Some(Run {
+            first: first as u64,
+            count: count as u64,
+        })
     }
 }

@@ -154,7 +154,7 @@ impl Sink for Endpoint<'_> {
     }
 
     fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {
-        self.memory()?.zero(position, len).map_err(Error::to_errno)
+        self.memory()?.free(position, len).map_err(Error::to_errno)
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {
