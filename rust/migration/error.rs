@@ -5,7 +5,9 @@
 use crate::stream::{Kind, VERSION};
 use core::fmt;
 
+const EINTR: i32 = 4;
 pub(crate) const EIO: i32 = 5;
+const ENOMEM: i32 = 12;
 pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;
@@ -82,12 +84,12 @@ pub enum Error {
         /// Its kind.
         kind: u16,
     },
-    /// A second IDENTITY.
+    /// An IDENTITY that does not begin a stream: its number is not 0.
     DuplicateIdentity {
         /// Sequence number of the record.
         sequence: u64,
     },
-    /// Bytes after the END record.
+    /// Something other than another stream after the END record.
     AfterEnd,
     /// A payload has a length that its kind does not allow.
     Length {
@@ -172,6 +174,8 @@ pub enum Error {
     },
     /// A counter would overflow.
     Overflow,
+    /// The caller is being killed.
+    Interrupted,
     /// The device failed or refused.
     Device {
         /// What it was asked to do.
@@ -194,6 +198,7 @@ impl Error {
     /// | `ENODATA`         | the stream or the device's state stops early                  |
     /// | `ENOSPC`          | a buffer of the caller is too small                           |
     /// | `EOVERFLOW`       | a counter would overflow                                      |
+    /// | `EINTR`           | the caller is being killed                                    |
     /// | any               | the device's own                                              |
     pub const fn errno(&self) -> i32 {
         match self {
@@ -218,8 +223,15 @@ impl Error {
             Error::Incomplete { .. } | Error::Short { .. } => ENODATA,
             Error::Space { .. } => ENOSPC,
             Error::Overflow => EOVERFLOW,
+            Error::Interrupted => EINTR,
             Error::Device { errno, .. } => *errno,
         }
+    }
+
+    /// Whether the same call may succeed later: there was no memory, or the caller was being killed.
+    /// The stream is not to blame.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self.errno(), EINTR | ENOMEM)
     }
 
     /// An error the device returned, as a positive or negative errno.
@@ -279,9 +291,9 @@ impl fmt::Display for Error {
                 write!(f, "record {sequence}: unknown mandatory kind {kind}")
             }
             Error::DuplicateIdentity { sequence } => {
-                write!(f, "record {sequence}: a second IDENTITY")
+                write!(f, "record {sequence}: an IDENTITY that is not record 0")
             }
-            Error::AfterEnd => f.write_str("data after the END record"),
+            Error::AfterEnd => f.write_str("data after the END record that begins no stream"),
             Error::Length { kind, found } => {
                 write!(f, "{kind} record with a payload of {found} bytes")
             }
@@ -328,6 +340,7 @@ impl fmt::Display for Error {
                 found,
             } => write!(f, "{field} is {found:#x}, the identity says {expected:#x}"),
             Error::Overflow => f.write_str("a counter would overflow"),
+            Error::Interrupted => f.write_str("interrupted"),
             Error::Device { step, errno } => write!(f, "{step} failed with errno {errno}"),
         }
     }

@@ -10,7 +10,24 @@
 //!
 //! Records may be cut anywhere. A header is looked at when it is complete; what it says is checked
 //! before a byte of its payload is used. The payload of MEMORY goes straight to the device, all
-//! others are gathered. The first error is final: every later call gives the same one (P26).
+//! others are gathered.
+//!
+//! # Errors
+//!
+//! The first error is final: every later call gives the same one (P26), until
+//! [`LoadSession::restart`]. The exceptions are errors that say nothing about the stream
+//! ([`Error::is_passing`]): no memory, or a caller who is being killed. Such a call has taken the
+//! first so many bytes of its buffer, by which [`Stats::bytes`] has grown, and not the others. It can
+//! be repeated with the others. A caller who cannot tell his user how many bytes were taken calls
+//! [`LoadSession::lose_place`].
+//!
+//! # A stream may begin anew
+//!
+//! A source that is reset, or whose save is given up and begun again, sends another stream from its
+//! beginning. Its first record is an IDENTITY with number 0 and START. Where a record may begin, it
+//! ends the stream before it, be that complete or not, and the load begins afresh: device memory is
+//! discarded and nothing of the earlier stream counts. This happens when the payload of the IDENTITY
+//! is accepted.
 
 use crate::stream::{
     crc_finish, Checksum, Error, Header, Identity, Kind, Totals, CRC_SEED, END_SIZE, FLAGS,
@@ -40,7 +57,16 @@ pub trait Sink: Checksum {
     ) -> Result<u32, i32>;
 
     /// Makes `len` bytes of device memory from byte `position` on read 0. Both are whole pages.
+    ///
+    /// A record of 40 bytes asks for this, so what it costs must not depend on `len`: only pages that
+    /// were written before may cost something, and each of them once.
     fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32>;
+
+    /// Makes all of device memory read 0. The rule of [`Sink::zero_memory`] is this one's, too.
+    fn discard(&self) -> Result<(), i32>;
+
+    /// Whether the caller is being killed. Asked once a record, and once a [`PIECE`] of payload.
+    fn interrupted(&self) -> bool;
 
     /// Checks the device's own state, all of it, and changes nothing.
     fn check_state(&self, state: &[u8]) -> Result<(), i32>;
@@ -62,6 +88,8 @@ pub struct Stats {
     pub skipped: u64,
     /// Buffers received a second time (P23).
     pub repeated: u64,
+    /// Streams that began after another (P50).
+    pub restarted: u64,
 }
 
 /// The record being received.
@@ -82,7 +110,7 @@ enum Phase {
     Header { got: usize },
     /// Receiving a payload.
     Payload(Record),
-    /// END was verified.
+    /// END was verified, and nothing came after it.
     Complete,
     /// The state took effect.
     Committed,
@@ -90,6 +118,8 @@ enum Phase {
     Failed(Error),
 }
 
+/// Bytes of payload taken before [`Sink::interrupted`] is asked again.
+pub const PIECE: usize = 1 << 20;
 /// Size of the largest payload that is gathered outside the session's buffer.
 const SMALL: usize = IDENTITY_SIZE;
 const _: () = assert!(END_SIZE <= SMALL && ZERO_SIZE <= SMALL && HEADER_SIZE <= SMALL);
@@ -107,6 +137,10 @@ pub struct LoadSession<B> {
     totals: Totals,
     /// The totals when the last START record arrived, and its header without AGAIN.
     start: Option<(Totals, Header)>,
+    /// END was verified. What comes after it begins another stream.
+    ended: bool,
+    /// Part of a buffer is lost: what comes next begins a buffer.
+    adrift: bool,
     stats: Stats,
 }
 
@@ -158,8 +192,40 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             small: [0; SMALL],
             totals: Totals::new(),
             start: None,
+            ended: false,
+            adrift: false,
             stats: Stats::default(),
         })
+    }
+
+    /// Begins afresh, whatever came before. The caller discards device memory.
+    pub fn restart(&mut self) {
+        self.begin();
+        self.phase = Phase::Header { got: 0 };
+    }
+
+    /// Forgets the stream that was being received.
+    fn begin(&mut self) {
+        self.totals = Totals::new();
+        self.start = None;
+        self.ended = false;
+        self.adrift = false;
+    }
+
+    /// The user does not know how much of the buffer was taken that [`LoadSession::feed`] refused with
+    /// a passing error. The record that is incomplete is forgotten, and what comes next must be the
+    /// beginning of a buffer: of the same one again, or of the first one of a stream.
+    pub fn lose_place(&mut self) {
+        if matches!(self.phase, Phase::Header { .. } | Phase::Payload(_)) {
+            self.phase = Phase::Header { got: 0 };
+            self.adrift = true;
+        }
+    }
+
+    /// Whether [`LoadSession::restart`] drops nothing of use: the stream was refused, or part of a
+    /// buffer is lost.
+    pub fn is_broken(&self) -> bool {
+        self.adrift || self.error().is_some()
     }
 
     /// Whether END was verified, so that [`LoadSession::finish`] may succeed.
@@ -181,6 +247,9 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
     }
 
     /// Takes the next `len` bytes of the stream.
+    ///
+    /// After a passing error ([`Error::is_passing`]) the call may be repeated with the bytes that were
+    /// not taken. [`Stats::bytes`] has grown by the number of those that were.
     pub fn feed<S: Sink + ?Sized>(
         &mut self,
         sink: &S,
@@ -204,10 +273,11 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self.keep(result)
     }
 
-    /// Remembers an error.
+    /// Remembers an error, unless it passes.
     fn keep(&mut self, result: Result<(), Error>) -> Result<(), Error> {
-        if let Err(error) = result {
-            self.phase = Phase::Failed(error);
+        match result {
+            Err(error) if !error.is_passing() => self.phase = Phase::Failed(error),
+            _ => {}
         }
         result
     }
@@ -237,22 +307,43 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
 
     fn take<S: Sink + ?Sized>(&mut self, input: &mut Input<'_, S>) -> Result<(), Error> {
         while input.left() > 0 {
-            self.phase = match self.phase {
-                Phase::Failed(error) => return Err(error),
-                Phase::Complete | Phase::Committed => return Err(Error::AfterEnd),
-                Phase::Header { got } => self.header(input, got)?,
-                Phase::Payload(record) => self.payload(input, record)?,
-            };
-            // A payload of no bytes needs no input.
-            if let Phase::Payload(record) = self.phase {
-                if record.done == record.header.length {
-                    self.phase = self.record(input.sink, record)?;
+            if input.sink.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let at = input.at;
+            match self.step(input) {
+                Ok(phase) => self.phase = phase,
+                Err(error) => {
+                    // What a step took is taken again when it is repeated.
+                    if error.is_passing() {
+                        input.at = at;
+                    }
+                    return Err(error);
                 }
             }
         }
         match self.phase {
             Phase::Failed(error) => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// Takes a part of the input that is not empty. Gives the phase after it; if it fails, the phase is
+    /// what it was.
+    fn step<S: Sink + ?Sized>(&mut self, input: &mut Input<'_, S>) -> Result<Phase, Error> {
+        let phase = match self.phase {
+            Phase::Failed(error) => return Err(error),
+            Phase::Committed => return Err(Error::AfterEnd),
+            Phase::Complete => self.header(input, 0)?,
+            Phase::Header { got } => self.header(input, got)?,
+            Phase::Payload(record) => self.payload(input, record)?,
+        };
+        match phase {
+            // Also if the payload has no bytes: then it needs no input.
+            Phase::Payload(record) if record.done == record.header.length => {
+                self.record(input.sink, record)
+            }
+            phase => Ok(phase),
         }
     }
 
@@ -270,6 +361,9 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         let header = Header::decode::<S>(bytes, self.totals.records);
         if self.start.is_none() && !header.is_ok_and(|h| h.kind == Kind::Identity as u16) {
             return Err(Error::Foreign);
+        }
+        if self.ended && !header.is_ok_and(|h| begins_stream(&h)) {
+            return Err(Error::AfterEnd);
         }
         self.accept(header?).map(Phase::Payload)
     }
@@ -289,19 +383,19 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             flags: header.flags & !FLAG_AGAIN,
             ..header
         };
-        if sequence != expected {
+        // The same record and no other: one that only has its number is out of place.
+        let same = self.start.is_some_and(|(_, first)| first == first_time);
+        let repeated = same && (flag(FLAG_AGAIN) || self.adrift) && sequence != expected;
+        if !begins_stream(&header) {
             match self.start {
-                // The same record and no other: one that only has its number is out of place.
-                Some((start, first)) if flag(FLAG_AGAIN) && first == first_time => {
-                    self.totals = start;
-                    self.stats.repeated = self.stats.repeated.saturating_add(1);
-                }
-                _ => {
+                Some((start, _)) if repeated => self.totals = start,
+                _ if sequence != expected => {
                     return Err(Error::Sequence {
                         expected,
                         found: sequence,
                     })
                 }
+                _ => {}
             }
         }
         let kind = Kind::from_u16(header.kind);
@@ -315,9 +409,14 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 })
             }
         }
-        if flag(FLAG_START) || self.start.is_none() {
+        // A stream that begins anew takes the place of the other when its identity was accepted.
+        if self.start.is_none() || (flag(FLAG_START) && !begins_stream(&header)) {
             self.start = Some((self.totals, first_time));
         }
+        if repeated {
+            self.stats.repeated = self.stats.repeated.saturating_add(1);
+        }
+        self.adrift = false;
         Ok(Record {
             header,
             kind,
@@ -403,7 +502,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
     ) -> Result<Phase, Error> {
         let Record { header, kind, .. } = record;
         let missing = header.length.saturating_sub(record.done);
-        let count = input.left().min(missing as usize);
+        let count = input.left().min(missing as usize).min(PIECE);
         let (count, crc) = match kind {
             Some(Kind::Memory) => {
                 let position = header.position.saturating_add(u64::from(record.done));
@@ -471,6 +570,18 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             Some(Kind::Identity) => {
                 let found = Identity::decode(payload, header.length)?;
                 self.identity.accept(&found)?;
+                if self.totals.records != 0 {
+                    self.stats.restarted = self.stats.restarted.saturating_add(1);
+                }
+                // First of all, so that nobody goes on with the earlier stream if discarding fails.
+                self.begin();
+                sink.discard()
+                    .map_err(|errno| Error::device("discarding device memory", errno))?;
+                let first_time = Header {
+                    flags: header.flags & !FLAG_AGAIN,
+                    ..header
+                };
+                self.start = Some((self.totals, first_time));
             }
             Some(Kind::Zero) => {
                 extent = crate::stream::Reader::new(payload).get_u64()?;
@@ -482,6 +593,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 self.totals.accept(payload)?;
                 sink.check_state(self.state())
                     .map_err(|errno| Error::device("checking the device state", errno))?;
+                self.ended = true;
                 next = Phase::Complete;
             }
             Some(Kind::Memory | Kind::Device) => {}
@@ -491,6 +603,11 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self.stats.records = self.stats.records.saturating_add(1);
         Ok(next)
     }
+}
+
+/// Whether a record begins a stream, wherever it comes.
+fn begins_stream(header: &Header) -> bool {
+    header.kind == Kind::Identity as u16 && header.sequence == 0 && header.flags & FLAG_START != 0
 }
 
 fn in_range(kind: Kind, position: u64, length: u64, limit: u64) -> Result<(), Error> {

@@ -120,7 +120,7 @@ pub enum Target {
 /// Why an access is refused; always `EINVAL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The access has no bytes.
+    /// The access has no bytes. A front end returns 0 for it before it asks.
     Empty,
     /// The access ends beyond the region.
     Outside,

@@ -27,6 +27,8 @@ const RECORD_MAX: u64 = 1 << 30;
 /// Smallest piece of the device's state that is worth a record in a buffer that has others, in
 /// bytes.
 const PIECE_MIN: usize = 64;
+/// Pages that [`SaveSession::begin`] looks at before it asks again whether it is interrupted.
+const STRIDE: u64 = 1 << 15;
 
 /// The device a save reads. Errors are errnos of either sign.
 pub trait Source: Checksum {
@@ -41,6 +43,12 @@ pub trait Source: Checksum {
     /// The first run of pages within `run` that are populated, that is, were ever touched. All
     /// others read 0 and are not sent.
     fn populated(&self, run: Run) -> Option<Run>;
+
+    /// The number of populated pages, from a counter.
+    fn populated_pages(&self) -> u64;
+
+    /// Whether the caller is being killed. Asked once a record, and once a [`STRIDE`] of pages.
+    fn interrupted(&self) -> bool;
 
     /// Copies `bytes` to `out`, from its byte `at` on.
     fn put(&self, out: &mut Self::Out, at: usize, bytes: &[u8]) -> Result<(), i32>;
@@ -134,16 +142,19 @@ pub fn min_output(identity: &Identity) -> u64 {
         .saturating_add(HEADER_SIZE as u64)
 }
 
-/// Everything a save of the stopped device would send now, in bytes, without a session
-/// (P47). An upper bound but for the headers of additional buffers.
+/// Everything a save of the stopped device would send now, in bytes, without a session (P47).
+///
+/// An upper bound but for the headers of additional buffers. It costs the same whatever the size of
+/// device memory: how the populated pages lie is not looked at, so a header is counted for each of
+/// them, or for each gap between holes if those are fewer.
 pub fn estimate<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
-    let mut bytes = control_bytes(IDENTITY_SIZE)
+    let populated = src.populated_pages();
+    let holes = identity.pages().saturating_sub(populated);
+    let runs = populated.min(holes.saturating_add(1));
+    control_bytes(IDENTITY_SIZE)
         .saturating_add(state_bytes(u64::from(identity.state_size_max)))
-        .saturating_add(control_bytes(END_SIZE));
-    for_each_populated(identity, src, |run| {
-        bytes = bytes.saturating_add(memory_bytes(identity, run.count, 1));
-    });
-    bytes
+        .saturating_add(control_bytes(END_SIZE))
+        .saturating_add(memory_bytes(identity, populated, runs))
 }
 
 fn control_bytes(payload: usize) -> u64 {
@@ -164,17 +175,26 @@ fn memory_bytes(identity: &Identity, pages: u64, runs: u64) -> u64 {
         .saturating_add(runs.saturating_mul(HEADER_SIZE as u64))
 }
 
-fn for_each_populated<S: Source + ?Sized>(identity: &Identity, src: &S, mut f: impl FnMut(Run)) {
+/// Marks all populated pages.
+fn mark_populated<S: Source + ?Sized>(identity: &Identity, src: &S) -> Result<(), Error> {
     let pages = identity.pages();
-    let mut first = 0;
-    while let Some(run) = within(first, pages).and_then(|rest| src.populated(rest)) {
-        // A run that does not advance would never end.
-        if run.count == 0 || run.first < first {
-            break;
+    let mut from = 0;
+    while from < pages {
+        if src.interrupted() {
+            return Err(Error::Interrupted);
         }
-        f(run);
-        first = run.end();
+        let end = from.saturating_add(STRIDE).min(pages);
+        while let Some(run) = within(from, end).and_then(|rest| src.populated(rest)) {
+            // A run that does not advance would never end.
+            if run.count == 0 || run.first < from {
+                break;
+            }
+            src.dirty().mark_range(run.first, run.count);
+            from = run.end();
+        }
+        from = end;
     }
+    Ok(())
 }
 
 /// The run `[first, end)`, unless it is empty.
@@ -209,9 +229,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
                 found: src.dirty().pages(),
             });
         }
-        for_each_populated(&identity, src, |run| {
-            src.dirty().mark_range(run.first, run.count);
-        });
+        mark_populated(&identity, src)?;
         Ok(SaveSession {
             identity,
             buffer,
@@ -244,9 +262,22 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         self.framer.stats
     }
 
-    /// Everything an immediate stop would still have to send, in bytes (P22); 0 once END was
-    /// produced. A staged, unconsumed buffer is not in it: the front end adds its length.
+    /// What v1 reads from `pending_bytes`, in bytes (P22): everything an immediate stop would still
+    /// have to send, but 0 if [`SaveSession::fill`] would produce nothing now. So a user who iterates
+    /// until nothing is pending comes to an end while the device runs, too.
+    ///
+    /// A staged, unconsumed buffer is not in it: the front end adds its length.
     pub fn pending<S: Source + ?Sized>(&self, src: &S) -> u64 {
+        if self.has_data(src) {
+            self.remaining(src)
+        } else {
+            0
+        }
+    }
+
+    /// Everything an immediate stop would still have to send, in bytes (P47); 0 once END was
+    /// produced.
+    pub fn remaining<S: Source + ?Sized>(&self, src: &S) -> u64 {
         let state = match self.state {
             DeviceState::Unread => u64::from(self.identity.state_size_max),
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
@@ -295,7 +326,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     ///
     /// After an error nothing is lost: what was taken from the dirty map is marked again, records
     /// that were complete are given to the caller first, and the error comes back with the next
-    /// call.
+    /// call. [`Error::Interrupted`] if [`Source::interrupted`] says so.
     pub fn fill<S: Source + ?Sized>(
         &mut self,
         src: &S,
@@ -316,7 +347,11 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             len,
         };
         loop {
-            match self.record(&mut out) {
+            let done = match src.interrupted() {
+                true => Err(Error::Interrupted),
+                false => self.record(&mut out),
+            };
+            match done {
                 Ok(true) => {}
                 Ok(false) => return Ok(out.at),
                 Err(_) if out.at > 0 => return Ok(out.at),

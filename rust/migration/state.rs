@@ -71,6 +71,10 @@ pub enum Action {
     EndSave,
     /// Discard the memory of the stopped device and open the load session.
     BeginLoad,
+    /// If the load session is broken ([`LoadSession::is_broken`](crate::load::LoadSession::is_broken)),
+    /// discard the memory of the stopped device and begin the load afresh. A load that is in order
+    /// goes on: VMMs write the state that the device is in.
+    RestartLoad,
     /// Finish the load session: [`LoadSession::finish`](crate::load::LoadSession::finish), then
     /// drop its buffers. Can fail, then the state is [`State::Error`] (P26).
     CommitLoad,
@@ -309,6 +313,9 @@ mod arcs {
     pub(super) const LOAD: Cell = Some(&[PrepareLoad, BeginLoad]);
     pub(super) const HALT_LOAD: Cell = Some(&[PrepareLoad, QuiesceAll, BeginLoad]);
 
+    // A load that was refused begins afresh.
+    pub(super) const RELOAD: Cell = Some(&[RestartLoad]);
+
     // A load takes effect: the device stays stopped, runs.
     pub(super) const COMMIT: Cell = Some(&[CommitLoad]);
     pub(super) const COMMIT_RUN: Cell = Some(&[CommitLoad, Run]);
@@ -324,7 +331,7 @@ const V1: [(State, [Cell; 8]); 6] = {
         (State::Running,  [HALT,     SELF,       HALT_COPY,  SAVE, HALT_LOAD, NO, NO, NO]),
         (State::StopCopy, [END,      END_RUN,    SELF,       NO,   NO,        NO, NO, NO]),
         (State::PreCopy,  [HALT_END, END,        LAST_AGAIN, SELF, NO,        NO, NO, NO]),
-        (State::Resuming, [COMMIT,   COMMIT_RUN, NO,         NO,   SELF,      NO, NO, NO]),
+        (State::Resuming, [COMMIT,   COMMIT_RUN, NO,         NO,   RELOAD,    NO, NO, NO]),
         (State::Error,    [NO,       NO,         NO,         NO,   NO,        NO, NO, NO]),
     ]
 };
@@ -343,7 +350,7 @@ const V2: [(State, [Cell; 8]); 8] = {
         (State::Stop,       [NO,   SELF,   NO,   COPY, LOAD, RUN_PEER, NO,   NO  ]),
         (State::Running,    [NO,   NO,     SELF, NO,   NO,   PEER,     SAVE, NO  ]),
         (State::StopCopy,   [NO,   END,    NO,   SELF, NO,   NO,       NO,   NO  ]),
-        (State::Resuming,   [NO,   COMMIT, NO,   NO,   SELF, NO,       NO,   NO  ]),
+        (State::Resuming,   [NO,   COMMIT, NO,   NO,   RELOAD, NO,     NO,   NO  ]),
         (State::RunningP2p, [NO,   HALT,   RUN,  NO,   NO,   SELF,     NO,   SAVE]),
         (State::PreCopy,    [NO,   NO,     END,  NO,   NO,   NO,       SELF, PEER]),
         (State::PreCopyP2p, [NO,   NO,     NO,   LAST, NO,   END,      RUN,  SELF]),

@@ -95,6 +95,7 @@ impl Show for Status {
         seq_print!(out, "load_memory_bytes: {}\n", report.loaded.memory_bytes);
         seq_print!(out, "load_skipped: {}\n", report.loaded.skipped);
         seq_print!(out, "load_repeated: {}\n", report.loaded.repeated);
+        seq_print!(out, "load_restarted: {}\n", report.loaded.restarted);
         seq_print!(out, "memory_pages: {}\n", report.memory / PAGE_SIZE as u64);
         seq_print!(
             out,

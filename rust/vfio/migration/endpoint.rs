@@ -7,7 +7,8 @@ use crate::{
     bindings,
     device::Operations,
     handle::Core,
-    memory::DeviceMemory, //
+    memory::DeviceMemory,
+    worker::not_killed, //
 };
 use core::{
     cell::Cell,
@@ -97,6 +98,14 @@ impl Source for Endpoint<'_> {
         self.memory?.populated(run)
     }
 
+    fn populated_pages(&self) -> u64 {
+        self.memory.map_or(0, DeviceMemory::populated_pages)
+    }
+
+    fn interrupted(&self) -> bool {
+        not_killed().is_err()
+    }
+
     fn put(&self, out: &mut Window, at: usize, bytes: &[u8]) -> Result<(), i32> {
         out.put(at, bytes).map_err(Error::to_errno)
     }
@@ -155,6 +164,17 @@ impl Sink for Endpoint<'_> {
 
     fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {
         self.memory()?.free(position, len).map_err(Error::to_errno)
+    }
+
+    fn discard(&self) -> Result<(), i32> {
+        match self.memory {
+            Some(memory) => memory.free(0, memory.size()).map_err(Error::to_errno),
+            None => Ok(()),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        not_killed().is_err()
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {

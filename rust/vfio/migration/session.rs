@@ -425,9 +425,13 @@ impl Session {
                 }
             }
             Action::EndSave => self.end(inner),
-            Action::BeginLoad => {
-                if let Some(memory) = &self.core.memory {
-                    memory.discard();
+            Action::BeginLoad => self.begin_load(),
+            Action::RestartLoad => {
+                if let Job::Load(load) = &mut inner.job {
+                    if load.is_broken() {
+                        load.restart();
+                        self.begin_load();
+                    }
                 }
             }
             Action::CommitLoad => return self.commit_load(inner),
@@ -461,6 +465,15 @@ impl Session {
         let load = LoadSession::new(self.identity, self.buffer()?).map_err(errno)?;
         inner.job = Job::Load(load);
         Ok(())
+    }
+
+    /// A load begins: device memory reads 0 from now on.
+    fn begin_load(&self) {
+        if let Some(memory) = &self.core.memory {
+            // A caller who is being killed leaves some of it. The first record of the stream discards
+            // all of it once more, and without one the device does not run before it is reset.
+            let _ = memory.free(0, memory.size());
+        }
     }
 
     /// Has what was loaded take effect (P26).

@@ -120,9 +120,12 @@ impl Migration {
                 _ => 0,
             },
         };
-        let bytes = value.to_le_bytes();
-        let bytes = bytes.get(..len).ok_or(EINVAL)?;
-        UserSlice::new(buf, len).writer().write_slice(bytes)?;
+        // In the byte order of the machine, as the UAPI has it.
+        let mut writer = UserSlice::new(buf, len).writer();
+        match len {
+            4 => writer.write::<u32>(&(value as u32))?,
+            _ => writer.write::<u64>(&value)?,
+        }
 
         // A read that failed has consumed nothing (P3). Another thread may have been faster.
         if consumed.is_some() {
@@ -150,10 +153,11 @@ impl Migration {
         };
 
         // Before the lock is taken, see `session`.
-        let mut bytes = [0; 8];
-        let part = bytes.get_mut(..len).ok_or(EINVAL)?;
-        UserSlice::new(buf, len).reader().read_slice(part)?;
-        let value = u64::from_le_bytes(bytes);
+        let mut reader = UserSlice::new(buf, len).reader();
+        let value = match len {
+            4 => u64::from(reader.read::<u32>()?),
+            _ => reader.read::<u64>()?,
+        };
 
         let mut window = self.window()?;
         let mut inner = self.session.lock()?;
@@ -171,7 +175,8 @@ impl Migration {
                     let reason = "data_size is 0 or beyond the data section";
                     return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
                 }
-                self.session.feed(&mut inner, &window, value as usize)?;
+                self.session
+                    .feed_all(&mut inner, &window, value as usize)?;
             }
             Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
         }

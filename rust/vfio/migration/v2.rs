@@ -62,6 +62,10 @@ impl Migration {
         session.check_owner(&inner, FrontEnd::V2)?;
         let to = State::from_v2(to).map_err(refuse)?;
         state::v2_check(inner.state(), to).map_err(refuse)?;
+        if inner.state() == to {
+            let arc = state::v2_arc(to, to).map_err(refuse)?;
+            session.change(&mut inner, &arc, FrontEnd::V2, None)?;
+        }
         while inner.state() != to {
             let mut next = 0;
             // SAFETY: `vdev` is valid, and the two pairs that the core does not end on were refused.

@@ -64,6 +64,8 @@ pub struct Inspection {
     pub pages_again: u64,
     /// Buffers that were sent twice, as the source could not know that they had arrived.
     pub repeated: u64,
+    /// Times that another stream took the place of the one before it.
+    pub restarted: u64,
     /// Unknown optional records that were skipped.
     pub skipped: u64,
     /// Why the stream is not valid; none for a complete stream with nothing wrong.
@@ -104,6 +106,14 @@ impl Sink for Anything {
 
     fn zero_memory(&self, _position: u64, _len: u64) -> Result<(), i32> {
         Ok(())
+    }
+
+    fn discard(&self) -> Result<(), i32> {
+        Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        false
     }
 
     fn check_state(&self, _state: &[u8]) -> Result<(), i32> {
@@ -150,6 +160,12 @@ impl Counter {
                 self.found.pages_again += u64::from(!self.seen.insert(page));
             }
         }
+    }
+
+    /// Another stream begins, which makes its own passes.
+    fn begin_again(&mut self) {
+        self.seen.clear();
+        self.last = None;
     }
 
     fn identity(&mut self, identity: &Identity) {
@@ -249,6 +265,10 @@ fn records(
             break;
         }
         counter.header(&decoded);
+        if session.stats().restarted != counter.found.restarted {
+            counter.begin_again();
+        }
+        counter.found.restarted = session.stats().restarted;
         counter.found.repeated = session.stats().repeated;
         counter.found.skipped = session.stats().skipped;
         record += 1;
@@ -281,6 +301,7 @@ fn first_identity(bytes: &[u8]) -> Result<Identity, stream::Error> {
             false => stream::Error::Foreign,
         }
     })?;
+    // Further identities are checked against this one by the session.
     if header.kind != Kind::Identity as u16 {
         return Err(stream::Error::Foreign);
     }

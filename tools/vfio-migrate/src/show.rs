@@ -120,6 +120,9 @@ pub(crate) fn inspected(found: &Inspection) -> String {
             "passes     {}; {} pages, {} of them more than once",
             found.passes, found.pages, found.pages_again
         ));
+        if found.restarted > 0 {
+            out.push(format!("restarted  {} times", found.restarted));
+        }
         if found.repeated > 0 {
             out.push(format!("repeated   {} buffers", found.repeated));
         }

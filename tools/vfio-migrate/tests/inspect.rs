@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::AtomicU64;
 
-use migration::dirty::{DirtyMap, Run};
+use migration::dirty::{words_for, DirtyMap, Run};
 use migration::save::{SaveSession, Source};
 use migration::stream::{device_type, Checksum, Identity};
 use serde_json::Value;
@@ -46,6 +46,14 @@ impl Source for Fake {
         })
     }
 
+    fn populated_pages(&self) -> u64 {
+        self.populated
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+
     fn put(&self, out: &mut [u8], at: usize, bytes: &[u8]) -> Result<(), i32> {
         out[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
@@ -81,7 +89,7 @@ fn stream() -> Vec<u8> {
         page_size: PAGE as u32,
         state_size_max: 256,
     };
-    let words = (0..PAGES.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+    let words = (0..words_for(PAGES)).map(|_| AtomicU64::new(0)).collect();
     let fake = Fake {
         memory: RefCell::new((0..PAGES as usize * PAGE).map(|i| (i / 7) as u8).collect()),
         populated: 40,
@@ -145,6 +153,24 @@ fn a_valid_file() {
     assert_eq!(found["records"]["DEVICE"]["bytes"], 100);
     assert_eq!(found["records"]["END"]["count"], 1);
     assert_eq!(found["broken"], Value::Null);
+}
+
+/// A source that was reset sends another stream after the first, complete or not.
+#[test]
+fn a_stream_that_begins_anew() {
+    let stream = stream();
+    for first in [&stream[..], &stream[..32 + 56]] {
+        let output = inspect(&["-", "--json"], &[first, &stream[..]].concat());
+        assert_eq!(output.status.code(), Some(0));
+        let found = json(&output);
+        assert_eq!(found["ok"], true);
+        assert_eq!(found["restarted"], 1);
+        assert_eq!(found["records"]["IDENTITY"]["count"], 2);
+        assert_eq!(found["pages_again"], if first == stream { 6 } else { 3 });
+    }
+    let text = inspect(&["-"], &[&stream[..], &stream[..]].concat()).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("restarted  1 times"), "{text}");
 }
 
 #[test]

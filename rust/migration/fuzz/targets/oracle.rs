@@ -45,7 +45,14 @@ pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
     let mut counts = Counts::default();
     let mut start: Option<(Counts, Vec<u8>)> = None;
     let mut rest = stream;
+    let mut ended = false;
     loop {
+        if ended && rest.is_empty() {
+            return Some(Loaded {
+                memory,
+                state: counts.state,
+            });
+        }
         let (header, behind) = rest.split_at_checked(32)?;
         if u32_at(header, 28) != crc32c::crc32c(&header[..28]) {
             return None;
@@ -64,6 +71,16 @@ pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
 
         let mut covered = header[..28].to_vec();
         covered[2] &= !(AGAIN as u8);
+        // Another stream, whatever became of the one before it.
+        if kind == 1 && sequence == 0 && flags & START != 0 {
+            memory.fill(0);
+            counts = Counts::default();
+            start = None;
+            ended = false;
+        }
+        if ended {
+            return None;
+        }
         if sequence != counts.records {
             // The record that the buffer began with, and no other.
             let (back, _) = start.as_ref().filter(|(_, first)| *first == covered)?;
@@ -126,13 +143,10 @@ pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
                 }
                 expected.extend(crc32c::crc32c(&counts.headers).to_le_bytes());
                 expected.extend([0; 4]);
-                if position != 0 || payload != expected || !rest.is_empty() {
+                if position != 0 || payload != expected {
                     return None;
                 }
-                return Some(Loaded {
-                    memory,
-                    state: counts.state,
-                });
+                ended = true;
             }
             _ if flags & OPTIONAL == 0 => return None,
             _ => {}

@@ -87,7 +87,10 @@ impl Run {
         assert_eq!(self.session.pending(&self.source), pending);
         let info = self.session.precopy_info(&self.source);
         assert!(info.initial_bytes == 0 || !self.session.is_complete());
-        assert_eq!(pending == 0, self.session.is_complete());
+        assert_eq!(pending == 0, !self.session.has_data(&self.source));
+        let remaining = self.session.remaining(&self.source);
+        assert_eq!(remaining == 0, self.session.is_complete());
+        assert!(pending == 0 || pending == remaining);
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicU64;
 
 pub(crate) const PAGE: usize = 64;
 pub(crate) const STATE_MAX: usize = 256;
+/// Pages that are skipped at once if none of them was written.
+pub(crate) const BLOCK: u64 = 512;
 pub(crate) const ENOMEM: i32 = 12;
 
 pub(crate) fn identity(pages: u64) -> Identity {
@@ -41,7 +43,14 @@ pub(crate) struct Device {
     /// The copies that fail, counted down.
     pub(crate) fail_copy: Cell<Option<u32>>,
     pub(crate) fail_put: Cell<Option<u32>>,
+    pub(crate) fail_zero: Cell<Option<u32>>,
     pub(crate) fail_state: Cell<bool>,
+    /// The errno of what fails.
+    pub(crate) errno: Cell<i32>,
+    /// The looks at a signal until there is one, counted down.
+    pub(crate) signal: Cell<Option<u32>>,
+    /// Blocks looked at, and pages made holes, by loads.
+    pub(crate) visits: Cell<u64>,
     /// Bytes of state that `save_state` claims beyond those it wrote.
     pub(crate) claim: Cell<usize>,
 }
@@ -65,7 +74,11 @@ impl Device {
             copied: Cell::new(0),
             fail_copy: Cell::new(None),
             fail_put: Cell::new(None),
+            fail_zero: Cell::new(None),
             fail_state: Cell::new(false),
+            errno: Cell::new(ENOMEM),
+            signal: Cell::new(None),
+            visits: Cell::new(0),
             claim: Cell::new(0),
         }
     }
@@ -87,6 +100,30 @@ impl Device {
     pub(crate) fn discard(&self, page: u64) {
         self.pages.borrow_mut().remove(&page);
         self.dirty.mark(page);
+    }
+
+    fn countdown(&self, cell: &Cell<Option<u32>>) -> Result<(), i32> {
+        countdown(cell).map_err(|()| self.errno.get())
+    }
+
+    /// Whether there is a signal now. There is one, and then no more.
+    fn signalled(&self) -> bool {
+        let now = countdown(&self.signal).is_err();
+        if now {
+            self.signal.set(None);
+        }
+        now
+    }
+
+    /// Makes pages holes, as the kernel does it: a look at each block, and at the pages in those that
+    /// have some.
+    fn free(&self, first: u64, count: u64) {
+        let blocks = count.div_ceil(BLOCK);
+        let mut pages = self.pages.borrow_mut();
+        let before = pages.len();
+        pages.retain(|page, _| !(first..first + count).contains(page));
+        let freed = (before - pages.len()) as u64;
+        self.visits.set(self.visits.get() + blocks + freed);
     }
 
     /// All of memory, holes as zeros.
@@ -192,9 +229,9 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc_finish(Device::crc32c(CRC_SEED, bytes))
 }
 
-fn countdown(cell: &Cell<Option<u32>>) -> Result<(), i32> {
+fn countdown(cell: &Cell<Option<u32>>) -> Result<(), ()> {
     match cell.get() {
-        Some(0) => Err(ENOMEM),
+        Some(0) => Err(()),
         Some(n) => {
             cell.set(Some(n - 1));
             Ok(())
@@ -226,8 +263,16 @@ impl Source for Device {
         Some(Run { first, count })
     }
 
+    fn populated_pages(&self) -> u64 {
+        self.pages.borrow().len() as u64
+    }
+
+    fn interrupted(&self) -> bool {
+        self.signalled()
+    }
+
     fn put(&self, out: &mut Vec<u8>, at: usize, bytes: &[u8]) -> Result<(), i32> {
-        countdown(&self.fail_put)?;
+        self.countdown(&self.fail_put)?;
         out[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
@@ -240,7 +285,7 @@ impl Source for Device {
         len: usize,
         crc: u32,
     ) -> Result<u32, i32> {
-        countdown(&self.fail_copy)?;
+        self.countdown(&self.fail_copy)?;
         assert_eq!(position as usize % self.page_size(), 0);
         assert_eq!(len % self.page_size(), 0);
         let first = position / self.page_size() as u64;
@@ -267,7 +312,7 @@ impl Sink for Device {
     type In = [u8];
 
     fn get(&self, input: &[u8], at: usize, buf: &mut [u8]) -> Result<(), i32> {
-        countdown(&self.fail_put)?;
+        self.countdown(&self.fail_put)?;
         buf.copy_from_slice(&input[at..at + buf.len()]);
         Ok(())
     }
@@ -280,7 +325,7 @@ impl Sink for Device {
         len: usize,
         crc: u32,
     ) -> Result<u32, i32> {
-        countdown(&self.fail_copy)?;
+        self.countdown(&self.fail_copy)?;
         assert!(len > 0);
         assert!(position + len as u64 <= self.identity.memory_size);
         let from = &input[at..at + len];
@@ -299,17 +344,25 @@ impl Sink for Device {
         assert!(position + len <= self.identity.memory_size);
         let page_size = self.page_size() as u64;
         assert_eq!((position % page_size, len % page_size), (0, 0));
-        let first = position / page_size;
-        self.pages
-            .borrow_mut()
-            .retain(|page, _| !(first..first + len / page_size).contains(page));
+        self.countdown(&self.fail_zero)?;
+        self.free(position / page_size, len / page_size);
         Ok(())
+    }
+
+    fn discard(&self) -> Result<(), i32> {
+        self.countdown(&self.fail_zero)?;
+        self.free(0, self.identity.pages());
+        Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        self.signalled()
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {
         self.checked.set(self.checked.get() + 1);
         if self.fail_state.get() {
-            return Err(ENOMEM);
+            return Err(self.errno.get());
         }
         assert!(state.len() <= STATE_MAX);
         Ok(())

@@ -60,6 +60,7 @@ struct FrontEnd {
     load: Option<LoadSession<Vec<u8>>>,
     /// Not acknowledged, and whether it was read.
     staged: Option<(Vec<u8>, bool)>,
+    /// What the user sent, all sessions one after the other: a destination takes the last one (P50).
     sent: Vec<u8>,
     failing: bool,
 }
@@ -86,7 +87,6 @@ impl FrontEnd {
     fn end(&mut self) {
         (self.save, self.load, self.prepared) = (None, None, false);
         self.staged = None;
-        self.sent.clear();
     }
 
     fn act(&mut self, action: Action) -> Result<(), i32> {
@@ -133,6 +133,10 @@ impl FrontEnd {
                 assert!(self.prepared && !self.runs);
                 self.device.pages.borrow_mut().clear();
                 self.load = Some(self.device.loader());
+            }
+            Action::RestartLoad => {
+                let load = self.load.as_mut().expect("a load is open");
+                assert!(!load.is_broken(), "nothing was fed");
             }
             Action::CommitLoad => {
                 let mut load = self.load.take().expect("a load is open");

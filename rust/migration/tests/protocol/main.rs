@@ -12,5 +12,6 @@ mod model;
 mod mutation;
 mod record;
 mod region;
+mod restart;
 mod save;
 mod state;

@@ -40,6 +40,13 @@ fn refuse(bytes: &[u8], what: &str) {
     assert_eq!(target.committed.get(), 0, "{what}");
 }
 
+/// Loads bytes that are a stream, though not the one that was saved.
+fn accept(bytes: &[u8], source: &Device) {
+    let target = Device::new(40);
+    target.load(bytes).unwrap();
+    target.assert_same(source);
+}
+
 #[test]
 fn p26_control_the_stream_itself_loads() {
     let (source, buffers) = source();
@@ -77,7 +84,7 @@ fn p26_every_truncation_is_refused() {
 
 #[test]
 fn p26_every_missing_repeated_or_swapped_record_is_refused() {
-    let (_, buffers) = source();
+    let (source, buffers) = source();
     let records = cut(&buffers.concat());
     assert!(records.len() >= 9);
     for a in 0..records.len() {
@@ -87,6 +94,11 @@ fn p26_every_missing_repeated_or_swapped_record_is_refused() {
         for b in 0..=records.len() {
             let mut more = records.clone();
             more.insert(b, records[a].clone());
+            // An identity that is repeated begins the stream that follows it.
+            if a == 0 && b <= 1 {
+                accept(&more.concat(), &source);
+                continue;
+            }
             refuse(&more.concat(), &format!("{a} again before {b}"));
         }
         for b in 0..a {
@@ -99,7 +111,7 @@ fn p26_every_missing_repeated_or_swapped_record_is_refused() {
 
 #[test]
 fn p26_every_missing_repeated_or_swapped_buffer_is_refused() {
-    let (_, buffers) = source();
+    let (source, buffers) = source();
     assert!(buffers.len() >= 4);
     for a in 0..buffers.len() {
         let mut less = buffers.clone();
@@ -107,7 +119,11 @@ fn p26_every_missing_repeated_or_swapped_buffer_is_refused() {
         refuse(&less.concat(), &format!("without {a}"));
         let mut more = buffers.clone();
         more.insert(a, buffers[a].clone());
-        refuse(&more.concat(), &format!("{a} twice"));
+        match a {
+            // The stream begins anew after its first buffer.
+            0 => accept(&more.concat(), &source),
+            _ => refuse(&more.concat(), &format!("{a} twice")),
+        }
         for b in 0..a {
             let mut swapped = buffers.clone();
             swapped.swap(a, b);

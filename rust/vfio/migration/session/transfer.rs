@@ -120,7 +120,7 @@ impl Session {
         Ok(())
     }
 
-    /// What a save still has to send, without what is staged (P22).
+    /// What v1 reads from `pending_bytes`, without what is staged (P22).
     pub(in crate::migration) fn pending(&self, inner: &Locked<'_>) -> u64 {
         match &inner.job {
             Job::Save(save) => save.pending(&self.endpoint()),
@@ -131,7 +131,7 @@ impl Session {
     /// What a save of the stopped device has to send, the save that is open or another one (P47).
     pub(in crate::migration) fn size(&self, inner: &Locked<'_>) -> u64 {
         match &inner.job {
-            Job::Save(save) => save.pending(&self.endpoint()),
+            Job::Save(save) => save.remaining(&self.endpoint()),
             Job::None | Job::Load(_) => save::estimate(&self.identity, &self.endpoint()),
         }
     }
@@ -157,8 +157,37 @@ impl Session {
         self.dirtied.clone()
     }
 
-    /// Takes the next bytes of a load (P24, P25).
+    /// Takes the next bytes of a load (P24, P25), and returns how many. Fewer than `len` if the rest
+    /// failed with an errno that passes: `ENOMEM`, or `EINTR` for a user who is being killed. The next
+    /// call may bring the rest.
     pub(in crate::migration) fn feed(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &Window,
+        len: usize,
+    ) -> Result<usize> {
+        let endpoint = self.endpoint();
+        let Job::Load(load) = &mut inner.job else {
+            return Err(EINVAL);
+        };
+        let before = load.stats().bytes;
+        match load.feed(&endpoint, window, len) {
+            Ok(()) => Ok(len),
+            Err(error) => {
+                endpoint.refuse(&self.core, "load refused", &error);
+                match (load.stats().bytes - before) as usize {
+                    taken if taken != 0 && error.is_passing() => Ok(taken),
+                    _ => Err(errno(error)),
+                }
+            }
+        }
+    }
+
+    /// [`Session::feed`] for a front end that can take all of its buffer or fail.
+    ///
+    /// After an errno that passes, its user does not know how much of it was taken: what he hands over
+    /// next has to be the beginning of a buffer.
+    pub(in crate::migration) fn feed_all(
         &self,
         inner: &mut Locked<'_>,
         window: &Window,
@@ -170,6 +199,9 @@ impl Session {
         };
         load.feed(&endpoint, window, len).map_err(|error| {
             endpoint.refuse(&self.core, "load refused", &error);
+            if error.is_passing() {
+                load.lose_place();
+            }
             errno(error)
         })
     }

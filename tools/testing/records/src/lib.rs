@@ -9,7 +9,8 @@
 pub mod spoil;
 
 use migration::stream::{
-    Checksum, Header, Identity, Kind, CRC_SEED, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, HEADER_SIZE,
+    Checksum, Header, Identity, Kind, CRC_SEED, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START,
+    HEADER_SIZE,
 };
 
 /// CRC-32C by the host's crate.
@@ -130,11 +131,16 @@ impl Stream {
         self.records.iter().flat_map(Record::bytes).collect()
     }
 
-    /// What a reader makes of it: where a buffer was sent again after it had been read, only the second time counts.
+    /// What a reader makes of it: where a buffer was sent again after it had been read, only the second time counts,
+    /// and where another stream begins, only what follows.
     pub fn effective(&self) -> Stream {
         let mut records: Vec<Record> = Vec::new();
         for record in &self.records {
-            if record.header.flags & FLAG_AGAIN != 0 {
+            let flags = record.header.flags;
+            let begins = record.kind() == Some(Kind::Identity) && flags & FLAG_START != 0;
+            if begins && record.header.sequence == 0 {
+                records.clear();
+            } else if flags & FLAG_AGAIN != 0 {
                 records.retain(|r| r.header.sequence < record.header.sequence);
             }
             records.push(record.clone());
@@ -250,7 +256,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migration::stream::{device_type, FLAG_START};
+    use migration::stream::device_type;
 
     fn stream() -> Stream {
         let identity = Identity {
@@ -294,6 +300,12 @@ mod tests {
         fn zero_memory(&self, _: u64, _: u64) -> Result<(), i32> {
             Ok(())
         }
+        fn discard(&self) -> Result<(), i32> {
+            Ok(())
+        }
+        fn interrupted(&self) -> bool {
+            false
+        }
         fn check_state(&self, _: &[u8]) -> Result<(), i32> {
             Ok(())
         }
@@ -321,6 +333,21 @@ mod tests {
         assert!(load(&with).is_err());
         with.seal();
         load(&with).unwrap();
+    }
+
+    #[test]
+    fn another_stream_takes_the_place_of_the_first() {
+        let mut first = stream();
+        first.records[0].header.flags |= FLAG_START;
+        first.seal();
+        let mut second = first.clone();
+        second.records[1].header.position = 8192;
+        second.seal();
+        let both = Stream {
+            records: [&first.records[..3], &second.records[..]].concat(),
+        };
+        assert_eq!(both.effective(), second);
+        load(&both).unwrap();
     }
 
     #[test]
