@@ -4,7 +4,8 @@
 //!
 //! It belongs to one session, and outlives it: whoever holds it may be slow. So it refers to the
 //! session only until that ends, and then gives errors. It keeps the module loaded, but neither the
-//! device nor its memory.
+//! device nor its memory. Its buffer is allocated when it is first used and freed when the session
+//! ends, so a user who collects files of former sessions holds no memory by them.
 //!
 //! # Locks
 //!
@@ -15,7 +16,8 @@
 //! ```
 //!
 //! `io` may be held for as long as a user's memory takes, so who waits for it can be killed. Ending a
-//! session does not need it, and neither does a page fault.
+//! session does not wait for it, and neither does a page fault. Who ends a session frees the buffer if he gets `io` at once. Else the
+//! one who has it does, as he looks after unlocking it whether the session is over.
 
 use super::{
     session::Session,
@@ -65,7 +67,7 @@ use kernel::{
 };
 use migration::state::State;
 
-/// Bytes handed over at once.
+/// Bytes handed over at once, which is the most that one `read()` or `write()` moves.
 const BUFFER: usize = 1 << 20;
 
 /// Nothing to read now, but maybe later.
@@ -86,6 +88,7 @@ struct Link {
 
 /// What `io` locks: bytes on their way.
 struct Buffer {
+    /// Empty until it is used.
     bytes: KVVec<u8>,
     /// The first that was not handed over.
     at: usize,
@@ -93,6 +96,26 @@ struct Buffer {
     initial: usize,
     /// The end of those that are valid.
     end: usize,
+}
+
+impl Buffer {
+    /// A buffer without memory.
+    const fn new() -> Self {
+        Self {
+            bytes: KVVec::new(),
+            at: 0,
+            initial: 0,
+            end: 0,
+        }
+    }
+
+    /// Its memory, all of it.
+    fn memory(&mut self) -> Result<&mut [u8]> {
+        if self.bytes.is_empty() {
+            self.bytes = KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(&mut self.bytes)
+    }
 }
 
 /// What a data file and its session share.
@@ -118,16 +141,10 @@ impl Stream {
         dirtied: Arc<Dirtied>,
     ) -> Result<Arc<Self>> {
         let link = Link { session, core };
-        let buffer = Buffer {
-            bytes: KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?,
-            at: 0,
-            initial: 0,
-            end: 0,
-        };
         Arc::pin_init(
             pin_init!(Self {
                 link <- new_mutex!(Some(link), "migration stream"),
-                io <- new_killable_mutex!(buffer, "migration stream buffer"),
+                io <- new_killable_mutex!(Buffer::new(), "migration stream buffer"),
                 initial: AtomicUsize::new(0),
                 again: AtomicUsize::new(0),
                 dirtied,
@@ -139,9 +156,28 @@ impl Stream {
     /// The session is over.
     pub(super) fn end(&self) {
         let link = self.link.lock().take();
+        self.free();
         self.dirtied.notify();
         // The session's own user has a reference to it, so this is not the last.
         drop(link);
+    }
+
+    /// Frees the buffer of a session that is over, unless somebody is using it.
+    fn free(&self) {
+        if let Some(mut io) = self.io.try_lock() {
+            *io = Buffer::new();
+            self.count(&io);
+        }
+    }
+
+    /// Has `f` move bytes through the buffer, one caller at a time.
+    fn transfer(&self, f: impl FnOnce(&mut Buffer) -> Result<usize>) -> Result<usize> {
+        let result = self.io.lock().and_then(|mut io| f(&mut io));
+        if self.link.lock().is_none() {
+            // Whoever ended the session may have found the buffer locked.
+            self.free();
+        }
+        result
     }
 
     /// The state has changed.
@@ -200,82 +236,86 @@ impl Stream {
         Ok(DataFile(file))
     }
 
-    /// `read()`.
+    /// `read()`: at most what one buffer holds.
     fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
-        let mut io = self.io.lock()?;
-        let io = &mut *io;
-        let session = self.session()?;
-        if io.at == io.end {
-            (io.at, io.initial, io.end) = (0, 0, 0);
-            let len = io.bytes.len();
-            // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window
-            // exists.
-            let mut window = unsafe { Window::new(io.bytes.as_mut_ptr(), len) };
-            let mut inner = session.lock()?;
-            if !inner.is_stream(self) {
-                return Err(ENODEV);
+        if len == 0 {
+            return Ok(0);
+        }
+        self.transfer(|io| {
+            let session = self.session()?;
+            if io.at == io.end {
+                self.refill(&session, io)?;
+                if io.end == 0 {
+                    return Ok(0);
+                }
             }
-            let before = session.precopy_info(&inner);
-            io.end = session.fill(&mut inner, &mut window, len)?;
-            let after = session.precopy_info(&inner);
-            let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
-            io.initial = match (before.initial_bytes, before.dirty_bytes) {
-                (0, _) => 0,
-                // Estimates leave out the headers of records that ends of buffers cut.
-                (_, 0) => io.end,
-                // What is initial goes first.
-                _ => io.end.min(usize::try_from(initial)?),
+            let part = io.bytes.get(io.at..io.end).unwrap_or_default();
+            let part = part.get(..len).unwrap_or(part);
+            // SAFETY: The slice is valid for reads. The lock that is held is none a page fault takes.
+            let left = unsafe {
+                bindings::copy_to_user(to.as_mut_ptr(), part.as_ptr().cast::<c_void>(), part.len())
             };
+            let copied = part.len() - left;
+            io.at += copied;
             self.count(io);
-            if io.end == 0 {
-                return match inner.state() {
-                    State::StopCopy => Ok(0),
-                    _ => Err(Error::from_errno(ENOMSG)),
-                };
+            match copied {
+                0 => Err(EFAULT),
+                _ => Ok(copied),
             }
-        }
-        let part = io.bytes.get(io.at..io.end).unwrap_or_default();
-        let part = part.get(..len).unwrap_or(part);
-        // SAFETY: The slice is valid for reads. The lock that is held is none a page fault takes.
-        let left = unsafe {
-            bindings::copy_to_user(to.as_mut_ptr(), part.as_ptr().cast::<c_void>(), part.len())
-        };
-        let copied = part.len() - left;
-        io.at += copied;
-        self.count(io);
-        if copied == 0 && len != 0 {
-            return Err(EFAULT);
-        }
-        Ok(copied)
+        })
     }
 
-    /// `write()`.
-    fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
-        let mut io = self.io.lock()?;
-        let io = &mut *io;
-        let mut done = 0;
-        while done < len {
-            let session = self.session()?;
-            let n = io.bytes.len().min(len - done);
-            let part = io.bytes.get_mut(..n).unwrap_or_default();
-            let copied = UserSlice::new(from.wrapping_byte_add(done), n)
-                .reader()
-                .read_slice(part);
-            if let Err(error) = copied {
-                // What came before was taken, and the user has to know how much that is.
-                return if done == 0 { Err(error) } else { Ok(done) };
-            }
+    /// Fills the buffer, which was handed over. If it stays empty, the stream has ended.
+    fn refill(&self, session: &Session, io: &mut Buffer) -> Result {
+        (io.at, io.initial, io.end) = (0, 0, 0);
+        let memory = io.memory()?;
+        let len = memory.len();
+        // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
+        let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
+        let mut inner = session.lock()?;
+        if !inner.is_stream(self) {
+            return Err(ENODEV);
+        }
+        let before = session.precopy_info(&inner);
+        io.end = session.fill(&mut inner, &mut window, len)?;
+        let after = session.precopy_info(&inner);
+        let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
+        io.initial = match (before.initial_bytes, before.dirty_bytes) {
+            (0, _) => 0,
+            // Estimates leave out the headers of records that ends of buffers cut.
+            (_, 0) => io.end,
+            // What is initial goes first.
+            _ => io.end.min(usize::try_from(initial)?),
+        };
+        self.count(io);
+        match inner.state() {
+            State::StopCopy => Ok(()),
+            _ if io.end == 0 => Err(Error::from_errno(ENOMSG)),
+            _ => Ok(()),
+        }
+    }
 
-            // SAFETY: As in `read`.
-            let window = unsafe { Window::new(io.bytes.as_mut_ptr(), n) };
+    /// `write()`: at most what one buffer holds, so that a call ends soon. Fewer if a load fails in the
+    /// middle with an errno that passes; what was not taken may be written again.
+    fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
+        if len == 0 {
+            return Ok(0);
+        }
+        self.transfer(|io| {
+            let session = self.session()?;
+            let memory = io.memory()?;
+            let len = memory.len().min(len);
+            let part = memory.get_mut(..len).unwrap_or_default();
+            UserSlice::new(from, len).reader().read_slice(part)?;
+
+            // SAFETY: As in `refill`.
+            let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
             let mut inner = session.lock()?;
             if !inner.is_stream(self) {
                 return Err(ENODEV);
             }
-            session.feed(&mut inner, &window, n)?;
-            done += n;
-        }
-        Ok(done)
+            session.feed(&mut inner, &window, len)
+        })
     }
 
     /// `VFIO_MIG_GET_PRECOPY_INFO` (P45).
