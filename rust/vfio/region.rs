@@ -191,6 +191,9 @@ impl Instance {
 
     /// Reads `len` bytes of a region into the user's `buf`.
     pub(crate) fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+        if len == 0 {
+            return Ok(0);
+        }
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {
@@ -225,6 +228,9 @@ impl Instance {
 
     /// Writes `len` bytes of the user's `buf` to a region.
     pub(crate) fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+        if len == 0 {
+            return Ok(0);
+        }
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {

@@ -7,11 +7,12 @@ use vfio_client::uapi::{
     VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
 };
 use vfio_client::v1::{offset, State};
-use vfio_client::{Area, Protection};
+use vfio_client::{v2, Area, Protection};
 
 use crate::lab::Lab;
 use crate::outcome::Outcome;
 use crate::scene::{Scene, PAGE};
+use crate::v2_scene::V2;
 use crate::{assert_errno, assert_refused, tests};
 
 tests! { "region":
@@ -19,6 +20,7 @@ tests! { "region":
     p02_registers_are_where_the_structure_has_them ["P2"],
     p03_every_offset_and_length_in_every_state ["P3"],
     p03_edges_of_pages_and_of_the_region ["P3"],
+    no_bytes_are_no_access [],
     p03_refusals_are_logged ["P3"],
     p04_reserved_reads_0_and_ignores_writes ["P4"],
     p05_read_only_registers ["P5"],
@@ -162,8 +164,12 @@ fn refuse_all(scene: &Scene, offsets: impl Iterator<Item = u64> + Clone, what: &
         1
     };
     for at in offsets {
-        for len in 0..=40usize {
-            let inside = at >= data && at + len as u64 <= end && len > 0;
+        // No bytes are no access.
+        assert_eq!(region.pread(at, &mut [])?, 0, "{what}: at {at:#x}");
+        assert_eq!(region.pwrite(at, &[])?, 0, "{what}: at {at:#x}");
+        assert_eq!(look(scene)?, before, "{what}: no bytes at {at:#x}");
+        for len in 1..=40usize {
+            let inside = at >= data && at + len as u64 <= end;
             let register = REGISTERS.iter().find(|(o, w, _)| (*o, *w) == (at, len));
             if !inside && register.is_none() {
                 let mut out = vec![0xee; len];
@@ -233,6 +239,42 @@ fn p03_edges_of_pages_and_of_the_region(lab: &Lab) -> Outcome {
         "a read longer than the region"
     );
     Ok(())
+}
+
+/// An access of no bytes returns 0, whatever it is to. It was refused, and logged, by some regions, and a data file
+/// filled its buffer for it.
+fn no_bytes_are_no_access(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages([1], 1)?;
+    let everything = || -> Outcome {
+        let before = v2.registers()?;
+        for index in 0..=12u64 {
+            for at in [0, 1, 2, 8, 24, 4095, 1 << 20, (1 << 40) - 1] {
+                let at = index << 40 | at;
+                assert_eq!(v2.device.pread(at, &mut [])?, 0, "read at {at:#x}");
+                assert_eq!(v2.device.pwrite(at, &[])?, 0, "write at {at:#x}");
+            }
+        }
+        let diff = v2.registers()?.diff(&before);
+        assert!(diff.is_empty(), "{diff:x?}");
+        Ok(())
+    };
+    everything()?;
+    let fd = v2.begin(v2::State::PRE_COPY)?;
+    everything()?;
+    let info = fd.precopy_info()?;
+    assert_eq!(fd.read(&mut [])?, 0);
+    assert_eq!(fd.precopy_info()?, info, "it was read for no bytes");
+    let mut bytes = Vec::new();
+    fd.read_available(&mut bytes)?;
+    // Not ENOMSG either.
+    assert_eq!(fd.read(&mut [])?, 0);
+    v2.to(v2::State::RUNNING)?;
+    assert_eq!(fd.read(&mut [])?, 0, "of a session that is over");
+    let fd = v2.begin(v2::State::RESUMING)?;
+    everything()?;
+    assert_eq!(fd.write(&[])?, 0);
+    v2.reset()
 }
 
 fn p03_refusals_are_logged(lab: &Lab) -> Outcome {
