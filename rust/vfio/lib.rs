@@ -65,6 +65,10 @@ pub use device::{
 pub use handle::Handle;
 pub use migration::configure;
 
+// Offsets in the device file have more than 32 bits, and the numbers of pages and bytes of device
+// memory are `usize`.
+const _: () = assert!(usize::BITS == 64, "the kernel is not one of 64 bits");
+
 /// How a driver writes its state down and reads it back.
 pub mod stream {
     pub use migration::stream::{

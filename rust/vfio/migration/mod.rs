@@ -58,8 +58,13 @@ use migration::{
     },
 };
 
-/// Smallest data section, in bytes.
-const SECTION_MIN: usize = 64 << 10;
+/// Smallest data section, in bytes. It has room for a page and the headers before it, whatever the
+/// kernel's page size is.
+const SECTION_MIN: usize = if PAGE_SIZE < 32 << 10 {
+    64 << 10
+} else {
+    2 * PAGE_SIZE
+};
 
 /// Largest data section, in bytes.
 const SECTION_MAX: usize = 64 << 20;
@@ -74,7 +79,8 @@ static SECTION_MMAP: AtomicBool = AtomicBool::new(true);
 /// map it.
 ///
 /// Without mapping all data goes through `read()` and `write()`, for a test of users that rely on
-/// either (P28). `EINVAL` unless the size is a multiple of the page size from 64 KiB to 64 MiB.
+/// either (P28). `EINVAL` unless the size is a multiple of the page size, at least 64 KiB and two
+/// pages, and at most 64 MiB.
 pub fn configure(section_kib: u32, mmap: bool) -> Result {
     let size = usize::try_from(section_kib)?
         .checked_mul(1024)
