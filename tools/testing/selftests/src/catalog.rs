@@ -29,6 +29,8 @@ const TABLES: &[&[Test]] = &[
     crate::identity::TESTS,
     crate::stream::TESTS,
     crate::sequences::TESTS,
+    crate::restarting::TESTS,
+    crate::zeroing::TESTS,
     crate::refusals::TESTS,
     crate::v2_states::TESTS,
     crate::v2_precopy::TESTS,

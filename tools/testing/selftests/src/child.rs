@@ -40,6 +40,7 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("attack", crate::attacker::main),
     ("touch", crate::hostile::touch),
     ("use", crate::passed::main),
+    ("flood", crate::zeroing::flood),
 ];
 
 /// It is handed the rest of the arguments.

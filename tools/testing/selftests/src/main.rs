@@ -76,6 +76,7 @@ mod passes;
 mod racing;
 mod refusals;
 mod region;
+mod restarting;
 mod resuming;
 mod saving;
 mod sequences;
@@ -91,6 +92,7 @@ mod v2_precopy;
 mod v2_saving;
 mod v2_sharing;
 mod v2_states;
+mod zeroing;
 
 use effort::Effort;
 use harness::diagnose;

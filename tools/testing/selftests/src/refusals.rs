@@ -27,7 +27,7 @@ const SPOILT: [(Change, bool, &str); 18] = [
     (|s| s.records[1].payload[9] ^= 1, false, "payload checksum"),
     (|s| s.records[1].header.flags |= 1 << 9, true, "flags"),
     (|s| s.records.insert(1, Record::new(77, 0, vec![])), true, "kind 77"),
-    (|s| { let i = s.records[0].clone(); s.records.insert(1, i) }, true, "second IDENTITY"),
+    (|s| { let i = s.records[0].clone(); s.records.insert(1, i) }, true, "IDENTITY that is not record 0"),
     (|s| s.records.insert(1, memory(1 << 40, PAGE)), true, "limit"),
     (|s| s.records.insert(1, memory(12, PAGE)), true, "whole pages"),
     (|s| s.records.insert(1, memory(0, 0)), true, "0 bytes"),

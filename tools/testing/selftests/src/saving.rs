@@ -331,6 +331,7 @@ fn p22_pending_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
     scene.go(&[State::PRE_COPY])?;
     scene.save_pending()?;
     let quiet = m.pending_bytes()?;
+    assert_eq!(quiet, 0, "there is nothing to stage");
     write_pages(&scene, 10..20, 10)?;
     let busy = m.pending_bytes()?;
     assert!(

@@ -77,11 +77,17 @@ fn p50_reordered_repeated_or_missing_records(lab: &Lab) -> Outcome {
             )?;
         }
     }
-    refused(
-        "all of it twice".into(),
-        libc::EPROTO,
-        &[&all[..], &all].concat(),
-    )?;
+    // An identity that comes again begins the stream anew, after all of it too.
+    let again = |from: &[usize]| Stream {
+        records: from
+            .iter()
+            .chain(&all)
+            .map(|n| records[*n].clone())
+            .collect(),
+    };
+    bench.accepted(&again(&[0]), "the identity twice")?;
+    bench.accepted(&again(&all[..3]), "a beginning, then all of it")?;
+    bench.accepted(&again(&all), "all of it twice")?;
     // Even with the numbers made to fit, what is said twice is not legal.
     bench.spoilt("a second identity", libc::EPROTO, |s| {
         let again = s.records[0].clone();
@@ -350,10 +356,16 @@ fn p50_counts_of_the_closing_record(lab: &Lab) -> Outcome {
 
 fn p50_data_after_the_end(lab: &Lab) -> Outcome {
     let bench = Bench::new(lab)?;
-    for more in [1, 31, 32, 4096] {
+    for (more, errno) in [
+        // It might be the beginning of another stream.
+        (1, libc::ENODATA),
+        (31, libc::ENODATA),
+        (32, libc::EPROTO),
+        (4096, libc::EPROTO),
+    ] {
         let mut bytes = bench.stream.bytes();
         bytes.extend(vec![0; more]);
-        bench.refused(&bytes, libc::EPROTO, &format!("{more} bytes after the end"))?;
+        bench.refused(&bytes, errno, &format!("{more} bytes after the end"))?;
     }
     bench.spoilt("a record after the end", libc::EPROTO, |s| {
         s.records.push(Record::new(0x70, 0, vec![1; 8]).optional());
