@@ -122,6 +122,82 @@ async def dies_in_stop_and_copy(stage):
     await scene.migrate()
 
 
+async def data_of_the_device(migration, scene, state="PRE_COPY"):
+    """Waits until each device has sent some of its memory in this state, in which it still is."""
+
+    async def sent():
+        told = [device.status() for device in scene.running.devices]
+        return all(one["state"] == state and one["pre_copy_pages"] + one["stop_copy_pages"] for one in told)
+
+    await migration.until(f"data of the device in {state}", sent, [scene.guest])
+
+
+async def stops_and_goes_on(stage):
+    """The guest is stopped and goes on in pre-copy, which ends the device's save without QEMU's knowledge."""
+    scene = stage.scene
+
+    async def stop_and_go_on(migration):
+        await data_of_the_device(migration, scene)
+        # So slow that it cannot end while the guest is stopped.
+        await scene.running.execute("migrate-set-parameters", max_bandwidth=4 << 20)
+        await scene.running.execute("stop")
+        await scene.running.execute("cont")
+        told = [device.status()["state"] for device in scene.running.devices]
+        stage.say(f"after stop and cont: {', '.join(told)}")
+        if any(state != "RUNNING" for state in told):
+            raise Trouble(f"the save of the device goes on: {told}")
+        await scene.guest.work(scene.running, 2)
+        await migration.let_end()
+
+    await begun_anew(stage, stop_and_go_on)
+
+
+async def reboots(stage):
+    """The guest is reset in pre-copy, which ends the device's save."""
+    scene = stage.scene
+    since = len(scene.guest.events)
+
+    async def reset(migration):
+        await data_of_the_device(migration, scene)
+        await scene.running.reset()
+        scene.guest.rebooted()
+
+    if scene.settings.protocol == "v1":
+        async def reset_and_end(migration):
+            await reset(migration)
+            await migration.let_end()
+
+        await begun_anew(stage, reset_and_end)
+    else:
+        # QEMU itself finds that the save is over, and gives the migration up.
+        destination = await scene.launch(scene.other, incoming=True)
+        destination.expected_end = True
+        migration = scene.migration(destination)
+        await migration.begin(downtime_limit=1)
+        await reset(migration)
+        status = await migration.ended([scene.guest])
+        if status != "failed":
+            raise Trouble(f"the guest was reset and the migration {status}")
+        stage.say(f"the source said: {scene.running.words()}")
+        await scene.drop(destination)
+    await scene.guest.next("ready", scene.running, since)
+    await scene.guest.verify(scene.running)
+    if scene.settings.protocol != "v1":
+        await scene.goes_on()
+        await scene.migrate()
+
+
+async def begun_anew(stage, meanwhile):
+    """A migration in which the device's save ends and begins again: the destination takes the second stream."""
+    scene = stage.scene
+    result = await scene.migrate(meanwhile=meanwhile, downtime_limit=1)
+    await scene.guest.verify(scene.running)
+    restarted = [device.loaded["load_restarted"] for device in result.devices]
+    stage.say(f"streams that began after another: {restarted}")
+    if 0 in restarted:
+        raise Trouble("the destination has seen one stream only: nothing was tested")
+
+
 async def interrupts(stage):
     """The guest is interrupted before and after the move, by the kind it was booted with."""
     scene = stage.scene

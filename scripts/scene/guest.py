@@ -113,6 +113,11 @@ class Guest:
         if self.on_event:
             self.on_event(event)
 
+    def rebooted(self):
+        """The guest was reset: it begins anew, and does not end the line that it was at."""
+        self.rest = b""
+        self.totals = {}
+
     def check(self):
         """Raises if the guest has found an error."""
         if self.wrong:

@@ -98,13 +98,15 @@ class Scene:
 
     # ---- what is done with it ---------------------------------------------------------
 
-    async def migrate(self, beats=3, **parameters):
-        """Migrates the guest to the other side, where it has to work on."""
+    async def migrate(self, beats=3, meanwhile=None, **parameters):
+        """Migrates the guest to the other side, where it has to work on; `meanwhile` is done while it goes on."""
         guest, source = self.guest, self.running
         destination = await self.launch(self.other, incoming=True)
         before = dict(guest.totals)
         migration = self.migration(destination)
         await migration.begin(**parameters)
+        if meanwhile:
+            await meanwhile(migration)
         status = await migration.ended([guest, destination])
         if status != "completed":
             raise Trouble(f"the migration {status}: {migration.info.get('error-desc', 'no reason given')}; "

@@ -39,12 +39,13 @@ class Plan:
 
 PLANS = [
     Plan("v1_msix", Settings(),
-         (cases.live, cases.trips, cases.other_memory, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy)),
+         (cases.live, cases.trips, cases.other_memory, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy,
+          cases.stops_and_goes_on, cases.reboots)),
     Plan("v1_two_devices_msi", Settings(irq="msi", devices=2), (cases.interrupts,)),
     Plan("v1_intx_not_mapped", Settings(irq="intx"), (cases.live, cases.interrupts), {"mmap_staging": 0}),
     Plan("v2_qemu10_switchover_ack", Settings(qemu="10", capabilities=(*BASE, "switchover-ack")),
          (cases.live, cases.interrupts, cases.trips, cases.other_memory, cases.dies_in_pre_copy,
-          cases.dies_in_stop_and_copy)),
+          cases.dies_in_stop_and_copy, cases.reboots)),
     Plan("v2_qemu10_intx", Settings(qemu="10", irq="intx"), (cases.live, cases.interrupts)),
     Plan("v2_qemu11_two_devices_msi_multifd",
          Settings(qemu="11", irq="msi", devices=2, capabilities=(*BASE, "multifd"), multifd_channels=4,

@@ -126,6 +126,14 @@ class Qemu:
             self.check()
             raise Trouble(f"{self.name}: {command}: {error or type(error).__name__}; {self.words()}") from error
 
+    async def reset(self):
+        """Resets its guest, which boots anew."""
+        since = len(self.events)
+        await self.execute("set-action", reboot="reset")
+        await self.execute("system_reset")
+        await wait.until(f"{self.name} to reset its guest",
+                         lambda: any(event["event"] == "RESET" for _, event in self.events[since:]), [self])
+
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
