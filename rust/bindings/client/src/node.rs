@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use vfio_bindings::bindings::vfio::{
     vfio_device_feature, vfio_iommu_type1_dma_map, VFIO_DEVICE_FEATURE_MASK,
     VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_PROBE, VFIO_DEVICE_FEATURE_SET,
+    VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
 };
 
 use crate::eventfd::poll_fd;
@@ -145,6 +146,26 @@ impl Node {
         sys::with_bitmap(self.as_fd(), sys::nr(n), &mut head, request.bitmap())
     }
 
+    /// [`unmap_dirty`](Self::unmap_dirty) or [`dirty_bitmap`](Self::dirty_bitmap), as the request's flags say, into a
+    /// mapping.
+    ///
+    /// # Panics
+    ///
+    /// If the bitmap is not inside the mapping.
+    pub fn bitmap_in(
+        &self,
+        request: &BitmapRequest,
+        memory: &Mapping,
+        at: usize,
+    ) -> io::Result<()> {
+        let n = match request.flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP {
+            0 => 17,
+            _ => 14,
+        };
+        let (fd, nr, mut head) = (self.as_fd(), sys::nr(n), request.head());
+        sys::with_bitmap_in(fd, nr, &mut head, request.bitmap(), memory, at)
+    }
+
     /// One read, its result as it is.
     pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.0, out)?)
@@ -183,6 +204,12 @@ impl Node {
     /// Waits for any of these events, as `poll()` does; empty when the time is over.
     pub fn poll(&self, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
         poll_fd(self.as_fd(), events, timeout)
+    }
+}
+
+impl From<OwnedFd> for Node {
+    fn from(fd: OwnedFd) -> Self {
+        Node(fd)
     }
 }
 

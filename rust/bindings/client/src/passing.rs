@@ -1,64 +1,75 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Passing a descriptor to another process, over a UNIX socket.
+//! Messages to another process, with descriptors, over UNIX sockets.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Sends one descriptor.
-pub fn send(socket: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
-    let fds = [fd];
+/// Two sockets that keep messages apart.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends a message of at least a byte, and a descriptor with it.
+pub fn send(socket: impl AsFd, message: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    sendmsg(
-        socket,
-        &[IoSlice::new(&[0])],
-        &mut control,
-        SendFlags::empty(),
-    )?;
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    }
+    let message = [IoSlice::new(message)];
+    sendmsg(socket, &message, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives one descriptor. `UnexpectedEof` if none was sent.
-pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
-    let mut byte = [0];
+/// Receives a message: its length, and the descriptor that came with it. The length is 0 if the other end is closed.
+pub fn receive(socket: impl AsFd, message: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let mut message = [IoSliceMut::new(message)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        match recvmsg(&socket, &mut message, &mut control, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            received => break received?,
+        }
+    };
     let mut rights = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
     let fd = rights.next().and_then(|mut fds| fds.next());
-    fd.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    Ok((received.bytes, fd))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
     #[test]
     fn the_same_file_arrives() {
-        let (a, b) = UnixStream::pair().unwrap();
+        let (a, b) = pair().unwrap();
         let (mut reader, mut writer) = UnixStream::pair().unwrap();
-        send(&a, writer.as_fd()).unwrap();
-        let mut passed = UnixStream::from(receive(&b).unwrap());
+        send(&a, b"look", Some(writer.as_fd())).unwrap();
+        let mut text = [0; 16];
+        let (len, fd) = receive(&b, &mut text).unwrap();
+        assert_eq!(text[..len], *b"look");
+        let mut passed = UnixStream::from(fd.unwrap());
         passed.write_all(b"x").unwrap();
         writer.write_all(b"y").unwrap();
         drop((passed, writer));
@@ -68,10 +79,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_sent() {
-        let (a, b) = UnixStream::pair().unwrap();
+    fn messages_are_apart() {
+        let (a, b) = pair().unwrap();
+        send(&a, b"one", None).unwrap();
+        send(&a, b"two", None).unwrap();
         drop(a);
-        let error = receive(&b).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let mut text = [0; 16];
+        for expected in ["one", "two", ""] {
+            let (len, fd) = receive(&b, &mut text).unwrap();
+            assert_eq!(text[..len], *expected.as_bytes());
+            assert!(fd.is_none());
+        }
     }
 }

@@ -373,7 +373,6 @@ pub(crate) fn with_bitmap(
 ) -> io::Result<Vec<u64>> {
     /// The kernel's own limit on one bitmap; it refuses a larger `size` before it looks at the address.
     const MAX: u64 = 1 << 28;
-    assert!(request == nr(14) || request == nr(17));
     let words = if bitmap.nowhere || bitmap.size > MAX {
         None
     } else {
@@ -381,16 +380,9 @@ pub(crate) fn with_bitmap(
             (bitmap.size as usize).next_multiple_of(size_of::<u64>()),
         )?)
     };
-    let mut arg = head.to_vec();
-    arg.extend(bitmap.pgsize.to_ne_bytes());
-    arg.extend(bitmap.size.to_ne_bytes());
-    arg.extend(words.as_ref().map_or(NOWHERE, Arena::addr).to_ne_bytes());
-    let arena = Arena::new(&arg)?;
-    // SAFETY: The one address that the kernel follows in these arguments is the bitmap's. It writes at most `size`
-    // bytes there, and all of them are an arena's, or the address is one that always faults.
-    let ret = unsafe { call(container, request, arena.addr()) };
-    arena.read(head);
-    ret?;
+    let address = words.as_ref().map_or(NOWHERE, Arena::addr);
+    // SAFETY: The bytes are an arena's, or the address is one that always faults.
+    unsafe { bitmap_at(container, request, head, bitmap, address)? };
     let mut out = vec![0; words.as_ref().map_or(0, |w| w.len)];
     if let Some(words) = words {
         words.read(&mut out);
@@ -399,6 +391,50 @@ pub(crate) fn with_bitmap(
         .chunks_exact(8)
         .map(|b| u64::from_ne_bytes(b.try_into().unwrap()))
         .collect())
+}
+
+/// [`with_bitmap`] whose bitmap is part of a mapping.
+///
+/// # Panics
+///
+/// If it is not inside the mapping.
+pub(crate) fn with_bitmap_in(
+    container: BorrowedFd<'_>,
+    request: u32,
+    head: &mut [u8],
+    bitmap: BitmapArg,
+    memory: &Mapping,
+    at: usize,
+) -> io::Result<()> {
+    memory.check(at, bitmap.size.try_into().unwrap_or(usize::MAX));
+    let address = memory.address() + at as u64;
+    // SAFETY: The bytes are inside `memory`, which is only accessed through raw pointers and atomics.
+    unsafe { bitmap_at(container, request, head, bitmap, address) }
+}
+
+/// The ioctl of [`with_bitmap`], with the bitmap at an address.
+///
+/// # Safety
+///
+/// The kernel may write `bitmap.size` bytes there.
+unsafe fn bitmap_at(
+    container: BorrowedFd<'_>,
+    request: u32,
+    head: &mut [u8],
+    bitmap: BitmapArg,
+    address: u64,
+) -> io::Result<()> {
+    assert!(request == nr(14) || request == nr(17));
+    let mut arg = head.to_vec();
+    arg.extend(bitmap.pgsize.to_ne_bytes());
+    arg.extend(bitmap.size.to_ne_bytes());
+    arg.extend(address.to_ne_bytes());
+    let arena = Arena::new(&arg)?;
+    // SAFETY: The one address that the kernel follows in these arguments is the bitmap's. It writes at most `size`
+    // bytes there, which the caller answers for.
+    let ret = unsafe { call(container, request, arena.addr()) };
+    arena.read(head);
+    ret.map(drop)
 }
 
 /// Has `call` move up to `size` bytes between a descriptor and a range of a mapping: it is handed the descriptor and the

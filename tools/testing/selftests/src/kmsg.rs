@@ -208,16 +208,21 @@ pub(crate) fn without_kills(lines: Vec<Line>) -> Vec<Line> {
     lines.into_iter().filter(|line| !heading(line)).collect()
 }
 
-/// Leaves out what says that an allocation failed, and how it was come to.
+/// Leaves out what says that an allocation failed or that the OOM killer ran, and how it was come to.
 pub(crate) fn without_shortages(lines: Vec<Line>) -> Vec<Line> {
     /// Lines between the first and the trace, at most.
     const NEAR: usize = 20;
+    const SHORTAGES: [&str; 3] = [
+        "vmalloc error: ",
+        "page allocation failure: ",
+        " invoked oom-killer: ",
+    ];
     let mut near = 0;
     lines
         .into_iter()
         .filter(|line| {
             let text = &line.text;
-            if text.contains("vmalloc error: ") || text.contains("page allocation failure: ") {
+            if SHORTAGES.iter().any(|shortage| text.contains(shortage)) {
                 near = NEAR;
                 return false;
             }

@@ -2,12 +2,11 @@
 
 //! Another process that uses a descriptor which it was passed: this program run again, with `--child use WHAT`.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::{ChildStdout, Command, Stdio};
 
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use vfio_client::{passing, raw};
 
 use crate::child::{ready, READY};
@@ -29,8 +28,8 @@ const PASSED: [(&str, Passed); 2] = [("device", Passed::Device), ("data", Passed
 /// The other process; killed when dropped.
 pub(crate) struct User {
     process: std::process::Child,
-    // It ends when this is closed.
-    socket: UnixStream,
+    // It ends when something comes by this.
+    socket: OwnedFd,
     out: BufReader<ChildStdout>,
 }
 
@@ -41,10 +40,10 @@ impl User {
             .iter()
             .find(|(_, p)| *p == what)
             .expect("in the table");
-        let (socket, theirs) = UnixStream::pair()?;
+        let (socket, theirs) = passing::pair()?;
         let mut process = Command::new("/proc/self/exe")
             .args(["--child", "use", name])
-            .stdin(OwnedFd::from(theirs))
+            .stdin(theirs)
             .stdout(Stdio::piped())
             .spawn()?;
         let out = process.stdout.take().expect("it was asked for");
@@ -53,7 +52,7 @@ impl User {
             socket,
             out: BufReader::new(out),
         };
-        passing::send(&user.socket, fd)?;
+        passing::send(&user.socket, b"use", Some(fd))?;
         let line = user.line()?;
         if line != READY {
             fail!("the process that uses a {name} says {line:?}");
@@ -63,7 +62,7 @@ impl User {
 
     /// Has it end, and returns how often it did what it does.
     pub(crate) fn end(mut self) -> Outcome<u64> {
-        self.socket.shutdown(Shutdown::Both)?;
+        passing::send(&self.socket, b"end", None)?;
         let line = self.line()?;
         match line.trim_end().parse() {
             Ok(count) => Ok(count),
@@ -86,7 +85,7 @@ impl Drop for User {
     }
 }
 
-/// Uses what comes by standard input, until that is closed, and prints how often: resets, or bytes.
+/// Uses the descriptor that comes by standard input until more comes, and prints how often: resets, or bytes.
 pub(crate) fn main(args: &[String]) -> Outcome {
     let what = match args {
         [name] => PASSED.iter().find(|(n, _)| n == name),
@@ -95,13 +94,18 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     let Some((_, what)) = what else {
         skip!("--child use takes what is passed");
     };
-    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let fd = passing::receive(&socket)?;
-    socket.set_nonblocking(true)?;
+    let socket = std::io::stdin();
+    let (_, Some(fd)) = passing::receive(&socket, &mut [0; 16])? else {
+        skip!("nothing was passed");
+    };
     ready()?;
     let mut count = 0;
     let mut buffer = vec![0; 1 << 16];
-    while !matches!((&socket).read(&mut [0]), Ok(0)) {
+    loop {
+        let mut more = [PollFd::new(&socket, PollFlags::IN)];
+        if poll(&mut more, Some(&Timespec::default()))? > 0 {
+            break;
+        }
         match what {
             Passed::Device => {
                 raw::ioctl(&fd, raw::nr(11), &mut [])?;
