@@ -227,7 +227,9 @@ class Log:
         test = re.search(r"selftests: ([a-z0-9_]+)\.[a-z0-9_]+$", line)
         if test:
             self.failing = test.group(1) == "fail_nth"
-        if self.failing and re.search("vmalloc error: |page allocation failure: ", line):
+        if " invoked oom-killer: " in line or (
+            self.failing and re.search("vmalloc error: |page allocation failure: ", line)
+        ):
             self.shortage = len(self.lines)
             return
         if self.failing and "kmemleak: Cannot allocate a " in line:

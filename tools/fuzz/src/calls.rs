@@ -14,9 +14,10 @@ use mdma::regs::{self, Reg, REGISTERS};
 use rustix::event::PollFlags;
 use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 
-use crate::grammar::{Op, CLOSABLE, GROUND, TYPES};
+use crate::disturb;
+use crate::grammar::{Domain, Op, CLOSABLE, GROUND, TYPES};
 use crate::ground::{self, part};
-use crate::program::Call;
+use crate::program::{Call, SECOND};
 use crate::trace::trace;
 use crate::world::{uuid, World};
 
@@ -27,6 +28,8 @@ pub(crate) enum Ended {
     Empty,
     /// The kernel's answer.
     Errno(i32),
+    /// A process was killed, or had nothing more to do, and did not end.
+    Stuck,
 }
 
 impl From<io::Error> for Ended {
@@ -63,7 +66,7 @@ fn need<T>(slot: Option<Arc<T>>) -> Result<Arc<T>> {
     slot.ok_or(Ended::Empty)
 }
 
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed);
     let mut out = vec![0; len];
     match seed % 4 {
@@ -119,6 +122,7 @@ pub(crate) fn may_fault(call: &Call) -> bool {
         // Mappings of a device may have nothing behind them.
         Op::PreadMapping | Op::PwriteMapping | Op::ReadMapping | Op::Load | Op::Store => true,
         Op::UnmapDirty | Op::DirtyBitmap => a[4] != 0,
+        Op::BitmapIn | Op::WriteMapping => true,
         _ => false,
     }
 }
@@ -133,9 +137,18 @@ pub(crate) fn may_be_bad(op: Op) -> bool {
             | Op::Read
             | Op::ReadMapping
             | Op::Write
+            | Op::WriteMapping
             | Op::V2Save
             | Op::V2Load
     )
+}
+
+/// Makes one call, in the process that is to make it.
+pub(crate) fn make_in(world: &Arc<World>, call: &Call) -> Result {
+    match call.thread {
+        Some(SECOND) if !call.op.is_roots() => world.second.make(call),
+        _ => make(world, call),
+    }
 }
 
 /// Makes one call.
@@ -148,7 +161,11 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
     match call.op {
         Op::Create => {
             let name = TYPES[(a[1] % TYPES.len() as u64) as usize];
-            world.sysfs.find_type(name)?.create(&uuid(a[0]))?;
+            let instance = world.sysfs.find_type(name)?.create(&uuid(a[0]))?;
+            if let Ok(group) = instance.iommu_group() {
+                // The second process may open it. Somebody may have removed it already.
+                let _ = hostile::own_node(group);
+            }
             Ok(0)
         }
         Op::Remove => {
@@ -392,6 +409,38 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             Ok(0)
         }
         Op::Die => std::process::exit(DIED),
+        Op::Stalled => disturb::stalled(world, call),
+        Op::BitmapIn => {
+            let (container, mapping) = (container(a[0])?, mapping(a[4])?);
+            let request = match a[1] {
+                0 => BitmapRequest::get(a[2], a[3], 4096),
+                _ => BitmapRequest::unmap(a[2], a[3], 4096),
+            };
+            let (at, room) = part(&mapping, a[5], request.bitmap_size);
+            let bitmap_size = room as u64;
+            let request = BitmapRequest {
+                bitmap_size,
+                ..request
+            };
+            container.bitmap_in(&request, &mapping, at)?;
+            Ok(bitmap_size)
+        }
+        Op::WriteMapping => {
+            let (data, mapping) = (data(a[0])?, mapping(a[1])?);
+            let (offset, len) = part(&mapping, a[2], a[3]);
+            Ok(data.write_mapping(&mapping, offset, len)? as u64)
+        }
+        Op::PassDevice | Op::PassData | Op::PassContainer | Op::PassGroup => {
+            let Some(Domain::Slot(kind)) = call.op.row().args.first().map(|arg| arg.1) else {
+                return Err(Ended::Empty);
+            };
+            let node = need(world.nodes(kind).and_then(|nodes| nodes.get(a[0])))?;
+            world.second.put(kind, a[0], node.as_fd())
+        }
+        Op::Kill => world.second.kill(),
+        Op::Limit => disturb::limit(world, a[0], a[1]),
+        Op::Freeze => disturb::freeze(world, a[0]),
+        Op::Suspend => disturb::suspend(world),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use fastrand::Rng;
 
 use crate::grammar::{Domain, Kind, Op, ROWS};
-use crate::program::{self, Call, OpenCall, Program, THREADS};
+use crate::program::{self, Call, OpenCall, Program, SECOND, THREADS};
 
 /// A few calls that make sense one after the other.
 struct Snippet {
@@ -53,6 +53,17 @@ fn weighted<T>(rng: &mut Rng, of: &[T], weight: impl Fn(&T) -> u32) -> usize {
     unreachable!("below the total")
 }
 
+/// Who makes most of the calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Users {
+    /// The first process.
+    First,
+    /// Both, with the same devices.
+    Both,
+    /// The second: an ordinary user.
+    Second,
+}
+
 /// Makes programs for a number of instances.
 struct Author<'a> {
     rng: &'a mut Rng,
@@ -60,10 +71,20 @@ struct Author<'a> {
     instances: u64,
     /// Containers in use.
     containers: u64,
+    users: Users,
     calls: Vec<Call>,
 }
 
 impl Author<'_> {
+    /// Who makes the next calls: nobody in particular, a thread, or the second process.
+    fn lane(&mut self) -> Option<u8> {
+        match (self.users, self.rng.u32(0..8)) {
+            (_, 0 | 1) => Some(self.rng.u8(1..=THREADS)),
+            (Users::Both, 2..=4) | (Users::Second, _) => Some(SECOND),
+            _ => None,
+        }
+    }
+
     fn slot(&mut self, kind: Kind) -> u64 {
         let common = match kind {
             Kind::Instance | Kind::Group | Kind::Device => self.instances,
@@ -106,9 +127,9 @@ impl Author<'_> {
 
     /// A snippet, about one device. `exact` keeps every line as it is.
     fn snippet(&mut self, which: &Snippet, instance: u64, container: u64, exact: bool) {
-        let thread = match self.rng.u32(0..4) {
-            0 if !exact => Some(self.rng.u8(1..=THREADS)),
-            _ => None,
+        let thread = match exact {
+            true => (self.users == Users::Second).then_some(SECOND),
+            false => self.lane(),
         };
         for OpenCall {
             thread: own,
@@ -160,10 +181,7 @@ impl Author<'_> {
     /// Any snippet or call, about any device.
     fn something(&mut self) {
         if self.rng.u32(0..3) == 0 {
-            let thread = match self.rng.u32(0..4) {
-                0 => Some(self.rng.u8(1..=THREADS)),
-                _ => None,
-            };
+            let thread = self.lane();
             for _ in 0..self.rng.u32(1..6) {
                 self.call(thread);
             }
@@ -194,10 +212,16 @@ pub(crate) fn generate(rng: &mut Rng) -> Program {
         0 => rng.u64(1..=instances.min(16)),
         _ => 1,
     };
+    let users = match rng.u32(0..10) {
+        0..=2 => Users::Both,
+        3 | 4 => Users::Second,
+        _ => Users::First,
+    };
     let mut author = Author {
         rng,
         instances,
         containers,
+        users,
         calls: Vec::new(),
     };
     for instance in 0..instances {
@@ -208,6 +232,9 @@ pub(crate) fn generate(rng: &mut Rng) -> Program {
             _ => "open",
         };
         author.named(name, instance, container);
+        if users == Users::Both {
+            author.named("pass", instance, container);
+        }
     }
     let pieces = author.rng.u64(1..=6 + instances.min(20));
     for _ in 0..pieces {
@@ -224,12 +251,18 @@ const LONGEST: usize = 400;
 /// A program that differs a little from another; `other` is a third one, to take calls from.
 pub(crate) fn mutate(rng: &mut Rng, program: &Program, other: &Program) -> Program {
     let mut calls = program.calls.clone();
+    let of_second = |call: &Call| call.thread == Some(SECOND);
+    let users = match calls.iter().any(of_second) {
+        true => Users::Both,
+        false => Users::First,
+    };
     let instances = 1 + calls.iter().filter(|c| c.op == Op::Device).count() as u64;
     for _ in 0..rng.u32(1..=4) {
         let mut author = Author {
             rng: &mut *rng,
             instances: instances.min(64),
             containers: 1,
+            users,
             calls: Vec::new(),
         };
         let len = calls.len();
@@ -250,7 +283,7 @@ pub(crate) fn mutate(rng: &mut Rng, program: &Program, other: &Program) -> Progr
                 let call = &mut calls[at % len];
                 call.thread = match author.rng.bool() {
                     true => None,
-                    false => Some(author.rng.u8(1..=THREADS)),
+                    false => Some(author.rng.u8(1..=SECOND)),
                 };
             }
             4 if calls.len() > 1 => {

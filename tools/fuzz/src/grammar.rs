@@ -141,6 +141,11 @@ pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
 /// Descriptors that are closed by name.
 pub(crate) const CLOSABLE: &[&str] = &["container", "group", "device", "mapping", "data", "event"];
 
+/// Who answers the page faults of memory that stalls.
+pub(crate) const STALLS: &[&str] = &["userfaultfd", "fuse"];
+/// What the second process can be limited in.
+pub(crate) const LIMITS: &[&str] = &["memory", "cpu", "pids"];
+
 const SIZES: &[u64] = &[
     0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 255, 256, 4095, 4096, 4097, 8192, 65536, 0x10_0000,
 ];
@@ -380,6 +385,17 @@ pub(crate) enum Op {
     Signal,
     Wait,
     Die,
+    Stalled,
+    BitmapIn,
+    WriteMapping,
+    PassDevice,
+    PassData,
+    PassContainer,
+    PassGroup,
+    Kill,
+    Limit,
+    Freeze,
+    Suspend,
 }
 
 /// A call: its name, how often it is taken at random, and its arguments.
@@ -491,12 +507,42 @@ rows! {
     Signal "signal" 2 [EVENT];
     Wait "wait" 2 [("us", Number(&[0, 10, 100, 1000, 5000]))];
     Die "die" 0 [];
+    Stalled "stalled" 4 [("mapping", New(Kind::Mapping)), ("by", Word(STALLS)), ("pages", Number(&[1, 2, 4, 16])), ("us", Number(&[0, 100, 3000, 20_000]))];
+    BitmapIn "bitmap_in" 3 [CONTAINER, ("unmap", Number(&[0, 0, 1])), IOVA_ARG, LENGTH, MAPPING, OFFSET];
+    WriteMapping "write_mapping" 3 [DATA, MAPPING, OFFSET, SIZE];
+    PassDevice "pass_device" 3 [DEVICE];
+    PassData "pass_data" 3 [DATA];
+    PassContainer "pass_container" 2 [CONTAINER];
+    PassGroup "pass_group" 1 [GROUP];
+    Kill "kill" 2 [];
+    Limit "limit" 3 [("what", Word(LIMITS)), ("to", Number(&[0, 1, 2, 3]))];
+    Freeze "freeze" 2 [("us", Number(&[0, 100, 3000, 20_000]))];
+    Suspend "suspend" 1 [];
 }
 
 impl Op {
     /// Its row.
     pub(crate) fn row(self) -> &'static Row {
         &ROWS[self as usize]
+    }
+
+    /// Whether only the first process can make it, whoever's line it is on: it needs root, or is about the second.
+    pub(crate) fn is_roots(self) -> bool {
+        matches!(
+            self,
+            Op::Create
+                | Op::Remove
+                | Op::Attribute
+                | Op::Stalled
+                | Op::PassDevice
+                | Op::PassData
+                | Op::PassContainer
+                | Op::PassGroup
+                | Op::Kill
+                | Op::Limit
+                | Op::Freeze
+                | Op::Suspend
+        )
     }
 
     /// The call of this name.

@@ -28,6 +28,7 @@ use rustix::system::{delete_module, finit_module};
 
 mod calls;
 mod coverage;
+mod disturb;
 mod failure;
 mod generate;
 mod grammar;
@@ -39,6 +40,7 @@ mod kmsg;
 mod minimise;
 mod program;
 mod run;
+mod second;
 mod target;
 mod trace;
 mod worker;
@@ -55,6 +57,7 @@ enum Task {
     Replay(PathBuf),
     Minimise(PathBuf),
     Worker,
+    Second,
 }
 
 struct Arguments {
@@ -105,6 +108,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--times" => parsed.times = number(value()?)?,
             "--with" => parsed.with = Some(value()?),
             "--worker" => parsed.task = Task::Worker,
+            "--second" => parsed.task = Task::Second,
             _ => match arg.strip_prefix("--module-text=").map(range) {
                 Some(Some(range)) => options.settings.module = Some(range),
                 _ => return Err(format!("unknown option {arg}")),
@@ -153,6 +157,7 @@ fn run_task(args: &Arguments) -> Result<bool, String> {
             run::minimise_with(path, with, options).map(|()| true)
         }
         Task::Worker => worker::main(options.settings).map(|()| true),
+        Task::Second => second::main().map(|()| true),
     }
 }
 

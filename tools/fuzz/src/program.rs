@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Lines with a number and a bar are run by that thread, at the same time as those of other threads, from the line
-//! before which there is none up to the next that has none.
+//! before which there is none up to the next that has none. Lines with `p` and a bar are run like that by the second
+//! process.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +22,9 @@ use crate::grammar::{Domain, Op};
 
 /// Threads that a program may name: 1 to this.
 pub(crate) const THREADS: u8 = 4;
+
+/// The "thread" that is the second process.
+pub(crate) const SECOND: u8 = THREADS + 1;
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +54,10 @@ impl Program {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(thread) = self.thread {
-            write!(f, "{thread}| ")?;
+        match self.thread {
+            Some(SECOND) => f.write_str("p| ")?,
+            Some(thread) => write!(f, "{thread}| ")?,
+            None => {}
         }
         let row = self.op.row();
         f.write_str(row.name)?;
@@ -115,6 +121,7 @@ pub(crate) struct OpenCall {
 pub(crate) fn parse_open(line: &str) -> Result<OpenCall, String> {
     let wrong = |what: &str| format!("{line}: {what}");
     let (thread, rest) = match line.split_once('|') {
+        Some((second, rest)) if second.trim() == "p" => (Some(SECOND), rest),
         Some((thread, rest)) => {
             let thread = thread.trim().parse().map_err(|_| wrong("no thread"))?;
             if !(1..=THREADS).contains(&thread) {
@@ -175,7 +182,7 @@ mod tests {
                         device d63 g0 i0\n\
                         1| v1_state d0 pre_copy\n\
                         2| pwrite d0 config 0x4 0x2 0x6\n\
-                        1| set_state f0 d0 0x63\n\
+                        p| set_state f0 d0 0x63\n\
                         reset d0\n";
 
     #[test]
@@ -198,6 +205,7 @@ mod tests {
             "reset d64",
             "reset ?",
             "5| reset d0",
+            "pp| reset d0",
             "x| reset d0",
             "register d0 NOTHING 0x0",
         ] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::calls::DIED;
 use crate::failure::{Class, Failure};
-use crate::kmsg::Kmsg;
+use crate::kmsg::{without_shortages, Kmsg};
 use crate::program::Program;
 use crate::worker::Settings;
 
@@ -111,7 +111,8 @@ impl Target {
         if alive {
             self.process = Some(process);
         }
-        let lines = self.kmsg.since(mark);
+        // The second process may be out of memory.
+        let lines = without_shortages(self.kmsg.since(mark));
         if let Some(alarm) = lines.iter().find(|line| line.is_alarm()) {
             trial
                 .failures

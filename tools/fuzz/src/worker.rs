@@ -35,6 +35,9 @@ use crate::world::World;
 /// Programs between two looks at what is kept for the whole machine.
 const EVERY: u64 = 16;
 
+/// What may stay charged to the second process's control group: the kernel's own, which goes later.
+const CHARGED: u64 = 4 << 20;
+
 /// What the process is started with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
@@ -160,7 +163,7 @@ impl Worker {
     /// Makes some calls one after the other.
     fn make_all<'a>(&self, world: &Arc<World>, calls: impl Iterator<Item = &'a Call>) {
         for call in calls {
-            let ended = trace(self.tracer.as_deref(), || calls::make(world, call));
+            let ended = trace(self.tracer.as_deref(), || calls::make_in(world, call));
             match ended {
                 Err(Ended::Empty) => self.empty.fetch_add(1, Ordering::Relaxed),
                 _ => self.made.fetch_add(1, Ordering::Relaxed),
@@ -178,7 +181,10 @@ impl Worker {
     /// Closes what a program has opened; the devices must work as before, and nothing be left.
     fn end(&self, world: World) -> io::Result<()> {
         let sysfs = world.sysfs.clone();
-        world.close();
+        let (second, cgroup) = world.close();
+        if second == Err(Ended::Stuck) {
+            self.fail(Class::Hang, "the second process does not end");
+        }
         let instances = sysfs.instances().map_err(|e| e.source)?;
         if let Some(instance) = instances.first() {
             let mut result = health::usable(instance);
@@ -196,6 +202,15 @@ impl Worker {
         if !left.is_empty() {
             self.fail(Class::Leak, format!("{} instances are left", left.len()));
         }
+        if let Some(cgroup) = cgroup {
+            let left = cgroup.settled_memory()?;
+            if left > CHARGED {
+                self.fail(
+                    Class::Leak,
+                    format!("{left} bytes of the second process's are left"),
+                );
+            }
+        }
         let locked = health::locked()?;
         if locked > 0 {
             self.fail(Class::Leak, format!("{locked} pages are locked"));
@@ -207,8 +222,10 @@ impl Worker {
     fn judge(&self, call: &Call, ended: calls::Result) {
         /// The last one that users may see.
         const LAST: i32 = 133;
-        let Err(Ended::Errno(errno)) = ended else {
-            return;
+        let errno = match ended {
+            Err(Ended::Errno(errno)) => errno,
+            Err(Ended::Stuck) => return self.fail(Class::Hang, format!("{call}: it does not end")),
+            _ => return,
         };
         let wrong = match errno {
             libc::EFAULT => !calls::may_fault(call),
@@ -265,6 +282,7 @@ fn answer(ended: calls::Result) -> String {
     match ended {
         Ok(value) => format!("{value:#x}"),
         Err(Ended::Empty) => "nothing there".into(),
+        Err(Ended::Stuck) => "it does not end".into(),
         Err(Ended::Errno(errno)) => match errno_name(errno) {
             Some(name) => name.into(),
             None => format!("errno {errno}"),

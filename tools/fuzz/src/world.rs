@@ -7,11 +7,14 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use hostile::{Cgroup, Stalled};
 use rustix::fs::MemfdFlags;
 use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::{EventFd, Mapping, Node};
 
+use crate::calls;
 use crate::grammar::{Kind, GROUND};
+use crate::second::Second;
 use crate::trace::Tracer;
 
 /// Slots of one kind.
@@ -28,8 +31,8 @@ impl<T> Slots<T> {
     }
 
     /// Puts something there; what was there before is dropped, unless somebody uses it.
-    pub(crate) fn put(&self, slot: u64, value: T) {
-        let new = Some(Arc::new(value));
+    pub(crate) fn put(&self, slot: u64, value: impl Into<Arc<T>>) {
+        let new = Some(value.into());
         let old = std::mem::replace(&mut *self.0[slot as usize].lock().unwrap(), new);
         drop(old);
     }
@@ -66,6 +69,10 @@ pub(crate) struct World {
     pub(crate) sysfs: Sysfs,
     /// Takes note of what calls reach, if the kernel can tell.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// The second process.
+    pub(crate) second: Second,
+    /// Memory in mappings, here or in the second process, whose page faults this process answers late.
+    pub(crate) stalled: Mutex<Vec<Stalled>>,
     /// Threads that remove instances, and wait for their users.
     pub(crate) removers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -86,6 +93,8 @@ impl World {
             file: file.into(),
             sysfs: Sysfs::default(),
             tracer,
+            second: Second::default(),
+            stalled: Mutex::default(),
             removers: Mutex::default(),
         })
     }
@@ -97,8 +106,22 @@ impl World {
         Ok(Arc::new(ground))
     }
 
-    /// Closes everything, and waits for those who remove.
-    pub(crate) fn close(self) {
+    /// The slots of a kind of descriptors.
+    pub(crate) fn nodes(&self, kind: Kind) -> Option<&Slots<Node>> {
+        match kind {
+            Kind::Container => Some(&self.containers),
+            Kind::Group => Some(&self.groups),
+            Kind::Device => Some(&self.devices),
+            Kind::Data => Some(&self.data),
+            _ => None,
+        }
+    }
+
+    /// Closes everything, and waits for those who remove. How the second process ended, and its control group.
+    pub(crate) fn close(self) -> (calls::Result, Option<Arc<Cgroup>>) {
+        // Everybody who waits for memory gets it.
+        self.stalled.into_inner().unwrap().clear();
+        let second = self.second.end();
         self.mappings.clear();
         self.data.clear();
         self.devices.clear();
@@ -108,6 +131,7 @@ impl World {
         for remover in self.removers.into_inner().unwrap() {
             let _ = remover.join();
         }
+        second
     }
 }
 
