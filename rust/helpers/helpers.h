@@ -67,7 +67,7 @@ void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 unsigned long vfio_rs_clear_user(void __user *to, unsigned long n);
 
 /* linux/vmalloc.h */
-void *vfio_rs_vmalloc_user(unsigned long size);
+void *vfio_rs_vzalloc_account(unsigned long size);
 
 /* linux/wait.h */
 void vfio_rs_init_waitqueue_head(struct wait_queue_head *wq);

@@ -4,7 +4,8 @@
 
 #include "helpers.h"
 
-void *vfio_rs_vmalloc_user(unsigned long size)
+/* Zeroed, and charged to the memory cgroup of the caller. */
+void *vfio_rs_vzalloc_account(unsigned long size)
 {
-	return vmalloc_user(size);
+	return __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 }

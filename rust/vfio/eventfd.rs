@@ -33,7 +33,7 @@ impl EventFd {
         // INVARIANT: The reference just obtained is this value's.
         let this = Self(NonNull::new(ctx).ok_or(EBADF)?);
 
-        Ok(Arc::new(this, GFP_KERNEL)?)
+        Ok(Arc::new(this, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// The context's address, which is what tells two eventfds apart.

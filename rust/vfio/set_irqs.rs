@@ -141,14 +141,17 @@ impl Irq {
         .map_err(|e| Refusal(e, "argsz, flags, index, start or count is wrong"))?;
 
         let mut bytes = KVec::new();
-        UserSlice::new(data, size).read_all(&mut bytes, GFP_KERNEL)?;
+        UserSlice::new(data, size).read_all(&mut bytes, GFP_KERNEL_ACCOUNT)?;
 
         let data = match hdr.flags & bindings::VFIO_IRQ_SET_DATA_TYPE_MASK {
             bindings::VFIO_IRQ_SET_DATA_BOOL => Data::Bool(bytes),
             bindings::VFIO_IRQ_SET_DATA_EVENTFD => {
-                let mut fds = KVec::with_capacity(bytes.len() / 4, GFP_KERNEL)?;
+                let mut fds = KVec::with_capacity(bytes.len() / 4, GFP_KERNEL_ACCOUNT)?;
                 for fd in bytes.chunks_exact(4) {
-                    fds.push(i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]), GFP_KERNEL)?;
+                    fds.push(
+                        i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]),
+                        GFP_KERNEL_ACCOUNT,
+                    )?;
                 }
                 Data::Eventfd(fds)
             }
@@ -294,13 +297,13 @@ impl Irq {
         }
 
         // All that can fail comes first. What is replaced is dropped when the lock no longer is held.
-        let mut triggers = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
+        let mut triggers = KVec::with_capacity(fds.len(), GFP_KERNEL_ACCOUNT)?;
         for fd in fds {
-            triggers.push(eventfd(*fd)?, GFP_KERNEL)?;
+            triggers.push(eventfd(*fd)?, GFP_KERNEL_ACCOUNT)?;
         }
         let mut fresh = KVec::new();
         if enabled == 0 {
-            fresh.resize(vectors.end, None, GFP_KERNEL)?;
+            fresh.resize(vectors.end, None, GFP_KERNEL_ACCOUNT)?;
         }
 
         {

@@ -149,7 +149,7 @@ impl Stream {
                 again: AtomicUsize::new(0),
                 dirtied,
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Memory that belongs to the device while it is open, and that its user maps, reads and writes
 //! whenever he likes. So no reference into it is ever made, it is only accessed through raw pointers,
-//! by C, and whatever is decided upon is copied first.
+//! by C, and whatever is decided upon is copied first. It is charged to who opens the device.
 
 use crate::{
     bindings,
@@ -23,7 +23,8 @@ use kernel::{
         c_ulong,
         c_void, //
     },
-    page::PAGE_SHIFT,
+    mm::virt::flags,
+    page::PAGE_SIZE,
     prelude::*,
     uaccess::UserPtr, //
 };
@@ -80,14 +81,15 @@ impl Window {
 ///
 /// # Invariants
 ///
-/// `start` is null, or memory of `size` bytes from `vmalloc_user()` that this owns.
+/// `start` is null, or memory of `size` bytes, a multiple of the page size, from `__vmalloc()` that this
+/// owns.
 pub(super) struct Staging {
     start: AtomicPtr<c_void>,
     size: usize,
 }
 
 impl Staging {
-    /// A data section of `size` bytes, for a device that is not open.
+    /// A data section of `size` bytes, a multiple of the page size, for a device that is not open.
     pub(super) fn new(size: usize) -> Self {
         // INVARIANT: Null.
         Self {
@@ -96,14 +98,14 @@ impl Staging {
         }
     }
 
-    /// Allocates the memory. All of it reads 0 (P29).
+    /// Allocates the memory, charged to the current task. All of it reads 0 (P29).
     ///
     /// # Safety
     ///
     /// The device is not open.
     pub(super) unsafe fn open(&self) -> Result {
         // SAFETY: An FFI call without requirements.
-        let start = unsafe { bindings::vfio_rs_vmalloc_user(self.size) };
+        let start = unsafe { bindings::vfio_rs_vzalloc_account(self.size) };
         if start.is_null() {
             return Err(ENOMEM);
         }
@@ -190,11 +192,28 @@ impl Staging {
         if start.is_null() {
             return Err(ENODEV);
         }
-        // SAFETY: The area is valid, and a device that is being mapped is open, so the memory is there.
-        // That the area fits into it is checked by the callee.
-        to_result(unsafe {
-            bindings::remap_vmalloc_range(vma, start, (offset >> PAGE_SHIFT) as c_ulong)
-        })
+        // SAFETY: The area is valid by the requirement of this function.
+        let range = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1 };
+        let (first, len) = (
+            usize::try_from(offset)?,
+            (range.vm_end - range.vm_start) as usize,
+        );
+        match first.checked_add(len) {
+            Some(end) if end <= self.size => {}
+            _ => return Err(EINVAL),
+        }
+        for at in (0..len).step_by(PAGE_SIZE) {
+            // SAFETY: The byte is inside the memory, which is there as long as the device is open, and a
+            // device that is being mapped is open. The address is inside the area, which is set up here.
+            // mm takes a reference to the page.
+            to_result(unsafe {
+                let page = bindings::vmalloc_to_page(start.wrapping_byte_add(first + at));
+                bindings::vm_insert_page(vma, range.vm_start + at as c_ulong, page)
+            })?;
+        }
+        // SAFETY: The area is ours to set up until the handler returns.
+        unsafe { bindings::vfio_rs_vm_flags_set(vma, flags::DONTEXPAND | flags::DONTDUMP) };
+        Ok(())
     }
 }
 

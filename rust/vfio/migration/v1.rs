@@ -175,8 +175,7 @@ impl Migration {
                     let reason = "data_size is 0 or beyond the data section";
                     return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
                 }
-                self.session
-                    .feed_all(&mut inner, &window, value as usize)?;
+                self.session.feed_all(&mut inner, &window, value as usize)?;
             }
             Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
         }
