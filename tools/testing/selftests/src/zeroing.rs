@@ -28,7 +28,7 @@ tests! { "zeroing":
     p26_zero_makes_holes_under_a_mapping ["P26"],
     p26_zero_costs_no_more_for_more_memory ["P26"],
     p26_a_kill_ends_a_load ["P26"],
-    p43_files_of_former_sessions_hold_no_memory [],
+    p43_files_of_former_sessions_hold_no_memory ["P43"],
 }
 
 /// What debugfs counts for an instance.
