@@ -16,7 +16,7 @@ use vfio_client::{Container, Device};
 
 use ::hostile::{admitted, Cgroup, User};
 
-use crate::check::PATIENCE;
+use crate::check::{wait_for, PATIENCE};
 use crate::lab::{Lab, LARGE};
 use crate::outcome::Outcome;
 use crate::scene::{Scene, PAGE};
@@ -33,7 +33,13 @@ tests! { "zeroing":
 
 /// What debugfs counts for an instance.
 fn counter(uuid: &str, name: &str) -> Outcome<u64> {
-    let text = fs::read_to_string(format!("/sys/kernel/debug/mdma/{uuid}/migration"))?;
+    let path = format!("/sys/kernel/debug/mdma/{uuid}/migration");
+    let mut text = String::new();
+    // The file does not wait for a change of the state or a buffer that is being loaded.
+    wait_for("the device not to be busy", || {
+        text = fs::read_to_string(&path)?;
+        Ok(text != "state: busy\n")
+    })?;
     let value = text.lines().find_map(|line| {
         let (key, value) = line.split_once(": ")?;
         (key == name).then(|| value.trim().parse().ok())?
@@ -204,7 +210,7 @@ fn p26_a_kill_ends_a_load(lab: &Lab) -> Outcome {
         )?;
         assert_eq!(user.hear()?, "ready");
         let before = counter(instance.uuid.as_str(), "load_records")?;
-        crate::check::wait_for("records to be loaded", || {
+        wait_for("records to be loaded", || {
             Ok(counter(instance.uuid.as_str(), "load_records")? > before)
         })?;
         let start = Instant::now();
