@@ -3,9 +3,10 @@
 
 import os
 import subprocess
+import time
 import uuid
 
-from wait import Trouble
+from wait import LIMIT, Expired, Trouble
 
 MDEV = "/sys/class/mdev_bus/mdma/mdev_supported_types"
 DEBUGFS = "/sys/kernel/debug/mdma"
@@ -80,12 +81,19 @@ class Device:
 
     def status(self):
         """What the module tells about its migration: numbers where it gives numbers."""
-        status = {}
-        with open(f"{DEBUGFS}/{self.uuid}/migration", encoding="utf-8") as file:
-            for line in file:
-                name, _, value = line.strip().partition(": ")
-                status[name] = int(value) if value.lstrip("-").isdigit() else value
-        return status
+        end = time.monotonic() + LIMIT
+        while True:
+            status = {}
+            with open(f"{DEBUGFS}/{self.uuid}/migration", encoding="utf-8") as file:
+                for line in file:
+                    name, _, value = line.strip().partition(": ")
+                    status[name] = int(value) if value.lstrip("-").isdigit() else value
+            # The file does not wait for a change of the state, or a buffer that is being moved.
+            if status["state"] != "busy":
+                return status
+            if time.monotonic() > end:
+                raise Expired(f"{LIMIT:.0f} s over while waiting for {self.uuid} not to be busy")
+            time.sleep(0.01)
 
 
 def run(command):
