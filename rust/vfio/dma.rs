@@ -228,9 +228,14 @@ impl Dma {
     /// Has memory that is being unmapped unpinned (P35).
     ///
     /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
-    /// on.
-    pub(crate) fn unmap(&self, iova: u64, len: u64) {
-        if let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) {
+    /// on. `by_iommufd` says that iommufd unmaps, and not type1.
+    pub(crate) fn unmap(&self, iova: u64, len: u64, by_iommufd: bool) {
+        let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) else {
+            return;
+        };
+        if by_iommufd {
+            self.pins.revoke(iova, last);
+        } else {
             self.pins.unmap(iova, last);
         }
     }

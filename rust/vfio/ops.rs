@@ -262,11 +262,17 @@ unsafe extern "C" fn request(vdev: *mut bindings::vfio_device, count: c_uint) {
 ///
 /// Called by VFIO when a range that an open device may use is unmapped.
 unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, length: u64) {
+    #[cfg(CONFIG_IOMMUFD)]
+    // SAFETY: The device is open, and VFIO changes the field only when it opens and closes it.
+    let by_iommufd = unsafe { !(*vdev).iommufd_access.is_null() };
+    #[cfg(not(CONFIG_IOMMUFD))]
+    let by_iommufd = false;
+
     // SAFETY: The device is registered.
     unsafe { Instance::from_raw(vdev) }
         .core
         .dma
-        .unmap(iova, length);
+        .unmap(iova, length, by_iommufd);
 }
 
 /// # Safety

@@ -32,7 +32,8 @@
 //!   look. From the [`LAST_LOOK`]th on the callback waits without limit: then threads of the user
 //!   that unmaps may hang, but the host does not panic.
 //!
-//! iommufd has no such cycle of locks, and calls back once. There the callback unpins by itself.
+//! iommufd has no such cycle of locks, calls back once, and has pins refused by itself until it is
+//! done. There the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
 
 use super::{
     pinned::{
@@ -284,8 +285,8 @@ impl Pins {
 
     /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
     ///
-    /// Called by type1 or iommufd. Returns when nothing there is pinned; in type1 also when unpinning
-    /// may be waiting for type1.
+    /// Called by type1. Returns when nothing there is pinned, and also when unpinning may be waiting for
+    /// type1.
     pub(super) fn unmap(&self, first: u64, last: u64) {
         if self.unmaps.report(first, last).is_err() {
             self.unreported.store(true, Ordering::Relaxed);
@@ -313,17 +314,16 @@ impl Pins {
         let mut began: Option<Instant<Monotonic>> = None;
         loop {
             let seen = self.changed.generation();
-            let (mut clear, mut waiting, mut iommufd) = (true, false, false);
+            let (mut clear, mut waiting) = (true, false);
             for entry in self.list.lock().overlapping(first, last) {
                 clear = false;
                 waiting |= entry.state == State::Condemned;
-                iommufd |= entry.range.device.is_iommufd();
             }
             if clear {
                 return;
             }
             // A work item begins in any case: it needs nothing that type1 holds for that.
-            if waiting || iommufd || looks >= LAST_LOOK {
+            if waiting || looks >= LAST_LOOK {
                 self.changed.wait(seen, None);
                 continue;
             }
@@ -362,7 +362,7 @@ impl Pins {
 
     /// Unpins what overlaps `first..=last`; returns when nothing there is pinned.
     ///
-    /// Not to be called by type1.
+    /// Not to be called by type1. iommufd calls it where it unmaps.
     pub(super) fn revoke(&self, first: u64, last: u64) {
         loop {
             let seen = self.changed.generation();
