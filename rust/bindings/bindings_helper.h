@@ -9,6 +9,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/crc32c.h>
 #include <linux/eventfd.h>
+#include <linux/interval_tree.h>
 #include <linux/iova_bitmap.h>
 #include <linux/mdev.h>
 #include <linux/ratelimit_types.h>

@@ -21,6 +21,7 @@
 //! takes `pins` only, and what it waits for without end needs nothing that type1 holds then; see
 //! `pins`.
 
+mod chunk;
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
 pub(crate) mod logging;
 mod pinned;
@@ -187,10 +188,7 @@ impl Dma {
             not_killed()?;
             let n = CHUNK.min(len - done);
             // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
-            let result = unsafe { device.write_chunk(iova + done as u64, from.add(done), n) };
-            // Also if it failed: it may have written in part.
-            self.pins.logging.wrote(iova + done as u64, n);
-            result?;
+            unsafe { self.write_chunk(device, iova + done as u64, from.add(done), n)? };
             done += n;
         }
         Ok(())
@@ -256,7 +254,13 @@ impl Logging {
         Self
     }
 
+    fn is_active(&self) -> bool {
+        false
+    }
+
     fn wrote(&self, _iova: u64, _len: usize) {}
+
+    fn reserve(&self, _iova: u64, _len: usize) {}
 
     fn stop(&self) {}
 }
@@ -279,54 +283,5 @@ impl OpenDevice {
         to_result(unsafe {
             bindings::vfio_dma_rw(self.0.as_ptr(), iova, data.cast::<c_void>(), len, write)
         })
-    }
-
-    /// Whether the device is bound to an iommufd, and not to a container of type1.
-    fn is_iommufd(self) -> bool {
-        #[cfg(CONFIG_IOMMUFD)]
-        // SAFETY: The device is open, which the field does not change meanwhile.
-        let bound = unsafe { !(*self.0.as_ptr()).iommufd_access.is_null() };
-        #[cfg(not(CONFIG_IOMMUFD))]
-        let bound = false;
-        bound
-    }
-
-    /// Writes one chunk, with each page that may have been written reported, even if it fails.
-    ///
-    /// type1 marks the pages of a copy only when all of it succeeded. A copy that stops at a hole in
-    /// the user's memory has written the pages before the hole, and type1 does not report them. So
-    /// each page of such a copy is written again by itself. An error does not end this: memory may be
-    /// unmapped between the two, so that a page fails which the first copy has passed. Returns the
-    /// first error.
-    ///
-    /// # Safety
-    ///
-    /// As for [`OpenDevice::rw`].
-    unsafe fn write_chunk(self, iova: u64, from: *const u8, len: usize) -> Result {
-        #[cfg(break_dirty_page)]
-        let (iova, from, len) = {
-            // SAFETY: By the requirements of this function.
-            let n = unsafe { crate::sabotage::divert(self.0.as_ptr(), iova, from, len) };
-            if n == len {
-                return Ok(());
-            }
-            (iova + n as u64, from.wrapping_add(n), len - n)
-        };
-        // SAFETY: By the requirements of this function; `from` is only read.
-        if unsafe { self.rw(iova, from.cast_mut(), len, true) }.is_ok() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        let mut done = 0;
-        while done < len {
-            let at = iova + done as u64;
-            let n = (PAGE_SIZE - at as usize % PAGE_SIZE).min(len - done);
-            // SAFETY: As above, and `done + n <= len`.
-            let page = unsafe { self.rw(at, from.add(done).cast_mut(), n, true) };
-            result = result.and(page);
-            done += n;
-        }
-        // Without an error, what stood in the way is gone and all was written.
-        result
     }
 }

@@ -394,15 +394,15 @@ impl Pins {
         }
     }
 
-    /// Hands `report` the ranges in `first..=last` that are pinned for writing.
+    /// The ranges that are pinned for writing, by their first and last bytes.
     #[cfg(CONFIG_IOMMUFD_DRIVER)]
-    pub(super) fn each_written(&self, first: u64, last: u64, mut report: impl FnMut(u64, u64)) {
-        for entry in self.list.lock().overlapping(first, last) {
-            let (start, end) = entry.range.span();
-            if entry.range.writable().is_ok() {
-                report(start.max(first), end.min(last));
-            }
+    pub(super) fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
+        let mut written = [None; MAX_RANGES];
+        let list = self.list.lock();
+        for (place, entry) in written.iter_mut().zip(&list.entries) {
+            *place = entry.range.writable().is_ok().then(|| entry.range.span());
         }
+        written
     }
 }
 
