@@ -87,8 +87,10 @@ impl DirtyBitmap {
 
     /// The IOVAs of the dirty pages, ascending.
     pub fn dirty(&self) -> impl Iterator<Item = u64> + '_ {
-        self.runs()
-            .flat_map(|(iova, size)| (iova..iova + size).step_by(self.pgsize as usize))
+        // By number: the last page may be the last of the address space.
+        self.runs().flat_map(move |(iova, size)| {
+            (0..size / self.pgsize).map(move |n| iova + n * self.pgsize)
+        })
     }
 
     /// The dirty ranges as (iova, bytes), ascending, none touching the next.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mdma::job;
+use mdma::regs::{self, Reg};
 use vfio_client::{Access, Container, DmaBuffer, Mapping};
 
 use crate::dirty::{get, of, rings, set, tracking, BASE, SIZE};
@@ -13,13 +14,14 @@ use crate::lab::Lab;
 use crate::memory::pages_of;
 use crate::outcome::Outcome;
 use crate::pins::Pins;
-use crate::scene::{guest, run_jobs, Scene, PAGE, QUEUE};
+use crate::scene::{device, guest, run_jobs, wait_register, Scene, PAGE, QUEUE};
 use crate::tests;
 
 tests! { "iova":
     p34_iova_is_not_address ["P34"],
     p34_one_page_at_two_iovas ["P34"],
     p34_a_mapping_added_while_tracking ["P34", "P30"],
+    p34_the_last_page_of_all ["P34", "P30"],
     p34_several_devices_in_one_container ["P34", "P30"],
     p34_a_terabyte_of_sparse_mappings ["P34"],
     p34_mappings_that_share_a_word_of_the_bitmap ["P34"],
@@ -85,6 +87,55 @@ fn p34_a_mapping_added_while_tracking(lab: &Lab) -> Outcome {
         added.unmap()?;
     }
     assert_eq!(of(&buffer)(&scene.container)?, set([]));
+    Ok(())
+}
+
+/// Jobs, lists and a ring that end with the last byte of the address space: a range that ends at 2^64 used to be refused
+/// as one that wraps.
+fn p34_the_last_page_of_all(lab: &Lab) -> Outcome {
+    const LAST: u64 = 0u64.wrapping_sub(PAGE);
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let end = scene.buffer(LAST, PAGE as usize)?;
+    buffer.memory().write(0, &[7; PAGE as usize]);
+    let size = PAGE as usize;
+    run_jobs(&mut queue, &[job::copy(guest(BASE), guest(LAST), PAGE)])?;
+    assert_eq!(end.to_vec(0, size), [7; PAGE as usize]);
+    assert_eq!(of(&end)(&scene.container)?, set([LAST]));
+    for job in [
+        job::fill(guest(LAST + 1), 8, PAGE - 1),
+        job::copy(guest(LAST), device(PAGE), PAGE),
+        job::copy(device(PAGE), guest(u64::MAX), 1),
+        job::copy(guest(u64::MAX), guest(BASE), 1),
+        job::crc32c(guest(LAST), PAGE),
+    ] {
+        run_jobs(&mut queue, &[job])?;
+    }
+    assert_eq!(of(&end)(&scene.container)?, set([LAST]));
+    drop(queue);
+    // 32 descriptors and 64 bytes before them, 32 records in their last quarter: both arrays end at 2^64.
+    let half = PAGE / 2;
+    let ring = LAST + half;
+    for (descriptors, records) in [(ring, BASE), (BASE, 0u64.wrapping_sub(32 * 32))] {
+        scene.mdma.disable()?;
+        let at = |iova: u64| {
+            if iova >= LAST {
+                (&end, (iova - LAST) as usize)
+            } else {
+                (&buffer, 0)
+            }
+        };
+        let (memory, offset) = at(descriptors);
+        memory.write(offset, &job::nop().encode());
+        scene.mdma.set(Reg::RingBase, descriptors)?;
+        scene.mdma.set(Reg::RingOrder, 5)?;
+        scene.mdma.set(Reg::CompletionBase, records)?;
+        let before = scene.mdma.get(Reg::JobsDone)?;
+        scene.mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+        scene.mdma.set(Reg::Tail, 1)?;
+        wait_register(&scene.mdma, Reg::JobsDone, "a job", |n| n == before + 1)?;
+        scene.mdma.check_halted()?;
+    }
+    scene.mdma.disable()?;
     Ok(())
 }
 
