@@ -55,6 +55,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
+        AtomicI64,
         Ordering, //
     },
 };
@@ -68,6 +69,9 @@ use kernel::{
 
 /// The most bytes copied in one call into type1, which holds its lock meanwhile.
 const CHUNK: usize = 64 << 10;
+
+/// How long nothing is pinned after there was no memory to lock, in nanoseconds.
+const FULL: i64 = 10_000_000_000;
 
 /// What a range is pinned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ pub struct Dma {
     pins: Arc<Pins>,
     /// Whether it was said, since the device was opened, that a ring cannot be pinned.
     told: AtomicBool,
+    /// The user can lock no more memory: nothing is pinned before this time, by `ktime_get()`.
+    full_until: AtomicI64,
 }
 
 impl Dma {
@@ -107,6 +113,7 @@ impl Dma {
             gate <- new_rwsem!(None, "dma gate"),
             pins: Pins::new(unmaps)?,
             told: AtomicBool::new(false),
+            full_until: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -127,6 +134,7 @@ impl Dma {
             self.pins.logging.stop();
         }
         self.told.store(false, Ordering::Relaxed);
+        self.full_until.store(i64::MIN, Ordering::Relaxed);
     }
 
     /// The device, and a guard that keeps it open.
@@ -202,7 +210,8 @@ impl Dma {
     /// - `EBUSY`: the device has four pinned ranges.
     /// - `EAGAIN`: memory there is being unmapped. This does not wait for the end of the unmap.
     /// - `ENODEV`: the memory was unmapped meanwhile.
-    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached.
+    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that:
+    ///   type1 logs each attempt, and a guest can cause as many as it likes.
     /// - `EFAULT`: also when the user's memory cannot be pinned, as a shared mapping of a file.
     pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
         check(iova, len)?;
@@ -210,7 +219,17 @@ impl Dma {
             return Err(EINVAL);
         }
         let (device, _open) = self.device()?;
-        Pins::pin(&self.pins, device, iova, len, access)
+        // SAFETY: A function without preconditions.
+        let now = || unsafe { bindings::ktime_get() };
+        if now() < self.full_until.load(Ordering::Relaxed) {
+            return Err(ENOMEM);
+        }
+        Pins::pin(&self.pins, device, iova, len, access).inspect_err(|&error| {
+            if error == ENOMEM {
+                self.full_until
+                    .store(now().saturating_add(FULL), Ordering::Relaxed);
+            }
+        })
     }
 
     /// Whether this is the first call since the device was opened.
@@ -241,6 +260,51 @@ impl Dma {
     /// Unpins everything.
     pub(crate) fn revoke_all(&self) {
         self.pins.revoke(0, u64::MAX);
+    }
+
+    /// Writes one chunk; every page of it that may have changed is reported, also if it fails: see
+    /// [`chunk`].
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C, and the device must be open for the length
+    /// of the call.
+    unsafe fn write_chunk(
+        &self,
+        device: OpenDevice,
+        iova: u64,
+        from: *const u8,
+        len: usize,
+    ) -> Result {
+        #[cfg(break_dirty_page)]
+        let (iova, from, len) = {
+            // SAFETY: By the requirements of this function.
+            let n = unsafe { crate::sabotage::divert(device.0.as_ptr(), iova, from, len) };
+            if n == len {
+                return Ok(());
+            }
+            (iova + n as u64, from.wrapping_add(n), len - n)
+        };
+        let write = |at: usize, n: usize| {
+            // SAFETY: By the requirements of this function, as `at + n <= len`; `from` is only read.
+            unsafe { device.rw(iova + at as u64, from.add(at).cast_mut(), n, true) }
+        };
+        let logging = &self.pins.logging;
+        if logging.is_active() {
+            // One page a call, so that the log has no page that was refused before any of its bytes.
+            for (at, n) in chunk::pages(iova, len, PAGE_SIZE) {
+                let result = write(at, n);
+                if !matches!(&result, Err(error) if [EINVAL, EPERM, ENOENT].contains(error)) {
+                    logging.wrote(iova + at as u64, n);
+                }
+                result?;
+            }
+            return Ok(());
+        }
+        let result = chunk::write(iova, len, PAGE_SIZE, write);
+        // Logging may have begun meanwhile.
+        logging.wrote(iova, len);
+        result
     }
 }
 

@@ -19,7 +19,7 @@ use kernel::{
 /// To wait for a condition, read [`Event::generation`], look at the condition, and then
 /// [`Event::wait`] for the generation to be another one: what changes after the look is not missed.
 #[pin_data]
-pub(crate) struct Event {
+pub struct Event {
     #[pin]
     queue: Opaque<bindings::wait_queue_head>,
     generation: AtomicU64,
@@ -33,7 +33,7 @@ unsafe impl Sync for Event {}
 
 impl Event {
     /// Nothing has changed yet.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             queue <- Opaque::ffi_init(|slot| {
                 // SAFETY: `slot` is valid for writes and pinned.
@@ -44,19 +44,19 @@ impl Event {
     }
 
     /// The number of changes so far.
-    pub(crate) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
     /// Something has changed.
-    pub(crate) fn notify(&self) {
+    pub fn notify(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         // SAFETY: The queue was initialised by `new` and is pinned.
         unsafe { bindings::vfio_rs_wake_up_all(self.queue.get()) }
     }
 
     /// Sleeps until the generation is not `seen` any more, or the task is killed: `EINTR`.
-    pub(crate) fn wait_killable(&self, seen: u64) -> Result {
+    pub fn wait_killable(&self, seen: u64) -> Result {
         // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
         let left = unsafe {
             bindings::vfio_rs_wait_for_change_killable(

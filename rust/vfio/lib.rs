@@ -34,7 +34,7 @@ mod debugfs;
 pub mod device;
 pub mod dma;
 mod engine;
-mod event;
+pub mod event;
 mod eventfd;
 pub mod handle;
 mod instance;

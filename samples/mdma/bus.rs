@@ -4,7 +4,8 @@
 //!
 //! The ring and the completion records are polled and written all the time, so their pages are
 //! pinned where they can be, from the first job on until the queue is disabled or the device is
-//! stopped. Everything else is copied by IOVA and not pinned, unless a module parameter asks for it: see [`PIN_FROM`].
+//! stopped. Everything else is copied by IOVA and not pinned, unless a module parameter asks for it:
+//! see [`PIN_FROM`].
 
 use crate::{
     desc::{
@@ -46,7 +47,7 @@ use vfio::{
 /// cost: type1 would report the pages dirty (P32).
 pub(crate) const PIN_FROM: usize = usize::MAX;
 
-/// The pinned pages of a queue.
+/// The guest memory of a queue.
 #[derive(Default)]
 pub(crate) struct Pages {
     descriptors: Option<RingMemory>,
@@ -60,10 +61,7 @@ impl Pages {
     }
 }
 
-/// Gives `slot` access to the range at `iova` if it has none or another one.
-///
-/// A pinned range whose memory the user has unmapped stays as it is: every access to it fails, which
-/// halts the queue.
+/// Gives `slot` access to the range at `iova`, pinned where it can be.
 fn access(
     slot: &mut Option<RingMemory>,
     handle: &Handle,
@@ -71,20 +69,38 @@ fn access(
     len: usize,
     access: Access,
 ) -> Result {
-    if !matches!(slot, Some(memory) if memory.is(iova, len)) {
-        // What is no longer wanted goes first.
-        *slot = None;
-        let (memory, reason) = handle.dma().ring(iova, len, access)?;
-        if let Some(error) = reason {
-            vfio::refuse!(
-                handle,
-                "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
-                 slower: raise RLIMIT_MEMLOCK, or use memory that is not a shared mapping of a file"
-            );
+    let dma = handle.dma();
+    let reason = match slot {
+        Some(memory) if memory.is(iova, len) => memory.refresh(dma)?,
+        _ => {
+            // What is no longer wanted goes first.
+            *slot = None;
+            let (memory, reason) = dma.ring(iova, len, access)?;
+            *slot = Some(memory);
+            reason
         }
-        *slot = Some(memory);
+    };
+    if let Some(error) = reason {
+        let change = if error == ENOMEM {
+            "raise RLIMIT_MEMLOCK of the process that maps it"
+        } else {
+            "use memory that is not a shared mapping of a file, or a file on tmpfs or hugetlbfs"
+        };
+        vfio::refuse!(
+            handle,
+            "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
+             slower: {change}"
+        );
     }
     Ok(())
+}
+
+/// A completion record without its sequence, and the sequence.
+fn parts(record: &[u8; COMPLETION_SIZE]) -> (&[u8], [u8; 8]) {
+    let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
+    let mut word = [0; 8];
+    word.copy_from_slice(sequence);
+    (body, word)
 }
 
 /// The bus of one device.
@@ -97,9 +113,29 @@ pub(crate) struct Bus<'a> {
     pub(crate) bounce: &'a mut [u8],
     /// Writes to guest memory of at least so many bytes go through pinned pages.
     pub(crate) pin_from: usize,
+    /// What became of a completion record that was copied in advance.
+    pub(crate) recorded: Option<Result<(), Error>>,
 }
 
 impl Bus<'_> {
+    /// Returns whether completion records are copied, which may wait for the user's memory.
+    pub(crate) fn copies_records(&self) -> bool {
+        matches!(&self.pages.completions, Some(memory) if !memory.is_pinned())
+    }
+
+    /// Copies the completion record at `index`, its sequence last, before
+    /// [`complete`](engine::Bus::complete) is called for it, which must not wait.
+    pub(crate) fn record(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) {
+        let (dma, at) = (self.handle.dma(), ring.completion_at(index));
+        let (body, sequence) = parts(record);
+        let memory = self.pages.completions.as_ref();
+        let written = memory.ok_or(EINVAL).and_then(|memory| {
+            memory.write_at(dma, at, body)?;
+            memory.write_at(dma, at + COMPLETION_SEQUENCE, &sequence)
+        });
+        self.recorded = Some(written.map_err(|_| Error::CompletionFault));
+    }
+
     /// Returns the device memory.
     fn memory(&self) -> Result<&DeviceMemory, Error> {
         self.handle.memory().ok_or(Error::MemoryFault)
@@ -181,18 +217,20 @@ impl engine::Bus for Bus<'_> {
         index: u32,
         record: &[u8; COMPLETION_SIZE],
     ) -> Result<(), Error> {
-        let dma = self.handle.dma();
-        let pages = self.pages.completions.as_ref();
-        let range = pages.ok_or(Error::CompletionFault)?;
+        if let Some(recorded) = self.recorded.take() {
+            return recorded;
+        }
+        let memory = self.pages.completions.as_ref();
+        let memory = memory.ok_or(Error::CompletionFault)?;
         let at = ring.completion_at(index);
-        let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
-        let mut word = [0; 8];
-        word.copy_from_slice(sequence);
+        let (body, sequence) = parts(record);
 
-        range
-            .write_at(dma, at, body)
+        memory
+            .write_at_pinned(at, body)
             // Ordered after what was written before it.
-            .and_then(|()| range.write_u64(dma, at + COMPLETION_SEQUENCE, u64::from_le_bytes(word)))
+            .and_then(|()| {
+                memory.write_u64_pinned(at + COMPLETION_SEQUENCE, u64::from_le_bytes(sequence))
+            })
             .map_err(|_| Error::CompletionFault)
     }
 

@@ -376,18 +376,24 @@ impl Control {
         }
     }
 
+    /// Returns whether the queue still awaits what comes of a ticket.
+    pub fn awaits(&self, ticket: &Ticket) -> bool {
+        self.run == ticket.run
+    }
+
     /// Takes in what came of a unit, and writes the completion record if there is one.
     ///
     /// The caller has the registers locked, so nobody sees the record without `HEAD` and
     /// `JOBS_DONE` that go with it. If the queue was disabled meanwhile there is no record: guest
     /// memory is left alone.
     pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome, bus: &mut impl Bus) -> Effect {
+        let awaited = self.awaits(ticket);
         let state = &mut self.state;
 
         self.in_flight = false;
         // What was done was done, whether or not the queue still exists.
         state.bytes_done = state.bytes_done.wrapping_add(outcome.bytes);
-        if self.run != ticket.run {
+        if !awaited {
             return Effect::default();
         }
 

@@ -7,7 +7,8 @@
 //! ```text
 //!   worker     what a step works with; held over DMA. Taken by steps, and by who has stopped them
 //!     control  the registers; held for a few instructions, never over DMA or a user copy. Also over
-//!              the writing of a completion record, which is to pinned pages and does not wait
+//!              the writing of a completion record to pinned pages, which does not wait. While one is
+//!              copied, accesses to registers wait killably: see [`Mdma::registers`]
 //!       (the framework's locks of a pinned range and of the interrupts)
 //! ```
 
@@ -26,10 +27,20 @@ use crate::{
     regs,
     state, //
 };
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::Relaxed, //
+};
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::Mutex,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        Mutex, //
+    },
     time::{
         delay::fsleep,
         Delta,
@@ -38,6 +49,7 @@ use kernel::{
     },
 };
 use vfio::{
+    event::Event,
     pci::{
         Bar,
         Layout, //
@@ -105,9 +117,31 @@ pub(crate) struct Mdma {
     control: Mutex<Control>,
     #[pin]
     worker: Mutex<Worker>,
+    /// A completion record is being copied. Changed with `control` locked.
+    recording: AtomicBool,
+    /// Notified when it has been.
+    #[pin]
+    recorded: Event,
 }
 
 impl Mdma {
+    /// Locks the registers for an access of the user's.
+    ///
+    /// Software that sees a completion record sees the registers that go with it. So while one is
+    /// copied, which may wait for the user's memory, accesses wait too. `EINTR` if the caller is
+    /// killed.
+    fn registers(&self) -> Result<Guard<'_, Control, MutexBackend>> {
+        loop {
+            let seen = self.recorded.generation();
+            let control = self.control.lock();
+            if !self.recording.load(Relaxed) {
+                return Ok(control);
+            }
+            drop(control);
+            self.recorded.wait_killable(seen)?;
+        }
+    }
+
     /// Does what a change of the registers asks for. Called with them locked, so that two changes
     /// assert vectors in their order.
     fn apply(&self, control: &Control, effect: Effect) {
@@ -173,6 +207,8 @@ impl vfio::Device for Mdma {
                 },
                 "mdma worker"
             ),
+            recording: AtomicBool::new(false),
+            recorded <- Event::new(),
         })
     }
 
@@ -203,7 +239,7 @@ impl vfio::Device for Mdma {
     }
 
     fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result {
-        let result = self.control.lock().read(offset, data);
+        let result = self.registers()?.read(offset, data);
         result.map_err(|refusal| {
             vfio::refuse!(self.handle, "{refusal}");
             EINVAL
@@ -211,7 +247,7 @@ impl vfio::Device for Mdma {
     }
 
     fn write(&self, _bar: u32, offset: u64, data: &[u8]) -> Result {
-        let mut control = self.control.lock();
+        let mut control = self.registers()?;
         match control.write(offset, data) {
             Ok(effect) => {
                 self.apply(&control, effect);
@@ -259,10 +295,21 @@ impl vfio::Device for Mdma {
             pages,
             bounce,
             pin_from: *pin_from,
+            recorded: None,
         };
         let outcome = engine::run(&ticket, &mut bus);
 
         let mut control = self.control.lock();
+        if let (Some(record), true) = (&outcome.record, bus.copies_records()) {
+            if control.awaits(&ticket) {
+                self.recording.store(true, Relaxed);
+                drop(control);
+                bus.record(&ticket.ring, ticket.index, &record.encode());
+                control = self.control.lock();
+                self.recording.store(false, Relaxed);
+                self.recorded.notify();
+            }
+        }
         let effect = control.finish(&ticket, &outcome, &mut bus);
         self.apply(&control, effect);
         drop(control);

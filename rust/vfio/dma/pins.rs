@@ -229,6 +229,9 @@ impl Pins {
                 unsafe { range.publish(pages) };
                 entry.state = State::Pinned;
                 drop(list);
+                if range.writable().is_ok() {
+                    this.logging.reserve(start, count * PAGE_SIZE);
+                }
                 return Ok(PinnedRange::new(range));
             }
             entry.state = State::Unpinning;

@@ -17,12 +17,15 @@ use kernel::{
 ///
 /// The memory is pinned if that is possible. Else each access is a copy by IOVA. Both ways give the
 /// same results. A copy reports dirty exactly what it wrote; a pinned range is reported for as long
-/// as it is pinned (P31).
+/// as it is pinned (P31). Only a copy may wait, in a page fault of the user's: hold no lock over an
+/// access that others need, except over those that end in `_pinned`.
 pub struct RingMemory {
     iova: u64,
     len: usize,
     access: Access,
     pinned: Option<PinnedRange>,
+    /// It may be possible to pin it later.
+    later: bool,
 }
 
 impl Dma {
@@ -39,21 +42,14 @@ impl Dma {
         len: usize,
         access: Access,
     ) -> Result<(RingMemory, Option<Error>)> {
-        let (pinned, reason) = match self.pin(iova, len, access) {
-            Ok(range) => (Some(range), None),
-            Err(error) if error == EAGAIN || error == EBUSY => (None, None),
-            Err(error) if error == ENOMEM || error == EFAULT || error == E2BIG => {
-                self.probe(iova, len)?;
-                (None, self.tell_once().then_some(error))
-            }
-            Err(error) => return Err(error),
-        };
-        let memory = RingMemory {
+        let mut memory = RingMemory {
             iova,
             len,
             access,
-            pinned,
+            pinned: None,
+            later: true,
         };
+        let reason = memory.refresh(self)?;
         Ok((memory, reason))
     }
 
@@ -71,6 +67,43 @@ impl Dma {
 }
 
 impl RingMemory {
+    /// Pins the memory if it was unmapped, or could not be pinned for the moment. For the beginning of
+    /// a step; the results are those of [`Dma::ring`].
+    pub fn refresh(&mut self, dma: &Dma) -> Result<Option<Error>> {
+        if !self.is_pinned() && self.pinned.take().is_some() {
+            // Something else may be mapped there by now.
+            self.later = true;
+        }
+        if !self.later {
+            return Ok(None);
+        }
+        match dma.pin(self.iova, self.len, self.access) {
+            Ok(range) => {
+                self.pinned = Some(range);
+                self.later = false;
+                Ok(None)
+            }
+            Err(error) if error == EAGAIN || error == EBUSY => Ok(None),
+            Err(error) if error == ENOMEM || error == EFAULT || error == E2BIG => {
+                dma.probe(self.iova, self.len)?;
+                self.later = false;
+                Ok(dma.tell_once().then_some(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the memory is pinned. It may be unmapped at any moment.
+    pub fn is_pinned(&self) -> bool {
+        matches!(&self.pinned, Some(range) if !range.is_revoked())
+    }
+
+    /// Hands `access` the range if it is pinned; `None` if it is not, or was unmapped meanwhile.
+    fn pinned(&self, access: impl FnOnce(&PinnedRange) -> Result) -> Option<Result> {
+        let result = access(self.pinned.as_ref()?);
+        (result != Err(ENODEV)).then_some(result)
+    }
+
     /// Whether this is `len` bytes at `iova`.
     pub fn is(&self, iova: u64, len: usize) -> bool {
         (self.iova, self.len) == (iova, len)
@@ -84,38 +117,39 @@ impl RingMemory {
         }
     }
 
-    /// Copies from the memory. Fails with `ENODEV` if it was pinned and has been unmapped, and with
-    /// the errors of [`Dma::read`].
+    /// Copies from the memory. Errors are those of [`Dma::read`], and `EINVAL` for what is outside.
     pub fn read_at(&self, dma: &Dma, offset: usize, data: &mut [u8]) -> Result {
-        match &self.pinned {
-            Some(range) => range.read_at(offset, data),
-            None => dma.read(self.at(offset, data.len())?, data),
+        let iova = self.at(offset, data.len())?;
+        match self.pinned(|range| range.read_at(offset, data)) {
+            Some(result) => result,
+            None => dma.read(iova, data),
         }
     }
 
-    /// Copies to the memory. Errors are those of [`RingMemory::read_at`], and `EPERM` if the memory is
-    /// for reading only.
+    /// Copies to the memory, after what was written earlier. Errors are those of [`Dma::write`],
+    /// `EINVAL` for what is outside, and `EPERM` if the memory is for reading only.
+    ///
+    /// A guest may see a part of a copy before the rest, also of an aligned word. So it must wait for
+    /// the value it expects, not for a change.
     pub fn write_at(&self, dma: &Dma, offset: usize, data: &[u8]) -> Result {
-        match &self.pinned {
-            Some(range) => range.write_at(offset, data),
-            None if self.access == Access::Read => Err(EPERM),
-            None => dma.write(self.at(offset, data.len())?, data),
+        if self.access == Access::Read {
+            return Err(EPERM);
+        }
+        let iova = self.at(offset, data.len())?;
+        match self.pinned(|range| range.write_at(offset, data)) {
+            Some(result) => result,
+            None => dma.write(iova, data),
         }
     }
 
-    /// Writes a little-endian word, seen not before what was written earlier. Errors are those of
-    /// [`RingMemory::write_at`], and `EINVAL` if the word is not aligned.
-    pub fn write_u64(&self, dma: &Dma, offset: usize, value: u64) -> Result {
-        match &self.pinned {
-            Some(range) => range.write_u64(offset, value),
-            None => {
-                let iova = self.at(offset, size_of::<u64>())?;
-                if iova % size_of::<u64>() as u64 != 0 {
-                    return Err(EINVAL);
-                }
-                // type1 copies an aligned word in one access, after all that was copied before.
-                self.write_at(dma, offset, &value.to_le_bytes())
-            }
-        }
+    /// Copies to the memory without waiting; `ENODEV` if it is not pinned.
+    pub fn write_at_pinned(&self, offset: usize, data: &[u8]) -> Result {
+        self.pinned.as_ref().ok_or(ENODEV)?.write_at(offset, data)
+    }
+
+    /// Writes a little-endian word without waiting, seen not before what was written earlier; `ENODEV`
+    /// if the memory is not pinned.
+    pub fn write_u64_pinned(&self, offset: usize, value: u64) -> Result {
+        self.pinned.as_ref().ok_or(ENODEV)?.write_u64(offset, value)
     }
 }

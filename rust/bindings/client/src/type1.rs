@@ -16,6 +16,7 @@ use crate::bitmap::DirtyBitmap;
 use crate::caps::{self, read_u32, read_u64};
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
+use crate::mapping::Mapping;
 use crate::sys::{self, BitmapArg};
 
 const GET_INFO: u32 = sys::nr(12);
@@ -264,6 +265,30 @@ impl Container {
         )
         .field(|| format!("VFIO_IOMMU_DIRTY_PAGES get, iova {iova:#x} size {size:#x}"))?;
         Ok(DirtyBitmap::new(iova, size, request.pgsize, words))
+    }
+
+    /// [`dirty_bitmap_raw`](Self::dirty_bitmap_raw) into a mapping at `offset`. That may be memory whose page faults
+    /// somebody answers: type1 holds its lock meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If the bitmap is not inside the mapping.
+    pub fn dirty_bitmap_into(
+        &self,
+        request: &BitmapRequest,
+        memory: &Mapping,
+        offset: usize,
+    ) -> Result<()> {
+        let (iova, size) = (request.iova, request.size);
+        sys::with_bitmap_in(
+            self.as_fd(),
+            DIRTY_PAGES,
+            &mut request.head(),
+            request.bitmap(),
+            memory,
+            offset,
+        )
+        .field(|| format!("VFIO_IOMMU_DIRTY_PAGES get, iova {iova:#x} size {size:#x}"))
     }
 
     /// The page size of dirty bitmaps. The smallest one is all that type1 takes, and for mediated devices it is

@@ -44,6 +44,7 @@ const TABLES: &[&[Test]] = &[
     crate::racing::TESTS,
     crate::oracle::TESTS,
     crate::storm::TESTS,
+    crate::rings::TESTS,
     crate::load::TESTS,
     crate::params::TESTS,
     crate::lifecycle::TESTS,

@@ -39,6 +39,7 @@ const ROLES: [(&str, Role); 3] = [
 const PROGRAMS: &[(&str, Program)] = &[
     ("attack", crate::attacker::main),
     ("touch", crate::hostile::touch),
+    ("ring", crate::rings::child),
     ("use", crate::passed::main),
     ("flood", crate::zeroing::flood),
 ];

@@ -11,7 +11,7 @@ use mdma::regs::{self, Reg};
 use mdma::{job, Completion, Descriptor, Queue};
 use vfio_client::{Access, DmaBuffer, Mapping};
 
-use crate::check::{wait_for, PATIENCE};
+use crate::check::PATIENCE;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
 use crate::scene::{device, guest, run_jobs, wait_register, Scene, VfioQueue, QUEUE};
@@ -27,7 +27,6 @@ tests! { "faults":
     p35_unmapped_ring_is_a_fault ["P35"],
     p35_unmapped_completions_are_a_fault ["P35"],
     completions_that_may_not_be_written [],
-    a_queue_in_device_memory_is_copied [],
 }
 
 /// Guest memory of these tests: some pages, with nothing mapped before and behind.
@@ -400,18 +399,4 @@ fn completions_that_may_not_be_written(lab: &Lab) -> Outcome {
     fine.read(0, &mut record);
     assert_eq!(Completion::decode(&record).sequence, 1);
     Ok(())
-}
-
-fn a_queue_in_device_memory_is_copied(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    // The device's own memory, mapped for its own DMA. It cannot be pinned.
-    let own = Arc::new(scene.mdma.map_memory()?);
-    own.write(0, &job::nop().encode());
-    let _own = DmaBuffer::of(&scene.container, BASE, own, Access::ReadWrite)?;
-    let _records = scene.buffer(QUEUE, 4096)?;
-    enable_at(&scene, BASE, QUEUE)?;
-    wait_for("the job to be done", || {
-        Ok(scene.mdma.get(Reg::JobsDone)? == 1)
-    })?;
-    Ok(scene.mdma.check_halted()?)
 }

@@ -78,6 +78,7 @@ mod refusals;
 mod region;
 mod restarting;
 mod resuming;
+mod rings;
 mod saving;
 mod sequences;
 mod sharing;
