@@ -96,7 +96,8 @@ macro_rules! counters {
 counters! {
     /// What an instance counts: `DRIVER/UUID/counters`.
     pub(crate) struct Counters {
-        /// Accesses to registers that were refused.
+        /// Accesses to a BAR that did nothing: reads that returned all ones and writes that were
+        /// dropped.
         refused,
     }
 }

@@ -23,6 +23,13 @@ pub enum Step {
     After(u32),
 }
 
+/// An access to a register that the device does not serve.
+///
+/// It is what hardware does with it: the read returns all ones, the write is dropped, and neither
+/// fails. A device that can should tell its driver why, by a register or an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
 /// A mediated PCI device.
 ///
 /// One value is one instance. It is made when the mdev is created and dropped when the mdev is
@@ -66,13 +73,13 @@ pub trait Device: Send + Sync + Sized + 'static {
 
     /// Reads a register.
     ///
-    /// `data` is 1, 2, 4 or 8 bytes, `offset` a multiple of its length, and both are inside the
-    /// BAR. An error is handed to the user. Nothing may have changed then, and the driver has said
-    /// why by [`refuse!`](crate::refuse).
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result;
+    /// `data` is 1 to 8 bytes, all inside the BAR, at any `offset`: which widths and alignments reach
+    /// a register is the device's decision. What the device refuses reads all ones, is counted in
+    /// `refused` of debugfs and not logged, because a guest can do it at will.
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
 
-    /// Writes a register. The rules are those of [`Device::read`].
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result;
+    /// Writes a register. The rules are those of [`Device::read`]; what is refused is dropped.
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
 
     /// Does one bounded unit of work.
     ///
@@ -108,9 +115,9 @@ pub trait Device: Send + Sync + Sized + 'static {
 /// [`Device`] without its type, which is what the rest of the framework works with.
 pub(crate) trait Operations: Send + Sync {
     /// See [`Device::read`].
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result;
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
     /// See [`Device::write`].
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result;
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
     /// See [`Device::step`].
     fn step(&self) -> Step;
     /// See [`Device::stopped`].
@@ -126,11 +133,11 @@ pub(crate) trait Operations: Send + Sync {
 }
 
 impl<D: Device> Operations for D {
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result {
+    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
         Device::read(self, bar, offset, data)
     }
 
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result {
+    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {
         Device::write(self, bar, offset, data)
     }
 

@@ -60,6 +60,7 @@ mod worker;
 pub use crc::crc32c;
 pub use device::{
     Device,
+    Refused,
     Step, //
 };
 pub use handle::Handle;

@@ -6,6 +6,8 @@
 //! which device, what was asked and why not. Users can cause refusals at will, so each device, and
 //! the creation of each type of them, has a rate limit of its own: a noisy one does not silence the
 //! others.
+//!
+//! Only what a VMM or a stream asks for is logged. What a guest does is counted: see `debugfs.rs`.
 
 use crate::{
     bindings,
@@ -22,7 +24,7 @@ use kernel::{
 /// The first argument is a [`Handle`](crate::Handle) or, in this crate, the `Core`.
 ///
 /// ```ignore
-/// vfio::refuse!(self.handle, "TAIL {tail} is outside the ring of {entries}");
+/// vfio::refuse!(self.handle, "saved state: {} bytes too many", state.remaining());
 /// return Err(EINVAL);
 /// ```
 #[macro_export]

@@ -48,7 +48,7 @@ impl Msix {
         }))
     }
 
-    /// Reads table or pending bits; an aligned access inside the BAR. The rest reads 0.
+    /// Reads table or pending bits; any access inside the BAR. The rest reads 0.
     pub(crate) fn read(&self, irq: &Irq, at: usize, data: &mut [u8]) -> Result {
         let pba = MSIX_PBA as usize;
 
@@ -72,7 +72,7 @@ impl Msix {
         Ok(())
     }
 
-    /// Writes the table; an aligned access inside the BAR. The rest is read-only.
+    /// Writes the table; any access inside the BAR. The rest is read-only.
     pub(crate) fn write(&self, at: usize, data: &[u8]) -> Result {
         let mut table = self.table.lock();
 

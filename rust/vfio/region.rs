@@ -4,7 +4,7 @@
 //!
 //! | index | region        | read, write                     | mmap              |
 //! | ----- | ------------- | ------------------------------- | ----------------- |
-//! | 0..=5 | BARs          | registers: 1, 2, 4 or 8 aligned | device memory     |
+//! | 0..=5 | BARs          | any width                       | device memory     |
 //! | 6     | ROM           | size 0                          |                   |
 //! | 7     | configuration | any width                       |                   |
 //! | 8     | VGA           | size 0                          |                   |
@@ -12,11 +12,17 @@
 //!
 //! A region's index is in the upper bits of its offset in the file, as in vfio-pci.
 //!
+//! A guest makes accesses of up to 8 bytes inside a BAR or configuration space. None of them fails:
+//! a VMM would print a line for each, and a guest could fill its log. As on a bus, a read that
+//! reaches nothing returns all ones, and a write that reaches nothing is dropped. Both are counted.
+//! Errors are for what only a VMM can do: a buffer that is not accessible, an access that crosses
+//! the end of a region, and one to a region that does not exist.
+//!
 //! No user copy is made with a lock held: the user's buffer may be a mapping of this very device.
 
 use crate::{
-    bindings,
-    config, //
+    bindings, config,
+    device::Refused,
     instance::Instance,
     log::Refusal,
     nospec,
@@ -31,6 +37,7 @@ use core::mem::{
 };
 use kernel::{
     error::to_result,
+    page::PAGE_SIZE,
     prelude::*,
     uaccess::UserSlice, //
 };
@@ -47,8 +54,11 @@ pub(crate) const NUM_REGIONS: usize = MIGRATION + 1;
 /// The bits of a file offset below the region index.
 pub(crate) const INDEX_SHIFT: u32 = 40;
 
-/// The widest access to a register.
+/// The widest access of a guest.
 const WIDTH_MAX: usize = 8;
+
+/// What is read where there is nothing.
+const ONES: [u8; WIDTH_MAX] = [0xff; WIDTH_MAX];
 
 /// What is at a region index.
 #[derive(Clone, Copy)]
@@ -92,44 +102,6 @@ impl Region {
             }
             _ => Err(Refusal(EINVAL, "outside the region")),
         }
-    }
-}
-
-/// Checks width and alignment of an access to a register.
-fn check_register(offset: u64, len: usize) -> Result<(), Refusal> {
-    if !matches!(len, 1 | 2 | 4 | WIDTH_MAX) {
-        return Err(Refusal(EINVAL, "registers are 1, 2, 4 or 8 bytes wide"));
-    }
-    if offset % len as u64 != 0 {
-        return Err(Refusal(EINVAL, "not a multiple of the width"));
-    }
-    Ok(())
-}
-
-/// Room for the bytes of one access to a register or to configuration space.
-struct Bytes {
-    word: [u8; WIDTH_MAX],
-    /// Only where it is needed: a register access does without clearing so much.
-    config: Option<[u8; config::SIZE]>,
-}
-
-impl Bytes {
-    fn new() -> Self {
-        Self {
-            word: [0; WIDTH_MAX],
-            config: None,
-        }
-    }
-
-    /// The room for an access to `region` that lies in it, which is checked for its width.
-    fn of(&mut self, region: &Region, offset: u64, len: usize) -> Result<&mut [u8], Refusal> {
-        let bytes: &mut [u8] = if let Region::Config = region {
-            self.config.insert([0; config::SIZE])
-        } else {
-            check_register(offset, len)?;
-            &mut self.word
-        };
-        Ok(bytes.get_mut(..len).ok_or(EINVAL)?)
     }
 }
 
@@ -201,25 +173,36 @@ impl Instance {
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
-        if let Region::Memory { .. } = region {
-            let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
-            return Ok(memory.read_user(offset, buf, len)?);
-        }
-
-        let mut bytes = Bytes::new();
-        let data = bytes.of(&region, offset, len)?;
 
         match region {
-            Region::Config => self
-                .core
-                .config_read(offset as usize, data)
-                .map_err(Refusal::logged)?,
+            Region::Memory { .. } => {
+                let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+                return Ok(memory.read_user(offset, buf, len)?);
+            }
+            Region::Config => {
+                let mut bytes = [0; config::SIZE];
+                let data = bytes.get_mut(..len).ok_or(EINVAL)?;
+                self.core
+                    .config_read(offset as usize, data)
+                    .map_err(Refusal::logged)?;
+                UserSlice::new(buf, len).writer().write_slice(data)?;
+                return Ok(len);
+            }
+            _ => {}
+        }
+
+        let mut word = ONES;
+        let Some(data) = word.get_mut(..len) else {
+            return Ok(self.read_nothing(buf, len)?);
+        };
+        match region {
+            Region::Registers { bar, .. } => {
+                if let Err(Refused) = self.device.read(bar, offset, data) {
+                    self.core.counters.refused.add_one();
+                    data.fill(0xff);
+                }
+            }
             Region::Msix => self.core.msix.read(&self.core.irq, offset as usize, data)?,
-            Region::Registers { bar, .. } => self
-                .device
-                .read(bar, offset, data)
-                .inspect_err(|_| self.core.counters.refused.add_one())
-                .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
         }
         UserSlice::new(buf, len).writer().write_slice(data)?;
@@ -238,27 +221,88 @@ impl Instance {
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
-        if let Region::Memory { .. } = region {
-            let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
-            return Ok(memory.write_user(offset, buf, len)?);
-        }
-
-        let mut bytes = Bytes::new();
-        let data = bytes.of(&region, offset, len)?;
-        UserSlice::new(buf, len).reader().read_slice(data)?;
 
         match region {
-            Region::Config => self
-                .core
-                .config_write(offset as usize, data)
-                .map_err(Refusal::logged)?,
+            Region::Memory { .. } => return Ok(self.write_memory(offset, buf, len)?),
+            Region::Config => {
+                let mut bytes = [0; config::SIZE];
+                let data = bytes.get_mut(..len).ok_or(EINVAL)?;
+                UserSlice::new(buf, len).reader().read_slice(data)?;
+                self.core
+                    .config_write(offset as usize, data)
+                    .map_err(Refusal::logged)?;
+                return Ok(len);
+            }
+            _ => {}
+        }
+
+        let mut word = ONES;
+        let Some(data) = word.get_mut(..len) else {
+            return Ok(self.write_nothing(buf, len)?);
+        };
+        UserSlice::new(buf, len).reader().read_slice(data)?;
+        match region {
+            Region::Registers { bar, .. } => {
+                if let Err(Refused) = self.device.write(bar, offset, data) {
+                    self.core.counters.refused.add_one();
+                }
+            }
             Region::Msix => self.core.msix.write(offset as usize, data)?,
-            Region::Registers { bar, .. } => self
-                .device
-                .write(bar, offset, data)
-                .inspect_err(|_| self.core.counters.refused.add_one())
-                .map_err(Refusal::logged)?,
             _ => return Err(EINVAL.into()),
+        }
+        Ok(len)
+    }
+
+    /// Writes to device memory.
+    ///
+    /// A write that a guest can make does not fail because the VMM's cgroup or the host is out of
+    /// memory: it is dropped.
+    fn write_memory(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+        let mut done = 0;
+
+        // A write of more than a page may end early. Why is known by going on.
+        while done < len {
+            let rest = buf.wrapping_byte_add(done);
+            match memory.write_user(offset + done as u64, rest, len - done) {
+                Ok(copied) => done += copied,
+                Err(error) if error == ENOMEM && len <= WIDTH_MAX => {
+                    self.core.counters.refused.add_one();
+                    return Ok(len);
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads through an access that is too wide for a register, which only a VMM can make.
+    ///
+    /// Returns at most the bytes of a page.
+    fn read_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
+        self.core.counters.refused.add_one();
+        let len = len.min(PAGE_SIZE);
+        let mut to = UserSlice::new(buf, len).writer();
+
+        while !to.is_empty() {
+            let n = to.len().min(WIDTH_MAX);
+            to.write_slice(ONES.get(..n).unwrap_or_default())?;
+        }
+        Ok(len)
+    }
+
+    /// Writes through an access that is too wide for a register. As [`Instance::read_nothing`].
+    fn write_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
+        self.core.counters.refused.add_one();
+        let len = len.min(PAGE_SIZE);
+        let mut from = UserSlice::new(buf, len).reader();
+        let mut word = ONES;
+
+        // For the user's bad addresses.
+        while !from.is_empty() {
+            let n = from.len().min(WIDTH_MAX);
+            from.read_slice(word.get_mut(..n).unwrap_or_default())?;
         }
         Ok(len)
     }

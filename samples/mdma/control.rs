@@ -13,7 +13,7 @@
 use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome};
 use crate::queue::{Illegal, Ring};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Refused};
 use crate::regs::{self, Access, Reg, Target};
 
 /// What the registers hold and how far the job in flight has come: all that is saved.
@@ -45,6 +45,8 @@ pub struct State {
     pub scratch: u64,
     /// `THROTTLE`.
     pub throttle: u32,
+    /// `REFUSED`.
+    pub refused: Refused,
     /// The job at `head`, if its descriptor has been fetched.
     pub job: Option<Job>,
 }
@@ -66,6 +68,7 @@ impl State {
             bytes_done: 0,
             scratch: 0,
             throttle,
+            refused: Refused::NONE,
             job: None,
         }
     }
@@ -111,7 +114,8 @@ pub enum Plan {
 /// An order to do one unit of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Which run of the queue this belongs to; it changes whenever the queue is disabled.
+    /// Which run of the queue this belongs to; it changes whenever the queue is disabled or halted by
+    /// software.
     pub run: u32,
     /// The ring.
     pub ring: Ring,
@@ -134,7 +138,7 @@ pub struct Control {
     memory_size: u64,
     /// `THROTTLE` after a reset.
     throttle: u32,
-    /// Counts the times the queue was disabled.
+    /// Counts the times the queue was disabled or halted by software.
     run: u32,
     /// A ticket is out.
     in_flight: bool,
@@ -181,17 +185,24 @@ impl Control {
         self.state.cause & self.state.mask
     }
 
-    /// Reads a register into `data`.
-    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
-        let target = target(offset, data.len())?;
+    /// Reads a register into `data`, which stays as it is if that is refused.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        let target =
+            target(offset, data.len()).inspect_err(|r| self.state.refused.add(offset, *r))?;
         let value = self.value(target.reg) >> target.shift;
 
         data.copy_from_slice(&value.to_le_bytes()[..target.len]);
         Ok(())
     }
 
-    /// Writes `data` to a register.
+    /// Writes `data` to a register. A refused write changes nothing but `REFUSED`.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, Refusal> {
+        self.try_write(offset, data)
+            .inspect_err(|r| self.state.refused.add(offset, *r))
+    }
+
+    /// Writes `data` to a register, or says why not.
+    fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, Refusal> {
         let target = target(offset, data.len())?;
         let reg = target.reg;
 
@@ -237,6 +248,7 @@ impl Control {
             Reg::BytesDone => state.bytes_done,
             Reg::Scratch => state.scratch,
             Reg::Throttle => state.throttle.into(),
+            Reg::Refused => state.refused.to_raw().into(),
         }
     }
 
@@ -293,7 +305,8 @@ impl Control {
             | Reg::ErrorIndex
             | Reg::Head
             | Reg::JobsDone
-            | Reg::BytesDone => return Err(Refusal::ReadOnly(reg)),
+            | Reg::BytesDone
+            | Reg::Refused => return Err(Refusal::ReadOnly(reg)),
         }
         Ok(Effect::default())
     }
@@ -306,9 +319,8 @@ impl Control {
             return Ok(Effect::default());
         }
         if enable {
-            if self.in_flight {
-                return Err(Refusal::InFlight);
-            }
+            // A unit of the previous run may be in flight: its outcome is dropped, and the next unit is
+            // not begun before it has ended.
             state.ring().map_err(Refusal::Ring)?;
             state.enabled = true;
         } else {
@@ -334,17 +346,43 @@ impl Control {
             return Err(Refusal::Disabled);
         }
         let ring = state.ring().map_err(Refusal::Ring)?;
-        let value = below(Reg::Tail, value, ring.entries().into())?;
         let (head, tail) = (state.head, state.tail);
-        // What was handed over stays handed over: the device may have begun with it.
-        if ring.pending(head, value) < ring.pending(head, tail) {
-            return Err(Refusal::Overrun { head, tail, value });
-        }
+        let value = match u32::try_from(value) {
+            // What was handed over stays handed over: the device may have begun with it.
+            Ok(value)
+                if ring.contains(value)
+                    && ring.pending(head, value) >= ring.pending(head, tail) =>
+            {
+                value
+            }
+            _ => return Ok(self.halt(Error::BadTail)),
+        };
         state.tail = value;
         Ok(Effect {
             kick: true,
             ..Effect::default()
         })
+    }
+
+    /// Halts the queue because of what software did, unless it has halted: of two errors the first is
+    /// the one to look into.
+    fn halt(&mut self, error: Error) -> Effect {
+        let state = &mut self.state;
+
+        if state.halted() {
+            return Effect::default();
+        }
+        state.error = error;
+        state.job = None;
+        state.cause |= regs::INT_HALT;
+        // The outcome of a unit in flight is dropped.
+        self.run = self.run.wrapping_add(1);
+        Effect {
+            // The queue wants its pages released.
+            kick: true,
+            events: regs::INT_HALT & state.mask,
+            asserted: true,
+        }
     }
 
     /// Plans the next unit. A ticket must be handed back to [`Control::finish`].

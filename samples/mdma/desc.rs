@@ -140,11 +140,12 @@ pub enum Error {
     MemoryFault = 11,
     BadList = 12,
     ListFault = 13,
+    BadTail = 14,
 }
 
 /// The error codes in the order of their numbers: name, meaning.
 #[rustfmt::skip]
-pub const ERRORS: [(Error, &str, &str); 14] = [
+pub const ERRORS: [(Error, &str, &str); 15] = [
     (Error::None, "NONE", "Success."),
     (Error::BadOp, "BAD_OP", "The operation does not exist."),
     (Error::BadFlags, "BAD_FLAGS", "A flag that does not exist, or that the operation has no use for; or both DEVICE and LIST for one side."),
@@ -159,6 +160,7 @@ pub const ERRORS: [(Error, &str, &str); 14] = [
     (Error::MemoryFault, "MEMORY_FAULT", "The device has no page for its memory: the host is out of memory."),
     (Error::BadList, "BAD_LIST", "A list of no entries or more than 4096, not aligned to 16 bytes, or beyond 2^64; an entry with a length of 0 or an unknown flag; or a list that ends before len."),
     (Error::ListFault, "LIST_FAULT", "A list is not mapped or not readable."),
+    (Error::BadTail, "BAD_TAIL", "Software wrote a value to TAIL that cannot be: see there. Jobs that are not completed are dropped, without completion records."),
 ];
 
 impl Op {

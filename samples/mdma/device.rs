@@ -60,6 +60,7 @@ use vfio::{
         Writer, //
     },
     Handle,
+    Refused,
     Step, //
 };
 
@@ -128,9 +129,9 @@ impl Mdma {
     /// Locks the registers for an access of the user's.
     ///
     /// Software that sees a completion record sees the registers that go with it. So while one is
-    /// copied, which may wait for the user's memory, accesses wait too. `EINTR` if the caller is
-    /// killed.
-    fn registers(&self) -> Result<Guard<'_, Control, MutexBackend>> {
+    /// copied, which may wait for the user's memory, accesses wait too. An access of a caller who
+    /// is killed is refused: nobody sees the answer.
+    fn registers(&self) -> Result<Guard<'_, Control, MutexBackend>, Refused> {
         loop {
             let seen = self.recorded.generation();
             let control = self.control.lock();
@@ -138,7 +139,8 @@ impl Mdma {
                 return Ok(control);
             }
             drop(control);
-            self.recorded.wait_killable(seen)?;
+            let waited = self.recorded.wait_killable(seen);
+            waited.map_err(|_| Refused)?;
         }
     }
 
@@ -238,27 +240,17 @@ impl vfio::Device for Mdma {
         config.memory_size
     }
 
-    fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result {
+    fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
         let result = self.registers()?.read(offset, data);
-        result.map_err(|refusal| {
-            vfio::refuse!(self.handle, "{refusal}");
-            EINVAL
-        })
+        // Why is in the register REFUSED.
+        result.map_err(|_| Refused)
     }
 
-    fn write(&self, _bar: u32, offset: u64, data: &[u8]) -> Result {
+    fn write(&self, _bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {
         let mut control = self.registers()?;
-        match control.write(offset, data) {
-            Ok(effect) => {
-                self.apply(&control, effect);
-                Ok(())
-            }
-            Err(refusal) => {
-                drop(control);
-                vfio::refuse!(self.handle, "{refusal}");
-                Err(if refusal.busy() { EBUSY } else { EINVAL })
-            }
-        }
+        let effect = control.write(offset, data).map_err(|_| Refused)?;
+        self.apply(&control, effect);
+        Ok(())
     }
 
     fn step(&self) -> Step {

@@ -2,10 +2,13 @@
 
 //! Why an access to a register is refused.
 //!
+//! The access itself does not fail: as on a bus, a refused read returns all ones and a refused write
+//! is dropped. The register `REFUSED` tells software about it: a [`Refused`].
+//!
 //! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::queue::Illegal;
-use crate::regs::Reg;
+use crate::regs::{self, Reg};
 use core::fmt;
 
 /// Why an access to a register was refused. Nothing has changed then.
@@ -26,19 +29,8 @@ pub enum Refusal {
     ReservedBits(Reg, u64),
     /// The ring cannot be enabled.
     Ring(Illegal),
-    /// A unit of the queue's previous run is still in flight.
-    InFlight,
     /// The doorbell rings for a queue that is not enabled.
     Disabled,
-    /// The doorbell would take back descriptors, or has overrun the ring.
-    Overrun {
-        /// `HEAD`.
-        head: u32,
-        /// `TAIL`.
-        tail: u32,
-        /// What was written.
-        value: u32,
-    },
     /// The value is beyond the limit.
     Limit {
         /// The register.
@@ -51,9 +43,56 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns whether a later try may succeed: `-EBUSY`. All others are `-EINVAL`.
-    pub fn busy(&self) -> bool {
-        matches!(self, Refusal::Enabled(_) | Refusal::InFlight)
+    /// Returns the code of the refusal in `REFUSED.REASON`.
+    pub const fn reason(&self) -> u32 {
+        match self {
+            Refusal::NoRegister { .. } => 1,
+            Refusal::ReadOnly(_) => 2,
+            Refusal::Enabled(_) => 3,
+            Refusal::Disabled => 4,
+            Refusal::ReservedBits(..) | Refusal::Ring(_) | Refusal::Limit { .. } => 5,
+        }
+    }
+}
+
+/// The value of the register `REFUSED`: how many accesses were refused, and the last of them.
+///
+/// # Invariants
+///
+/// Its fields are all 0, or none of the count and the reason is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(u32);
+
+impl Refused {
+    /// None since reset.
+    pub const NONE: Refused = Refused(0);
+
+    /// The largest reason.
+    pub const REASON_MAX: u32 = 5;
+
+    /// Returns the register's value.
+    pub fn to_raw(self) -> u32 {
+        self.0
+    }
+
+    /// Takes the value of the register of another device, if it can be one.
+    pub fn from_raw(raw: u32) -> Option<Refused> {
+        let count = raw & regs::REFUSED_COUNT;
+        let reason = raw >> regs::REFUSED_REASON_SHIFT;
+
+        // INVARIANT: Checked here.
+        (raw == 0 || (count != 0 && (1..=Self::REASON_MAX).contains(&reason)))
+            .then_some(Refused(raw))
+    }
+
+    /// Counts a refusal of an access at `offset`.
+    pub fn add(&mut self, offset: u64, refusal: Refusal) {
+        let count = (self.0 & regs::REFUSED_COUNT) + 1;
+
+        // INVARIANT: The count is not 0, and no reason is.
+        self.0 = count.min(regs::REFUSED_COUNT)
+            | ((offset as u32 & regs::REFUSED_OFFSET) << regs::REFUSED_OFFSET_SHIFT)
+            | (refusal.reason() << regs::REFUSED_REASON_SHIFT);
     }
 }
 
@@ -75,11 +114,7 @@ impl fmt::Display for Refusal {
             Refusal::Ring(Illegal::Completions(base)) => {
                 write!(f, "COMPLETION_BASE {base:#x} is illegal")
             }
-            Refusal::InFlight => f.write_str("enabled while a unit is in flight"),
             Refusal::Disabled => f.write_str("TAIL written while disabled"),
-            Refusal::Overrun { head, tail, value } => {
-                write!(f, "TAIL {value} lies between HEAD {head} and TAIL {tail}")
-            }
             Refusal::Limit { reg, value, limit } => {
                 write!(f, "{} {value} is not below {limit}", reg.row().name)
             }

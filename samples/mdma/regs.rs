@@ -61,6 +61,15 @@ pub const INT_HALT: u32 = 1 << 1;
 /// Every cause there is.
 pub const INT_ALL: u32 = INT_COMPLETION | INT_HALT;
 
+/// `REFUSED.COUNT`.
+pub const REFUSED_COUNT: u32 = 0xffff;
+/// Lowest bit of `REFUSED.OFFSET`.
+pub const REFUSED_OFFSET_SHIFT: u32 = 16;
+/// `REFUSED.OFFSET`, moved down to bit 0.
+pub const REFUSED_OFFSET: u32 = 0xfff;
+/// Lowest bit of `REFUSED.REASON`.
+pub const REFUSED_REASON_SHIFT: u32 = 28;
+
 /// Names of the registers, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs)]
@@ -84,16 +93,17 @@ pub enum Reg {
     BytesDone,
     Scratch,
     Throttle,
+    Refused,
 }
 
 /// What software may do with a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read only: a write is refused with `-EINVAL`.
+    /// Read only: a write is refused.
     Ro,
     /// Read and write.
     Rw,
-    /// Read and write, while `CONTROL.ENABLE` is 0; otherwise a write is refused with `-EBUSY`.
+    /// Read and write, while `CONTROL.ENABLE` is 0; otherwise a write is refused.
     RwDisabled,
     /// Read; a write of 1 to a bit clears it.
     Rw1c,
@@ -145,7 +155,7 @@ pub struct Register {
 }
 
 /// How many registers there are.
-pub const COUNT: usize = 19;
+pub const COUNT: usize = 20;
 
 /// The registers, in ascending order of offset.
 #[rustfmt::skip]
@@ -165,8 +175,8 @@ pub const REGISTERS: [Register; COUNT] = [
     Register { reg: Reg::Control, name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0),
         bits: &[
             Bits { name: "ENABLE", shift: 0, width: 1,
-                meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused with -EINVAL when one \
-                          of them is illegal and with -EBUSY while a unit of the previous run is in flight (STATUS.BUSY). Writing 0 stops \
+                meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused when one of them \
+                          is illegal. While a unit of the previous run is in flight the queue starts after that unit. Writing 0 stops \
                           the queue after the unit in flight, drops the jobs not completed and clears STATUS.HALTED, ERROR, ERROR_INDEX, \
                           HEAD and TAIL." },
         ],
@@ -207,8 +217,8 @@ pub const REGISTERS: [Register; COUNT] = [
         meaning: "Index of the descriptor that the device takes next or is working on. It moves on together with the completion record." },
     Register { reg: Reg::Tail, name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
         meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
-                  Refused with -EINVAL: a value that is not below the number of entries, one that takes back descriptors or \
-                  overruns HEAD, and any while the queue is disabled." },
+                  A value that is not below the number of entries, or that takes back descriptors or overruns HEAD, halts the queue \
+                  with BAD_TAIL and leaves TAIL as it is. A write while the queue is disabled is refused." },
     Register { reg: Reg::JobsDone, name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
         meaning: "Completion records written since reset, those of failed jobs included." },
     Register { reg: Reg::BytesDone, name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
@@ -217,6 +227,16 @@ pub const REGISTERS: [Register; COUNT] = [
         meaning: "Free for software." },
     Register { reg: Reg::Throttle, name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, bits: &[],
         meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." },
+    Register { reg: Reg::Refused, name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0),
+        bits: &[
+            Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it stays at 65535." },
+            Bits { name: "OFFSET", shift: REFUSED_OFFSET_SHIFT, width: 12, meaning: "Offset of the last one." },
+            Bits { name: "REASON", shift: REFUSED_REASON_SHIFT, width: 4,
+                meaning: "Why the last one was refused. 1: there is no register, or not of that width. 2: the register is read only. \
+                          3: it is writable only while CONTROL.ENABLE is 0. 4: it is writable only while CONTROL.ENABLE is 1. \
+                          5: the value is illegal." },
+        ],
+        meaning: "Accesses that were refused: a read returned all ones, a write was dropped." },
 ];
 
 /// Value of `CAPS`.

@@ -14,6 +14,7 @@ use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
 use crate::engine::{Job, CRC_SEED, UNIT};
 use crate::list::Cursor;
 use crate::queue::Illegal;
+use crate::refusal::Refused;
 use crate::regs;
 use core::fmt;
 
@@ -21,7 +22,7 @@ use core::fmt;
 pub const SIZE: usize = 168;
 
 /// Version of the layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bit of `flags`: the queue is enabled.
 const ENABLED: u32 = 1 << 0;
@@ -47,7 +48,7 @@ pub const LAYOUT: [Field; 21] = [
     Field { name: "scratch", offset: 64, size: 8, meaning: "SCRATCH." },
     Field { name: "job.done", offset: 72, size: 8, meaning: "Bytes of the job in flight that are processed: above 0 and below its len, and without a list a multiple of 64 KiB." },
     Field { name: "job.crc", offset: 80, size: 4, meaning: "CRC of the bytes processed, not inverted." },
-    Field { name: "reserved", offset: 84, size: 4, meaning: "0." },
+    Field { name: "refused", offset: 84, size: 4, meaning: "REFUSED." },
     Field { name: "job.descriptor", offset: 88, size: 64, meaning: "The descriptor of the job in flight. This and the fields of the job are 0 without one." },
     Field { name: "job.src_entry", offset: 152, size: 4, meaning: "SRC_LIST: index of the entry at which the job goes on. Otherwise 0." },
     Field { name: "job.src_at", offset: 156, size: 4, meaning: "SRC_LIST: bytes of that entry which are processed. Otherwise 0." },
@@ -106,7 +107,7 @@ pub fn encode(state: &State) -> [u8; SIZE] {
     out.put(&state.scratch.to_le_bytes());
     out.put(&job.map_or(0, |job| job.done).to_le_bytes());
     out.put(&job.map_or(0, |job| job.crc).to_le_bytes());
-    out.put(&[0; 4]);
+    out.put(&state.refused.to_raw().to_le_bytes());
     out.put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
     for cursor in job.map_or([Cursor::default(); 2], |job| [job.src, job.dst]) {
         out.put(&cursor.entry.to_le_bytes());
@@ -137,11 +138,12 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
         jobs_done: from.u64(),
         bytes_done: from.u64(),
         scratch: from.u64(),
+        refused: Refused::NONE,
         job: None,
     };
     let done = from.u64();
     let crc = from.u32();
-    let reserved = from.u32();
+    let refused = from.u32();
     let desc: [u8; DESCRIPTOR_SIZE] = from.take();
     let mut cursor = || Cursor {
         entry: from.u32(),
@@ -150,7 +152,7 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
     let (src, dst) = (cursor(), cursor());
 
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
-    ensure(reserved == 0, "reserved", reserved)?;
+    state.refused = Refused::from_raw(refused).ok_or(invalid("refused", refused))?;
     if flags & JOB != 0 {
         let desc = descriptor(&desc, memory_size)?;
         state.job = Some(job(Job {
@@ -238,8 +240,9 @@ fn check(state: &State) -> Result<(), Invalid> {
     if state.halted() {
         ensure(state.job.is_none(), "flags", ENABLED | JOB)?;
     }
-    // The queue works on, or halts at, a descriptor that was handed over.
-    if state.halted() || state.job.is_some() {
+    // The queue works on, or halts at, a descriptor that was handed over, unless software halted it.
+    let at_descriptor = state.halted() && state.error != Error::BadTail;
+    if at_descriptor || state.job.is_some() {
         ensure(head != tail, "tail", tail)?;
     }
     Ok(())

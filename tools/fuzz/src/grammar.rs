@@ -103,6 +103,7 @@ pub(crate) const REGISTERS: &[&str] = &[
     "BYTES_DONE",
     "SCRATCH",
     "THROTTLE",
+    "REFUSED",
 ];
 /// Registers of the migration region.
 pub(crate) const V1: &[&str] = &[

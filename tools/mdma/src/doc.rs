@@ -24,9 +24,10 @@ pub fn registers() -> String {
         out,
         "The registers are in BAR 0. A register is accessed whole and aligned, by 4 or 8 bytes; \
          one of 8 bytes also by its two halves. The numbers are little endian. Every other access \
-         is refused with -EINVAL and has no effect, and so is a write to a register that is read \
-         only (RO). RW* is writable while CONTROL.ENABLE is 0, and refused with -EBUSY otherwise. \
-         In RW1C a bit is cleared by writing 1 to it.",
+         is refused, and so is a write to a register that is read only (RO) and a write of an \
+         illegal value. No access fails: a refused read returns all ones, a refused write is \
+         dropped, and the register REFUSED counts both. RW* is writable while CONTROL.ENABLE is \
+         0. In RW1C a bit is cleared by writing 1 to it.",
     );
     table(
         out,

@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why the driver could not do what it was asked.
 #[derive(Debug)]
 pub enum Error {
-    /// The device refused an access to a register.
+    /// The transport failed at an access to a register.
     Register {
         /// Name of the register.
         name: &'static str,
@@ -21,6 +21,11 @@ pub enum Error {
         value: Option<u64>,
         /// What the transport answered.
         source: io::Error,
+    },
+    /// The device has not enabled the queue.
+    NotEnabled {
+        /// Value of `REFUSED`.
+        refused: u64,
     },
     /// It is another device, or another revision of this one.
     Foreign {
@@ -54,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The errno with which the device refused an access, if it did.
+    /// The errno of a failed access to a register.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Register { source, .. } => source.raw_os_error(),
@@ -72,6 +77,9 @@ impl fmt::Display for Error {
                 source,
             } => write!(f, "write {value:#x} to {name}: {source}"),
             Error::Register { name, source, .. } => write!(f, "read {name}: {source}"),
+            Error::NotEnabled { refused } => {
+                write!(f, "the queue is not enabled: REFUSED is {refused:#x}")
+            }
             Error::Foreign {
                 name,
                 found,

@@ -68,6 +68,11 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         mdma.set(Reg::CompletionBase, ring.completions())?;
         let sequence = mdma.get(Reg::JobsDone)?.wrapping_add(1);
         mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+        if mdma.get(Reg::Control)? & u64::from(regs::CONTROL_ENABLE) == 0 {
+            return Err(Error::NotEnabled {
+                refused: mdma.get(Reg::Refused)?,
+            });
+        }
         Ok(sequence)
     }
 

@@ -9,7 +9,6 @@ use mdma::control::{Control, Effect, Plan};
 use mdma::desc::{Error, DESCRIPTOR_SIZE};
 use mdma::engine::{self, UNIT};
 use mdma::queue::Ring;
-use mdma::refusal::Refusal;
 use mdma::regs::Reg;
 use mdma::sim::Step;
 use mdma::{job, Buffer, Descriptor, Expected, Place};
@@ -313,7 +312,7 @@ fn disabling_in_the_middle_of_a_unit() {
     let set = |control: &mut Control, reg: Reg, value: u32| {
         control.write(reg.offset(), &value.to_le_bytes())
     };
-    let get = |control: &Control, reg: Reg| {
+    let get = |control: &mut Control, reg: Reg| {
         let mut data = vec![0; reg.row().width as usize];
         control.read(reg.offset(), &mut data).unwrap();
         data[0]
@@ -327,19 +326,25 @@ fn disabling_in_the_middle_of_a_unit() {
         panic!("there is a job");
     };
     set(&mut control, Reg::Control, 0).unwrap();
-    // The unit is still in flight: the device is busy, and cannot be enabled.
-    assert_eq!(get(&control, Reg::Status), 2);
-    assert_eq!(set(&mut control, Reg::Control, 1), Err(Refusal::InFlight));
+    // The unit is still in flight: the device is busy, and what is enabled now is another run.
+    assert_eq!(get(&mut control, Reg::Status), 2);
+    set(&mut control, Reg::Control, 1).unwrap();
+    set(&mut control, Reg::Tail, 2).unwrap();
+    assert_eq!(get(&mut control, Reg::Status), 3);
     let outcome = engine::run(&ticket, &mut bus);
     let effect = control.finish(&ticket, &outcome, &mut bus);
 
     // What was moved counts, but there is no record and no interrupt.
     assert_eq!(bus.records, 0);
     assert_eq!(effect, Effect::default());
-    assert_eq!(get(&control, Reg::BytesDone), 100);
-    for reg in [Reg::Status, Reg::JobsDone, Reg::Head, Reg::IntCause] {
-        assert_eq!(get(&control, reg), 0);
+    assert_eq!(get(&mut control, Reg::BytesDone), 100);
+    for reg in [Reg::JobsDone, Reg::Head, Reg::IntCause] {
+        assert_eq!(get(&mut control, reg), 0);
     }
-    set(&mut control, Reg::Control, 1).unwrap();
-    assert_eq!(control.begin(), Plan::Idle);
+    // The new run begins with its first job.
+    let Plan::Unit(next) = control.begin() else {
+        panic!("the new run has jobs");
+    };
+    assert_ne!(next.run, ticket.run);
+    assert_eq!((next.index, next.job), (0, None));
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Machine, DATA, MEMORY};
+use mdma::desc::Error;
 use mdma::refusal::Refusal;
 use mdma::regs::{self, Access, Reg, Reset, REGISTERS};
 use mdma::sim::{Guest, Sim};
@@ -16,6 +17,24 @@ fn sim() -> Sim {
 
 fn snapshot(sim: &Sim) -> Snapshot {
     Mdma::new(sim).unwrap().snapshot().unwrap()
+}
+
+/// The names of the registers that differ.
+fn changed(sim: &Sim, before: &Snapshot) -> Vec<&'static str> {
+    let diff = snapshot(sim).diff(before);
+    diff.into_iter().map(|(name, ..)| name).collect()
+}
+
+/// What `REFUSED` tells of the last refusal: offset and reason.
+fn last_refused(sim: &Sim) -> (u64, u32) {
+    let refused = sim.read32(Reg::Refused.offset()).unwrap();
+    let offset = (refused >> regs::REFUSED_OFFSET_SHIFT) & regs::REFUSED_OFFSET;
+    (offset.into(), refused >> regs::REFUSED_REASON_SHIFT)
+}
+
+/// How many accesses were refused.
+fn count(sim: &Sim) -> u32 {
+    sim.read32(Reg::Refused.offset()).unwrap() & regs::REFUSED_COUNT
 }
 
 #[test]
@@ -81,11 +100,16 @@ fn only_whole_registers_and_halves_of_wide_ones_are_accessible() {
                     };
                     assert_eq!(data, vec![0xa5; len as usize]);
                     assert_eq!(sim.write(offset, &data), Err(refusal));
-                    assert_eq!(snapshot(&sim), before);
+                    assert_eq!(changed(&sim, &before), ["REFUSED"]);
+                    assert_eq!(last_refused(&sim), (offset, 1));
                 }
             }
         }
-        assert!(sim.read(u64::MAX - 3, &mut [0; 4]).is_err());
+        // The count stays where it is full.
+        for _ in 0..=regs::REFUSED_COUNT {
+            assert!(sim.read(u64::MAX - 3, &mut [0; 4]).is_err());
+        }
+        assert_eq!(count(&sim), regs::REFUSED_COUNT);
     }
 }
 
@@ -99,8 +123,9 @@ fn read_only_registers_refuse_writes() {
             sim.write(row.offset, &data),
             Err(Refusal::ReadOnly(row.reg))
         );
+        assert_eq!(last_refused(&sim), (row.offset, 2));
     }
-    assert_eq!(snapshot(&sim), before);
+    assert_eq!(changed(&sim, &before), ["REFUSED"]);
 }
 
 #[test]
@@ -116,9 +141,9 @@ fn ring_registers_are_locked_while_enabled() {
             machine.sim.write(row.offset, &data),
             Err(Refusal::Enabled(row.reg))
         );
-        assert!(Refusal::Enabled(row.reg).busy());
+        assert_eq!(last_refused(&machine.sim), (row.offset, 3));
     }
-    assert_eq!(snapshot(&machine.sim), before);
+    assert_eq!(changed(&machine.sim, &before), ["REFUSED"]);
 }
 
 #[test]
@@ -130,28 +155,25 @@ fn illegal_values_change_nothing() {
         (Reg::IntCause, 4),
         (Reg::IntMask, 4),
         (Reg::IntMask, u32::MAX),
-        (Reg::Tail, 8),
-        (Reg::Tail, u32::MAX),
         (Reg::Throttle, 1_000_001),
     ];
     let before = snapshot(&machine.sim);
-    for (reg, value) in illegal {
-        let error = machine.sim.write32(reg.offset(), value).unwrap_err();
-        assert_eq!(
-            error.raw_os_error(),
-            Some(22),
-            "{} {value:#x}",
-            reg.row().name
-        );
+    for (n, (reg, value)) in illegal.into_iter().enumerate() {
+        let refused = machine.sim.write(reg.offset(), &value.to_le_bytes());
+        assert!(refused.is_err(), "{} {value:#x}", reg.row().name);
+        assert_eq!(last_refused(&machine.sim), (reg.offset(), 5));
+        assert_eq!(count(&machine.sim), n as u32 + 1);
     }
-    assert_eq!(snapshot(&machine.sim), before);
+    assert_eq!(changed(&machine.sim, &before), ["REFUSED"]);
 
     let sim = sim();
-    assert!(sim.write32(Reg::RingOrder.offset(), 13).is_err());
+    let order = sim.write(Reg::RingOrder.offset(), &13u32.to_le_bytes());
+    assert!(order.is_err());
     assert_eq!(
         sim.write(Reg::Tail.offset(), &[0; 4]),
         Err(Refusal::Disabled)
     );
+    assert_eq!(last_refused(&sim), (Reg::Tail.offset(), 4));
 }
 
 #[test]
@@ -175,11 +197,12 @@ fn enabling_checks_the_ring() {
         mdma.set(Reg::RingOrder, order.into()).unwrap();
         mdma.set(Reg::CompletionBase, completions).unwrap();
         let before = snapshot(&sim);
-        let result = mdma.set(Reg::Control, 1);
-        assert_eq!(result.is_ok(), legal, "{base:#x} {order} {completions:#x}");
+        mdma.set(Reg::Control, 1).unwrap();
+        let enabled = mdma.get(Reg::Control).unwrap() == 1;
+        assert_eq!(enabled, legal, "{base:#x} {order} {completions:#x}");
         if !legal {
-            assert_eq!(result.unwrap_err().errno(), Some(22));
-            assert_eq!(snapshot(&sim), before);
+            assert_eq!(changed(&sim, &before), ["REFUSED"]);
+            assert_eq!(last_refused(&sim), (Reg::Control.offset(), 5));
         }
     }
 }
@@ -206,27 +229,43 @@ fn doorbell_neither_takes_back_nor_overruns() {
         machine.queue.fill(&job::nop()).unwrap();
     }
     machine.queue.ring_doorbell().unwrap();
-    let tail = |value: u32| machine.sim.write32(Reg::Tail.offset(), value);
-    assert!(tail(4).is_err());
-    assert!(tail(0).is_err());
-    assert!(tail(5).is_ok());
     machine.sim.step();
     machine.sim.step();
-    // HEAD is 2 now: 7, 0 and 1 are free, 2 would be an empty ring.
-    for (value, legal) in [
-        (4, false),
-        (2, false),
-        (5, true),
-        (7, true),
-        (5, false),
-        (0, true),
-        (1, true),
+    let saved = machine.sim.save();
+    // HEAD is 2 and TAIL 5: 6, 7, 0 and 1 are free, 2 would be an empty ring.
+    for (values, legal) in [
+        (&[5, 6, 7, 0, 1][..], true),
+        (&[4], false),
+        (&[2], false),
+        (&[3], false),
+        (&[7, 5], false),
+        (&[1, 2], false),
+        (&[8], false),
+        (&[u32::MAX], false),
     ] {
-        assert_eq!(
-            machine.sim.write32(Reg::Tail.offset(), value).is_ok(),
-            legal,
-            "{value}"
-        );
+        let sim = Sim::new(machine.guest.clone(), MEMORY, 0);
+        sim.load(&saved).unwrap();
+        let mdma = Mdma::new(&sim).unwrap();
+        mdma.set_interrupts(regs::INT_ALL).unwrap();
+        for (n, value) in values.iter().enumerate() {
+            let last = n + 1 == values.len();
+            let before = mdma.get(Reg::Tail).unwrap();
+            mdma.set(Reg::Tail, (*value).into()).unwrap();
+            if legal || !last {
+                mdma.check_halted().unwrap();
+                assert_eq!(mdma.get(Reg::Tail).unwrap(), u64::from(*value));
+                continue;
+            }
+            // The queue halts, says why and interrupts; nothing else has changed.
+            assert_eq!(mdma.get(Reg::Error).unwrap(), Error::BadTail as u64);
+            assert_eq!(mdma.get(Reg::Tail).unwrap(), before, "{values:?}");
+            assert_eq!(mdma.get(Reg::Head).unwrap(), 2);
+            assert_eq!(mdma.get(Reg::IntCause).unwrap(), regs::INT_HALT.into());
+            assert_eq!(sim.take_events(), [0, 1]);
+            assert_eq!(sim.run(), 0, "a halted queue works");
+            let halted = sim.save();
+            Sim::new(Guest::new(), MEMORY, 0).load(&halted).unwrap();
+        }
     }
 }
 

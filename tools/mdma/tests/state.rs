@@ -83,7 +83,7 @@ fn each_field_is_checked() {
         ("flags", 7, "flags"),
         ("flags", 1, "job.done"),
         ("flags", 2, "head"),
-        ("error", 14, "error"),
+        ("error", 15, "error"),
         ("error", 8, "flags"),
         ("cause", 4, "cause"),
         ("mask", 8, "mask"),
@@ -104,7 +104,9 @@ fn each_field_is_checked() {
         ("job.done", 3 * unit, "job.done"),
         ("job.done", 4 * unit, "job.done"),
         ("job.done", u64::MAX, "job.done"),
-        ("reserved", 1, "reserved"),
+        ("refused", 1, "refused"),
+        ("refused", 1 << 28, "refused"),
+        ("refused", 6 << 28 | 1, "refused"),
         ("job.src_entry", 1, "job.src_entry"),
         ("job.src_at", 1, "job.src_entry"),
         ("job.dst_entry", 1, "job.dst_entry"),
@@ -194,5 +196,5 @@ fn power_on_is_a_legal_state() {
     let control = Control::new(MEMORY, regs::MAX_THROTTLE_US);
     let saved = encode(control.state());
     assert_eq!(decode(&saved, MEMORY).unwrap(), *control.state());
-    assert_eq!(state::VERSION, 2);
+    assert_eq!(state::VERSION, 3);
 }

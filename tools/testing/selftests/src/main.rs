@@ -75,6 +75,7 @@ mod passed;
 mod passes;
 mod racing;
 mod refusals;
+mod refused;
 mod region;
 mod restarting;
 mod resuming;
