@@ -213,6 +213,9 @@ impl Dma {
     /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that:
     ///   type1 logs each attempt, and a guest can cause as many as it likes.
     /// - `EFAULT`: also when the user's memory cannot be pinned, as a shared mapping of a file.
+    ///
+    /// A task that waits for a page here cannot be killed, as type1 and iommufd do not let it: see
+    /// [`Dma::touch`].
     pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
         check(iova, len)?;
         if len == 0 {
@@ -230,6 +233,29 @@ impl Dma {
                     .store(now().saturating_add(FULL), Ordering::Relaxed);
             }
         })
+    }
+
+    /// Reads a byte of each page of a range, so that [`Dma::pin`] does not wait for them.
+    ///
+    /// `vfio_pin_pages()` waits for a page, such as one of a FUSE file, without a look at signals, and
+    /// holds a lock of the container meanwhile. This read can be killed. A FUSE server can still drop
+    /// the page between the two, and only ends that wait when it answers or ends. Errors are those of
+    /// [`Dma::read`].
+    pub fn touch(&self, iova: u64, len: usize) -> Result {
+        check(iova, len)?;
+        let mut at = 0;
+        while at < len {
+            let byte = iova + at as u64;
+            self.read(byte, &mut [0])?;
+            at += PAGE_SIZE - byte as usize % PAGE_SIZE;
+        }
+        Ok(())
+    }
+
+    /// `EAGAIN` or `EBUSY` if [`Dma::pin`] would fail with it at this moment.
+    fn may_pin(&self, iova: u64, len: usize) -> Result {
+        check(iova, len)?;
+        self.pins.admit(iova, iova + (len as u64).saturating_sub(1))
     }
 
     /// Whether this is the first call since the device was opened.

@@ -198,13 +198,7 @@ impl Pins {
 
         {
             let mut list = this.list.lock();
-            if list.entries.len() >= MAX_RANGES {
-                return Err(EBUSY);
-            }
-            // With the list locked: `unmap` reports first and looks at the list after.
-            if this.unreported.load(Ordering::Relaxed) || this.unmaps.overlaps(first, last) {
-                return Err(EAGAIN);
-            }
+            this.admits(&list, first, last)?;
             list.entries.push(
                 Entry {
                     range: range.clone(),
@@ -248,6 +242,23 @@ impl Pins {
             Ok(done) if done < count => EFAULT,
             Ok(_) => ENODEV,
         })
+    }
+
+    /// Fails as `pin` does if nothing may be pinned in `first..=last` at this moment.
+    pub(super) fn admit(&self, first: u64, last: u64) -> Result {
+        self.admits(&self.list.lock(), first, last)
+    }
+
+    /// `EBUSY` or `EAGAIN`, or a range in `first..=last` may enter the list.
+    fn admits(&self, list: &List, first: u64, last: u64) -> Result {
+        if list.entries.len() >= MAX_RANGES {
+            return Err(EBUSY);
+        }
+        // With the list locked: `unmap` reports first and looks at the list after.
+        if self.unreported.load(Ordering::Relaxed) || self.unmaps.overlaps(first, last) {
+            return Err(EAGAIN);
+        }
+        Ok(())
     }
 
     /// Takes a range off the list, once all of it is unpinned.

@@ -3,15 +3,11 @@
 //! Guest memory of a ring: pinned where it can be, copied where it cannot.
 
 use super::{
-    check,
     Access,
     Dma,
     PinnedRange, //
 };
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// Guest memory that is accessed in small pieces, such as a ring.
 ///
@@ -52,18 +48,6 @@ impl Dma {
         let reason = memory.refresh(self)?;
         Ok((memory, reason))
     }
-
-    /// Reads a byte of each page of a range: fails if some of the user's memory is not there.
-    fn probe(&self, iova: u64, len: usize) -> Result {
-        check(iova, len)?;
-        let mut at = 0;
-        while at < len {
-            let byte = iova + at as u64;
-            self.read(byte, &mut [0])?;
-            at += PAGE_SIZE - byte as usize % PAGE_SIZE;
-        }
-        Ok(())
-    }
 }
 
 impl RingMemory {
@@ -77,7 +61,11 @@ impl RingMemory {
         if !self.later {
             return Ok(None);
         }
-        match dma.pin(self.iova, self.len, self.access) {
+        let pinned = dma.may_pin(self.iova, self.len).and_then(|()| {
+            dma.touch(self.iova, self.len)?;
+            dma.pin(self.iova, self.len, self.access)
+        });
+        match pinned {
             Ok(range) => {
                 self.pinned = Some(range);
                 self.later = false;
@@ -85,7 +73,6 @@ impl RingMemory {
             }
             Err(error) if error == EAGAIN || error == EBUSY => Ok(None),
             Err(error) if error == ENOMEM || error == EFAULT || error == E2BIG => {
-                dma.probe(self.iova, self.len)?;
                 self.later = false;
                 Ok(dma.tell_once().then_some(error))
             }
