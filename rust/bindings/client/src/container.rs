@@ -77,11 +77,16 @@ impl Container {
             .write(true)
             .open("/dev/vfio/vfio")
             .field(|| "open /dev/vfio/vfio".into())?;
-        Ok(Container(Arc::new(Inner {
-            fd: fd.into(),
+        Ok(Self::from_fd(fd.into()))
+    }
+
+    /// Takes over one that another process has opened. What that process has mapped is not known here.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Container(Arc::new(Inner {
+            fd,
             iommu: Mutex::default(),
             maps: Mutex::default(),
-        })))
+        }))
     }
 
     /// `VFIO_GET_API_VERSION`.

@@ -51,6 +51,15 @@ impl Group {
         Ok(group)
     }
 
+    /// Takes over the group of this number that another process has opened and put into the container.
+    pub fn from_fd(fd: OwnedFd, number: u32, container: &Container) -> Self {
+        Group(Arc::new(Inner {
+            fd,
+            container: container.clone(),
+            number,
+        }))
+    }
+
     /// Its number.
     pub fn number(&self) -> u32 {
         self.0.number

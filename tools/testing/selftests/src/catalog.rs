@@ -50,6 +50,8 @@ const TABLES: &[&[Test]] = &[
     crate::lifecycle::TESTS,
     crate::hostile::TESTS,
     crate::attack::TESTS,
+    crate::worker::TESTS,
+    crate::waits::TESTS,
 ];
 
 /// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.

@@ -38,10 +38,12 @@ const ROLES: [(&str, Role); 3] = [
 /// What else this program does when it is run again, by the word after `--child`: each is in the file of its tests.
 const PROGRAMS: &[(&str, Program)] = &[
     ("attack", crate::attacker::main),
+    ("puppet", crate::puppet::main),
     ("touch", crate::hostile::touch),
     ("ring", crate::rings::child),
     ("use", crate::passed::main),
     ("flood", crate::zeroing::flood),
+    ("wait", crate::puppet::wait),
 ];
 
 /// It is handed the rest of the arguments.

@@ -38,6 +38,7 @@ mod module;
 mod outcome;
 mod part;
 mod pins;
+mod puppet;
 mod quiescent;
 mod reclaim;
 mod scene;
@@ -94,6 +95,8 @@ mod v2_precopy;
 mod v2_saving;
 mod v2_sharing;
 mod v2_states;
+mod waits;
+mod worker;
 mod zeroing;
 
 use effort::Effort;
