@@ -12,6 +12,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::mapping::Mapping;
 use crate::sys;
 pub use crate::sys::nr;
 
@@ -22,6 +23,26 @@ pub use crate::sys::nr;
 /// The kernel's, and `EPERM` without a call for a request that is not VFIO's or whose bytes hold an address.
 pub fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> io::Result<i32> {
     sys::ioctl(fd.as_fd(), request, argument)
+}
+
+/// Calls an ioctl of VFIO with its argument at a place of a mapping, to see it wait for a page of it.
+///
+/// 1 MiB has to follow. If the call succeeds, the process is aborted: nobody knows what it has done.
+///
+/// # Errors
+///
+/// The kernel's, and `EPERM` without a call for a request that is not VFIO's.
+///
+/// # Panics
+///
+/// If the mapping is shorter.
+pub fn ioctl_in(
+    fd: impl AsFd,
+    request: u32,
+    memory: &Mapping,
+    at: usize,
+) -> io::Result<std::convert::Infallible> {
+    sys::ioctl_in(fd.as_fd(), request, memory, at)
 }
 
 /// Calls an ioctl with an address at which nothing can be.

@@ -437,6 +437,26 @@ unsafe fn bitmap_at(
     ret.map(drop)
 }
 
+/// Any VFIO ioctl with its argument at a place of a mapping, which may change at any time, to have the kernel wait for a
+/// page of it. Nobody can check the argument, so that the process ends if the call succeeds.
+pub(crate) fn ioctl_in(
+    fd: BorrowedFd<'_>,
+    request: u32,
+    memory: &Mapping,
+    at: usize,
+) -> io::Result<std::convert::Infallible> {
+    if request & 0xffff_ff00 != u32::from(VFIO_TYPE) << 8 {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    memory.check(at, GUARD);
+    // SAFETY: The kernel writes at the argument no further than the guard's size, which `memory` has there. Whatever the
+    // argument makes it do to other memory, it reports success, and no code of this process can see it after that.
+    match unsafe { call(fd, request, memory.address() + at as u64) } {
+        Ok(_) => std::process::abort(),
+        Err(e) => Err(e),
+    }
+}
+
 /// Has `call` move up to `size` bytes between a descriptor and a range of a mapping: it is handed the descriptor and the
 /// range, which is inside the mapping, and returns how many bytes it moved, or -1.
 fn on_range(

@@ -226,6 +226,27 @@ impl Container {
         }
     }
 
+    /// `VFIO_IOMMU_UNMAP_DMA` with the bitmap at a place of a mapping. Returns the bytes unmapped.
+    ///
+    /// # Panics
+    ///
+    /// If the bitmap does not fit there.
+    pub fn unmap_dirty_into(
+        &self,
+        request: &BitmapRequest,
+        memory: &Mapping,
+        at: usize,
+    ) -> Result<u64> {
+        let call = || {
+            let (mut head, bitmap) = (request.head(), request.bitmap());
+            sys::with_bitmap_in(self.as_fd(), UNMAP_DMA, &mut head, bitmap, memory, at)
+                .field(|| "VFIO_IOMMU_UNMAP_DMA with bitmap into a mapping".into())?;
+            Ok((read_u64(&head, 16).unwrap(), ()))
+        };
+        self.release_after(request.iova, request.size, call)
+            .map(|(unmapped, ())| unmapped)
+    }
+
     /// `VFIO_IOMMU_DIRTY_PAGES` with `START`. Again is no error.
     pub fn dirty_start(&self) -> Result<()> {
         self.dirty_flags(HEAD, VFIO_IOMMU_DIRTY_PAGES_FLAG_START)

@@ -35,8 +35,8 @@ pub(crate) trait Backend: Send + 'static {
 /// When faults are answered.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// Not before [`Server::release`].
-    Hold,
+    /// The first so many at once, the others not at all.
+    HoldAfter(u64),
     /// This much after they have come.
     After(Duration),
 }
@@ -44,7 +44,8 @@ enum Mode {
 struct State {
     mode: Mode,
     stop: bool,
-    waiting: Vec<(Fault, Instant)>,
+    /// Faults that are not answered: their numbers, and when they came.
+    waiting: Vec<(u64, Fault, Instant)>,
     /// Faults that have ever come.
     arrived: u64,
     problem: Option<String>,
@@ -66,7 +67,7 @@ impl Server {
     pub(crate) fn start(backend: impl Backend) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                mode: Mode::Hold,
+                mode: Mode::HoldAfter(0),
                 stop: false,
                 waiting: Vec::new(),
                 arrived: 0,
@@ -100,7 +101,7 @@ impl Server {
             .wait_timeout_while(state, limit, pending)
             .unwrap();
         if state.arrived >= count {
-            return Ok(state.waiting.last().map_or(0, |(fault, _)| fault.offset));
+            return Ok(state.waiting.last().map_or(0, |(_, fault, _)| fault.offset));
         }
         let why = state.problem.clone().unwrap_or_else(|| {
             let (arrived, seconds) = (state.arrived, limit.as_secs());
@@ -120,9 +121,10 @@ impl Server {
         let _ = self.shared.wake.signal();
     }
 
-    /// Holds faults from now on.
-    pub(crate) fn hold(&self) {
-        self.shared.state.lock().unwrap().mode = Mode::Hold;
+    /// Answers the first `count` faults of all at once, and holds those that come after them.
+    pub(crate) fn hold_after(&self, count: u64) {
+        self.shared.state.lock().unwrap().mode = Mode::HoldAfter(count);
+        let _ = self.shared.wake.signal();
     }
 }
 
@@ -143,18 +145,23 @@ impl Drop for Server {
 impl State {
     /// The faults that are to be answered now, and how long it is to the next one.
     fn due(&mut self) -> (Vec<Fault>, Option<Duration>) {
-        let Mode::After(delay) = self.mode else {
-            return (Vec::new(), None);
+        let mode = self.mode;
+        let is_due = |number: u64, since: &Instant| match mode {
+            Mode::HoldAfter(count) => number < count,
+            Mode::After(delay) => since.elapsed() >= delay,
         };
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|(_, since)| since.elapsed() >= delay);
-        let next = rest
-            .iter()
-            .map(|(_, since)| delay.saturating_sub(since.elapsed()))
-            .min();
+            .partition(|(number, _, since)| is_due(*number, since));
         self.waiting = rest;
-        (due.into_iter().map(|(fault, _)| fault).collect(), next)
+        let next = match mode {
+            Mode::HoldAfter(_) => None,
+            Mode::After(delay) => {
+                let left = |since: &Instant| delay.saturating_sub(since.elapsed());
+                self.waiting.iter().map(|(_, _, since)| left(since)).min()
+            }
+        };
+        (due.into_iter().map(|(_, fault, _)| fault).collect(), next)
     }
 }
 
@@ -188,8 +195,9 @@ fn run(backend: &mut impl Backend, shared: &Shared) -> io::Result<()> {
         }
         while let Some(fault) = backend.take()? {
             let mut state = shared.state.lock().unwrap();
+            let number = state.arrived;
             state.arrived += 1;
-            state.waiting.push((fault, Instant::now()));
+            state.waiting.push((number, fault, Instant::now()));
             shared.changed.notify_all();
         }
     }

@@ -167,9 +167,9 @@ impl Stalled {
         self.server().answer_after(delay);
     }
 
-    /// Holds all faults that come from now on, as at first.
-    pub fn hold(&self) {
-        self.server().hold();
+    /// Answers the first `count` faults that have ever come at once, and holds the others, as at first all.
+    pub fn hold_after(&self, count: u64) {
+        self.server().hold_after(count);
     }
 }
 

@@ -52,6 +52,7 @@ const TABLES: &[&[Test]] = &[
     crate::attack::TESTS,
     crate::worker::TESTS,
     crate::waits::TESTS,
+    crate::blocking::TESTS,
 ];
 
 /// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.

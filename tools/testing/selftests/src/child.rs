@@ -39,6 +39,7 @@ const ROLES: [(&str, Role); 3] = [
 const PROGRAMS: &[(&str, Program)] = &[
     ("attack", crate::attacker::main),
     ("puppet", crate::puppet::main),
+    ("block", crate::blocking_calls::main),
     ("touch", crate::hostile::touch),
     ("ring", crate::rings::child),
     ("use", crate::passed::main),

@@ -49,7 +49,7 @@ fn memory_waits_until_it_is_released(_: &Lab) -> Outcome {
         assert_eq!(load(2), 3, "{kind}");
         assert!(start.elapsed() >= DELAY, "{kind}: answered too soon");
         // Whoever waits when it is dropped gets the answer.
-        stalled.hold();
+        stalled.hold_after(0);
         thread::scope(|threads| {
             let late = threads.spawn(|| load(0));
             let arrived = stalled.wait(3, PATIENCE);

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 mod attacker;
 mod bench;
+mod blocking_calls;
 mod catalog;
 mod check;
 mod child;
@@ -46,6 +47,7 @@ mod v2_scene;
 
 mod attack;
 mod bar;
+mod blocking;
 mod config;
 mod device;
 mod device_memory;
