@@ -250,7 +250,7 @@ fn no_bytes_are_no_access(lab: &Lab) -> Outcome {
         let before = v2.registers()?;
         for index in 0..=12u64 {
             for at in [0, 1, 2, 8, 24, 4095, 1 << 20, (1 << 40) - 1] {
-                let at = index << 40 | at;
+                let at = (index << 40) | at;
                 assert_eq!(v2.device.pread(at, &mut [])?, 0, "read at {at:#x}");
                 assert_eq!(v2.device.pwrite(at, &[])?, 0, "write at {at:#x}");
             }
