@@ -33,6 +33,7 @@ mod fail_nth;
 mod harness;
 mod kmsg;
 mod lab;
+mod looks;
 mod meminfo;
 mod memory;
 mod module;
