@@ -219,6 +219,22 @@ async def interrupts(stage):
         raise Trouble("no interrupt after the move back")
 
 
+async def copied_rings(stage):
+    """The guest's ring cannot be pinned: the log says so and why, once for each opening, and all works."""
+    scene = stage.scene
+    errno = "ENOMEM" if scene.settings.ordinary_user else "EFAULT"
+
+    def check():
+        for device in scene.running.devices:
+            lines = [line for line in scene.copied if device.uuid in line]
+            if len(lines) != 1 or errno not in lines[0]:
+                raise Trouble(f"of {device.name} the log says {lines} and not once {errno}")
+
+    check()
+    await live(stage)
+    check()
+
+
 async def notices(stage):
     """A build of the module that loses a page on the way: the guest has to find out."""
     scene = stage.scene

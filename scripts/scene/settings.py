@@ -20,6 +20,10 @@ class Settings:
     # Words for the guest's kernel command line, and for QEMU's device.
     append: tuple = ()
     device_options: tuple = ()
+    # What the guest's memory is: "anonymous", or "ext4", a shared file there.
+    backing: str = "anonymous"
+    # QEMU runs as a user who may lock no memory.
+    ordinary_user: bool = False
     # Capabilities and parameters of migrations, at both sides.
     capabilities: tuple = ("events", "return-path")
     downtime_ms: int = 300
@@ -28,6 +32,11 @@ class Settings:
     @property
     def version(self) -> Version:
         return VERSIONS[self.qemu]
+
+    @property
+    def copies_rings(self):
+        """Whether the guest's memory cannot be pinned."""
+        return self.ordinary_user or self.backing != "anonymous"
 
     @property
     def protocol(self):

@@ -23,9 +23,13 @@ class Version:
         path = f"/qemu/{self.name}"
         return path if os.path.isdir(path) else None
 
-    def command(self):
-        """How its QEMU is started."""
-        return ["chroot", self.root, "qemu-system-x86_64"] if self.root else ["qemu-system-x86_64"]
+    def command(self, user=None):
+        """How its QEMU is started, by root or by the `user` of this number."""
+        if self.root:
+            spec = [] if user is None else [f"--userspec={user}:{user}"]
+            return ["chroot", *spec, self.root, "qemu-system-x86_64"]
+        spec = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        return [*spec, "qemu-system-x86_64"]
 
     def enter(self):
         """Makes its root ready, once."""

@@ -11,6 +11,7 @@ import time
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
+import backing
 import wait
 from wait import Emulation, Trouble
 
@@ -55,9 +56,11 @@ class Qemu:
             append = [file.read().strip()]
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                   f"guest.seed={settings.seed}", *settings.append]
+        user = backing.NOBODY if settings.ordinary_user else None
+        machine, memory = backing.options(settings, self.name)
         command = [
-            *self.version.command(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
+            *self.version.command(user), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-machine", machine, *memory, "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
             "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/initrd", "-append", " ".join(append),
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-msg", "timestamp=on", "-D", self.path("trace"),
@@ -82,11 +85,18 @@ class Qemu:
     async def start(self, incoming=False):
         """Starts it; with `incoming` it waits for a guest to come."""
         self.version.enter()
+        if self.settings.backing == "ext4":
+            # For both sides of a migration.
+            backing.make_ext4(self.version, "1G")
+        if self.settings.ordinary_user:
+            backing.own(self.devices, self.directory)
         command = self.command(incoming)
         with open(self.path("command"), "w", encoding="utf-8") as file:
             file.write(shlex.join(command) + "\n")
         with open(self.path("stderr"), "wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                preexec_fn=backing.lock_nothing if self.settings.ordinary_user else None)
         self.client = QMPClient(self.name)
         log = self.client.logger
         handler = logging.FileHandler(self.path("qmp.log"))
@@ -181,6 +191,7 @@ class Qemu:
         await wait.until(f"QEMU {self.name} to end", lambda: self.process.poll() is not None)
         for task in self.tasks:
             task.cancel()
+        backing.forget(self.name)
         try:
             await self.client.disconnect()
         except (QMPError, OSError, EOFError):
