@@ -106,7 +106,7 @@ fn each_field_is_checked() {
         ("job.done", u64::MAX, "job.done"),
         ("refused", 1, "refused"),
         ("refused", 1 << 28, "refused"),
-        ("refused", 6 << 28 | 1, "refused"),
+        ("refused", (6 << 28) | 1, "refused"),
         ("job.src_entry", 1, "job.src_entry"),
         ("job.src_at", 1, "job.src_entry"),
         ("job.dst_entry", 1, "job.dst_entry"),
