@@ -51,10 +51,7 @@ int vfio_rs_ratelimit(struct ratelimit_state *rs);
 
 /* linux/sched.h */
 void vfio_rs_cond_resched(void);
-bool vfio_rs_fatal_signal_pending(void);
 void vfio_rs_set_current_running(void);
-
-/* linux/sched/signal.h */
 
 /* linux/sched/signal.h */
 bool vfio_rs_fatal_signal_pending(void);
