@@ -119,7 +119,7 @@ fn each_can_be_killed(lab: &Lab, kind: Kind) -> Outcome {
     for (number, row) in ROWS.iter().enumerate() {
         let verdict = try_row(number, kind, &instance, &cgroup);
         if let Err(e) = verdict {
-            note!("{}, {}: {e}", row.name, row.memory);
+            note!("{}, {}, held {}: {e}", row.name, row.memory, row.held);
             failed.push(row.name);
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// What of it lies in the memory that stalls.
     pub(crate) memory: &'static str,
+    /// What others of the same device, descriptor or container wait for meanwhile.
+    pub(crate) held: &'static str,
     /// What the memory holds, from its beginning; zeros follow.
     contents: fn() -> Vec<u8>,
     /// Faults that are answered before the one that stalls.
@@ -46,9 +48,15 @@ pub(crate) struct Row {
     pub(crate) then: Option<fn(&Scene) -> Outcome>,
 }
 
+/// type1's lock, which each access of the container's devices takes.
+const IOMMU: &str = "iommu->lock";
+/// What the device does now, which a call that stops the device waits for, and type1's lock.
+const STEP: &str = "step, iommu->lock";
+
 const ROW: Row = Row {
     name: "",
     memory: "the argument",
+    held: "nothing",
     contents: Vec::new,
     answered: 0,
     dma: false,
@@ -121,10 +129,11 @@ macro_rules! write_row {
 
 /// A job whose operand is in the memory that stalls, and what is called then.
 macro_rules! dma {
-    ($name:literal, $memory:literal, $job:expr, $then:expr) => {
+    ($name:literal, $memory:literal, $held:expr, $job:expr, $then:expr) => {
         Row {
             name: $name,
             memory: $memory,
+            held: $held,
             dma: true,
             run: |scene, memory| begin(scene, memory, $job),
             then: $then,
@@ -164,6 +173,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "VFIO_IOMMU_DIRTY_PAGES GET_BITMAP",
         memory: "the bitmap",
+        held: IOMMU,
         run: |scene, memory| {
             let request = tracked(scene)?;
             Ok(scene.container.dirty_bitmap_into(&request, memory, 0)?)
@@ -173,6 +183,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "VFIO_IOMMU_UNMAP_DMA GET_DIRTY_BITMAP",
         memory: "the bitmap",
+        held: IOMMU,
         run: |scene, memory| {
             let request = tracked(scene)?;
             let request = BitmapRequest::unmap(request.iova, request.size, request.pgsize);
@@ -245,6 +256,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "read of a data descriptor",
         memory: "the buffer",
+        held: "the descriptor",
         run: |scene, memory| {
             let stream = stream(scene, V2State::STOP_COPY)?;
             stream.read_mapping(memory, 0, P)?;
@@ -255,6 +267,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "write of a data descriptor",
         memory: "the buffer",
+        held: "the descriptor",
         run: |scene, memory| {
             let stream = stream(scene, V2State::RESUMING)?;
             stream.write_mapping(memory, 0, P)?;
@@ -275,6 +288,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "DMA of descriptors",
         memory: "the ring",
+        held: STEP,
         dma: true,
         run: |scene, memory| queue(scene, memory, STALLED, QUEUE),
         ..ROW
@@ -282,31 +296,32 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "DMA of completion records",
         memory: "the ring",
+        held: STEP,
         dma: true,
         run: |scene, memory| queue(scene, memory, QUEUE, STALLED),
         ..ROW
     },
-    dma!("DMA from the source of a copy", "guest memory", COPY, None),
-    dma!("DMA to the destination of a copy", "guest memory",
+    dma!("DMA from the source of a copy", "guest memory", STEP, COPY, None),
+    dma!("DMA to the destination of a copy", "guest memory", STEP,
         job::copy(device(0), guest(STALLED), PAGE), None),
-    dma!("DMA to the destination of a fill", "guest memory", job::fill(guest(STALLED), 1, PAGE), None),
-    dma!("DMA from the source of a checksum", "guest memory", job::crc32c(guest(STALLED), PAGE), None),
-    dma!("DMA of a scatter list", "the list",
+    dma!("DMA to the destination of a fill", "guest memory", STEP, job::fill(guest(STALLED), 1, PAGE), None),
+    dma!("DMA from the source of a checksum", "guest memory", STEP, job::crc32c(guest(STALLED), PAGE), None),
+    dma!("DMA of a scatter list", "the list", STEP,
         job::copy(List { base: STALLED, entries: 2 }, device(0), PAGE), None),
     // Calls that wait for the device, which waits for memory.
-    dma!("VFIO_DEVICE_RESET during DMA", "guest memory", COPY,
+    dma!("VFIO_DEVICE_RESET during DMA", "guest memory", "step, iommu->lock, session", COPY,
         Some(|s| Ok(s.device.reset()?))),
-    dma!("bus master off during DMA", "guest memory", COPY,
+    dma!("bus master off during DMA", "guest memory", "step, iommu->lock, config", COPY,
         Some(|s| Ok(s.device.config()?.set_bus_master(false)?))),
-    dma!("queue disabled during DMA", "guest memory", COPY,
+    dma!("queue disabled during DMA", "guest memory", STEP, COPY,
         Some(|s| Ok(s.mdma.set(Reg::Control, 0)?))),
-    dma!("device_state STOP during DMA", "guest memory", COPY,
+    dma!("device_state STOP during DMA", "guest memory", "step, iommu->lock, session", COPY,
         Some(|s| Ok(s.migration.write_state(v1::State::STOP)?))),
-    dma!("MIG_DEVICE_STATE STOP during DMA", "guest memory", COPY,
+    dma!("MIG_DEVICE_STATE STOP during DMA", "guest memory", "step, iommu->lock, session", COPY,
         Some(|s| v2(s)?.set_state(V2State::STOP).map(drop).map_err(Into::into))),
-    dma!("read of BAR 0 during DMA", "guest memory", COPY,
+    dma!("read of BAR 0 during DMA", "guest memory", STEP, COPY,
         Some(|s| s.registers().map(drop))),
-    dma!("VFIO_IOMMU_UNMAP_DMA during DMA", "guest memory", COPY,
+    dma!("VFIO_IOMMU_UNMAP_DMA during DMA", "guest memory", STEP, COPY,
         Some(|s| Ok(s.container.unmap(STALLED, SIZE as u64).map(drop)?))),
 ];
 
@@ -422,5 +437,35 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     }
     loop {
         thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document's table: the rows between its second and its third rule.
+    #[test]
+    fn the_document_lists_all() {
+        const DOCUMENT: &str = include_str!("../../../../Documentation/blocking.rst");
+        let mut rules = 0;
+        let mut listed: Vec<Vec<String>> = Vec::new();
+        for line in DOCUMENT.lines() {
+            if line.starts_with("==") && line.contains("=  =") {
+                rules += 1;
+            } else if rules == 2 {
+                let cells: Vec<_> = line.split("  ").filter(|cell| !cell.is_empty()).collect();
+                listed.push(cells.iter().map(|cell| cell.trim().to_string()).collect());
+            }
+        }
+        let table: Vec<Vec<String>> = ROWS
+            .iter()
+            .map(|row| {
+                [row.name, row.memory, row.held]
+                    .map(str::to_string)
+                    .to_vec()
+            })
+            .collect();
+        assert_eq!(table, listed);
     }
 }
