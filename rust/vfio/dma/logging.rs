@@ -157,7 +157,9 @@ impl Logging {
         while let Some(first) = next {
             {
                 let mut log = self.log.lock();
-                let log = log.as_mut().ok_or(EINVAL)?;
+                let Some(log) = &mut *log else {
+                    return Err(EINVAL);
+                };
                 if log.lost {
                     // Those that were taken out above are among them.
                     next = None;
@@ -223,10 +225,11 @@ impl Log {
                 }
                 let start = page * PAGE_SIZE as u64;
                 let end = start + (PAGE_SIZE as u64 - 1);
-                match runs.last_mut() {
-                    Some(run) if run.1.checked_add(1) == Some(start) => run.1 = end,
-                    _ if runs.push_within_capacity((start, end)).is_err() => return Some(page),
-                    _ => {}
+                let before = runs.last_mut();
+                if let Some(run) = before.filter(|run| run.1.checked_add(1) == Some(start)) {
+                    run.1 = end;
+                } else if runs.push_within_capacity((start, end)).is_err() {
+                    return Some(page);
                 }
                 words[word] &= !bit;
             }
