@@ -69,9 +69,12 @@ impl Source {
         scene
     }
 
-    /// Completes a job that asks for an interrupt, and returns when it is done.
+    /// Completes a job that asks for an interrupt, and returns when it is done and the interrupt was sent.
     pub(crate) fn complete(&mut self) -> Outcome {
-        scene::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])
+        scene::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])?;
+        // The record is in memory before the interrupt is sent. Registers are locked meanwhile.
+        self.mdma.get(Reg::IntCause)?;
+        Ok(())
     }
 
     /// Has the queue halt, and starts it anew.
