@@ -16,8 +16,20 @@
 #include <linux/workqueue_types.h>
 
 struct delayed_work;
+struct device;
+struct device_attribute;
 struct wait_queue_head;
 struct workqueue_struct;
+
+/* linux/device.h */
+void vfio_rs_device_attribute_init(struct device_attribute *attr,
+				   const char *name, umode_t mode,
+				   ssize_t (*show)(struct device *,
+						   struct device_attribute *,
+						   char *),
+				   ssize_t (*store)(struct device *,
+						    struct device_attribute *,
+						    const char *, size_t));
 
 /* linux/kcov.h */
 u64 vfio_rs_kcov_handle(void);

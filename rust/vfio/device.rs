@@ -33,8 +33,9 @@ pub struct Refused;
 /// A mediated PCI device.
 ///
 /// One value is one instance. It is made when the mdev is created and dropped when the mdev is
-/// gone; what it holds survives the user closing the device, as the state of a card in a slot
-/// does. [`Device::reset`] brings back the state [`Device::new`] made.
+/// gone. [`Device::reset`] brings back the state [`Device::new`] made. The framework calls it when the
+/// last user closes the device, so that nothing of one user is left to the next. Root may ask for the
+/// opposite by the attribute `keep_state` of the mdev.
 ///
 /// Methods are called concurrently and on any thread, except that [`Device::step`] never runs
 /// concurrently with itself, and never while the device is stopped. [`Device::stopped`],

@@ -198,6 +198,9 @@ impl Engine {
 
     /// The device is being closed: closes the gates of its user, and gives the worker up.
     ///
+    /// What the device was kicked for is forgotten: it may be the next user's queue by now. If the state is
+    /// kept over the close, the device does nothing before that user kicks it.
+    ///
     /// Waits for the step in flight without a limit. If the worker is a task of the process that closes
     /// the device, and that process is killed, the step ends.
     pub(crate) fn close(&self) {
@@ -211,6 +214,7 @@ impl Engine {
             });
             self.stopped();
         }
+        self.gates.fetch_and(!(KICKED | LATER), SeqCst);
         self.worker.retire();
     }
 

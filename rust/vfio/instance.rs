@@ -5,7 +5,7 @@
 //! ```text
 //!   probe    create()   reserve memory, allocate the vfio_device, make the device, register
 //!   open     open()     guest memory can be reached, the engine may run
-//!   close    close()    engine drained, pins and eventfds given up, configuration as at power-on
+//!   close    close()    engine drained, pins and eventfds given up, all as at power-on
 //!   remove   remove()   unregister: blocks until the last user has closed
 //!   release             the last reference is gone: the device is dropped, its memory given back
 //! ```
@@ -147,9 +147,10 @@ impl Instance {
         Ok(())
     }
 
-    /// The last user has closed the device.
+    /// The last user has closed the device, which goes back to power-on.
     ///
-    /// What a user put in place goes; registers and memory stay.
+    /// With `keep_state` registers, memory and the MSI-X table stay. What the user put in place goes in any
+    /// case: eventfds, pins, configuration space, sessions.
     pub(crate) fn close(&self) {
         self.core.engine.close();
         self.migration.close();

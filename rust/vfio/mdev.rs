@@ -9,6 +9,7 @@
 //!
 //! C header: [`include/linux/mdev.h`](srctree/include/linux/mdev.h)
 
+mod attribute;
 mod budget;
 mod driver;
 

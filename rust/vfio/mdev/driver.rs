@@ -3,6 +3,7 @@
 //! The driver on the mdev bus, and what it is called for.
 
 use super::{
+    attribute::KeepState,
     budget::Budget,
     Type, //
 };
@@ -103,6 +104,9 @@ impl<D: Device> Entry<D> {
 pub(super) struct Driver<D: Device> {
     #[pin]
     raw: Opaque<bindings::mdev_driver>,
+    /// The attribute of its devices.
+    #[pin]
+    keep_state: KeepState,
     _device: PhantomData<fn() -> D>,
 }
 
@@ -110,6 +114,7 @@ impl<D: Device> Driver<D> {
     /// Registers the driver of `D`.
     pub(super) fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            keep_state <- KeepState::new(),
             raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
                 let driver = bindings::mdev_driver {
                     device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
@@ -143,6 +148,20 @@ impl<D: Device> Driver<D> {
         self.raw.get()
     }
 
+    /// The driver of an mdev.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is being probed or removed by a [`Driver`] of `D`, during all of `'a`.
+    unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
+        // SAFETY: By the requirement of this function. An `mdev_driver` has its `device_driver` in it, and
+        // a `Driver` has its `mdev_driver` in it.
+        unsafe {
+            let driver = container_of!((*dev).driver, bindings::mdev_driver, driver);
+            &*container_of!(Opaque::cast_from(driver), Self, raw)
+        }
+    }
+
     /// # Safety
     ///
     /// Called by the mdev core for a device it creates.
@@ -169,13 +188,19 @@ impl<D: Device> Driver<D> {
                     &entry.debugfs,
                     entry.unmaps.clone(),
                 )
+            })
+            .and_then(|vdev| {
+                // SAFETY: `dev` is valid, and its driver data is this driver's to set. `remove` removes the
+                // file before it removes the instance.
+                unsafe {
+                    bindings::dev_set_drvdata(dev, vdev.as_ptr().cast());
+                    Self::of(dev).keep_state.create(dev)
+                }
+                // SAFETY: It was made by `create` and is not used after this.
+                .inspect_err(|_| unsafe { instance::remove(vdev) })
             });
         match created {
-            Ok(vdev) => {
-                // SAFETY: `dev` is valid, and its driver data is this driver's to set.
-                unsafe { bindings::dev_set_drvdata(dev, vdev.as_ptr().cast()) };
-                0
-            }
+            Ok(()) => 0,
             Err(e) => {
                 let reason = if e == ENOSPC {
                     "the rest of the memory budget is too small"
@@ -194,8 +219,12 @@ impl<D: Device> Driver<D> {
     ///
     /// Called by the mdev core for a device that was probed.
     unsafe extern "C" fn remove(mdev: *mut bindings::mdev_device) {
-        // SAFETY: `probe` has set the driver data.
-        let vdev = unsafe { bindings::dev_get_drvdata(&raw const (*mdev).dev) };
+        // SAFETY: The device is valid, and `probe` has set the driver data and created the file.
+        let vdev = unsafe {
+            let dev = &raw mut (*mdev).dev;
+            Self::of(dev).keep_state.remove(dev);
+            bindings::dev_get_drvdata(dev)
+        };
 
         if let Some(vdev) = NonNull::new(vdev.cast::<bindings::vfio_device>()) {
             // SAFETY: It was made by `create`, and the core removes a device once.

@@ -174,11 +174,25 @@ impl Migration {
         self.session.open()
     }
 
-    /// The last user has closed the device. Sessions end, and a device left half loaded is reset.
+    /// The last user has closed the device. Sessions end, and the device is reset unless its state is to
+    /// be kept.
     pub(crate) fn close(&self) {
         self.session.close();
         // SAFETY: The device was open, and with its last file went the last mapping and call.
         unsafe { self.staging.close() };
+    }
+
+    /// Whether the last close leaves the device as it is.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.session.keeps_state()
+    }
+
+    /// Says whether the last close leaves the device as it is. If not, a state that was kept is dropped
+    /// at once.
+    ///
+    /// `EINTR` if the caller is killed while it waits: nothing has changed then.
+    pub(crate) fn keep_state(&self, keep: bool) -> Result {
+        self.session.keep_state(keep)
     }
 
     /// `VFIO_DEVICE_RESET`: ends any session, resets the device and has it run (P11).

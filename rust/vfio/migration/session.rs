@@ -45,7 +45,11 @@ use crate::{
     },
     refuse, //
 };
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU64,
+    Ordering::Relaxed, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -121,6 +125,8 @@ pub(super) struct Staged {
 pub(super) struct Inner {
     /// The state.
     state: State,
+    /// The device is open.
+    open: bool,
     /// How long it was what.
     times: Times,
     /// Who opened the session.
@@ -149,6 +155,8 @@ pub(super) struct Session {
     no_pages: DirtyMap<KVVec<AtomicU64>>,
     /// Those who wait for something to send.
     dirtied: Arc<Dirtied>,
+    /// The last close leaves the device as it is. Changed with `inner` locked.
+    keep: AtomicBool,
     #[pin]
     inner: Mutex<Inner>,
 }
@@ -203,9 +211,11 @@ impl Session {
                 identity,
                 no_pages,
                 dirtied,
+                keep: AtomicBool::new(false),
                 inner <- new_killable_mutex!(
                     Inner {
                         state: State::Running,
+                        open: false,
                         times: Times::new(),
                         front_end: None,
                         job: Job::None,
@@ -249,19 +259,45 @@ impl Session {
     pub(super) fn open(&self) -> Result {
         let mut inner = self.lock()?;
         inner.enter(State::Running);
+        inner.open = true;
         self.run();
         Ok(())
     }
 
-    /// The last user has closed the device, and the engine has stopped. What he left half loaded, or in
-    /// the error state, nobody can use: it is reset. Anything else keeps its registers and memory.
+    /// The last user has closed the device, and the engine has stopped. The device goes back to power-on,
+    /// so that the next user finds nothing of this one.
+    ///
+    /// If root asked for it, registers and memory stay. But what was left half loaded, or in the error
+    /// state, nobody can use.
     pub(super) fn close(&self) {
         let mut inner = self.inner.lock_closing();
         self.core.irq.stop();
-        if matches!(inner.state, State::Resuming | State::Error) {
+        self.end(&mut inner);
+        if !self.keeps_state() || matches!(inner.state, State::Resuming | State::Error) {
+            self.power_on(&mut inner);
+        } else if let Some(memory) = &self.core.memory {
+            // Pages that were mapped when they were discarded: nobody maps any now.
+            let _ = memory.free(0, 0);
+        }
+        inner.open = false;
+    }
+
+    /// Whether the last close leaves the device as it is.
+    pub(super) fn keeps_state(&self) -> bool {
+        self.keep.load(Relaxed)
+    }
+
+    /// Says whether the last close leaves the device as it is. If not, a state that was kept is dropped
+    /// at once.
+    ///
+    /// `EINTR` if the task is killed while it waits: nothing has changed then.
+    pub(super) fn keep_state(&self, keep: bool) -> Result {
+        let mut inner = self.lock()?;
+        self.keep.store(keep, Relaxed);
+        if !keep && !inner.open {
             self.power_on(&mut inner);
         }
-        self.end(&mut inner);
+        Ok(())
     }
 
     /// Ends any session, resets the device and has it run (P11).
@@ -413,7 +449,11 @@ impl Session {
             // registers, in whatever state.
             Action::QuiescePeer | Action::QuiesceAll => {}
             Action::RunPeer => {}
-            Action::Run => self.run(),
+            Action::Run => {
+                self.run();
+                // A state that was kept over a close goes on when its user says so, as one that was loaded.
+                self.core.engine.kick();
+            }
             Action::StopSave => {
                 if let Job::Save(save) = &mut inner.job {
                     save.stop();

@@ -65,8 +65,8 @@ impl Buffer for DmaBuffer {
 impl Mdma<Region> {
     /// Takes over a device that is open: checks what it is and enables memory decoding and DMA.
     ///
-    /// The queue is left as it is, which is what whoever continues with a loaded state wants. One
-    /// that an earlier user left enabled would run from here on: reset such a device first.
+    /// The queue is left as it is, which is what whoever continues with a loaded state wants. One that
+    /// an earlier user left enabled is there only if root set `keep_state`, and rests until the next doorbell.
     pub fn open(device: &Device) -> Result<Self> {
         let config = device.config()?;
         let (vendor, id) = config.ids()?;

@@ -38,7 +38,8 @@ pub(crate) enum Command {
 
     /// Save the state of a device to a file
     ///
-    /// The file appears when it is complete and on disk. The device runs on afterwards.
+    /// The file appears when it is complete and on disk. The device runs on afterwards. An instance whose `keep_state`
+    /// is 0 was reset when its last user closed it.
     Save {
         /// The device
         uuid: Uuid,
@@ -56,7 +57,8 @@ pub(crate) enum Command {
 
     /// Load the state of a device from a file
     ///
-    /// The device runs afterwards. When the load fails it is reset.
+    /// The device runs afterwards. When the load fails it is reset. Sets `keep_state` of the instance, which takes root, so
+    /// that the state is there for the next user.
     Load {
         /// The device
         uuid: Uuid,
@@ -68,7 +70,8 @@ pub(crate) enum Command {
 
     /// Move the state of one device to another
     ///
-    /// The source is stopped afterwards, and the destination runs. When it fails the source runs on.
+    /// The source is stopped afterwards, and the destination runs. When it fails the source runs on. Sets `keep_state`
+    /// of the destination, as `load` does.
     Transfer {
         /// The device to move from
         source: Uuid,

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::{json, Value};
-use vfio_client::mdev::{Sysfs, Uuid};
+use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{Device, Error};
 use vfio_migrate::file::NewFile;
 use vfio_migrate::{file, inspect, list, transfer, Failure, Kind};
@@ -110,14 +110,14 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
             let (protocol, access) = (drive.protocol(), drive.access());
             let saved = if is_standard(path) {
                 let mut out = io::stdout().lock();
-                let device = open(uuid)?;
+                let device = open_source(uuid, bar)?;
                 let saved = file::save(&device, protocol, access, *pre_copy, &mut out, bar)?;
                 out.flush()
                     .map_err(|e| Error::new("write to standard output", e))?;
                 saved
             } else {
                 let mut out = NewFile::create(path, *force)?;
-                let device = open(uuid)?;
+                let device = open_source(uuid, bar)?;
                 let saved = file::save(&device, protocol, access, *pre_copy, &mut out, bar)?;
                 out.commit()?;
                 saved
@@ -130,9 +130,11 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
             drive,
         } => {
             let (mut input, size) = input(path)?;
+            let kept = Kept::new(uuid)?;
             let device = open(uuid)?;
             let (protocol, access) = (drive.protocol(), drive.access());
             let loaded = file::load(&device, protocol, access, &mut input, size, bar)?;
+            kept.confirm();
             Ok(Answer::new(show::loaded(&loaded), &loaded))
         }
         Command::Transfer {
@@ -148,9 +150,11 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
                 return Err(error.into());
             }
             let options = drive.options(*pre_copy_passes, *until, !no_config);
-            let src = open(source)?;
+            let kept = Kept::new(destination)?;
+            let src = open_source(source, bar)?;
             let dst = open(destination)?;
             let report = transfer(&src, &dst, &options, bar)?;
+            kept.confirm();
             Ok(Answer::new(show::transferred(&report), &report))
         }
         Command::Inspect { file: path } => {
@@ -169,6 +173,48 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
             Ok(answer)
         }
     }
+}
+
+/// Has the state of a device that is loaded stay when this program closes it.
+struct Kept {
+    instance: Instance,
+    /// What was changed is changed back, as nothing was loaded.
+    undo: bool,
+}
+
+impl Kept {
+    fn new(uuid: &Uuid) -> Result<Self, Failure> {
+        let instance = Sysfs::default().instance(uuid)?;
+        let undo = instance.keeps_state()? == Some(false);
+        if undo {
+            instance.keep_state(true)?;
+        }
+        Ok(Kept { instance, undo })
+    }
+
+    /// It is loaded.
+    fn confirm(mut self) {
+        self.undo = false;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.undo {
+            if let Err(e) = self.instance.keep_state(false) {
+                eprintln!("vfio-migrate: {e}");
+            }
+        }
+    }
+}
+
+/// Opens a device whose state is to be saved.
+fn open_source(uuid: &Uuid, bar: &mut Bar) -> Result<Device, Failure> {
+    if Sysfs::default().instance(uuid)?.keeps_state()? == Some(false) {
+        bar.clear();
+        eprintln!("vfio-migrate: keep_state of {uuid} is 0: its last close has reset it");
+    }
+    open(uuid)
 }
 
 /// Opens a device in a container of its own.

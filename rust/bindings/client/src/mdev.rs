@@ -287,6 +287,22 @@ impl Instance {
         self.open(&Container::open()?)
     }
 
+    /// Whether the state of its device stays when the last user closes it; `None` if its driver does not say.
+    pub fn keeps_state(&self) -> Result<Option<bool>> {
+        match read(&self.path.join("keep_state")) {
+            Ok(text) => Ok(Some(text != "0")),
+            Err(e) if e.is(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Says whether the state of its device stays when the last user closes it. For root.
+    pub fn keep_state(&self, keep: bool) -> Result<()> {
+        let text = if keep { "1" } else { "0" };
+        fs::write(self.path.join("keep_state"), text)
+            .field(|| format!("write {text} to keep_state of {}", self.uuid))
+    }
+
     /// Removes it. Waits until its user closes it.
     pub fn remove(&self) -> Result<()> {
         fs::write(self.path.join("remove"), "1").field(|| format!("remove {}", self.uuid))

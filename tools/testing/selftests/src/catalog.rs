@@ -48,6 +48,7 @@ const TABLES: &[&[Test]] = &[
     crate::load::TESTS,
     crate::params::TESTS,
     crate::lifecycle::TESTS,
+    crate::next_user::TESTS,
     crate::hostile::TESTS,
     crate::attack::TESTS,
     crate::worker::TESTS,

@@ -3,12 +3,11 @@
 //! Accesses to registers that the device refuses. They do not fail: a guest can make them at will, and a VMM prints a
 //! line for each that fails.
 
-use std::fs;
-
 use mdma::regs::{self, Reg};
 use mdma::Mdma;
 use vfio_client::Region;
 
+use crate::debugfs;
 use crate::lab::Lab;
 use crate::outcome::Outcome;
 
@@ -21,10 +20,7 @@ pub(crate) const ILLEGAL: u64 = 5;
 
 /// How many accesses the framework has counted for this instance.
 pub(crate) fn counted(uuid: &str) -> Outcome<u64> {
-    let path = format!("/sys/kernel/debug/mdma/{uuid}/counters");
-    let text = fs::read_to_string(path)?;
-    let line = text.lines().find_map(|l| l.strip_prefix("refused: "));
-    Ok(line.expect("a line for the refused accesses").parse()?)
+    debugfs::counters(uuid, "refused")
 }
 
 /// The fields of `REFUSED`: count, offset and reason.

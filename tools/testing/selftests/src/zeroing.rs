@@ -21,7 +21,7 @@ use crate::lab::{Lab, LARGE};
 use crate::outcome::Outcome;
 use crate::scene::{Scene, PAGE};
 use crate::v2_scene::{expect_over, V2};
-use crate::{fail, note, tests};
+use crate::{debugfs, fail, note, tests};
 use records::{Record, Stream};
 
 tests! { "zeroing":
@@ -29,25 +29,6 @@ tests! { "zeroing":
     p26_zero_costs_no_more_for_more_memory ["P26"],
     p26_a_kill_ends_a_load ["P26"],
     p43_files_of_former_sessions_hold_no_memory ["P43"],
-}
-
-/// What debugfs counts for an instance.
-fn counter(uuid: &str, name: &str) -> Outcome<u64> {
-    let path = format!("/sys/kernel/debug/mdma/{uuid}/migration");
-    let mut text = String::new();
-    // The file does not wait for a change of the state or a buffer that is being loaded.
-    wait_for("the device not to be busy", || {
-        text = fs::read_to_string(&path)?;
-        Ok(text != "state: busy\n")
-    })?;
-    let value = text.lines().find_map(|line| {
-        let (key, value) = line.split_once(": ")?;
-        (key == name).then(|| value.trim().parse().ok())?
-    });
-    match value {
-        Some(value) => Ok(value),
-        None => fail!("debugfs does not count {name}"),
-    }
 }
 
 /// The beginning of a stream of a device, then `count` records that `length` bytes read 0.
@@ -82,7 +63,7 @@ fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
     for n in 0..1024 {
         memory.store_u64(page(n), n + 1, Ordering::Relaxed);
     }
-    assert_eq!(counter(scene.uuid(), "populated_pages")?, 1024);
+    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 1024);
     // From the middle of one block of pages to the middle of another.
     let mut record = Record::new(
         Kind::Zero as u16,
@@ -92,7 +73,7 @@ fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
     record.header.sequence = 1;
     record.header.payload_crc = records::crc(&record.payload);
     scene.feed(&record.bytes(), 1 << 16)?;
-    assert_eq!(counter(scene.uuid(), "populated_pages")?, 224);
+    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 224);
     for n in 0..1024 {
         let hole = (100..900).contains(&n);
         let expected = if hole { 0 } else { n + 1 };
@@ -108,10 +89,10 @@ fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
             "page {n}"
         );
     }
-    assert_eq!(counter(scene.uuid(), "populated_pages")?, 1024);
+    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 1024);
     // Another stream discards all of it.
     scene.feed(&begin, 1 << 16)?;
-    assert_eq!(counter(scene.uuid(), "populated_pages")?, 0);
+    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 0);
     assert_eq!(memory.load_u64(0, Ordering::Relaxed), 0);
     drop(memory);
     Ok(scene.device.reset()?)
@@ -133,7 +114,10 @@ fn p26_zero_costs_no_more_for_more_memory(lab: &Lab) -> Outcome {
         let start = Instant::now();
         scene.feed(&stream, scene.section())?;
         let took = start.elapsed();
-        assert_eq!(counter(scene.uuid(), "load_records")?, records as u64 + 1);
+        assert_eq!(
+            debugfs::migration(scene.uuid(), "load_records")?,
+            records as u64 + 1
+        );
         scene.device.reset()?;
         Ok(took)
     };
@@ -209,9 +193,9 @@ fn p26_a_kill_ends_a_load(lab: &Lab) -> Outcome {
             &[],
         )?;
         assert_eq!(user.hear()?, "ready");
-        let before = counter(instance.uuid.as_str(), "load_records")?;
+        let before = debugfs::migration(instance.uuid.as_str(), "load_records")?;
         wait_for("records to be loaded", || {
-            Ok(counter(instance.uuid.as_str(), "load_records")? > before)
+            Ok(debugfs::migration(instance.uuid.as_str(), "load_records")? > before)
         })?;
         let start = Instant::now();
         user.kill()?;
