@@ -2,7 +2,7 @@
 
 //! Makes the calls.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::disturb;
 use crate::grammar::{Domain, Op, CLOSABLE, GROUND, TYPES};
 use crate::ground::{self, part};
 use crate::program::{Call, SECOND};
-use crate::trace::trace;
+use crate::removal::{self, Removal};
 use crate::world::{uuid, World};
 
 /// How a call ended that did not succeed.
@@ -161,7 +161,10 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
     match call.op {
         Op::Create => {
             let name = TYPES[(a[1] % TYPES.len() as u64) as usize];
-            let instance = world.sysfs.find_type(name)?.create(&uuid(a[0]))?;
+            let instance = {
+                let _creating = removal::CREATING.lock().unwrap();
+                world.sysfs.find_type(name)?.create(&uuid(a[0]))?
+            };
             if let Ok(group) = instance.iommu_group() {
                 // The second process may open it. Somebody may have removed it already.
                 let _ = hostile::own_node(group);
@@ -172,10 +175,8 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             let Ok(instance) = world.sysfs.instance(&uuid(a[0])) else {
                 return Err(Ended::Empty);
             };
-            let tracer = world.tracer.clone();
-            let remover =
-                thread::spawn(move || drop(trace(tracer.as_deref(), || instance.remove())));
-            world.removers.lock().unwrap().push(remover);
+            let removal = Removal::begin(&instance)?;
+            world.removals.lock().unwrap().push(removal);
             Ok(0)
         }
         Op::Attribute => attribute(world, a[0], a[1], a[2]),
@@ -566,23 +567,4 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     };
     let mut file = OpenOptions::new().write(true).open(&path)?;
     Ok(file.write(text.as_bytes())? as u64)
-}
-
-/// Removes every instance there is; which could not be.
-pub(crate) fn remove_all(world: &World) -> Vec<String> {
-    let mut problems = Vec::new();
-    match world.sysfs.instances() {
-        Ok(instances) => {
-            for instance in instances {
-                match instance.remove() {
-                    Ok(()) => {}
-                    // Somebody else did.
-                    Err(_) if !fs::exists(instance.path()).unwrap_or(true) => {}
-                    Err(e) => problems.push(e.to_string()),
-                }
-            }
-        }
-        Err(e) => problems.push(e.to_string()),
-    }
-    problems
 }

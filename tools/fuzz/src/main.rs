@@ -39,6 +39,7 @@ mod health;
 mod kmsg;
 mod minimise;
 mod program;
+mod removal;
 mod run;
 mod second;
 mod target;
@@ -58,6 +59,7 @@ enum Task {
     Minimise(PathBuf),
     Worker,
     Second,
+    Remove,
 }
 
 struct Arguments {
@@ -108,6 +110,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--times" => parsed.times = number(value()?)?,
             "--with" => parsed.with = Some(value()?),
             "--worker" => parsed.task = Task::Worker,
+            "--remove" => parsed.task = Task::Remove,
             "--second" => parsed.task = Task::Second,
             _ => match arg.strip_prefix("--module-text=").map(range) {
                 Some(Some(range)) => options.settings.module = Some(range),
@@ -158,6 +161,7 @@ fn run_task(args: &Arguments) -> Result<bool, String> {
         }
         Task::Worker => worker::main(options.settings).map(|()| true),
         Task::Second => second::main().map(|()| true),
+        Task::Remove => removal::main().map(|()| true),
     }
 }
 

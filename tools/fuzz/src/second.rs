@@ -186,7 +186,7 @@ fn serve() -> io::Result<()> {
     let mut message = vec![0; MESSAGE];
     // Nothing is made before the first message: the process may not be in its control group yet.
     let mut received = passing::receive(&socket, &mut message)?;
-    let world = Arc::new(World::new(World::ground()?, None)?);
+    let world = Arc::new(World::new(World::ground()?)?);
     // Kept open for the first process to take.
     let mut victims = Vec::new();
     while received.0 > 0 {

@@ -29,6 +29,7 @@ use crate::grammar::Op;
 use crate::ground;
 use crate::health;
 use crate::program::{Call, Program};
+use crate::removal;
 use crate::trace::{trace, Tracer};
 use crate::world::World;
 
@@ -84,7 +85,7 @@ fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> 
     };
     let world = worker.world().map_err(|e| e.to_string())?;
     // What one before this one has left.
-    for problem in calls::remove_all(&world) {
+    for problem in removal::remove_all(&world.sysfs) {
         worker.fail(Class::Leak, problem);
     }
     drop(world);
@@ -134,7 +135,7 @@ impl Worker {
     }
 
     fn world(&self) -> io::Result<World> {
-        World::new(self.ground.clone(), self.tracer.clone())
+        World::new(self.ground.clone())
     }
 
     /// Runs a program, closes everything, and looks at what is left.
@@ -195,7 +196,7 @@ impl Worker {
                 self.fail(Class::Unusable, text);
             }
         }
-        for problem in calls::remove_all(&self.world()?) {
+        for problem in removal::remove_all(&sysfs) {
             self.fail(Class::Leak, problem);
         }
         let left = sysfs.instances().map_err(|e| e.source)?;

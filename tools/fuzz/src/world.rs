@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use hostile::{Cgroup, Stalled};
 use rustix::fs::MemfdFlags;
@@ -14,8 +13,8 @@ use vfio_client::{EventFd, Mapping, Node};
 
 use crate::calls;
 use crate::grammar::{Kind, GROUND};
+use crate::removal::Removal;
 use crate::second::Second;
-use crate::trace::Tracer;
 
 /// Slots of one kind.
 pub(crate) struct Slots<T>(Vec<Mutex<Option<Arc<T>>>>);
@@ -67,19 +66,17 @@ pub(crate) struct World {
     /// A file to move the contents of mappings through.
     pub(crate) file: File,
     pub(crate) sysfs: Sysfs,
-    /// Takes note of what calls reach, if the kernel can tell.
-    pub(crate) tracer: Option<Arc<Tracer>>,
     /// The second process.
     pub(crate) second: Second,
     /// Memory in mappings, here or in the second process, whose page faults this process answers late.
     pub(crate) stalled: Mutex<Vec<Stalled>>,
-    /// Threads that remove instances, and wait for their users.
-    pub(crate) removers: Mutex<Vec<JoinHandle<()>>>,
+    /// Processes that remove instances, and wait for their users.
+    pub(crate) removals: Mutex<Vec<Removal>>,
 }
 
 impl World {
     /// A world with nothing open.
-    pub(crate) fn new(ground: Arc<Mapping>, tracer: Option<Arc<Tracer>>) -> io::Result<Self> {
+    pub(crate) fn new(ground: Arc<Mapping>) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
         Ok(World {
             containers: Slots::new(Kind::Container),
@@ -92,10 +89,9 @@ impl World {
             ground,
             file: file.into(),
             sysfs: Sysfs::default(),
-            tracer,
             second: Second::default(),
             stalled: Mutex::default(),
-            removers: Mutex::default(),
+            removals: Mutex::default(),
         })
     }
 
@@ -128,9 +124,8 @@ impl World {
         self.groups.clear();
         self.containers.clear();
         self.events.clear();
-        for remover in self.removers.into_inner().unwrap() {
-            let _ = remover.join();
-        }
+        let removals = self.removals.into_inner().unwrap();
+        removals.into_iter().for_each(Removal::wait);
         second
     }
 }
