@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -170,7 +171,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("fuzz: {e}");
+            // In one write, as several processes share the terminal, and each may be killed.
+            let _ = std::io::stderr().write_all(format!("fuzz: {e}\n").as_bytes());
             ExitCode::from(2)
         }
     }

@@ -40,6 +40,7 @@ impl Removal {
             .arg("--remove")
             .stdin(attribute)
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()?;
         Ok(Removal(child))
     }

@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use hostile::Cgroup;
+
 use crate::calls::DIED;
 use crate::failure::{Class, Failure};
 use crate::kmsg::{without_shortages, Kmsg};
@@ -110,6 +112,9 @@ impl Target {
         };
         if alive {
             self.process = Some(process);
+        } else {
+            // Its second process may be frozen, with devices open.
+            Cgroup::left_by(process.child.id())?.clear();
         }
         // The second process may be out of memory.
         let lines = without_shortages(self.kmsg.since(mark));

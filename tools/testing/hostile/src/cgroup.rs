@@ -35,6 +35,19 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The control groups that a process has made and left.
+    pub fn left_by(pid: u32) -> io::Result<Vec<Self>> {
+        let prefix = format!("test-{pid}-");
+        let mut groups = Vec::new();
+        for entry in fs::read_dir(ROOT)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                groups.push(Cgroup(entry.path()));
+            }
+        }
+        Ok(groups)
+    }
+
     /// The name of its directory.
     pub fn path(&self) -> &std::path::Path {
         &self.0
