@@ -61,6 +61,14 @@ fn number(path: &Path) -> io::Result<u64> {
         .map_err(|_| io::Error::other(format!("{}: {text:?} is no number", path.display())))
 }
 
+/// Whether a BAR has an address, by the text of the file `resource` of a PCI device: start, end and flags of a BAR on
+/// each line.
+fn has_address(resources: &str, bar: usize) -> bool {
+    let line = resources.lines().nth(bar).unwrap_or_default();
+    let start = line.split(' ').next().unwrap_or_default();
+    u64::from_str_radix(start.trim_start_matches("0x"), 16).is_ok_and(|start| start != 0)
+}
+
 /// BAR 0.
 #[derive(Debug)]
 pub struct Registers(Mapping);
@@ -170,7 +178,22 @@ pub type UioParts = Parts<Registers, Block, DeviceMemory>;
 
 impl Found {
     /// Opens the device.
+    ///
+    /// `AddrNotAvailable`, with what to change, if a BAR has no address.
     pub fn open(&self) -> io::Result<(UioParts, Interrupts)> {
+        let resources = fs::read_to_string(self.sysfs.join("device/resource"))?;
+        for (bar, what) in [(0, "registers"), (2, "device memory")] {
+            if !has_address(&resources, bar) {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrNotAvailable,
+                    format!(
+                        "BAR {bar} ({what}) has no address in the guest: there was no room below its bridge. \
+                         For a device that is plugged in later, give QEMU's pcie-root-port the property \
+                         pref64-reserve, at least as large as the BAR"
+                    ),
+                ));
+            }
+        }
         let name = self.sysfs.file_name().unwrap_or_default();
         let file = File::options()
             .read(true)
@@ -199,5 +222,24 @@ impl Found {
             blocks: blocks.collect(),
         };
         Ok((parts, Interrupts { file, seen: 0 }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESOURCES: &str = "\
+0x00000000fea00000 0x00000000fea00fff 0x0000000000040200
+0x0000000000000000 0x0000000000000000 0x0000000000000000
+0x0000000000000000 0x0000000000000000 0x0000000000000000
+";
+
+    #[test]
+    fn a_bar_without_an_address_is_told() {
+        assert!(has_address(RESOURCES, 0));
+        assert!(!has_address(RESOURCES, 2));
+        assert!(!has_address(RESOURCES, 9));
+        assert!(!has_address("", 0));
     }
 }
