@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
+.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -27,7 +27,7 @@ demo:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-debug: test-%:
+test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
@@ -72,6 +72,7 @@ help:
 	@echo 'make test-qemu   guests that move between QEMUs; TRIPS=20 for round trips'
 	@echo 'make test-fuzz   that the fuzzer finds what is planted'
 	@echo 'make test-attack users who are killed, frozen and limited: ATTACKS=10000 SEED=1'
+	@echo 'make test-miri   the protocol core on a big-endian machine, by miri'
 	@echo 'make fuzz        random programs against the module: SECONDS=60 SEED=1'
 	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'
 	@echo 'make debug-kernel build that kernel and print where it is'
