@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Each target makes all that it needs. `make help` tells them.
+# Each target builds what it needs first. `make help` lists the targets.
 
 SCRIPTS := $(CURDIR)/scripts
 
@@ -59,35 +59,35 @@ clean:
 	@$(SCRIPTS)/userspace --clean
 
 help:
-	@echo 'make             build the module mdma.ko and print where it is'
-	@echo 'make run         QEMU 7.2 moves a running guest and its device, before your eyes'
-	@echo 'make run PROTO=v2 QEMU 10 does, or 11 with QEMU=11, by the other protocol'
-	@echo 'make consoles    the same by hand; PROTO= and QEMU= as for make run'
-	@echo 'make demo        without QEMU: a device moves between two containers'
-	@echo 'make test        the layers of tests; the last line says how many passed and failed'
-	@echo 'make test-host   the tests that need no kernel'
-	@echo 'make test-module the built module: its modinfo and what it exports'
-	@echo 'make test-harness that the test harness itself misses no failure'
-	@echo 'make test-vm     the selftests, in a virtual machine'
-	@echo 'make test-qemu   guests that move between QEMUs; TRIPS=20 for round trips'
-	@echo 'make test-fuzz   that the fuzzer finds what is planted'
-	@echo 'make test-attack users who are killed, frozen and limited: ATTACKS=10000 SEED=1'
-	@echo 'make test-miri   the protocol core on a big-endian machine, by miri'
-	@echo 'make fuzz        random programs against the module: SECONDS=60 SEED=1'
-	@echo 'make test-debug  the selftests, and more, on a kernel that looks for mistakes'
-	@echo 'make debug-kernel build that kernel and print where it is'
-	@echo 'make fuzz-host   random streams and sessions against the protocol core'
-	@echo 'make bench       the instructions that each thing the device does takes'
-	@echo 'make check       formatting, lints, licences, documentation'
-	@echo 'make shell       a shell in the virtual machine, the module at hand'
-	@echo 'make install     install the module for the running kernel'
-	@echo 'make clean       forget what was built from this checkout'
+	@echo 'make              build mdma.ko and print its path'
+	@echo 'make run          live-migrate a guest and its device with QEMU 7.2 (v1);'
+	@echo '                  PROTO=v2 uses QEMU 10, PROTO=v2 QEMU=11 QEMU 11'
+	@echo 'make consoles     the same by hand, with both consoles open; PROTO=, QEMU='
+	@echo 'make demo         move a device between two containers, without QEMU'
+	@echo 'make test         run the default tests; the last line has the totals'
+	@echo 'make test-host    test what needs no kernel'
+	@echo 'make test-module  check the built module: its modinfo and its symbols'
+	@echo 'make test-harness check that the test harness misses no failure'
+	@echo 'make test-vm      run the selftests in a virtual machine'
+	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips'
+	@echo 'make test-fuzz    check that the fuzzer finds planted bugs'
+	@echo 'make test-attack  kill, freeze and limit users; ATTACKS=10000 SEED=1'
+	@echo 'make test-miri    test the protocol core on a big-endian machine, under miri'
+	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
+	@echo 'make debug-kernel build that kernel and print its path'
+	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1'
+	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
+	@echo 'make bench        count the instructions that each device operation takes'
+	@echo 'make check        check formatting, lints, licences and documents'
+	@echo 'make shell        open a shell in the virtual machine, with the module'
+	@echo 'make install      install the module for the running kernel'
+	@echo 'make clean        delete what was built from this checkout'
 	@echo
-	@echo 'KERNEL=linux-image-...  the kernel package (scripts/kernel --list)'
-	@echo 'KDIR=DIR                a kernel tree of your own'
-	@echo 'SUITE=trixie|sid        the Debian suite of the build environment'
-	@echo 'MIRROR=URL              the package mirror; default is that of this machine'
-	@echo 'V=1                     show everything that is run'
+	@echo 'KERNEL=linux-image-...  the kernel package; scripts/kernel --list lists them'
+	@echo 'KDIR=DIR                your own kernel tree'
+	@echo 'SUITE=trixie|sid        the Debian release of the build environment'
+	@echo 'MIRROR=URL              the package mirror; default: the mirror of this host'
+	@echo 'V=1                     print the output of each step'
 	@echo
-	@echo 'Downloads and built files are in $${XDG_CACHE_HOME:-~/.cache}/vfio-mdev-rs;'
-	@echo 'deleting that is always safe.'
+	@echo 'Downloads and build results are in $${XDG_CACHE_HOME:-~/.cache}/vfio-mdev-rs.'
+	@echo 'You can delete that directory at any time.'
