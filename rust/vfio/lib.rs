@@ -16,14 +16,12 @@
 //!                           └──► dma (unmap)         engine ──► Device::step
 //! ```
 //!
-//! All `unsafe` code of the project is in this crate and its bindings; a driver needs none.
+//! All `unsafe` code of the module is in this crate and its bindings; a driver needs none.
 //!
 //! # Locks
 //!
-//! Outermost first: the configuration space's mutex; the migration state's mutex; the engine's; the
-//! driver's own locks; the lock of
-//! [`memory`]; the spinlocks of [`irq`] and of the configuration space. No lock that a page fault
-//! takes is held over a copy to or from the user, who may hand in a mapping of this very device.
+//! `Documentation/design.rst` lists all locks, outermost first, and the rules for holding them. Each
+//! file that has a lock says what it orders.
 
 #[path = "../bindings/mod.rs"]
 mod bindings;
