@@ -7,7 +7,8 @@
 //! stopped. Everything else is copied by IOVA and not pinned, unless a module parameter asks for it:
 //! see [`PIN_FROM`].
 
-use crate::{
+use kernel::prelude::*;
+use mdma_model::{
     desc::{
         Error,
         Place,
@@ -21,7 +22,6 @@ use crate::{
     },
     queue::Ring,
 };
-use kernel::prelude::*;
 use vfio::{
     dma::{
         Access,

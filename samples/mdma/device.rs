@@ -12,20 +12,10 @@
 //!       (the framework's locks of a pinned range and of the interrupts)
 //! ```
 
-use crate::{
-    bus::{
-        self,
-        Bus,
-        Pages, //
-    },
-    control::{
-        Control,
-        Effect,
-        Plan, //
-    },
-    engine,
-    regs,
-    state, //
+use crate::bus::{
+    self,
+    Bus,
+    Pages, //
 };
 use core::sync::atomic::{
     AtomicBool,
@@ -47,6 +37,17 @@ use kernel::{
         Instant,
         Monotonic, //
     },
+};
+use mdma_model::{
+    control::{
+        self,
+        Control,
+        Effect,
+        Plan, //
+    },
+    engine,
+    regs,
+    state, //
 };
 use vfio::{
     event::Event,
@@ -163,7 +164,7 @@ impl Mdma {
     }
 
     /// Reads a saved state to its end.
-    fn decode(&self, state: &mut Reader<'_>) -> Result<crate::control::State> {
+    fn decode(&self, state: &mut Reader<'_>) -> Result<control::State> {
         let bytes = state.get_array().map_err(|error| {
             vfio::refuse!(self.handle, "saved state: only {} bytes", state.remaining());
             stream::error(error)

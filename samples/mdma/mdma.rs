@@ -6,29 +6,14 @@
 //! memory, has memory that its user maps, and migrates. `Documentation/mdma.rst` describes it to
 //! who drives it.
 //!
-//! | file      | what is in it                                          | built for     |
-//! |-----------|--------------------------------------------------------|---------------|
-//! | `regs`    | the table of registers                                 | kernel, tools |
-//! | `desc`    | descriptors and completion records                     | kernel, tools |
-//! | `list`    | scatter lists: entries, and where a job is in one      | kernel, tools |
-//! | `queue`   | the ring: indexes and addresses                        | kernel, tools |
-//! | `control` | the registers' contents, and what accesses to them do  | kernel, tools |
-//! | `refusal` | why an access is refused                               | kernel, tools |
-//! | `engine`  | one unit of work on a job                              | kernel, tools |
-//! | `state`   | the saved state: layout and checks                     | kernel, tools |
-//! | `bus`     | guest and device memory, for the engine                | kernel        |
-//! | `device`  | all of it as a [`vfio::Device`]                        | kernel        |
+//! | file     | contents                                                        |
+//! |----------|-----------------------------------------------------------------|
+//! | `model/` | a crate for kernel and tools: registers, jobs, saved state      |
+//! | `bus`    | guest and device memory, for the engine                         |
+//! | `device` | all of it as a [`vfio::Device`]                                 |
 
 mod bus;
-pub mod control;
-pub mod desc;
 mod device;
-pub mod engine;
-pub mod list;
-pub mod queue;
-pub mod refusal;
-pub mod regs;
-pub mod state;
 
 use core::borrow::Borrow;
 use device::{
@@ -36,6 +21,7 @@ use device::{
     Mdma, //
 };
 use kernel::prelude::*;
+use mdma_model::regs;
 use vfio::mdev::{
     Parent,
     Type, //

@@ -15,7 +15,7 @@ pub const FILE: &str = "Documentation/mdma-registers.rst";
 pub fn registers() -> String {
     let mut text = String::from(
         ".. SPDX-License-Identifier: GPL-2.0\n\
-         .. Written by mdma-doc from samples/mdma/{regs,desc,list,state}.rs. Do not edit.\n\n",
+         .. Written by mdma-doc from samples/mdma/model/{regs,desc,list,state}.rs. Do not edit.\n\n",
     );
     let out = &mut text;
 

@@ -11,23 +11,22 @@
 //! assert_eq!(job.len, 4096);
 //! ```
 //!
-//! Source and destination are a [`Place`], or a [`List`](crate::list::List) that software has put
-//! into guest memory.
+//! Source and destination are each a [`Place`] or a [`List`](crate::list::List) in guest memory.
 
 use crate::desc::{Descriptor, Op, Operand, Place};
-use crate::desc::{DST_DEVICE, DST_LIST, INTERRUPT, SRC_DEVICE, SRC_LIST};
+use crate::desc::{DST_DEVICE, DST_LIST, SRC_DEVICE, SRC_LIST};
 
-/// A job that does nothing.
+/// Makes a job that does nothing.
 pub fn nop() -> Descriptor {
     new(Op::Nop, None, None, 0)
 }
 
-/// A copy.
+/// Makes a copy.
 pub fn copy(src: impl Into<Operand>, dst: impl Into<Operand>, len: u64) -> Descriptor {
     new(Op::Copy, Some(src.into()), Some(dst.into()), len)
 }
 
-/// Repeats the bytes of `value`, little endian.
+/// Makes a fill with the little-endian bytes of `value`, repeated.
 pub fn fill(dst: impl Into<Operand>, value: u64, len: u64) -> Descriptor {
     Descriptor {
         value,
@@ -35,28 +34,12 @@ pub fn fill(dst: impl Into<Operand>, value: u64, len: u64) -> Descriptor {
     }
 }
 
-/// A checksum.
+/// Makes a checksum.
 pub fn crc32c(src: impl Into<Operand>, len: u64) -> Descriptor {
     new(Op::Crc32c, Some(src.into()), None, len)
 }
 
-impl Descriptor {
-    /// The same job with a cookie.
-    #[must_use]
-    pub fn cookie(mut self, cookie: u64) -> Self {
-        self.cookie = cookie;
-        self
-    }
-
-    /// The same job with an interrupt at its completion.
-    #[must_use]
-    pub fn interrupt(mut self) -> Self {
-        self.flags |= INTERRUPT;
-        self
-    }
-}
-
-/// Puts a descriptor together.
+/// Makes a descriptor from its operands.
 fn new(op: Op, src: Option<Operand>, dst: Option<Operand>, len: u64) -> Descriptor {
     let fields = |operand: Option<Operand>, device: u32, list: u32| match operand {
         None => (0, 0, 0),

@@ -2,32 +2,15 @@
 
 //! Userspace driver of the `mdma` sample device.
 //!
-//! The register table, the layout of descriptors and the engine's rules are the very files the
-//! module is built from, so driver and device cannot disagree about a number. What a job must
-//! result in is computed here a second time, by [`oracle`], without looking at the engine.
+//! The register table, the layout of descriptors and the engine come from [`mdma_model`], which the
+//! kernel module is built from too, so driver and device cannot disagree about a number. [`oracle`]
+//! computes the expected result of a job independently of the engine.
 //!
 //! - [`Mdma`] is a device: registers by name, over any [`Bar`].
 //! - [`Queue`] submits jobs and reaps their completions, in any [`Buffer`].
 //! - [`job`] makes descriptors.
 //! - [`vfio`] is the transport by VFIO; a guest brings its own.
 //! - [`sim`] is a device in this process, for tests of all of this without a kernel.
-
-#[path = "../../../samples/mdma/control.rs"]
-pub mod control;
-#[path = "../../../samples/mdma/desc.rs"]
-pub mod desc;
-#[path = "../../../samples/mdma/engine.rs"]
-pub mod engine;
-#[path = "../../../samples/mdma/list.rs"]
-pub mod list;
-#[path = "../../../samples/mdma/queue.rs"]
-pub mod queue;
-#[path = "../../../samples/mdma/refusal.rs"]
-pub mod refusal;
-#[path = "../../../samples/mdma/regs.rs"]
-pub mod regs;
-#[path = "../../../samples/mdma/state.rs"]
-pub mod state;
 
 mod device;
 pub mod doc;
@@ -40,6 +23,8 @@ mod submit;
 mod transport;
 #[cfg(feature = "vfio")]
 pub mod vfio;
+
+pub use mdma_model::{control, desc, engine, list, queue, refusal, regs, state};
 
 pub use desc::{Completion, Descriptor, Op, Operand, Place};
 pub use device::{Mdma, Snapshot};

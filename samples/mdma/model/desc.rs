@@ -311,6 +311,20 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Descriptor {
+    /// Sets the cookie.
+    #[must_use]
+    pub fn cookie(mut self, cookie: u64) -> Self {
+        self.cookie = cookie;
+        self
+    }
+
+    /// Requests an interrupt at the completion.
+    #[must_use]
+    pub fn interrupt(mut self) -> Self {
+        self.flags |= INTERRUPT;
+        self
+    }
+
     /// Decodes the bytes of a descriptor and checks all but its ranges.
     pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor, Error> {
         let desc = Descriptor {

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device model of mdma: what the device is and does, without the kernel.
+//!
+//! | module      | contents                                                  |
+//! |-------------|-----------------------------------------------------------|
+//! | [`regs`]    | the table of registers                                    |
+//! | [`desc`]    | descriptors and completion records                        |
+//! | [`list`]    | scatter lists: entries, and a job's position in one       |
+//! | [`queue`]   | the ring: indexes and addresses                           |
+//! | [`control`] | the contents of the registers, and the effects of accesses |
+//! | [`refusal`] | why an access is refused                                  |
+//! | [`engine`]  | one unit of work on a job                                 |
+//! | [`state`]   | the saved state: layout and checks                        |
+//!
+//! The crate is built twice from the same files: by Kbuild into the kernel module, and by cargo for
+//! the userspace driver in `tools/mdma` and its tests. It reaches memory through [`engine::Bus`].
+
+// Kbuild says `no_std` as well, cargo does not.
+#![allow(unused_attributes)]
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod desc;
+pub mod engine;
+pub mod list;
+pub mod queue;
+pub mod refusal;
+pub mod regs;
+pub mod state;
