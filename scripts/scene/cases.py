@@ -159,14 +159,15 @@ async def reboots(stage):
 
     async def reset(migration):
         await data_of_the_device(migration, scene)
+        # So slow that it cannot end before the guest has booted: whether a guest survives a move
+        # in the middle of its firmware is QEMU's own matter.
+        await scene.running.execute("migrate-set-parameters", max_bandwidth=64 << 10)
         await scene.running.reset()
         scene.guest.rebooted()
 
     if scene.settings.protocol == "v1":
         async def reset_and_end(migration):
             await reset(migration)
-            # Not before: whether a guest survives a move in the middle of its firmware is
-            # QEMU's own matter.
             await scene.guest.next("ready", scene.running, since)
             await migration.let_end()
 
