@@ -10,7 +10,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_iommu_type1_dma_map, VFIO_TYPE1v2_IOMMU, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE,
 };
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::mapping::Mapping;
 use crate::sys;
 
@@ -262,81 +262,9 @@ impl Drop for Inner {
             return;
         }
         for entry in maps.entries {
-            if crate::type1::unmap_fd(self.fd.as_fd(), entry.iova, entry.size).is_err() {
+            if sys::unmap_dma(self.fd.as_fd(), 0, entry.iova, entry.size).is_err() {
                 std::mem::forget(entry.memory);
             }
         }
-    }
-}
-
-/// Page-aligned memory that the devices of one container can reach.
-///
-/// It is unmapped when dropped.
-#[derive(Debug)]
-pub struct DmaBuffer {
-    container: Container,
-    iova: u64,
-    memory: Arc<Mapping>,
-}
-
-impl DmaBuffer {
-    /// Allocates zeroed memory and maps it at `iova`, for reading and writing.
-    pub fn new(container: &Container, iova: u64, size: usize) -> Result<Self> {
-        let memory = Mapping::anonymous(size).field(|| format!("allocate {size} bytes"))?;
-        Self::of(container, iova, Arc::new(memory), Access::ReadWrite)
-    }
-
-    /// Maps given memory at `iova`.
-    pub fn of(
-        container: &Container,
-        iova: u64,
-        memory: Arc<Mapping>,
-        access: Access,
-    ) -> Result<Self> {
-        container.map(iova, &memory, access)?;
-        Ok(DmaBuffer {
-            container: container.clone(),
-            iova,
-            memory,
-        })
-    }
-
-    /// Where devices see it.
-    pub fn iova(&self) -> u64 {
-        self.iova
-    }
-
-    /// The memory, which can outlive the mapping.
-    pub fn memory(&self) -> &Arc<Mapping> {
-        &self.memory
-    }
-
-    /// Unmaps it, and says whether that failed. The memory stays.
-    pub fn unmap(self) -> Result<Arc<Mapping>> {
-        let memory = self.memory.clone();
-        let size = memory.len() as u64;
-        let unmapped = self.container.unmap(self.iova, size)?;
-        if unmapped != size {
-            return Err(Error::other(
-                format!("VFIO_IOMMU_UNMAP_DMA iova {:#x}", self.iova),
-                format!("unmapped {unmapped:#x} of {size:#x} bytes"),
-            ));
-        }
-        Ok(memory)
-    }
-}
-
-impl std::ops::Deref for DmaBuffer {
-    type Target = Mapping;
-
-    fn deref(&self) -> &Mapping {
-        &self.memory
-    }
-}
-
-impl Drop for DmaBuffer {
-    fn drop(&mut self) {
-        // Already unmapped is fine, and a failure leaves the memory with the container.
-        let _ = self.container.unmap(self.iova, self.memory.len() as u64);
     }
 }

@@ -15,12 +15,10 @@ use crate::caps::read_u32;
 use crate::container::Container;
 use crate::error::{Context, Result};
 use crate::group::Group;
-use crate::irq::Irq;
+use crate::info::info_ioctl;
 use crate::mapping::{Mapping, Protection};
-use crate::pci::Config;
-use crate::region::Region;
+use crate::mapping_io;
 use crate::sys;
-use crate::{v1, v2};
 
 /// What `VFIO_DEVICE_GET_INFO` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +56,18 @@ struct Inner {
     info: DeviceInfo,
 }
 
+impl Group {
+    /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device of this name, for a mediated device its UUID. Each call gives a
+    /// further descriptor of the same opened device.
+    pub fn device(&self, name: &str) -> Result<Device> {
+        let fd = sys::device_fd(self.as_fd(), name)
+            .field(|| format!("VFIO_GROUP_GET_DEVICE_FD {name}"))?;
+        Device::new(fd, name, self.clone())
+    }
+}
+
 impl Device {
-    pub(crate) fn new(fd: OwnedFd, name: &str, group: Group) -> Result<Self> {
+    fn new(fd: OwnedFd, name: &str, group: Group) -> Result<Self> {
         let bytes = info_ioctl(
             fd.as_fd(),
             sys::nr(7),
@@ -109,54 +117,6 @@ impl Device {
             .field(|| "VFIO_DEVICE_RESET".into())
     }
 
-    /// The region of this index. Size 0 says that the device does not have it.
-    pub fn region(&self, index: u32) -> Result<Region> {
-        Region::new(self.clone(), index)
-    }
-
-    /// All regions with a size.
-    pub fn regions(&self) -> Result<Vec<Region>> {
-        let mut regions = Vec::new();
-        for index in 0..self.info().num_regions {
-            match self.region(index) {
-                Ok(region) if region.info().size > 0 => regions.push(region),
-                Ok(_) => {}
-                // An index that the device does not know, like VGA of most.
-                Err(e) if e.is(libc::EINVAL) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(regions)
-    }
-
-    /// The region with this type and subtype, if there is one.
-    pub fn region_of_type(&self, region_type: u32, subtype: u32) -> Result<Option<Region>> {
-        let regions = self.regions()?;
-        Ok(regions
-            .into_iter()
-            .find(|r| r.info().region_type == Some((region_type, subtype))))
-    }
-
-    /// The interrupt of this index.
-    pub fn irq(&self, index: u32) -> Result<Irq> {
-        Irq::new(self.clone(), index)
-    }
-
-    /// PCI configuration space.
-    pub fn config(&self) -> Result<Config> {
-        Config::new(self)
-    }
-
-    /// The migration region of protocol v1, if the device has it.
-    pub fn migration_v1(&self) -> Result<Option<v1::Migration>> {
-        v1::Migration::find(self)
-    }
-
-    /// The migration feature of protocol v2, if the device has it.
-    pub fn migration_v2(&self) -> Result<Option<v2::Migration>> {
-        v2::Migration::find(self)
-    }
-
     /// Reads at an offset of the device's file, whatever is there: one system call, its result as it is.
     pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::pread(self.as_fd(), out, offset)?)
@@ -175,7 +135,7 @@ impl Device {
         at: usize,
         len: usize,
     ) -> io::Result<usize> {
-        sys::pread_mapping(self.as_fd(), offset, memory, at, len)
+        mapping_io::pread(self.as_fd(), offset, memory, at, len)
     }
 
     /// [`pwrite`](Self::pwrite) from a mapping, which may be one of this device.
@@ -186,7 +146,7 @@ impl Device {
         at: usize,
         len: usize,
     ) -> io::Result<usize> {
-        sys::pwrite_mapping(self.as_fd(), offset, memory, at, len)
+        mapping_io::pwrite(self.as_fd(), offset, memory, at, len)
     }
 
     /// Maps any part of the device's file, whatever it answers to that.
@@ -213,7 +173,7 @@ impl Device {
             .map(drop)
     }
 
-    /// Sets a feature's structure. `MIG_DEVICE_STATE` is [`v2::Migration::set_state`]'s.
+    /// Sets a feature's structure. `MIG_DEVICE_STATE` is [`crate::v2::Migration::set_state`]'s.
     pub fn feature_set(&self, feature: u32, data: &mut [u8]) -> Result<()> {
         let argsz = 8 + data.len() as u32;
         self.feature_raw(argsz, VFIO_DEVICE_FEATURE_SET | feature, data)
@@ -242,36 +202,5 @@ impl Device {
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.fd.as_fd()
-    }
-}
-
-/// An info ioctl: asks again with the size that the kernel says it needs, as long as it grows.
-///
-/// `index` goes to offset 8 if the structure has one.
-pub(crate) fn info_ioctl(
-    fd: BorrowedFd<'_>,
-    request: u32,
-    index: u32,
-    fixed: usize,
-    indexed: bool,
-) -> io::Result<Vec<u8>> {
-    /// More than any chain of capabilities needs.
-    const MAX: usize = 1 << 20;
-    let mut size = fixed;
-    loop {
-        let mut arg = vec![0; size];
-        arg[0..4].copy_from_slice(&(size as u32).to_ne_bytes());
-        if indexed {
-            arg[8..12].copy_from_slice(&index.to_ne_bytes());
-        }
-        sys::ioctl(fd, request, &mut arg)?;
-        let needed = read_u32(&arg, 0).unwrap() as usize;
-        if needed <= size {
-            return Ok(arg);
-        }
-        if needed > MAX {
-            return Err(io::Error::other(format!("argsz {needed} is absurd")));
-        }
-        size = needed;
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use vfio_bindings::bindings::vfio::{VFIO_GROUP_FLAGS_CONTAINER_SET, VFIO_GROUP_FLAGS_VIABLE};
 
 use crate::container::Container;
-use crate::device::Device;
 use crate::error::{Context, Result};
 use crate::sys;
 
@@ -73,14 +72,6 @@ impl Group {
     /// `VFIO_GROUP_GET_STATUS`.
     pub fn status(&self) -> Result<GroupStatus> {
         status(self.as_fd())
-    }
-
-    /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device of this name, for a mediated device its UUID. Each call gives a
-    /// further descriptor of the same opened device.
-    pub fn device(&self, name: &str) -> Result<Device> {
-        let fd = sys::device_fd(self.as_fd(), name)
-            .field(|| format!("VFIO_GROUP_GET_DEVICE_FD {name}"))?;
-        Device::new(fd, name, self.clone())
     }
 
     /// Any ioctl with the bytes as given; see [`crate::raw`].

@@ -12,9 +12,10 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::caps::read_u32;
-use crate::device::{info_ioctl, Device};
+use crate::device::Device;
 use crate::error::{Context, Result};
 use crate::eventfd::EventFd;
+use crate::info::info_ioctl;
 use crate::sys;
 
 /// What a set-irqs call does.
@@ -78,8 +79,15 @@ pub struct Irq {
     info: IrqInfo,
 }
 
+impl Device {
+    /// The interrupt of this index.
+    pub fn irq(&self, index: u32) -> Result<Irq> {
+        Irq::new(self.clone(), index)
+    }
+}
+
 impl Irq {
-    pub(crate) fn new(device: Device, index: u32) -> Result<Self> {
+    fn new(device: Device, index: u32) -> Result<Self> {
         let size = size_of::<vfio_irq_info>();
         let bytes = info_ioctl(device.as_fd(), sys::nr(9), index, size, true)
             .field(|| format!("VFIO_DEVICE_GET_IRQ_INFO {index}"))?;

@@ -20,28 +20,30 @@
 //! # }
 //! ```
 //!
-//! A [`Container`] is the address space; a [`Group`] is opened into it; a [`Device`] is opened from that. Each keeps
-//! those before it open. All of them are handles: cloning one is cheap, and they may be used by many threads.
+//! A [`Container`] is the address space, a [`Group`] is opened into it, and a [`Device`] is opened from the group. Each
+//! of them keeps the ones before it open. All are handles: a clone is cheap, and threads may share them.
 //!
-//! This crate is where all `unsafe` code of the project's userspace is: the calls in `sys.rs`, `kcov.rs` and
-//! `userfault.rs`, memory in `mapping.rs`, and one call each in `container.rs` and `kvm.rs`, which keeps mapped memory
-//! alive. What it promises: memory that a device can reach
-//! stays allocated for as long as it can, memory that others change is only accessed by copying, and no argument of
-//! any ioctl makes the kernel touch memory that it was not given.
+//! This crate holds all `unsafe` code of the userspace programs: ioctls in `sys.rs`, `kcov.rs` and `userfault.rs`, memory
+//! in `mapping.rs` and `mapping_io.rs`, and one call each in `container.rs`, `node.rs` and `kvm.rs` that maps memory for a
+//! device or a guest. It guarantees three things. Memory stays allocated while a device can reach it. Memory that others
+//! change is accessed by copying only. No ioctl makes the kernel access memory that it was not given.
 
 mod bitmap;
 pub mod caps;
 mod container;
 mod device;
+mod dma_buffer;
 mod error;
 mod eventfd;
 mod group;
+mod info;
 mod irq;
 pub mod kcov;
 #[cfg(feature = "kvm")]
 pub mod kvm;
 mod logging;
 mod mapping;
+mod mapping_io;
 pub mod mdev;
 mod node;
 pub mod passing;
@@ -55,8 +57,9 @@ pub mod v1;
 pub mod v2;
 
 pub use bitmap::DirtyBitmap;
-pub use container::{Access, Container, DmaBuffer};
+pub use container::{Access, Container};
 pub use device::{Device, DeviceInfo};
+pub use dma_buffer::DmaBuffer;
 pub use error::{errno, errno_name, During, Error, Reason, Result};
 pub use eventfd::EventFd;
 pub use group::{Group, GroupStatus, LooseGroup};

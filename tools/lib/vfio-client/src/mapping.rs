@@ -149,28 +149,6 @@ impl Mapping {
         self.reserved.store(true, Ordering::Relaxed);
     }
 
-    /// One write of a range to a file. Where nothing can be read it is `EFAULT`, not a signal.
-    pub fn save_to(
-        &self,
-        offset: usize,
-        len: usize,
-        file: impl AsFd,
-        at: u64,
-    ) -> io::Result<usize> {
-        crate::sys::pwrite_mapping(file, at, self, offset, len)
-    }
-
-    /// One read of a file into a range. Where nothing can be written it is `EFAULT`, not a signal.
-    pub fn load_from(
-        &self,
-        offset: usize,
-        len: usize,
-        file: impl AsFd,
-        at: u64,
-    ) -> io::Result<usize> {
-        crate::sys::pread_mapping(file, at, self, offset, len)
-    }
-
     /// `mprotect()` of a range of whole pages. An access that this does not allow ends the process by a signal.
     ///
     /// # Panics
@@ -424,17 +402,6 @@ mod tests {
         };
         let line = maps.lines().find(holds).expect("the addresses are in use");
         assert!(line.contains(" ---p "), "{line}");
-    }
-
-    #[test]
-    fn faults_are_errors() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = std::fs::File::create_new(dir.path().join("short")).unwrap();
-        let source = std::fs::File::open("/proc/self/exe").unwrap();
-        let m = Mapping::of_file(&source, 0, 4096, Protection::READ).unwrap();
-        assert_eq!(m.save_to(0, 100, &file, 0).unwrap(), 100);
-        let e = m.load_from(0, 100, &source, 0).unwrap_err();
-        assert_eq!(e.raw_os_error(), Some(libc::EFAULT));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::eventfd::poll_fd;
 use crate::mapping::{Mapping, Protection};
+use crate::mapping_io;
 use crate::sys;
 use crate::type1::BitmapRequest;
 
@@ -188,12 +189,12 @@ impl Node {
 
     /// One read into a mapping, which may be one of the same device.
     pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
-        sys::read_mapping(self.as_fd(), memory, at, len)
+        mapping_io::read(self.as_fd(), memory, at, len)
     }
 
     /// One write from a mapping, which may be one of the same device.
     pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
-        sys::write_mapping(self.as_fd(), memory, at, len)
+        mapping_io::write(self.as_fd(), memory, at, len)
     }
 
     /// Maps any part of it, whatever it answers to that.

@@ -60,8 +60,15 @@ pub struct Config(Region);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(Vec<u8>);
 
+impl Device {
+    /// PCI configuration space.
+    pub fn config(&self) -> Result<Config> {
+        Config::new(self)
+    }
+}
+
 impl Config {
-    pub(crate) fn new(device: &Device) -> Result<Self> {
+    fn new(device: &Device) -> Result<Self> {
         let region = device.region(VFIO_PCI_CONFIG_REGION_INDEX)?;
         if region.info().size < HEADER_SIZE as u64 {
             return Err(Error::not_found("configuration space", "not a PCI device"));

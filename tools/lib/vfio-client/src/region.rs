@@ -11,8 +11,9 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::caps::{self, read_u32, read_u64};
-use crate::device::{info_ioctl, Device};
+use crate::device::Device;
 use crate::error::{Context, Error, Result};
+use crate::info::info_ioctl;
 use crate::mapping::{Mapping, Protection};
 use crate::sys;
 
@@ -124,8 +125,38 @@ macro_rules! register_access {
     };
 }
 
+impl Device {
+    /// The region of this index. Size 0 says that the device does not have it.
+    pub fn region(&self, index: u32) -> Result<Region> {
+        Region::new(self.clone(), index)
+    }
+
+    /// All regions with a size.
+    pub fn regions(&self) -> Result<Vec<Region>> {
+        let mut regions = Vec::new();
+        for index in 0..self.info().num_regions {
+            match self.region(index) {
+                Ok(region) if region.info().size > 0 => regions.push(region),
+                Ok(_) => {}
+                // An index that the device does not know, like VGA of most.
+                Err(e) if e.is(libc::EINVAL) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(regions)
+    }
+
+    /// The region with this type and subtype, if there is one.
+    pub fn region_of_type(&self, region_type: u32, subtype: u32) -> Result<Option<Region>> {
+        let regions = self.regions()?;
+        Ok(regions
+            .into_iter()
+            .find(|r| r.info().region_type == Some((region_type, subtype))))
+    }
+}
+
 impl Region {
-    pub(crate) fn new(device: Device, index: u32) -> Result<Self> {
+    fn new(device: Device, index: u32) -> Result<Self> {
         let what = || format!("VFIO_DEVICE_GET_REGION_INFO {index}");
         let fixed = size_of::<vfio_region_info>();
         let bytes = info_ioctl(

@@ -9,14 +9,15 @@
 //! have functions here that fill these in themselves, and [`ioctl`] refuses to send them from raw bytes.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::offset_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::mm::{mmap_anonymous, mprotect, munmap, MapFlags, MprotectFlags, ProtFlags};
 use vfio_bindings::bindings::vfio::{
     vfio_bitmap, vfio_device_feature, vfio_device_feature_mig_state,
-    vfio_iommu_type1_dirty_bitmap_get, vfio_iommu_type1_dma_map, VFIO_BASE,
-    VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+    vfio_iommu_type1_dirty_bitmap_get, vfio_iommu_type1_dma_map, vfio_iommu_type1_dma_unmap,
+    VFIO_BASE, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
     VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MASK, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
     VFIO_DEVICE_FEATURE_SET, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
     VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, VFIO_TYPE,
@@ -354,6 +355,23 @@ pub(crate) unsafe fn map_dma(
     unsafe { call(container, nr(13), arena.addr()) }.map(drop)
 }
 
+/// `VFIO_IOMMU_UNMAP_DMA` without a bitmap; returns the bytes unmapped.
+pub(crate) fn unmap_dma(
+    container: BorrowedFd<'_>,
+    flags: u32,
+    iova: u64,
+    size: u64,
+) -> io::Result<u64> {
+    const ARGSZ: usize = offset_of!(vfio_iommu_type1_dma_unmap, data);
+    let mut arg = [0; ARGSZ];
+    arg[0..4].copy_from_slice(&(ARGSZ as u32).to_ne_bytes());
+    arg[4..8].copy_from_slice(&flags.to_ne_bytes());
+    arg[8..16].copy_from_slice(&iova.to_ne_bytes());
+    arg[16..24].copy_from_slice(&size.to_ne_bytes());
+    ioctl(container, nr(14), &mut arg)?;
+    Ok(u64::from_ne_bytes(arg[16..24].try_into().unwrap()))
+}
+
 /// What the caller says of a bitmap, each value as it goes to the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct BitmapArg {
@@ -457,87 +475,19 @@ pub(crate) fn ioctl_in(
     }
 }
 
-/// Has `call` move up to `size` bytes between a descriptor and a range of a mapping: it is handed the descriptor and the
-/// range, which is inside the mapping, and returns how many bytes it moved, or -1.
-fn on_range(
-    fd: impl AsFd,
-    memory: &Mapping,
-    at: usize,
-    size: usize,
-    call: impl FnOnce(libc::c_int, *mut libc::c_void, usize) -> isize,
-) -> io::Result<usize> {
-    memory.check(at, size);
-    let address = memory.address() + at as u64;
-    let n = call(fd.as_fd().as_raw_fd(), address as *mut libc::c_void, size);
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
-}
-
-/// Reads `size` bytes at `offset` of a file into a mapping, which may be one of the same device.
-pub(crate) fn pread_mapping(
-    fd: impl AsFd,
-    offset: u64,
-    memory: &Mapping,
-    at: usize,
-    size: usize,
-) -> io::Result<usize> {
-    on_range(fd, memory, at, size, |fd, range, size| {
-        // SAFETY: The range is inside `memory`, which is only accessed through raw pointers and atomics.
-        unsafe { libc::pread(fd, range, size, offset as i64) }
-    })
-}
-
-/// Reads up to `size` bytes of a stream into a mapping, which may be one of the same device.
-pub(crate) fn read_mapping(
-    fd: impl AsFd,
-    memory: &Mapping,
-    at: usize,
-    size: usize,
-) -> io::Result<usize> {
-    on_range(fd, memory, at, size, |fd, range, size| {
-        // SAFETY: As in `pread_mapping`.
-        unsafe { libc::read(fd, range, size) }
-    })
-}
-
-/// Writes up to `size` bytes of a mapping, which may be one of the same device, to a stream.
-pub(crate) fn write_mapping(
-    fd: impl AsFd,
-    memory: &Mapping,
-    at: usize,
-    size: usize,
-) -> io::Result<usize> {
-    on_range(fd, memory, at, size, |fd, range, size| {
-        // SAFETY: As in `pread_mapping`.
-        unsafe { libc::write(fd, range, size) }
-    })
-}
-
-/// Writes `size` bytes of a mapping, which may be one of the same device, at `offset` of a file.
-pub(crate) fn pwrite_mapping(
-    fd: impl AsFd,
-    offset: u64,
-    memory: &Mapping,
-    at: usize,
-    size: usize,
-) -> io::Result<usize> {
-    on_range(fd, memory, at, size, |fd, range, size| {
-        // SAFETY: As in `pread_mapping`.
-        unsafe { libc::pwrite(fd, range, size, offset as i64) }
-    })
-}
-
 // The offsets used above.
 const _: () = {
     assert!(size_of::<vfio_bitmap>() == 24);
     assert!(size_of::<vfio_iommu_type1_dirty_bitmap_get>() == 40);
-    assert!(core::mem::offset_of!(vfio_iommu_type1_dma_map, vaddr) == 8);
-    assert!(core::mem::offset_of!(vfio_iommu_type1_dma_map, iova) == 16);
+    assert!(offset_of!(vfio_iommu_type1_dma_map, vaddr) == 8);
+    assert!(offset_of!(vfio_iommu_type1_dma_map, iova) == 16);
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsFd;
 
     #[test]
     fn arena_ends_at_the_guard() {

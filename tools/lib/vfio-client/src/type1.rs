@@ -2,8 +2,7 @@
 
 //! The calls of the type1 IOMMU on a container: information, unmapping, dirty pages (P30 to P35).
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use vfio_bindings::bindings::vfio::{
     vfio_iommu_type1_info, VFIO_DMA_UNMAP_FLAG_ALL, VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
@@ -16,6 +15,7 @@ use crate::bitmap::DirtyBitmap;
 use crate::caps::{self, read_u32, read_u64};
 use crate::container::Container;
 use crate::error::{Context, Error, Result};
+use crate::info::info_ioctl;
 use crate::mapping::Mapping;
 use crate::sys::{self, BitmapArg};
 
@@ -156,25 +156,11 @@ impl BitmapRequest {
     }
 }
 
-pub(crate) fn unmap_fd(fd: BorrowedFd<'_>, iova: u64, size: u64) -> io::Result<u64> {
-    unmap_flags(fd, 0, iova, size)
-}
-
-fn unmap_flags(fd: BorrowedFd<'_>, flags: u32, iova: u64, size: u64) -> io::Result<u64> {
-    let mut arg = [0; UNMAP as usize];
-    arg[0..4].copy_from_slice(&UNMAP.to_ne_bytes());
-    arg[4..8].copy_from_slice(&flags.to_ne_bytes());
-    arg[8..16].copy_from_slice(&iova.to_ne_bytes());
-    arg[16..24].copy_from_slice(&size.to_ne_bytes());
-    sys::ioctl(fd, UNMAP_DMA, &mut arg)?;
-    Ok(read_u64(&arg, 16).unwrap())
-}
-
 impl Container {
     /// `VFIO_IOMMU_GET_INFO` with its capabilities.
     pub fn iommu_info(&self) -> Result<IommuInfo> {
         let what = || "VFIO_IOMMU_GET_INFO".to_string();
-        let bytes = crate::device::info_ioctl(self.as_fd(), GET_INFO, 0, 24, false).field(what)?;
+        let bytes = info_ioctl(self.as_fd(), GET_INFO, 0, 24, false).field(what)?;
         IommuInfo::parse(&bytes)
             .ok_or_else(|| Error::other("VFIO_IOMMU_GET_INFO", "malformed capability chain"))
     }
@@ -182,7 +168,7 @@ impl Container {
     /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes unmapped, and lets go of their memory.
     pub fn unmap(&self, iova: u64, size: u64) -> Result<u64> {
         self.release_after(iova, size, || {
-            unmap_fd(self.as_fd(), iova, size)
+            sys::unmap_dma(self.as_fd(), 0, iova, size)
                 .map(|unmapped| (unmapped, ()))
                 .field(|| format!("VFIO_IOMMU_UNMAP_DMA iova {iova:#x} size {size:#x}"))
         })
@@ -192,7 +178,7 @@ impl Container {
     /// `VFIO_IOMMU_UNMAP_DMA` of everything.
     pub fn unmap_all(&self) -> Result<u64> {
         self.release_after(0, u64::MAX, || {
-            unmap_flags(self.as_fd(), VFIO_DMA_UNMAP_FLAG_ALL, 0, 0)
+            sys::unmap_dma(self.as_fd(), VFIO_DMA_UNMAP_FLAG_ALL, 0, 0)
                 .map(|unmapped| (unmapped, ()))
                 .field(|| "VFIO_IOMMU_UNMAP_DMA all".into())
         })

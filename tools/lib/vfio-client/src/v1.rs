@@ -115,6 +115,13 @@ pub struct Migration {
     access: Access,
 }
 
+impl Device {
+    /// The migration region of protocol v1, if the device has it.
+    pub fn migration_v1(&self) -> Result<Option<Migration>> {
+        Migration::find(self)
+    }
+}
+
 impl Migration {
     /// Finds the region by its type capability (P1) and maps its data section, if that can be mapped.
     pub fn find(device: &Device) -> Result<Option<Self>> {

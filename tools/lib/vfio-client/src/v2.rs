@@ -26,6 +26,7 @@ use crate::device::Device;
 use crate::error::{Context, Error, Result};
 use crate::eventfd::poll_fd;
 use crate::mapping::Mapping;
+use crate::mapping_io;
 use crate::sys;
 
 /// `enum vfio_device_mig_state` (P38).
@@ -109,6 +110,13 @@ pub struct PrecopyInfo {
 pub struct Migration {
     device: Device,
     flags: u64,
+}
+
+impl Device {
+    /// The migration feature of protocol v2, if the device has it.
+    pub fn migration_v2(&self) -> Result<Option<Migration>> {
+        Migration::find(self)
+    }
 }
 
 impl Migration {
@@ -244,12 +252,12 @@ impl DataFd {
 
     /// [`read`](Self::read) into a mapping, which may be one of the same device.
     pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
-        sys::read_mapping(self.as_fd(), memory, at, len)
+        mapping_io::read(self.as_fd(), memory, at, len)
     }
 
     /// [`write`](Self::write) from a mapping, which may be one of the same device.
     pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
-        sys::write_mapping(self.as_fd(), memory, at, len)
+        mapping_io::write(self.as_fd(), memory, at, len)
     }
 
     /// Another descriptor of the same stream.
