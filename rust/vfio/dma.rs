@@ -23,7 +23,7 @@
 
 mod chunk;
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
-pub(crate) mod logging;
+mod logging;
 mod pinned;
 mod pins;
 mod ring;
@@ -331,6 +331,31 @@ impl Dma {
         // Logging may have begun meanwhile.
         logging.wrote(iova, len);
         result
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+impl Dma {
+    /// Begins to log what the device writes in `ranges`, each a first and a last byte, in ascending
+    /// order. `EINVAL` if that was done before.
+    pub(crate) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
+        self.pins.start_logging(ranges)
+    }
+
+    /// Forgets what was logged and logs no more.
+    pub(crate) fn stop_logging(&self) {
+        self.pins.logging.stop();
+    }
+
+    /// Hands `report` what the device has written in `iova..=last`, as ranges inside of it, and forgets
+    /// what was copied. `EINVAL` if nothing is logged.
+    pub(crate) fn report_written(
+        &self,
+        iova: u64,
+        last: u64,
+        report: impl FnMut(u64, u64),
+    ) -> Result {
+        self.pins.report_written(iova, last, report)
     }
 }
 

@@ -3,11 +3,10 @@
 //! One instance: what it is made of, and its life.
 //!
 //! ```text
-//!   probe    create()   reserve memory, allocate the vfio_device, make the device, register
+//!   probe    new()      reserve memory, make the device; `registration` makes it VFIO's
 //!   open     open()     guest memory can be reached, the engine may run
 //!   close    close()    engine drained, pins and eventfds given up, all as at power-on
-//!   remove   remove()   unregister: blocks until the last user has closed
-//!   release             the last reference is gone: the device is dropped, its memory given back
+//!   release  drop()     the last reference is gone: the device is dropped, its memory given back
 //! ```
 
 use crate::{
@@ -30,11 +29,9 @@ use crate::{
     },
     mdev::Reservation,
     migration::{
-        v2,
         Migration,
         Params, //
     },
-    ops,
 };
 use core::{
     mem::size_of,
@@ -44,10 +41,6 @@ use core::{
     },
 };
 use kernel::{
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
     prelude::*,
     str::CString,
     sync::Arc, //
@@ -84,19 +77,49 @@ struct Allocation {
 }
 
 impl Instance {
+    /// Bytes to allocate for a `struct vfio_device` and its instance.
+    pub(crate) const ALLOCATION: usize = size_of::<Allocation>();
+
     /// The instance behind a `struct vfio_device`.
     ///
     /// # Safety
     ///
-    /// `vdev` was made by [`create`] and has been registered, and lives for `'a`.
+    /// `vdev` was given an instance by [`Instance::attach`], has been registered, and lives for `'a`.
     pub(crate) unsafe fn from_raw<'a>(vdev: *mut bindings::vfio_device) -> &'a Self {
         // SAFETY: By the requirement of this function `vdev` is the start of an `Allocation`, which
         // has its instance since before it was registered.
         unsafe { &*(*vdev.cast::<Allocation>()).instance }
     }
 
+    /// Hands the instance to a `struct vfio_device`, which owns it from then on.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` was allocated with [`Instance::ALLOCATION`] bytes, has no instance and is not registered.
+    pub(crate) unsafe fn attach(this: KBox<Self>, vdev: NonNull<bindings::vfio_device>) {
+        // INVARIANT: `vdev` is not registered yet, and its memory was zeroed.
+        // SAFETY: As many bytes were allocated as an `Allocation` has.
+        unsafe { (*vdev.cast::<Allocation>().as_ptr()).instance = KBox::into_raw(this) };
+    }
+
+    /// Drops the instance of a `struct vfio_device`, if it has one.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` was allocated with [`Instance::ALLOCATION`] bytes, has no users left and is about to be
+    /// freed.
+    pub(crate) unsafe fn detach(vdev: *mut bindings::vfio_device) {
+        // SAFETY: By the requirement of this function.
+        let instance = unsafe { (*vdev.cast::<Allocation>()).instance };
+
+        if !instance.is_null() {
+            // SAFETY: By the type invariant the allocation owns the box, and it is freed after this.
+            drop(unsafe { KBox::from_raw(instance) });
+        }
+    }
+
     /// Makes the parts of an instance and connects them.
-    fn new<D: Device>(
+    pub(crate) fn new<D: Device>(
         uuid: Uuid,
         config: &D::Config,
         reservation: Reservation,
@@ -178,89 +201,5 @@ impl Drop for Instance {
             // SAFETY: Taking the mapping away is always allowed.
             unsafe { memory.set_mapping(ptr::null_mut()) };
         }
-    }
-}
-
-/// Makes an instance for an mdev and registers it with VFIO.
-///
-/// # Safety
-///
-/// `dev` is the `struct device` of an mdev that is being probed.
-pub(crate) unsafe fn create<D: Device>(
-    dev: *mut bindings::device,
-    uuid: Uuid,
-    config: &D::Config,
-    reservation: Reservation,
-    debugfs: &Dir,
-    unmaps: Arc<Unmaps>,
-) -> Result<NonNull<bindings::vfio_device>> {
-    let instance = Instance::new::<D>(uuid, config, reservation, debugfs, unmaps)?;
-
-    // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
-    let vdev = from_err_ptr(unsafe {
-        bindings::_vfio_alloc_device(size_of::<Allocation>(), dev, ops::table::<D>())
-    })?;
-    let vdev = NonNull::new(vdev).ok_or(ENOMEM)?;
-
-    // SAFETY: `vdev` is not registered yet, so nobody else looks at it.
-    unsafe {
-        (*vdev.as_ptr()).mig_ops = v2::OPERATIONS;
-        (*vdev.as_ptr()).migration_flags = v2::FLAGS;
-        #[cfg(CONFIG_IOMMUFD_DRIVER)]
-        {
-            (*vdev.as_ptr()).log_ops = crate::dma::logging::OPERATIONS;
-        }
-    }
-    if let Some(memory) = &instance.core.memory {
-        // SAFETY: The inode lives as long as `vdev`, whose release drops the instance and, with it,
-        // takes the mapping away again.
-        unsafe { memory.set_mapping((*(*vdev.as_ptr()).inode).i_mapping) };
-    }
-
-    // INVARIANT: `vdev` is not registered yet, and its memory was zeroed.
-    // SAFETY: As many bytes were allocated as an `Allocation` has.
-    unsafe { (*vdev.cast::<Allocation>().as_ptr()).instance = KBox::into_raw(instance) };
-
-    // The set of the devices that are reset together: this one alone. VFIO would make it, but without a
-    // look at whether it could, and then follow a null pointer when the device is opened.
-    // SAFETY: `vdev` was just made and has not been registered.
-    let set = unsafe { bindings::vfio_assign_device_set(vdev.as_ptr(), vdev.as_ptr().cast()) };
-    // SAFETY: As above.
-    let registered = to_result(set).and_then(|()| unsafe {
-        to_result(bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()))
-    });
-    if let Err(e) = registered {
-        // SAFETY: This is the reference that `_vfio_alloc_device()` returned.
-        unsafe { bindings::put_device(&raw mut (*vdev.as_ptr()).device) };
-        return Err(e);
-    }
-    Ok(vdev)
-}
-
-/// Unregisters an instance; returns when no one has it open any more.
-///
-/// # Safety
-///
-/// `vdev` was made by [`create`], and this is called once.
-pub(crate) unsafe fn remove(vdev: NonNull<bindings::vfio_device>) {
-    // SAFETY: `vdev` is registered, and its first reference is given up here and not before.
-    unsafe {
-        bindings::vfio_unregister_group_dev(vdev.as_ptr());
-        bindings::put_device(&raw mut (*vdev.as_ptr()).device);
-    }
-}
-
-/// Drops the instance of a `struct vfio_device` that is about to be freed.
-///
-/// # Safety
-///
-/// `vdev` was made by [`create`] and has no users left.
-pub(crate) unsafe fn release(vdev: *mut bindings::vfio_device) {
-    // SAFETY: By the requirement of this function.
-    let instance = unsafe { (*vdev.cast::<Allocation>()).instance };
-
-    if !instance.is_null() {
-        // SAFETY: By the type invariant the allocation owns the box, and it is freed after this.
-        drop(unsafe { KBox::from_raw(instance) });
     }
 }

@@ -49,6 +49,7 @@ mod nospec;
 mod ops;
 pub mod pci;
 mod region;
+mod registration;
 mod rwsem;
 #[cfg(any(break_dirty_page, break_memory_page))]
 mod sabotage;

@@ -3,17 +3,19 @@
 //! The callbacks of `struct vfio_device`.
 //!
 //! Each unpacks its arguments, calls the [`Instance`] and logs what that refuses. VFIO calls them
-//! from many threads at once; only open and close exclude each other.
+//! from many threads at once; only open and close exclude each other. Nothing that they call refers
+//! to them.
 //!
 //! C header: [`include/linux/vfio.h`](srctree/include/linux/vfio.h)
+
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+pub(crate) mod logging;
+pub(crate) mod migration;
 
 use crate::{
     bindings,
     device::Device,
-    instance::{
-        self,
-        Instance, //
-    },
+    instance::Instance,
     irq::NUM_IRQS,
     log::Refusal,
     refuse,
@@ -98,10 +100,10 @@ macro_rules! refused {
 
 /// # Safety
 ///
-/// Called by VFIO at the last put of a device made by [`instance::create`].
+/// Called by VFIO at the last put of a device that was allocated for an instance.
 unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
     // SAFETY: By the requirement of this function.
-    unsafe { instance::release(vdev) }
+    unsafe { Instance::detach(vdev) }
 }
 
 /// # Safety

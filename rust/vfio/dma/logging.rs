@@ -17,21 +17,12 @@
 //! The log is taken inside `pins`. Neither is held while a user's bitmap is written, which may wait in
 //! a page fault of the user's: what is found is collected before and reported after.
 
-use super::pins::Pins;
-use crate::{
-    bindings,
-    instance::Instance, //
-};
 use core::sync::atomic::{
     fence,
     AtomicBool,
     Ordering, //
 };
 use kernel::{
-    ffi::{
-        c_int,
-        c_ulong, //
-    },
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -88,7 +79,7 @@ impl Logging {
     }
 
     /// Begins to log what is in `ranges`. `EINVAL` if that was done before.
-    fn start(&self, ranges: KVec<Bytes>) -> Result {
+    pub(super) fn start(&self, ranges: KVec<Bytes>) -> Result {
         let mut log = self.log.lock();
         if log.is_some() {
             return Err(EINVAL);
@@ -151,7 +142,12 @@ impl Logging {
     }
 
     /// Hands `report` what was written in `iova..=last`, as ranges inside of it, and forgets it.
-    fn read_and_clear(&self, iova: u64, last: u64, mut report: impl FnMut(u64, u64)) -> Result {
+    pub(super) fn read_and_clear(
+        &self,
+        iova: u64,
+        last: u64,
+        mut report: impl FnMut(u64, u64),
+    ) -> Result {
         let mut runs = KVec::with_capacity(RUNS, GFP_KERNEL_ACCOUNT)?;
         let mut next = Some(iova / PAGE_SIZE as u64);
         while let Some(first) = next {
@@ -236,129 +232,5 @@ impl Log {
             cursor = leaf.move_next();
         }
         None
-    }
-}
-
-/// The operations for `vfio_device.log_ops`.
-pub(crate) const OPERATIONS: &bindings::vfio_log_ops = &bindings::vfio_log_ops {
-    log_start: Some(log_start),
-    log_stop: Some(log_stop),
-    log_read_and_clear: Some(log_read_and_clear),
-};
-
-impl Pins {
-    /// Begins to log what is in `ranges`.
-    fn start_logging(&self, ranges: KVec<Bytes>) -> Result {
-        self.logging.start(ranges)?;
-        // What is pinned is written down when it is unpinned.
-        for (start, end) in self.written().into_iter().flatten() {
-            self.logging.reserve(start, (end - start + 1) as usize);
-        }
-        Ok(())
-    }
-
-    /// Reports what the device has written in `iova..=last`.
-    fn report(&self, iova: u64, last: u64, mut report: impl FnMut(u64, u64)) -> Result {
-        // Before the log: what is unpinned in between is in there by then.
-        for (start, end) in self.written().into_iter().flatten() {
-            if start <= last && iova <= end {
-                report(start.max(iova), end.min(last));
-            }
-        }
-        self.logging.read_and_clear(iova, last, report)
-    }
-}
-
-/// The ranges of a `log_start()`.
-///
-/// # Safety
-///
-/// `ranges` must be a valid interval tree that nobody changes.
-unsafe fn intervals(ranges: *mut bindings::rb_root_cached, count: u32) -> Result<KVec<Bytes>> {
-    let mut list = KVec::with_capacity(count as usize, GFP_KERNEL_ACCOUNT)?;
-    // SAFETY: By the requirement of this function.
-    let mut node = unsafe { bindings::interval_tree_iter_first(ranges, 0, c_ulong::MAX) };
-    while !node.is_null() {
-        // SAFETY: A node of the tree.
-        let (start, last) = unsafe { ((*node).start, (*node).last) };
-        list.push((start as u64, last as u64), GFP_KERNEL_ACCOUNT)?;
-        // SAFETY: As above.
-        node = unsafe { bindings::interval_tree_iter_next(node, 0, c_ulong::MAX) };
-    }
-    Ok(list)
-}
-
-/// # Safety
-///
-/// Called by VFIO for an open device; `ranges` and `page_size` are valid.
-unsafe extern "C" fn log_start(
-    vdev: *mut bindings::vfio_device,
-    ranges: *mut bindings::rb_root_cached,
-    nnodes: u32,
-    page_size: *mut u64,
-) -> c_int {
-    // SAFETY: The device is registered.
-    let core = unsafe { &Instance::from_raw(vdev).core };
-    // SAFETY: By the requirement of this function.
-    let page_size = unsafe { &mut *page_size };
-    if !page_size.is_power_of_two() {
-        crate::refuse!(core, "DMA logging: page size {:#x}", *page_size);
-        return EINVAL.to_errno();
-    }
-    // SAFETY: By the requirement of this function; the tree is VFIO's, and local to its call.
-    let ranges = unsafe { intervals(ranges, nnodes) };
-    match ranges.and_then(|ranges| core.dma.pins.start_logging(ranges)) {
-        Ok(()) => {
-            *page_size = PAGE_SIZE as u64;
-            0
-        }
-        Err(e) => {
-            if e == EINVAL {
-                crate::refuse!(core, "DMA logging: started twice");
-            }
-            e.to_errno()
-        }
-    }
-}
-
-/// # Safety
-///
-/// Called by VFIO for an open device.
-unsafe extern "C" fn log_stop(vdev: *mut bindings::vfio_device) -> c_int {
-    // SAFETY: The device is registered.
-    unsafe { Instance::from_raw(vdev) }
-        .core
-        .dma
-        .pins
-        .logging
-        .stop();
-    0
-}
-
-/// # Safety
-///
-/// Called by VFIO for an open device; `dirty` is valid and covers `length` bytes at `iova`.
-unsafe extern "C" fn log_read_and_clear(
-    vdev: *mut bindings::vfio_device,
-    iova: c_ulong,
-    length: c_ulong,
-    dirty: *mut bindings::iova_bitmap,
-) -> c_int {
-    // SAFETY: The device is registered.
-    let core = unsafe { &Instance::from_raw(vdev).core };
-    let iova = iova as u64;
-    let Some(len) = (length as u64).checked_sub(1) else {
-        return 0;
-    };
-    let set = |first: u64, last: u64| {
-        // SAFETY: By the requirement of this function; the range is inside of what it covers.
-        unsafe { bindings::iova_bitmap_set(dirty, first as c_ulong, (last - first + 1) as usize) };
-    };
-    match core.dma.pins.report(iova, iova.saturating_add(len), set) {
-        Ok(()) => 0,
-        Err(e) => {
-            crate::refuse!(core, "DMA logging: report of what was not started");
-            e.to_errno()
-        }
     }
 }

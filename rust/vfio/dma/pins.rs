@@ -407,16 +407,44 @@ impl Pins {
             }
         }
     }
+}
 
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+impl Pins {
     /// The ranges that are pinned for writing, by their first and last bytes.
-    #[cfg(CONFIG_IOMMUFD_DRIVER)]
-    pub(super) fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
+    fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
         let mut written = [None; MAX_RANGES];
         let list = self.list.lock();
         for (place, entry) in written.iter_mut().zip(&list.entries) {
             *place = entry.range.writable().is_ok().then(|| entry.range.span());
         }
         written
+    }
+
+    /// Begins to log what is in `ranges`, in ascending order. `EINVAL` if that was done before.
+    pub(super) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
+        self.logging.start(ranges)?;
+        // What is pinned is written down when it is unpinned.
+        for (start, end) in self.written().into_iter().flatten() {
+            self.logging.reserve(start, (end - start + 1) as usize);
+        }
+        Ok(())
+    }
+
+    /// Reports what the device has written in `iova..=last`.
+    pub(super) fn report_written(
+        &self,
+        iova: u64,
+        last: u64,
+        mut report: impl FnMut(u64, u64),
+    ) -> Result {
+        // Before the log: what is unpinned in between is in there by then.
+        for (start, end) in self.written().into_iter().flatten() {
+            if start <= last && iova <= end {
+                report(start.max(iova), end.min(last));
+            }
+        }
+        self.logging.read_and_clear(iova, last, report)
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{
     device::Device,
     dma::Unmaps,
     handle::Uuid,
-    instance,
-    log::Log, //
+    log::Log,
+    registration, //
 };
 use core::{
     marker::PhantomData,
@@ -180,7 +180,7 @@ impl<D: Device> Driver<D> {
             .reserve(entry.typ.cost)
             // SAFETY: `dev` is being probed.
             .and_then(|part| unsafe {
-                instance::create::<D>(
+                registration::create::<D>(
                     dev,
                     uuid,
                     &entry.typ.config,
@@ -197,7 +197,7 @@ impl<D: Device> Driver<D> {
                     Self::of(dev).keep_state.create(dev)
                 }
                 // SAFETY: It was made by `create` and is not used after this.
-                .inspect_err(|_| unsafe { instance::remove(vdev) })
+                .inspect_err(|_| unsafe { registration::remove(vdev) })
             });
         match created {
             Ok(()) => 0,
@@ -228,7 +228,7 @@ impl<D: Device> Driver<D> {
 
         if let Some(vdev) = NonNull::new(vdev.cast::<bindings::vfio_device>()) {
             // SAFETY: It was made by `create`, and the core removes a device once.
-            unsafe { instance::remove(vdev) };
+            unsafe { registration::remove(vdev) };
         }
     }
 

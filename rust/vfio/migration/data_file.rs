@@ -381,11 +381,11 @@ impl Stream {
 /// # Invariants
 ///
 /// A reference to a file is this one's.
-pub(super) struct DataFile(NonNull<bindings::file>);
+pub(crate) struct DataFile(NonNull<bindings::file>);
 
 impl DataFile {
     /// Gives the reference away.
-    pub(super) fn into_raw(self) -> *mut bindings::file {
+    pub(crate) fn into_raw(self) -> *mut bindings::file {
         core::mem::ManuallyDrop::new(self).0.as_ptr()
     }
 }

@@ -8,7 +8,7 @@
 //! | `endpoint` | the device as crate `migration` reads and writes it                 |
 //! | `staging`  | the data section of the v1 region: memory shared with the user      |
 //! | `v1`       | the v1 region: registers and the data section                       |
-//! | `v2`       | the v2 operations                                                   |
+//! | `v2`       | the v2 changes of state                                             |
 //! | `data_file` | the files v2 moves the state through                               |
 //! | `debugfs`  | counters and times                                                  |
 //!
@@ -21,7 +21,7 @@ mod endpoint;
 mod session;
 mod staging;
 mod v1;
-pub(crate) mod v2;
+mod v2;
 
 use self::{
     debugfs::Status,
