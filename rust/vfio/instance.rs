@@ -27,7 +27,7 @@ use crate::{
         Handle,
         Uuid, //
     },
-    mdev::Reservation,
+    mdev::budget::Reservation,
     migration::{
         Migration,
         Params, //

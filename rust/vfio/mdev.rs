@@ -10,8 +10,9 @@
 //! C header: [`include/linux/mdev.h`](srctree/include/linux/mdev.h)
 
 mod attribute;
-mod budget;
+pub(crate) mod budget;
 mod driver;
+mod types;
 
 use crate::{
     bindings,
@@ -28,10 +29,7 @@ use core::ptr::{
     self,
     NonNull, //
 };
-use driver::{
-    Driver,
-    Entry, //
-};
+use driver::Driver;
 use kernel::{
     error::{
         from_err_ptr,
@@ -41,22 +39,9 @@ use kernel::{
     types::Opaque,
     ThisModule, //
 };
+use types::Entry;
 
-pub(crate) use budget::Reservation;
-
-/// An mdev type.
-pub struct Type<D: Device> {
-    /// The type's directory is the parent's name, a dash and this.
-    pub name: &'static CStr,
-    /// One line for people: `name` in the type's directory.
-    pub pretty_name: &'static CStr,
-    /// What the type offers: `description` in the type's directory.
-    pub description: &'static str,
-    /// What [`Device::new`] is given.
-    pub config: D::Config,
-    /// Bytes of the parent's budget that an instance takes; not 0.
-    pub cost: u64,
-}
+pub use types::Type;
 
 /// A class and the one device in it, both called the same.
 ///

@@ -12,7 +12,7 @@ use crate::{
     dma::Unmaps,
     handle::Uuid,
     instance::Instance,
-    mdev::Reservation,
+    mdev::budget::Reservation,
     ops, //
 };
 use core::ptr::NonNull;

@@ -4,16 +4,12 @@
 
 use super::{
     attribute::KeepState,
-    budget::Budget,
-    Type, //
+    types::Entry, //
 };
 use crate::{
     bindings,
-    debugfs::Dir,
     device::Device,
-    dma::Unmaps,
     handle::Uuid,
-    log::Log,
     registration, //
 };
 use core::{
@@ -28,72 +24,9 @@ use kernel::{
     error::to_result,
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc,
     types::Opaque,
     ThisModule, //
 };
-
-/// A [`Type`] with its place in the mdev core.
-///
-/// # Invariants
-///
-/// Pinned, and not dropped before the parent is unregistered.
-#[pin_data]
-pub(super) struct Entry<D: Device> {
-    #[pin]
-    raw: Opaque<bindings::mdev_type>,
-    #[pin]
-    log: Log,
-    typ: Type<D>,
-    budget: Arc<Budget>,
-    /// The driver's directory of debugfs.
-    debugfs: Dir,
-    /// The unmaps in progress.
-    unmaps: Arc<Unmaps>,
-}
-
-impl<D: Device> Entry<D> {
-    /// An entry that the mdev core does not know yet.
-    pub(super) fn new(
-        typ: Type<D>,
-        budget: Arc<Budget>,
-        debugfs: Dir,
-        unmaps: Arc<Unmaps>,
-    ) -> Result<Pin<KBox<Self>>> {
-        let raw = bindings::mdev_type {
-            sysfs_name: typ.name.as_char_ptr(),
-            pretty_name: typ.pretty_name.as_char_ptr(),
-            ..pin_init::zeroed()
-        };
-
-        KBox::pin_init(
-            pin_init!(Self {
-                raw: Opaque::new(raw),
-                log <- Log::new(),
-                typ,
-                budget,
-                debugfs,
-                unmaps,
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// What the mdev core knows the type by.
-    pub(super) fn as_raw(&self) -> *mut bindings::mdev_type {
-        self.raw.get()
-    }
-
-    /// The entry of a type the mdev core hands out.
-    ///
-    /// # Safety
-    ///
-    /// `raw` is an [`Entry::raw`] of the same driver, and the parent is registered for `'a`.
-    unsafe fn from_raw<'a>(raw: *mut bindings::mdev_type) -> &'a Self {
-        // SAFETY: By the requirement of this function.
-        unsafe { &*container_of!(Opaque::cast_from(raw), Self, raw) }
-    }
-}
 
 /// A registered driver of the mdev bus.
 ///
