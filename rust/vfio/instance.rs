@@ -24,14 +24,14 @@ use crate::{
     engine::Gate,
     handle::{
         Core,
-        Handle,
-        Uuid, //
+        Handle, //
     },
     mdev::budget::Reservation,
     migration::{
         Migration,
         Params, //
     },
+    uuid::Uuid, //
 };
 use core::{
     mem::size_of,

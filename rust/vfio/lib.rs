@@ -54,6 +54,8 @@ mod rwsem;
 #[cfg(any(break_dirty_page, break_memory_page))]
 mod sabotage;
 mod set_irqs;
+pub mod stream;
+pub mod uuid;
 mod worker;
 
 pub use crc::crc32c;
@@ -68,19 +70,6 @@ pub use migration::configure;
 // Offsets in the device file have more than 32 bits, and the numbers of pages and bytes of device
 // memory are `usize`.
 const _: () = assert!(usize::BITS == 64, "the kernel is not one of 64 bits");
-
-/// How a driver writes its state down and reads it back.
-pub mod stream {
-    pub use migration::stream::{
-        Reader,
-        Writer, //
-    };
-
-    /// The kernel's error for one of these.
-    pub fn error(error: migration::stream::Error) -> kernel::error::Error {
-        kernel::error::Error::from_errno(-error.errno())
-    }
-}
 
 /// The prefix of the lines the `pr_*` macros of this crate print.
 const __LOG_PREFIX: &[u8] = b"vfio_mdev_rs\0";

@@ -11,7 +11,7 @@
 
 use crate::{
     bindings,
-    handle::Uuid, //
+    uuid::Uuid, //
 };
 use kernel::{
     alloc::AllocError,

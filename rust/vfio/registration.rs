@@ -10,10 +10,10 @@ use crate::{
     debugfs::Dir,
     device::Device,
     dma::Unmaps,
-    handle::Uuid,
     instance::Instance,
     mdev::budget::Reservation,
-    ops, //
+    ops,
+    uuid::Uuid, //
 };
 use core::ptr::NonNull;
 use kernel::{

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     bindings,
     device::Device,
-    handle::Uuid,
-    registration, //
+    registration,
+    uuid::Uuid, //
 };
 use core::{
     marker::PhantomData,
