@@ -3,6 +3,10 @@
 //! What a driver author writes.
 
 use crate::{
+    engine::{
+        Runnable,
+        Step, //
+    },
     handle::Handle,
     pci,
     stream::{
@@ -11,17 +15,6 @@ use crate::{
     },
 };
 use kernel::prelude::*;
-
-/// What [`Device::step`] left to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing: sleep until [`Handle::kick`].
-    Idle,
-    /// More: run the next step as soon as the worker may.
-    Again,
-    /// More, but not before that many milliseconds have passed.
-    After(u32),
-}
 
 /// An access to a register that the device does not serve.
 ///
@@ -113,16 +106,12 @@ pub trait Device: Send + Sync + Sized + 'static {
     fn load_state(&self, state: &mut Reader<'_>) -> Result;
 }
 
-/// [`Device`] without its type, which is what the rest of the framework works with.
+/// [`Device`] without its type, as regions and migration use it. The engine uses [`Runnable`].
 pub(crate) trait Operations: Send + Sync {
     /// See [`Device::read`].
     fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
     /// See [`Device::write`].
     fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
-    /// See [`Device::step`].
-    fn step(&self) -> Step;
-    /// See [`Device::stopped`].
-    fn stopped(&self);
     /// See [`Device::reset`].
     fn reset(&self);
     /// See [`Device::save_state`].
@@ -142,14 +131,6 @@ impl<D: Device> Operations for D {
         Device::write(self, bar, offset, data)
     }
 
-    fn step(&self) -> Step {
-        Device::step(self)
-    }
-
-    fn stopped(&self) {
-        Device::stopped(self)
-    }
-
     fn reset(&self) {
         Device::reset(self)
     }
@@ -164,5 +145,15 @@ impl<D: Device> Operations for D {
 
     fn load_state(&self, state: &mut Reader<'_>) -> Result {
         Device::load_state(self, state)
+    }
+}
+
+impl<D: Device> Runnable for D {
+    fn step(&self) -> Step {
+        Device::step(self)
+    }
+
+    fn stopped(&self) {
+        Device::stopped(self)
     }
 }

@@ -2,7 +2,7 @@
 
 //! The engine: what runs a device.
 //!
-//! A device works in steps, each a call of [`Device::step`](crate::Device::step) by the [`Worker`]. It
+//! A device works in steps, each a call of [`Runnable::step`] by the [`Worker`]. It
 //! runs while all [`Gate`]s are open. Closing one returns when the step in flight has ended and none can
 //! start (P9). A [`kick`](Engine::kick) meanwhile is remembered and acts when the last gate opens (P52).
 //!
@@ -21,10 +21,6 @@
 
 use crate::{
     bindings,
-    device::{
-        Operations,
-        Step, //
-    },
     event::Event,
     kcov::Beneficiary,
     mutex::{
@@ -55,6 +51,26 @@ use kernel::{
         Mutex, //
     },
 };
+
+/// What a step left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: sleep until [`Handle::kick`](crate::Handle::kick).
+    Idle,
+    /// More: run the next step as soon as the worker may.
+    Again,
+    /// More, but not before that many milliseconds have passed.
+    After(u32),
+}
+
+/// A device, as far as the engine needs to know it.
+pub(crate) trait Runnable: Send + Sync {
+    /// Does one bounded unit of work. May sleep.
+    fn step(&self) -> Step;
+
+    /// The device was stopped: the last step has ended.
+    fn stopped(&self);
+}
 
 /// A condition for the device to run. All must hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +122,7 @@ pub(crate) struct Engine {
     foreign: AtomicBool,
     /// The device. Locked for as long as it takes to copy the reference.
     #[pin]
-    device: Mutex<Option<Arc<dyn Operations>>>,
+    device: Mutex<Option<Arc<dyn Runnable>>>,
 }
 
 impl Engine {
@@ -128,7 +144,7 @@ impl Engine {
     }
 
     /// Gives the engine the device to run.
-    pub(crate) fn attach(&self, device: Arc<dyn Operations>) {
+    pub(crate) fn attach(&self, device: Arc<dyn Runnable>) {
         *self.device.lock() = Some(device);
     }
 
@@ -268,7 +284,7 @@ impl Engine {
     }
 
     /// Runs steps until there is nothing to do, a gate closes or others should have a turn.
-    fn steps(&self, device: &dyn Operations) -> Turn {
+    fn steps(&self, device: &dyn Runnable) -> Turn {
         for _ in 0..STEPS {
             if !self.begin() {
                 return Turn::Idle;

@@ -21,7 +21,10 @@ use crate::{
         Operations, //
     },
     dma::Unmaps,
-    engine::Gate,
+    engine::{
+        Gate,
+        Runnable, //
+    },
     handle::{
         Core,
         Handle, //
@@ -133,8 +136,9 @@ impl Instance {
             D::memory_size(config),
             unmaps,
         )?;
-        let device: Arc<dyn Operations> =
-            Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
+        let device = Arc::pin_init(D::new(config, Handle::new(core.clone())), GFP_KERNEL)?;
+        let runnable: Arc<dyn Runnable> = device.clone();
+        let device: Arc<dyn Operations> = device;
         let debugfs = Dir::new(
             &CString::try_from_fmt(format_args!("{uuid}"))?,
             Some(debugfs),
@@ -152,7 +156,7 @@ impl Instance {
             GFP_KERNEL,
         )?;
 
-        this.core.engine.attach(this.device.clone());
+        this.core.engine.attach(runnable);
         Ok(this)
     }
 

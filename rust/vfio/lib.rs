@@ -61,9 +61,9 @@ mod worker;
 pub use crc::crc32c;
 pub use device::{
     Device,
-    Refused,
-    Step, //
+    Refused, //
 };
+pub use engine::Step;
 pub use handle::Handle;
 pub use migration::configure;
 
