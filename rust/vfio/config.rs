@@ -7,16 +7,14 @@
 //! is no error and has no effect, which is also how a BAR is sized. It can be accessed in every
 //! state of the device (P52) and at any width.
 //!
-//! Two writes have an effect beyond the bytes: bus mastering lets the engine run, and the INTx
-//! disable bit holds INTx back. The engine's work is done by a task of the process that sets bus
-//! mastering, so this write can fail. A write that fails has changed nothing.
+//! Two bits of the command register have an effect beyond the bytes: bus mastering and INTx disable.
+//! [`ConfigSpace::write`] says what a write does to them, and `command.rs` carries that out.
 
 use crate::{
     bindings,
-    engine::Gate,
-    handle::Core,
     mutex::{
         new_killable_mutex,
+        Guard,
         Mutex, //
     },
     pci::{
@@ -24,7 +22,6 @@ use crate::{
         Layout,
         NUM_BARS, //
     },
-    refuse, //
 };
 use kernel::prelude::*;
 
@@ -203,12 +200,66 @@ impl Table {
     }
 }
 
+/// What a write does to the command register.
+#[derive(Clone, Copy)]
+pub(crate) struct Effect {
+    /// Bus mastering as the write leaves it, if the write covers the command register.
+    pub(crate) bus_master: Option<bool>,
+    /// The write changes bus mastering.
+    pub(crate) bus_master_changed: bool,
+    /// INTx disable as the write leaves it, if the write changes it.
+    pub(crate) intx_disable: Option<bool>,
+}
+
+impl Effect {
+    /// The effect of a change of the command register, which the write covers or not.
+    fn new(old: u32, new: u32, covered: bool) -> Self {
+        let is_set = |bit| new & bit != 0;
+        let changed = |bit| (old ^ new) & bit != 0;
+
+        Self {
+            bus_master: covered.then(|| is_set(bindings::PCI_COMMAND_MASTER)),
+            bus_master_changed: changed(bindings::PCI_COMMAND_MASTER),
+            intx_disable: changed(bindings::PCI_COMMAND_INTX_DISABLE)
+                .then(|| is_set(bindings::PCI_COMMAND_INTX_DISABLE)),
+        }
+    }
+}
+
+/// A write that has not been committed: nothing has changed yet.
+///
+/// Holds the lock, so that of two writes at once the later one counts for bytes and effects both.
+pub(crate) struct Write<'a> {
+    bytes: Guard<'a, [u8; SIZE]>,
+    written: [u8; SIZE],
+    /// What has to be carried out: bus mastering, which may fail, before the commit, INTx disable
+    /// after it.
+    pub(crate) effect: Effect,
+}
+
+impl<'a> Write<'a> {
+    /// A write that replaces `bytes` by `written`.
+    fn new(bytes: Guard<'a, [u8; SIZE]>, written: [u8; SIZE], covered: bool) -> Self {
+        let effect = Effect::new(command(&bytes), command(&written), covered);
+        Self {
+            bytes,
+            written,
+            effect,
+        }
+    }
+
+    /// Changes the bytes. The lock is held until what this returns is dropped.
+    pub(crate) fn commit(mut self) -> Guard<'a, [u8; SIZE]> {
+        *self.bytes = self.written;
+        self.bytes
+    }
+}
+
 /// The configuration space of one instance.
 #[pin_data]
 pub(crate) struct ConfigSpace {
     table: KBox<Table>,
-    /// The bytes as they are now. Held while the effects of a write are carried out, so that of two
-    /// writes at once the later one counts for both.
+    /// The bytes as they are now. Held while the effects of a write are carried out.
     #[pin]
     bytes: Mutex<[u8; SIZE]>,
 }
@@ -223,92 +274,43 @@ impl ConfigSpace {
             bytes <- new_killable_mutex!(reset, "vfio_config"),
         })
     }
-}
 
-/// The command register in `bytes`.
-fn command(bytes: &[u8; SIZE]) -> u32 {
-    u16::from_le_bytes([bytes[COMMAND], bytes[COMMAND + 1]]).into()
-}
-
-impl Core {
-    /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
+    /// Reads `data.len()` bytes; the caller has checked the range. `level` is whether INTx is asserted.
     ///
     /// `EINTR` if the caller is killed while a write waits for the engine.
-    pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) -> Result {
+    pub(crate) fn read(&self, at: usize, data: &mut [u8], level: impl FnOnce() -> bool) -> Result {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
-        let mut bytes = *self.config.bytes.lock()?;
+        let mut bytes = *self.bytes.lock()?;
 
-        if self.irq.level() {
+        if level() {
             bytes[STATUS] |= bindings::PCI_STATUS_INTERRUPT as u8;
         }
         data.copy_from_slice(bytes.get(at..end).ok_or(EINVAL)?);
         Ok(())
     }
 
-    /// Writes `data` to configuration space; the caller has checked the range.
+    /// Begins a write of `data`; the caller has checked the range.
     ///
-    /// Turning bus mastering off returns when the engine has stopped, or with `EINTR` if the caller is
-    /// killed before. Turning it on fails if the user may have no more tasks (`EAGAIN`) or memory, or with
-    /// `ERESTARTNOINTR` if a signal comes first.
-    pub(crate) fn config_write(&self, at: usize, data: &[u8]) -> Result {
+    /// `EINTR` if the caller is killed while another write waits for the engine.
+    pub(crate) fn write(&self, at: usize, data: &[u8]) -> Result<Write<'_>> {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
-        let mask = self.config.table.mask.get(at..end).ok_or(EINVAL)?;
-        let mut bytes = self.config.bytes.lock()?;
+        let mask = self.table.mask.get(at..end).ok_or(EINVAL)?;
+        let bytes = self.bytes.lock()?;
         let mut written = *bytes;
 
         for ((byte, mask), new) in written[at..end].iter_mut().zip(mask).zip(data) {
             *byte = (*byte & !mask) | (new & mask);
         }
-        let (old, new) = (command(&bytes), command(&written));
-        if (at..end).contains(&COMMAND) {
-            self.master_changed(old, new)?;
-        }
-        *bytes = written;
-        self.intx_disable_changed(old, new);
-        Ok(())
+        Ok(Write::new(bytes, written, (at..end).contains(&COMMAND)))
     }
 
-    /// Puts configuration space back to power-on, bus mastering off, when the device is being closed and
-    /// the engine has stopped.
-    pub(crate) fn config_close(&self) {
-        let mut bytes = self.config.bytes.lock_closing();
-        let old = command(&bytes);
-
-        *bytes = self.config.table.reset;
-        self.intx_disable_changed(old, command(&bytes));
+    /// Begins to put all bytes back to power-on, as the device is being closed.
+    pub(crate) fn reset(&self) -> Write<'_> {
+        Write::new(self.bytes.lock_closing(), self.table.reset, false)
     }
+}
 
-    /// Has the engine run or stop. On failure it does what it did.
-    fn master_changed(&self, old: u32, new: u32) -> Result {
-        let changed = (old ^ new) & bindings::PCI_COMMAND_MASTER != 0;
-
-        if new & bindings::PCI_COMMAND_MASTER == 0 {
-            if changed {
-                self.engine.close_gate(Gate::BusMaster)?;
-            }
-        } else if changed || !self.engine.has_worker() {
-            self.engine.adopt().inspect_err(|&error| {
-                if error != ERESTARTNOINTR && error != EINTR {
-                    refuse!(self, "bus master: no task for the device's work: {error:?}");
-                }
-            })?;
-            if self.engine.is_foreign() {
-                refuse!(
-                    self,
-                    "bus master was set by another process than the one that opened the device: \
-                     guest memory that it has not mapped itself cannot be accessed"
-                );
-            }
-            self.engine.open_gate(Gate::BusMaster);
-        }
-        Ok(())
-    }
-
-    /// Has INTx held back or delivered.
-    fn intx_disable_changed(&self, old: u32, new: u32) {
-        if (old ^ new) & bindings::PCI_COMMAND_INTX_DISABLE != 0 {
-            self.irq
-                .set_disabled(new & bindings::PCI_COMMAND_INTX_DISABLE != 0);
-        }
-    }
+/// The command register in `bytes`.
+fn command(bytes: &[u8; SIZE]) -> u32 {
+    u16::from_le_bytes([bytes[COMMAND], bytes[COMMAND + 1]]).into()
 }

@@ -26,6 +26,7 @@
 #[path = "../bindings/mod.rs"]
 mod bindings;
 
+mod command;
 mod config;
 mod crc;
 mod debugfs;
