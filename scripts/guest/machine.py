@@ -17,22 +17,13 @@ import sys
 import termios
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
 from initramfs import Initramfs, Modules, module_depends  # noqa: E402
+from trouble import is_trouble  # noqa: E402
 
 ALWAYS = ["vfio", "vfio_iommu_type1", "mdev"]
-
-# What a kernel says when something is wrong with it. The reports are matched by
-# their own first lines, so that each is shown once.
-TROUBLE = re.compile(
-    r"WARNING: |\bBUG: |\bOops\b|Kernel panic|KASAN|KCSAN|UBSAN|kmemleak: (?!.*(?:initialized|disabled))"
-    r"|unreferenced object|refcount_t: |possible (?:circular|recursive) locking|inconsistent lock state"
-    r"|suspicious RCU usage|DEBUG_LOCKS_WARN|bad unlock balance|held lock freed|INFO: task .* blocked for"
-    r"|Call Trace:|rust_kernel: panicked|general protection fault|unable to handle (?:page|kernel)"
-    r"|sleeping function called|scheduling while atomic|detected stall|soft lockup|list_(?:add|del) corruption"
-    # A control group that meets its limit says "Memory cgroup out of memory" instead.
-    r"|(?:^|\] )Out of memory: |Bad page (?:state|map)|ODEBUG: |Memory manager not clean|still has .* reference")
 
 # The parts of the kernel whose data races are trouble, and how near to the race they
 # have to be in one of the two traces: the kernel has some of its own.
@@ -253,7 +244,7 @@ class Log:
                 self.race = None
             elif line.endswith("====="):
                 self.race = None
-        if (self.started or self.panicked) and TROUBLE.search(line):
+        if (self.started or self.panicked) and is_trouble(line):
             self.found(len(self.lines) - 1)
 
     def found(self, at):

@@ -9,15 +9,16 @@ at the seam need not make sense.
 
 import asyncio
 import json
-import re
+import os
+import sys
 import time
 
 import wait
 from wait import Trouble
 
-# A line of the guest's kernel log that tells of trouble. The program looks at its
-# kernel's log itself; this is for what it cannot tell any more.
-LOST = re.compile(rb"Kernel panic|\bOops\b|\bBUG: |WARNING: |Call Trace:")
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from trouble import is_trouble  # noqa: E402
 
 
 class Wrong(Trouble):
@@ -171,7 +172,7 @@ class Guest:
 
 def kernel_log(path):
     """Raises if a guest's kernel log, as the QEMU at `path` kept it, tells of trouble."""
-    with open(path, "rb") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            if LOST.search(line):
-                raise Wrong(f"the guest's kernel log: {line.decode(errors='replace').strip()}")
+            if is_trouble(line):
+                raise Wrong(f"the guest's kernel log: {line.strip()}")

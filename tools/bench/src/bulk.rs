@@ -39,13 +39,13 @@ pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
         fail!("the table \"bulk\" needs --module, as the module is loaded with and without a parameter");
     };
     let mut ways = Vec::new();
-    for params in [c"", c"pin_from_kib=4"] {
+    for params in ["", "pin_from_kib=4"] {
         module::unload()?;
         module::load(path, params)?;
         ways.push(measure(clock)?);
     }
     module::unload()?;
-    module::load(path, c"")?;
+    module::load(path, "")?;
 
     let mut table = Table::new(
         "bulk",

@@ -122,7 +122,7 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     if let Some(path) = &cli.module {
-        module::load(path, c"")?;
+        module::load(path, "")?;
     }
     let clock = Clock::new();
     if !clock.counts() && !cli.time {

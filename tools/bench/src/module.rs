@@ -2,26 +2,19 @@
 
 //! Loading and unloading the module.
 
-use std::ffi::CStr;
-use std::fs::File;
 use std::path::Path;
 
-use rustix::io::Errno;
-use rustix::system::{delete_module, finit_module};
+use kernel_utils::module;
 
 use crate::error::Result;
 
-/// Loads the module; that it is loaded already is no error.
-pub(crate) fn load(path: &Path, params: &CStr) -> Result<()> {
-    let name = path.display();
-    let file = File::open(path).map_err(|e| vfio_client::Error::new(format!("open {name}"), e))?;
-    match finit_module(&file, params, 0) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(e) => Err(vfio_client::Error::new(format!("load {name}"), e).into()),
-    }
+/// Loads the module, unless it is loaded already.
+pub(crate) fn load(path: &Path, params: &str) -> Result<()> {
+    let failed = |e| vfio_client::Error::new(format!("load {}", path.display()), e);
+    Ok(module::ensure(path, params).map_err(failed)?)
 }
 
-/// Unloads it.
+/// Unloads the module.
 pub(crate) fn unload() -> Result<()> {
-    delete_module(c"mdma", 0).map_err(|e| vfio_client::Error::new("unload mdma", e).into())
+    Ok(module::unload("mdma").map_err(|e| vfio_client::Error::new("unload mdma", e))?)
 }

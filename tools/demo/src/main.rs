@@ -18,12 +18,12 @@ mod scene;
 mod show;
 mod workload;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use kernel_utils::module;
 use serde_json::json;
 use vfio_migrate::format::{bytes, parse_bytes, time};
 use vfio_migrate::Protocol;
@@ -149,14 +149,10 @@ fn prologue(cli: &Cli, out: Out) -> Result<()> {
     Ok(())
 }
 
-/// Loads the module; that it is loaded already is no error.
+/// Loads the module, unless it is loaded already.
 fn load_module(path: &Path) -> Result<()> {
-    let name = path.display();
-    let file = File::open(path).map_err(|e| vfio_client::Error::new(format!("open {name}"), e))?;
-    match rustix::system::finit_module(&file, c"", 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(e) => Err(vfio_client::Error::new(format!("load {name}"), e).into()),
-    }
+    let failed = |e| vfio_client::Error::new(format!("load {}", path.display()), e);
+    Ok(module::ensure(path, "").map_err(failed)?)
 }
 
 fn epilogue(outcome: &Outcome, elapsed: Duration, out: Out) {

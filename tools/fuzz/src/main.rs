@@ -20,12 +20,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rustix::system::{delete_module, finit_module};
+use kernel_utils::module;
 
 mod calls;
 mod coverage;
@@ -35,9 +34,6 @@ mod generate;
 mod grammar;
 mod ground;
 mod health;
-#[path = "../../testing/selftests/src/kmsg.rs"]
-#[allow(dead_code, reason = "the selftests need more of it")]
-mod kmsg;
 mod minimise;
 mod program;
 mod removal;
@@ -133,12 +129,10 @@ fn run(args: Arguments) -> Result<bool, String> {
     let Some(path) = &args.module else {
         return run_task(&args);
     };
-    let told = |e: std::io::Error| format!("{}: {e}", path.display());
-    let file = File::open(path).map_err(told)?;
-    finit_module(&file, c"", 0).map_err(|e| told(e.into()))?;
+    module::load(path, "").map_err(|e| format!("load {}: {e}", path.display()))?;
     let content = run_task(&args)?;
-    // Nobody uses it any more: if it cannot go, somebody has forgotten a reference.
-    match delete_module(c"mdma", libc::O_NONBLOCK) {
+    // The module has no user any more. If it cannot be unloaded, a reference to it has leaked.
+    match module::unload("mdma") {
         Err(e) if content => {
             println!("fuzz: FOUND leak: the module cannot be unloaded: {e}");
             Ok(false)

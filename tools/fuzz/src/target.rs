@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use hostile::Cgroup;
+use kernel_utils::{filter::without_shortages, Kmsg};
 
 use crate::calls::DIED;
 use crate::failure::{Class, Failure};
-use crate::kmsg::{without_shortages, Kmsg};
 use crate::program::Program;
 use crate::worker::Settings;
 
@@ -118,10 +118,10 @@ impl Target {
         }
         // The second process may be out of memory.
         let lines = without_shortages(self.kmsg.since(mark));
-        if let Some(alarm) = lines.iter().find(|line| line.is_alarm()) {
+        if let Some(line) = lines.iter().find(|line| line.is_trouble()) {
             trial
                 .failures
-                .insert(0, Failure::new(Class::Report, alarm.text.clone()));
+                .insert(0, Failure::new(Class::Report, line.text.clone()));
         }
         Ok(trial)
     }

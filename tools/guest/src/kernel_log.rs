@@ -5,33 +5,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use kernel_utils::trouble::is_trouble;
 use rustix::fs::{open, Mode, OFlags};
-
-/// What a kernel says when something is wrong with it.
-const TROUBLE: [&str; 22] = [
-    "WARNING: ",
-    "BUG: ",
-    "Oops",
-    "Call Trace:",
-    "Kernel panic",
-    "KASAN",
-    "UBSAN",
-    "refcount_t: ",
-    "possible circular locking",
-    "possible recursive locking",
-    "inconsistent lock state",
-    "suspicious RCU usage",
-    "general protection fault",
-    "unable to handle",
-    "sleeping function called",
-    "scheduling while atomic",
-    "detected stall",
-    "soft lockup",
-    "list_add corruption",
-    "list_del corruption",
-    "Bad page ",
-    "nobody cared",
-];
 
 /// `/dev/kmsg`.
 #[derive(Debug)]
@@ -81,10 +56,6 @@ impl KernelLog {
 fn message(record: &str) -> &str {
     let words = record.split_once(';').map_or(record, |(_, words)| words);
     words.lines().next().unwrap_or("")
-}
-
-fn is_trouble(message: &str) -> bool {
-    TROUBLE.iter().any(|words| message.contains(words))
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 //! What a first process does for the system.
 
-use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::time::Duration;
 
+use kernel_utils::module;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::mount::{mount, MountFlags};
-use rustix::system::{finit_module, reboot, RebootCommand};
+use rustix::system::{reboot, RebootCommand};
 use rustix::time::{clock_gettime, ClockId};
 
 /// Mounts what the kernel has to tell.
@@ -32,9 +32,8 @@ pub fn insert_modules(list: &str, parameters: &str) -> io::Result<()> {
         } else {
             parameters
         };
-        let parameters = CString::new(parameters).map_err(io::Error::other)?;
-        let insert = || -> io::Result<()> { Ok(finit_module(File::open(path)?, &parameters, 0)?) };
-        insert().map_err(|e| io::Error::new(e.kind(), format!("insert {path}: {e}")))?;
+        module::load(path, parameters)
+            .map_err(|e| io::Error::new(e.kind(), format!("load {path}: {e}")))?;
     }
     Ok(())
 }

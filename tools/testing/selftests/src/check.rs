@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use std::io;
 use std::time::{Duration, Instant};
 
+use kernel_utils::Line;
 use vfio_client::{errno_name, EventFd};
 
-use crate::kmsg::Line;
 use crate::lab::Lab;
 use crate::outcome::{Ended, Outcome};
 

@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kernel_utils::filter;
+
 use crate::lab::Lab;
 use crate::module::Module;
 use crate::outcome::{Ended, Outcome};
@@ -103,7 +105,7 @@ pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals
     println!("1..{}", tests.len());
     let mut totals = Totals::default();
     for (i, test) in tests.iter().enumerate() {
-        lab.kmsg.note(test.name);
+        lab.kmsg.note(&format!("selftests: {}", test.name));
         *RUNNING.lock().unwrap() = Some((test.name, Instant::now()));
         let start = Instant::now();
         let verdict = run_one(lab, test);
@@ -164,13 +166,13 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
         diagnose(&text);
     }
 
-    let mut lines = crate::kmsg::without_races_elsewhere(lab.kmsg.since(mark));
-    lines = crate::kmsg::without_kills(lines);
+    let mut lines = filter::without_races_elsewhere(lab.kmsg.since(mark));
+    lines = filter::without_kills(lines);
     if test.name.starts_with("fail_nth.") {
         // There it is what was asked for.
-        lines = crate::kmsg::without_shortages(lines);
+        lines = filter::without_shortages(lines);
     }
-    if lines.iter().any(|line| line.is_alarm()) {
+    if lines.iter().any(|line| line.is_trouble()) {
         failed = true;
         diagnose("the kernel's log has an alarm:");
     }
@@ -178,7 +180,7 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
         // Of a long test the end, and whatever is an alarm.
         let first = lines.len().saturating_sub(LOG_LINES);
         for (n, line) in lines.iter().enumerate() {
-            if n >= first || line.is_alarm() {
+            if n >= first || line.is_trouble() {
                 diagnose(&format!("kmsg: <{}> {}", line.priority, line.text));
             }
         }

@@ -6,12 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use kernel_utils::Kmsg;
 use vfio_client::mdev::{self, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
 use crate::effort::Effort;
 use crate::harness::problem;
-use crate::kmsg::Kmsg;
 use crate::module::Module;
 use crate::outcome::Outcome;
 

@@ -31,7 +31,6 @@ mod effort;
 mod every_state;
 mod fail_nth;
 mod harness;
-mod kmsg;
 mod lab;
 mod looks;
 mod meminfo;
@@ -106,7 +105,7 @@ mod zeroing;
 
 use effort::Effort;
 use harness::diagnose;
-use kmsg::Kmsg;
+use kernel_utils::Kmsg;
 use lab::Lab;
 use module::Module;
 use outcome::Outcome;

@@ -2,12 +2,11 @@
 
 //! Loading and unloading the module.
 
-use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::system::{delete_module, finit_module};
+use kernel_utils::module;
 
 use crate::harness::problem;
 use crate::lab::Lab;
@@ -85,15 +84,12 @@ impl Module {
 
     /// Loads it with these parameters; the inner result is the kernel's answer.
     pub(crate) fn load_with(&self, params: &str) -> Outcome<io::Result<()>> {
-        let file = File::open(self.path()?)?;
-        let params = CString::new(params)?;
-        Ok(finit_module(file, &params, 0).map_err(Into::into))
+        Ok(module::load(self.path()?, params))
     }
 
-    /// Unloads it. It is not waited until nobody uses it: that is `EAGAIN`.
+    /// Unloads it, without waiting for its users: `EAGAIN` if there are any.
     pub(crate) fn unload() -> io::Result<()> {
-        let name = CString::new(NAME).expect("no NUL");
-        Ok(delete_module(&name, libc::O_NONBLOCK)?)
+        module::unload(NAME)
     }
 
     /// Runs `test` with the module loaded with these parameters; afterwards it is as it was.
