@@ -114,7 +114,7 @@ pub const DST_LIST: u32 = 1 << 4;
 /// The flags: bit, name, meaning.
 #[rustfmt::skip]
 pub const FLAGS: [(u32, &str, &str); 5] = [
-    (INTERRUPT, "INTERRUPT", "Set INT_CAUSE.COMPLETION when the job completes. A job that fails halts the queue, which is a cause of its own."),
+    (INTERRUPT, "INTERRUPT", "Set INT_CAUSE.COMPLETION when the job completes. A failed job halts the queue, which is a separate cause."),
     (SRC_DEVICE, "SRC_DEVICE", "src is an offset in the device memory. Only where the operation has a source."),
     (DST_DEVICE, "DST_DEVICE", "dst is an offset in the device memory. Only where the operation has a destination."),
     (SRC_LIST, "SRC_LIST", "src is the IOVA of a scatter list of src_entries entries. Only where the operation has a source, and not with SRC_DEVICE."),
@@ -148,9 +148,9 @@ pub enum Error {
 pub const ERRORS: [(Error, &str, &str); 15] = [
     (Error::None, "NONE", "Success."),
     (Error::BadOp, "BAD_OP", "The operation does not exist."),
-    (Error::BadFlags, "BAD_FLAGS", "A flag that does not exist, or that the operation has no use for; or both DEVICE and LIST for one side."),
+    (Error::BadFlags, "BAD_FLAGS", "An unknown flag, or one that the operation does not support; or both DEVICE and LIST for one side."),
     (Error::BadLength, "BAD_LENGTH", "len is 0 or above 2^32; or not 0 for NOP."),
-    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0, or the number of entries of a side that is not a list."),
+    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0, or the number of entries of a side without a list."),
     (Error::SrcRange, "SRC_RANGE", "The source, or an entry of its list, is not inside the device memory."),
     (Error::DstRange, "DST_RANGE", "The destination, or an entry of its list, is not inside the device memory."),
     (Error::SrcFault, "SRC_FAULT", "Guest memory at src is not mapped or not readable, or src + len is beyond 2^64."),
@@ -160,7 +160,7 @@ pub const ERRORS: [(Error, &str, &str); 15] = [
     (Error::MemoryFault, "MEMORY_FAULT", "The device has no page for its memory: the host is out of memory."),
     (Error::BadList, "BAD_LIST", "A list of no entries or more than 4096, not aligned to 16 bytes, or beyond 2^64; an entry with a length of 0 or an unknown flag; or a list that ends before len."),
     (Error::ListFault, "LIST_FAULT", "A list is not mapped or not readable."),
-    (Error::BadTail, "BAD_TAIL", "Software wrote a value to TAIL that cannot be: see there. Jobs that are not completed are dropped, without completion records."),
+    (Error::BadTail, "BAD_TAIL", "Software wrote an invalid value to TAIL: see there. Uncompleted jobs are dropped, without completion records."),
 ];
 
 impl Op {

@@ -167,7 +167,7 @@ pub const REGISTERS: [Register; COUNT] = [
     Register { reg: Reg::Caps, name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64),
         bits: &[
             Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
-            Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: 0 to this, less one, are legal." },
+            Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: valid codes are 0 to this number minus 1." },
         ],
         meaning: "Limits of this device." },
     Register { reg: Reg::MemSize, name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, bits: &[],
@@ -185,13 +185,13 @@ pub const REGISTERS: [Register; COUNT] = [
         bits: &[
             Bits { name: "ENABLED", shift: 0, width: 1, meaning: "The queue is enabled." },
             Bits { name: "BUSY", shift: 1, width: 1,
-                meaning: "The queue has a job that is not completed, or a unit is in flight. After CONTROL.ENABLE was cleared: 0 means that \
-                          the device does not touch guest memory any more." },
-            Bits { name: "HALTED", shift: 2, width: 1, meaning: "The queue has met an error, and takes no descriptors until it is disabled and enabled." },
+                meaning: "The queue has a job that is not completed, or a unit is in flight. After CONTROL.ENABLE was cleared, 0 means \
+                          that the device no longer accesses guest memory." },
+            Bits { name: "HALTED", shift: 2, width: 1, meaning: "An error has halted the queue. It takes no descriptors until it is disabled and enabled." },
         ],
         meaning: "State of the queue." },
     Register { reg: Reg::Error, name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Why the queue has halted: an error code. 0 unless STATUS.HALTED." },
+        meaning: "Error code of the halt. 0 unless STATUS.HALTED." },
     Register { reg: Reg::ErrorIndex, name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), bits: &[],
         meaning: "Index of the descriptor at which the queue has halted. 0 unless STATUS.HALTED." },
     Register { reg: Reg::IntCause, name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0),
@@ -199,14 +199,14 @@ pub const REGISTERS: [Register; COUNT] = [
             Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "A job with the flag INTERRUPT has completed. Vector 0." },
             Bits { name: "HALT", shift: 1, width: 1, meaning: "The queue has halted. Vector 1, or 0 where only one is enabled." },
         ],
-        meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message an event. \
+        meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message per event. \
                   The other bits must be 0." },
     Register { reg: Reg::IntMask, name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0),
         bits: &[
-            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 lets the cause of this name interrupt." },
-            Bits { name: "HALT", shift: 1, width: 1, meaning: "1 lets the cause of this name interrupt." },
+            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 enables interrupts by the cause with this name." },
+            Bits { name: "HALT", shift: 1, width: 1, meaning: "1 enables interrupts by the cause with this name." },
         ],
-        meaning: "Which causes interrupt. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." },
+        meaning: "Enables interrupts by cause. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." },
     Register { reg: Reg::RingBase, name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
         meaning: "IOVA of the descriptor ring, a multiple of 64." },
     Register { reg: Reg::RingOrder, name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), bits: &[],
@@ -218,9 +218,9 @@ pub const REGISTERS: [Register; COUNT] = [
     Register { reg: Reg::Tail, name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
         meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
                   A value that is not below the number of entries, or that takes back descriptors or overruns HEAD, halts the queue \
-                  with BAD_TAIL and leaves TAIL as it is. A write while the queue is disabled is refused." },
+                  with BAD_TAIL and leaves TAIL unchanged. A write while the queue is disabled is refused." },
     Register { reg: Reg::JobsDone, name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Completion records written since reset, those of failed jobs included." },
+        meaning: "Completion records written since reset, including those of failed jobs." },
     Register { reg: Reg::BytesDone, name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
         meaning: "Bytes processed since reset; it grows by the unit, while a job is in flight." },
     Register { reg: Reg::Scratch, name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), bits: &[],
@@ -229,14 +229,14 @@ pub const REGISTERS: [Register; COUNT] = [
         meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." },
     Register { reg: Reg::Refused, name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0),
         bits: &[
-            Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it stays at 65535." },
+            Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it saturates at 65535." },
             Bits { name: "OFFSET", shift: REFUSED_OFFSET_SHIFT, width: 12, meaning: "Offset of the last one." },
             Bits { name: "REASON", shift: REFUSED_REASON_SHIFT, width: 4,
-                meaning: "Why the last one was refused. 1: there is no register, or not of that width. 2: the register is read only. \
+                meaning: "Reason of the last refusal. 1: no register at this offset and width. 2: the register is read-only. \
                           3: it is writable only while CONTROL.ENABLE is 0. 4: it is writable only while CONTROL.ENABLE is 1. \
                           5: the value is illegal." },
         ],
-        meaning: "Accesses that were refused: a read returned all ones, a write was dropped." },
+        meaning: "Refused accesses: a read returned all ones, a write was dropped." },
 ];
 
 /// Value of `CAPS`.

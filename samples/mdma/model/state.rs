@@ -46,14 +46,14 @@ pub const LAYOUT: [Field; 21] = [
     Field { name: "jobs_done", offset: 48, size: 8, meaning: "JOBS_DONE." },
     Field { name: "bytes_done", offset: 56, size: 8, meaning: "BYTES_DONE." },
     Field { name: "scratch", offset: 64, size: 8, meaning: "SCRATCH." },
-    Field { name: "job.done", offset: 72, size: 8, meaning: "Bytes of the job in flight that are processed: above 0 and below its len, and without a list a multiple of 64 KiB." },
+    Field { name: "job.done", offset: 72, size: 8, meaning: "Processed bytes of the job in flight: above 0 and below its len, and without a list a multiple of 64 KiB." },
     Field { name: "job.crc", offset: 80, size: 4, meaning: "CRC of the bytes processed, not inverted." },
     Field { name: "refused", offset: 84, size: 4, meaning: "REFUSED." },
     Field { name: "job.descriptor", offset: 88, size: 64, meaning: "The descriptor of the job in flight. This and the fields of the job are 0 without one." },
-    Field { name: "job.src_entry", offset: 152, size: 4, meaning: "SRC_LIST: index of the entry at which the job goes on. Otherwise 0." },
-    Field { name: "job.src_at", offset: 156, size: 4, meaning: "SRC_LIST: bytes of that entry which are processed. Otherwise 0." },
-    Field { name: "job.dst_entry", offset: 160, size: 4, meaning: "DST_LIST: index of the entry at which the job goes on. Otherwise 0." },
-    Field { name: "job.dst_at", offset: 164, size: 4, meaning: "DST_LIST: bytes of that entry which are processed. Otherwise 0." },
+    Field { name: "job.src_entry", offset: 152, size: 4, meaning: "SRC_LIST: index of the entry at which the job continues. Otherwise 0." },
+    Field { name: "job.src_at", offset: 156, size: 4, meaning: "SRC_LIST: processed bytes of that entry. Otherwise 0." },
+    Field { name: "job.dst_entry", offset: 160, size: 4, meaning: "DST_LIST: index of the entry at which the job continues. Otherwise 0." },
+    Field { name: "job.dst_at", offset: 164, size: 4, meaning: "DST_LIST: processed bytes of that entry. Otherwise 0." },
 ];
 
 const _: () = assert!(desc::dense(&LAYOUT, SIZE));

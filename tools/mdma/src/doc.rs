@@ -22,12 +22,12 @@ pub fn registers() -> String {
     title(out, "Registers of the mdma device", '=');
     paragraph(
         out,
-        "The registers are in BAR 0. A register is accessed whole and aligned, by 4 or 8 bytes; \
-         one of 8 bytes also by its two halves. The numbers are little endian. Every other access \
-         is refused, and so is a write to a register that is read only (RO) and a write of an \
-         illegal value. No access fails: a refused read returns all ones, a refused write is \
-         dropped, and the register REFUSED counts both. RW* is writable while CONTROL.ENABLE is \
-         0. In RW1C a bit is cleared by writing 1 to it.",
+        "The registers are in BAR 0. Each is accessed whole and aligned, with 4 or 8 bytes; an \
+         8-byte register also by halves. Numbers are little endian. The device refuses every other \
+         access, writes to read-only (RO) registers and writes of invalid values. No access fails: \
+         a refused read returns all ones, a refused write is dropped, and the register REFUSED \
+         counts both. RW* is writable while CONTROL.ENABLE is 0. Writing 1 to a bit of an RW1C \
+         register clears it.",
     );
     table(
         out,
@@ -103,8 +103,8 @@ pub fn registers() -> String {
     title(out, "Saved state", '-');
     paragraph(
         out,
-        "The device's section of the migration stream: everything but the device memory. A state is \
-         accepted only if a device could have got into it.",
+        "The device's section of the migration stream: all but the device memory. The device \
+         refuses a state that it could not have reached.",
     );
     fields(out, &state::LAYOUT);
     text
