@@ -55,7 +55,7 @@ class Qemu:
         with open(f"{IMAGE}/append", encoding="utf-8") as file:
             append = [file.read().strip()]
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
-                  f"guest.seed={settings.seed}", *settings.append]
+                   f"guest.seed={settings.seed}", *settings.append]
         user = backing.NOBODY if settings.ordinary_user else None
         machine, memory = backing.options(settings, self.name)
         command = [
