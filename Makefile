@@ -78,7 +78,7 @@ help:
 	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1'
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes'
-	@echo 'make check        check formatting, lints, licences and documents'
+	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
 	@echo 'make shell        open a shell in the virtual machine, with the module'
 	@echo 'make install      install the module for the running kernel'
 	@echo 'make clean        delete what was built from this checkout'
