@@ -45,7 +45,7 @@ def host_tests():
 
 def vm_tests():
     """Yields (requirement, test) for the tests that run in the virtual machine."""
-    for file in sorted((SELFTESTS / "src").glob("*.rs")):
+    for file in sorted((SELFTESTS / "src").rglob("*.rs")):
         for table in TABLE.finditer(file.read_text()):
             area = AREA.search(table.group(1))
             if not area:

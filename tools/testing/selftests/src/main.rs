@@ -21,95 +21,30 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-mod attacker;
-mod bench;
-mod blocking_calls;
-mod catalog;
-mod check;
-mod child;
-mod effort;
-mod every_state;
-mod fail_nth;
-mod harness;
-mod lab;
-mod looks;
-mod meminfo;
-mod memory;
-mod module;
-mod outcome;
-mod part;
-mod pins;
-mod puppet;
-mod quiescent;
-mod reclaim;
-mod scene;
-mod v2_scene;
-
-mod attack;
-mod bar;
-mod blocking;
-mod config;
-mod debugfs;
-mod device;
-mod device_memory;
 mod dirty;
-mod engine;
-mod failing;
-mod failing_host;
-mod failing_migration;
-mod failing_worker;
-mod faults;
+mod dma;
+mod env;
+mod fail_nth;
+mod fixture;
+mod harness;
 mod hostile;
-mod identity;
-mod intx;
-mod iova;
 mod irq;
-mod irq_refused;
-mod irq_state;
-mod kvm;
-mod lifecycle;
-mod lists;
-mod load;
-mod logging;
 mod mdev;
-mod mixture;
-mod next_user;
-mod oracle;
-mod params;
-mod passed;
-mod passes;
-mod racing;
-mod refusals;
-mod refused;
-mod region;
-mod restarting;
-mod resuming;
-mod rings;
-mod saving;
-mod sequences;
-mod sharing;
-mod states;
-mod stopping;
-mod storm;
+mod memory;
+mod pci;
 mod stream;
-mod swapping;
-mod type1;
-mod v2_loading;
-mod v2_precopy;
-mod v2_saving;
-mod v2_sharing;
-mod v2_states;
-mod waits;
+mod v1;
+mod v2;
 mod worker;
-mod zeroing;
 
-use effort::Effort;
-use harness::diagnose;
 use kernel_utils::Kmsg;
-use lab::Lab;
-use module::Module;
-use outcome::Outcome;
-use part::Part;
+
+use env::module::Module;
+use env::Lab;
+use harness::diagnose;
+use harness::limits::Effort;
+use harness::result::Outcome;
+use harness::shard::Part;
 
 /// The most one test may take.
 const TIMEOUT: Duration = Duration::from_secs(1800);
@@ -158,7 +93,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [child, args @ ..] = &args[..] {
         if child == "--child" {
-            return child::main(args);
+            return fixture::child::main(args);
         }
     }
     let options = match parse(args.into_iter()) {
@@ -168,7 +103,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests = options.part.of(catalog::select(&options.patterns));
+    let tests = options.part.of(harness::catalog::select(&options.patterns));
     if options.list {
         for test in tests {
             println!("{} {}", test.name, test.proves.join(" "));

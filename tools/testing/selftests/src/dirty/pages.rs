@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What type1 reports of the pages that the device writes, reads and pins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mdma::job;
+use mdma::regs::Reg;
+use vfio_client::v1::State;
+use vfio_client::{Access, Container, DirtyBitmap, DmaBuffer, Mapping};
+
+use crate::env::pins::Pins;
+use crate::env::Lab;
+use crate::fixture::memory::pages_of;
+use crate::fixture::{device, guest, run_jobs, wait_register, Scene, VfioQueue, PAGE, QUEUE};
+use crate::harness::check::wait_for;
+use crate::harness::result::Outcome;
+use crate::tests;
+
+tests! { "dirty":
+    p30_exactly_the_pages_written ["P30", "P32"],
+    p30_partial_pages_and_page_ends ["P30"],
+    p30_unmap_reports_the_last_of_it ["P30", "P35"],
+    p30_what_a_failed_job_wrote_is_reported ["P30"],
+    p30_pages_written_while_off_are_not_reported ["P30"],
+    p31_pinned_pages_are_reported_at_every_get ["P31"],
+    p31_written_pages_are_reported_once ["P31"],
+    p31_only_the_rings_are_pinned ["P31"],
+    p31_a_stopped_device_pins_nothing ["P31"],
+    p32_pages_only_read_are_never_reported ["P32"],
+    p35_unmapping_unpins ["P35"],
+    p35_unmapping_others_keeps_the_pins ["P35"],
+    p35_closing_unpins ["P35"],
+}
+
+/// Guest memory of these tests.
+pub(crate) const BASE: u64 = 0x100_0000;
+/// Its size.
+pub(crate) const SIZE: usize = 256 * PAGE as usize;
+
+/// The dirty pages of a bitmap.
+fn dirty(bitmap: &DirtyBitmap) -> BTreeSet<u64> {
+    bitmap.dirty().collect()
+}
+
+/// What the next GET reports of a range.
+pub(crate) fn get(container: &Container, iova: u64, size: u64) -> Outcome<BTreeSet<u64>> {
+    Ok(dirty(&container.dirty_bitmap(iova, size)?))
+}
+
+/// What the next GET reports of a buffer.
+pub(crate) fn of(buffer: &DmaBuffer) -> impl Fn(&Container) -> Outcome<BTreeSet<u64>> {
+    let (iova, size) = (buffer.iova(), buffer.memory().len() as u64);
+    move |container| get(container, iova, size)
+}
+
+/// A set of pages.
+pub(crate) fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+    pages.into_iter().collect()
+}
+
+/// The pages of a queue's rings: of the descriptors and of the completion records.
+pub(crate) fn rings(queue: &VfioQueue) -> BTreeSet<u64> {
+    let ring = queue.ring();
+    let descriptors = pages_of(ring.base(), ring.descriptors_len() as u64);
+    set(descriptors.chain(pages_of(ring.completions(), ring.completions_len() as u64)))
+}
+
+/// A scene with guest memory, a queue that has done a job, and tracking on.
+pub(crate) fn tracking(lab: &Lab) -> Outcome<(Scene, DmaBuffer, VfioQueue)> {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])?;
+    scene.container.dirty_start()?;
+    Ok((scene, buffer, queue))
+}
+
+fn p30_exactly_the_pages_written(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let get = of(&buffer);
+    assert_eq!(get(&scene.container)?, set([]), "before any job");
+    for (first, count) in [
+        (0, 1),
+        (255, 1),
+        (63, 2),
+        (64, 64),
+        (100, 3),
+        (0, 256),
+        (7, 130),
+    ] {
+        let (at, len) = (BASE + first * PAGE, count * PAGE);
+        run_jobs(&mut queue, &[job::fill(guest(at), 1, len)])?;
+        assert_eq!(
+            get(&scene.container)?,
+            set(pages_of(at, len)),
+            "{count} from {first}"
+        );
+        // The same from device memory, and by a copy within the guest's.
+        run_jobs(
+            &mut queue,
+            &[job::copy(device(first * PAGE), guest(at), len)],
+        )?;
+        assert_eq!(
+            get(&scene.container)?,
+            set(pages_of(at, len)),
+            "{count} from {first}"
+        );
+        if first >= 63 && count < 64 {
+            run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), len)])?;
+            assert_eq!(get(&scene.container)?, set(pages_of(at, len)));
+        }
+        assert_eq!(get(&scene.container)?, set([]), "a second look");
+    }
+    Ok(())
+}
+
+fn p30_partial_pages_and_page_ends(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let get = of(&buffer);
+    for (at, len) in [
+        (0, 1),
+        (PAGE - 1, 1),
+        (PAGE, 1),
+        (PAGE - 1, 2),
+        (2 * PAGE - 1, PAGE),
+        (2 * PAGE - 1, PAGE + 1),
+        (2 * PAGE - 1, PAGE + 2),
+        (SIZE as u64 - 1, 1),
+        // More than a unit, from the middle of a page to the middle of another.
+        (5 * PAGE + 77, 40 * PAGE + 5),
+    ] {
+        run_jobs(&mut queue, &[job::fill(guest(BASE + at), 1, len)])?;
+        let expected = set(pages_of(BASE + at, len));
+        assert_eq!(get(&scene.container)?, expected, "{len} bytes at {at:#x}");
+    }
+    Ok(())
+}
+
+fn p30_unmap_reports_the_last_of_it(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let other = scene.buffer(8 * BASE, 4 * PAGE as usize)?;
+    run_jobs(
+        &mut queue,
+        &[
+            job::fill(guest(BASE + 3 * PAGE), 1, 2 * PAGE),
+            job::fill(guest(BASE + 200 * PAGE - 1), 1, 2),
+            job::fill(guest(8 * BASE + PAGE), 1, PAGE),
+        ],
+    )?;
+    let (unmapped, bitmap) = scene.container.unmap_dirty(BASE, SIZE as u64)?;
+    assert_eq!(unmapped, SIZE as u64);
+    let expected = [3, 4, 199, 200].map(|page| BASE + page * PAGE);
+    assert_eq!(dirty(&bitmap), set(expected));
+    // The other mapping's pages are reported when they are asked for.
+    assert_eq!(of(&other)(&scene.container)?, set([8 * BASE + PAGE]));
+
+    // The rings are pinned until they are unmapped, and dirty to the end.
+    let expected = rings(&queue);
+    let len = queue.memory().memory().len() as u64;
+    let (unmapped, bitmap) = scene.container.unmap_dirty(QUEUE, len)?;
+    assert_eq!(unmapped, len);
+    assert_eq!(dirty(&bitmap), expected);
+    drop((buffer, other, queue));
+    Ok(())
+}
+
+fn p30_what_a_failed_job_wrote_is_reported(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    // Runs out of the mapping at its end. What it wrote until then is dirty.
+    let at = BASE + SIZE as u64 - 20 * PAGE;
+    buffer.fill(0, SIZE, 0);
+    queue.submit(&job::fill(guest(at), u64::MAX, 40 * PAGE))?;
+    assert_ne!(queue.wait(crate::harness::check::PATIENCE)?.error, 0);
+    let mut changed = BTreeSet::new();
+    for page in 0..SIZE as u64 / PAGE {
+        if buffer
+            .to_vec((page * PAGE) as usize, PAGE as usize)
+            .iter()
+            .any(|b| *b != 0)
+        {
+            changed.insert(BASE + page * PAGE);
+        }
+    }
+    assert!(changed.len() >= 16, "a unit and more: {}", changed.len());
+    assert_eq!(of(&buffer)(&scene.container)?, changed);
+    Ok(())
+}
+
+fn p30_pages_written_while_off_are_not_reported(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    run_jobs(&mut queue, &[job::fill(guest(BASE), 1, PAGE)])?;
+    scene.container.dirty_stop()?;
+    run_jobs(&mut queue, &[job::fill(guest(BASE + PAGE), 1, PAGE)])?;
+    scene.container.dirty_start()?;
+    run_jobs(&mut queue, &[job::fill(guest(BASE + 2 * PAGE), 1, PAGE)])?;
+    assert_eq!(of(&buffer)(&scene.container)?, set([BASE + 2 * PAGE]));
+    Ok(())
+}
+
+fn p31_pinned_pages_are_reported_at_every_get(lab: &Lab) -> Outcome {
+    for order in [1, 4, 7, 10] {
+        let scene = Scene::new(lab)?;
+        scene.container.dirty_start()?;
+        let mut queue = scene.queue(order)?;
+        let get = of(queue.memory());
+        assert_eq!(
+            get(&scene.container)?,
+            set([]),
+            "nothing is pinned before the first job"
+        );
+        run_jobs(&mut queue, &[job::nop()])?;
+        for round in 0..5 {
+            assert_eq!(
+                get(&scene.container)?,
+                rings(&queue),
+                "order {order}, round {round}"
+            );
+        }
+        // Tracking that begins while they are pinned knows them.
+        scene.container.dirty_stop()?;
+        scene.container.dirty_start()?;
+        assert_eq!(get(&scene.container)?, rings(&queue), "after another start");
+        // Disabled, they are unpinned: reported once more for what may have been written, and then no longer.
+        let expected = rings(&queue);
+        let pins = Pins::now()?;
+        let (_, memory) = queue.close()?;
+        wait_for("the rings to be unpinned", || {
+            Ok(Pins::now()?.held() < pins.held())
+        })?;
+        assert_eq!(
+            of(&memory)(&scene.container)?,
+            expected,
+            "order {order}, disabled"
+        );
+        assert_eq!(
+            of(&memory)(&scene.container)?,
+            set([]),
+            "order {order}, a second look"
+        );
+    }
+    Ok(())
+}
+
+fn p31_written_pages_are_reported_once(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let get = of(&buffer);
+    for n in 1..=20 {
+        // Twice written is once reported.
+        let at = BASE + n * 5 * PAGE;
+        run_jobs(
+            &mut queue,
+            &[
+                job::fill(guest(at), n, 2 * PAGE),
+                job::fill(guest(at + 8), n, 8),
+            ],
+        )?;
+        assert_eq!(get(&scene.container)?, set([at, at + PAGE]));
+        assert_eq!(get(&scene.container)?, set([]));
+    }
+    Ok(())
+}
+
+fn p31_only_the_rings_are_pinned(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let _buffer = scene.buffer(BASE, SIZE)?;
+    let before = Pins::now()?;
+    let mut queue = scene.queue(4)?;
+    run_jobs(
+        &mut queue,
+        &[
+            job::fill(guest(BASE), 1, SIZE as u64),
+            job::copy(guest(BASE), device(0), SIZE as u64),
+            job::crc32c(guest(BASE), SIZE as u64),
+        ],
+    )?;
+    let held = Pins::now()?.held() - before.held();
+    assert_eq!(held, rings(&queue).len() as u64, "bulk data is not pinned");
+    Ok(())
+}
+
+fn p31_a_stopped_device_pins_nothing(lab: &Lab) -> Outcome {
+    let before = Pins::now()?;
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(4)?;
+    scene.container.dirty_start()?;
+    let get = of(queue.memory());
+    for stop in [State::STOP, State::STOP_AND_COPY] {
+        run_jobs(&mut queue, &[job::nop()])?;
+        assert_eq!(get(&scene.container)?, rings(&queue));
+        assert!(Pins::now()?.held() > before.held());
+        scene.go(&[stop])?;
+        // So the floor under the downtime is gone: this is the last time that they are sent.
+        assert_eq!(Pins::now()?.held(), before.held(), "{stop:?}");
+        assert_eq!(get(&scene.container)?, rings(&queue), "{stop:?}");
+        assert_eq!(get(&scene.container)?, set([]), "{stop:?}");
+        scene.go(&[State::RUNNING])?;
+    }
+    run_jobs(&mut queue, &[job::nop()])?;
+    assert_eq!(get(&scene.container)?, rings(&queue));
+    Ok(())
+}
+
+fn p32_pages_only_read_are_never_reported(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let target = scene.buffer(8 * BASE, SIZE)?;
+    buffer.fill(0, SIZE, 0x3c);
+    let size = SIZE as u64;
+    run_jobs(
+        &mut queue,
+        &[
+            job::crc32c(guest(BASE), size),
+            job::copy(guest(BASE), device(0), size),
+            job::copy(guest(BASE + 1), guest(8 * BASE + 7), size - 8),
+        ],
+    )?;
+    for _ in 0..3 {
+        assert_eq!(of(&buffer)(&scene.container)?, set([]));
+    }
+    assert_eq!(of(&target)(&scene.container)?.len(), SIZE / PAGE as usize);
+    Ok(())
+}
+
+fn p35_unmapping_unpins(lab: &Lab) -> Outcome {
+    let before = Pins::now()?;
+    let scene = Scene::new(lab)?;
+    for round in 0..20 {
+        let mut queue = scene.queue(4)?;
+        run_jobs(&mut queue, &[job::nop()])?;
+        let held = Pins::now()?;
+        assert_eq!(held.held() - before.held(), 2, "round {round}");
+        assert_eq!(held.locked, before.locked + 2, "round {round}");
+        // The queue is enabled all the while: nobody has asked the device to let go.
+        let len = queue.memory().memory().len() as u64;
+        assert_eq!(scene.container.unmap(QUEUE, len)?, len);
+        let after = Pins::now()?;
+        assert_eq!(after.held(), before.held(), "round {round}");
+        assert_eq!(after.locked, before.locked, "round {round}");
+    }
+    Ok(())
+}
+
+fn p35_unmapping_others_keeps_the_pins(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = tracking(lab)?;
+    let held = Pins::now()?.held();
+    buffer.unmap()?;
+    assert_eq!(Pins::now()?.held(), held);
+    run_jobs(&mut queue, &[job::nop()])?;
+    assert_eq!(of(queue.memory())(&scene.container)?, rings(&queue));
+    Ok(())
+}
+
+fn p35_closing_unpins(lab: &Lab) -> Outcome {
+    let before = Pins::now()?;
+    let scene = Scene::new(lab)?;
+    // Mapped until the container goes, so that only closing the device can have unpinned.
+    let memory = Arc::new(Mapping::anonymous(2 * PAGE as usize)?);
+    memory.write(0, &job::nop().encode());
+    memory.write(64, &job::fill(device(0), 1, 16 << 20).encode());
+    scene.container.map(QUEUE, &memory, Access::ReadWrite)?;
+    scene.mdma.set_throttle(1000)?;
+    crate::worker::faults::enable_at(&scene, QUEUE, QUEUE + PAGE)?;
+    scene.mdma.set(Reg::Tail, 2)?;
+    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
+    assert_eq!(Pins::now()?.held(), before.held() + 2);
+    let container = scene.container.clone();
+    let instance = scene.close();
+    let after = Pins::now()?;
+    assert_eq!((after.held(), after.locked), (before.held(), before.locked));
+    // It is over with the queue as well: whoever opens it next is not written to.
+    let record = memory.to_vec(PAGE as usize, 32);
+    let scene = Scene::of(crate::env::Guest::open(instance)?)?;
+    assert!(!scene.mdma.busy()? || record == memory.to_vec(PAGE as usize, 32));
+    drop(container);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! DMA to guest memory whose mappings change.
+
+pub(crate) mod random_jobs;
+pub(crate) mod rings;
+pub(crate) mod type1_scans;
+pub(crate) mod unmap_race;

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random jobs against the oracle: contents, completions, and the pages reported dirty.
+//!
+//! `--jobs N` says how many, `--seed N` which.
+
+use std::collections::BTreeSet;
+
+use mdma::list::ENTRY_SIZE;
+use mdma::{job, Descriptor, Entry, Operand, Place};
+use vfio_client::DmaBuffer;
+
+use crate::env::Lab;
+use crate::fixture::memory::{pages_of, Memory};
+use crate::fixture::{device, guest, Scene, VfioQueue, PAGE, QUEUE};
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::{note, tests};
+
+tests! { "oracle":
+    p30_random_jobs_and_random_tracking ["P30", "P31", "P32", "P34"],
+    p30_random_mappings_come_and_go ["P30", "P34", "P35"],
+    p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
+    p35_random_mappings_under_pinned_pages ["P30", "P35"],
+}
+
+/// How much of device memory the jobs use.
+const DEVICE: u64 = 1 << 20;
+
+/// Where scatter lists are, one of [`LIST_SIZE`] for every job of a batch and each of its sides.
+const LISTS: u64 = 0x6_0000_0000;
+const LIST_SIZE: u64 = 1024;
+const LISTS_SIZE: u64 = 64 * LIST_SIZE;
+
+/// Where mappings are: neighbours, and far apart.
+const SLOTS: [(u64, u64); 7] = [
+    (0x1000, 1),
+    (0x10_0000, 64),
+    (0x10_0000 + 64 * PAGE, 3),
+    (0x10_0000 + 67 * PAGE, 130),
+    (0x8000_0000, 65),
+    (0xff_ffff_0000, 17),
+    (0x7fff_ffff_f000, 20),
+];
+
+/// The state of one run.
+struct Run<'a> {
+    scene: &'a Scene,
+    rng: fastrand::Rng,
+    memory: Memory,
+    /// Where scatter lists are put. The device only reads there.
+    lists: DmaBuffer,
+    /// The next list goes there.
+    next_list: u64,
+    /// Jobs with a list.
+    with_lists: usize,
+    /// Whether tracking is on.
+    tracking: bool,
+    /// The pages written since the last GET that had them in its range.
+    written: BTreeSet<u64>,
+    /// How many pages were reported.
+    reported: usize,
+    gets: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(lab: &Lab, scene: &'a Scene) -> Outcome<Self> {
+        let seed = lab.effort.seed;
+        note!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut memory = Memory::new(scene, DEVICE as usize);
+        memory.fill_device(scene, &mut rng)?;
+        Ok(Run {
+            scene,
+            rng,
+            memory,
+            lists: scene.buffer(LISTS, LISTS_SIZE as usize)?,
+            next_list: 0,
+            with_lists: 0,
+            tracking: false,
+            written: BTreeSet::new(),
+            reported: 0,
+            gets: 0,
+        })
+    }
+
+    fn map(&mut self, slot: usize) -> Outcome {
+        let (iova, pages) = SLOTS[slot];
+        self.memory
+            .map(self.scene, &mut self.rng, iova, (pages * PAGE) as usize)
+    }
+
+    /// A range that lies in what is mapped, in guest or device memory. It may go on in a neighbouring mapping.
+    fn range(&mut self) -> (Place, u64) {
+        if self.memory.buffers.is_empty() || self.rng.u8(0..3) == 0 {
+            let at = self.rng.u64(0..DEVICE);
+            return (device(at), DEVICE - at);
+        }
+        let n = self.rng.usize(0..self.memory.buffers.len());
+        let buffer = &self.memory.buffers[n];
+        let mut end = buffer.iova() + buffer.memory().len() as u64;
+        let at = self.rng.u64(buffer.iova()..end);
+        while let Some(next) = self.memory.buffers.iter().find(|b| b.iova() == end) {
+            end += next.memory().len() as u64;
+        }
+        (guest(at), end - at)
+    }
+
+    fn length(&mut self, room: u64) -> u64 {
+        let most = *self
+            .rng
+            .choice([16, 5000, 70_000, 400_000].iter())
+            .expect("some");
+        self.rng.u64(1..=room.min(most))
+    }
+
+    /// One side of a job, and how long it may be: a range, or a list of some ranges.
+    fn side(&mut self) -> (Operand, u64) {
+        if self.rng.u8(0..3) != 0 {
+            let (place, room) = self.range();
+            return (place.into(), room);
+        }
+        let entries: Vec<Entry> = (0..self.rng.u64(1..=LIST_SIZE / ENTRY_SIZE as u64))
+            .map(|_| {
+                let (place, room) = self.range();
+                let most = *self.rng.choice([8, 300, 9000].iter()).expect("some");
+                let len = self.rng.u64(1..=room.min(most)) as u32;
+                Entry { place, len }
+            })
+            .collect();
+        // The lists of a batch do not share memory; the next batch begins anew.
+        let at = self.next_list;
+        assert!(at < LISTS_SIZE, "more lists than there is room for");
+        self.next_list += LIST_SIZE;
+        let list = self.memory.world.write_list(LISTS + at, &entries);
+        for (i, entry) in entries.iter().enumerate() {
+            self.lists
+                .write(at as usize + i * ENTRY_SIZE, &entry.encode());
+        }
+        let room = entries.iter().map(|entry| u64::from(entry.len)).sum();
+        (list.into(), room)
+    }
+
+    fn job(&mut self, cookie: u64) -> Descriptor {
+        let (src, src_room) = self.side();
+        let (dst, dst_room) = self.side();
+        let fill = |run: &mut Self| {
+            let value = run.rng.u64(..);
+            job::fill(dst, value, run.length(dst_room))
+        };
+        let job = match self.rng.u8(0..10) {
+            0 => job::nop(),
+            1..=2 => job::crc32c(src, self.length(src_room)),
+            3..=5 => fill(self),
+            _ => {
+                let copy = job::copy(src, dst, self.length(src_room.min(dst_room)));
+                let [reads, writes] = self.memory.world.reads_and_writes(&copy);
+                // What overlaps has no result that is known, unless it is two ranges.
+                if copy.has_list() && overlap(&reads, &writes) {
+                    fill(self)
+                } else {
+                    copy
+                }
+            }
+        };
+        self.with_lists += usize::from(job.has_list());
+        let job = job.cookie(cookie);
+        if self.rng.bool() {
+            job.interrupt()
+        } else {
+            job
+        }
+    }
+
+    /// Hands over as many jobs as there is room for, and compares what comes back.
+    fn batch(&mut self, queue: &mut VfioQueue, cookie: &mut u64, most: u64) -> Outcome {
+        let count = self.rng.u64(1..=most.min(u64::from(queue.room())).max(1));
+        let mut jobs = Vec::new();
+        self.next_list = 0;
+        for _ in 0..count {
+            let job = self.job(*cookie);
+            *cookie += 1;
+            queue.fill(&job)?;
+            jobs.push(job);
+        }
+        queue.ring_doorbell()?;
+        for job in jobs {
+            let completion = queue.wait(PATIENCE)?;
+            let [_, writes] = self.memory.world.reads_and_writes(&job);
+            if let Err(why) = self.memory.world.apply(&job).check(&completion) {
+                crate::fail!("{job:?}: {why}");
+            }
+            for (place, len) in writes {
+                if let (true, Place::Guest(iova)) = (self.tracking, place) {
+                    self.written.extend(pages_of(iova, len));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts or stops tracking.
+    fn toggle(&mut self) -> Outcome {
+        self.tracking = !self.tracking;
+        if self.tracking {
+            self.scene.container.dirty_start()?;
+        } else {
+            self.scene.container.dirty_stop()?;
+        }
+        self.written.clear();
+        Ok(())
+    }
+
+    /// Gets the bitmap of every mapping, or of several by one call, and compares.
+    fn get(&mut self, queue: &VfioQueue) -> Outcome {
+        if !self.tracking {
+            return Ok(());
+        }
+        let mut ranges: Vec<(u64, u64)> = SLOTS.iter().map(|(i, p)| (*i, p * PAGE)).collect();
+        if self.rng.bool() {
+            // One call over neighbours and the hole before them. Each starts a word of the bitmap, as type1 is not
+            // exact about others: see `dirty.p34_no_page_is_lost_to_a_shifted_bitmap`.
+            let before = self.rng.u64(0..3) * 64 * PAGE;
+            ranges.drain(1..3);
+            ranges.push((0x10_0000 - before, 67 * PAGE + before));
+        }
+        let mut found = BTreeSet::new();
+        // Lists are only read: they are among the pages that must never be reported.
+        ranges.push((LISTS, LISTS_SIZE));
+        for (iova, size) in ranges {
+            found.extend(self.scene.container.dirty_bitmap(iova, size)?.dirty());
+        }
+        compare(&found, &self.written);
+        self.reported += found.len();
+        self.gets += 1;
+        self.written.clear();
+        // And the rings, by name: they are pinned since the first job, and so dirty at every look.
+        let ring = queue.ring();
+        let descriptors = pages_of(ring.base(), ring.descriptors_len() as u64);
+        let records = pages_of(ring.completions(), ring.completions_len() as u64);
+        let pinned: BTreeSet<u64> = descriptors.chain(records).collect();
+        let size = queue.memory().memory().len() as u64;
+        let found: BTreeSet<u64> = self
+            .scene
+            .container
+            .dirty_bitmap(QUEUE, size)?
+            .dirty()
+            .collect();
+        compare(&found, &pinned);
+        Ok(())
+    }
+
+    fn finish(&self, cookie: u64) -> Outcome {
+        note!(
+            "{cookie} jobs, {} with lists, {} bitmaps, {} pages reported",
+            self.with_lists,
+            self.gets,
+            self.reported
+        );
+        assert!(self.reported > 0, "a run that showed nothing");
+        self.memory.check(self.scene, "at the end")
+    }
+}
+
+/// Whether two sets of ranges have a byte in common.
+fn overlap(a: &[(Place, u64)], b: &[(Place, u64)]) -> bool {
+    let one = |&(a, a_len): &(Place, u64), &(b, b_len): &(Place, u64)| match (a, b) {
+        (Place::Guest(a), Place::Guest(b)) | (Place::Device(a), Place::Device(b)) => {
+            a < b + b_len && b < a + a_len
+        }
+        _ => false,
+    };
+    a.iter().any(|a| b.iter().any(|b| one(a, b)))
+}
+
+/// Panics where two sets of pages differ.
+#[track_caller]
+fn compare(found: &BTreeSet<u64>, expected: &BTreeSet<u64>) {
+    let missing: Vec<_> = expected.difference(found).take(5).collect();
+    let extra: Vec<_> = found.difference(expected).take(5).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "written and not reported: {missing:x?}; reported and not written: {extra:x?}"
+    );
+}
+
+fn p30_random_jobs_and_random_tracking(lab: &Lab) -> Outcome {
+    random_jobs(lab, lab.effort.jobs)
+}
+
+/// The same with bulk writes that pin what they write: no page more is reported for that.
+fn p30_random_jobs_through_pinned_pages(lab: &Lab) -> Outcome {
+    lab.module
+        .with("pin_from_kib=1", || random_jobs(lab, lab.effort.jobs / 5))
+}
+
+pub(crate) fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut run = Run::new(lab, &scene)?;
+    for slot in 0..SLOTS.len() {
+        run.map(slot)?;
+    }
+    let mut queue = scene.queue(7)?;
+    let mut cookie = 0;
+    // The rings are pinned by the first job.
+    run.batch(&mut queue, &mut cookie, 1)?;
+    while cookie < jobs {
+        match run.rng.u8(0..40) {
+            0 => run.toggle()?,
+            1..=9 => run.get(&queue)?,
+            _ => run.batch(&mut queue, &mut cookie, 30)?,
+        }
+        if run.rng.u8(0..100) == 0 {
+            run.memory.check(&scene, &format!("after {cookie} jobs"))?;
+        }
+    }
+    if !run.tracking {
+        run.toggle()?;
+    }
+    run.batch(&mut queue, &mut cookie, 30)?;
+    run.get(&queue)?;
+    run.finish(cookie)
+}
+
+fn p30_random_mappings_come_and_go(lab: &Lab) -> Outcome {
+    random_mappings(lab, lab.effort.jobs / 5)
+}
+
+fn p35_random_mappings_under_pinned_pages(lab: &Lab) -> Outcome {
+    lab.module.with("pin_from_kib=1", || {
+        random_mappings(lab, lab.effort.jobs / 10)
+    })
+}
+
+fn random_mappings(lab: &Lab, jobs: u64) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut run = Run::new(lab, &scene)?;
+    let mut queue = scene.queue(5)?;
+    let mut cookie = 0;
+    run.batch(&mut queue, &mut cookie, 1)?;
+    run.toggle()?;
+    while cookie < jobs {
+        let slot = run.rng.usize(0..SLOTS.len());
+        let mapped = run
+            .memory
+            .buffers
+            .iter()
+            .position(|b| b.iova() == SLOTS[slot].0);
+        match (run.rng.u8(0..12), mapped) {
+            (0..=1, None) => run.map(slot)?,
+            (0, Some(n)) => {
+                // Unmapped with its bitmap: the last word on it.
+                let (iova, size) = (SLOTS[slot].0, SLOTS[slot].1 * PAGE);
+                let (unmapped, bitmap) = scene.container.unmap_dirty(iova, size)?;
+                assert_eq!(unmapped, size);
+                let (of_it, rest): (BTreeSet<u64>, _) = run
+                    .written
+                    .iter()
+                    .partition(|page| (iova..iova + size).contains(page));
+                compare(&bitmap.dirty().collect(), &of_it);
+                run.reported += of_it.len();
+                run.written = rest;
+                let buffer = run.memory.buffers.swap_remove(n);
+                let found = buffer.to_vec(0, size as usize);
+                let expected = run.memory.world.read(guest(iova), found.len());
+                crate::fixture::memory::same(
+                    &found,
+                    &expected,
+                    guest(iova),
+                    "when it was unmapped",
+                );
+            }
+            (2..=3, _) => run.get(&queue)?,
+            _ => run.batch(&mut queue, &mut cookie, 15)?,
+        }
+    }
+    run.get(&queue)?;
+    run.finish(cookie)
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rings that cannot be pinned: they are copied, and all else is as with pinned ones.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+
+use ::hostile::{admitted, own_node, Kind, Stalled, User};
+use mdma::desc::Error;
+use mdma::regs::Reg;
+use mdma::{job, Completion};
+use rustix::process::Resource;
+use vfio_client::mdev::{Sysfs, Uuid};
+use vfio_client::{Access, BitmapRequest, Container, DmaBuffer};
+
+use crate::dirty::pages::{of, set};
+use crate::env::pins::Pins;
+use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::fixture::{device, guest, run_jobs, wait_register, Scene, PAGE, QUEUE};
+use crate::harness::check::{wait_for, PATIENCE};
+use crate::harness::result::Outcome;
+use crate::worker::faults::enable_at;
+use crate::{fail, tests};
+
+tests! { "rings":
+    a_ring_of_a_user_who_may_lock_no_memory ["P30", "P31"],
+    a_ring_in_device_memory ["P30"],
+    a_ring_that_is_mapped_anew_is_pinned_anew ["P35"],
+    registers_go_with_a_record_that_is_copied_late [],
+    p35_the_stalled_unmap_of_another_user_costs_no_service ["P35"],
+}
+
+const BASE: u64 = 0x100_0000;
+const SIZE: usize = 64 * PAGE as usize;
+
+/// The user who may lock no memory.
+pub(crate) fn child(args: &[String]) -> Outcome {
+    admitted()?;
+    let [uuid] = args else {
+        fail!("ring takes a uuid");
+    };
+    let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
+    let container = Container::open()?;
+    let scene = Scene::of(Guest {
+        device: instance.open(&container)?,
+        container,
+        instance: Instance::from(instance),
+    })?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let half = SIZE as u64 / 2;
+    let mut queue = scene.queue(7)?;
+    scene.container.dirty_start()?;
+    run_jobs(
+        &mut queue,
+        &[
+            job::fill(guest(BASE), 0x0102_0304_0506_0708, half),
+            job::copy(guest(BASE), device(0), half),
+            job::copy(device(0), guest(BASE + half), half),
+            job::nop(),
+        ],
+    )?;
+    let contents = buffer.to_vec(0, SIZE);
+    assert!(contents
+        .chunks(8)
+        .all(|word| word == [8, 7, 6, 5, 4, 3, 2, 1]));
+    let all = (0..SIZE as u64 / PAGE).map(|n| BASE + n * PAGE);
+    assert_eq!(of(&buffer)(&scene.container)?, set(all));
+    // Of the ring only the page of the records was written, and it is reported once.
+    let records = queue.ring().completions() & !(PAGE - 1);
+    assert_eq!(of(queue.memory())(&scene.container)?, set([records]));
+    assert_eq!(of(queue.memory())(&scene.container)?, set([]));
+    // More jobs than there are entries.
+    for value in 1..300u64 {
+        run_jobs(&mut queue, &[job::fill(guest(BASE), value, 8)])?;
+        assert_eq!(buffer.to_vec(0, 8), value.to_le_bytes());
+    }
+    assert_eq!(of(queue.memory())(&scene.container)?, set([records]));
+    // A guest enables its queue as often as it likes; the log gets no line more.
+    for _ in 0..20 {
+        queue.restart(7)?;
+        run_jobs(&mut queue, &[job::nop()])?;
+    }
+    // A ring that is nowhere is a fault still.
+    drop(queue);
+    enable_at(&scene, 0x666_0000_0000, BASE)?;
+    wait_register(&scene.mdma, Reg::Error, "a fault", |error| {
+        error == Error::RingFault as u64
+    })?;
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])?;
+    writeln!(std::io::stdout(), "done")?;
+    loop {
+        thread::park();
+    }
+}
+
+/// The guest used to see RING_FAULT at its first job, and the log said nothing.
+fn a_ring_of_a_user_who_may_lock_no_memory(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    own_node(instance.iommu_group()?)?;
+    let before = Pins::now()?;
+    let mark = lab.kmsg.mark();
+    let uuid = instance.uuid.as_str().to_string();
+    let args = ["--child", "ring", &uuid];
+    let mut user = User::start(&args, None, &[(Resource::Memlock, 0)])?;
+    let Some(line) = user.hear_within(PATIENCE)? else {
+        fail!("the user has not done its jobs:\n{}", user.stacks());
+    };
+    assert_eq!(line, "done");
+    assert_eq!(Pins::now()?.held(), before.held(), "the ring is pinned");
+    let lines = lab.kmsg.since(mark);
+    let texts: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+    let ours: Vec<_> = texts
+        .iter()
+        .filter(|text| text.contains(&uuid) && text.contains("pinned"))
+        .collect();
+    assert_eq!(ours.len(), 1, "{texts:?}");
+    assert!(ours[0].contains("ENOMEM") && ours[0].contains("RLIMIT_MEMLOCK"));
+    // type1 has one of its own for each attempt.
+    let attempts = texts
+        .iter()
+        .filter(|text| text.contains("RLIMIT_MEMLOCK ("));
+    let attempts = attempts.count();
+    assert!(attempts <= 4, "{attempts} lines of type1's: {texts:?}");
+    Ok(())
+}
+
+/// It can be transferred to and from, and not pinned.
+fn a_ring_in_device_memory(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let own = Arc::new(scene.mdma.map_memory()?);
+    own.write(0, &job::nop().encode());
+    let mapped = DmaBuffer::of(&scene.container, BASE, own.clone(), Access::ReadWrite)?;
+    enable_at(&scene, BASE, BASE + PAGE)?;
+    wait_register(&scene.mdma, Reg::JobsDone, "the job", |n| n == 1)?;
+    let mut record = [0; 32];
+    own.read(PAGE as usize, &mut record);
+    let record = Completion::decode(&record);
+    assert_eq!((record.error, record.sequence), (0, 1));
+    scene.mdma.disable()?;
+    drop((mapped, own));
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])
+}
+
+fn a_ring_that_is_mapped_anew_is_pinned_anew(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let before = Pins::now()?;
+    let old = scene.buffer(QUEUE, 2 * PAGE as usize)?;
+    let program = |buffer: &DmaBuffer| {
+        for n in 0..16 {
+            buffer.write(n * 64, &job::nop().encode());
+        }
+    };
+    program(&old);
+    enable_at(&scene, QUEUE, QUEUE + PAGE)?;
+    wait_register(&scene.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
+    assert_eq!(Pins::now()?.held(), before.held() + 2);
+    let memory = old.unmap()?;
+    assert_eq!(Pins::now()?.held(), before.held());
+    let contents = memory.to_vec(0, memory.len());
+    let new = scene.buffer(QUEUE, 2 * PAGE as usize)?;
+    program(&new);
+    scene.mdma.set(Reg::Tail, 2)?;
+    wait_register(&scene.mdma, Reg::JobsDone, "the second job", |n| n == 2)?;
+    scene.mdma.check_halted()?;
+    assert_eq!(Pins::now()?.held(), before.held() + 2);
+    assert!(
+        memory.to_vec(0, memory.len()) == contents,
+        "written after it was unmapped"
+    );
+    Ok(())
+}
+
+/// Who sees a record sees the registers that go with it, also when the record is copied to memory that is slow.
+fn registers_go_with_a_record_that_is_copied_late(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    // Device memory, so that it is copied; the records are in a page that another page shares a mapping with.
+    let own = Arc::new(scene.mdma.map_memory()?);
+    for n in 0..16 {
+        own.write(n * 64, &job::nop().encode());
+    }
+    let mapped = DmaBuffer::of(&scene.container, BASE, own.clone(), Access::ReadWrite)?;
+    enable_at(&scene, BASE, BASE + PAGE)?;
+    for sequence in 1..=lab.effort.iterations {
+        let at = PAGE as usize + ((sequence as usize - 1) % 16) * 32 + 24;
+        if sequence > 1 {
+            scene.mdma.set(Reg::Tail, sequence % 16)?;
+        }
+        wait_for("a record", || {
+            Ok(own.load_u64(at, std::sync::atomic::Ordering::Acquire) == sequence)
+        })?;
+        assert_eq!(scene.mdma.get(Reg::JobsDone)?, sequence);
+        assert_eq!(scene.mdma.get(Reg::Head)?, sequence % 16);
+    }
+    scene.mdma.disable()?;
+    drop(mapped);
+    Ok(())
+}
+
+/// A user keeps an unmap from coming to its end. Where it is, no other user's memory is pinned meanwhile; his jobs are done
+/// all the same.
+fn p35_the_stalled_unmap_of_another_user_costs_no_service(lab: &Lab) -> Outcome {
+    for _ in 0..20 {
+        if stalled_unmap(lab)? {
+            return Ok(());
+        }
+    }
+    fail!("no unmap was kept from its end")
+}
+
+/// Whether the unmap could be kept from its end.
+fn stalled_unmap(lab: &Lab) -> Outcome<bool> {
+    let page = || Stalled::new(Kind::Userfault, vec![0; PAGE as usize]);
+    let stalled = [page()?, page()?];
+    let theirs = Scene::new(lab)?;
+    let other = theirs.buffer(BASE, PAGE as usize)?;
+    let mut queue = theirs.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])?;
+    theirs.container.dirty_start()?;
+    let ring = queue.memory().memory().len() as u64;
+    let container = &theirs.container;
+    let mine = Scene::new(lab)?;
+    let ok = thread::scope(|threads| -> Outcome<bool> {
+        let hold = |page: usize| {
+            let request = BitmapRequest::get(other.iova(), PAGE, PAGE);
+            let memory = stalled[page].memory();
+            move || container.dirty_bitmap_into(&request, memory, 0)
+        };
+        // One holds type1's lock; the unmap waits for it, and then the other one.
+        let first = threads.spawn(hold(0));
+        stalled[0].wait(1, PATIENCE)?;
+        let unmapper = threads.spawn(|| container.unmap(QUEUE, ring));
+        thread::sleep(crate::harness::check::SILENCE);
+        let second = threads.spawn(hold(1));
+        thread::sleep(crate::harness::check::SILENCE);
+        stalled[0].release();
+        stalled[1].wait(1, PATIENCE)?;
+        first.join().expect("a bitmap")?;
+        let open = !unmapper.is_finished();
+        let result = (|| -> Outcome<bool> {
+            if !open {
+                return Ok(false);
+            }
+            let before = Pins::now()?;
+            let mut queue = mine.queue(4)?;
+            let target = mine.buffer(BASE, PAGE as usize)?;
+            run_jobs(&mut queue, &[job::fill(guest(BASE), 7, 8)])?;
+            assert_eq!(target.to_vec(0, 8), 7u64.to_le_bytes());
+            if unmapper.is_finished() {
+                return Ok(false);
+            }
+            assert_eq!(
+                Pins::now()?.held(),
+                before.held(),
+                "pinned where an unmap is"
+            );
+            stalled[1].release();
+            wait_for("the unmap", || Ok(unmapper.is_finished()))?;
+            // From the next job on the ring is pinned.
+            let before = Pins::now()?;
+            run_jobs(&mut queue, &[job::nop()])?;
+            assert!(Pins::now()?.held() > before.held(), "not pinned after all");
+            Ok(true)
+        })();
+        stalled[1].release();
+        second.join().expect("a bitmap")?;
+        assert_eq!(unmapper.join().expect("the unmapper")?, ring);
+        result
+    })?;
+    drop(queue);
+    Ok(ok)
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How often type1 looks at a mapping that is being unmapped.
+//!
+//! After each look that finds pinned pages type1 takes the lock of its list of devices to call them, and at the twelfth
+//! look in a row it panics the host. The kernel's trace counts how often that lock is taken. So modules of which
+//! debugfs shows no count can be tested too, and looks that find pages that were pinned anew count as well.
+
+use std::fs;
+use std::io::Write;
+
+use crate::fail;
+use crate::harness::result::Outcome;
+
+const TRACING: &str = "/sys/kernel/debug/tracing";
+/// The name of the instance of the trace, and of the group of its events.
+const NAME: &str = "mdma_looks";
+/// A `struct vfio_iommu` is not larger.
+const IOMMU: u64 = 4096;
+
+/// Counts the looks at mappings of a container from when it is made until it is dropped.
+pub(crate) struct Looks;
+
+impl Looks {
+    /// Begins to count; `open` opens a device in the container, which shows where the lock is.
+    pub(crate) fn of<T>(open: impl FnOnce() -> Outcome<T>) -> Outcome<(Self, T)> {
+        let symbols = fs::read_to_string("/proc/kallsyms")?;
+        let mutex_lock = ["mutex_lock", "mutex_lock_nested"]
+            .into_iter()
+            .find(|name| symbols.contains(&format!(" T {name}\n")));
+        let Some(mutex_lock) = mutex_lock else {
+            fail!("the kernel has no function that locks a mutex");
+        };
+        let looks = Looks;
+        define(&format!(
+            "p:{NAME}/device vfio_iommu_type1:vfio_iommu_type1_register_device iommu=$arg1"
+        ))?;
+        define(&format!("p:{NAME}/lock {mutex_lock} lock=$arg1"))?;
+        fs::create_dir(instance(""))?;
+        let thread = fs::read_link("/proc/thread-self")?;
+        let thread = thread.file_name().and_then(|name| name.to_str());
+        let thread = thread.expect("the number of a thread");
+        fs::write(event("lock", "filter"), format!("common_pid == {thread}"))?;
+        fs::write(event("device", "enable"), "1")?;
+        fs::write(event("lock", "enable"), "1")?;
+        let opened = open()?;
+        fs::write(event("lock", "enable"), "0")?;
+        fs::write(event("device", "enable"), "0")?;
+        let lock = list_lock(&fs::read_to_string(instance("trace"))?)?;
+        fs::write(event("lock", "filter"), format!("lock == {lock:#x}"))?;
+        fs::write(instance("trace"), "")?;
+        fs::write(event("lock", "enable"), "1")?;
+        Ok((looks, opened))
+    }
+
+    /// How many there have been, devices that were opened since among them.
+    pub(crate) fn so_far(&self) -> Outcome<u64> {
+        let mut looks = 0;
+        for cpu in fs::read_dir(instance("per_cpu"))? {
+            let stats = fs::read_to_string(cpu?.path().join("stats"))?;
+            let entries = stats
+                .lines()
+                .find_map(|line| line.strip_prefix("entries: "));
+            let Some(Ok(entries)) = entries.map(str::parse::<u64>) else {
+                fail!("no number of entries in {stats:?}");
+            };
+            looks += entries;
+        }
+        Ok(looks)
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(instance(""));
+        let _ = define(&format!("-:{NAME}/lock"));
+        let _ = define(&format!("-:{NAME}/device"));
+    }
+}
+
+/// The address of `device_list_lock`: when a device is registered it is taken inside the lock of the IOMMU.
+fn list_lock(trace: &str) -> Outcome<u64> {
+    let value = |line: &str, name: &str| {
+        let (_, value) = line.split_once(name)?;
+        u64::from_str_radix(value.trim(), 16).ok()
+    };
+    let mut lines = trace.lines();
+    let iommu = lines.find_map(|line| value(line, " iommu=0x"));
+    let Some(iommu) = iommu else {
+        fail!("no device was registered:\n{trace}");
+    };
+    let mut locks = lines
+        .filter_map(|line| value(line, " lock=0x"))
+        .filter(|lock| (iommu..iommu + IOMMU).contains(lock));
+    let outer = locks.next();
+    match locks.find(|&lock| Some(lock) != outer) {
+        Some(lock) => Ok(lock),
+        None => fail!("no lock of a list was taken:\n{trace}"),
+    }
+}
+
+fn instance(file: &str) -> String {
+    format!("{TRACING}/instances/{NAME}/{file}")
+}
+
+fn event(event: &str, file: &str) -> String {
+    instance(&format!("events/{NAME}/{event}/{file}"))
+}
+
+fn define(line: &str) -> std::io::Result<()> {
+    let path = format!("{TRACING}/kprobe_events");
+    let mut file = fs::OpenOptions::new().append(true).open(path)?;
+    writeln!(file, "{line}")
+}

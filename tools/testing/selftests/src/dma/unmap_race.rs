@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Unmapping memory while the device works on it, again and again (P35).
+//!
+//! A driver that forgets a pin here panics the host; one that forgets to account it leaves locked memory behind.
+//! `--iterations N` says how often.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ::hostile::{Kind, Stalled};
+use mdma::desc::Error;
+use mdma::job;
+use mdma::regs::{self, Reg};
+use vfio_client::{Access, BitmapRequest, Container, Mapping};
+
+use crate::dma::type1_scans::Looks;
+use crate::env::pins::Pins;
+use crate::env::Lab;
+use crate::fixture::{guest, run_jobs, Scene, PAGE, QUEUE};
+use crate::harness::check::{wait_for, PATIENCE};
+use crate::harness::result::Outcome;
+use crate::{fail, note, tests};
+
+tests! { "storm":
+    p35_unmapping_rings_under_running_dma ["P35"],
+    p35_unmapping_targets_under_running_dma ["P35"],
+    p35_unmapping_from_two_threads ["P35"],
+    p35_unmapping_targets_that_are_pinned ["P35"],
+    p35_unmapping_what_is_pinned_from_two_threads ["P35"],
+    p35_an_unmap_that_is_kept_from_the_lock ["P35"],
+    p30_nothing_written_is_lost_to_a_page_that_goes ["P30"],
+}
+
+const BASE: u64 = 0x100_0000;
+const SIZE: usize = 64 * PAGE as usize;
+
+/// Keeps the queue of a device busy whatever happens to it: enables it again when it has halted, and rings. Descriptors
+/// are at `ring`, records a page behind.
+fn drive(scene: &Scene, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Outcome {
+    let mdma = &scene.mdma;
+    let mut tail = 0;
+    while !over.load(Ordering::SeqCst) {
+        if mdma.check_halted().is_err() || mdma.get(Reg::Control)? == 0 {
+            mdma.disable()?;
+            mdma.set(Reg::RingBase, ring)?;
+            mdma.set(Reg::RingOrder, 4)?;
+            mdma.set(Reg::CompletionBase, ring + PAGE)?;
+            // A last unit of the run before may still be in flight.
+            match mdma.set(Reg::Control, regs::CONTROL_ENABLE.into()) {
+                Err(e) if e.errno() == Some(libc::EBUSY) => continue,
+                done => done?,
+            }
+            tail = 0;
+        }
+        let next = (tail + 1) % 16;
+        // A full ring refuses, a queue that has halted meanwhile may be disabled by now: both are fine here.
+        if mdma.get(Reg::Head)? != next && mdma.set(Reg::Tail, next).is_ok() {
+            tail = next;
+        }
+        jobs.store(mdma.get(Reg::JobsDone)?, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Runs `unmapper` while the queue is driven, and compares the pins before and after. `unmappers` is how many threads.
+fn storm(
+    lab: &Lab,
+    unmappers: usize,
+    unmapper: impl Fn(&Scene, &Mappings, usize) -> Outcome + Sync,
+) -> Outcome {
+    let before = Pins::now()?;
+    let scene = Scene::new(lab)?;
+    let mappings = Mappings::new(&scene)?;
+    let over = AtomicBool::new(false);
+    let jobs = AtomicU64::new(0);
+    thread::scope(|threads| -> Outcome {
+        let driver = threads.spawn(|| drive(&scene, QUEUE, &over, &jobs));
+        // Something has to be going on.
+        let working = wait_for("the device to be at work", || {
+            Ok(jobs.load(Ordering::SeqCst) > 0)
+        });
+        if working.is_err() {
+            over.store(true, Ordering::SeqCst);
+            driver.join().expect("the driver")?;
+            return working;
+        }
+        let (scene, mappings, unmapper) = (&scene, &mappings, &unmapper);
+        let storms: Vec<_> = (0..unmappers)
+            .map(|n| threads.spawn(move || unmapper(scene, mappings, n)))
+            .collect();
+        let ends: Vec<_> = storms.into_iter().map(|s| s.join()).collect();
+        over.store(true, Ordering::SeqCst);
+        driver.join().expect("the driver")?;
+        for end in ends {
+            end.expect("an unmapper")?;
+        }
+        Ok(())
+    })?;
+    note!("{} jobs", jobs.into_inner());
+    let looks = unmap_looks_max(&scene)?;
+    assert!(
+        looks <= 9,
+        "type1 looked {looks} times at the same pinned pages; it panics at the twelfth"
+    );
+    // With all of it mapped again, the device works.
+    mappings.remap_all(&scene);
+    scene.mdma.disable()?;
+    let mut queue = scene.queue_at(2 * QUEUE, 4)?;
+    run_jobs(&mut queue, &[job::fill(guest(BASE), 1, SIZE as u64)])?;
+    drop(queue);
+    scene.container.unmap_all()?;
+    let after = Pins::now()?;
+    assert_eq!(after.held(), before.held(), "pages stay pinned");
+    assert_eq!(
+        after.locked, before.locked,
+        "pages stay accounted as locked"
+    );
+    drop(scene);
+    let closed = Pins::now()?;
+    assert_eq!(
+        (closed.held(), closed.locked),
+        (before.held(), before.locked)
+    );
+    Ok(())
+}
+
+/// The most looks of type1 that found the same pages pinned, since the module was loaded.
+fn unmap_looks_max(scene: &Scene) -> Outcome<u32> {
+    let path = format!("/sys/kernel/debug/mdma/{}/migration", scene.uuid());
+    let text = std::fs::read_to_string(&path)?;
+    let looks = text
+        .lines()
+        .find_map(|line| line.strip_prefix("unmap_looks_max: "))
+        .and_then(|looks| looks.parse().ok());
+    let Some(looks) = looks else {
+        crate::fail!("{path} has no unmap_looks_max");
+    };
+    Ok(looks)
+}
+
+/// The memory of the storm: rings and targets, each mapped and unmapped by itself.
+struct Mappings {
+    all: [(u64, Arc<Mapping>); 3],
+}
+
+impl Mappings {
+    const RING: usize = 0;
+    const RECORDS: usize = 1;
+    const TARGET: usize = 2;
+
+    fn new(scene: &Scene) -> Outcome<Self> {
+        let page = PAGE as usize;
+        let mappings = Mappings {
+            all: [
+                (QUEUE, Arc::new(Mapping::anonymous(page)?)),
+                (QUEUE + PAGE, Arc::new(Mapping::anonymous(page)?)),
+                (BASE, Arc::new(Mapping::anonymous(SIZE)?)),
+            ],
+        };
+        let half = SIZE as u64 / 2;
+        for n in 0..16u64 {
+            let job = match n % 3 {
+                0 => job::fill(guest(BASE), n, half),
+                1 => job::copy(guest(BASE), guest(BASE + half), half),
+                _ => job::crc32c(guest(BASE), 2 * half),
+            };
+            mappings.all[Self::RING]
+                .1
+                .write(n as usize * 64, &job.encode());
+        }
+        mappings.remap_all(scene);
+        Ok(mappings)
+    }
+
+    fn map(&self, scene: &Scene, which: usize) -> vfio_client::Result<()> {
+        let (iova, memory) = &self.all[which];
+        scene.container.map(*iova, memory, Access::ReadWrite)
+    }
+
+    fn unmap(&self, scene: &Scene, which: usize) -> vfio_client::Result<u64> {
+        let (iova, memory) = &self.all[which];
+        scene.container.unmap(*iova, memory.len() as u64)
+    }
+
+    /// Maps what is not mapped.
+    fn remap_all(&self, scene: &Scene) {
+        for which in 0..self.all.len() {
+            // EEXIST says that it is.
+            let _ = self.map(scene, which);
+        }
+    }
+}
+
+fn p35_unmapping_rings_under_running_dma(lab: &Lab) -> Outcome {
+    storm(lab, 1, |scene, mappings, _| {
+        for n in 0..lab.effort.iterations {
+            let which = [Mappings::RING, Mappings::RECORDS][n as usize % 2];
+            let size = mappings.unmap(scene, which)?;
+            assert_eq!(size, PAGE);
+            mappings.map(scene, which)?;
+        }
+        Ok(())
+    })
+}
+
+fn p35_unmapping_targets_under_running_dma(lab: &Lab) -> Outcome {
+    unmap_targets(lab)
+}
+
+/// The same with writes that pin what they write.
+fn p35_unmapping_targets_that_are_pinned(lab: &Lab) -> Outcome {
+    lab.module.with("pin_from_kib=1", || unmap_targets(lab))
+}
+
+fn unmap_targets(lab: &Lab) -> Outcome {
+    storm(lab, 1, |scene, mappings, _| {
+        for n in 0..lab.effort.iterations {
+            let memory = &mappings.all[Mappings::TARGET].1;
+            assert_eq!(mappings.unmap(scene, Mappings::TARGET)?, SIZE as u64);
+            // What is unmapped is the user's alone.
+            if n % 16 == 0 {
+                let at_once = memory.to_vec(0, SIZE);
+                thread::yield_now();
+                assert!(
+                    memory.to_vec(0, SIZE) == at_once,
+                    "written after it was unmapped"
+                );
+            }
+            mappings.map(scene, Mappings::TARGET)?;
+        }
+        Ok(())
+    })
+}
+
+fn p35_unmapping_from_two_threads(lab: &Lab) -> Outcome {
+    unmap_from_two_threads(lab)
+}
+
+fn p35_unmapping_what_is_pinned_from_two_threads(lab: &Lab) -> Outcome {
+    lab.module
+        .with("pin_from_kib=1", || unmap_from_two_threads(lab))
+}
+
+fn unmap_from_two_threads(lab: &Lab) -> Outcome {
+    storm(lab, 2, |scene, mappings, thread| {
+        let mut rng = fastrand::Rng::with_seed(lab.effort.seed + thread as u64);
+        for _ in 0..lab.effort.iterations {
+            // The other may have unmapped or mapped it, or have unmapped it together with its neighbour.
+            if rng.bool() {
+                let _ = mappings.unmap(scene, rng.usize(0..3));
+            } else {
+                let _ = mappings.map(scene, rng.usize(0..3));
+            }
+            if rng.u8(0..8) == 0 {
+                let _ = scene.container.unmap(QUEUE, 2 * PAGE);
+            }
+            if rng.u8(0..64) == 0 {
+                scene.container.dirty_start()?;
+                let _ = scene.container.unmap_dirty(QUEUE, 2 * PAGE);
+                scene.container.dirty_stop()?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Devices whose rings are in the mapping that is unmapped.
+const DEVICES: u64 = 16;
+
+/// The look at which the test lets go: two before the last one that a host survives.
+const LAST_LOOK: u64 = 9;
+
+/// The rings of many devices are in one mapping, and are enabled again as soon as they are gone. While it is unmapped,
+/// type1's lock is held by `GET_BITMAP` into memory whose faults are answered late. Pins used to be refused for a time
+/// only, which the callback that waits for the lock outlasts: each look of type1 found rings that were pinned anew, and
+/// the twelfth is a panic.
+///
+/// A fault is answered after 200 µs for each of `--iterations`.
+fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
+    const ROUNDS: usize = 3;
+    const BITMAPS: usize = 4000;
+    let delay = Duration::from_micros(200) * lab.effort.iterations as u32;
+    let before = Pins::now()?;
+    let container = Container::open()?;
+    let (counter, first) = Looks::of(|| Scene::within(lab, &container))?;
+    let mut scenes = vec![first];
+    for _ in 1..DEVICES {
+        scenes.push(Scene::within(lab, &container)?);
+    }
+    let rings = Arc::new(Mapping::anonymous((DEVICES * 2 * PAGE) as usize)?);
+    let size = rings.len() as u64;
+    for device in 0..DEVICES {
+        for n in 0..16 {
+            rings.write((device * 2 * PAGE) as usize + n * 64, &job::nop().encode());
+        }
+    }
+    let other = scenes[0].buffer(BASE, PAGE as usize)?;
+    let stalled = Stalled::new(Kind::Userfault, vec![0; BITMAPS * PAGE as usize])?;
+    stalled.answer_after(delay);
+    container.map(QUEUE, &rings, Access::ReadWrite)?;
+    container.dirty_start()?;
+    let over = AtomicBool::new(false);
+    let holding = AtomicBool::new(false);
+    let next = AtomicU64::new(0);
+    let jobs: Vec<AtomicU64> = scenes.iter().map(|_| AtomicU64::new(0)).collect();
+    let mut most = 0;
+    thread::scope(|threads| -> Outcome {
+        let mut workers = Vec::new();
+        for (n, (scene, jobs)) in scenes.iter().zip(&jobs).enumerate() {
+            let ring = QUEUE + n as u64 * 2 * PAGE;
+            let over = &over;
+            workers.push(threads.spawn(move || drive(scene, ring, over, jobs)));
+        }
+        for _ in 0..2 {
+            workers.push(threads.spawn(|| -> Outcome {
+                while !over.load(Ordering::SeqCst) {
+                    if !holding.load(Ordering::SeqCst) {
+                        thread::yield_now();
+                        continue;
+                    }
+                    let page = next.fetch_add(1, Ordering::SeqCst) as usize;
+                    assert!(page < BITMAPS, "the bitmaps are used up");
+                    let request = BitmapRequest::get(other.iova(), PAGE, PAGE);
+                    let at = page * PAGE as usize;
+                    container.dirty_bitmap_into(&request, stalled.memory(), at)?;
+                }
+                Ok(())
+            }));
+        }
+        let result = (|| -> Outcome {
+            for round in 0..ROUNDS {
+                for (n, jobs) in jobs.iter().enumerate() {
+                    let seen = jobs.load(Ordering::SeqCst);
+                    let what = format!("device {n} to do a job in round {round}");
+                    wait_for(&what, || Ok(jobs.load(Ordering::SeqCst) != seen))?;
+                }
+                let first = counter.so_far()?;
+                holding.store(true, Ordering::SeqCst);
+                let unmapper = threads.spawn(|| container.unmap(QUEUE, size));
+                let looks = loop {
+                    let looks = counter.so_far()? - first;
+                    if unmapper.is_finished() || looks >= LAST_LOOK {
+                        break looks;
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                };
+                // Whatever has come of it, the lock is let go of.
+                holding.store(false, Ordering::SeqCst);
+                if looks >= LAST_LOOK {
+                    over.store(true, Ordering::SeqCst);
+                    stalled.release();
+                }
+                let unmapped = unmapper.join().expect("the unmapper")?;
+                if looks >= LAST_LOOK {
+                    fail!("type1 looked {looks} times in one unmap");
+                }
+                if unmapped != size {
+                    fail!("{unmapped:#x} bytes were unmapped, not {size:#x}");
+                }
+                most = most.max(looks);
+                container.map(QUEUE, &rings, Access::ReadWrite)?;
+            }
+            Ok(())
+        })();
+        over.store(true, Ordering::SeqCst);
+        stalled.release();
+        for worker in workers {
+            worker.join().expect("a thread")?;
+        }
+        result
+    })?;
+    let bitmaps = next.into_inner();
+    note!("{most} looks at most, {bitmaps} bitmaps, each answered after {delay:?}");
+    assert!(bitmaps > 0, "nobody was in the way");
+    assert!(unmap_looks_max(&scenes[0])? <= LAST_LOOK as u32);
+    drop((counter, other, scenes, container));
+    assert_eq!(Pins::now()?.held(), before.held(), "pages stay pinned");
+    Ok(())
+}
+
+/// A job whose first page is now writable and now not, and whose last page never is: the job fails, and the pages between
+/// them have been written by then. type1 marks no page of a copy that fails, and the framework's second attempt used to
+/// end at the first page that it could not write: the pages behind it were written and never reported.
+///
+/// The first page itself may be written and not reported: it is not writable when type1 would mark it. Only the process
+/// whose memory it is can bring that about.
+fn p30_nothing_written_is_lost_to_a_page_that_goes(lab: &Lab) -> Outcome {
+    const PAGES: usize = 16;
+    const SIZE: usize = PAGES * PAGE as usize;
+    // A twentieth: each waits for the other thread's lock.
+    let rounds = lab.effort.iterations.div_ceil(20);
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let memory = buffer.memory();
+    memory.protect(SIZE - PAGE as usize, PAGE as usize, false)?;
+    let mut queue = scene.queue(4)?;
+    scene.container.dirty_start()?;
+    let over = AtomicBool::new(false);
+    let mut wrote = 0;
+    thread::scope(|threads| -> Outcome {
+        let other = threads.spawn(|| -> Outcome {
+            while !over.load(Ordering::SeqCst) {
+                memory.protect(0, PAGE as usize, false)?;
+                memory.protect(0, PAGE as usize, true)?;
+            }
+            Ok(())
+        });
+        let result = (|| -> Outcome {
+            for value in 1..=rounds {
+                queue.fill(&job::fill(guest(BASE), value, SIZE as u64))?;
+                queue.ring_doorbell()?;
+                let done = queue.wait(PATIENCE)?;
+                if done.error != Error::DstFault as u32 {
+                    fail!("job {value} ended with {done:?}");
+                }
+                let written: BTreeSet<u64> = (1..PAGES as u64)
+                    .map(|page| page * PAGE)
+                    .filter(|&at| memory.to_vec(at as usize, 8) == value.to_le_bytes())
+                    .map(|at| BASE + at)
+                    .collect();
+                let bitmap = scene.container.dirty_bitmap(BASE, SIZE as u64)?;
+                let reported: BTreeSet<u64> = bitmap.dirty().collect();
+                let lost: Vec<_> = written.difference(&reported).collect();
+                if !lost.is_empty() {
+                    fail!("job {value}: written and not reported: {lost:x?}");
+                }
+                wrote += usize::from(!written.is_empty());
+                queue.restart(4)?;
+            }
+            Ok(())
+        })();
+        over.store(true, Ordering::SeqCst);
+        other.join().expect("the other thread")?;
+        result
+    })?;
+    note!("{wrote} jobs of {rounds} wrote");
+    assert!(wrote > 0, "a run that showed nothing");
+    Ok(())
+}

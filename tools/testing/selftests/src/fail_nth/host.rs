@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every allocation and copy that fails while the module is loaded, and instances come, are opened and go.
+
+use std::fs;
+use std::path::Path;
+
+use vfio_client::mdev::Uuid;
+use vfio_client::{Container, Group};
+
+use crate::env::meminfo::Meminfo;
+use crate::env::module::{Loaded, Module};
+use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::fail_nth::device::{usable, works};
+use crate::fail_nth::sweep::{leaks, Sweep, SHORT};
+use crate::fixture::v2::V2;
+use crate::fixture::Scene;
+use crate::harness::result::Outcome;
+use crate::note;
+use crate::tests;
+
+tests! { "fail_nth":
+    creating_and_removing [],
+    opening_and_closing [],
+    sysfs_and_debugfs [],
+    loading_the_module_odd_faults [],
+    loading_the_module_even_faults [],
+}
+
+fn creating_and_removing(lab: &Lab) -> Outcome {
+    let of = lab.mdev_type(SMALL)?;
+    let mut sweep = Sweep::new()?;
+    sweep.not_in("vfio_create_group")?;
+    let available = of.available_instances()?;
+    let create = of.path().join("create");
+    sweep.over_each(
+        "create",
+        &[libc::ENOMEM, libc::EFAULT, libc::EINVAL, libc::ENODEV],
+        || Ok(Uuid::random()?),
+        |uuid| fs::write(&create, uuid.as_str()),
+        |uuid, refused| {
+            match (refused, lab.sysfs.instance(&uuid)) {
+                (None, Ok(instance)) => {
+                    let instance = Instance::from(instance);
+                    let node = format!("/dev/vfio/{}", instance.iommu_group()?);
+                    // The driver core does without a node in /dev if it has to.
+                    if Path::new(&node).exists() {
+                        works(&V2::of(Scene::of(Guest::open(instance)?)?)?)?;
+                    }
+                }
+                (Some(_), Err(_)) => {}
+                (None, Err(e)) => crate::fail!("created, and not there: {e}"),
+                (Some(e), Ok(_)) => crate::fail!("refused with {e}, and there"),
+            }
+            assert_eq!(of.available_instances()?, available, "the budget");
+            Ok(())
+        },
+    )?;
+    sweep.over_each(
+        "remove",
+        SHORT,
+        || {
+            let uuid = Uuid::random()?;
+            Ok(of.create(&uuid)?.path().join("remove"))
+        },
+        |path| fs::write(path, "1"),
+        |path, refused| {
+            if refused.is_some() {
+                fs::write(&path, "1")?;
+            }
+            assert!(!path.exists());
+            assert_eq!(of.available_instances()?, available, "the budget");
+            Ok(())
+        },
+    )?;
+    let dev = V2::new(lab)?;
+    usable(&dev)?;
+    drop(dev);
+    sweep.finish()
+}
+
+fn opening_and_closing(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let number = instance.iommu_group()?;
+    let mut sweep = Sweep::new()?;
+    let nothing = || Ok(());
+    sweep.over(
+        "open and close a container",
+        SHORT,
+        nothing,
+        Container::open,
+        nothing,
+    )?;
+    // The first group of a container attaches it to an IOMMU, or to none.
+    sweep.over(
+        "open and close a group",
+        &[libc::ENOMEM, libc::EFAULT, libc::ENODEV],
+        nothing,
+        || {
+            let container = Container::open()?;
+            Group::open(number, &container)
+        },
+        nothing,
+    )?;
+    let uuid = instance.uuid.clone();
+    sweep.over(
+        "open and close a device",
+        &[libc::ENOMEM, libc::EFAULT, libc::ENODEV],
+        nothing,
+        || {
+            let container = Container::open()?;
+            let group = Group::open(number, &container)?;
+            group.device(uuid.as_str()).map(drop)
+        },
+        nothing,
+    )?;
+    {
+        let container = Container::open()?;
+        let group = Group::open(number, &container)?;
+        sweep.over(
+            "VFIO_GROUP_GET_DEVICE_FD",
+            SHORT,
+            nothing,
+            || group.device(uuid.as_str()),
+            nothing,
+        )?;
+        // A second descriptor of an open device.
+        let _first = group.device(uuid.as_str())?;
+        sweep.over(
+            "VFIO_GROUP_GET_DEVICE_FD again",
+            SHORT,
+            nothing,
+            || group.device(uuid.as_str()),
+            nothing,
+        )?;
+    }
+    let dev = V2::of(Scene::of(Guest::open(instance)?)?)?;
+    usable(&dev)?;
+    drop(dev);
+    sweep.finish()
+}
+
+fn sysfs_and_debugfs(lab: &Lab) -> Outcome {
+    let dev = V2::new(lab)?;
+    let of = lab.mdev_type(SMALL)?;
+    let mut sweep = Sweep::new()?;
+    sweep.everywhere()?;
+    let nothing = || Ok(());
+    for name in ["available_instances", "description", "name", "device_api"] {
+        let path = of.path().join(name);
+        let read = || fs::read(&path);
+        sweep.over(&format!("sysfs {name}"), SHORT, nothing, read, nothing)?;
+    }
+    let directory = Path::new("/sys/kernel/debug/mdma");
+    let mut files = Vec::new();
+    for instance in fs::read_dir(directory)? {
+        let instance = instance?.path();
+        for file in fs::read_dir(&instance)? {
+            files.push(file?.path());
+        }
+    }
+    assert!(!files.is_empty(), "{} is empty", directory.display());
+    for path in files {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let read = || fs::read(&path);
+        sweep.over(&format!("debugfs {name}"), SHORT, nothing, read, nothing)?;
+    }
+    usable(&dev)?;
+    drop(dev);
+    sweep.finish()
+}
+
+fn loading_the_module_odd_faults(lab: &Lab) -> Outcome {
+    loading_the_module(lab, 1)
+}
+
+fn loading_the_module_even_faults(lab: &Lab) -> Outcome {
+    loading_the_module(lab, 2)
+}
+
+/// Not through a sweep of one size: there are hundreds of faults in the kernel's own loading, each the same to us. Every
+/// other one, so that two machines can share them.
+fn loading_the_module(lab: &Lab, first: u32) -> Outcome {
+    lab.module.path()?;
+    Module::unload()?;
+    let _loaded = Loaded(lab);
+    let sweep = Sweep::new()?;
+    sweep.everywhere()?;
+    sweep.not_in("jump_label_module_notify")?;
+    let before = Meminfo::settled()?;
+    let (mut faults, mut refused) = (0, 0);
+    for n in (first..).step_by(2) {
+        let (result, failed) = sweep.failing(n, || lab.module.load());
+        match &result {
+            Ok(()) => Module::unload()?,
+            Err(_) if failed => {
+                refused += 1;
+                assert!(!Module::is_loaded(), "fault {n}: {result:?}");
+            }
+            Err(e) => crate::fail!("fault {n}: {e}"),
+        }
+        if !failed {
+            break;
+        }
+        faults += 1;
+    }
+    note!(
+        "faults: finit_module, every other from {first} | {faults} | {refused} | {}",
+        faults - refused
+    );
+    assert!(refused > 0);
+    let after = Meminfo::settled()?;
+    for (name, kib) in Meminfo::total_growth(&before, &after) {
+        note!("{name}: {kib} KiB more");
+        assert!(
+            kib < 4 * i64::from(faults) + 2048,
+            "{name} has grown by {kib} KiB"
+        );
+    }
+    lab.module.load()?;
+    let dev = V2::new(lab)?;
+    usable(&dev)?;
+    drop(dev);
+    leaks()
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All tables of tests, in the order they run.
+
+use crate::harness::Test;
+
+/// One line a file.
+#[rustfmt::skip]
+const TABLES: &[&[Test]] = &[
+    crate::mdev::types::TESTS,
+    crate::v2::state_sequences::TESTS,
+    crate::pci::device::TESTS,
+    crate::pci::config::TESTS,
+    crate::pci::bar::TESTS,
+    crate::memory::device::TESTS,
+    crate::irq::intx::TESTS,
+    crate::irq::msi::TESTS,
+    crate::irq::set_irqs::TESTS,
+    crate::irq::state::TESTS,
+    crate::worker::jobs::TESTS,
+    crate::worker::faults::TESTS,
+    crate::worker::lists::TESTS,
+    crate::worker::stopping::TESTS,
+    crate::v1::region::TESTS,
+    crate::v1::states::TESTS,
+    crate::v1::saving::TESTS,
+    crate::v1::precopy_passes::TESTS,
+    crate::v1::loading::TESTS,
+    crate::stream::identity::TESTS,
+    crate::stream::malformed::TESTS,
+    crate::v1::random_accesses::TESTS,
+    crate::stream::restart::TESTS,
+    crate::stream::zero::TESTS,
+    crate::stream::refusals::TESTS,
+    crate::v2::states::TESTS,
+    crate::v2::precopy::TESTS,
+    crate::v2::saving::TESTS,
+    crate::v2::loading::TESTS,
+    crate::v2::with_v1::TESTS,
+    crate::dirty::type1::TESTS,
+    crate::dirty::pages::TESTS,
+    crate::dirty::iova::TESTS,
+    crate::memory::self_mapping::TESTS,
+    crate::worker::racing::TESTS,
+    crate::dma::random_jobs::TESTS,
+    crate::dma::unmap_race::TESTS,
+    crate::dma::rings::TESTS,
+    crate::hostile::load::TESTS,
+    crate::mdev::params::TESTS,
+    crate::mdev::lifecycle::TESTS,
+    crate::mdev::next_user::TESTS,
+    crate::hostile::setup::TESTS,
+    crate::hostile::attack::TESTS,
+    crate::worker::user::TESTS,
+    crate::worker::waits::TESTS,
+    crate::hostile::blocking::TESTS,
+];
+
+/// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.
+#[rustfmt::skip]
+const FAILING: &[&[Test]] = &[
+    crate::fail_nth::device::TESTS,
+    crate::fail_nth::migration::TESTS,
+    crate::fail_nth::worker::TESTS,
+    crate::fail_nth::host::TESTS,
+];
+
+/// Tables of what only a kernel with iommufd's bitmaps can run.
+const LOGGING: &[&[Test]] = &[crate::dirty::logging::TESTS];
+
+/// Tests of what only a machine with swap space can run.
+const SWAPPING: &[&[Test]] = &[crate::memory::swap::TESTS];
+
+/// Tests of what only a machine that runs guests under KVM can run.
+const GUESTS: &[&[Test]] = &[crate::memory::kvm::TESTS];
+
+/// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
+pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
+    let choices = [
+        (crate::fail_nth::sweep::available(), FAILING),
+        (crate::dirty::logging::available(), LOGGING),
+        (crate::env::reclaim::available(), SWAPPING),
+        (crate::memory::kvm::available(), GUESTS),
+    ];
+    let there = choices.iter().filter(|(available, _)| *available);
+    let all = TABLES.iter().chain(there.flat_map(|(_, tables)| *tables));
+    let all = all.copied().flatten();
+    all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
+        .collect()
+}
+
+fn matches(test: &Test, pattern: &str) -> bool {
+    test.name.contains(pattern) || test.proves.contains(&pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut names = std::collections::BTreeSet::new();
+        for test in select(&[]) {
+            assert!(names.insert(test.name), "{} twice", test.name);
+            let (area, what) = test.name.split_once('.').expect(test.name);
+            assert!(!area.is_empty() && !what.is_empty(), "{}", test.name);
+            for p in test.proves {
+                let number: u32 = p.strip_prefix('P').expect(p).parse().expect(p);
+                assert!((1..=52).contains(&number), "{}: {p}", test.name);
+            }
+            if let Some(number) = what.strip_prefix('p').and_then(|n| n.get(..2)) {
+                if let Ok(number) = number.parse::<u32>() {
+                    let p = format!("P{number}");
+                    assert!(test.proves.contains(&p.as_str()), "{}: {p}", test.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_requirement_is_proved() {
+        let proved: std::collections::BTreeSet<_> =
+            select(&[]).iter().flat_map(|test| test.proves).collect();
+        for number in (1..=35).chain(49..=52) {
+            let p = format!("P{number}");
+            assert!(proved.contains(&p.as_str()), "no test proves {p}");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        let all = select(&[]).len();
+        assert!(all > 0);
+        assert_eq!(
+            select(&["mdev.".into(), "no such".into()]).len(),
+            crate::mdev::types::TESTS.len()
+        );
+    }
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What tests check with, beside `assert!` and `assert_eq!`.
+
+use std::fmt::Debug;
+use std::io;
+use std::time::{Duration, Instant};
+
+use kernel_utils::Line;
+use vfio_client::{errno_name, EventFd};
+
+use crate::env::Lab;
+use crate::harness::result::{Ended, Outcome};
+
+/// How long anything may take that must happen: enough for the slowest emulated machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long is waited for what must not happen. What went wrong usually does so at once.
+pub(crate) const SILENCE: Duration = Duration::from_millis(200);
+
+/// An error with an errno.
+pub(crate) trait Errno: Debug {
+    /// The number, if a system call gave one.
+    fn errno(&self) -> Option<i32>;
+}
+
+impl Errno for io::Error {
+    fn errno(&self) -> Option<i32> {
+        self.raw_os_error()
+    }
+}
+
+impl Errno for vfio_client::Error {
+    fn errno(&self) -> Option<i32> {
+        vfio_client::Error::errno(self)
+    }
+}
+
+impl Errno for rustix::io::Errno {
+    fn errno(&self) -> Option<i32> {
+        Some(self.raw_os_error())
+    }
+}
+
+fn name(errno: i32) -> String {
+    errno_name(errno).map_or_else(|| errno.to_string(), str::to_string)
+}
+
+/// Panics unless `result` is an error with this errno.
+#[track_caller]
+pub(crate) fn expect_errno<T, E: Errno>(result: Result<T, E>, errno: i32, call: &str) {
+    match result {
+        Err(e) if e.errno() == Some(errno) => {}
+        Err(e) => panic!("{call}: expected {}, got {e:?}", name(errno)),
+        Ok(_) => panic!("{call}: expected {}, it succeeded", name(errno)),
+    }
+}
+
+/// Checks that a call fails with an errno: `assert_errno!(device.reset(), EINVAL)`, and after a comma what is to be
+/// said of the circumstances.
+#[macro_export]
+macro_rules! assert_errno {
+    ($call:expr, $errno:ident $(,)?) => {
+        $crate::harness::check::expect_errno($call, ::libc::$errno, stringify!($call))
+    };
+    ($call:expr, $errno:ident, $($arg:tt)+) => {
+        $crate::harness::check::expect_errno($call, ::libc::$errno, &format!($($arg)+))
+    };
+}
+
+/// Checks that a call is refused: with an errno, and with one line in the log that names the device and contains
+/// `reason`.
+///
+/// `assert_refused!(lab, device.name(), config.write_u64(0, 0), EINVAL, "8 bytes")`. The call may be made twice.
+#[macro_export]
+macro_rules! assert_refused {
+    ($lab:expr, $uuid:expr, $call:expr, $errno:ident, $reason:expr $(,)?) => {
+        $crate::harness::check::expect_refusal(
+            $lab,
+            ::std::convert::AsRef::<str>::as_ref(&$uuid),
+            ::libc::$errno,
+            $reason,
+            stringify!($call),
+            || $call,
+        )
+    };
+}
+
+/// The kernel's limit of lines: this many in this time for each device.
+const BURST: usize = 10;
+const INTERVAL: Duration = Duration::from_millis(5100);
+
+/// See [`assert_refused`].
+#[track_caller]
+pub(crate) fn expect_refusal<T, E: Errno>(
+    lab: &Lab,
+    uuid: &str,
+    errno: i32,
+    reason: &str,
+    name: &str,
+    call: impl FnOnce() -> Result<T, E>,
+) {
+    // Lines of this device that are not printed any more are not missing.
+    while lab.kmsg.recent(uuid, INTERVAL) >= BURST - 1 {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mark = lab.kmsg.mark();
+    expect_errno(call(), errno, name);
+    let lines = refusals(lab.kmsg.since(mark), uuid);
+    match &lines[..] {
+        [one] if one.to_lowercase().contains(&reason.to_lowercase()) => {}
+        [] => panic!("{name}: refused without a line in the log that names {uuid}"),
+        [one] => panic!("{name}: the log does not say {reason:?}, but {one:?}"),
+        many => panic!("{name}: refused with {} lines: {many:?}", many.len()),
+    }
+}
+
+/// The texts of the lines that name the device and are ours: not about lines left out, nor the driver core's, which has
+/// one of its own for every failed create.
+fn refusals(lines: Vec<Line>, uuid: &str) -> Vec<String> {
+    let ours = |text: &String| {
+        text.contains(uuid)
+            && !text.contains("callbacks suppressed")
+            && !text.contains("probe with driver")
+    };
+    lines
+        .into_iter()
+        .map(|line| line.text)
+        .filter(ours)
+        .collect()
+}
+
+/// Waits until `done` says so, and fails the test when it never does; `what` is waited for.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    // The place of the caller of this function, made before a closure could take its place.
+    let late = Ended::failed(format!("waited {} s for {what}", PATIENCE.as_secs()));
+    while !done()? {
+        if start.elapsed() > PATIENCE {
+            return Err(late);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Waits for a signal; returns how many there were.
+#[track_caller]
+pub(crate) fn expect_signal(event: &EventFd, what: &str) -> u64 {
+    let count = event.wait(PATIENCE).expect("poll of an eventfd");
+    assert!(count > 0, "waited {} s for {what}", PATIENCE.as_secs());
+    count
+}
+
+/// Checks that no signal comes.
+#[track_caller]
+pub(crate) fn expect_silence(event: &EventFd, why: &str) {
+    let count = event.wait(SILENCE).expect("poll of an eventfd");
+    assert_eq!(count, 0, "signalled, although {why}");
+}

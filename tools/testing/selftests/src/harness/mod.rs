@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs tests and prints KTAP, version 1.
+//!
+//! What a test has to say, its panics and the alarms of the kernel's log while it ran are diagnostic lines before its
+//! result.
+
+pub(crate) mod catalog;
+pub(crate) mod check;
+pub(crate) mod limits;
+pub(crate) mod result;
+pub(crate) mod shard;
+
+use std::fs;
+use std::io::Write;
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernel_utils::filter;
+
+use crate::env::module::Module;
+use crate::env::Lab;
+use crate::harness::result::{Ended, Outcome};
+
+/// A test: one row of its file's table.
+pub(crate) struct Test {
+    /// `area.what_is_shown`; `area.pNN_what_is_shown` if it proves a requirement.
+    pub(crate) name: &'static str,
+    /// The requirements it proves, such as `P3`.
+    pub(crate) proves: &'static [&'static str],
+    /// The test.
+    pub(crate) run: fn(&Lab) -> Outcome,
+}
+
+/// Declares the table of a file: `tests! { "area": first_test [], p03_second_test ["P3"] }`.
+#[macro_export]
+macro_rules! tests {
+    ($area:literal: $($run:ident [$($proves:literal),*]),* $(,)?) => {
+        /// The tests of this file.
+        pub(crate) const TESTS: &[$crate::harness::Test] = &[$(
+            $crate::harness::Test {
+                name: concat!($area, ".", stringify!($run)),
+                proves: &[$($proves),*],
+                run: $run,
+            },
+        )*];
+    };
+}
+
+/// What went wrong outside the flow of a test: in a drop, in a thread.
+static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The test that runs, for the watchdog.
+static RUNNING: Mutex<Option<(&'static str, Instant)>> = Mutex::new(None);
+
+/// Fails the test that runs, from where it cannot be returned or panicked.
+pub(crate) fn problem(what: String) {
+    PROBLEMS.lock().unwrap().push(what);
+}
+
+/// Prints a diagnostic line for each line of `text`.
+pub(crate) fn diagnose(text: &str) {
+    let mut out = std::io::stdout().lock();
+    for line in text.lines() {
+        let _ = writeln!(out, "# {line}");
+    }
+    let _ = out.flush();
+}
+
+/// Prints a diagnostic line from a test.
+#[macro_export]
+macro_rules! note {
+    ($($arg:tt)+) => {
+        $crate::harness::diagnose(&format!($($arg)+))
+    };
+}
+
+/// How a run went.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+/// Runs the tests one after the other.
+pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals {
+    panic::set_hook(Box::new(|info| {
+        let thread = thread::current();
+        let place = match thread.name() {
+            Some("main") | None => String::new(),
+            Some(name) => format!("thread {name}: "),
+        };
+        let payload = info.payload();
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without text");
+        match info.location() {
+            Some(at) => problem(format!("{place}{}:{}: {text}", at.file(), at.line())),
+            None => problem(format!("{place}{text}")),
+        }
+    }));
+    thread::spawn(move || watch(limit));
+
+    println!("KTAP version 1");
+    println!("1..{}", tests.len());
+    let mut totals = Totals::default();
+    for (i, test) in tests.iter().enumerate() {
+        lab.kmsg.note(&format!("selftests: {}", test.name));
+        *RUNNING.lock().unwrap() = Some((test.name, Instant::now()));
+        let start = Instant::now();
+        let verdict = run_one(lab, test);
+        *RUNNING.lock().unwrap() = None;
+        diagnose(&format!("{:.2} s", start.elapsed().as_secs_f64()));
+        let number = i + 1;
+        match verdict {
+            Verdict::Passed => {
+                totals.passed += 1;
+                println!("ok {number} {}", test.name);
+            }
+            Verdict::Failed => {
+                totals.failed += 1;
+                println!("not ok {number} {}", test.name);
+            }
+            Verdict::Skipped(why) => {
+                totals.skipped += 1;
+                println!("ok {number} {} # SKIP {why}", test.name);
+            }
+        }
+    }
+    println!(
+        "# Totals: pass:{} fail:{} skip:{}",
+        totals.passed, totals.failed, totals.skipped
+    );
+    totals
+}
+
+/// Lines of the kernel's log that are printed for a test that failed.
+const LOG_LINES: usize = 100;
+
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+fn run_one(lab: &Lab, test: &Test) -> Verdict {
+    let mark = lab.kmsg.mark();
+    let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(lab)));
+    let mut skipped = None;
+    let mut failed = false;
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(Ended::Skipped(why))) => skipped = Some(why),
+        Ok(Err(ended)) => {
+            failed = true;
+            diagnose(&ended.to_string());
+        }
+        // The hook has noted what it said.
+        Err(_) => failed = true,
+    }
+    if let Err(e) = clean_up(lab) {
+        problem(format!("cleaning up: {e}"));
+    }
+    for text in std::mem::take(&mut *PROBLEMS.lock().unwrap()) {
+        failed = true;
+        diagnose(&text);
+    }
+
+    let mut lines = filter::without_races_elsewhere(lab.kmsg.since(mark));
+    lines = filter::without_kills(lines);
+    if test.name.starts_with("fail_nth.") {
+        // There it is what was asked for.
+        lines = filter::without_shortages(lines);
+    }
+    if lines.iter().any(|line| line.is_trouble()) {
+        failed = true;
+        diagnose("the kernel's log has an alarm:");
+    }
+    if failed {
+        // Of a long test the end, and whatever is an alarm.
+        let first = lines.len().saturating_sub(LOG_LINES);
+        for (n, line) in lines.iter().enumerate() {
+            if n >= first || line.is_trouble() {
+                diagnose(&format!("kmsg: <{}> {}", line.priority, line.text));
+            }
+        }
+    }
+    match (failed, skipped) {
+        (true, _) => Verdict::Failed,
+        (false, Some(why)) => Verdict::Skipped(why),
+        (false, None) => Verdict::Passed,
+    }
+}
+
+/// Removes instances that the test left behind, which is a failure, and has the module loaded.
+fn clean_up(lab: &Lab) -> Outcome {
+    if !Module::is_loaded() {
+        problem("the module is not loaded any more".into());
+        lab.module.load()?;
+    }
+    for instance in lab.sysfs.instances()? {
+        problem(format!("instance {} is left behind", instance.uuid));
+        instance.remove()?;
+    }
+    Ok(())
+}
+
+/// Ends the run when one test takes longer than `limit`: what is stuck in the kernel cannot be ended otherwise.
+fn watch(limit: Duration) {
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let stuck = match *RUNNING.lock().unwrap() {
+            Some((name, since)) if since.elapsed() > limit => name,
+            _ => continue,
+        };
+        diagnose(&format!("{stuck} runs for {} s", limit.as_secs()));
+        for task in fs::read_dir("/proc/self/task")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            diagnose(&format!("{} {}", task.path().display(), read("comm")));
+            diagnose(&read("stack"));
+        }
+        // Every task that cannot be woken, to the console.
+        let _ = fs::write("/proc/sysrq-trigger", "w");
+        println!("Bail out! {stuck} hangs");
+        let _ = std::io::stdout().flush();
+        process::exit(1);
+    }
+}

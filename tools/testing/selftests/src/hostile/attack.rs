@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ordinary users who do whatever they can, and are killed, frozen, and run into limits, at random points.
+//!
+//! The user owns the device's node and nothing else, in a control group with limits on memory, processor time and tasks.
+//! Whatever becomes of him, the machine must be as it was before. `--attacks N` is how many rounds are played, `--seed` the
+//! number they begin with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+
+use ::hostile::{own_node, Cgroup, User};
+use rustix::process::Resource;
+
+use crate::env::{Instance, Lab, SMALL};
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::hostile::quiescent::{nobody_is_stuck, Quiescent};
+use crate::{fail, note, tests};
+
+tests! { "attack":
+    users_end_at_random_points [],
+}
+
+/// The limits of the group while nothing else is asked for.
+const MEMORY: u64 = 64 << 20;
+const TASKS: u64 = 16;
+const PERCENT: u64 = 100;
+
+/// Calls that a user makes in a round, at most.
+const CALLS: u64 = 40;
+/// Rounds after which the machine is looked at.
+const EVERY: u64 = 250;
+
+/// What becomes of the user in the middle of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blow {
+    /// Nothing.
+    None,
+    /// SIGKILL.
+    Kill,
+    /// `cgroup.kill`.
+    KillGroup,
+    /// `cgroup.freeze`, and on.
+    Freeze,
+    /// `cgroup.freeze`, and SIGKILL while it is frozen.
+    FreezeAndKill,
+    /// `memory.max` is lowered below what is in use.
+    OutOfMemory,
+    /// `memory.max` leaves little room.
+    LittleMemory,
+    /// `cpu.max` is lowered.
+    SlowDown,
+    /// `pids.max` leaves no room.
+    NoTask,
+}
+
+impl Blow {
+    const ALL: [Blow; 9] = [
+        Blow::None,
+        Blow::Kill,
+        Blow::KillGroup,
+        Blow::Freeze,
+        Blow::FreezeAndKill,
+        Blow::OutOfMemory,
+        Blow::LittleMemory,
+        Blow::SlowDown,
+        Blow::NoTask,
+    ];
+
+    /// Whether the user ends by it.
+    fn is_fatal(self) -> bool {
+        matches!(self, Blow::Kill | Blow::KillGroup | Blow::FreezeAndKill)
+    }
+
+    /// Whether the user may end by it.
+    fn may_be_fatal(self) -> bool {
+        self.is_fatal() || matches!(self, Blow::OutOfMemory | Blow::LittleMemory)
+    }
+}
+
+impl fmt::Display for Blow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+struct Attack<'a> {
+    instance: &'a Instance,
+    cgroup: Cgroup,
+    rng: fastrand::Rng,
+    /// The user of the round before, and whether he may be dying for want of memory.
+    user: Option<(User, bool)>,
+}
+
+fn users_end_at_random_points(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    own_node(instance.iommu_group()?)?;
+    let cgroup = Cgroup::new()?;
+    let quiescent = Quiescent::before(&cgroup)?;
+    let seed = lab.effort.seed;
+    note!("{} rounds, seed {seed}", lab.effort.attacks);
+    let mut attack = Attack {
+        instance: &instance,
+        cgroup,
+        rng: fastrand::Rng::with_seed(seed),
+        user: None,
+    };
+    let mut blows = BTreeMap::<Blow, (u32, u32)>::new();
+    for round in 1..=lab.effort.attacks {
+        let blow = Blow::ALL[attack.rng.usize(0..Blow::ALL.len())];
+        let ended = match attack.round(blow) {
+            Ok(ended) => ended,
+            Err(e) => {
+                note!("round {round}, {blow}:");
+                return Err(e);
+            }
+        };
+        let (times, ends) = blows.entry(blow).or_default();
+        *times += 1;
+        *ends += u32::from(ended);
+        if round % EVERY == 0 || round == lab.effort.attacks {
+            attack.user = None;
+            quiescent.check(&attack.cgroup, &instance)?;
+        }
+    }
+    let text: Vec<_> = blows
+        .iter()
+        .map(|(blow, (times, ends))| format!("{blow} {times} ({ends} ended)"))
+        .collect();
+    note!("{}", text.join(", "));
+    Ok(())
+}
+
+impl Attack<'_> {
+    fn limits(&self) -> Outcome {
+        self.cgroup.set_memory_max(Some(MEMORY))?;
+        self.cgroup.set_cpu_max(Some(PERCENT))?;
+        Ok(self.cgroup.set_pids_max(Some(TASKS))?)
+    }
+
+    /// A new user.
+    fn new_user(&mut self) -> Outcome<User> {
+        let locked = [0, 64 << 10, 8 << 20, 1 << 30][self.rng.usize(0..4)];
+        let limits = [
+            (Resource::Memlock, locked),
+            (Resource::Nofile, 32),
+            (Resource::Core, 0),
+        ];
+        let uuid = self.instance.uuid.as_str();
+        let args = ["--child", "attack", uuid];
+        Ok(User::start(&args, Some(&self.cgroup), &limits)?)
+    }
+
+    /// A user who is in the middle of a round.
+    fn user(&mut self) -> Outcome<User> {
+        let calls = self.rng.u64(1..=CALLS);
+        let at = self.rng.u64(0..calls);
+        let round = format!("{} {calls} {at}", self.rng.u64(..));
+        if let Some((mut user, dying)) = self.user.take() {
+            let said = user.say(&round);
+            if said.is_ok() && hear(&mut user)? == "at" {
+                return Ok(user);
+            }
+            let ended = user.wait(PATIENCE)?;
+            if !dying {
+                fail!("the user has ended between two rounds: {ended:?}");
+            }
+        }
+        let mut user = self.new_user()?;
+        user.say(&round)?;
+        let line = hear(&mut user)?;
+        if line != "at" {
+            fail!("the user says {line:?}: {:?}", user.wait(PATIENCE)?);
+        }
+        Ok(user)
+    }
+
+    /// One round; whether the user has ended by it.
+    fn round(&mut self, blow: Blow) -> Outcome<bool> {
+        self.limits()?;
+        let mut user = self.user()?;
+        self.strike(blow, &mut user)?;
+        if !blow.is_fatal() && hear(&mut user)? == "done" {
+            self.user = Some((user, blow.may_be_fatal()));
+            return Ok(false);
+        }
+        let Some(status) = user.wait(PATIENCE)? else {
+            let stacks = user.stacks();
+            let _ = nobody_is_stuck();
+            fail!("the user cannot be killed:\n{stacks}");
+        };
+        if !blow.may_be_fatal() {
+            fail!("the user has ended, {status}");
+        }
+        // By the signal, not by an error that it has met.
+        if !matches!(status.signal(), Some(libc::SIGKILL | libc::SIGBUS)) && !blow.is_fatal() {
+            fail!("the user has ended, {status}");
+        }
+        Ok(true)
+    }
+
+    fn strike(&mut self, blow: Blow, user: &mut User) -> Outcome {
+        let cgroup = &self.cgroup;
+        match blow {
+            Blow::None => {}
+            Blow::Kill => user.kill()?,
+            Blow::KillGroup => cgroup.kill()?,
+            Blow::Freeze => {
+                cgroup.freeze(true)?;
+                cgroup.wait_frozen()?;
+                cgroup.freeze(false)?;
+            }
+            Blow::FreezeAndKill => {
+                cgroup.freeze(true)?;
+                cgroup.wait_frozen()?;
+                user.kill()?;
+                cgroup.freeze(false)?;
+            }
+            Blow::OutOfMemory => {
+                let now = cgroup.memory()?;
+                cgroup.set_memory_max(Some(self.rng.u64(0..=now)))?;
+            }
+            Blow::LittleMemory => {
+                let now = cgroup.memory()?;
+                cgroup.set_memory_max(Some(now + self.rng.u64(0..4 << 20)))?;
+            }
+            Blow::SlowDown => cgroup.set_cpu_max(Some(self.rng.u64(10..=40)))?,
+            Blow::NoTask => cgroup.set_pids_max(Some(1))?,
+        }
+        Ok(())
+    }
+}
+
+/// What the user says next; nothing if it has ended.
+fn hear(user: &mut User) -> Outcome<String> {
+    match user.hear_within(PATIENCE)? {
+        Some(line) => Ok(line),
+        None => fail!(
+            "waited {} s for a word of the user:\n{}",
+            PATIENCE.as_secs(),
+            user.stacks()
+        ),
+    }
+}

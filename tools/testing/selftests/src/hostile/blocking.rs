@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whatever waits for a page of a user's memory can be killed, and afterwards others can use the device.
+//!
+//! The memory is behind a userfaultfd or a FUSE server in this process, which answers when the test is over. The user who
+//! waits is another process, without privileges.
+
+use std::time::{Duration, Instant};
+
+use ::hostile::{own_node, Cgroup, Kind, Stalled, User};
+
+use crate::env::{Instance, Lab, SMALL};
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::hostile::blocking_calls::{Row, ROWS};
+use crate::hostile::quiescent::Quiescent;
+use crate::{fail, note, tests};
+
+tests! { "blocking":
+    calls_that_wait_for_userfaultfd_can_be_killed [],
+    calls_that_wait_for_fuse_can_be_killed [],
+}
+
+/// How long a process may live after it was killed. One that waits for the memory lives until that is answered.
+const DEATH: Duration = Duration::from_secs(20);
+/// How long a call that comes second is given to begin to wait.
+const BEGIN: Duration = Duration::from_millis(50);
+
+fn calls_that_wait_for_userfaultfd_can_be_killed(lab: &Lab) -> Outcome {
+    each_can_be_killed(lab, Kind::Userfault)
+}
+
+fn calls_that_wait_for_fuse_can_be_killed(lab: &Lab) -> Outcome {
+    each_can_be_killed(lab, Kind::Fuse)
+}
+
+/// A user who waits for his memory.
+struct Blocked {
+    // Dropped in this order: the memory last.
+    user: User,
+    stalled: Stalled,
+}
+
+impl Blocked {
+    /// Starts a user with a row of the table, and returns when he waits.
+    fn start(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Outcome<Self> {
+        let row = &ROWS[number];
+        let mut stalled = Stalled::for_another(kind, row.contents())?;
+        let (number, spec) = (number.to_string(), stalled.spec());
+        let args = ["--child", "block", &number, &spec, instance.uuid.as_str()];
+        let mut user = User::start(&args, Some(cgroup), &[])?;
+        let line = user.hear()?;
+        stalled
+            .adopt(user.pid(), &line)
+            .map_err(|e| std::io::Error::other(format!("{line}: {e}")))?;
+        let _device = user.hear()?;
+        stalled.hold_after(row.answered);
+        user.say("")?;
+        let mut blocked = Blocked { user, stalled };
+        blocked.wait(row)?;
+        if row.then.is_some() {
+            blocked.user.say("")?;
+            // It may return at once, or wait for the device.
+            blocked.user.hear_within(BEGIN)?;
+        }
+        Ok(blocked)
+    }
+
+    /// Returns when he waits. A line of output instead says why he does not.
+    fn wait(&mut self, row: &Row) -> Outcome {
+        if row.dma {
+            self.hear("done")?;
+        }
+        let start = Instant::now();
+        loop {
+            let result = self.stalled.wait(row.answered + 1, BEGIN);
+            if result.is_ok() {
+                return Ok(());
+            }
+            if let Some(said) = self.user.hear_within(Duration::ZERO)? {
+                fail!("it does not wait for its memory, it says {said:?}");
+            }
+            if start.elapsed() > PATIENCE {
+                fail!("no page fault in {} s: {result:?}", PATIENCE.as_secs());
+            }
+        }
+    }
+
+    /// Waits for a line of output.
+    fn hear(&mut self, expected: &str) -> Outcome {
+        match self.user.hear_within(PATIENCE)? {
+            Some(said) if said == expected => Ok(()),
+            said => fail!("it says {said:?} instead of {expected:?}"),
+        }
+    }
+
+    /// Kills the user; what he waits in if he does not die.
+    fn kill(mut self) -> Outcome<Option<String>> {
+        self.user.kill()?;
+        if self.user.wait(DEATH)?.is_some() {
+            return Ok(None);
+        }
+        let stacks = self.user.stacks();
+        // So that the next row can be tried.
+        self.stalled.release();
+        if self.user.wait(PATIENCE)?.is_none() {
+            fail!("it does not die even with its memory there:\n{stacks}");
+        }
+        Ok(Some(stacks))
+    }
+}
+
+fn each_can_be_killed(lab: &Lab, kind: Kind) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    own_node(instance.iommu_group()?)?;
+    let cgroup = Cgroup::new()?;
+    let quiescent = Quiescent::before(&cgroup)?;
+    let mut failed = Vec::new();
+    for (number, row) in ROWS.iter().enumerate() {
+        let verdict = try_row(number, kind, &instance, &cgroup);
+        if let Err(e) = verdict {
+            note!("{}, {}, held {}: {e}", row.name, row.memory, row.held);
+            failed.push(row.name);
+        }
+    }
+    if !failed.is_empty() {
+        let list = failed.join(", ");
+        fail!("{} of {} by {kind}: {list}", failed.len(), ROWS.len());
+    }
+    note!("{} calls", ROWS.len());
+    quiescent.check(&cgroup, &instance)
+}
+
+fn try_row(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Outcome {
+    let blocked = Blocked::start(number, kind, instance, cgroup)?;
+    if let Some(stacks) = blocked.kill()? {
+        fail!("killed, it lives for {} s:\n{stacks}", DEATH.as_secs());
+    }
+    Ok(())
+}

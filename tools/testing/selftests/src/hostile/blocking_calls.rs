@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Each way to have the kernel or a device wait for a page of the user's memory, as a table, and the process that does it.
+//!
+//! `Documentation/blocking.rst` is the same table for people; a test of this file compares them.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::thread;
+
+use ::hostile::{admitted, Victim};
+use mdma::job;
+use mdma::list::List;
+use mdma::regs::{self, Reg};
+use vfio_client::mdev::{Sysfs, Uuid};
+use vfio_client::v2::{DataFd, State as V2State};
+use vfio_client::{raw, v1, Access, BitmapRequest, Container, Mapping};
+
+use crate::env::{Guest, Instance};
+use crate::fixture::{device, guest, Scene, PAGE, QUEUE};
+use crate::harness::result::Outcome;
+use crate::{fail, skip};
+
+/// The memory that stalls: pages for the test, and then what an argument needs to have behind it.
+pub(crate) const SIZE: usize = (1 << 20) + 8 * P;
+const P: usize = PAGE as usize;
+/// Where it is mapped for devices.
+const STALLED: u64 = 0x4000_0000;
+
+/// One way.
+pub(crate) struct Row {
+    /// The name, as in the document.
+    pub(crate) name: &'static str,
+    /// What of it lies in the memory that stalls.
+    pub(crate) memory: &'static str,
+    /// What others of the same device, descriptor or container wait for meanwhile.
+    pub(crate) held: &'static str,
+    /// What the memory holds, from its beginning; zeros follow.
+    contents: fn() -> Vec<u8>,
+    /// Faults that are answered before the one that stalls.
+    pub(crate) answered: u64,
+    /// Whether the device waits, and not a call.
+    pub(crate) dma: bool,
+    /// Does it. Of DMA it only begins it.
+    run: fn(&Scene, &Arc<Mapping>) -> Outcome,
+    /// What is called once the device waits: a call that may wait for the device.
+    pub(crate) then: Option<fn(&Scene) -> Outcome>,
+}
+
+/// type1's lock, which each access of the container's devices takes.
+const IOMMU: &str = "iommu->lock";
+/// What the device does now, which a call that stops the device waits for, and type1's lock.
+const STEP: &str = "step, iommu->lock";
+
+const ROW: Row = Row {
+    name: "",
+    memory: "the argument",
+    held: "nothing",
+    contents: Vec::new,
+    answered: 0,
+    dma: false,
+    run: |_, _| Ok(()),
+    then: None,
+};
+
+/// An ioctl of which the first access is to its argument.
+macro_rules! argument {
+    ($name:literal, $number:literal, $fd:expr) => {
+        Row {
+            name: $name,
+            run: |scene, memory| {
+                let fd: fn(&Scene) -> _ = $fd;
+                raw::ioctl_in(fd(scene), raw::nr($number), memory, 0)?;
+                Ok(())
+            },
+            ..ROW
+        }
+    };
+}
+
+/// An ioctl of a device with a header of this size at the end of a page that is there, and what follows stalls.
+macro_rules! after_header {
+    ($name:literal, $memory:literal, $number:literal, $header:expr) => {
+        Row {
+            name: $name,
+            memory: $memory,
+            contents: || at_end_of_page(&$header),
+            answered: 1,
+            run: |scene, memory| {
+                let at = P - 4 * $header.len();
+                raw::ioctl_in(&scene.device, raw::nr($number), memory, at)?;
+                Ok(())
+            },
+            ..ROW
+        }
+    };
+}
+
+/// A `pread` into the memory that stalls.
+macro_rules! read_row {
+    ($name:literal, $region:literal, $at:literal, $len:expr) => {
+        Row {
+            name: $name,
+            memory: "the buffer",
+            run: |scene, memory| {
+                let offset = scene.region($region)?.info().offset + $at;
+                pread_at(scene, memory, offset, $len)
+            },
+            ..ROW
+        }
+    };
+}
+
+/// A `pwrite` from the memory that stalls.
+macro_rules! write_row {
+    ($name:literal, $region:literal, $at:literal, $len:expr) => {
+        Row {
+            name: $name,
+            memory: "the buffer",
+            run: |scene, memory| {
+                let offset = scene.region($region)?.info().offset + $at;
+                pwrite_at(scene, memory, offset, $len)
+            },
+            ..ROW
+        }
+    };
+}
+
+/// A job whose operand is in the memory that stalls, and what is called then.
+macro_rules! dma {
+    ($name:literal, $memory:literal, $held:expr, $job:expr, $then:expr) => {
+        Row {
+            name: $name,
+            memory: $memory,
+            held: $held,
+            dma: true,
+            run: |scene, memory| begin(scene, memory, $job),
+            then: $then,
+            ..ROW
+        }
+    };
+}
+
+/// What a call is made of that waits for a device which waits for memory.
+const COPY: mdma::Descriptor = mdma::Descriptor {
+    op: mdma::desc::Op::Copy,
+    flags: mdma::desc::DST_DEVICE,
+    src: STALLED,
+    dst: 0,
+    len: PAGE,
+    value: 0,
+    cookie: 0,
+    src_entries: 0,
+    dst_entries: 0,
+};
+
+/// The index of the migration region, which has capabilities.
+const V1_REGION: u32 = 9;
+
+/// `VFIO_DEVICE_FEATURE_*`.
+const GET: u32 = 1 << 16;
+const SET: u32 = 1 << 17;
+
+/// All of them.
+#[rustfmt::skip]
+pub(crate) const ROWS: &[Row] = &[
+    // Containers.
+    argument!("VFIO_IOMMU_GET_INFO", 12, |s| s.container.clone()),
+    argument!("VFIO_IOMMU_MAP_DMA", 13, |s| s.container.clone()),
+    argument!("VFIO_IOMMU_UNMAP_DMA", 14, |s| s.container.clone()),
+    argument!("VFIO_IOMMU_DIRTY_PAGES", 17, |s| s.container.clone()),
+    Row {
+        name: "VFIO_IOMMU_DIRTY_PAGES GET_BITMAP",
+        memory: "the bitmap",
+        held: IOMMU,
+        run: |scene, memory| {
+            let request = tracked(scene)?;
+            Ok(scene.container.dirty_bitmap_into(&request, memory, 0)?)
+        },
+        ..ROW
+    },
+    Row {
+        name: "VFIO_IOMMU_UNMAP_DMA GET_DIRTY_BITMAP",
+        memory: "the bitmap",
+        held: IOMMU,
+        run: |scene, memory| {
+            let request = tracked(scene)?;
+            let request = BitmapRequest::unmap(request.iova, request.size, request.pgsize);
+            scene.container.unmap_dirty_into(&request, memory, 0)?;
+            Ok(())
+        },
+        ..ROW
+    },
+    // Groups.
+    argument!("VFIO_GROUP_GET_STATUS", 3, |s| s.device.group().clone()),
+    argument!("VFIO_GROUP_SET_CONTAINER", 4, |s| s.device.group().clone()),
+    argument!("VFIO_GROUP_GET_DEVICE_FD", 6, |s| s.device.group().clone()),
+    // Devices.
+    argument!("VFIO_DEVICE_GET_INFO", 7, |s| s.device.clone()),
+    argument!("VFIO_DEVICE_GET_REGION_INFO", 8, |s| s.device.clone()),
+    after_header!("VFIO_DEVICE_GET_REGION_INFO capabilities", "the capabilities", 8, [32 + 256, 0, V1_REGION, 0, 0, 0, 0, 0]),
+    argument!("VFIO_DEVICE_GET_IRQ_INFO", 9, |s| s.device.clone()),
+    argument!("VFIO_DEVICE_SET_IRQS", 10, |s| s.device.clone()),
+    // DATA_EVENTFD | ACTION_TRIGGER of one vector of MSI-X.
+    after_header!("VFIO_DEVICE_SET_IRQS data", "the data", 10, [24, 4 | 32, 2, 0, 1]),
+    argument!("VFIO_DEVICE_FEATURE", 17, |s| s.device.clone()),
+    after_header!("VFIO_DEVICE_FEATURE MIGRATION", "the data", 17, [16, GET | 1]),
+    after_header!("VFIO_DEVICE_FEATURE MIG_DEVICE_STATE, GET", "the data", 17, [16, GET | 2]),
+    after_header!("VFIO_DEVICE_FEATURE MIG_DEVICE_STATE, SET", "the data", 17, [16, SET | 2]),
+    after_header!("VFIO_DEVICE_FEATURE MIG_DATA_SIZE", "the data", 17, [16, GET | 9]),
+    // Reads and writes of the device's file.
+    read_row!("read of configuration space", 7, 0, 256),
+    write_row!("write of configuration space", 7, 4, 2),
+    read_row!("read of BAR 0", 0, 0, 4),
+    write_row!("write of BAR 0", 0, 0x40, 4),
+    read_row!("read of BAR 2", 2, 0, P),
+    write_row!("write of BAR 2", 2, 0, P),
+    Row {
+        name: "read of the migration region's registers",
+        memory: "the buffer",
+        run: |scene, memory| pread_at(scene, memory, scene.migration.region().info().offset, 4),
+        ..ROW
+    },
+    Row {
+        name: "write of the migration region's registers",
+        memory: "the buffer",
+        run: |scene, memory| pwrite_at(scene, memory, scene.migration.region().info().offset, 4),
+        ..ROW
+    },
+    Row {
+        name: "read of the data section",
+        memory: "the buffer",
+        run: |scene, memory| {
+            scene.write_memory(0, &[1; 4096])?;
+            scene.go(&[v1::State::STOP_AND_COPY])?;
+            scene.migration.pending_bytes()?;
+            let at = scene.migration.data_offset()?;
+            let size = scene.migration.data_size()? as usize;
+            let offset = scene.migration.region().info().offset + at;
+            pread_at(scene, memory, offset, size.min(P))
+        },
+        ..ROW
+    },
+    Row {
+        name: "write of the data section",
+        memory: "the buffer",
+        run: |scene, memory| {
+            scene.go(&[v1::State::RESUMING])?;
+            let at = scene.migration.data_offset()?;
+            pwrite_at(scene, memory, scene.migration.region().info().offset + at, P)
+        },
+        ..ROW
+    },
+    // Data descriptors.
+    Row {
+        name: "read of a data descriptor",
+        memory: "the buffer",
+        held: "the descriptor",
+        run: |scene, memory| {
+            let stream = stream(scene, V2State::STOP_COPY)?;
+            stream.read_mapping(memory, 0, P)?;
+            Ok(())
+        },
+        ..ROW
+    },
+    Row {
+        name: "write of a data descriptor",
+        memory: "the buffer",
+        held: "the descriptor",
+        run: |scene, memory| {
+            let stream = stream(scene, V2State::RESUMING)?;
+            stream.write_mapping(memory, 0, P)?;
+            Ok(())
+        },
+        ..ROW
+    },
+    Row {
+        name: "VFIO_MIG_GET_PRECOPY_INFO",
+        run: |scene, memory| {
+            let stream = stream(scene, V2State::PRE_COPY)?;
+            raw::ioctl_in(&stream, raw::nr(21), memory, 0)?;
+            Ok(())
+        },
+        ..ROW
+    },
+    // DMA, which the device does by itself.
+    Row {
+        name: "DMA of descriptors",
+        memory: "the ring",
+        held: STEP,
+        dma: true,
+        run: |scene, memory| queue(scene, memory, STALLED, QUEUE),
+        ..ROW
+    },
+    Row {
+        name: "DMA of completion records",
+        memory: "the ring",
+        held: STEP,
+        dma: true,
+        run: |scene, memory| queue(scene, memory, QUEUE, STALLED),
+        ..ROW
+    },
+    dma!("DMA from the source of a copy", "guest memory", STEP, COPY, None),
+    dma!("DMA to the destination of a copy", "guest memory", STEP,
+        job::copy(device(0), guest(STALLED), PAGE), None),
+    dma!("DMA to the destination of a fill", "guest memory", STEP, job::fill(guest(STALLED), 1, PAGE), None),
+    dma!("DMA from the source of a checksum", "guest memory", STEP, job::crc32c(guest(STALLED), PAGE), None),
+    dma!("DMA of a scatter list", "the list", STEP,
+        job::copy(List { base: STALLED, entries: 2 }, device(0), PAGE), None),
+    // Calls that wait for the device, which waits for memory.
+    dma!("VFIO_DEVICE_RESET during DMA", "guest memory", "step, iommu->lock, session", COPY,
+        Some(|s| Ok(s.device.reset()?))),
+    dma!("bus master off during DMA", "guest memory", "step, iommu->lock, config", COPY,
+        Some(|s| Ok(s.device.config()?.set_bus_master(false)?))),
+    dma!("queue disabled during DMA", "guest memory", STEP, COPY,
+        Some(|s| Ok(s.mdma.set(Reg::Control, 0)?))),
+    dma!("device_state STOP during DMA", "guest memory", "step, iommu->lock, session", COPY,
+        Some(|s| Ok(s.migration.write_state(v1::State::STOP)?))),
+    dma!("MIG_DEVICE_STATE STOP during DMA", "guest memory", "step, iommu->lock, session", COPY,
+        Some(|s| v2(s)?.set_state(V2State::STOP).map(drop).map_err(Into::into))),
+    dma!("read of BAR 0 during DMA", "guest memory", STEP, COPY,
+        Some(|s| s.registers().map(drop))),
+    dma!("VFIO_IOMMU_UNMAP_DMA during DMA", "guest memory", STEP, COPY,
+        Some(|s| Ok(s.container.unmap(STALLED, SIZE as u64).map(drop)?))),
+];
+
+impl Row {
+    /// What the memory holds.
+    pub(crate) fn contents(&self) -> Vec<u8> {
+        let mut bytes = (self.contents)();
+        bytes.resize(SIZE, 0);
+        bytes
+    }
+}
+
+/// Words that end where the first page ends.
+fn at_end_of_page(words: &[u32]) -> Vec<u8> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut page = vec![0; P - bytes.len()];
+    page.extend(bytes);
+    page
+}
+
+fn pread_at(scene: &Scene, memory: &Mapping, offset: u64, len: usize) -> Outcome {
+    scene.device.pread_mapping(offset, memory, 0, len)?;
+    Ok(())
+}
+
+fn pwrite_at(scene: &Scene, memory: &Mapping, offset: u64, len: usize) -> Outcome {
+    scene.device.pwrite_mapping(offset, memory, 0, len)?;
+    Ok(())
+}
+
+/// Maps memory, has its dirty pages tracked, and returns the request for its bitmap.
+fn tracked(scene: &Scene) -> Outcome<BitmapRequest> {
+    const IOVA: u64 = 0x10_0000;
+    const LEN: u64 = 64 * PAGE;
+    let memory = Arc::new(Mapping::anonymous(LEN as usize)?);
+    scene.container.map(IOVA, &memory, Access::ReadWrite)?;
+    scene.container.dirty_start()?;
+    Ok(BitmapRequest::get(IOVA, LEN, PAGE))
+}
+
+fn v2(scene: &Scene) -> Outcome<vfio_client::v2::Migration> {
+    match scene.device.migration_v2()? {
+        Some(feature) => Ok(feature),
+        None => fail!("the device has no migration feature"),
+    }
+}
+
+fn stream(scene: &Scene, state: V2State) -> Outcome<DataFd> {
+    match v2(scene)?.set_state(state)? {
+        Some(stream) => Ok(stream),
+        None => fail!("no data descriptor came with {state}"),
+    }
+}
+
+/// Enables a queue whose rings are at these IOVAs, one of them in the memory that stalls, and rings the doorbell.
+fn queue(scene: &Scene, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Outcome {
+    let own = Arc::new(Mapping::anonymous(P)?);
+    own.write(0, &job::nop().encode());
+    scene.container.map(QUEUE, &own, Access::ReadWrite)?;
+    scene.container.map(STALLED, memory, Access::ReadWrite)?;
+    scene.mdma.set(Reg::RingBase, ring)?;
+    scene.mdma.set(Reg::RingOrder, 4)?;
+    scene.mdma.set(Reg::CompletionBase, completions)?;
+    let enable = regs::CONTROL_ENABLE.into();
+    scene.mdma.set(Reg::Control, enable)?;
+    Ok(scene.mdma.set(Reg::Tail, 1)?)
+}
+
+/// Begins a job in a queue that does not stall.
+fn begin(scene: &Scene, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Outcome {
+    scene.container.map(STALLED, memory, Access::ReadWrite)?;
+    let rings = Arc::new(Mapping::anonymous(2 * P)?);
+    rings.write(0, &job.encode());
+    scene.container.map(QUEUE, &rings, Access::ReadWrite)?;
+    scene.mdma.set(Reg::RingBase, QUEUE)?;
+    scene.mdma.set(Reg::RingOrder, 4)?;
+    scene.mdma.set(Reg::CompletionBase, QUEUE + PAGE)?;
+    let enable = regs::CONTROL_ENABLE.into();
+    scene.mdma.set(Reg::Control, enable)?;
+    Ok(scene.mdma.set(Reg::Tail, 1)?)
+}
+
+/// The process that blocks: `ROW MEMORY UUID`. It says where its memory and its device are, and does what the row says
+/// when it gets a line. It says `done` after that, and does what comes then when it gets another.
+pub(crate) fn main(args: &[String]) -> Outcome {
+    admitted()?;
+    let [row, spec, uuid] = args else {
+        skip!("block takes a row, a memory and a UUID");
+    };
+    let row = &ROWS[row.parse::<usize>()?];
+    let victim = Victim::new(spec)?;
+    let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
+    let container = Container::open()?;
+    let guest = Guest {
+        device: instance.open(&container)?,
+        container,
+        instance: Instance::from(instance),
+    };
+    // The user before may have left a job that waits for his memory.
+    guest.device.reset()?;
+    let scene = Scene::of(guest)?;
+    let mut out = std::io::stdout();
+    let fd = scene.device.as_fd().as_raw_fd();
+    writeln!(out, "{}", victim.announcement())?;
+    writeln!(out, "{fd}")?;
+    admitted()?;
+    (row.run)(&scene, victim.memory())?;
+    writeln!(out, "done")?;
+    admitted()?;
+    if let Some(then) = row.then {
+        then(&scene)?;
+        writeln!(out, "then")?;
+    }
+    loop {
+        thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document's table: the rows between its second and its third rule.
+    #[test]
+    fn the_document_lists_all() {
+        const DOCUMENT: &str = include_str!("../../../../../Documentation/blocking.rst");
+        let mut rules = 0;
+        let mut listed: Vec<Vec<String>> = Vec::new();
+        for line in DOCUMENT.lines() {
+            if line.starts_with("==") && line.contains("=  =") {
+                rules += 1;
+            } else if rules == 2 {
+                let cells: Vec<_> = line.split("  ").filter(|cell| !cell.is_empty()).collect();
+                listed.push(cells.iter().map(|cell| cell.trim().to_string()).collect());
+            }
+        }
+        let table: Vec<Vec<String>> = ROWS
+            .iter()
+            .map(|row| {
+                [row.name, row.memory, row.held]
+                    .map(str::to_string)
+                    .to_vec()
+            })
+            .collect();
+        assert_eq!(table, listed);
+    }
+}

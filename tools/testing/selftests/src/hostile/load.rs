@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Much at once: devices that all migrate, containers that come and go, processors that do.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use mdma::job;
+use vfio_client::v2::State;
+
+use crate::env::pins::Pins;
+use crate::env::{Guest, Lab, SMALL};
+use crate::fixture::v2::V2;
+use crate::fixture::{device, guest, run_jobs, Scene, PAGE};
+use crate::harness::check::wait_for;
+use crate::harness::result::Outcome;
+use crate::{note, skip, tests};
+
+tests! { "load":
+    sixty_four_migrate_at_once [],
+    processors_go_and_come [],
+    containers_come_and_go [],
+}
+
+/// Pages of device memory that are written before a migration, and again in the middle of it.
+const PAGES: [u64; 4] = [0, 1, 63, 4000];
+
+/// Migrates a device, with pre-copy, and compares. `meet` is called when both have a session open, and when both have
+/// moved all of the data.
+pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Outcome {
+    from.write_pages(PAGES, n as u8)?;
+    let mut queue = from.queue(2)?;
+    let source = from.begin(State::PRE_COPY)?;
+    let sink = to.begin(State::RESUMING)?;
+    meet();
+    let mut bytes = Vec::new();
+    source.read_available(&mut bytes)?;
+    // By the engine, in the middle of the save.
+    let value = 0x0101_0101_0101_0101 * (n & 0x7f);
+    run_jobs(&mut queue, &[job::fill(device(PAGE), !value, PAGE)])?;
+    queue.close()?;
+    from.to(State::STOP_COPY)?;
+    source.read_available(&mut bytes)?;
+    sink.write_all(&bytes)?;
+    meet();
+    to.to(State::RUNNING)?;
+    from.to(State::STOP)?;
+    assert_eq!(to.registers()?.diff(&from.registers()?), []);
+    for page in PAGES {
+        let at = page * PAGE;
+        let (here, there) = (
+            from.read_memory(at, PAGE as usize)?,
+            to.read_memory(at, PAGE as usize)?,
+        );
+        assert!(here == there, "page {page} of device {n} differs");
+    }
+    assert_eq!(to.read_memory(PAGE, 8)?, (!value).to_le_bytes());
+    from.to(State::RUNNING)
+}
+
+/// Joins threads that test something.
+fn join(threads: Vec<thread::ScopedJoinHandle<'_, Outcome>>) -> Outcome {
+    for thread in threads {
+        match thread.join() {
+            Ok(outcome) => outcome?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    Ok(())
+}
+
+fn sixty_four_migrate_at_once(lab: &Lab) -> Outcome {
+    const PAIRS: usize = 32;
+    let devices = || {
+        (0..PAIRS)
+            .map(|_| V2::new(lab))
+            .collect::<Outcome<Vec<_>>>()
+    };
+    let (from, to) = (devices()?, devices()?);
+    let barrier = Barrier::new(PAIRS);
+    thread::scope(|scope| {
+        let threads = from.iter().zip(&to).zip(1..).map(|((from, to), n)| {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                migrate(from, to, n, &|| {
+                    barrier.wait();
+                })
+            })
+        });
+        join(threads.collect())
+    })
+}
+
+/// The second processor, off and on.
+const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+
+/// Has it on again when dropped.
+struct Processor;
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        if let Err(e) = fs::write(ONLINE, "1") {
+            crate::harness::problem(format!("{ONLINE}: {e}"));
+        }
+    }
+}
+
+fn processors_go_and_come(lab: &Lab) -> Outcome {
+    const PAIRS: usize = 4;
+    if !Path::new(ONLINE).exists() {
+        skip!("there is no second processor to take away");
+    }
+    let devices = || {
+        (0..PAIRS)
+            .map(|_| V2::new(lab))
+            .collect::<Outcome<Vec<_>>>()
+    };
+    let (from, to) = (devices()?, devices()?);
+    let rounds = (lab.effort.iterations / 50).clamp(2, 40);
+    let stop = AtomicBool::new(false);
+    let _on = Processor;
+    thread::scope(|scope| {
+        let toggle = scope.spawn(|| -> Outcome<u64> {
+            let mut times = 0;
+            while !stop.load(Ordering::Relaxed) {
+                fs::write(ONLINE, "0")?;
+                thread::sleep(Duration::from_millis(10));
+                fs::write(ONLINE, "1")?;
+                thread::sleep(Duration::from_millis(10));
+                times += 1;
+            }
+            Ok(times)
+        });
+        let threads = from.iter().zip(&to).zip(1..).map(|((from, to), n)| {
+            scope.spawn(move || {
+                (0..rounds).try_for_each(|round| migrate(from, to, n + round, &|| {}))
+            })
+        });
+        let result = join(threads.collect());
+        stop.store(true, Ordering::Relaxed);
+        let times = toggle.join().expect("no panic")?;
+        note!(
+            "{times} times off and on, {} migrations",
+            rounds * PAIRS as u64
+        );
+        assert!(times > 0);
+        result
+    })
+}
+
+fn containers_come_and_go(lab: &Lab) -> Outcome {
+    const THREADS: usize = 4;
+    const IOVA: u64 = 0x10_0000;
+    const LEN: usize = 256 << 10;
+    let before = Pins::now()?.held();
+    let rounds = (lab.effort.iterations / 10).clamp(2, 500);
+    thread::scope(|scope| {
+        let threads = (0..THREADS).map(|thread| {
+            scope.spawn(move || -> Outcome {
+                let mut instance = lab.instance(SMALL)?;
+                for round in 0..rounds {
+                    let scene = Scene::of(Guest::open(instance)?)?;
+                    let buffer = scene.buffer(IOVA, LEN)?;
+                    scene.container.dirty_start()?;
+                    let mut queue = scene.queue(2)?;
+                    let value = round * THREADS as u64 + thread as u64;
+                    run_jobs(&mut queue, &[job::fill(guest(IOVA), value, LEN as u64)])?;
+                    assert_eq!(buffer.to_vec(LEN - 8, 8), value.to_le_bytes());
+                    // Now the memory goes first, now the device, now the container with all that is mapped.
+                    instance = match round % 3 {
+                        0 => {
+                            drop((queue, buffer));
+                            scene.close()
+                        }
+                        1 => {
+                            let container = scene.container.clone();
+                            drop(queue);
+                            let instance = scene.close();
+                            drop((buffer, container));
+                            instance
+                        }
+                        _ => {
+                            queue.close()?;
+                            scene.container.unmap_all()?;
+                            drop(buffer);
+                            scene.close()
+                        }
+                    };
+                }
+                Ok(())
+            })
+        });
+        join(threads.collect())
+    })?;
+    wait_for("the pages to be unpinned", || {
+        Ok(Pins::now()?.held() == before)
+    })
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the tests of hostile users are made of works: memory that stalls, users in control groups.
+
+use std::io::Write;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ::hostile::{admitted, Cgroup, Kind, Stalled, User, Victim};
+
+use crate::env::{Lab, SMALL};
+use crate::fixture::PAGE;
+use crate::harness::check::{wait_for, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::hostile::quiescent::Quiescent;
+use crate::{fail, tests};
+
+tests! { "hostile":
+    memory_waits_until_it_is_released [],
+    memory_of_a_process_that_is_killed_waits [],
+    a_group_limits_freezes_and_kills_its_user [],
+}
+
+/// Contents by which pages can be told from each other.
+pub(crate) fn contents(pages: usize) -> Vec<u8> {
+    let page = |n: usize| [n as u8 + 1; PAGE as usize];
+    (0..pages).flat_map(page).collect()
+}
+
+fn memory_waits_until_it_is_released(_: &Lab) -> Outcome {
+    for kind in Kind::ALL {
+        let stalled = Stalled::new(kind, contents(3))?;
+        let memory = stalled.memory().clone();
+        let load = |page: usize| memory.load_u8(page * PAGE as usize, Ordering::Relaxed);
+        thread::scope(|threads| -> Outcome {
+            let late = threads.spawn(|| load(1));
+            let at = stalled.wait(1, PATIENCE)?;
+            assert_eq!(at, PAGE, "{kind}");
+            thread::sleep(SILENCE);
+            assert!(!late.is_finished(), "{kind}: a page was there by itself");
+            stalled.release();
+            assert_eq!(late.join().expect("a load"), 2, "{kind}");
+            Ok(())
+        })?;
+        const DELAY: Duration = Duration::from_millis(300);
+        stalled.answer_after(DELAY);
+        let start = Instant::now();
+        assert_eq!(load(2), 3, "{kind}");
+        assert!(start.elapsed() >= DELAY, "{kind}: answered too soon");
+        // Whoever waits when it is dropped gets the answer.
+        stalled.hold_after(0);
+        thread::scope(|threads| {
+            let late = threads.spawn(|| load(0));
+            let arrived = stalled.wait(3, PATIENCE);
+            drop(stalled);
+            assert_eq!(late.join().expect("a load"), 1, "{kind}");
+            arrived
+        })?;
+    }
+    Ok(())
+}
+
+/// The other process: makes the memory, and touches it.
+pub(crate) fn touch(args: &[String]) -> Outcome {
+    admitted()?;
+    let [spec] = args else {
+        fail!("touch takes a memory");
+    };
+    let victim = Victim::new(spec)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", victim.announcement())?;
+    admitted()?;
+    writeln!(out, "{}", victim.memory().load_u8(0, Ordering::Relaxed))?;
+    loop {
+        thread::park();
+    }
+}
+
+/// Starts [`touch`]; returns when it waits for its memory.
+fn toucher(stalled: &mut Stalled, cgroup: &Cgroup) -> Outcome<User> {
+    let spec = stalled.spec();
+    let mut user = User::start(&["--child", "touch", &spec], Some(cgroup), &[])?;
+    let line = user.hear()?;
+    stalled.adopt(user.pid(), &line)?;
+    user.say("")?;
+    stalled.wait(1, PATIENCE)?;
+    Ok(user)
+}
+
+fn memory_of_a_process_that_is_killed_waits(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let quiescent = Quiescent::before(&cgroup)?;
+    for kind in Kind::ALL {
+        ::hostile::own_node(instance.iommu_group()?)?;
+        let mut stalled = Stalled::for_another(kind, contents(1))?;
+        let mut user = toucher(&mut stalled, &cgroup)?;
+        assert_eq!(user.hear_within(SILENCE)?, None, "{kind}");
+        user.kill()?;
+        if user.wait(PATIENCE)?.is_none() {
+            fail!("{kind}: it cannot be killed:\n{}", user.stacks());
+        }
+        let mut stalled = Stalled::for_another(kind, contents(1))?;
+        let mut user = toucher(&mut stalled, &cgroup)?;
+        stalled.release();
+        assert_eq!(user.hear()?, "1", "{kind}");
+    }
+    quiescent.check(&cgroup, &instance)
+}
+
+fn a_group_limits_freezes_and_kills_its_user(_: &Lab) -> Outcome {
+    let cgroup = Cgroup::new()?;
+    cgroup.set_memory_max(Some(64 << 20))?;
+    cgroup.set_cpu_max(Some(50))?;
+    cgroup.set_pids_max(Some(20))?;
+    let mut stalled = Stalled::for_another(Kind::Userfault, contents(1))?;
+    let mut user = toucher(&mut stalled, &cgroup)?;
+    assert!(cgroup.threads()?.contains(&user.pid()));
+    wait_for("memory to be charged", || Ok(cgroup.memory()? > 0))?;
+    assert!(cgroup.cpu_time()? > Duration::ZERO);
+    assert_eq!(cgroup.count("memory.events", "oom_kill")?, 0);
+    cgroup.freeze(true)?;
+    // It waits interruptibly for its page, so that it can be stopped there.
+    cgroup.wait_frozen()?;
+    stalled.release();
+    assert_eq!(user.hear_within(SILENCE)?, None, "it runs, frozen");
+    cgroup.freeze(false)?;
+    assert_eq!(user.hear()?, "1");
+    cgroup.kill()?;
+    if user.wait(PATIENCE)?.is_none() {
+        fail!("cgroup.kill has not killed it");
+    }
+    Ok(cgroup.wait_empty()?)
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! INTx: a level, which masks itself when it is delivered.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mdma::regs::{self, Reg};
+use vfio_client::{pci, Action, EventFd};
+
+use crate::env::{Lab, SMALL};
+use crate::harness::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::irq::msi::{Source, INTX};
+use crate::{assert_errno, note, tests};
+
+tests! { "intx":
+    fires_once_and_masks_itself [],
+    fires_again_when_unmasked_and_still_asserted [],
+    is_unmasked_by_an_eventfd [],
+    trigger_and_unmask_by_one_eventfd [],
+    two_devices_unmask_each_other [],
+    disabled_and_enabled_while_it_is_unmasked [],
+    masked_by_the_user_waits [],
+    falls_with_its_cause [],
+    asserted_before_anyone_listens [],
+    disabled_in_the_command_register_waits [],
+    loopback [],
+}
+
+fn fires_once_and_masks_itself(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let event = EventFd::new()?;
+    source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
+    expect_silence(&event, "nothing has happened");
+    source.complete()?;
+    assert_eq!(expect_signal(&event, "INTx of a completion"), 1);
+    // It is masked now: neither more of the same nor a new assertion gets through.
+    source.complete()?;
+    expect_silence(&event, "INTx has not been unmasked");
+    source.mdma.acknowledge()?;
+    source.complete()?;
+    expect_silence(&event, "INTx has not been unmasked");
+    Ok(())
+}
+
+fn fires_again_when_unmasked_and_still_asserted(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    let event = EventFd::new()?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    source.complete()?;
+    expect_signal(&event, "INTx");
+    for round in 0..3 {
+        match round % 2 {
+            0 => intx.set_none(Action::Unmask, 0, 1)?,
+            _ => intx.set_bool(Action::Unmask, 0, &[true])?,
+        }
+        assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
+        expect_silence(&event, "it is masked again");
+    }
+    intx.set_bool(Action::Unmask, 0, &[false])?;
+    expect_silence(&event, "false does not unmask");
+
+    source.mdma.acknowledge()?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    expect_silence(&event, "it is not asserted any more");
+    source.complete()?;
+    assert_eq!(expect_signal(&event, "a new assertion"), 1);
+    Ok(())
+}
+
+fn is_unmasked_by_an_eventfd(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    let (event, unmask) = (EventFd::new()?, EventFd::new()?);
+    intx.set_eventfds(0, &[Some(&event)])?;
+    intx.set_unmask_eventfd(0, Some(&unmask))?;
+    source.complete()?;
+    expect_signal(&event, "INTx");
+    for _ in 0..3 {
+        unmask.signal()?;
+        assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
+    }
+    source.mdma.acknowledge()?;
+    unmask.signal()?;
+    expect_silence(&event, "it is not asserted any more");
+    source.complete()?;
+    assert_eq!(expect_signal(&event, "a new assertion"), 1);
+
+    // Another one in its place, then none.
+    let other = EventFd::new()?;
+    intx.set_unmask_eventfd(0, None)?;
+    unmask.signal()?;
+    expect_silence(&event, "that eventfd does not unmask any more");
+    intx.set_unmask_eventfd(0, Some(&other))?;
+    other.signal()?;
+    assert_eq!(expect_signal(&event, "INTx by the other eventfd"), 1);
+    assert_errno!(
+        intx.set_unmask_eventfd(0, Some(&unmask)),
+        EBUSY,
+        "one is in place"
+    );
+    // What is still in place when the interrupt is disabled goes with it.
+    intx.disable()?;
+    other.signal()?;
+    expect_silence(&event, "INTx is not in use");
+    Ok(())
+}
+
+/// A device with its line up, which interrupts once whenever `delivered` is signalled: it counts what cannot be counted
+/// there, because the kernel takes the signals of an eventfd that unmasks.
+struct Observer {
+    source: Source,
+    seen: EventFd,
+}
+
+impl Observer {
+    fn new(lab: &Lab, delivered: &EventFd) -> Outcome<Self> {
+        let mut source = Source::new(lab)?;
+        let seen = EventFd::new()?;
+        let intx = source.irq(INTX)?;
+        intx.set_eventfds(0, &[Some(&seen)])?;
+        source.complete()?;
+        expect_signal(&seen, "INTx of the device that counts");
+        intx.set_unmask_eventfd(0, Some(delivered))?;
+        Ok(Observer { source, seen })
+    }
+}
+
+/// A delivery unmasks INTx without an acknowledge by anyone. Before, it was followed by the next, and a worker of the
+/// kernel's went round at full speed until the close.
+fn trigger_and_unmask_by_one_eventfd(lab: &Lab) -> Outcome {
+    let both = EventFd::new()?;
+    let observer = Observer::new(lab, &both)?;
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    intx.set_eventfds(0, &[Some(&both)])?;
+    intx.set_unmask_eventfd(0, Some(&both))?;
+    for round in 0..4 {
+        source.complete()?;
+        let count = expect_signal(&observer.seen, "INTx of an acknowledged device");
+        thread::sleep(SILENCE);
+        let more = observer.seen.take()?;
+        assert_eq!(
+            count + more,
+            1,
+            "deliveries for one acknowledge, round {round}"
+        );
+        // An event that adds nothing to what is asserted.
+        source.complete()?;
+        expect_silence(&observer.seen, "nothing was acknowledged");
+        source.mdma.acknowledge()?;
+        expect_silence(&observer.seen, "nothing is asserted");
+    }
+    // One of two causes acknowledged: what is left is delivered.
+    source.complete()?;
+    expect_signal(&observer.seen, "INTx");
+    source.halt()?;
+    expect_silence(&observer.seen, "nothing was acknowledged");
+    source
+        .mdma
+        .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
+    assert_eq!(expect_signal(&observer.seen, "INTx of what is left"), 1);
+    // The trigger goes elsewhere.
+    let event = EventFd::new()?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
+    both.signal()?;
+    assert_eq!(expect_signal(&event, "INTx that was unmasked"), 1);
+    source.mdma.acknowledge()?;
+    both.signal()?;
+    expect_silence(&event, "it is not asserted any more");
+    drop(observer.source);
+    Ok(intx.disable()?)
+}
+
+/// The same circle through two devices, whose lines stay up: it goes on, but slowly.
+fn two_devices_unmask_each_other(lab: &Lab) -> Outcome {
+    let (x, y) = (EventFd::new()?, EventFd::new()?);
+    let observer = Observer::new(lab, &x)?;
+    let mut sources = [Source::new(lab)?, Source::new(lab)?];
+    for (source, (trigger, unmask)) in sources.iter_mut().zip([(&x, &y), (&y, &x)]) {
+        let intx = source.irq(INTX)?;
+        intx.set_eventfds(0, &[Some(trigger)])?;
+        intx.set_unmask_eventfd(0, Some(unmask))?;
+        source.complete()?;
+    }
+    expect_signal(&observer.seen, "a delivery of the first device");
+    // A delivery without an acknowledge takes 10 ms, and there are two in the circle. So much is allowed that it does
+    // not matter how long the sleep really was.
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(1));
+    let count = observer.seen.take()?;
+    let limit = 4 * start.elapsed().as_millis() as u64 / 10;
+    note!("{count} deliveries in {} ms", start.elapsed().as_millis());
+    assert!(
+        count <= limit,
+        "{count} deliveries, at most {limit} were expected"
+    );
+    assert!(
+        count > 0,
+        "a level that is asserted and unmasked is delivered"
+    );
+    for source in &sources {
+        source.mdma.acknowledge()?;
+    }
+    thread::sleep(SILENCE);
+    observer.seen.take()?;
+    expect_silence(&observer.seen, "both lines are down");
+    Ok(())
+}
+
+/// Lost before: INTx that was delivered by an unmask, and disabled in the command register before the worker had
+/// signalled it. It stayed masked, and nobody had been told.
+fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
+    let rounds = (lab.effort.iterations * 10).max(1000);
+    let mut source = Source::new(lab)?;
+    let config = source.scene.device.config()?;
+    let command = config.command()?;
+    let (event, unmask) = (EventFd::new()?, EventFd::new()?);
+    let intx = source.irq(INTX)?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    intx.set_unmask_eventfd(0, Some(&unmask))?;
+    source.complete()?;
+    let done = AtomicBool::new(false);
+    let heard = thread::scope(|scope| -> Outcome<u64> {
+        // As a VMM does: unmasked for each signal, and only then.
+        let user = scope.spawn(|| {
+            let mut heard = 0;
+            while heard < rounds && event.wait(PATIENCE).is_ok_and(|count| count > 0) {
+                heard += 1;
+                if unmask.signal().is_err() {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            heard
+        });
+        let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+        while !done.load(Ordering::Relaxed) {
+            config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
+            if rng.bool() {
+                thread::sleep(Duration::from_micros(rng.u64(0..50)));
+            }
+            config.set_command(command)?;
+        }
+        Ok(user.join().expect("no panic"))
+    })?;
+    assert_eq!(
+        heard, rounds,
+        "signals; the line was up, and nothing came any more"
+    );
+    // The line is up, not disabled, not masked by the user, and unmasked after the last signal.
+    expect_signal(&event, "INTx after all that");
+    Ok(())
+}
+
+fn masked_by_the_user_waits(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    let event = EventFd::new()?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    intx.set_bool(Action::Mask, 0, &[false])?;
+    source.complete()?;
+    expect_signal(&event, "INTx: false does not mask");
+    source.mdma.acknowledge()?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    for by_bool in [false, true] {
+        match by_bool {
+            false => intx.set_none(Action::Mask, 0, 1)?,
+            true => intx.set_bool(Action::Mask, 0, &[true])?,
+        }
+        source.complete()?;
+        expect_silence(&event, "INTx is masked");
+        intx.set_none(Action::Unmask, 0, 1)?;
+        assert_eq!(expect_signal(&event, "what was masked"), 1);
+        source.mdma.acknowledge()?;
+        intx.set_none(Action::Unmask, 0, 1)?;
+        expect_silence(&event, "nothing is asserted");
+    }
+    Ok(())
+}
+
+fn falls_with_its_cause(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    let event = EventFd::new()?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    source.complete()?;
+    source.halt()?;
+    expect_signal(&event, "INTx");
+    assert_eq!(source.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
+    // One of two causes gone: still asserted.
+    source
+        .mdma
+        .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    assert_eq!(expect_signal(&event, "INTx of the other cause"), 1);
+    // Masked in the device: not asserted; unmasked there: asserted again.
+    source.mdma.set_interrupts(regs::INT_COMPLETION)?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    expect_silence(&event, "the cause left is masked in the device");
+    source.mdma.set_interrupts(regs::INT_ALL)?;
+    assert_eq!(
+        expect_signal(&event, "INTx of a cause unmasked in the device"),
+        1
+    );
+    source.mdma.set(Reg::IntCause, regs::INT_HALT.into())?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    expect_silence(&event, "both causes are cleared");
+    Ok(())
+}
+
+fn asserted_before_anyone_listens(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let intx = source.irq(INTX)?;
+    source.complete()?;
+    let (first, second) = (EventFd::new()?, EventFd::new()?);
+    intx.set_eventfds(0, &[Some(&first)])?;
+    assert_eq!(expect_signal(&first, "INTx that was asserted already"), 1);
+    // Without an eventfd INTx stays in use, and asserted.
+    intx.set_eventfds(0, &[None])?;
+    intx.set_none(Action::Unmask, 0, 1)?;
+    expect_silence(&first, "it was taken away");
+    intx.set_eventfds(0, &[Some(&second)])?;
+    assert_eq!(expect_signal(&second, "INTx that is asserted"), 1);
+    expect_silence(&first, "it was replaced");
+    Ok(())
+}
+
+fn disabled_in_the_command_register_waits(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let config = source.scene.device.config()?;
+    let event = EventFd::new()?;
+    let intx = source.irq(INTX)?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    let command = config.command()?;
+    config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
+    source.complete()?;
+    expect_silence(&event, "INTx is disabled");
+    intx.set_none(Action::Unmask, 0, 1)?;
+    expect_silence(&event, "INTx is disabled");
+    config.set_command(command)?;
+    assert_eq!(expect_signal(&event, "INTx that is enabled again"), 1);
+    Ok(())
+}
+
+fn loopback(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let intx = guest.device.irq(INTX)?;
+    let event = EventFd::new()?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    intx.set_none(Action::Trigger, 0, 1)?;
+    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
+    intx.set_bool(Action::Trigger, 0, &[true])?;
+    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
+    intx.set_bool(Action::Trigger, 0, &[false])?;
+    expect_silence(&event, "false is no trigger");
+    Ok(())
+}

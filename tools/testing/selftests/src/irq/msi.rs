@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages, MSI and MSI-X, and what all interrupts have in common; the request to let the device go.
+
+use std::sync::mpsc;
+use std::thread;
+
+use mdma::regs::{self, Reg};
+use mdma::Mdma;
+use vfio_client::{pci, uapi, Action, EventFd, Irq, Region};
+
+use crate::env::{Guest, Lab, SMALL};
+use crate::fixture::every_state::in_every_state;
+use crate::fixture::{self, Scene, VfioQueue};
+use crate::harness::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, tests};
+
+tests! { "irq":
+    msi_has_a_vector_for_each_cause [],
+    msi_vectors_are_shared_when_few [],
+    msix_has_a_vector_for_each_cause [],
+    messages_are_not_masked_by_pending_causes [],
+    message_loopback [],
+    vectors_are_replaced_one_by_one [],
+    messages_for_a_vector_without_eventfd_are_kept [],
+    disabling_ends_delivery [],
+    error_and_request_notifications [],
+    close_takes_eventfds_away [],
+    removal_asks_the_user_to_let_go [],
+    enabling_and_disabling_under_fire [],
+    p52_doorbell_and_cause_wait_for_the_next_run ["P52"],
+    p52_interrupts_are_set_up_in_every_state ["P52"],
+}
+
+pub(crate) const INTX: u32 = uapi::VFIO_PCI_INTX_IRQ_INDEX;
+pub(crate) const MSI: u32 = uapi::VFIO_PCI_MSI_IRQ_INDEX;
+pub(crate) const MSIX: u32 = uapi::VFIO_PCI_MSIX_IRQ_INDEX;
+pub(crate) const ERR: u32 = uapi::VFIO_PCI_ERR_IRQ_INDEX;
+pub(crate) const REQ: u32 = uapi::VFIO_PCI_REQ_IRQ_INDEX;
+
+/// A device that interrupts, with a queue to make it do so.
+pub(crate) struct Source {
+    queue: VfioQueue,
+    pub(crate) mdma: Mdma<Region>,
+    pub(crate) scene: Scene,
+}
+
+impl Source {
+    pub(crate) fn new(lab: &Lab) -> Outcome<Self> {
+        let scene = Scene::new(lab)?;
+        let queue = scene.queue(4)?;
+        scene.mdma.set_interrupts(regs::INT_ALL)?;
+        Ok(Source {
+            queue,
+            mdma: scene.mdma.clone(),
+            scene,
+        })
+    }
+
+    pub(crate) fn irq(&self, index: u32) -> Outcome<Irq> {
+        Ok(self.scene.device.irq(index)?)
+    }
+
+    /// Leaves the queue to itself.
+    pub(crate) fn into_scene(self) -> Scene {
+        let Source { queue, mdma, scene } = self;
+        drop((queue, mdma));
+        scene
+    }
+
+    /// Completes a job that asks for an interrupt, and returns when it is done and the interrupt was sent.
+    pub(crate) fn complete(&mut self) -> Outcome {
+        fixture::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])?;
+        // The record is in memory before the interrupt is sent. Registers are locked meanwhile.
+        self.mdma.get(Reg::IntCause)?;
+        Ok(())
+    }
+
+    /// Has the queue halt, and starts it anew.
+    pub(crate) fn halt(&mut self) -> Outcome {
+        self.queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
+        self.queue.ring_doorbell()?;
+        fixture::wait_register(&self.mdma, Reg::Status, "the queue to halt", |v| {
+            v & u64::from(regs::STATUS_HALTED) != 0
+        })?;
+        self.mdma.disable()?;
+        // The queue's object knows only running ones: make another in other memory.
+        self.queue = self
+            .scene
+            .queue_at(fixture::QUEUE + 0x10_0000 * self.halts()?, 4)?;
+        Ok(())
+    }
+
+    /// A number that differs for every halt.
+    fn halts(&self) -> Outcome<u64> {
+        Ok(self.mdma.get(Reg::JobsDone)? + 1)
+    }
+}
+
+/// As many eventfds.
+pub(crate) fn events(count: usize) -> Outcome<Vec<EventFd>> {
+    let events = (0..count).map(|_| EventFd::new());
+    Ok(events.collect::<std::io::Result<_>>()?)
+}
+
+/// All of them, as a call takes them.
+pub(crate) fn all(events: &[EventFd]) -> Vec<Option<&EventFd>> {
+    events.iter().map(Some).collect()
+}
+
+/// Takes the counts of all of them, after what is under way has arrived.
+pub(crate) fn counts(events: &[EventFd]) -> Outcome<Vec<u64>> {
+    thread::sleep(SILENCE);
+    let counts = events.iter().map(EventFd::take);
+    Ok(counts.collect::<std::io::Result<_>>()?)
+}
+
+/// The device's two causes arrive at vectors 0 and 1, and at no other.
+fn a_vector_for_each_cause(lab: &Lab, index: u32) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let events = events(4)?;
+    source.irq(index)?.set_eventfds(0, &all(&events))?;
+    assert_eq!(counts(&events)?, [0, 0, 0, 0]);
+    source.complete()?;
+    expect_signal(&events[0], "the message of a completion");
+    assert_eq!(counts(&events)?, [0, 0, 0, 0]);
+    source.halt()?;
+    expect_signal(&events[1], "the message of a halt");
+    assert_eq!(counts(&events)?, [0, 0, 0, 0]);
+    Ok(())
+}
+
+fn msi_has_a_vector_for_each_cause(lab: &Lab) -> Outcome {
+    a_vector_for_each_cause(lab, MSI)
+}
+
+fn msix_has_a_vector_for_each_cause(lab: &Lab) -> Outcome {
+    a_vector_for_each_cause(lab, MSIX)
+}
+
+fn msi_vectors_are_shared_when_few(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let msi = source.irq(MSI)?;
+    let one = EventFd::new()?;
+    msi.set_eventfds(0, &[Some(&one)])?;
+    source.complete()?;
+    assert_eq!(expect_signal(&one, "the message of a completion"), 1);
+    source.halt()?;
+    assert_eq!(
+        expect_signal(&one, "the message of a halt, on the only vector"),
+        1
+    );
+    Ok(())
+}
+
+fn messages_are_not_masked_by_pending_causes(lab: &Lab) -> Outcome {
+    for index in [MSI, MSIX] {
+        let mut source = Source::new(lab)?;
+        let events = events(2)?;
+        source.irq(index)?.set_eventfds(0, &all(&events))?;
+        for n in 0..5 {
+            source.complete()?;
+            assert_eq!(
+                expect_signal(&events[0], "a message"),
+                1,
+                "index {index} message {n}"
+            );
+        }
+        // Masked in the device there is none, and unmasking there sends the pending one.
+        source.mdma.acknowledge()?;
+        source.mdma.set_interrupts(0)?;
+        source.complete()?;
+        expect_silence(&events[0], "the cause is masked in the device");
+        source.mdma.set_interrupts(regs::INT_ALL)?;
+        assert_eq!(
+            expect_signal(&events[0], "the message of a cause that was pending"),
+            1
+        );
+    }
+    Ok(())
+}
+
+fn message_loopback(lab: &Lab) -> Outcome {
+    for index in [MSI, MSIX] {
+        let guest = lab.open(SMALL)?;
+        let irq = guest.device.irq(index)?;
+        let events = events(4)?;
+        irq.set_eventfds(0, &all(&events))?;
+        for vector in 0..4 {
+            irq.set_none(Action::Trigger, vector, 1)?;
+            let mut expected = [0; 4];
+            expected[vector as usize] = 1;
+            assert_eq!(counts(&events)?, expected, "index {index}");
+        }
+        irq.set_none(Action::Trigger, 1, 3)?;
+        assert_eq!(counts(&events)?, [0, 1, 1, 1]);
+        irq.set_bool(Action::Trigger, 0, &[true, false, false, true])?;
+        assert_eq!(counts(&events)?, [1, 0, 0, 1]);
+        irq.set_bool(Action::Trigger, 2, &[false, true])?;
+        assert_eq!(counts(&events)?, [0, 0, 0, 1]);
+    }
+    Ok(())
+}
+
+fn vectors_are_replaced_one_by_one(lab: &Lab) -> Outcome {
+    for index in [MSI, MSIX] {
+        let mut source = Source::new(lab)?;
+        let irq = source.irq(index)?;
+        let (old, new) = (events(4)?, events(2)?);
+        irq.set_eventfds(0, &all(&old))?;
+        irq.set_eventfds(0, &[Some(&new[0])])?;
+        irq.set_eventfds(3, &[Some(&new[1])])?;
+        source.complete()?;
+        expect_signal(&new[0], "a message to the new eventfd");
+        irq.set_none(Action::Trigger, 0, 4)?;
+        assert_eq!(counts(&old)?, [0, 1, 1, 0], "index {index}");
+        assert_eq!(counts(&new)?, [1, 1], "index {index}");
+        // None in the middle of others.
+        irq.set_eventfds(1, &[None, Some(&new[0])])?;
+        irq.set_none(Action::Trigger, 0, 4)?;
+        assert_eq!(counts(&old)?, [0, 0, 0, 0], "index {index}");
+        assert_eq!(counts(&new)?, [2, 1], "index {index}");
+    }
+    Ok(())
+}
+
+fn messages_for_a_vector_without_eventfd_are_kept(lab: &Lab) -> Outcome {
+    for index in [MSI, MSIX] {
+        let mut source = Source::new(lab)?;
+        let irq = source.irq(index)?;
+        let events = events(2)?;
+        irq.set_eventfds(0, &all(&events))?;
+        irq.set_eventfds(0, &[None])?;
+        source.complete()?;
+        source.complete()?;
+        assert_eq!(
+            counts(&events)?,
+            [0, 0],
+            "index {index}: the vector has no eventfd"
+        );
+        irq.set_eventfds(0, &[Some(&events[0])])?;
+        assert_eq!(
+            counts(&events)?,
+            [1, 0],
+            "index {index}: one pending bit, one message"
+        );
+        irq.set_eventfds(0, &[Some(&events[0])])?;
+        assert_eq!(counts(&events)?, [0, 0], "index {index}: it was delivered");
+    }
+    Ok(())
+}
+
+fn disabling_ends_delivery(lab: &Lab) -> Outcome {
+    for index in [INTX, MSI, MSIX] {
+        let mut source = Source::new(lab)?;
+        let irq = source.irq(index)?;
+        let event = EventFd::new()?;
+        irq.set_eventfds(0, &[Some(&event)])?;
+        irq.disable()?;
+        source.complete()?;
+        expect_silence(&event, "the index is disabled");
+        // Any index may follow, with any number of vectors.
+        for (next, count) in [(MSIX, 4), (MSI, 2), (INTX, 1), (MSIX, 1), (MSI, 4)] {
+            let events = events(count)?;
+            let irq = source.irq(next)?;
+            irq.set_eventfds(0, &all(&events))?;
+            if next != INTX {
+                source.complete()?;
+            }
+            expect_signal(&events[0], "the interrupt of the index in use");
+            irq.disable()?;
+        }
+        expect_silence(&event, "others took its place");
+    }
+    Ok(())
+}
+
+fn error_and_request_notifications(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for index in [ERR, REQ] {
+        let irq = guest.device.irq(index)?;
+        assert_errno!(
+            irq.set_none(Action::Trigger, 0, 1),
+            EINVAL,
+            "index {index}: none in place"
+        );
+        let (first, second) = (EventFd::new()?, EventFd::new()?);
+        irq.set_eventfds(0, &[Some(&first)])?;
+        irq.set_none(Action::Trigger, 0, 1)?;
+        assert_eq!(expect_signal(&first, "the notification"), 1);
+        irq.set_bool(Action::Trigger, 0, &[true])?;
+        assert_eq!(expect_signal(&first, "the notification"), 1);
+        irq.set_bool(Action::Trigger, 0, &[false])?;
+        expect_silence(&first, "false is no trigger");
+        irq.set_eventfds(0, &[Some(&second)])?;
+        irq.set_none(Action::Trigger, 0, 1)?;
+        assert_eq!(expect_signal(&second, "the notification"), 1);
+        expect_silence(&first, "it was replaced");
+        // Taken away, by -1 and by an empty trigger.
+        irq.set_eventfds(0, &[None])?;
+        assert_errno!(
+            irq.set_none(Action::Trigger, 0, 1),
+            EINVAL,
+            "index {index}: taken away"
+        );
+        irq.set_eventfds(0, &[Some(&second)])?;
+        irq.disable()?;
+        assert_errno!(
+            irq.set_none(Action::Trigger, 0, 1),
+            EINVAL,
+            "index {index}: disabled"
+        );
+        expect_silence(&second, "it was taken away");
+    }
+    // They are independent of what interrupts.
+    let err = EventFd::new()?;
+    guest.device.irq(ERR)?.set_eventfds(0, &[Some(&err)])?;
+    let events = events(4)?;
+    let msix = guest.device.irq(MSIX)?;
+    msix.set_eventfds(0, &all(&events))?;
+    msix.disable()?;
+    guest.device.irq(ERR)?.set_none(Action::Trigger, 0, 1)?;
+    assert_eq!(expect_signal(&err, "the error notification"), 1);
+    Ok(())
+}
+
+fn close_takes_eventfds_away(lab: &Lab) -> Outcome {
+    let mut instance = lab.instance(SMALL)?;
+    let event = EventFd::new()?;
+    for index in [INTX, MSI, MSIX, REQ] {
+        let guest = Guest::open(instance)?;
+        guest.device.irq(index)?.set_eventfds(0, &[Some(&event)])?;
+        if index == INTX {
+            guest
+                .device
+                .irq(index)?
+                .set_unmask_eventfd(0, Some(&EventFd::new()?))?;
+        }
+        let guest = Guest::open(guest.close())?;
+        let irq = guest.device.irq(index)?;
+        assert_errno!(
+            irq.set_none(Action::Trigger, 0, 1),
+            EINVAL,
+            "index {index} after a close"
+        );
+        instance = guest.close();
+    }
+    expect_silence(&event, "the device was closed");
+    Ok(())
+}
+
+fn removal_asks_the_user_to_let_go(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let request = EventFd::new()?;
+    scene.device.irq(REQ)?.set_eventfds(0, &[Some(&request)])?;
+    let instance = scene.instance.again();
+    let (done, removed) = mpsc::channel();
+    let remover = thread::spawn(move || {
+        let _ = done.send(instance.remove());
+    });
+    expect_signal(&request, "the request to let the device go");
+    // It waits, and asks again, and the device goes on working.
+    assert!(
+        removed.recv_timeout(SILENCE).is_err(),
+        "removed while it was open"
+    );
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    expect_signal(&request, "another request");
+    assert_errno!(
+        scene.device.group().device(scene.uuid()),
+        ENODEV,
+        "opened while it goes"
+    );
+    drop(queue);
+    let closed = scene.close();
+    removed.recv_timeout(PATIENCE)??;
+    remover.join().expect("the remover does not panic");
+    closed.forget();
+    assert!(lab.sysfs.instances()?.is_empty());
+    Ok(())
+}
+
+fn enabling_and_disabling_under_fire(lab: &Lab) -> Outcome {
+    let mut source = Source::new(lab)?;
+    let device = source.scene.device.clone();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let running = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+    let failed = thread::scope(|scope| -> Outcome<Vec<String>> {
+        // Each of these may be refused: the others decide what is in use.
+        let setters = [INTX, MSI, MSIX].map(|index| {
+            let device = &device;
+            scope.spawn(move || -> Outcome {
+                let irq = device.irq(index)?;
+                let events = events(irq.info().count as usize)?;
+                let unmask = EventFd::new()?;
+                while running() {
+                    let _ = irq.set_eventfds(0, &all(&events));
+                    let _ = irq.set_unmask_eventfd(0, Some(&unmask));
+                    let _ = irq.set_none(Action::Trigger, 0, 1);
+                    let _ = unmask.signal();
+                    let _ = irq.set_none(Action::Unmask, 0, 1);
+                    let _ = irq.set_eventfds(0, &[None]);
+                    let _ = irq.disable();
+                }
+                Ok(())
+            })
+        });
+        let commander = scope.spawn(|| -> Outcome {
+            let config = device.config()?;
+            while running() {
+                for bit in [pci::COMMAND_INTX_DISABLE, 0] {
+                    config.set_command(pci::COMMAND_MASTER | bit)?;
+                }
+            }
+            Ok(())
+        });
+        for _ in 0..300 {
+            source.complete()?;
+            source.mdma.acknowledge()?;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let results = setters.into_iter().map(|t| t.join());
+        let results = results.chain([commander.join()]);
+        let failed = results.filter_map(|r| r.expect("no panics").err());
+        Ok(failed.map(|e| e.to_string()).collect())
+    })?;
+    assert_eq!(failed, Vec::<String>::new());
+    drop(device);
+    // In order again.
+    for index in [INTX, MSI, MSIX] {
+        let _ = source.irq(index)?.disable();
+    }
+    let event = EventFd::new()?;
+    source.mdma.acknowledge()?;
+    source.irq(MSI)?.set_eventfds(0, &[Some(&event)])?;
+    source.complete()?;
+    assert_eq!(expect_signal(&event, "a message after all that"), 1);
+    Ok(())
+}
+
+fn p52_doorbell_and_cause_wait_for_the_next_run(lab: &Lab) -> Outcome {
+    use vfio_client::v1::State;
+
+    for stopped in [State::STOP, State::STOP_AND_COPY] {
+        let mut source = Source::new(lab)?;
+        let event = EventFd::new()?;
+        source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
+        source.scene.go(&[stopped])?;
+        source.queue.submit(&mdma::job::nop().interrupt())?;
+        thread::sleep(SILENCE);
+        assert!(
+            source.queue.poll().is_none(),
+            "a job was done in state {stopped}"
+        );
+        assert_eq!(source.mdma.get(Reg::Tail)?, 1, "the doorbell is kept");
+        expect_silence(&event, "the device is stopped");
+        source.scene.go(&[State::RUNNING])?;
+        assert_eq!(source.queue.wait(PATIENCE)?.error, 0);
+        assert_eq!(expect_signal(&event, "INTx of the job that had waited"), 1);
+
+        // A cause that is unmasked in the device while it is stopped.
+        source.mdma.acknowledge()?;
+        source.irq(INTX)?.set_none(Action::Unmask, 0, 1)?;
+        source.mdma.set_interrupts(0)?;
+        source.complete()?;
+        source.scene.go(&[stopped])?;
+        source.mdma.set_interrupts(regs::INT_ALL)?;
+        source.scene.go(&[State::RUNNING])?;
+        assert_eq!(expect_signal(&event, "INTx of a cause kept"), 1);
+    }
+    Ok(())
+}
+
+fn p52_interrupts_are_set_up_in_every_state(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    in_every_state(&scene, |state| {
+        for index in [INTX, MSI, MSIX] {
+            let irq = scene.device.irq(index)?;
+            let events = events(irq.info().count as usize)?;
+            irq.set_eventfds(0, &all(&events))?;
+            irq.set_none(Action::Trigger, 0, 1)?;
+            assert_eq!(
+                expect_signal(&events[0], "a loopback"),
+                1,
+                "index {index} in {state}"
+            );
+            irq.disable()?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `VFIO_DEVICE_SET_IRQS` with wrong arguments: each is refused, and nothing changes.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use vfio_client::raw::{self, nr};
+use vfio_client::{uapi, Action, EventFd};
+
+use crate::env::{Guest, Lab, SMALL};
+use crate::harness::check::{expect_refusal, expect_signal};
+use crate::harness::result::Outcome;
+use crate::irq::msi::{all, counts, events, ERR, INTX, MSI, MSIX, REQ};
+use crate::{assert_errno, tests};
+
+tests! { "irq_refused":
+    wrong_arguments_change_nothing [],
+    more_vectors_than_enabled [],
+    another_index_in_use [],
+    nothing_in_use [],
+    disabling_what_is_not_in_use_is_not_logged [],
+    eventfds_that_are_none [],
+    actions_an_index_does_not_have [],
+}
+
+const NONE: u32 = uapi::VFIO_IRQ_SET_DATA_NONE;
+const BOOL: u32 = uapi::VFIO_IRQ_SET_DATA_BOOL;
+const EVENTFD: u32 = uapi::VFIO_IRQ_SET_DATA_EVENTFD;
+const MASK: u32 = uapi::VFIO_IRQ_SET_ACTION_MASK;
+const UNMASK: u32 = uapi::VFIO_IRQ_SET_ACTION_UNMASK;
+const TRIGGER: u32 = uapi::VFIO_IRQ_SET_ACTION_TRIGGER;
+
+/// Sends words as they are: argsz, flags, index, start, count, data.
+fn set(guest: &Guest, words: &[u32]) -> std::io::Result<i32> {
+    let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    raw::ioctl(&guest.device, nr(10), &mut bytes)
+}
+
+/// Has a call refused, whose reason is in the log.
+#[track_caller]
+fn refused(lab: &Lab, guest: &Guest, errno: i32, what: &str, words: &[u32]) {
+    expect_refusal(lab, guest.uuid(), errno, "SET_IRQS", what, || {
+        set(guest, words)
+    });
+}
+
+fn wrong_arguments_change_nothing(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let msix = guest.device.irq(MSIX)?;
+    let events = events(4)?;
+    msix.set_eventfds(0, &all(&events))?;
+    let other = EventFd::new()?;
+    let fd = std::os::fd::AsFd::as_fd(&other).as_raw_fd() as u32;
+    for (what, words) in [
+        ("no such index", &[20, NONE | TRIGGER, 5, 0, 1][..]),
+        (
+            "the largest index",
+            &[20, NONE | TRIGGER, u32::MAX, 0, 1][..],
+        ),
+        (
+            "start behind the last vector",
+            &[20, NONE | TRIGGER, MSIX, 4, 1][..],
+        ),
+        (
+            "start far behind it",
+            &[20, NONE | TRIGGER, MSIX, u32::MAX, 1][..],
+        ),
+        ("one vector too many", &[20, NONE | TRIGGER, MSIX, 0, 5][..]),
+        (
+            "one too many from the second",
+            &[20, NONE | TRIGGER, MSIX, 1, 4][..],
+        ),
+        (
+            "a sum that overflows",
+            &[20, NONE | TRIGGER, MSIX, 1, u32::MAX][..],
+        ),
+        (
+            "the largest count",
+            &[20, NONE | TRIGGER, MSIX, 0, u32::MAX][..],
+        ),
+        ("no kind of data", &[20, TRIGGER, MSIX, 0, 1][..]),
+        (
+            "two kinds of data",
+            &[24, NONE | EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
+        ),
+        (
+            "all kinds of data",
+            &[24, NONE | BOOL | EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
+        ),
+        (
+            "an unknown flag",
+            &[24, (1 << 6) | EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
+        ),
+        (
+            "the highest flag",
+            &[24, (1 << 31) | EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
+        ),
+        (
+            "argsz without the data",
+            &[20, EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
+        ),
+        (
+            "argsz with half of it",
+            &[24, EVENTFD | TRIGGER, MSIX, 0, 2, fd, fd][..],
+        ),
+        (
+            "argsz with bools cut off",
+            &[23, BOOL | TRIGGER, MSIX, 0, 4, 0x0101_0101][..],
+        ),
+        ("no eventfds", &[20, EVENTFD | TRIGGER, MSIX, 0, 0][..]),
+    ] {
+        refused(lab, &guest, libc::EINVAL, what, words);
+        assert_eq!(counts(&events)?, [0; 4], "{what}: a vector fired");
+    }
+    // All four are where they were.
+    msix.set_none(Action::Trigger, 0, 4)?;
+    assert_eq!(counts(&events)?, [1; 4]);
+    assert_eq!(other.take()?, 0);
+    Ok(())
+}
+
+fn more_vectors_than_enabled(lab: &Lab) -> Outcome {
+    for index in [MSI, MSIX] {
+        let guest = lab.open(SMALL)?;
+        let irq = guest.device.irq(index)?;
+        let (two, four) = (events(2)?, events(4)?);
+        irq.set_eventfds(0, &all(&two))?;
+        for (start, count) in [(0, 3), (2, 1), (1, 2), (0, 4)] {
+            let what = format!("index {index}: vectors {start} to {} of 2", start + count);
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, "vectors", &what, || {
+                irq.set_eventfds(start as u32, &all(&four)[..count])
+            });
+        }
+        irq.set_none(Action::Trigger, 0, 2)?;
+        assert_eq!(counts(&two)?, [1, 1], "index {index}");
+        assert_eq!(counts(&four)?, [0; 4], "index {index}");
+    }
+    Ok(())
+}
+
+fn another_index_in_use(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let (in_use, other) = (EventFd::new()?, EventFd::new()?);
+    for used in [INTX, MSI, MSIX] {
+        let irq = guest.device.irq(used)?;
+        irq.set_eventfds(0, &[Some(&in_use)])?;
+        for index in [INTX, MSI, MSIX].into_iter().filter(|i| *i != used) {
+            let what = format!("index {index} while {used} is in use");
+            let wanted = guest.device.irq(index)?;
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, "in use", &what, || {
+                wanted.set_eventfds(0, &[Some(&other)])
+            });
+            // Nor is the one in use disabled by the wrong name.
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, "in use", &what, || {
+                wanted.disable()
+            });
+        }
+        irq.set_none(Action::Trigger, 0, 1)?;
+        assert_eq!(expect_signal(&in_use, "the index in use"), 1);
+        irq.disable()?;
+    }
+    assert_eq!(other.take()?, 0);
+    Ok(())
+}
+
+fn nothing_in_use(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for (what, flags, index) in [
+        ("mask", NONE | MASK, INTX),
+        ("unmask", NONE | UNMASK, INTX),
+        ("trigger", NONE | TRIGGER, INTX),
+        ("trigger", NONE | TRIGGER, MSI),
+        ("trigger", NONE | TRIGGER, MSIX),
+        ("trigger", NONE | TRIGGER, ERR),
+        ("trigger", NONE | TRIGGER, REQ),
+    ] {
+        let what = format!("{what} of index {index}");
+        refused(lab, &guest, libc::EINVAL, &what, &[20, flags, index, 0, 1]);
+    }
+    let what = "an unmask eventfd without INTx";
+    let event = EventFd::new()?;
+    let fd = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
+    refused(
+        lab,
+        &guest,
+        libc::EINVAL,
+        what,
+        &[24, EVENTFD | UNMASK, INTX, 0, 1, fd],
+    );
+    Ok(())
+}
+
+/// QEMU 7.2 disables MSI-X before it enables it: vfio-pci refuses that, and so must this, but each start of a VMM logged
+/// a line.
+fn disabling_what_is_not_in_use_is_not_logged(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mark = lab.kmsg.mark();
+    for index in [INTX, MSI, MSIX] {
+        assert_errno!(guest.device.irq(index)?.disable(), EINVAL, "index {index}");
+    }
+    let lines: Vec<String> = lab
+        .kmsg
+        .since(mark)
+        .into_iter()
+        .map(|line| line.text)
+        .filter(|text| text.contains(guest.uuid()))
+        .collect();
+    assert!(lines.is_empty(), "logged: {lines:?}");
+    Ok(())
+}
+
+fn eventfds_that_are_none(lab: &Lab) -> Outcome {
+    let null = File::open("/dev/null")?;
+    // Descriptors are given out from the lowest number on, and this process has few.
+    let closed = 1000;
+    for index in [INTX, MSI, MSIX, ERR, REQ] {
+        let guest = lab.open(SMALL)?;
+        let irq = guest.device.irq(index)?;
+        let event = EventFd::new()?;
+        let good = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
+        irq.set_eventfds(0, &[Some(&event)])?;
+        let other = null.as_raw_fd() as u32;
+        for (what, fd, errno) in [
+            ("a closed descriptor", closed, libc::EBADF),
+            ("a descriptor out of range", 0x7fff_ffff, libc::EBADF),
+            ("a negative descriptor", -2i32 as u32, libc::EBADF),
+            ("no eventfd", other, libc::EINVAL),
+        ] {
+            let what = format!("index {index}: {what}");
+            refused(
+                lab,
+                &guest,
+                errno,
+                &what,
+                &[24, EVENTFD | TRIGGER, index, 0, 1, fd],
+            );
+            irq.set_none(Action::Trigger, 0, 1)?;
+            assert_eq!(
+                expect_signal(&event, "the eventfd that was in place"),
+                1,
+                "{what}"
+            );
+            if index == INTX {
+                let what = format!("unmask by {what}");
+                refused(
+                    lab,
+                    &guest,
+                    errno,
+                    &what,
+                    &[24, EVENTFD | UNMASK, INTX, 0, 1, fd],
+                );
+            }
+        }
+        // One of several: none of them is taken.
+        if matches!(index, MSI | MSIX) {
+            irq.disable()?;
+            let old = events(4)?;
+            irq.set_eventfds(0, &all(&old))?;
+            let words = [36, EVENTFD | TRIGGER, index, 0, 4, good, good, good, other];
+            refused(lab, &guest, libc::EINVAL, "the last of four", &words);
+            irq.set_none(Action::Trigger, 0, 4)?;
+            assert_eq!(counts(&old)?, [1; 4], "index {index}");
+            assert_eq!(event.take()?, 0, "index {index}");
+        }
+    }
+    Ok(())
+}
+
+fn actions_an_index_does_not_have(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let event = EventFd::new()?;
+    let fd = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
+    for index in [MSI, MSIX, ERR, REQ] {
+        for action in [MASK, UNMASK, 0, MASK | UNMASK, MASK | UNMASK | TRIGGER] {
+            let what = format!("index {index}: action {action:#x}");
+            refused(
+                lab,
+                &guest,
+                libc::ENOTTY,
+                &what,
+                &[20, NONE | action, index, 0, 1],
+            );
+        }
+    }
+    guest.device.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
+    for (what, words) in [
+        (
+            "INTx masked by an eventfd",
+            &[24, EVENTFD | MASK, INTX, 0, 1, fd][..],
+        ),
+        ("two actions", &[20, NONE | MASK | UNMASK, INTX, 0, 1][..]),
+        ("no action", &[20, NONE, INTX, 0, 1][..]),
+    ] {
+        refused(lab, &guest, libc::ENOTTY, what, words);
+    }
+    for (what, flags) in [("mask", MASK), ("unmask", UNMASK)] {
+        refused(
+            lab,
+            &guest,
+            libc::EINVAL,
+            what,
+            &[20, NONE | flags, INTX, 0, 0],
+        );
+    }
+    // INTx is neither masked nor gone.
+    guest.device.irq(INTX)?.set_none(Action::Trigger, 0, 1)?;
+    assert_eq!(expect_signal(&event, "INTx"), 1);
+    Ok(())
+}

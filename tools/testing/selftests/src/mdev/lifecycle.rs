@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opening, closing, removing and unloading, in order and not, and what is left afterwards.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mdma::regs::{self, Reg};
+use vfio_client::v1::State;
+use vfio_client::{Container, EventFd};
+
+use crate::env::meminfo::Meminfo;
+use crate::env::module::{Loaded, Module};
+use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::fixture::child::{Child, Role};
+use crate::fixture::{self, Scene};
+use crate::harness::check::{wait_for, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, fail, note, tests};
+
+tests! { "lifecycle":
+    opened_and_closed_100_times [],
+    closed_in_the_middle_of_a_job [],
+    p08_running_at_every_open ["P8"],
+    interrupted_load_is_reset_by_the_close [],
+    unload_is_refused_while_open [],
+    debugfs_held_open_over_unload [],
+    mapping_keeps_the_device_open [],
+    unload_removes_instances [],
+    removal_waits_for_the_close [],
+    killed_while_doing_dma [],
+    killed_while_saving [],
+    killed_while_resuming [],
+    opened_and_removed_at_once [],
+    nothing_is_left_after_200_loads [],
+}
+
+fn opened_and_closed_100_times(lab: &Lab) -> Outcome {
+    let mut instance = lab.instance(SMALL)?;
+    for n in 0..100 {
+        let guest = Guest::open(instance)?;
+        let scene = Scene::of(guest)?;
+        assert_eq!(scene.mdma.get(Reg::Scratch)?, 0);
+        scene.mdma.set(Reg::Scratch, n + 1)?;
+        let mut queue = scene.queue(2)?;
+        fixture::run_jobs(&mut queue, &[mdma::job::fill(fixture::device(n * 8), n, 8)])?;
+        assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+        drop(queue);
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn closed_in_the_middle_of_a_job(lab: &Lab) -> Outcome {
+    const IOVA: u64 = 0x10_0000;
+    const BYTES: usize = 4 << 20;
+    let mut instance = lab.instance(SMALL)?;
+    for _ in 0..10 {
+        let scene = Scene::of(Guest::open(instance)?)?;
+        // The device is closed first, the container and its memory live on.
+        let container = scene.container.clone();
+        let buffer = scene.buffer(IOVA, BYTES)?;
+        let mut queue = scene.queue(4)?;
+        scene.mdma.set_throttle(4000)?;
+        let before = scene.mdma.get(Reg::BytesDone)?;
+        queue.submit(&mdma::job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
+        fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job", |v| v > before)?;
+        drop(queue);
+        instance = scene.close();
+        let count = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
+        let written = count();
+        assert!(written < BYTES, "the job was over before the close");
+        thread::sleep(SILENCE / 4);
+        assert_eq!(count(), written, "written after the close");
+        drop((buffer, container));
+    }
+    Ok(())
+}
+
+fn p08_running_at_every_open(lab: &Lab) -> Outcome {
+    let mut instance = lab.instance(SMALL)?;
+    for left_in in crate::fixture::every_state::STATES {
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(scene.state()?, State::RUNNING, "at open");
+        match left_in {
+            State::ERROR => {
+                scene.go(&[State::RESUMING])?;
+                assert!(scene.migration.write_state(State::RUNNING).is_err());
+            }
+            State::STOP_AND_COPY => scene.go(&[State::PRE_COPY, left_in])?,
+            _ => scene.go(&[left_in])?,
+        }
+        assert_eq!(scene.state()?, left_in);
+        instance = scene.close();
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(
+            scene.state()?,
+            State::RUNNING,
+            "after it was closed in {left_in}"
+        );
+        let mut queue = scene.queue(2)?;
+        fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+        drop(queue);
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn interrupted_load_is_reset_by_the_close(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let fresh = scene.registers()?;
+    scene.write_memory(0, &[1; 1 << 20])?;
+    let stream = scene.save()?;
+    scene.go(&[State::RUNNING])?;
+    scene.mdma.set(Reg::Scratch, 9)?;
+    scene.go(&[State::STOP, State::RESUMING])?;
+    scene.feed(&stream[..stream.len() / 2], scene.section())?;
+    let scene = Scene::of(Guest::open(scene.close())?)?;
+    assert_eq!(
+        scene.registers()?.diff(&fresh),
+        [],
+        "half a device is a reset one"
+    );
+    assert!(
+        scene.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
+        "memory"
+    );
+    Ok(())
+}
+
+fn unload_is_refused_while_open(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let scene = Scene::new(lab)?;
+    let users = Module::refcnt()?;
+    assert!(users > 0);
+    assert_errno!(Module::unload(), EAGAIN, "a device is open");
+    // That has changed nothing.
+    assert_eq!(Module::refcnt()?, users);
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    drop(queue);
+    let second = scene.device.group().device(scene.uuid())?;
+    let instance = scene.close();
+    assert_errno!(Module::unload(), EAGAIN, "one of two descriptors is open");
+    drop(second);
+    wait_for("the module to have no users", || Ok(Module::refcnt()? == 0))?;
+    Module::unload()?;
+    instance.forget();
+    lab.module.load()
+}
+
+/// A file of debugfs whose operations have no owner does not keep the module loaded, and its close calls into memory that
+/// the module has left: the kernel oopses.
+fn debugfs_held_open_over_unload(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let _loaded = Loaded(lab);
+    let instance = lab.instance(SMALL)?;
+    let directory = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory)? {
+        names.push(entry?.file_name());
+    }
+    assert!(!names.is_empty(), "{} is empty", directory.display());
+    drop(instance);
+    for name in names {
+        note!("{}", name.to_string_lossy());
+        let instance = lab.instance(SMALL)?;
+        let path = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+        let mut file = fs::File::open(path.join(&name))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        assert!(!text.is_empty(), "{} is empty", path.display());
+        instance.remove()?;
+        let unloaded = Module::unload();
+        if unloaded.is_ok() {
+            // The last close would be the oops, so somebody has to keep the file.
+            Command::new("sleep")
+                .arg("1000000")
+                .stdin(file)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            fail!("unloaded under an open file");
+        }
+        assert_errno!(unloaded, EAGAIN, "a file of debugfs is open");
+        // There is nothing to read any more.
+        assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
+        drop(file);
+        Module::unload()?;
+        lab.module.load()?;
+    }
+    Ok(())
+}
+
+fn mapping_keeps_the_device_open(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let scene = Scene::new(lab)?;
+    let mapping = scene.mdma.map_memory()?;
+    mapping.write(0, b"here");
+    let instance = scene.close();
+    assert_eq!(mapping.to_vec(0, 4), b"here");
+    mapping.write(8 << 20, b"there");
+    assert_errno!(Module::unload(), EAGAIN, "a mapping is in use");
+    drop(mapping);
+    let guest = Guest::open(instance)?;
+    let mut there = [0xee; 5];
+    guest.region(regs::BAR_MEMORY)?.read(8 << 20, &mut there)?;
+    assert_eq!(there, [0; 5], "the last mapping was the last use");
+    Ok(())
+}
+
+fn unload_removes_instances(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let mut instances = Vec::new();
+    for n in 0..8u8 {
+        let scene = Scene::new(lab)?;
+        // Some were used, some were not.
+        if n % 2 == 0 {
+            scene.write_memory(0, &[n; 65536])?;
+        }
+        instances.push(scene.close());
+    }
+    Module::unload()?;
+    assert!(!Module::is_loaded());
+    assert!(lab.sysfs.instances()?.is_empty());
+    for instance in instances {
+        instance.forget();
+    }
+    lab.module.load()?;
+    assert_eq!(
+        u64::from(lab.mdev_type(SMALL)?.available_instances()?),
+        lab.module.param("memory_budget_mib") / 16
+    );
+    Ok(())
+}
+
+fn removal_waits_for_the_close(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mark = lab.kmsg.mark();
+    let instance = scene.instance.again();
+    let (done, removed) = mpsc::channel();
+    let remover = thread::spawn(move || {
+        let _ = done.send(instance.remove());
+    });
+    // Nobody listens for the request, which the log says.
+    wait_for("the line that says what is waited for", || {
+        let lines = lab.kmsg.since(mark);
+        Ok(lines
+            .iter()
+            .any(|l| l.text.contains(scene.uuid()) && l.text.contains("remove")))
+    })?;
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    assert!(removed.try_recv().is_err(), "removed while it was open");
+    drop(queue);
+    let closed = scene.close();
+    removed.recv_timeout(PATIENCE)??;
+    remover.join().expect("the remover does not panic");
+    assert_errno!(std::fs::metadata(closed.path()), ENOENT);
+    closed.forget();
+    Ok(())
+}
+
+/// Kills a user in the middle of its work, many times, each a little later.
+fn killed(lab: &Lab, role: Role) -> Outcome {
+    let power_on = Scene::new(lab)?.registers()?;
+    let pinned = Meminfo::now()?.pinned();
+    let mut instance = lab.instance(SMALL)?;
+    note!("seed {}", lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    for round in 0..lab.effort.kills {
+        let child = Child::start(role, &instance)?;
+        thread::sleep(Duration::from_micros(rng.u64(..30_000)));
+        assert!(
+            Guest::open_of(&instance).is_err(),
+            "opened under a user that is alive"
+        );
+        child.kill()?;
+        // A copy of type1's that was under way has a hold on the memory of who is gone, and its mappings on the
+        // device; they go when the copy is done.
+        wait_for("the device to be closed", || {
+            match Guest::open_of(&instance) {
+                Ok(_) => Ok(true),
+                Err(e) if e.is(libc::EBUSY) => Ok(false),
+                Err(e) => Err(e.into()),
+            }
+        })?;
+        wait_for("the pages to be unpinned", || {
+            Ok(Meminfo::now()?.pinned() == pinned)
+        })?;
+        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(scene.state()?, State::RUNNING, "round {round}");
+        assert_eq!(scene.registers()?.diff(&power_on), [], "round {round}");
+        let memory = scene.read_memory(0, 64 << 10)?;
+        assert!(memory.iter().all(|b| *b == 0), "round {round}");
+        let buffer = scene.buffer(0x10_0000, 65536)?;
+        let mut queue = scene.queue(3)?;
+        let fill = mdma::job::fill(fixture::guest(0x10_0000), !0, 65536);
+        fixture::run_jobs(&mut queue, &[fill])?;
+        assert!(
+            buffer.to_vec(0, 65536).iter().all(|b| *b == 0xff),
+            "round {round}"
+        );
+        drop((queue, buffer));
+        instance = scene.close();
+    }
+    Ok(())
+}
+
+fn killed_while_doing_dma(lab: &Lab) -> Outcome {
+    killed(lab, Role::Dma)
+}
+
+fn killed_while_saving(lab: &Lab) -> Outcome {
+    killed(lab, Role::Saving)
+}
+
+fn killed_while_resuming(lab: &Lab) -> Outcome {
+    killed(lab, Role::Resuming)
+}
+
+fn opened_and_removed_at_once(lab: &Lab) -> Outcome {
+    let mut opened = 0;
+    for _ in 0..50 {
+        let instance = lab.instance(SMALL)?;
+        let group = instance.iommu_group()?;
+        let uuid = instance.uuid.clone();
+        thread::scope(|scope| -> Outcome {
+            let remover = scope.spawn(|| instance.again().remove());
+            let container = Container::open()?;
+            // The group or the device may be gone at any point of it.
+            if let Ok(group) = vfio_client::Group::open(group, &container) {
+                if let Ok(device) = group.device(uuid.as_str()) {
+                    opened += 1;
+                    device.region(regs::BAR_MEMORY)?.write_u64(0, 1)?;
+                }
+            }
+            drop(container);
+            Ok(remover.join().expect("no panic")?)
+        })?;
+        instance.forget();
+    }
+    note!("{opened} of 50 opens came before the removal");
+    Ok(())
+}
+
+/// What is done in a round beside loading and unloading: a bit of everything that allocates.
+fn use_the_device(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(0x10_0000, 1 << 20)?;
+    let events = [EventFd::new()?, EventFd::new()?];
+    let msix = scene.device.irq(crate::irq::msi::MSIX)?;
+    msix.set_eventfds(0, &[Some(&events[0]), Some(&events[1])])?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let memory = scene.mdma.map_memory()?;
+    memory.fill(0, 1 << 20, 0x11);
+    let mut queue = scene.queue(4)?;
+    fixture::run_jobs(
+        &mut queue,
+        &[
+            mdma::job::copy(fixture::device(0), fixture::guest(0x10_0000), 1 << 20).interrupt(),
+            mdma::job::copy(fixture::guest(0x10_0000), fixture::device(2 << 20), 1 << 20),
+        ],
+    )?;
+    assert_eq!(buffer.to_vec(0, 16), [0x11; 16]);
+    scene.go(&[State::PRE_COPY])?;
+    let stream = {
+        let mut stream = scene.save_pending()?.concat();
+        scene.go(&[State::STOP_AND_COPY])?;
+        stream.extend(scene.save_pending()?.concat());
+        scene.go(&[State::STOP])?;
+        stream
+    };
+    drop((memory, queue, buffer, msix));
+    let other = Scene::new(lab)?;
+    other.load(&stream)?;
+    assert_eq!(other.read_memory(2 << 20, 16)?, [0x11; 16]);
+    // One is removed, the other goes with the module; one refusal, so that its line is paid for too.
+    assert!(other.migration.write_state(State(7)).is_err());
+    let left: Instance = other.close();
+    drop(scene);
+    left.forget();
+    Ok(())
+}
+
+/// Rounds before the first look, which fill what is never given back.
+const WARM_UP: u32 = 20;
+/// Looks after that, and rounds between two of them.
+const LOOKS: u32 = 4;
+const ROUNDS: u32 = 50;
+/// A round in so many uses the device.
+const USE_EVERY: u32 = 4;
+
+/// More memory than this in all the rounds is a leak, even if it came at once: 64 pages for 200 rounds.
+const MARGIN_KIB: i64 = 256;
+
+/// A leak grows between any two looks, if only by one object for each use; what caches keep comes and goes.
+fn nothing_is_left_after_200_loads(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let rounds = |count: u32| -> Outcome<Meminfo> {
+        let (mut loads, mut uses) = (Duration::ZERO, Duration::ZERO);
+        for round in 0..count {
+            let start = Instant::now();
+            lab.module.load()?;
+            if round % USE_EVERY == 0 {
+                let start = Instant::now();
+                use_the_device(lab)?;
+                uses += start.elapsed();
+            }
+            Module::unload()?;
+            loads += start.elapsed();
+        }
+        let look = Meminfo::settled()?;
+        note!(
+            "{count} rounds: {loads:.1?}, {uses:.1?} of it use; {} KiB in pages without a name",
+            look.nameless_kib()
+        );
+        Ok(look)
+    };
+    Module::unload()?;
+    let _loaded = Loaded(lab);
+
+    let mut looks = vec![rounds(WARM_UP)?];
+    for _ in 0..LOOKS {
+        looks.push(rounds(ROUNDS)?);
+    }
+    let (first, last) = (&looks[0], &looks[LOOKS as usize]);
+    assert_eq!(
+        last.pinned(),
+        first.pinned(),
+        "pages pinned and not unpinned"
+    );
+    let mut leaks = Vec::new();
+    for (name, growth) in Meminfo::total_growth(first, last) {
+        note!("{name}: {growth:+} KiB in all");
+        if growth > MARGIN_KIB {
+            leaks.push(format!("{name}: {growth} KiB in all"));
+        }
+    }
+    let uses = i64::from(ROUNDS / USE_EVERY);
+    leaks.extend(Meminfo::steady_growth(&looks, uses));
+    assert_eq!(
+        leaks,
+        Vec::<String>::new(),
+        "after {} rounds",
+        LOOKS * ROUNDS
+    );
+    Ok(())
+}

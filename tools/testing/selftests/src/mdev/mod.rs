@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The mdev parent: types, instances, module parameters, and what one user leaves to the next.
+
+pub(crate) mod lifecycle;
+pub(crate) mod next_user;
+pub(crate) mod params;
+pub(crate) mod types;

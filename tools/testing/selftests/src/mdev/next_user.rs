@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one user of an instance leaves to the next: nothing, unless root sets `keep_state`.
+//!
+//! An instance stays in its group when it is closed, and whoever may open the group next gets the same device. Registers
+//! and memory that stayed would be read there, and a queue that stayed would write to the memory of the next user.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+use mdma::regs::{self, Reg};
+use mdma::{job, Snapshot};
+use vfio_client::v1::State;
+use vfio_client::{pci, DmaBuffer, EventFd};
+
+use crate::env::debugfs;
+use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::fixture::{self, Scene, VfioQueue, QUEUE};
+use crate::harness::check::{expect_signal, expect_silence, wait_for, SILENCE};
+use crate::harness::result::Outcome;
+use crate::irq::msi::{INTX, MSIX};
+use crate::{assert_errno, tests};
+
+tests! { "next_user":
+    everything_is_as_at_power_on [],
+    a_queue_does_no_dma [],
+    keep_state_is_for_root_to_set [],
+    kept_registers_and_memory_stay [],
+    a_kept_state_is_dropped_when_root_says_so [],
+    a_kept_half_load_is_reset [],
+    a_kept_queue_waits_to_be_asked [],
+}
+
+/// All that a user can read of a device.
+struct Look {
+    registers: Snapshot,
+    config: Vec<u8>,
+    msix: Vec<u8>,
+}
+
+impl Look {
+    fn at(scene: &Scene) -> Outcome<Self> {
+        let mut config = vec![0; 256];
+        scene.device.config()?.region().read(0, &mut config)?;
+        let mut msix = Vec::new();
+        let bar = scene.region(regs::BAR_MSIX)?;
+        for at in (0..bar.info().size).step_by(8) {
+            msix.extend(bar.read_u64(at)?.to_le_bytes());
+        }
+        Ok(Look {
+            registers: scene.registers()?,
+            config,
+            msix,
+        })
+    }
+
+    /// Checks that a device that was opened again looks like this one.
+    fn expect(&self, scene: &Scene) -> Outcome {
+        // First, as a look at memory must not make pages.
+        assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 0);
+        let look = Look::at(scene)?;
+        assert_eq!(look.registers.diff(&self.registers), []);
+        assert_eq!(look.config, self.config, "configuration space");
+        assert_eq!(look.msix, self.msix, "the MSI-X table and pending bits");
+        let size = scene.mdma.memory_size() as usize;
+        let memory = scene.read_memory(0, size)?;
+        assert!(memory.iter().all(|b| *b == 0), "device memory");
+        Ok(())
+    }
+}
+
+/// Leaves something in every kind of the device's state: registers, memory, MSI-X table, a pending bit, an asserted line,
+/// and configuration space.
+fn furnish(scene: &Scene) -> Outcome {
+    let table = scene.region(regs::BAR_MSIX)?;
+    for at in (0..0x40).step_by(8) {
+        table.write_u64(at, 0xfeed_face_cafe_f00d)?;
+    }
+    scene.mdma.set(Reg::Scratch, 42)?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    scene.mdma.set_throttle(3)?;
+    // Refused, which is counted.
+    scene.mdma.set(Reg::Id, 1)?;
+    let mut queue = scene.queue(3)?;
+    let fill = job::fill(fixture::device(100), 0x6464_6464_6464_6464, 50_000);
+    fixture::run_jobs(&mut queue, &[fill.interrupt()])?;
+    wait_for("the pending bit", || Ok(table.read_u64(0x800)? == 1))?;
+    scene.mdma.map_memory()?.write(5 << 20, b"mapped");
+    // A driver's own setting, beside those that VFIO makes.
+    scene.device.config()?.region().write_u8(0x3c, 0x5a)?;
+    Ok(())
+}
+
+/// Before, the next user read all that this one had left.
+fn everything_is_as_at_power_on(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let power_on = Look::at(&scene)?;
+    furnish(&scene)?;
+    assert_ne!(Look::at(&scene)?.msix, power_on.msix);
+    // Not in every state is there an end of a session to clean up.
+    let mut instance = scene.close();
+    for left_in in crate::fixture::every_state::STATES {
+        let scene = Scene::of(Guest::open(instance)?)?;
+        power_on.expect(&scene)?;
+        for index in [INTX, MSIX] {
+            let event = EventFd::new()?;
+            let irq = scene.device.irq(index)?;
+            irq.set_eventfds(0, &[Some(&event)])?;
+            expect_silence(&event, "the cause was that of the last user");
+            irq.disable()?;
+        }
+        furnish(&scene)?;
+        match left_in {
+            State::STOP_AND_COPY => scene.go(&[State::PRE_COPY, left_in])?,
+            State::ERROR => {
+                scene.go(&[State::RESUMING])?;
+                assert!(scene.migration.write_state(State::RUNNING).is_err());
+            }
+            _ => scene.go(&[left_in])?,
+        }
+        instance = scene.close();
+        assert_eq!(
+            debugfs::migration(instance.uuid.as_str(), "populated_pages")?,
+            0,
+            "closed in {left_in}"
+        );
+    }
+    power_on.expect(&Scene::of(Guest::open(instance)?)?)
+}
+
+/// Where both users have memory.
+const IOVA: u64 = 0x10_0000;
+const BYTES: usize = 4 << 20;
+
+/// Leaves an instance in the middle of a job that writes at [`IOVA`].
+fn leave_in_a_job(instance: Instance) -> Outcome<Instance> {
+    let scene = Scene::of(Guest::open(instance)?)?;
+    let buffer = scene.buffer(IOVA, BYTES)?;
+    let mut queue = scene.queue(4)?;
+    // Seconds, so that it is not over before the close.
+    scene.mdma.set_throttle(100_000)?;
+    queue.submit(&job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
+    fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    drop((queue, buffer));
+    Ok(scene.close())
+}
+
+/// The next user, who maps the same addresses and sets bus master.
+struct Next {
+    // Dropped in this order.
+    buffer: DmaBuffer,
+    ring: DmaBuffer,
+    scene: Scene,
+}
+
+impl Next {
+    fn open(instance: Instance) -> Outcome<Self> {
+        let guest = Guest::open(instance)?;
+        let (buffer, ring) = (
+            guest.buffer(IOVA, BYTES)?,
+            guest.buffer(QUEUE, VfioQueue::size(4))?,
+        );
+        assert_eq!(guest.device.config()?.command()? & pci::COMMAND_MASTER, 0);
+        // Sets bus master.
+        let scene = Scene::of(guest)?;
+        let next = Next {
+            buffer,
+            ring,
+            scene,
+        };
+        thread::sleep(SILENCE);
+        assert!(next.is_untouched(), "DMA of a job of the last user");
+        Ok(next)
+    }
+
+    fn is_untouched(&self) -> bool {
+        let zero = |b: &DmaBuffer| b.to_vec(0, b.len()).iter().all(|b| *b == 0);
+        zero(&self.buffer) && zero(&self.ring)
+    }
+}
+
+/// Before, the job went on when the next user set bus master: 4,128,768 bytes of his memory were written.
+fn a_queue_does_no_dma(lab: &Lab) -> Outcome {
+    let instance = leave_in_a_job(lab.instance(SMALL)?)?;
+    let next = Next::open(instance)?;
+    // Nor is it there to be woken.
+    next.scene.mdma.set(Reg::Tail, 1)?;
+    next.scene.go(&[State::STOP, State::RUNNING])?;
+    thread::sleep(SILENCE);
+    assert!(next.is_untouched(), "DMA of a job of the last user");
+    assert_eq!(next.scene.mdma.get(Reg::Status)?, 0);
+    let Next {
+        buffer,
+        ring,
+        scene,
+    } = next;
+    drop(ring);
+    let mut queue = scene.queue(4)?;
+    fixture::run_jobs(&mut queue, &[job::fill(fixture::guest(IOVA), 1, 8)])?;
+    assert_eq!(buffer.to_vec(0, 8), 1u64.to_le_bytes());
+    Ok(())
+}
+
+fn keep_state_is_for_root_to_set(lab: &Lab) -> Outcome {
+    const NOBODY: u32 = 65534;
+    let instance = lab.instance(SMALL)?;
+    let path = instance.path().join("keep_state");
+    let meta = fs::metadata(&path)?;
+    assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o644, 0));
+    assert_eq!(fs::read_to_string(&path)?, "0\n");
+    for (text, value) in [("1", "1\n"), ("0\n", "0\n"), ("y", "1\n")] {
+        fs::write(&path, text)?;
+        assert_eq!(fs::read_to_string(&path)?, value);
+    }
+    for text in ["", "2", "maybe"] {
+        // An empty write does not reach the driver.
+        if !text.is_empty() {
+            assert_errno!(fs::write(&path, text), EINVAL, "{text:?}");
+        }
+        assert_eq!(fs::read_to_string(&path)?, "1\n");
+    }
+    let set_by = |uid: u32| {
+        let write = format!("echo 0 > {}", path.display());
+        Command::new("sh").args(["-c", &write]).uid(uid).status()
+    };
+    assert!(!set_by(NOBODY)?.success());
+    assert_eq!(fs::read_to_string(&path)?, "1\n");
+    assert!(set_by(0)?.success());
+    assert_eq!(fs::read_to_string(&path)?, "0\n");
+    // The file goes with the instance, and does not keep it.
+    let held = fs::File::open(&path)?;
+    instance.remove()?;
+    assert_errno!(fs::metadata(&path), ENOENT);
+    drop(held);
+    Ok(())
+}
+
+fn kept_registers_and_memory_stay(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    scene.instance.keep_state(true)?;
+    furnish(&scene)?;
+    let before = Look::at(&scene)?;
+    // Not in the middle, and twice: root decides how often.
+    let mut scene = scene;
+    for _ in 0..2 {
+        scene = Scene::of(Guest::open(scene.close())?)?;
+        let look = Look::at(&scene)?;
+        assert_eq!(look.registers.diff(&before.registers), []);
+        assert_eq!(look.msix, before.msix);
+        assert_ne!(look.config, before.config, "configuration space goes");
+        assert_eq!(scene.read_memory(100, 50_000)?, [0x64; 50_000]);
+        assert_eq!(scene.read_memory(5 << 20, 6)?, b"mapped");
+    }
+    // The interrupt is asserted still, for whoever listens now.
+    let event = EventFd::new()?;
+    let intx = scene.device.irq(INTX)?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    expect_signal(&event, "INTx whose cause was kept");
+    Ok(())
+}
+
+fn a_kept_state_is_dropped_when_root_says_so(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let power_on = Look::at(&scene)?;
+    // While it is closed, at once.
+    scene.instance.keep_state(true)?;
+    furnish(&scene)?;
+    let instance = scene.close();
+    let populated = || debugfs::migration(instance.uuid.as_str(), "populated_pages");
+    assert!(populated()? > 0);
+    instance.keep_state(false)?;
+    assert_eq!(populated()?, 0);
+    let scene = Scene::of(Guest::open(instance)?)?;
+    power_on.expect(&scene)?;
+    // While it is open, with the close.
+    scene.instance.keep_state(true)?;
+    furnish(&scene)?;
+    scene.instance.keep_state(false)?;
+    assert_eq!(scene.mdma.get(Reg::Scratch)?, 42, "it is in use");
+    power_on.expect(&Scene::of(Guest::open(scene.close())?)?)
+}
+
+fn a_kept_half_load_is_reset(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let power_on = Look::at(&scene)?;
+    scene.instance.keep_state(true)?;
+    scene.write_memory(0, &[1; 1 << 20])?;
+    let stream = scene.save()?;
+    scene.go(&[State::RESUMING])?;
+    scene.feed(&stream[..stream.len() / 2], scene.section())?;
+    power_on.expect(&Scene::of(Guest::open(scene.close())?)?)
+}
+
+/// Its driver is another one now, which has not looked at the queue yet.
+fn a_kept_queue_waits_to_be_asked(lab: &Lab) -> Outcome {
+    let asks: [(&str, fn(&Scene) -> Outcome); 2] = [
+        ("a doorbell", |scene| Ok(scene.mdma.set(Reg::Tail, 1)?)),
+        ("a start", |scene| scene.go(&[State::STOP, State::RUNNING])),
+    ];
+    for (what, ask) in asks {
+        let instance = lab.instance(SMALL)?;
+        instance.keep_state(true)?;
+        let next = Next::open(leave_in_a_job(instance)?)?;
+        ask(&next.scene)?;
+        wait_for(&format!("the kept job to go on after {what}"), || {
+            Ok(!next.is_untouched())
+        })?;
+    }
+    Ok(())
+}

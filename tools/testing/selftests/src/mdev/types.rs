@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parent, its types, and creating and removing instances through sysfs.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use vfio_client::mdev::{Type, Uuid};
+
+use crate::env::module::Module;
+use crate::env::{Instance, Lab, LARGE, MEDIUM, SMALL};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, assert_refused, note, tests};
+
+tests! { "mdev":
+    types_and_their_attributes [],
+    attributes_keep_their_modes [],
+    available_instances_follows_every_create [],
+    types_share_one_budget [],
+    instance_is_linked_to_type_group_and_driver [],
+    malformed_uuid_is_refused [],
+    duplicate_uuid_is_refused [],
+    beyond_the_budget_is_refused [],
+    creates_race_for_the_last_place [],
+    equal_uuids_race [],
+    remove_wants_a_number [],
+    removed_twice [],
+    sixty_four_instances [],
+    creates_race_with_unloading [],
+}
+
+/// Bytes of device memory of each type.
+const TYPES: [(&str, u64); 3] = [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)];
+
+/// The directory of a type.
+fn type_dir(of: &str) -> PathBuf {
+    PathBuf::from("/sys/class/mdev_bus/mdma/mdev_supported_types").join(of)
+}
+
+/// Writes to a file of sysfs that exists, in one call.
+fn store(path: impl Into<PathBuf>, text: &str) -> io::Result<()> {
+    let path = path.into();
+    let written = OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write(text.as_bytes())?;
+    assert_eq!(written, text.len(), "a short write to sysfs");
+    Ok(())
+}
+
+/// Takes the whole budget but `left` places of the smallest type.
+fn fill_up(lab: &Lab, left: u32) -> Outcome<Vec<Instance>> {
+    let mut held = Vec::new();
+    // Of the large ones, so much stays free that the small ones end at the number wanted.
+    let spare = left.min(1);
+    for (of, stop) in [(LARGE, spare), (MEDIUM, spare), (SMALL, left)] {
+        let t = lab.mdev_type(of)?;
+        while t.available_instances()? > stop {
+            held.push(lab.instance(of)?);
+        }
+    }
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, left);
+    Ok(held)
+}
+
+fn types_and_their_attributes(lab: &Lab) -> Outcome {
+    let parent = lab.sysfs.parent("mdma")?;
+    let found: BTreeSet<_> = parent.types()?.into_iter().map(|t| t.id).collect();
+    let expected: BTreeSet<_> = TYPES.iter().map(|(id, _)| id.to_string()).collect();
+    assert_eq!(found, expected);
+
+    let mut names = BTreeSet::new();
+    for t in parent.types()? {
+        assert_eq!(t.device_api()?, "vfio-pci");
+        let name = t.name()?;
+        assert!(!name.is_empty() && name != t.id, "{}: name {name:?}", t.id);
+        assert!(names.insert(name), "{}: another type has that name", t.id);
+        let description = t.description()?.unwrap_or_default();
+        let size = t.id.rsplit('-').next().unwrap_or_default();
+        let number: String = size.chars().take_while(char::is_ascii_digit).collect();
+        assert!(
+            description.contains(&number) && description.lines().count() == 1,
+            "{}: description {description:?}",
+            t.id
+        );
+        assert!(t.instances()?.is_empty());
+    }
+    Ok(())
+}
+
+fn attributes_keep_their_modes(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    for name in ["name", "device_api", "available_instances", "description"] {
+        let path = type_dir(SMALL).join(name);
+        assert_errno!(store(&path, "1"), EACCES, "write to {name}");
+        assert!(fs::read_to_string(&path)?.ends_with('\n'), "{name}");
+    }
+    assert_errno!(fs::read_to_string(type_dir(SMALL).join("create")), EACCES);
+    assert_errno!(fs::read_to_string(instance.path().join("remove")), EACCES);
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    Ok(())
+}
+
+fn available_instances_follows_every_create(lab: &Lab) -> Outcome {
+    for (of, _) in TYPES {
+        let t = lab.mdev_type(of)?;
+        let all = t.available_instances()?;
+        assert!(all >= 2, "{of}: {all} instances");
+        let mut held = Vec::new();
+        for n in 1..=all.min(5) {
+            held.push(lab.instance(of)?);
+            assert_eq!(t.available_instances()?, all - n, "{of} after {n}");
+            assert_eq!(t.instances()?.len(), n as usize);
+        }
+        while let Some(instance) = held.pop() {
+            instance.remove()?;
+            assert_eq!(t.available_instances()?, all - held.len() as u32);
+        }
+    }
+    Ok(())
+}
+
+/// The budget of the module parameter, to the byte.
+fn types_share_one_budget(lab: &Lab) -> Outcome {
+    let budget = lab.module.param("memory_budget_mib") << 20;
+    let check = |used: u64| -> Outcome {
+        for (of, cost) in TYPES {
+            let found = u64::from(lab.mdev_type(of)?.available_instances()?);
+            assert_eq!(found, (budget - used) / cost, "{of} with {used:#x} in use");
+        }
+        Ok(())
+    };
+    let (mut used, mut held) = (0, Vec::new());
+    check(used)?;
+    for (of, cost) in TYPES.into_iter().chain(TYPES.into_iter().rev()) {
+        held.push((lab.instance(of)?, cost));
+        used += cost;
+        check(used)?;
+    }
+    for (instance, cost) in held {
+        instance.remove()?;
+        used -= cost;
+        check(used)?;
+    }
+    Ok(())
+}
+
+fn instance_is_linked_to_type_group_and_driver(lab: &Lab) -> Outcome {
+    let a = lab.instance(SMALL)?;
+    let b = lab.instance(MEDIUM)?;
+    assert_eq!(a.type_id()?, SMALL);
+    assert_eq!(b.type_id()?, MEDIUM);
+    assert_eq!(a.parent()?, "mdma");
+    assert_ne!(
+        a.iommu_group()?,
+        b.iommu_group()?,
+        "each has a group of its own"
+    );
+    let driver = fs::read_link(a.path().join("driver"))?;
+    assert_eq!(driver.file_name().and_then(|n| n.to_str()), Some("mdma"));
+    assert_eq!(lab.mdev_type(SMALL)?.instances()?, [a.uuid.clone()]);
+    let all: Vec<_> = lab.sysfs.instances()?.into_iter().map(|i| i.uuid).collect();
+    assert!(all.contains(&a.uuid) && all.contains(&b.uuid) && all.len() == 2);
+
+    let uuid = a.uuid.clone();
+    a.remove()?;
+    assert_errno!(
+        fs::metadata(format!("/sys/bus/mdev/devices/{uuid}")),
+        ENOENT
+    );
+    assert!(lab.mdev_type(SMALL)?.instances()?.is_empty());
+    Ok(())
+}
+
+fn malformed_uuid_is_refused(lab: &Lab) -> Outcome {
+    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    for text in [
+        "x",
+        "83b8f4f2-509f-382f-3c1e-e6bfe0fa100",
+        "83b8f4f2-509f-382f-3c1e-e6bfe0fa10011 ",
+        "83b8f4f2-509f-382f-3c1e-e6bfe0fa10g1",
+        "83b8f4f2_509f_382f_3c1e_e6bfe0fa1001",
+        "{83b8f4f2-509f-382f-3c1e-e6bfe0fa100}",
+    ] {
+        assert_errno!(
+            store(type_dir(SMALL).join("create"), text),
+            EINVAL,
+            "create {text:?}"
+        );
+    }
+    assert!(lab.sysfs.instances()?.is_empty());
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    Ok(())
+}
+
+fn duplicate_uuid_is_refused(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let upper = instance.uuid.as_str().to_uppercase();
+    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    for (of, text) in [
+        (SMALL, instance.uuid.as_str()),
+        (MEDIUM, instance.uuid.as_str()),
+        (SMALL, &upper),
+    ] {
+        assert_errno!(
+            store(type_dir(of).join("create"), text),
+            EEXIST,
+            "{of}: {text}"
+        );
+    }
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    // The one there is unharmed.
+    instance.open_alone()?;
+    Ok(())
+}
+
+fn beyond_the_budget_is_refused(lab: &Lab) -> Outcome {
+    let held = fill_up(lab, 0)?;
+    for (of, _) in TYPES {
+        let t = lab.mdev_type(of)?;
+        assert_eq!(t.available_instances()?, 0, "{of}");
+        let uuid = Uuid::random()?;
+        assert_refused!(lab, uuid.as_str(), t.create(&uuid), ENOSPC, "budget");
+        assert!(!t.instances()?.contains(&uuid));
+    }
+    let count = held.len();
+    drop(held);
+    // What was refused has taken nothing.
+    assert_eq!(fill_up(lab, 0)?.len(), count);
+    Ok(())
+}
+
+fn creates_race_for_the_last_place(lab: &Lab) -> Outcome {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = 25;
+    let held = fill_up(lab, 1)?;
+    let t = lab.mdev_type(SMALL)?;
+    for round in 0..ROUNDS {
+        let won = race(&t, THREADS, |_| Uuid::random());
+        let (won, lost): (Vec<_>, Vec<_>) = won?.into_iter().partition(Result::is_ok);
+        let won: Vec<_> = won.into_iter().flatten().collect();
+        for e in lost.into_iter().filter_map(Result::err) {
+            assert!(e.is(libc::ENOSPC), "round {round}: {e}");
+        }
+        assert_eq!(won.len(), 1, "round {round}: instances in the last place");
+        assert_eq!(t.available_instances()?, 0);
+        drop(won);
+        assert_eq!(
+            t.available_instances()?,
+            1,
+            "round {round}: the place is free again"
+        );
+    }
+    drop(held);
+    Ok(())
+}
+
+fn equal_uuids_race(lab: &Lab) -> Outcome {
+    let t = lab.mdev_type(SMALL)?;
+    let before = t.available_instances()?;
+    for round in 0..25 {
+        let uuid = Uuid::random()?;
+        let results = race(&t, 4, |_| Ok(uuid.clone()))?;
+        let won = results.iter().filter(|r| r.is_ok()).count();
+        assert_eq!(won, 1, "round {round}: instances of one uuid");
+        for e in results.iter().filter_map(|r| r.as_ref().err()) {
+            assert!(e.is(libc::EEXIST), "round {round}: {e}");
+        }
+        drop(results);
+        assert_eq!(t.available_instances()?, before, "round {round}");
+    }
+    Ok(())
+}
+
+/// Creates one instance in each of `threads` threads, all at once.
+fn race(
+    t: &Type,
+    threads: usize,
+    uuid: impl Fn(usize) -> vfio_client::Result<Uuid>,
+) -> Outcome<Vec<vfio_client::Result<Instance>>> {
+    let uuids = (0..threads)
+        .map(uuid)
+        .collect::<vfio_client::Result<Vec<_>>>()?;
+    let start = Barrier::new(threads);
+    Ok(thread::scope(|scope| {
+        let create = |uuid| {
+            start.wait();
+            t.create(uuid).map(Instance::from)
+        };
+        let spawn = |uuid| scope.spawn(move || create(uuid));
+        let running: Vec<_> = uuids.iter().map(spawn).collect();
+        running
+            .into_iter()
+            .map(|t| t.join().expect("create does not panic"))
+            .collect()
+    }))
+}
+
+fn remove_wants_a_number(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let remove = instance.path().join("remove");
+    assert_errno!(store(&remove, "yes"), EINVAL);
+    store(&remove, "0")?;
+    assert!(remove.exists(), "0 does not remove");
+    instance.open_alone()?;
+    instance.remove()
+}
+
+fn removed_twice(lab: &Lab) -> Outcome {
+    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    let instance = lab.instance(SMALL)?;
+    let path = instance.path().join("remove");
+    // Opened while it exists, used after it is gone.
+    let mut late = OpenOptions::new().write(true).open(&path)?;
+    instance.remove()?;
+    assert_errno!(late.write(b"1"), ENODEV);
+    assert_errno!(store(&path, "1"), ENOENT);
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+
+    // By many at once: one of them removes it, and it goes once.
+    let instance = lab.instance(SMALL)?;
+    let path = instance.path().join("remove");
+    let removed = Mutex::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                if store(&path, "1").is_ok() {
+                    *removed.lock().unwrap() += 1;
+                }
+            });
+        }
+    });
+    // Whoever comes second to the file is told success by the core, or that it is gone.
+    assert!(*removed.lock().unwrap() >= 1);
+    assert_errno!(fs::metadata(&path), ENOENT);
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    Ok(())
+}
+
+fn sixty_four_instances(lab: &Lab) -> Outcome {
+    const COUNT: usize = 64;
+    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    let mut guests = Vec::new();
+    for _ in 0..COUNT {
+        guests.push(lab.open(SMALL)?);
+    }
+    assert_eq!(
+        lab.mdev_type(SMALL)?.available_instances()?,
+        before - COUNT as u32
+    );
+    // Each is a device of its own: its registers and its memory.
+    let memory = |guest: &crate::env::Guest| guest.region(mdma::regs::BAR_MEMORY);
+    let scratch = mdma::regs::Reg::Scratch.offset();
+    for (guest, n) in guests.iter().zip(1u64..) {
+        guest
+            .region(mdma::regs::BAR_REGISTERS)?
+            .write_u64(scratch, n)?;
+        memory(guest)?.write_u64(n * 4096, !n)?;
+    }
+    for (guest, n) in guests.iter().zip(1u64..) {
+        let found = guest.region(mdma::regs::BAR_REGISTERS)?.read_u64(scratch)?;
+        assert_eq!(found, n, "SCRATCH of instance {n}");
+        for page in 1..=COUNT as u64 {
+            let expected = if page == n { !n } else { 0 };
+            assert_eq!(
+                memory(guest)?.read_u64(page * 4096)?,
+                expected,
+                "instance {n} page {page}"
+            );
+        }
+    }
+    drop(guests);
+    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    Ok(())
+}
+
+/// Unregistering the parent and creating exclude each other; what was created by then is removed.
+fn creates_race_with_unloading(lab: &Lab) -> Outcome {
+    lab.module.path()?;
+    let mut created = 0;
+    for round in 0..20 {
+        let start = Barrier::new(3);
+        let done = Mutex::new(0);
+        let unloaded = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..10 {
+                        let uuid = Uuid::random().expect("uuid");
+                        // Any errno: the directory may go under it.
+                        if store(type_dir(SMALL).join("create"), uuid.as_str()).is_ok() {
+                            *done.lock().unwrap() += 1;
+                        }
+                    }
+                });
+            }
+            start.wait();
+            Module::unload()
+        });
+        created += *done.lock().unwrap();
+        unloaded?;
+        assert!(!Module::is_loaded(), "round {round}");
+        assert!(
+            lab.sysfs.instances()?.is_empty(),
+            "round {round}: instances without a parent"
+        );
+        lab.module.load()?;
+    }
+    note!("{created} instances were created while the module was unloaded 20 times");
+    Ok(())
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest under KVM whose memory is the device's: it must not notice a save or a reset, whichever process does that.
+//!
+//! KVM handles a page fault of the guest and looks the page up in two steps. It gives up the guest if it finds no page
+//! (`KVM_RUN` returns `EFAULT`), and emulates a store to a page that it finds read-only, which it cannot do for stores of
+//! the FPU (`KVM_EXIT_INTERNAL_ERROR`).
+
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use vfio_client::kvm::{Exit, Guest};
+use vfio_client::v2::State;
+use vfio_client::{v1, Area, Mapping, Protection};
+
+use crate::env::Lab;
+use crate::fixture::memory::same;
+use crate::fixture::passed_fd::{Passed, User};
+use crate::fixture::v2::V2;
+use crate::fixture::{device, parse, Scene, PAGE};
+use crate::harness::result::Outcome;
+use crate::v1::saving::{pages, set, write_pages};
+use crate::{note, tests};
+
+tests! { "kvm":
+    stores_to_what_was_read_in_pre_copy [],
+    stores_to_what_was_read_before_mprotect [],
+    beside_a_thread_that_writes [],
+    beside_a_thread_that_writes_emulated [],
+    beside_mprotect [],
+    p46_saved_by_another_process ["P46"],
+    p11_reset_by_another_process ["P11"],
+    saved_while_processes_fork [],
+}
+
+/// Whether this machine runs guests.
+pub(crate) fn available() -> bool {
+    vfio_client::kvm::available()
+}
+
+/// Stores the number 1.0 by an instruction that KVM does not emulate, to `cx` pages one after the other, and begins
+/// again after [`WINDOW`] pages.
+#[rustfmt::skip]
+const STORE: &[u8] = &[
+    0xd9, 0xe8,             // fld1
+    0xdd, 0x1f,             // fstp qword [bx]
+    0x81, 0xc3, 0x00, 0x10, // add bx, 4096
+    0xe2, 0xf6,             // loop to the beginning
+    0xf4,                   // hlt
+];
+
+/// The same with an instruction that KVM emulates.
+#[rustfmt::skip]
+const MOVE: &[u8] = &[
+    0x89, 0x07,             // mov [bx], ax
+    0x81, 0xc3, 0x00, 0x10, // add bx, 4096
+    0xe2, 0xf8,             // loop to the beginning
+    0xf4,                   // hlt
+];
+
+/// The pages that a guest reaches without another segment.
+const WINDOW: u64 = 16;
+
+/// What it stores.
+const STORED: u64 = 1.0f64.to_bits();
+
+/// Maps all of the device's memory once more.
+fn map(scene: &Scene, protection: Protection) -> Outcome<Mapping> {
+    let area = Area {
+        offset: 0,
+        size: scene.mdma.memory_size(),
+    };
+    Ok(scene.mdma.memory()?.mmap(area, protection)?)
+}
+
+/// The guest stores to a page and halts.
+#[track_caller]
+fn store(guest: &mut Guest<'_>, page: u64, when: &str) {
+    let exit = guest.run(page * PAGE, 1).expect("KVM_RUN");
+    assert_eq!(exit, Exit::Halted, "{when}");
+}
+
+/// The guest stores to the first pages, over and over.
+fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Outcome {
+    for round in 0..rounds {
+        match guest.run(0, 8 * WINDOW as u16) {
+            Ok(Exit::Halted) => {}
+            other => crate::fail!("round {round}: the guest ended with {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn stores_to_what_was_read_in_pre_copy(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..8, 3)?;
+    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&mapping, STORE)?;
+    scene.go(&[v1::State::PRE_COPY])?;
+    scene.save_pending()?;
+    mapping.touch(2 * PAGE as usize);
+    store(&mut guest, 2, "a page that was read in pre-copy");
+    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([2]));
+    // The same after the guest has read it, and after pre-copy was left.
+    store(&mut guest, 2, "a page that was sent");
+    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([2]));
+    mapping.touch(4 * PAGE as usize);
+    scene.go(&[v1::State::RUNNING])?;
+    store(
+        &mut guest,
+        4,
+        "a page that was read before pre-copy was left",
+    );
+    for page in [2, 4] {
+        assert_eq!(scene.read_memory(page * PAGE, 8)?, STORED.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn stores_to_what_was_read_before_mprotect(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..8, 3)?;
+    for state in [v1::State::RUNNING, v1::State::PRE_COPY] {
+        scene.go(&[state])?;
+        scene.save_pending()?;
+        let mapping = map(&scene, Protection::READ_WRITE)?;
+        let len = 8 * PAGE as usize;
+        mapping.protect(0, len, false)?;
+        mapping.touch(5 * PAGE as usize);
+        mapping.protect(0, len, true)?;
+        let mut guest = Guest::new(&mapping, STORE)?;
+        store(&mut guest, 5, "a page that was read before it was writable");
+        if state == v1::State::PRE_COPY {
+            assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([5]));
+        }
+    }
+    Ok(())
+}
+
+/// Saves for as long as `body` runs, then stops, loads what was sent into another device and compares.
+fn saved_meanwhile(lab: &Lab, scene: &Scene, body: impl FnOnce() -> Outcome) -> Outcome {
+    let over = AtomicBool::new(false);
+    scene.go(&[v1::State::PRE_COPY])?;
+    let mut bytes = thread::scope(|threads| -> Outcome<Vec<u8>> {
+        let saver = threads.spawn(|| -> Outcome<Vec<u8>> {
+            let mut bytes = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                bytes.extend(scene.save_pending()?.concat());
+            }
+            Ok(bytes)
+        });
+        let result = body();
+        over.store(true, Ordering::SeqCst);
+        let bytes = saver.join().expect("the saver");
+        result?;
+        bytes
+    })?;
+    scene.go(&[v1::State::STOP_AND_COPY])?;
+    bytes.extend(scene.save_pending()?.concat());
+    note!("{} pages sent", bytes.len() as u64 / PAGE);
+    let destination = Scene::new(lab)?;
+    destination.load(&bytes)?;
+    let len = (2 * WINDOW * PAGE) as usize;
+    let expected = scene.read_memory(0, len)?;
+    let found = destination.read_memory(0, len)?;
+    same(&found, &expected, device(0), "written while it was saved");
+    Ok(())
+}
+
+fn beside_a_thread_that_writes(lab: &Lab) -> Outcome {
+    beside_a_writer(lab, STORE, lab.effort.iterations / 2)
+}
+
+fn beside_a_thread_that_writes_emulated(lab: &Lab) -> Outcome {
+    beside_a_writer(lab, MOVE, lab.effort.iterations * 2)
+}
+
+/// A thread reads and writes the pages that the guest stores to, through the same mapping.
+fn beside_a_writer(lab: &Lab, code: &[u8], rounds: u64) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&mapping, code)?;
+    let over = AtomicBool::new(false);
+    saved_meanwhile(lab, &scene, || {
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+                while !over.load(Ordering::SeqCst) {
+                    let at = (rng.u64(0..WINDOW) * PAGE) as usize;
+                    mapping.touch(at);
+                    mapping.store_u64(at + 8, rng.u64(..), Ordering::Relaxed);
+                }
+            });
+            let result = hammer(&mut guest, rounds);
+            over.store(true, Ordering::SeqCst);
+            result
+        })
+    })
+}
+
+/// A thread makes its own mapping of the pages read-only, reads them, makes it writable and writes them.
+fn beside_mprotect(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let guests = map(&scene, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&guests, STORE)?;
+    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let over = AtomicBool::new(false);
+    saved_meanwhile(lab, &scene, || {
+        thread::scope(|threads| {
+            let writer = threads.spawn(|| -> Outcome<u64> {
+                let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+                let mut rounds = 0;
+                while !over.load(Ordering::SeqCst) {
+                    let at = (rng.u64(0..WINDOW) * PAGE) as usize;
+                    let len = (rng.u64(1..4) * PAGE) as usize;
+                    mapping.protect(at, len, false)?;
+                    mapping.touch(at);
+                    mapping.protect(at, len, true)?;
+                    mapping.store_u64(at + 8, rng.u64(..), Ordering::Relaxed);
+                    rounds += 1;
+                }
+                Ok(rounds)
+            });
+            let result = hammer(&mut guest, lab.effort.iterations / 2);
+            over.store(true, Ordering::SeqCst);
+            let rounds = writer.join().expect("the writer")?;
+            note!("{rounds} rounds of mprotect()");
+            result
+        })
+    })
+}
+
+/// The process that saves is not the one whose guest it is.
+fn p46_saved_by_another_process(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..WINDOW, 3)?;
+    let mapping = map(&v2, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&mapping, STORE)?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    let child = User::start(Passed::Data, fd.as_fd())?;
+    hammer(&mut guest, lab.effort.iterations)?;
+    note!("{} bytes were read by the other process", child.end()?);
+    Ok(())
+}
+
+fn p11_reset_by_another_process(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&mapping, STORE)?;
+    let child = User::start(Passed::Device, scene.device.as_fd())?;
+    hammer(&mut guest, lab.effort.iterations)?;
+    note!("{} resets by the other process", child.end()?);
+    // What the guest sees is what the device has.
+    store(&mut guest, 3, "after the last reset");
+    assert_eq!(scene.read_memory(3 * PAGE, 8)?, STORED.to_le_bytes());
+    scene.device.reset()?;
+    assert_eq!(mapping.to_vec(3 * PAGE as usize, 8), [0; 8]);
+    Ok(())
+}
+
+/// A fork copies the mapping, and the new process has it until it runs another program.
+fn saved_while_processes_fork(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let mut guest = Guest::new(&mapping, STORE)?;
+    let over = AtomicBool::new(false);
+    saved_meanwhile(lab, &scene, || {
+        thread::scope(|threads| {
+            let parent = threads.spawn(|| -> Outcome<u64> {
+                let mut forks = 0;
+                while !over.load(Ordering::SeqCst) {
+                    // With a user ID to set it is a fork; it could share the memory otherwise.
+                    let mut command = Command::new("/proc/self/exe");
+                    command.args(["--list", "no such test"]).uid(0);
+                    command.stderr(Stdio::null()).status()?;
+                    forks += 1;
+                }
+                Ok(forks)
+            });
+            let result = hammer(&mut guest, lab.effort.iterations / 2);
+            over.store(true, Ordering::SeqCst);
+            note!("{} forks", parent.join().expect("the parent")?);
+            result
+        })
+    })
+}

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers in BAR 0, by the table they are declared in, and the MSI-X BAR.
+
+use mdma::desc::Error;
+use mdma::regs::{self, Access, Reg, Register, Reset, REGISTERS};
+use mdma::Mdma;
+use vfio_client::{Area, Protection, Region};
+
+use crate::env::{Guest, Lab, LARGE, MEDIUM, SMALL};
+use crate::fixture::{self, Scene};
+use crate::harness::check::expect_refusal;
+use crate::harness::result::Outcome;
+use crate::pci::refused;
+use crate::pci::refused::expect_refused;
+use crate::{assert_refused, note, tests};
+
+tests! { "bar":
+    registers_hold_their_reset_values [],
+    no_access_fails [],
+    no_access_to_memory_or_msix_fails [],
+    registers_have_no_room_for_wide_accesses [],
+    registers_are_little_endian_halves [],
+    read_only_registers_refuse_writes [],
+    writable_registers_keep_values [],
+    reserved_bits_are_refused [],
+    queue_registers_are_locked_while_enabled [],
+    illegal_rings_are_not_enabled [],
+    bad_doorbells_halt_the_queue [],
+    enabled_while_a_unit_is_in_flight [],
+    interrupt_cause_clears_by_ones [],
+    registers_cannot_be_mapped [],
+    msix_table_is_kept [],
+    msix_pending_bits_are_read_only [],
+}
+
+/// The widths a guest can make, and more.
+const LENGTHS: std::ops::RangeInclusive<usize> = 1..=16;
+
+/// Whether an access is of a whole register or of a half of a wide one: from the rows, not by the device's decoder.
+fn legal(offset: u64, len: usize) -> Option<&'static Register> {
+    REGISTERS.iter().find(|row| {
+        let whole = offset == row.offset && len as u64 == row.width;
+        let half = row.width == 8 && len == 4 && (offset == row.offset || offset == row.offset + 4);
+        whole || half
+    })
+}
+
+fn bar(guest: &Guest) -> Outcome<Region> {
+    guest.region(regs::BAR_REGISTERS)
+}
+
+fn registers_hold_their_reset_values(lab: &Lab) -> Outcome {
+    for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
+        let guest = lab.open(of)?;
+        let mdma = Mdma::open(&guest.device)?;
+        for row in &REGISTERS {
+            let expected = match row.reset {
+                Reset::Value(value) => value,
+                Reset::MemorySize => memory,
+                Reset::ThrottleUs => lab.module.param("throttle_us"),
+            };
+            assert_eq!(mdma.get(row.reg)?, expected, "{of}: {}", row.name);
+        }
+        assert_eq!(
+            mdma.memory_size(),
+            guest.region(regs::BAR_MEMORY)?.info().size
+        );
+    }
+    Ok(())
+}
+
+/// Every access inside the BAR succeeds. A VMM prints a line for each that fails, so a guest could fill its log.
+fn no_access_fails(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let before = mdma.snapshot()?;
+    let mark = lab.kmsg.mark();
+    let (mut refused, mut told) = (0, 0);
+    for offset in 0..regs::WINDOW {
+        for len in LENGTHS.filter(|len| offset + *len as u64 <= regs::WINDOW) {
+            let mut bytes = vec![0x5a; len];
+            let what = format!("{len} bytes at {offset:#x}");
+            assert_eq!(bar.pread(offset, &mut bytes)?, len, "read of {what}");
+            if legal(offset, len).is_none() {
+                assert_eq!(bytes, vec![0xff; len], "read of {what}");
+                let written = bar.pwrite(offset, &vec![0x5a; len])?;
+                assert_eq!(written, len, "write of {what}");
+                refused += 2;
+                // The device is not told of what no guest can make.
+                told += if len <= 8 { 2 } else { 0 };
+            }
+        }
+    }
+    let changed = mdma.snapshot()?.diff(&before);
+    let names: Vec<_> = changed.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(names, ["REFUSED"], "a refused write had an effect");
+    let (count, _, reason) = refused::fields(mdma.get(Reg::Refused)?);
+    assert_eq!((count, reason), (told, refused::NO_REGISTER));
+    assert_eq!(refused::counted(guest.uuid())?, refused);
+    let lines = lab.kmsg.since(mark);
+    let ours: Vec<_> = lines
+        .iter()
+        .filter(|l| l.text.contains(guest.uuid()))
+        .collect();
+    assert!(ours.is_empty(), "a guest could fill the log: {ours:?}");
+    // The counter is the device's, and a reset clears it.
+    guest.device.reset()?;
+    assert_eq!(mdma.get(Reg::Refused)?, 0);
+    Ok(())
+}
+
+/// The BARs that the framework serves by itself.
+fn no_access_to_memory_or_msix_fails(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mark = lab.kmsg.mark();
+    let memory = scene.region(regs::BAR_MEMORY)?;
+    // Around a border of pages and at both ends.
+    let size = memory.info().size;
+    let places = (0..24).chain(4080..4112).chain(size - 16..size);
+    for offset in places {
+        for len in LENGTHS.filter(|len| offset + *len as u64 <= size) {
+            let what = format!("{len} bytes at {offset:#x}");
+            let pattern: Vec<u8> = (0..len).map(|i| (offset as usize + i * 3) as u8).collect();
+            assert_eq!(memory.pwrite(offset, &pattern)?, len, "write of {what}");
+            let mut bytes = vec![0; len];
+            assert_eq!(memory.pread(offset, &mut bytes)?, len, "read of {what}");
+            assert_eq!(bytes, pattern, "{what}");
+        }
+    }
+    let table = scene.region(regs::BAR_MSIX)?;
+    let size = table.info().size;
+    let mut whole = Vec::new();
+    for at in (0..size).step_by(8) {
+        whole.extend(table.read_u64(at)?.to_le_bytes());
+    }
+    for offset in 0..size {
+        for len in LENGTHS.filter(|len| offset + *len as u64 <= size) {
+            let what = format!("{len} bytes at {offset:#x} of the MSI-X BAR");
+            let mut bytes = vec![0x5a; len];
+            assert_eq!(table.pread(offset, &mut bytes)?, len, "read of {what}");
+            let expected = match len {
+                ..=8 => whole[offset as usize..][..len].to_vec(),
+                _ => vec![0xff; len],
+            };
+            assert_eq!(bytes, expected, "{what}");
+            // What was read is written back.
+            assert_eq!(table.pwrite(offset, &bytes)?, len, "write of {what}");
+        }
+    }
+    let lines = lab.kmsg.since(mark);
+    let ours: Vec<_> = lines
+        .iter()
+        .filter(|l| l.text.contains(scene.uuid()))
+        .collect();
+    assert!(ours.is_empty(), "a guest could fill the log: {ours:?}");
+    Ok(())
+}
+
+/// No guest makes such an access; it is served like one, up to a page. The user's bad address stays an error.
+fn registers_have_no_room_for_wide_accesses(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let mut page = vec![0; regs::WINDOW as usize];
+    assert_eq!(bar.pread(0, &mut page)?, page.len());
+    assert_eq!(page, vec![0xff; page.len()]);
+    assert_eq!(bar.pwrite(0, &page)?, page.len());
+    assert_eq!(refused::counted(guest.uuid())?, 2);
+    // Beyond the end is not the guest's doing.
+    let mut beyond = || bar.pread(regs::WINDOW - 4, &mut page[..8]);
+    assert_refused!(lab, guest.uuid(), beyond(), EINVAL, "outside");
+    Ok(())
+}
+
+fn registers_are_little_endian_halves(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let scratch = Reg::Scratch.offset();
+    bar.write(scratch, &0x1122_3344_5566_7788u64.to_le_bytes())?;
+    let halves = (bar.read_u32(scratch)?, bar.read_u32(scratch + 4)?);
+    assert_eq!(halves, (0x5566_7788, 0x1122_3344));
+    // Each half by itself leaves the other.
+    bar.write_u32(scratch + 4, 0xaabb_ccdd)?;
+    assert_eq!(bar.read_u64(scratch)?, 0xaabb_ccdd_5566_7788);
+    bar.write_u32(scratch, 0x0102_0304)?;
+    assert_eq!(bar.read_u64(scratch)?, 0xaabb_ccdd_0102_0304);
+    assert_eq!(bar.read_u32(0)?.to_le_bytes(), *b"MDMA");
+    Ok(())
+}
+
+fn read_only_registers_refuse_writes(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let bar = bar(&guest)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let before = mdma.snapshot()?;
+    let read_only: Vec<_> = REGISTERS
+        .iter()
+        .filter(|r| r.access == Access::Ro)
+        .collect();
+    assert!(read_only.len() >= 8);
+    for row in read_only {
+        let write = |value: u64, offset: u64, width: usize| {
+            let expected = (row.reg, refused::READ_ONLY);
+            expect_refused(lab, guest.uuid(), &mdma, expected, row.name, || {
+                bar.write(offset, &value.to_le_bytes()[..width])
+            });
+        };
+        // Its own value is no better than another.
+        write(before.get(row.reg), row.offset, row.width as usize);
+        write(!0, row.offset, row.width as usize);
+        if row.width == 8 {
+            write(0, row.offset, 4);
+            write(0, row.offset + 4, 4);
+        }
+    }
+    Ok(())
+}
+
+fn writable_registers_keep_values(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    for (reg, values) in [
+        (Reg::Scratch, &[!0, 0, 0x8000_0000_0000_0001][..]),
+        (Reg::IntMask, &[3, 1, 2, 0][..]),
+        (Reg::Throttle, &[u64::from(regs::MAX_THROTTLE_US), 1, 0][..]),
+        // Any value while disabled: it is checked when the queue is enabled.
+        (Reg::RingBase, &[0x1_0000, !0, 0][..]),
+        (Reg::RingOrder, &[1, 12, 0][..]),
+        (Reg::CompletionBase, &[0x1_0000, !0, 0][..]),
+    ] {
+        for value in values {
+            let others = mdma.snapshot()?;
+            mdma.set(reg, *value)?;
+            assert_eq!(mdma.get(reg)?, *value, "{}", reg.row().name);
+            let changed = mdma.snapshot()?.diff(&others);
+            let foreign = changed.iter().find(|(name, ..)| *name != reg.row().name);
+            assert_eq!(
+                foreign,
+                None,
+                "a write of {} changed another register",
+                reg.row().name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn reserved_bits_are_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    mdma.set(Reg::IntMask, 1)?;
+    for (reg, values) in [
+        (Reg::Control, &[2, 0x8000_0000, 0xffff_ffff][..]),
+        (Reg::IntMask, &[4, 7, 0xffff_ffff][..]),
+        (Reg::IntCause, &[4, 0x8000_0000][..]),
+        (
+            Reg::Throttle,
+            &[u64::from(regs::MAX_THROTTLE_US) + 1, 0xffff_ffff][..],
+        ),
+    ] {
+        for value in values {
+            let what = format!("{value:#x} to {}", reg.row().name);
+            let expected = (reg, refused::ILLEGAL);
+            expect_refused(lab, guest.uuid(), &mdma, expected, &what, || {
+                mdma.set(reg, *value)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn queue_registers_are_locked_while_enabled(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let queue = scene.queue(3)?;
+    let before = scene.registers()?;
+    let locked: Vec<_> = REGISTERS
+        .iter()
+        .filter(|r| r.access == Access::RwDisabled)
+        .collect();
+    assert_eq!(locked.len(), 3);
+    for row in &locked {
+        let value = before.get(row.reg);
+        let expected = (row.reg, refused::WHILE_ENABLED);
+        expect_refused(lab, scene.uuid(), &scene.mdma, expected, row.name, || {
+            scene.mdma.set(row.reg, value)
+        });
+    }
+    // Enabling what is enabled changes nothing.
+    let before = scene.registers()?;
+    scene.mdma.set(Reg::Control, 1)?;
+    assert_eq!(scene.registers()?.diff(&before), []);
+    queue.close()?;
+    for row in locked {
+        scene.mdma.set(row.reg, 0)?;
+    }
+    Ok(())
+}
+
+fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mdma = Mdma::open(&guest.device)?;
+    let top = u64::MAX;
+    for (base, order, completions, why) in [
+        (0x1_0001, 4, 0x2_0000, "unaligned base"),
+        (0x1_0020, 4, 0x2_0000, "base of half a descriptor"),
+        (0x1_0000, 0, 0x2_0000, "order 0"),
+        (0x1_0000, 4, 0x2_0001, "unaligned completions"),
+        (0x1_0000, 4, 0x2_0010, "completions at half a record"),
+        (
+            top & !63,
+            4,
+            0x2_0000,
+            "a ring over the end of the address space",
+        ),
+        (
+            0x1_0000,
+            4,
+            top & !31,
+            "completions over the end of the address space",
+        ),
+    ] {
+        mdma.set(Reg::RingBase, base)?;
+        mdma.set(Reg::RingOrder, order)?;
+        mdma.set(Reg::CompletionBase, completions)?;
+        let expected = (Reg::Control, refused::ILLEGAL);
+        expect_refused(lab, guest.uuid(), &mdma, expected, why, || {
+            mdma.set(Reg::Control, 1)
+        });
+    }
+    // An order that no ring has is not even taken.
+    for order in [13, 32, 0xffff_ffff] {
+        let what = format!("order {order}");
+        let expected = (Reg::RingOrder, refused::ILLEGAL);
+        expect_refused(lab, guest.uuid(), &mdma, expected, &what, || {
+            mdma.set(Reg::RingOrder, order)
+        });
+        assert_eq!(mdma.get(Reg::RingOrder)?, 4);
+    }
+    // Legal, though nothing is mapped there: that is found out when a descriptor is fetched.
+    mdma.set(Reg::RingBase, 0x1_0000)?;
+    mdma.set(Reg::RingOrder, 12)?;
+    mdma.set(Reg::CompletionBase, 0x8_0000)?;
+    mdma.set(Reg::Control, 1)?;
+    assert_eq!(mdma.get(Reg::Status)?, regs::STATUS_ENABLED.into());
+    Ok(())
+}
+
+/// A write to TAIL that cannot be must not get lost in silence: the queue halts, and `ERROR` says why.
+fn bad_doorbells_halt_the_queue(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let expected = (Reg::Tail, refused::WHILE_DISABLED);
+    let what = "doorbell of a disabled queue";
+    expect_refused(lab, scene.uuid(), &scene.mdma, expected, what, || {
+        scene.mdma.set(Reg::Tail, 1)
+    });
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let mark = lab.kmsg.mark();
+    // Beyond the ring of 8, or back from 3. Without bus mastering the head stays.
+    let mut queue = scene.queue(3)?;
+    for value in [8, 9, 0x8000_0000, 0xffff_ffff, 0, 2] {
+        scene.device.config()?.set_bus_master(false)?;
+        queue.restart(3)?;
+        scene.mdma.set(Reg::Tail, 3)?;
+        scene.mdma.set(Reg::Tail, 3)?;
+        scene.mdma.check_halted()?;
+        scene.mdma.set(Reg::Tail, value)?;
+        let registers = scene.registers()?;
+        let status = u64::from(regs::STATUS_ENABLED | regs::STATUS_HALTED);
+        assert_eq!(registers.get(Reg::Status), status, "doorbell {value}");
+        assert_eq!(registers.get(Reg::Error), Error::BadTail as u64);
+        assert_eq!(registers.get(Reg::Tail), 3, "doorbell {value}");
+        assert_eq!(registers.get(Reg::IntCause), regs::INT_HALT.into());
+        // The state can be saved and loaded, and the error stays the first one.
+        scene.mdma.set(Reg::Tail, 99)?;
+        assert_eq!(scene.registers()?.diff(&registers), []);
+        scene.mdma.acknowledge()?;
+    }
+    let stream = scene.save()?;
+    let other = Scene::new(lab)?;
+    other.load(&stream)?;
+    assert_eq!(other.mdma.get(Reg::Error)?, Error::BadTail as u64);
+    drop(other);
+    scene.go(&[vfio_client::v1::State::RUNNING])?;
+    scene.device.config()?.set_bus_master(true)?;
+    queue.restart(3)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    let lines = lab.kmsg.since(mark);
+    let ours: Vec<_> = lines
+        .iter()
+        .filter(|l| l.text.contains(scene.uuid()))
+        .collect();
+    assert!(ours.is_empty(), "a guest could fill the log: {ours:?}");
+    Ok(())
+}
+
+/// Enabling the queue while a unit of the previous run is in flight must not get lost: the new run starts after the unit.
+fn enabled_while_a_unit_is_in_flight(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(4)?;
+    let long = mdma::job::fill(fixture::device(0), !0, 16 << 20);
+    let mut met = 0;
+    for round in 0..200 {
+        queue.submit(&long)?;
+        let before = scene.mdma.get(Reg::BytesDone)?;
+        fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job", |v| v > before)?;
+        scene.mdma.set(Reg::Control, 0)?;
+        met += u32::from(scene.mdma.busy()?);
+        scene.mdma.set(Reg::Control, 1)?;
+        assert_eq!(scene.mdma.get(Reg::Control)?, 1, "round {round}");
+        // It works as any other run.
+        queue.restart(4)?;
+        fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    }
+    note!("{met} of 200 met a unit in flight");
+    assert_eq!(scene.mdma.get(Reg::Refused)?, 0);
+    Ok(())
+}
+
+fn interrupt_cause_clears_by_ones(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(3)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    assert_eq!(
+        scene.mdma.get(Reg::IntCause)?,
+        0,
+        "the job did not ask for it"
+    );
+    fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
+    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_COMPLETION.into());
+    // And the other cause.
+    queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
+    queue.ring_doorbell()?;
+    fixture::wait_register(&scene.mdma, Reg::Status, "the queue to halt", |v| {
+        v & u64::from(regs::STATUS_HALTED) != 0
+    })?;
+    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
+    for (write, left) in [(0, 3), (1, 2), (1, 2), (3, 0), (3, 0)] {
+        scene.mdma.set(Reg::IntCause, write)?;
+        assert_eq!(
+            scene.mdma.get(Reg::IntCause)?,
+            left,
+            "after {write} was written"
+        );
+    }
+    Ok(())
+}
+
+fn registers_cannot_be_mapped(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let area = Area {
+        offset: 0,
+        size: 4096,
+    };
+    for index in [regs::BAR_REGISTERS, regs::BAR_MSIX, 7] {
+        let region = guest.region(index)?;
+        for protection in [Protection::READ, Protection::READ_WRITE] {
+            let what = format!("mmap of region {index}");
+            expect_refusal(lab, guest.uuid(), libc::EINVAL, "map", &what, || {
+                region.mmap(area, protection)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a table entry: address, data, control.
+const ENTRY: usize = 16;
+const VECTORS: usize = 4;
+const PENDING: u64 = 0x800;
+
+fn msix_table_is_kept(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let table = scene.region(regs::BAR_MSIX)?;
+    let read = || -> Outcome<Vec<u8>> {
+        let words = (0..4096u64).step_by(8).map(|at| table.read_u64(at));
+        let words = words.collect::<vfio_client::Result<Vec<_>>>()?;
+        Ok(words.iter().flat_map(|w| w.to_le_bytes()).collect())
+    };
+    // Every vector is masked, and the rest reads 0.
+    let mut power_on = vec![0; 4096];
+    for vector in 0..VECTORS {
+        power_on[vector * ENTRY + 12] = 1;
+    }
+    assert_eq!(read()?, power_on);
+
+    // Ones everywhere, by each width: address, data and mask stay.
+    let mut ones = vec![0; 4096];
+    for vector in 0..VECTORS {
+        let entry = &mut ones[vector * ENTRY..][..ENTRY];
+        entry[..13].copy_from_slice(&[0xff; 13]);
+        entry[0] = 0xfc;
+        entry[12] = 1;
+    }
+    for width in [1, 2, 4, 8] {
+        for (value, expected) in [(0xff, &ones), (0, &vec![0; 4096])] {
+            for at in (0..4096).step_by(width) {
+                table.write(at as u64, &vec![value; width])?;
+            }
+            assert_eq!(&read()?, expected, "{value:#x} written by {width}");
+        }
+    }
+    scene.device.reset()?;
+    assert_eq!(read()?, power_on, "after a reset");
+    Ok(())
+}
+
+fn msix_pending_bits_are_read_only(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let table = scene.region(regs::BAR_MSIX)?;
+    let event = vfio_client::EventFd::new()?;
+    let msix = scene.device.irq(2)?;
+    // Vectors 0 and 1 are enabled, 0 has no eventfd yet: its message stays pending.
+    msix.set_eventfds(0, &[None, Some(&event)])?;
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
+    crate::harness::check::wait_for("the pending bit", || Ok(table.read_u64(PENDING)? == 1))?;
+    table.write_u64(PENDING, 0)?;
+    table.write_u64(PENDING, !0)?;
+    assert_eq!(table.read_u64(PENDING)?, 1, "written to");
+    assert_eq!(table.read_u8(PENDING)?, 1);
+    msix.set_eventfds(0, &[Some(&event)])?;
+    crate::harness::check::expect_signal(&event, "the message that was pending");
+    assert_eq!(table.read_u64(PENDING)?, 0);
+    Ok(())
+}

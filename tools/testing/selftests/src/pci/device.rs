@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the device says of itself, reset, and accesses outside its regions.
+
+use std::os::fd::AsFd;
+
+use mdma::regs::{self, Reg};
+use mdma::Mdma;
+use vfio_client::raw::{self, nr};
+use vfio_client::uapi;
+use vfio_client::v1::State;
+use vfio_client::{Area, EventFd};
+
+use crate::env::{Guest, Lab, LARGE, MEDIUM, SMALL};
+use crate::fixture::every_state::in_every_state;
+use crate::fixture::{self, Scene};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, assert_refused, tests};
+
+tests! { "device":
+    get_info [],
+    get_info_of_older_and_newer_users [],
+    region_info_of_every_index [],
+    region_info_capabilities_need_room [],
+    p01_migration_region_is_found_by_its_type ["P1"],
+    irq_info_of_every_index [],
+    index_out_of_range_is_refused [],
+    short_argsz_is_refused [],
+    bad_address_is_refused [],
+    unknown_ioctl_is_refused [],
+    access_outside_a_region_is_refused [],
+    absent_regions_are_refused [],
+    reset_gives_power_on [],
+    reset_stops_what_is_in_flight [],
+    reset_keeps_configuration_and_eventfds [],
+    two_descriptors_are_one_device [],
+    second_user_is_refused [],
+    p52_information_in_every_state ["P52"],
+}
+
+const GET_INFO: u32 = nr(7);
+const GET_REGION_INFO: u32 = nr(8);
+const GET_IRQ_INFO: u32 = nr(9);
+const SET_IRQS: u32 = nr(10);
+const FEATURE: u32 = nr(17);
+
+/// `VFIO_PCI_CONFIG_REGION_INDEX`, and the index of the migration region.
+const CONFIG: u32 = uapi::VFIO_PCI_CONFIG_REGION_INDEX;
+const MIGRATION: u32 = uapi::VFIO_PCI_NUM_REGIONS;
+
+/// Flags of a region.
+const READ_WRITE: u32 = uapi::VFIO_REGION_INFO_FLAG_READ | uapi::VFIO_REGION_INFO_FLAG_WRITE;
+const MMAP: u32 = uapi::VFIO_REGION_INFO_FLAG_MMAP;
+const CAPS: u32 = uapi::VFIO_REGION_INFO_FLAG_CAPS;
+
+/// An argument of `len` bytes: words, then a pattern that the kernel has no reason to touch.
+fn argument(words: &[u32], len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    bytes.resize(len, 0xa5);
+    bytes
+}
+
+fn word(bytes: &[u8], index: usize) -> u32 {
+    u32::from_ne_bytes(bytes[4 * index..][..4].try_into().unwrap())
+}
+
+fn long(bytes: &[u8], index: usize) -> u64 {
+    u64::from_ne_bytes(bytes[4 * index..][..8].try_into().unwrap())
+}
+
+fn get_info(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let mut arg = argument(&[24, 0xffff_ffff], 24);
+    raw::ioctl(&guest.device, GET_INFO, &mut arg)?;
+    assert_eq!(word(&arg, 0), 24, "argsz");
+    let flags = uapi::VFIO_DEVICE_FLAGS_RESET | uapi::VFIO_DEVICE_FLAGS_PCI;
+    assert_eq!(word(&arg, 1), flags, "flags");
+    assert_eq!(word(&arg, 2), MIGRATION + 1, "num_regions");
+    assert_eq!(word(&arg, 3), uapi::VFIO_PCI_NUM_IRQS, "num_irqs");
+    assert_eq!(word(&arg, 4), 0, "cap_offset: there are none");
+    Ok(())
+}
+
+fn get_info_of_older_and_newer_users(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    // Without cap_offset, as the structure was once; and larger than it is now.
+    for (argsz, touched) in [(16, 16), (20, 20), (24, 24), (64, 24), (4096, 24)] {
+        let mut arg = argument(&[argsz], argsz as usize + 64);
+        raw::ioctl(&guest.device, GET_INFO, &mut arg)?;
+        assert_eq!(word(&arg, 2), MIGRATION + 1, "argsz {argsz}");
+        assert!(
+            arg[touched..].iter().all(|b| *b == 0xa5),
+            "argsz {argsz}: bytes after {touched} were written"
+        );
+    }
+    Ok(())
+}
+
+fn region_info_of_every_index(lab: &Lab) -> Outcome {
+    let staging = lab.module.param("staging_kib") << 10;
+    for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
+        let guest = lab.open(of)?;
+        let expected: [(u32, u64); 10] = [
+            (READ_WRITE, regs::WINDOW),
+            (0, 0),
+            (READ_WRITE | MMAP, memory),
+            (0, 0),
+            (READ_WRITE, 4096),
+            (0, 0),
+            (0, 0),
+            (READ_WRITE, 256),
+            (0, 0),
+            (READ_WRITE | MMAP | CAPS, 4096 + staging),
+        ];
+        for (index, (flags, size)) in (0..).zip(expected) {
+            let mut arg = argument(&[32, !0, index, !0, !0, !0, !0, !0], 32);
+            raw::ioctl(&guest.device, GET_REGION_INFO, &mut arg)?;
+            assert_eq!(word(&arg, 1), flags, "{of} region {index}: flags");
+            assert_eq!(long(&arg, 4), size, "{of} region {index}: size");
+            assert_eq!(
+                long(&arg, 6),
+                u64::from(index) << 40,
+                "{of} region {index}: offset"
+            );
+            if flags & CAPS == 0 {
+                assert_eq!(word(&arg, 0), 32, "{of} region {index}: argsz");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn region_info_capabilities_need_room(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let ask = |argsz: u32, len: usize| -> Outcome<Vec<u8>> {
+        let mut arg = argument(&[argsz, 0, MIGRATION, !0], len);
+        raw::ioctl(&guest.device, GET_REGION_INFO, &mut arg)?;
+        Ok(arg)
+    };
+    // First without room for them: the size that is needed.
+    let short = ask(32, 32)?;
+    let needed = word(&short, 0);
+    assert!(needed > 32, "argsz {needed}");
+    assert_ne!(word(&short, 1) & CAPS, 0);
+    assert_eq!(word(&short, 3), 0, "cap_offset without room");
+    // Almost enough is not enough, and nothing is written behind the fixed part.
+    let almost = ask(needed - 1, needed as usize + 64)?;
+    assert_eq!(word(&almost, 0), needed);
+    assert_eq!(word(&almost, 3), 0);
+    assert!(almost[32..].iter().all(|b| *b == 0xa5));
+    // Enough, and more than enough.
+    for argsz in [needed, 4096] {
+        let all = ask(argsz, argsz as usize + 64)?;
+        assert_eq!(word(&all, 0), argsz);
+        assert_eq!(word(&all, 3), 32, "cap_offset");
+        assert!(all[needed as usize..].iter().all(|b| *b == 0xa5));
+    }
+    Ok(())
+}
+
+fn p01_migration_region_is_found_by_its_type(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let region = guest.device.region_of_type(3, 1)?;
+    let info = region
+        .expect("a region of type 3, subtype 1")
+        .info()
+        .clone();
+    assert!(info.index >= uapi::VFIO_PCI_NUM_REGIONS);
+    let area = Area {
+        offset: 4096,
+        size: info.size - 4096,
+    };
+    assert_eq!(
+        info.sparse,
+        Some(vec![area]),
+        "all but the header page (P6, P27)"
+    );
+    // No other region says it is of any type.
+    for region in guest.device.regions()? {
+        let info = region.info();
+        assert_eq!(
+            info.region_type.is_some(),
+            info.index == MIGRATION,
+            "{}",
+            info.index
+        );
+    }
+    Ok(())
+}
+
+fn irq_info_of_every_index(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let eventfd = uapi::VFIO_IRQ_INFO_EVENTFD;
+    let intx = uapi::VFIO_IRQ_INFO_MASKABLE | uapi::VFIO_IRQ_INFO_AUTOMASKED;
+    let message = uapi::VFIO_IRQ_INFO_NORESIZE;
+    let expected = [
+        (eventfd | intx, 1),
+        (eventfd | message, 4),
+        (eventfd | message, 4),
+        (eventfd, 1),
+        (eventfd, 1),
+    ];
+    for (index, (flags, count)) in (0..).zip(expected) {
+        for argsz in [16, 64] {
+            let mut arg = argument(&[argsz, !0, index, !0], argsz as usize);
+            raw::ioctl(&guest.device, GET_IRQ_INFO, &mut arg)?;
+            let found: Vec<_> = (0..4).map(|i| word(&arg, i)).collect();
+            assert_eq!(found, [argsz, flags, index, count], "index {index}");
+            assert!(arg[16..].iter().all(|b| *b == 0xa5));
+        }
+    }
+    Ok(())
+}
+
+fn index_out_of_range_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for index in [MIGRATION + 1, 63, 0x8000_0000, u32::MAX] {
+        let call = || {
+            raw::ioctl(
+                &guest.device,
+                GET_REGION_INFO,
+                &mut argument(&[32, 0, index], 32),
+            )
+        };
+        assert_refused!(lab, guest.uuid(), call(), EINVAL, "region");
+    }
+    for index in [uapi::VFIO_PCI_NUM_IRQS, 63, 0x8000_0000, u32::MAX] {
+        let call = || {
+            raw::ioctl(
+                &guest.device,
+                GET_IRQ_INFO,
+                &mut argument(&[16, 0, index], 16),
+            )
+        };
+        assert_refused!(lab, guest.uuid(), call(), EINVAL, "index");
+    }
+    Ok(())
+}
+
+fn short_argsz_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for (name, request, fixed) in [
+        ("GET_INFO", GET_INFO, 16),
+        ("GET_IRQ_INFO", GET_IRQ_INFO, 16),
+        ("SET_IRQS", SET_IRQS, 20),
+    ] {
+        for argsz in [0, 1, 4, fixed - 4, fixed - 1] {
+            let mut arg = argument(&[argsz, 0, 0, 0, 0], 64);
+            let before = arg.clone();
+            let call = raw::ioctl(&guest.device, request, &mut arg);
+            assert_errno!(call, EINVAL, "{name} argsz {argsz}");
+            assert_eq!(arg, before, "{name}: refused, and written to");
+        }
+        let call = || raw::ioctl(&guest.device, request, &mut argument(&[8, 0, 0, 0, 0], 64));
+        assert_refused!(lab, guest.uuid(), call(), EINVAL, "argsz");
+    }
+    // These two are refused by VFIO itself.
+    for (name, request, fixed) in [
+        ("GET_REGION_INFO", GET_REGION_INFO, 32),
+        ("FEATURE", FEATURE, 8),
+    ] {
+        for argsz in [0, fixed - 1] {
+            let call = raw::ioctl(&guest.device, request, &mut argument(&[argsz, 0, 0], 64));
+            assert_errno!(call, EINVAL, "{name} argsz {argsz}");
+        }
+    }
+    Ok(())
+}
+
+fn bad_address_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for request in [GET_INFO, GET_IRQ_INFO, SET_IRQS] {
+        let call = || raw::ioctl_bad_address(&guest.device, request);
+        assert_refused!(lab, guest.uuid(), call(), EFAULT, "address");
+    }
+    for request in [GET_REGION_INFO, FEATURE] {
+        assert_errno!(raw::ioctl_bad_address(&guest.device, request), EFAULT);
+    }
+    // An argument that ends where memory does, before what its argsz promises.
+    for (name, request, words) in [
+        ("GET_INFO", GET_INFO, &[24, 0][..]),
+        ("GET_REGION_INFO", GET_REGION_INFO, &[32, 0, 0][..]),
+        (
+            "GET_REGION_INFO with capabilities",
+            GET_REGION_INFO,
+            &[4096, 0, 9, 0, 0, 0, 0, 0][..],
+        ),
+        ("GET_IRQ_INFO", GET_IRQ_INFO, &[16, 0, 0][..]),
+        ("SET_IRQS", SET_IRQS, &[20, 0x21, 0, 0][..]),
+        // TRIGGER with eventfds that are not there, of MSI-X.
+        ("SET_IRQS data", SET_IRQS, &[36, 0x24, 2, 0, 4][..]),
+    ] {
+        let mut arg = argument(words, 4 * words.len());
+        assert_errno!(
+            raw::ioctl(&guest.device, request, &mut arg),
+            EFAULT,
+            "{name}"
+        );
+    }
+    // Nothing was enabled on the way: this is still a device without interrupts in use.
+    let event = EventFd::new()?;
+    guest
+        .device
+        .irq(uapi::VFIO_PCI_INTX_IRQ_INDEX)?
+        .set_eventfds(0, &[Some(&event)])?;
+    Ok(())
+}
+
+fn unknown_ioctl_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    // PCI hot reset info, GFX plane, ioeventfd; none has an address for the kernel to follow.
+    for n in [12, 15, 16, 19, 21] {
+        let call = || raw::ioctl(&guest.device, nr(n), &mut argument(&[64], 64));
+        assert_refused!(lab, guest.uuid(), call(), ENOTTY, "not known");
+    }
+    // Of VFIO's type without a meaning, and of no type at all.
+    for request in [nr(150), 0, 0x541b_0000, u32::MAX] {
+        assert_errno!(
+            raw::ioctl_bad_address(&guest.device, request),
+            ENOTTY,
+            "{request:#x}"
+        );
+    }
+    // Of the container and the group: not of a device.
+    for n in [0, 1, 2, 3, 4, 5, 6] {
+        assert_errno!(
+            raw::ioctl_bad_address(guest.device.as_fd(), nr(n)),
+            ENOTTY,
+            "ioctl {n}"
+        );
+    }
+    Ok(())
+}
+
+/// Reads and writes at a place of a region, all of which must be refused.
+#[track_caller]
+fn refused_access(lab: &Lab, guest: &Guest, index: u32, offset: u64, len: usize, reason: &str) {
+    let region = guest.device.region(index).expect("the region exists");
+    let what = format!("{len} bytes at {offset:#x} of region {index}");
+    let mut bytes = vec![0x5a; len];
+    crate::harness::check::expect_refusal(lab, guest.uuid(), libc::EINVAL, reason, &what, || {
+        region.pread(offset, &mut bytes)
+    });
+    assert_eq!(bytes, vec![0x5a; len], "{what}: refused, and read");
+    crate::harness::check::expect_refusal(lab, guest.uuid(), libc::EINVAL, reason, &what, || {
+        region.pwrite(offset, &bytes)
+    });
+}
+
+fn access_outside_a_region_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    for index in [0, 2, 4, CONFIG] {
+        let size = guest.region(index)?.info().size;
+        for (offset, len) in [
+            (size, 1),
+            (size, 4),
+            (size - 1, 2),
+            (size - 4, 8),
+            ((1 << 40) - 8, 8),
+        ] {
+            refused_access(lab, &guest, index, offset, len, "outside");
+        }
+        // The last bytes are inside.
+        let last = if index == 0 { continue } else { size - 4 };
+        guest.region(index)?.read_u32(last)?;
+    }
+    // More than the region holds, from its start.
+    refused_access(lab, &guest, CONFIG, 0, 257, "outside");
+    refused_access(lab, &guest, 2, 0, (16 << 20) + 1, "outside");
+    Ok(())
+}
+
+fn absent_regions_are_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    // The upper halves and the unused BAR, ROM and VGA.
+    for index in [
+        1,
+        3,
+        5,
+        uapi::VFIO_PCI_ROM_REGION_INDEX,
+        uapi::VFIO_PCI_VGA_REGION_INDEX,
+    ] {
+        assert_eq!(guest.region(index)?.info().size, 0);
+        refused_access(lab, &guest, index, 0, 4, "empty");
+        let area = Area {
+            offset: 0,
+            size: 4096,
+        };
+        let mmap = || {
+            guest
+                .device
+                .region(index)
+                .map(|r| r.mmap(area, vfio_client::Protection::READ))
+        };
+        crate::harness::check::expect_errno(
+            mmap()?,
+            libc::EINVAL,
+            &format!("mmap of region {index}"),
+        );
+    }
+    // Behind all regions: the largest offsets a file has.
+    for offset in [10 << 40, 1 << 62, i64::MAX as u64 - 7] {
+        let mut bytes = [0; 8];
+        assert_errno!(
+            guest.device.pread(offset, &mut bytes),
+            EINVAL,
+            "{offset:#x}"
+        );
+        assert_errno!(guest.device.pwrite(offset, &bytes), EINVAL, "{offset:#x}");
+    }
+    Ok(())
+}
+
+/// What a device just made has in its registers.
+fn power_on(lab: &Lab) -> Outcome<mdma::Snapshot> {
+    let fresh = lab.open(SMALL)?;
+    let mdma = Mdma::open(&fresh.device)?;
+    Ok(mdma.snapshot()?)
+}
+
+fn reset_gives_power_on(lab: &Lab) -> Outcome {
+    let fresh = power_on(lab)?;
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(4)?;
+    let memory = scene.mdma.map_memory()?;
+    let size = memory.len();
+    scene.mdma.set(Reg::Scratch, 0x1122_3344_5566_7788)?;
+    scene.mdma.set(Reg::IntMask, regs::INT_ALL.into())?;
+    scene.mdma.set_throttle(7)?;
+    let fill = mdma::job::fill(fixture::device(8192), 0x0101_0101_0101_0101, 100_000).interrupt();
+    fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt(), fill])?;
+    let places = [0, 4095, 8192, 65536, size / 2, size - 1];
+    for at in places {
+        memory.write(at, &[0xee]);
+    }
+    scene.write_memory(12345, b"written by a system call")?;
+    assert!(
+        scene.registers()?.diff(&fresh).len() >= 8,
+        "the registers are in use"
+    );
+
+    scene.device.reset()?;
+    assert_eq!(scene.registers()?.diff(&fresh), [], "registers after reset");
+    assert_eq!(scene.state()?, State::RUNNING);
+    // Both the old mapping and system calls see zeroes, at the places and in between.
+    for at in places {
+        assert_eq!(memory.to_vec(at, 1), [0], "mapped memory at {at:#x}");
+    }
+    assert!(
+        memory.to_vec(0, size).iter().all(|b| *b == 0),
+        "mapped memory"
+    );
+    let chunk = 1 << 20;
+    for at in (0..size as u64).step_by(chunk) {
+        let bytes = scene.read_memory(at, chunk)?;
+        assert!(
+            bytes.iter().all(|b| *b == 0),
+            "memory in the MiB at {at:#x}"
+        );
+    }
+    // And it is the same memory still: mapped and not.
+    memory.write(4096, b"again");
+    assert_eq!(scene.read_memory(4096, 5)?, b"again");
+    // It works as new.
+    drop(queue);
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+    Ok(())
+}
+
+fn reset_stops_what_is_in_flight(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut queue = scene.queue(4)?;
+    let buffer = scene.buffer(0x10_0000, 4 << 20)?;
+    scene.mdma.set_throttle(2000)?;
+    queue.submit(&mdma::job::fill(fixture::guest(0x10_0000), !0, 4 << 20))?;
+    fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    scene.device.reset()?;
+    // Nothing is written from here on.
+    let count = || {
+        buffer
+            .to_vec(0, 4 << 20)
+            .iter()
+            .filter(|b| **b != 0)
+            .count()
+    };
+    let written = count();
+    assert!(written < 4 << 20, "the job was over before the reset");
+    std::thread::sleep(crate::harness::check::SILENCE);
+    assert_eq!(
+        count(),
+        written,
+        "guest memory was written to after the reset"
+    );
+    assert_eq!(scene.mdma.get(Reg::BytesDone)?, 0);
+    assert_eq!(scene.mdma.get(Reg::Status)?, 0);
+    assert!(queue.poll().is_none(), "the job completed after the reset");
+    Ok(())
+}
+
+/// As vfio-pci does it: configuration space and what the user put in place are the user's.
+fn reset_keeps_configuration_and_eventfds(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let event = EventFd::new()?;
+    let intx = scene.device.irq(uapi::VFIO_PCI_INTX_IRQ_INDEX)?;
+    intx.set_eventfds(0, &[Some(&event)])?;
+    let config = scene.device.config()?;
+    config.region().write_u32(0x10, 0xfebf_0000)?;
+    let before = config.snapshot()?;
+    scene.device.reset()?;
+    assert_eq!(config.snapshot()?, before);
+    crate::harness::check::expect_silence(&event, "a reset is no interrupt");
+    scene.mdma.set_interrupts(regs::INT_ALL)?;
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
+    crate::harness::check::expect_signal(&event, "INTx after a reset");
+    Ok(())
+}
+
+fn two_descriptors_are_one_device(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let other = scene.device.group().device(scene.uuid())?;
+    scene.mdma.set(Reg::Scratch, 77)?;
+    let there = Mdma::new(other.region(regs::BAR_REGISTERS)?)?;
+    assert_eq!(there.get(Reg::Scratch)?, 77);
+    drop(there);
+    // Closing one of them is not the last close: the device goes on.
+    drop(other);
+    let mut queue = scene.queue(2)?;
+    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    let command = scene.device.config()?.command()?;
+    assert_ne!(command & vfio_client::pci::COMMAND_MASTER, 0);
+    Ok(())
+}
+
+fn second_user_is_refused(lab: &Lab) -> Outcome {
+    let guest = lab.open(SMALL)?;
+    let refused = guest.instance.open_alone();
+    assert_errno!(refused, EBUSY, "the group has a user already");
+    let instance = guest.close();
+    instance.open_alone()?;
+    Ok(())
+}
+
+fn p52_information_in_every_state(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let ask = || -> Outcome<Vec<Vec<u8>>> {
+        let mut answers = Vec::new();
+        for (request, words, indices) in [
+            (GET_INFO, 6, 0..1),
+            (GET_REGION_INFO, 8, 0..MIGRATION + 1),
+            (GET_IRQ_INFO, 4, 0..uapi::VFIO_PCI_NUM_IRQS),
+        ] {
+            for index in indices {
+                let mut arg = argument(&[4096, 0, index], 4096);
+                arg.truncate(4096);
+                raw::ioctl(&scene.device, request, &mut arg)?;
+                arg.truncate(if request == GET_REGION_INFO {
+                    256
+                } else {
+                    4 * words
+                });
+                answers.push(arg);
+            }
+        }
+        Ok(answers)
+    };
+    let running = ask()?;
+    in_every_state(&scene, |state| {
+        assert_eq!(ask()?, running, "in state {state}");
+        Ok(())
+    })
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The log says why a stream was refused: in one line that names the device.
+
+use migration::stream::{Kind, END_SIZE};
+use vfio_client::v1::State;
+
+use crate::env::Lab;
+use crate::fixture::{Scene, PAGE};
+use crate::harness::result::Outcome;
+use crate::stream::bench::Bench;
+use crate::{assert_refused, tests};
+use records::{Record, Stream};
+
+tests! { "refusals":
+    p26_every_refusal_says_why ["P26", "P50", "P51"],
+    p26_the_end_of_a_refused_load_says_why ["P26"],
+}
+
+type Change = fn(&mut Stream);
+
+/// What is changed, whether the rest is made to agree with it, and what the log says of it.
+#[rustfmt::skip]
+const SPOILT: [(Change, bool, &str); 18] = [
+    (|s| s.records[1].header.sequence = 7, false, "record 7"),
+    (|s| drop(s.records.remove(1)), false, "expected"),
+    (|s| s.records[1].payload[9] ^= 1, false, "payload checksum"),
+    (|s| s.records[1].header.flags |= 1 << 9, true, "flags"),
+    (|s| s.records.insert(1, Record::new(77, 0, vec![])), true, "kind 77"),
+    (|s| { let i = s.records[0].clone(); s.records.insert(1, i) }, true, "IDENTITY that is not record 0"),
+    (|s| s.records.insert(1, memory(1 << 40, PAGE)), true, "limit"),
+    (|s| s.records.insert(1, memory(12, PAGE)), true, "whole pages"),
+    (|s| s.records.insert(1, memory(0, 0)), true, "0 bytes"),
+    (|s| s.records.insert(1, Record::new(Kind::Zero as u16, 0, vec![0; 3])), true, "ZERO"),
+    (|s| s.records.insert(1, Record::new(Kind::Device as u16, 16, vec![0; 3])), true, "DEVICE"),
+    (|s| s.records.insert(1, Record::new(Kind::End as u16, 0, vec![0; 3])), true, "END"),
+    (|s| s.records[0].header.position = 1, true, "IDENTITY"),
+    (|s| s.records.push(memory(0, PAGE)), true, "after the END"),
+    (|s| state(s, 0, 0x80), true, "flags"),
+    (|s| state(s, 4, 0x80), true, "error"),
+    (|s| state(s, 32, 0x80), true, "ring_order"),
+    (|s| { let d = s.position(Kind::Device); s.records[d].payload.pop(); }, true, "state"),
+];
+
+fn memory(position: u64, len: u64) -> Record {
+    Record::new(Kind::Memory as u16, position, vec![0; len as usize])
+}
+
+/// Changes a byte of the device's own state.
+fn state(stream: &mut Stream, at: usize, value: u8) {
+    let device = stream.position(Kind::Device);
+    stream.records[device].payload[at] = value;
+}
+
+/// Has the bytes refused by a device that has said nothing yet, as the log takes only so many lines of each.
+fn refused(lab: &Lab, bytes: &[u8], errno: i32, reason: &str) -> Outcome {
+    let scene = Scene::new(lab)?;
+    scene.go(&[State::RESUMING])?;
+    let load = || scene.migration.load_buffer(bytes);
+    crate::harness::check::expect_refusal(lab, scene.uuid(), errno, reason, reason, load);
+    Ok(())
+}
+
+fn p26_every_refusal_says_why(lab: &Lab) -> Outcome {
+    let bench = Bench::new(lab)?;
+    for (change, seal, reason) in SPOILT {
+        let mut stream = bench.stream.clone();
+        change(&mut stream);
+        if seal {
+            stream.seal();
+        }
+        let bytes = stream.bytes();
+        // Which errno it is, is the other tests' business.
+        let errno = {
+            let scene = Scene::new(lab)?;
+            scene.go(&[State::RESUMING])?;
+            let refusal = scene.migration.load_buffer(&bytes).expect_err(reason);
+            refusal.errno().expect("from the kernel")
+        };
+        refused(lab, &bytes, errno, reason)?;
+    }
+    // The header's own checksum, and the counts.
+    let mut bytes = bench.stream.bytes();
+    let second = bench.stream.records[0].size();
+    bytes[second + 30] ^= 1;
+    refused(lab, &bytes, libc::EBADMSG, "header checksum")?;
+    for (field, name) in ["records", "memory bytes", "zero bytes", "state bytes"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut stream = bench.stream.clone();
+        let end = stream.position(Kind::End);
+        let record = &mut stream.records[end];
+        assert_eq!(record.payload.len(), END_SIZE);
+        record.payload[field * 8] ^= 1;
+        record.header.payload_crc = records::crc(&record.payload);
+        refused(lab, &stream.bytes(), libc::EBADMSG, name)?;
+    }
+    Ok(())
+}
+
+fn p26_the_end_of_a_refused_load_says_why(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let uuid = scene.uuid();
+    let run = || scene.migration.write_state(State::RUNNING);
+    scene.go(&[State::RESUMING])?;
+    assert_refused!(lab, uuid, run(), ENODATA, "incomplete");
+    scene.device.reset()?;
+    scene.go(&[State::RESUMING])?;
+    assert!(scene.migration.load_buffer(&[1; 64]).is_err());
+    assert_refused!(lab, uuid, run(), EINVAL, "not a device state");
+    // And each later write of data gives the reason again.
+    scene.device.reset()?;
+    scene.go(&[State::RESUMING])?;
+    assert!(scene.migration.load_buffer(&[1; 64]).is_err());
+    let more = || scene.migration.load_buffer(&[1; 64]);
+    assert_refused!(lab, uuid, more(), EINVAL, "not a device state");
+    Ok(())
+}

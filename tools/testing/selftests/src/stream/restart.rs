@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A stream that begins anew inside one load: the source was reset, or its save given up, and it sends again from the
+//! beginning (P50). And a load that was refused, begun afresh by writing the state it is in.
+
+use mdma::regs::Reg;
+use vfio_client::v1::State;
+use vfio_client::v2;
+
+use crate::env::Lab;
+use crate::fixture::v2::V2;
+use crate::fixture::{Scene, PAGE};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, tests};
+
+tests! { "restarting":
+    p50_a_source_that_is_reset_in_pre_copy ["P50"],
+    p50_a_save_that_was_given_up ["P50"],
+    p50_a_save_that_was_complete ["P50"],
+    p50_a_refused_load_begins_afresh ["P50", "P26"],
+    p50_a_load_in_order_goes_on ["P50", "P26"],
+    p50_v2_begins_a_refused_load_afresh ["P50", "P26"],
+    p22_nothing_to_stage_is_nothing_pending ["P22"],
+}
+
+/// Writes a value to pages of device memory.
+fn write(scene: &Scene, pages: &[u64], value: u8) -> Outcome {
+    for page in pages {
+        scene.write_memory(page * PAGE, &[value; PAGE as usize])?;
+    }
+    Ok(())
+}
+
+/// One load of a destination that takes all that a source sends, whatever happens there.
+fn migrate(
+    lab: &Lab,
+    what: &str,
+    save: impl FnOnce(&Scene, &dyn Fn() -> Outcome) -> Outcome,
+) -> Outcome {
+    let source = Scene::new(lab)?;
+    let destination = Scene::new(lab)?;
+    // What is there before it is loaded must go.
+    write(&destination, &[77], 0x77)?;
+    destination.go(&[State::RESUMING])?;
+    write(&source, &[1, 2, 3, 700], 1)?;
+    source.mdma.set(Reg::Scratch, 1)?;
+    save(&source, &|| {
+        for buffer in source.save_pending()? {
+            destination.migration.load_buffer(&buffer)?;
+        }
+        Ok(())
+    })?;
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, what)
+}
+
+/// A guest that reboots in pre-copy: the VMM does not see that its save has ended, and writes stop-and-copy at the end.
+/// The destination refused the second stream: "record 0 where 3 was expected".
+fn p50_a_source_that_is_reset_in_pre_copy(lab: &Lab) -> Outcome {
+    migrate(lab, "reset in pre-copy", |source, send| {
+        source.go(&[State::PRE_COPY])?;
+        send()?;
+        source.device.reset()?;
+        assert_eq!(source.state()?, State::RUNNING);
+        // Other pages than before: the first ones are holes now.
+        write(source, &[2, 5], 2)?;
+        source.mdma.set(Reg::Scratch, 2)?;
+        source.go(&[State::STOP_AND_COPY])?;
+        send()
+    })
+}
+
+/// A VMM that stops the guest and lets it go on, in pre-copy.
+fn p50_a_save_that_was_given_up(lab: &Lab) -> Outcome {
+    migrate(lab, "given up in pre-copy", |source, send| {
+        source.go(&[State::PRE_COPY])?;
+        send()?;
+        source.go(&[State::RUNNING])?;
+        write(source, &[5], 2)?;
+        source.mdma.set(Reg::Scratch, 2)?;
+        source.go(&[State::PRE_COPY])?;
+        send()?;
+        source.go(&[State::STOP_AND_COPY])?;
+        send()
+    })
+}
+
+/// The same after END was sent: "data after the END record".
+fn p50_a_save_that_was_complete(lab: &Lab) -> Outcome {
+    migrate(lab, "after the end", |source, send| {
+        source.go(&[State::PRE_COPY])?;
+        send()?;
+        source.go(&[State::STOP_AND_COPY])?;
+        send()?;
+        source.go(&[State::RUNNING])?;
+        source.device.reset()?;
+        write(source, &[3, 900], 3)?;
+        source.mdma.set(Reg::Scratch, 3)?;
+        source.go(&[State::STOP_AND_COPY])?;
+        send()
+    })
+}
+
+/// A device with something in it, and its stream.
+fn saved(lab: &Lab) -> Outcome<(Scene, Vec<u8>)> {
+    let source = Scene::new(lab)?;
+    source.furnish(&[4, 5, 300])?;
+    let stream = source.save()?;
+    Ok((source, stream))
+}
+
+fn p50_a_refused_load_begins_afresh(lab: &Lab) -> Outcome {
+    let (source, stream) = saved(lab)?;
+    let destination = Scene::new(lab)?;
+    let mut bad = stream.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    destination.go(&[State::RESUMING])?;
+    assert_errno!(destination.migration.load_buffer(&bad), EBADMSG);
+    // It stays refused, whatever comes.
+    assert_errno!(destination.migration.load_buffer(&stream), EBADMSG);
+    destination.migration.write_state(State::RESUMING)?;
+    assert_eq!(destination.state()?, State::RESUMING);
+    // What the refused stream has written is gone.
+    let memory = destination.read_memory(4 * PAGE, 2 * PAGE as usize)?;
+    assert!(memory.iter().all(|byte| *byte == 0));
+    destination.feed(&stream, destination.section())?;
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, "begun afresh")
+}
+
+/// VMMs write the state that a device is in: a load that is in order must not suffer from it.
+fn p50_a_load_in_order_goes_on(lab: &Lab) -> Outcome {
+    let (source, stream) = saved(lab)?;
+    let destination = Scene::new(lab)?;
+    destination.go(&[State::RESUMING])?;
+    for piece in stream.chunks(PAGE as usize + 1) {
+        destination.migration.write_state(State::RESUMING)?;
+        destination.migration.load_buffer(piece)?;
+    }
+    destination.migration.write_state(State::RESUMING)?;
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, "the state written between all pieces")
+}
+
+fn p50_v2_begins_a_refused_load_afresh(lab: &Lab) -> Outcome {
+    let (source, stream) = saved(lab)?;
+    let destination = V2::new(lab)?;
+    let mut bad = stream.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    let fd = destination.begin(v2::State::RESUMING)?;
+    assert_errno!(fd.write_all(&bad), EBADMSG);
+    assert_errno!(fd.write_all(&stream), EBADMSG);
+    // The descriptor stays the one of the load.
+    destination.to(v2::State::RESUMING)?;
+    let (first, rest) = stream.split_at(middle);
+    fd.write_all(first)?;
+    destination.to(v2::State::RESUMING)?;
+    fd.write_all(rest)?;
+    // And another stream after the end.
+    fd.write_all(&stream)?;
+    destination.to(v2::State::RUNNING)?;
+    source.expect_equal(&destination, "begun afresh")
+}
+
+/// A user who iterates until nothing is pending never came to an end in pre-copy.
+fn p22_nothing_to_stage_is_nothing_pending(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write(&scene, &[1, 2], 1)?;
+    scene.go(&[State::PRE_COPY])?;
+    assert!(scene.migration.pending_bytes()? > 0);
+    scene.save_pending()?;
+    for _ in 0..3 {
+        assert_eq!(scene.migration.pending_bytes()?, 0, "nothing is dirty");
+        let mut buffer = Vec::new();
+        scene.migration.save_buffer(&mut buffer)?;
+        assert_eq!(buffer, []);
+    }
+    write(&scene, &[2], 2)?;
+    let pending = scene.migration.pending_bytes()?;
+    assert!(pending > PAGE, "a page, and what a stop sends: {pending}");
+    scene.save_pending()?;
+    assert_eq!(scene.migration.pending_bytes()?, 0);
+    // The stop has something to send.
+    scene.go(&[State::STOP_AND_COPY])?;
+    let pending = scene.migration.pending_bytes()?;
+    assert!(pending > 0 && pending < PAGE);
+    Ok(())
+}

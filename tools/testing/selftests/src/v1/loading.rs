@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading by v1: the sequence, cuts at any place, refusals, and what becomes of the device.
+
+use mdma::job;
+use mdma::regs::Reg;
+use migration::stream::Kind;
+use vfio_client::v1::{Access, State};
+use vfio_client::{uapi, Action, DmaBuffer, EventFd};
+
+use crate::env::Lab;
+use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::{device, guest, parse, run_jobs, wait_register, Scene, PAGE, QUEUE};
+use crate::harness::check::{expect_signal, expect_silence, PATIENCE};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, assert_refused, tests};
+
+tests! { "resuming":
+    p24_offset_data_size_mapped_and_trapped ["P24", "P28"],
+    p24_nothing_is_applied_before_data_size_is_written ["P24"],
+    p25_a_small_stream_cut_at_every_byte ["P25"],
+    p25_a_large_stream_cut_anywhere ["P25"],
+    p25_sizes_that_are_refused ["P25"],
+    p25_a_smaller_section_takes_larger_buffers ["P25"],
+    p26_registers_change_when_the_load_is_complete ["P26"],
+    p26_an_incomplete_load_is_refused ["P26"],
+    p26_refused_at_the_write_that_shows_it ["P26"],
+    p26_after_a_refusal_the_device_does_not_run ["P26", "P11"],
+    p26_a_load_replaces_what_was_there ["P26"],
+    p50_loaded_twice_is_loaded_once ["P50"],
+    p50_saved_again_is_the_same_stream ["P50"],
+    a_job_in_flight_goes_on_at_the_destination [],
+    a_halted_queue_stays_halted [],
+    a_load_from_stop_to_stop [],
+    intx_is_delivered_once_when_a_loaded_device_runs [],
+}
+
+/// A device with something in every kind of its state, and its stream.
+fn source(lab: &Lab, pages: &[u64]) -> Outcome<(Scene, Vec<u8>)> {
+    let scene = Scene::new(lab)?;
+    scene.furnish(pages)?;
+    let bytes = scene.save()?;
+    Ok((scene, bytes))
+}
+
+/// The ways of moving data that this device offers.
+fn accesses(scene: &Scene) -> Vec<Access> {
+    let mut accesses = vec![Access::Trapped, Access::TrappedWords];
+    if scene.migration.mapping().is_some() {
+        accesses.push(Access::Mapped);
+    }
+    accesses
+}
+
+fn p24_offset_data_size_mapped_and_trapped(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[0, 7, 8, 300])?;
+    let mut destination = Scene::new(lab)?;
+    for access in accesses(&destination) {
+        destination.migration.set_access(access)?;
+        destination.go(&[State::RESUMING])?;
+        let m = &destination.migration;
+        for piece in bytes.chunks(m.region().info().size as usize / 3) {
+            let at = m.data_offset()?;
+            m.write_data(at, piece)?;
+            m.write_data_size(piece.len() as u64)?;
+        }
+        destination.go(&[State::RUNNING])?;
+        source.expect_equal(&destination, &format!("{access:?}"))?;
+        destination.device.reset()?;
+        assert_ne!(
+            destination.mdma.get(Reg::Scratch)?,
+            source.mdma.get(Reg::Scratch)?
+        );
+    }
+    Ok(())
+}
+
+fn p24_nothing_is_applied_before_data_size_is_written(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[3])?;
+    let destination = Scene::new(lab)?;
+    destination.go(&[State::RESUMING])?;
+    let m = &destination.migration;
+    // Data that is overwritten before its size is written was never there.
+    let at = m.data_offset()?;
+    m.write_data(at, &vec![0xff; bytes.len()])?;
+    assert_eq!(m.data_offset()?, at);
+    m.write_data(at, &bytes)?;
+    assert_eq!(destination.read_memory(3 * PAGE, 64)?, [0; 64]);
+    m.write_data_size(bytes.len() as u64)?;
+    assert_ne!(destination.read_memory(3 * PAGE, 64)?, [0; 64]);
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, "loaded")
+}
+
+fn p25_a_small_stream_cut_at_every_byte(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[])?;
+    assert!(bytes.len() < 4096, "{} bytes", bytes.len());
+    let mut destination = Scene::new(lab)?;
+    let expected = source.registers()?;
+    for access in accesses(&destination) {
+        destination.migration.set_access(access)?;
+        let m = &destination.migration;
+        for cut in 1..bytes.len() {
+            destination.go(&[State::RESUMING])?;
+            m.load_buffer(&bytes[..cut])?;
+            m.load_buffer(&bytes[cut..])?;
+            destination.go(&[State::RUNNING])?;
+            let diff = destination.registers()?.diff(&expected);
+            assert!(diff.is_empty(), "cut at {cut}, {access:?}: {diff:x?}");
+        }
+        for piece in [1, 2, 3, 7, 31, 32, 33] {
+            destination.go(&[State::RESUMING])?;
+            destination.feed(&bytes, piece)?;
+            destination.go(&[State::RUNNING])?;
+            let diff = destination.registers()?.diff(&expected);
+            assert!(diff.is_empty(), "pieces of {piece}, {access:?}: {diff:x?}");
+            destination.device.reset()?;
+        }
+    }
+    Ok(())
+}
+
+fn p25_a_large_stream_cut_anywhere(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[0, 1, 2, 9, 4095])?;
+    let destination = Scene::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(26);
+    for cut in (1..bytes.len()).step_by(211) {
+        destination.go(&[State::RESUMING])?;
+        destination.migration.load_buffer(&bytes[..cut])?;
+        destination.migration.load_buffer(&bytes[cut..])?;
+        destination.go(&[State::RUNNING])?;
+        for page in [0, 1, 2, 9, 4095] {
+            let expected = source.read_memory(page * PAGE, PAGE as usize)?;
+            let found = destination.read_memory(page * PAGE, PAGE as usize)?;
+            same(
+                &found,
+                &expected,
+                device(page * PAGE),
+                &format!("cut at {cut}"),
+            );
+        }
+    }
+    for round in 0..4 {
+        destination.go(&[State::RESUMING])?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rng.usize(1..=rest.len().min(9000)));
+            destination.migration.load_buffer(piece)?;
+            rest = more;
+        }
+        destination.go(&[State::RUNNING])?;
+        source.expect_equal(&destination, &format!("random pieces, round {round}"))?;
+    }
+    Ok(())
+}
+
+fn p25_sizes_that_are_refused(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[2])?;
+    let destination = Scene::new(lab)?;
+    let m = &destination.migration;
+    destination.go(&[State::RESUMING])?;
+    let section = destination.section() as u64;
+    // At the beginning, and in the middle of a record: the load goes on as if nothing had been said.
+    for piece in [&bytes[..100], &bytes[100..]] {
+        m.data_offset()?;
+        m.write_data(destination.data_offset(), piece)?;
+        for size in [0, section + 1, section + PAGE, 1 << 32, 1 << 63, u64::MAX] {
+            assert_errno!(m.write_data_size(size), EINVAL, "data_size {size:#x}");
+            assert_eq!(destination.state()?, State::RESUMING);
+        }
+        m.write_data_size(piece.len() as u64)?;
+    }
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, "after refused sizes")?;
+    // The whole section at once is not too much.
+    destination.go(&[State::RESUMING])?;
+    m.write_data(destination.data_offset(), &vec![0; section as usize])?;
+    assert_errno!(m.write_data_size(section), EINVAL, "not a stream");
+    let fresh = Scene::new(lab)?;
+    fresh.go(&[State::RESUMING])?;
+    let uuid = fresh.uuid();
+    let write = || fresh.migration.write_data_size(0);
+    assert_refused!(lab, uuid, write(), EINVAL, "data_size");
+    Ok(())
+}
+
+fn p25_a_smaller_section_takes_larger_buffers(lab: &Lab) -> Outcome {
+    let pages: Vec<u64> = (0..200).collect();
+    let bytes = {
+        let (_, bytes) = source(lab, &pages)?;
+        bytes
+    };
+    lab.module.with("staging_kib=64", || {
+        let destination = Scene::new(lab)?;
+        assert_eq!(destination.section(), 64 << 10);
+        destination.load(&bytes)?;
+        let size = destination.mdma.memory_size() as usize;
+        let found = destination.read_memory(0, size)?;
+        same(
+            &found,
+            &parse(&bytes)?.memory(size),
+            device(0),
+            "from larger buffers",
+        );
+        // And the other way it makes small ones.
+        let again = destination.save()?;
+        assert_eq!(parse(&again)?.memory(size), found);
+        Ok(())
+    })
+}
+
+fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[4])?;
+    let destination = Scene::new(lab)?;
+    destination.mdma.set(Reg::Scratch, 1)?;
+    let before = destination.registers()?;
+    destination.go(&[State::RESUMING])?;
+    let unchanged = |when: &str| -> Outcome {
+        let diff = destination.registers()?.diff(&before);
+        assert!(diff.is_empty(), "{when}: {diff:x?}");
+        Ok(())
+    };
+    unchanged("resuming")?;
+    for piece in bytes.chunks(64) {
+        destination.migration.load_buffer(piece)?;
+        unchanged("in the middle of a load")?;
+    }
+    unchanged("the closing record is there")?;
+    destination.go(&[State::RUNNING])?;
+    source.expect_equal(&destination, "running")
+}
+
+fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[4])?;
+    let destination = Scene::new(lab)?;
+    let stream = parse(&bytes)?;
+    let mut cuts = vec![0, 1, 31, 32, 33, bytes.len() - 1];
+    let sizes = stream.records.iter().map(|r| r.size());
+    cuts.extend(sizes.scan(0, |at, size| {
+        *at += size;
+        Some(*at)
+    }));
+    cuts.retain(|cut| *cut < bytes.len());
+    for to in [State::RUNNING, State::STOP] {
+        for cut in &cuts {
+            destination.mdma.set(Reg::Scratch, 2)?;
+            let before = destination.registers()?;
+            destination.go(&[State::RESUMING])?;
+            destination.feed(&bytes[..*cut], 4096)?;
+            let result = destination.migration.write_state(to);
+            assert_errno!(result, ENODATA, "{cut} of {} bytes", bytes.len());
+            assert_eq!(destination.state()?, State::ERROR);
+            let diff = destination.registers()?.diff(&before);
+            assert!(diff.is_empty(), "{cut} bytes loaded changed {diff:x?}");
+            destination.device.reset()?;
+        }
+    }
+    // The same with all of it.
+    destination.load(&bytes)?;
+    source.expect_equal(&destination, "complete")?;
+    // On a device of its own, as the log takes only so many lines of one.
+    let destination = Scene::new(lab)?;
+    destination.go(&[State::RESUMING])?;
+    destination.feed(&bytes[..200], 4096)?;
+    let uuid = destination.uuid();
+    let write = || destination.migration.write_state(State::RUNNING);
+    assert_refused!(lab, uuid, write(), ENODATA, "incomplete");
+    Ok(())
+}
+
+fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
+    let (_source, bytes) = source(lab, &[4, 5])?;
+    let destination = Scene::new(lab)?;
+    let stream = parse(&bytes)?;
+    let m = &destination.migration;
+    let mut start = 0;
+    for (n, record) in stream.records.iter().enumerate() {
+        // Two ways to spoil each record: seen at the end of its header, and at the end of its payload.
+        for (at, shown) in [(8, 32), (32, record.size())] {
+            if record.kind() == Some(Kind::Identity) && at == 8 {
+                continue;
+            }
+            let mut bad = bytes.clone();
+            bad[start + at] ^= 0x10;
+            destination.go(&[State::RESUMING])?;
+            m.load_buffer(&bad[..start + shown - 1])?;
+            let next = &bad[start + shown - 1..][..1];
+            assert_errno!(m.load_buffer(next), EBADMSG, "record {n}, byte {at}");
+            // The loop is over: nothing is taken any more, right or wrong.
+            assert_errno!(
+                m.load_buffer(&bytes),
+                EBADMSG,
+                "record {n}, after the refusal"
+            );
+            assert_eq!(destination.state()?, State::RESUMING);
+            assert_errno!(m.write_state(State::RUNNING), EBADMSG);
+            assert_eq!(destination.state()?, State::ERROR);
+            destination.device.reset()?;
+        }
+        start += record.size();
+    }
+    assert_eq!(start, bytes.len());
+    destination.load(&bytes)
+}
+
+fn p26_after_a_refusal_the_device_does_not_run(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(0x10_0000, 4096)?;
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::fill(guest(0x10_0000), 1, 8)])?;
+    scene.go(&[State::RESUMING])?;
+    assert_errno!(scene.migration.load_buffer(&[0x55; 100]), EINVAL);
+    assert_errno!(scene.migration.write_state(State::RUNNING), EINVAL);
+    queue.submit(&job::fill(guest(0x10_0000), 2, 8))?;
+    std::thread::sleep(crate::harness::check::SILENCE);
+    assert_eq!(queue.poll(), None);
+    assert_eq!(buffer.to_vec(0, 8), 1u64.to_le_bytes());
+    // Opening it again resets it as well: who comes next has a device that works.
+    drop((queue, buffer));
+    let scene = Scene::of(crate::env::Guest::open(scene.close())?)?;
+    assert_eq!(scene.state()?, State::RUNNING);
+    assert_eq!(
+        scene.mdma.get(Reg::JobsDone)?,
+        0,
+        "the refused load is left in the device"
+    );
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])
+}
+
+fn p26_a_load_replaces_what_was_there(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[10, 11])?;
+    let destination = Scene::new(lab)?;
+    let mapping = destination.mdma.map_memory()?;
+    let size = destination.mdma.memory_size() as usize;
+    mapping.fill(0, size, 0x77);
+    destination.mdma.set(Reg::IntMask, 3)?;
+    destination.load(&bytes)?;
+    source.expect_equal(&destination, "over other contents")?;
+    // A mapping from before shows the new contents, zero where nothing was sent.
+    let expected = source.read_memory(0, size)?;
+    same(
+        &mapping.to_vec(0, size),
+        &expected,
+        device(0),
+        "through the old mapping",
+    );
+    mapping.write(0, b"alive");
+    assert_eq!(destination.read_memory(0, 5)?, b"alive");
+    Ok(())
+}
+
+fn p50_loaded_twice_is_loaded_once(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[1, 2, 100])?;
+    let destination = Scene::new(lab)?;
+    for round in 0..3 {
+        destination.load(&bytes)?;
+        source.expect_equal(&destination, &format!("load {round}"))?;
+        assert!(
+            destination.save()? == bytes,
+            "load {round} saves as another stream"
+        );
+        destination.go(&[State::RUNNING])?;
+    }
+    Ok(())
+}
+
+fn p50_saved_again_is_the_same_stream(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let _buffer = scene.buffer(0x10_0000, 1 << 20)?;
+    let mut queue = scene.queue(5)?;
+    run_jobs(
+        &mut queue,
+        &[
+            job::fill(guest(0x10_0000), 0x55, 1 << 20).interrupt(),
+            job::copy(guest(0x10_0000), device(123), 77_777),
+        ],
+    )?;
+    wait_register(&scene.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
+    let first = scene.save()?;
+    assert!(scene.save()? == first, "saved twice");
+    let other = Scene::new(lab)?;
+    other.load(&first)?;
+    // Registers are whole: the queue stands where it stood.
+    assert_eq!(other.mdma.get(Reg::RingBase)?, QUEUE);
+    assert_eq!(other.mdma.get(Reg::Head)?, 2);
+    assert_eq!(other.mdma.get(Reg::JobsDone)?, 2);
+    assert_eq!(other.mdma.get(Reg::IntCause)?, 1);
+    assert!(other.save()? == first, "saved at the destination");
+    drop(queue);
+    Ok(())
+}
+
+fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
+    const BASE: u64 = 0x100_0000;
+    const SIZE: usize = 4 << 20;
+    let source = Scene::new(lab)?;
+    let memory = source.buffer(BASE, SIZE)?;
+    memory.write(0, &random_bytes(&mut fastrand::Rng::with_seed(27), SIZE));
+    let crc = crc32c::crc32c(&memory.to_vec(0, SIZE));
+    let mut queue = source.queue(4)?;
+    source.mdma.set_throttle(1000)?;
+    queue.fill(&job::nop().cookie(1))?;
+    queue.fill(&job::crc32c(guest(BASE), SIZE as u64).cookie(2))?;
+    queue.fill(&job::fill(guest(BASE), 0x66, SIZE as u64).cookie(3))?;
+    queue.ring_doorbell()?;
+    wait_register(&source.mdma, Reg::BytesDone, "a job in flight", |n| {
+        n > 1 << 20
+    })?;
+    let bytes = source.save()?;
+    let done = source.mdma.get(Reg::BytesDone)?;
+    assert!(done < SIZE as u64, "the job was over before the stop");
+    assert_eq!(queue.wait(PATIENCE)?.cookie, 1);
+    assert_eq!(queue.poll(), None);
+
+    // The destination has the guest's memory at the same IOVAs and another address.
+    let destination = Scene::new(lab)?;
+    let there = destination.buffer(BASE, SIZE)?;
+    memory.copy_to(0, &there, 0, SIZE);
+    let ring = DmaBuffer::new(&destination.container, QUEUE, queue.memory().memory().len())?;
+    queue.memory().copy_to(0, &ring, 0, ring.memory().len());
+    destination.load(&bytes)?;
+    let mut queue = queue.moved(destination.mdma.clone(), ring);
+    destination.mdma.set_throttle(0)?;
+    let completion = queue.wait(PATIENCE)?;
+    assert_eq!(
+        (completion.cookie, completion.error, completion.crc),
+        (2, 0, crc)
+    );
+    assert_eq!(queue.wait(PATIENCE)?.cookie, 3);
+    assert_eq!(
+        there.to_vec(0, SIZE),
+        [0x66, 0, 0, 0, 0, 0, 0, 0].repeat(SIZE / 8)
+    );
+    assert_eq!(destination.mdma.get(Reg::BytesDone)?, 2 * SIZE as u64);
+    // The source has not gone on.
+    assert_eq!(source.mdma.get(Reg::BytesDone)?, done);
+    Ok(())
+}
+
+fn a_halted_queue_stays_halted(lab: &Lab) -> Outcome {
+    let source = Scene::new(lab)?;
+    let mut queue = source.queue(4)?;
+    queue.submit(&job::fill(guest(0x4000), 0, 8))?;
+    assert_ne!(queue.wait(PATIENCE)?.error, 0);
+    let before = source.registers()?;
+    let bytes = source.save()?;
+    let destination = Scene::new(lab)?;
+    destination.load(&bytes)?;
+    let diff = destination.registers()?.diff(&before);
+    assert!(diff.is_empty(), "{diff:x?}");
+    assert!(destination.mdma.check_halted().is_err());
+    drop(queue);
+    let mut queue = destination.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])
+}
+
+fn a_load_from_stop_to_stop(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[6])?;
+    let destination = Scene::new(lab)?;
+    // A VMM that loads a paused guest.
+    destination.go(&[State::STOP, State::RESUMING])?;
+    destination.feed(&bytes, 1000)?;
+    destination.go(&[State::STOP])?;
+    source.expect_equal(&destination, "stopped")?;
+    destination.go(&[State::RUNNING])?;
+    let mut queue = destination.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])
+}
+
+/// Asserted or not: it may be asserted in the interrupt controller that has moved as well, and has to be lowered there.
+fn intx_is_delivered_once_when_a_loaded_device_runs(lab: &Lab) -> Outcome {
+    let (_source, bytes) = source(lab, &[1])?;
+    for (index, signals) in [
+        (uapi::VFIO_PCI_INTX_IRQ_INDEX, 1),
+        (uapi::VFIO_PCI_MSI_IRQ_INDEX, 0),
+        (uapi::VFIO_PCI_MSIX_IRQ_INDEX, 0),
+    ] {
+        let destination = Scene::new(lab)?;
+        let irq = destination.device.irq(index)?;
+        let event = EventFd::new()?;
+        irq.set_eventfds(0, &[Some(&event)])?;
+        destination.go(&[State::STOP, State::RESUMING])?;
+        destination.feed(&bytes, 1000)?;
+        destination.go(&[State::STOP])?;
+        expect_silence(&event, "the device does not run");
+        destination.go(&[State::RUNNING])?;
+        if signals > 0 {
+            assert_eq!(expect_signal(&event, "INTx of a loaded device"), signals);
+            irq.set_none(Action::Unmask, 0, 1)?;
+        }
+        expect_silence(&event, "it is not asserted");
+        destination.go(&[State::STOP, State::RUNNING])?;
+        expect_silence(&event, "nothing was loaded since");
+        irq.disable()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random sequences of register accesses, legal and not, against a model of the protocol.
+//!
+//! The model is made from the text of the protocol and knows nothing of the driver: what state a device is in, whether
+//! a buffer is staged, and whether it was offered. `--iterations N` says how many accesses, `--seed N` which.
+
+use vfio_client::v1::State;
+
+use crate::env::Lab;
+use crate::fixture::Scene;
+use crate::harness::result::Outcome;
+use crate::v1::saving::write_pages;
+use crate::{assert_errno, note, tests};
+
+tests! { "sequences":
+    p14_p23_random_accesses_follow_the_model ["P10", "P14", "P16", "P17", "P18", "P19", "P22", "P23", "P26"],
+}
+
+/// A buffer that was staged and not consumed.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    size: u64,
+    /// `data_offset` was read for it, since it was staged or since the device stopped.
+    offered: bool,
+}
+
+/// What the text says a device is like.
+#[derive(Debug)]
+struct Model {
+    state: u32,
+    staged: Option<Staged>,
+}
+
+impl Model {
+    fn saving(&self) -> bool {
+        matches!(self.state, 0b010 | 0b011)
+    }
+
+    /// What a write to `device_state` leads to: a state, or the errno and the state it leaves.
+    fn change(&self, to: u32) -> Result<u32, u32> {
+        let legal = match (self.state, to) {
+            (0b110, _) => false,
+            // A load of which nothing came is not complete (P26).
+            (0b100, 0b000 | 0b001) => return Err(0b110),
+            (from, to) if from == to => true,
+            (0b001, 0b000 | 0b010 | 0b011 | 0b100) => true,
+            (0b011, 0b000..=0b010) => true,
+            (0b010, 0b000 | 0b001) => true,
+            (0b000, 0b001 | 0b010 | 0b100) => true,
+            _ => false,
+        };
+        if legal {
+            Ok(to)
+        } else {
+            Err(self.state)
+        }
+    }
+
+    /// A change of state that was accepted.
+    fn enter(&mut self, to: u32) {
+        if (self.state, to) == (0b011, 0b010) {
+            // Nobody knows whether it was read (P23).
+            if let Some(staged) = &mut self.staged {
+                staged.offered = false;
+            }
+        }
+        self.state = to;
+        if !self.saving() {
+            self.staged = None;
+        }
+    }
+}
+
+/// One access, checked against the model.
+fn access(scene: &Scene, model: &mut Model, rng: &mut fastrand::Rng, section: u64) -> Outcome {
+    let migration = &scene.migration;
+    match rng.u32(0..100) {
+        0..=29 => {
+            let to = if rng.u32(0..20) == 0 {
+                rng.u32(8..)
+            } else {
+                rng.u32(0..8)
+            };
+            match model.change(to) {
+                Ok(to) => {
+                    migration.write_state(State(to))?;
+                    model.enter(to);
+                }
+                Err(left) => {
+                    assert!(migration.write_state(State(to)).is_err(), "{to:#b}");
+                    model.state = left;
+                }
+            }
+        }
+        30..=54 => {
+            let pending = migration.pending_bytes()?;
+            if !model.saving() {
+                assert_eq!(pending, 0, "outside of a save");
+            }
+            match model.staged {
+                // To be sent again: it is pending, and stays.
+                Some(staged) if !staged.offered => assert!(pending >= staged.size),
+                _ => model.staged = None,
+            }
+            if model.state == 0b011 {
+                assert!(
+                    pending > 0,
+                    "a running device has at least its registers to send"
+                );
+            }
+            if model.staged.is_none() {
+                // Reading it again has no side effect (P16).
+                assert_eq!(migration.pending_bytes()?, pending);
+            }
+        }
+        55..=74 => {
+            assert_eq!(migration.data_offset()?, 4096);
+            if model.saving() {
+                let size = migration.data_size()?;
+                assert!(size <= section, "{size}");
+                match &mut model.staged {
+                    Some(staged) => {
+                        assert_eq!(size, staged.size, "another buffer");
+                        staged.offered = true;
+                    }
+                    None if size > 0 => {
+                        model.staged = Some(Staged {
+                            size,
+                            offered: true,
+                        });
+                    }
+                    None => {}
+                }
+            }
+        }
+        75..=86 => {
+            let expected = match model.staged {
+                Some(staged) if staged.offered => staged.size,
+                _ => 0,
+            };
+            assert_eq!(migration.data_size()?, expected);
+        }
+        87..=95 => {
+            let size = *rng
+                .choice(&[0, 1, 8, section, section + 1, u64::MAX])
+                .expect("some");
+            let done = migration.write_data_size(size);
+            // What is in the section is no whole stream, but may be the beginning of one.
+            if model.state != 0b100 || !(1..=section).contains(&size) {
+                assert_errno!(done, EINVAL);
+            }
+        }
+        _ => {
+            scene.device.reset()?;
+            *model = Model {
+                state: 0b001,
+                staged: None,
+            };
+            // So that there is something to send.
+            write_pages(scene, 0..600, rng.u8(..))?;
+        }
+    }
+    assert_eq!(migration.state()?.0, model.state);
+    Ok(())
+}
+
+fn p14_p23_random_accesses_follow_the_model(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let section = scene.section() as u64;
+    note!("seed {}", lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let mut model = Model {
+        state: 0b001,
+        staged: None,
+    };
+    write_pages(&scene, 0..600, 1)?;
+    let (mut staged, mut errors) = (0, 0);
+    for step in 0..lab.effort.iterations * 2 {
+        let before = format!("{model:?}");
+        if let Err(e) = access(&scene, &mut model, &mut rng, section) {
+            note!("access {step}, the model before it: {before}");
+            return Err(e);
+        }
+        staged += u64::from(model.staged.is_some());
+        errors += u64::from(model.state == 0b110);
+        // Only a reset leads out of it, and that is rare.
+        if model.state == 0b110 && rng.u32(0..4) == 0 {
+            scene.device.reset()?;
+            model.enter(0b001);
+        }
+    }
+    note!("{staged} accesses with a buffer staged, {errors} in the error state");
+    assert!(staged > 0 && errors > 0, "the walk did not get around");
+    Ok(())
+}

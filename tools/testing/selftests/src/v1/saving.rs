@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Saving by v1: pending, stage, size, data, and what is sent how often.
+
+use std::collections::BTreeSet;
+
+use mdma::regs::Reg;
+use migration::stream::{Kind, HEADER_SIZE};
+use vfio_client::v1::{Access, State};
+
+use crate::env::Lab;
+use crate::fixture::memory::same;
+use crate::fixture::{device, parse, Scene, PAGE};
+use crate::harness::result::Outcome;
+use crate::v1::region::states;
+use crate::{assert_errno, tests};
+use records::Stream;
+
+tests! { "saving":
+    p16_reading_pending_again_changes_nothing ["P16"],
+    p16_nothing_pending_when_not_saving ["P16", "P22"],
+    p17_the_staged_buffer_is_complete ["P17"],
+    p18_reading_again_gives_the_same_buffer ["P18"],
+    p19_reading_pending_consumes_mapped_or_not ["P19"],
+    p20_stop_and_copy_ends_at_0 ["P20"],
+    p20_pre_copy_is_left_at_every_point ["P20", "P15"],
+    p21_a_session_that_is_over_gives_no_more_data ["P21"],
+    p22_pending_is_what_a_stop_would_send ["P22"],
+    p22_pending_counts_what_is_offered_again ["P22", "P23"],
+    p23_data_size_is_0_before_data_offset ["P23"],
+    p23_a_buffer_offered_again_may_have_been_read ["P23"],
+    p23_a_consumed_buffer_is_not_sent_again ["P23"],
+}
+
+/// Writes recognisable bytes to whole pages of device memory.
+pub(crate) fn write_pages(
+    scene: &Scene,
+    pages: impl IntoIterator<Item = u64>,
+    value: u8,
+) -> Outcome {
+    for page in pages {
+        scene.write_memory(page * PAGE, &[value; PAGE as usize])?;
+    }
+    Ok(())
+}
+
+/// The set of pages that a stream sends.
+pub(crate) fn pages(stream: &Stream) -> BTreeSet<u64> {
+    stream.pages(PAGE).into_iter().collect()
+}
+
+/// A set of pages.
+pub(crate) fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+    pages.into_iter().collect()
+}
+
+fn p16_reading_pending_again_changes_nothing(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..300, 1)?;
+    let m = &scene.migration;
+    for state in [State::PRE_COPY, State::STOP_AND_COPY] {
+        scene.go(&[state])?;
+        let mut all = Vec::new();
+        loop {
+            let pending = m.pending_bytes()?;
+            for _ in 0..5 {
+                assert_eq!(m.pending_bytes()?, pending, "{state:?}");
+                assert_eq!(
+                    m.data_size()?,
+                    0,
+                    "{state:?}: reading pending staged a buffer"
+                );
+            }
+            let mut buffer = Vec::new();
+            m.save_buffer(&mut buffer)?;
+            if pending == 0 || buffer.is_empty() {
+                break;
+            }
+            all.extend(buffer);
+        }
+        // Nothing was lost between the reads.
+        if state == State::PRE_COPY {
+            assert_eq!(pages(&parse(&all)?), set(0..300));
+        }
+    }
+    Ok(())
+}
+
+fn p16_nothing_pending_when_not_saving(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    for state in states() {
+        write_pages(&scene, 0..2, 1)?;
+        crate::v1::region::reach(&scene, state)?;
+        let saving = state == State::PRE_COPY || state == State::STOP_AND_COPY;
+        assert_eq!(scene.migration.pending_bytes()? != 0, saving, "{state:?}");
+        scene.device.reset()?;
+    }
+    // A session that is over leaves nothing behind.
+    scene.go(&[State::STOP_AND_COPY])?;
+    scene.migration.data_offset()?;
+    scene.go(&[State::STOP])?;
+    assert_eq!(scene.migration.pending_bytes()?, 0);
+    assert_eq!(scene.migration.data_size()?, 0);
+    Ok(())
+}
+
+fn p17_the_staged_buffer_is_complete(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, (0..600).step_by(2), 3)?;
+    let m = &scene.migration;
+    for state in [State::PRE_COPY, State::STOP_AND_COPY] {
+        scene.go(&[state])?;
+        let mut records = 0;
+        while m.pending_bytes()? > 0 {
+            assert_eq!(m.data_size()?, 0);
+            let at = m.data_offset()?;
+            let size = m.data_size()?;
+            if size == 0 {
+                break;
+            }
+            assert_eq!(at, scene.data_offset());
+            assert!(size <= scene.section() as u64);
+            let mut trapped = vec![0; size as usize];
+            m.region().read(at, &mut trapped)?;
+            if let Some(mapping) = m.mapping() {
+                same(
+                    &mapping.to_vec(0, trapped.len()),
+                    &trapped,
+                    device(0),
+                    "mapped",
+                );
+            }
+            // Every record in it is there to its last byte, with its checksum.
+            records += parse(&trapped)?.records.len();
+        }
+        assert!(records > 0, "{state:?}");
+    }
+    Ok(())
+}
+
+fn p18_reading_again_gives_the_same_buffer(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..20, 4)?;
+    let m = &scene.migration;
+    for state in [State::PRE_COPY, State::STOP_AND_COPY] {
+        scene.go(&[state])?;
+        m.pending_bytes()?;
+        let mut first = Vec::new();
+        m.save_buffer(&mut first)?;
+        assert!(!first.is_empty());
+        let size = m.data_size()?;
+        for round in 0..10 {
+            // Meanwhile the device's memory changes. The buffer does not.
+            if state == State::PRE_COPY {
+                write_pages(&scene, 0..20, 100 + round)?;
+            }
+            let mut again = Vec::new();
+            assert_eq!(m.data_offset()?, scene.data_offset());
+            assert_eq!(m.data_size()?, size);
+            m.save_buffer(&mut again)?;
+            same(
+                &again,
+                &first,
+                device(0),
+                &format!("{state:?}, read {round}"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn p19_reading_pending_consumes_mapped_or_not(lab: &Lab) -> Outcome {
+    let mut scene = Scene::new(lab)?;
+    // More than one buffer's worth.
+    let count = (scene.section() as u64 / PAGE) * 2;
+    write_pages(&scene, 0..count, 5)?;
+    let accesses = [Some(Access::Trapped), Some(Access::Mapped), None];
+    for access in accesses {
+        if access == Some(Access::Mapped) && scene.migration.mapping().is_none() {
+            continue;
+        }
+        scene
+            .migration
+            .set_access(access.unwrap_or(Access::Trapped))?;
+        for state in [State::PRE_COPY, State::STOP_AND_COPY] {
+            scene.go(&[state])?;
+            let m = &scene.migration;
+            let mut next = None;
+            for _ in 0..2 {
+                let pending = m.pending_bytes()?;
+                m.data_offset()?;
+                let size = m.data_size()?;
+                // Whether or not the user has looked at it.
+                if access.is_some() {
+                    let mut bytes = vec![0; size as usize];
+                    m.read_data(scene.data_offset(), &mut bytes)?;
+                    let stream = parse(&bytes)?;
+                    let first = stream.records[0].header.sequence;
+                    if let Some(next) = next {
+                        assert_eq!(first, next, "a record was lost or repeated");
+                    }
+                    next = Some(first + stream.records.len() as u64);
+                }
+                let left = m.pending_bytes()?;
+                assert_eq!(m.data_size()?, 0, "the buffer was not consumed");
+                assert!(
+                    left < pending,
+                    "{pending} pending, {size} read, {left} left"
+                );
+            }
+            scene.go(&[State::RUNNING])?;
+        }
+    }
+    Ok(())
+}
+
+fn p20_stop_and_copy_ends_at_0(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let m = &scene.migration;
+    for count in [0, 1, 255, 256, 257, 4096] {
+        write_pages(&scene, 0..count, 6)?;
+        scene.go(&[State::STOP_AND_COPY])?;
+        let stream = parse(&scene.save_pending()?.concat())?;
+        for _ in 0..3 {
+            assert_eq!(m.pending_bytes()?, 0);
+        }
+        // Asking for more gives nothing, not an error and not the last buffer again.
+        assert_eq!(m.data_offset()?, scene.data_offset());
+        assert_eq!(m.data_size()?, 0);
+        assert_eq!(m.pending_bytes()?, 0);
+        assert_eq!(
+            stream.records.last().and_then(|r| r.kind()),
+            Some(Kind::End)
+        );
+        assert_eq!(pages(&stream), set(0..count));
+        scene.go(&[State::STOP])?;
+        scene.device.reset()?;
+    }
+    Ok(())
+}
+
+fn p20_pre_copy_is_left_at_every_point(lab: &Lab) -> Outcome {
+    let source = Scene::new(lab)?;
+    let destination = Scene::new(lab)?;
+    let count = source.section() as u64 / PAGE * 3 + 7;
+    write_pages(&source, 0..count, 7)?;
+    let expected = source.read_memory(0, (count * PAGE) as usize)?;
+    // After so many buffers, the last of them consumed or only staged.
+    for buffers in 0..6 {
+        for consumed in [true, false] {
+            let mut bytes = Vec::new();
+            source.go(&[State::PRE_COPY])?;
+            for n in 1..=buffers {
+                source.migration.pending_bytes()?;
+                let mut buffer = Vec::new();
+                source.migration.save_buffer(&mut buffer)?;
+                bytes.extend(buffer);
+                if n == buffers && consumed {
+                    source.migration.pending_bytes()?;
+                }
+            }
+            source.go(&[State::STOP_AND_COPY])?;
+            bytes.extend(source.save_pending()?.concat());
+            source.go(&[State::STOP, State::RUNNING])?;
+            destination.load(&bytes)?;
+            let found = destination.read_memory(0, expected.len())?;
+            same(
+                &found,
+                &expected,
+                device(0),
+                &format!("{buffers} buffers, {consumed}"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn p21_a_session_that_is_over_gives_no_more_data(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let m = &scene.migration;
+    write_pages(&scene, 0..1000, 8)?;
+    // A reset in the middle of the loop: the session is gone, and what the loop reads next says so.
+    scene.go(&[State::PRE_COPY])?;
+    m.pending_bytes()?;
+    m.data_offset()?;
+    assert!(m.data_size()? > 0);
+    scene.device.reset()?;
+    assert_eq!(m.data_size()?, 0);
+    assert_eq!(m.pending_bytes()?, 0);
+    m.data_offset()?;
+    assert_eq!(m.data_size()?, 0, "a buffer after the session was ended");
+    // An error ends a loop: the same answer to every later turn of it.
+    scene.go(&[State::RESUMING])?;
+    m.write_data(scene.data_offset(), &[0xff; 64])?;
+    assert_errno!(m.write_data_size(64), EINVAL);
+    for size in [32, 64, 4096] {
+        assert_errno!(m.write_data_size(size), EINVAL, "after the loop's error");
+    }
+    Ok(())
+}
+
+/// How far an estimate may be from what is sent: the headers of records that the ends of buffers cut, and state
+/// that is smaller than it may be.
+fn slack(buffers: usize) -> u64 {
+    (mdma::state::SIZE + HEADER_SIZE * (4 + 2 * buffers)) as u64
+}
+
+fn p22_pending_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let m = &scene.migration;
+    for count in [0, 1, 100, 2000] {
+        write_pages(&scene, 0..count, 9)?;
+        scene.go(&[State::PRE_COPY])?;
+        let estimate = m.pending_bytes()?;
+        scene.go(&[State::STOP_AND_COPY])?;
+        assert_eq!(
+            m.pending_bytes()?,
+            estimate,
+            "the stop itself added something"
+        );
+        let buffers = scene.save_pending()?;
+        let sent: usize = buffers.iter().map(Vec::len).sum();
+        let off = estimate.abs_diff(sent as u64);
+        assert!(
+            off <= slack(buffers.len()),
+            "{estimate} bytes pending, {sent} sent, {count} pages"
+        );
+        scene.go(&[State::STOP, State::RUNNING])?;
+    }
+    // While it runs, what changes is added.
+    scene.go(&[State::PRE_COPY])?;
+    scene.save_pending()?;
+    let quiet = m.pending_bytes()?;
+    assert_eq!(quiet, 0, "there is nothing to stage");
+    write_pages(&scene, 10..20, 10)?;
+    let busy = m.pending_bytes()?;
+    assert!(
+        (10 * PAGE..11 * PAGE).contains(&(busy - quiet)),
+        "{quiet} then {busy}"
+    );
+    // The same pages again cost nothing more.
+    write_pages(&scene, 10..20, 11)?;
+    assert_eq!(m.pending_bytes()?, busy);
+    Ok(())
+}
+
+fn p22_pending_counts_what_is_offered_again(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let m = &scene.migration;
+    write_pages(&scene, 0..100, 12)?;
+    scene.go(&[State::PRE_COPY])?;
+    let before = m.pending_bytes()?;
+    m.data_offset()?;
+    let staged = m.data_size()?;
+    assert!(staged > 100 * PAGE);
+    scene.go(&[State::STOP_AND_COPY])?;
+    let after = m.pending_bytes()?;
+    assert!(after.abs_diff(before) <= slack(2), "{before}, then {after}");
+    assert_eq!(
+        m.pending_bytes()?,
+        after,
+        "reading it consumed what was not staged again"
+    );
+    let mut again = Vec::new();
+    m.save_buffer(&mut again)?;
+    assert_eq!(again.len() as u64, staged);
+    let left = m.pending_bytes()?;
+    assert_eq!(after - left, staged, "the buffer was counted once");
+    Ok(())
+}
+
+fn p23_data_size_is_0_before_data_offset(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    for state in states() {
+        write_pages(&scene, 0..3, 13)?;
+        crate::v1::region::reach(&scene, state)?;
+        assert_eq!(scene.migration.data_size()?, 0, "{state:?}");
+        scene.migration.pending_bytes()?;
+        assert_eq!(
+            scene.migration.data_size()?,
+            0,
+            "{state:?}, after pending_bytes"
+        );
+        scene.migration.data_offset()?;
+        let saving = state == State::PRE_COPY || state == State::STOP_AND_COPY;
+        assert_eq!(
+            scene.migration.data_size()? > 0,
+            saving,
+            "{state:?}, after data_offset"
+        );
+        scene.device.reset()?;
+    }
+    Ok(())
+}
+
+fn p23_a_buffer_offered_again_may_have_been_read(lab: &Lab) -> Outcome {
+    let source = Scene::new(lab)?;
+    let destination = Scene::new(lab)?;
+    source.mdma.set(Reg::Scratch, 0x1023)?;
+    write_pages(&source, 0..50, 14)?;
+    for was_read in [true, false] {
+        source.go(&[State::PRE_COPY])?;
+        source.migration.pending_bytes()?;
+        let mut staged = Vec::new();
+        source.migration.save_buffer(&mut staged)?;
+        // Changes after the staging come with the rest.
+        write_pages(&source, 20..30, if was_read { 15 } else { 16 })?;
+        source.go(&[State::STOP_AND_COPY])?;
+        let rest = source.save_pending()?;
+        source.go(&[State::STOP, State::RUNNING])?;
+
+        let again = parse(&rest[0])?;
+        let first = parse(&staged)?;
+        assert_eq!(again.records.len(), first.records.len());
+        for (a, b) in again.records.iter().zip(&first.records) {
+            assert_eq!(a.header.sequence, b.header.sequence);
+            assert!(a.payload == b.payload, "the buffer has changed");
+        }
+        let mut bytes = if was_read { staged } else { Vec::new() };
+        bytes.extend(rest.concat());
+        destination.load(&bytes)?;
+        let len = (60 * PAGE) as usize;
+        let expected = source.read_memory(0, len)?;
+        let found = destination.read_memory(0, len)?;
+        same(
+            &found,
+            &expected,
+            device(0),
+            &format!("first copy read: {was_read}"),
+        );
+        assert_eq!(destination.mdma.get(Reg::Scratch)?, 0x1023);
+        destination.device.reset()?;
+    }
+    Ok(())
+}
+
+fn p23_a_consumed_buffer_is_not_sent_again(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    write_pages(&scene, 0..50, 17)?;
+    scene.go(&[State::PRE_COPY])?;
+    let first = parse(&scene.save_pending()?.concat())?;
+    scene.go(&[State::STOP_AND_COPY])?;
+    let rest = parse(&scene.save_pending()?.concat())?;
+    let expected = first.records.len() as u64;
+    assert_eq!(rest.records[0].header.sequence, expected);
+    assert_eq!(rest.count(Kind::Memory), 0);
+    assert_eq!(rest.count(Kind::Identity), 0);
+    Ok(())
+}

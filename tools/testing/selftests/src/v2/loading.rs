@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading by v2, and streams that cross from one protocol to the other.
+
+use std::thread;
+
+use mdma::job;
+use mdma::regs::Reg;
+use migration::stream::Kind;
+use vfio_client::v1;
+use vfio_client::v2::State;
+use vfio_client::DmaBuffer;
+
+use crate::env::Lab;
+use crate::fixture::memory::same;
+use crate::fixture::v2::{expect_over, V2};
+use crate::fixture::{guest, parse, run_jobs, wait_register, Scene, QUEUE};
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::{assert_errno, assert_refused, tests};
+
+tests! { "v2_loading":
+    p25_writes_of_any_size ["P25"],
+    p26_refused_at_the_write_that_shows_it ["P26"],
+    p26_an_incomplete_load_is_refused ["P26"],
+    p26_registers_change_when_the_load_is_complete ["P26"],
+    p49_the_bytes_are_those_of_v1 ["P49"],
+    p49_a_stream_of_v1_is_loaded_by_v2 ["P49"],
+    p49_a_stream_of_v2_is_loaded_by_v1 ["P49"],
+    p49_a_foreign_stream_is_refused_before_anything_is_changed ["P49"],
+    a_job_in_flight_goes_on_at_the_destination [],
+    two_writers [],
+}
+
+/// A device with something in every kind of its state, and its stream.
+fn source(lab: &Lab, pages: &[u64]) -> Outcome<(V2, Vec<u8>)> {
+    let v2 = V2::new(lab)?;
+    v2.furnish(pages)?;
+    let bytes = v2.save_v2()?;
+    Ok((v2, bytes))
+}
+
+fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
+    let pages: Vec<u64> = (0..600).collect();
+    let (source, bytes) = source(lab, &[0, 1, 2, 9, 4095])?;
+    let destination = V2::new(lab)?;
+    for size in [1, 3, 31, 32, 33, 4095, 4128, 65_537, 4 << 20] {
+        let fd = destination.begin(State::RESUMING)?;
+        for piece in bytes.chunks(size) {
+            assert_eq!(fd.write(piece)?, piece.len(), "a write of {size} bytes");
+        }
+        assert_eq!(fd.write(&[])?, 0);
+        destination.to(State::RUNNING)?;
+        expect_over(&fd, "a load that is complete");
+        source.expect_equal(&destination, &format!("writes of {size} bytes"))?;
+        destination.reset()?;
+    }
+    // One write, larger than any buffer.
+    source.furnish(&pages)?;
+    source.feature.set_state(State::RUNNING)?;
+    let bytes = source.save_v2()?;
+    assert!(bytes.len() > 2 << 20);
+    let fd = destination.begin(State::RESUMING)?;
+    // It takes as much as its buffer holds.
+    let done = fd.write(&bytes)?;
+    assert_eq!(done, 1 << 20);
+    fd.write_all(&bytes[done..])?;
+    destination.to(State::RUNNING)?;
+    source.expect_equal(&destination, "one large write")
+}
+
+fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
+    let (_source, bytes) = source(lab, &[4, 5])?;
+    let destination = V2::new(lab)?;
+    let stream = parse(&bytes)?;
+    let mut start = 0;
+    for (n, record) in stream.records.iter().enumerate() {
+        for (at, shown) in [(8, 32), (32, record.size())] {
+            if record.kind() == Some(Kind::Identity) && at == 8 {
+                continue;
+            }
+            let mut bad = bytes.clone();
+            bad[start + at] ^= 0x10;
+            let fd = destination.begin(State::RESUMING)?;
+            fd.write_all(&bad[..start + shown - 1])?;
+            let next = &bad[start + shown - 1..][..1];
+            assert_errno!(fd.write(next), EBADMSG, "record {n}, byte {at}");
+            assert_errno!(fd.write(&bytes), EBADMSG, "after the refusal");
+            assert_eq!(destination.now()?, State::RESUMING);
+            assert_errno!(destination.feature.set_state(State::RUNNING), EBADMSG);
+            assert_eq!(destination.now()?, State::ERROR);
+            destination.reset()?;
+        }
+        start += record.size();
+    }
+    let fd = destination.begin(State::RESUMING)?;
+    assert_refused!(
+        lab,
+        destination.uuid(),
+        fd.write(&[0x55; 100]),
+        EINVAL,
+        "load refused"
+    );
+    drop(fd);
+    destination.reset()?;
+    destination.load_v2(&bytes)
+}
+
+fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[4])?;
+    let destination = V2::new(lab)?;
+    for cut in [0, 1, 31, 32, 33, bytes.len() / 2, bytes.len() - 1] {
+        let fd = destination.begin(State::RESUMING)?;
+        fd.write_all(&bytes[..cut])?;
+        let result = destination.feature.set_state(State::STOP);
+        assert_errno!(result, ENODATA, "{cut} of {} bytes", bytes.len());
+        assert_eq!(destination.now()?, State::ERROR);
+        destination.reset()?;
+    }
+    destination.load_v2(&bytes)?;
+    source.expect_equal(&destination, "complete")
+}
+
+fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[4])?;
+    let destination = V2::new(lab)?;
+    destination.mdma.set(Reg::Scratch, 1)?;
+    let before = destination.registers()?;
+    let fd = destination.begin(State::RESUMING)?;
+    for piece in bytes.chunks(64) {
+        fd.write_all(piece)?;
+        let diff = destination.registers()?.diff(&before);
+        assert!(diff.is_empty(), "in the middle of a load: {diff:x?}");
+    }
+    destination.to(State::STOP)?;
+    source.expect_equal(&destination, "stopped")
+}
+
+fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
+    let pages: Vec<u64> = (0..700).chain([1000, 4095]).collect();
+    let v2 = V2::new(lab)?;
+    v2.furnish(&pages)?;
+    let by_v2 = v2.save_v2()?;
+    v2.to(State::RUNNING)?;
+    let by_v1 = v2.scene.save()?;
+    v2.to(State::RUNNING)?;
+    // Where buffers end, records do.
+    if v2.section() == 1 << 20 {
+        assert!(by_v1 == by_v2, "{} and {} bytes", by_v1.len(), by_v2.len());
+    }
+    let size = v2.mdma.memory_size() as usize;
+    let (by_v1, by_v2) = (parse(&by_v1)?, parse(&by_v2)?);
+    assert_eq!(by_v1.identity(), by_v2.identity());
+    assert!(by_v1.memory(size) == by_v2.memory(size));
+    let state = |stream: &records::Stream| -> Vec<u8> {
+        let of = |r: &&records::Record| r.kind() == Some(Kind::Device);
+        let parts = stream.records.iter().filter(of);
+        parts.flat_map(|r| r.payload.clone()).collect()
+    };
+    assert_eq!(state(&by_v1), state(&by_v2));
+    // Saved once more, it is the same stream: saving leaves no trace.
+    assert!(parse(&v2.save_v2()?)? == by_v2);
+    Ok(())
+}
+
+fn p49_a_stream_of_v1_is_loaded_by_v2(lab: &Lab) -> Outcome {
+    let source = V2::new(lab)?;
+    source.furnish(&[0, 7, 300])?;
+    // Live, with a buffer that is sent again (P23).
+    source.scene.go(&[v1::State::PRE_COPY])?;
+    source.migration.pending_bytes()?;
+    let mut bytes = Vec::new();
+    source.migration.save_buffer(&mut bytes)?;
+    source.write_pages([7], 9)?;
+    source.scene.go(&[v1::State::STOP_AND_COPY])?;
+    bytes.extend(source.save_pending()?.concat());
+    source.scene.go(&[v1::State::STOP])?;
+    let destination = V2::new(lab)?;
+    let fd = destination.begin(State::RESUMING)?;
+    for piece in bytes.chunks(1001) {
+        fd.write_all(piece)?;
+    }
+    destination.to(State::STOP)?;
+    source.expect_equal(&destination, "from v1")
+}
+
+fn p49_a_stream_of_v2_is_loaded_by_v1(lab: &Lab) -> Outcome {
+    let source = V2::new(lab)?;
+    source.furnish(&[0, 7, 300])?;
+    let fd = source.begin(State::PRE_COPY)?;
+    let mut bytes = Vec::new();
+    fd.read_available(&mut bytes)?;
+    source.write_pages([7], 9)?;
+    source.to(State::STOP_COPY)?;
+    fd.read_available(&mut bytes)?;
+    source.to(State::STOP)?;
+    let destination = V2::new(lab)?;
+    destination.scene.go(&[v1::State::RESUMING])?;
+    destination.feed(&bytes, 1001)?;
+    destination.scene.go(&[v1::State::STOP])?;
+    source.expect_equal(&destination, "from v2")
+}
+
+fn p49_a_foreign_stream_is_refused_before_anything_is_changed(lab: &Lab) -> Outcome {
+    let large = lab.open(crate::env::MEDIUM)?;
+    let large = V2::of(Scene::of(large)?)?;
+    large.write_pages([1], 1)?;
+    let bytes = large.save_v2()?;
+    let v2 = V2::new(lab)?;
+    v2.mdma.set(Reg::Scratch, 5)?;
+    let fd = v2.begin(State::RESUMING)?;
+    assert_refused!(lab, v2.uuid(), fd.write(&bytes), EINVAL, "memory");
+    assert_eq!(v2.mdma.get(Reg::Scratch)?, 5);
+    assert_errno!(v2.feature.set_state(State::RUNNING), EINVAL);
+    assert_eq!(v2.now()?, State::ERROR);
+    v2.reset()
+}
+
+fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
+    const BASE: u64 = 0x100_0000;
+    const SIZE: usize = 4 << 20;
+    let source = V2::new(lab)?;
+    let memory = source.buffer(BASE, SIZE)?;
+    let mut queue = source.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])?;
+    source.mdma.set_throttle(1000)?;
+    let before = source.mdma.get(Reg::BytesDone)?;
+    queue.submit(&job::fill(guest(BASE), 0x66, SIZE as u64).cookie(3))?;
+    let fd = source.begin(State::PRE_COPY)?;
+    let mut bytes = Vec::new();
+    fd.read_available(&mut bytes)?;
+    wait_register(&source.mdma, Reg::BytesDone, "a job in flight", |n| {
+        n - before > 256 << 10
+    })?;
+    source.to(State::STOP_COPY)?;
+    fd.read_available(&mut bytes)?;
+    source.to(State::STOP)?;
+    let done = source.mdma.get(Reg::BytesDone)?;
+    assert!(done < SIZE as u64, "the job was over before the stop");
+
+    let destination = V2::new(lab)?;
+    let there = destination.buffer(BASE, SIZE)?;
+    memory.copy_to(0, &there, 0, SIZE);
+    let ring = DmaBuffer::new(&destination.container, QUEUE, queue.memory().memory().len())?;
+    queue.memory().copy_to(0, &ring, 0, ring.memory().len());
+    destination.load_v2(&bytes)?;
+    let mut queue = queue.moved(destination.mdma.clone(), ring);
+    destination.mdma.set_throttle(0)?;
+    let completion = queue.wait(PATIENCE)?;
+    assert_eq!((completion.cookie, completion.error), (3, 0));
+    let all = 0x66u64.to_le_bytes().repeat(SIZE / 8);
+    same(
+        &there.to_vec(0, SIZE),
+        &all,
+        guest(BASE),
+        "at the destination",
+    );
+    assert_eq!(source.mdma.get(Reg::BytesDone)?, done);
+    Ok(())
+}
+
+fn two_writers(lab: &Lab) -> Outcome {
+    let (source, bytes) = source(lab, &[1, 2, 3])?;
+    let destination = V2::new(lab)?;
+    // Whole writes do not mix: one of them is the stream, and the second begins anew after its end.
+    let fd = destination.begin(State::RESUMING)?;
+    let results = thread::scope(|threads| {
+        let racers = [0, 1].map(|_| threads.spawn(|| fd.write(&bytes)));
+        racers.map(|r| r.join().expect("it does not panic"))
+    });
+    let whole = results
+        .iter()
+        .filter(|r| matches!(r, Ok(n) if *n == bytes.len()));
+    assert_eq!(whole.count(), 2, "{results:?}");
+    destination.to(State::RUNNING)?;
+    source.expect_equal(&destination, "written twice")
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pre-copy by v2: what is left to read of a device that runs, and who waits for more.
+
+use std::thread;
+use std::time::Duration;
+
+use mdma::job;
+use migration::stream::HEADER_SIZE;
+use vfio_client::raw::nr;
+use vfio_client::v2::{DataFd, State};
+use vfio_client::{Area, Protection};
+
+use crate::env::Lab;
+use crate::fixture::v2::{expect_over, V2};
+use crate::fixture::{device, guest, parse, run_jobs, PAGE};
+use crate::harness::check::{PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::v2::saving::{drain, SLACK};
+use crate::{assert_errno, assert_refused, fail, tests};
+
+tests! { "v2_precopy":
+    p45_initial_falls_to_0_and_dirty_grows ["P45"],
+    p45_what_is_read_counts ["P45"],
+    p45_arguments ["P45"],
+    p45_outside_of_pre_copy_it_is_refused ["P45"],
+    p46_nothing_left_in_pre_copy ["P46"],
+    p46_poll_wakes_on_new_dirty_data ["P46"],
+    p46_poll_wakes_when_the_state_changes ["P46"],
+}
+
+fn p45_initial_falls_to_0_and_dirty_grows(lab: &Lab) -> Outcome {
+    const PAGES: u64 = 600;
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..PAGES, 1)?;
+    let whole = v2.feature.data_size()?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    let first = fd.precopy_info()?;
+    assert_eq!((first.flags, first.dirty_bytes), (0, 0));
+    // Without a save it is not known how the pages lie: each may need a header.
+    let headers = PAGES * HEADER_SIZE as u64;
+    assert!(
+        first.initial_bytes <= whole && whole - first.initial_bytes <= SLACK + headers,
+        "{} of {whole} bytes are initial",
+        first.initial_bytes
+    );
+    // It falls as it is read, by what is read, and never rises.
+    let mut left = first.initial_bytes;
+    let mut total = 0;
+    let mut piece = vec![0; 77_777];
+    loop {
+        let got = match fd.read(&mut piece) {
+            Ok(got) => got as u64,
+            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => break,
+            Err(e) => return Err(e.into()),
+        };
+        total += got;
+        let info = fd.precopy_info()?;
+        assert_eq!(
+            (info.flags, info.dirty_bytes),
+            (0, 0),
+            "after {total} bytes"
+        );
+        assert!(info.initial_bytes < left, "{left}, then {info:?}");
+        assert!(
+            (info.initial_bytes + total).abs_diff(first.initial_bytes) <= SLACK,
+            "{info:?} after {total} of {} bytes",
+            first.initial_bytes
+        );
+        left = info.initial_bytes;
+    }
+    assert_eq!(left, 0);
+    // From here on there is only what was written again.
+    for count in [1, 10, 600] {
+        v2.write_pages(0..count, 2)?;
+        let info = fd.precopy_info()?;
+        assert_eq!((info.flags, info.initial_bytes), (0, 0));
+        let bytes = count * PAGE;
+        assert!(
+            (bytes..bytes + SLACK).contains(&info.dirty_bytes),
+            "{count} pages written: {info:?}"
+        );
+    }
+    while fd.read(&mut piece).is_ok() {
+        let info = fd.precopy_info()?;
+        assert_eq!(info.initial_bytes, 0, "what was initial comes back");
+    }
+    let info = fd.precopy_info()?;
+    assert_eq!((info.initial_bytes, info.dirty_bytes), (0, 0));
+    Ok(())
+}
+
+fn p45_what_is_read_counts(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..2, 1)?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    // By single bytes: 0 is told when nothing is left, and not before.
+    let mut count = 0;
+    loop {
+        let info = fd.precopy_info()?;
+        let result = fd.read(&mut [0]);
+        let empty = (info.initial_bytes, info.dirty_bytes) == (0, 0);
+        match result {
+            Ok(1) => assert!(!empty, "nothing left after {count} bytes, and another one"),
+            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => {
+                assert!(empty, "{info:?}, and nothing to read");
+                break;
+            }
+            other => fail!("{other:?} after {count} bytes"),
+        }
+        count += 1;
+    }
+    assert!(count > 2 * PAGE);
+    // What was written during the first pass, before and behind what was sent: each is its own sort.
+    v2.to(State::RUNNING)?;
+    v2.write_pages(0..1000, 3)?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    let mut piece = vec![0; 1 << 20];
+    let got = fd.read(&mut piece)?;
+    assert!(got as u64 > 200 * PAGE);
+    let before = fd.precopy_info()?;
+    v2.write_pages(0..5, 4)?;
+    let after = fd.precopy_info()?;
+    assert_eq!(after.initial_bytes, before.initial_bytes);
+    let grown = after.dirty_bytes - before.dirty_bytes;
+    assert!(
+        (5 * PAGE..6 * PAGE).contains(&grown),
+        "{before:?}, {after:?}"
+    );
+    v2.write_pages(990..1000, 4)?;
+    assert_eq!(fd.precopy_info()?, after, "pages that were not sent yet");
+    Ok(())
+}
+
+/// `VFIO_MIG_GET_PRECOPY_INFO`.
+const GET_PRECOPY_INFO: u32 = nr(21);
+
+fn p45_arguments(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..3, 1)?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    let expected = fd.precopy_info()?;
+    for argsz in [0u32, 1, 8, 16, 23] {
+        let mut arg = [0xa5; 64];
+        arg[..4].copy_from_slice(&argsz.to_ne_bytes());
+        let before = arg;
+        assert_errno!(
+            fd.raw_ioctl(GET_PRECOPY_INFO, &mut arg),
+            EINVAL,
+            "argsz {argsz}"
+        );
+        assert_eq!(arg, before, "refused, and written to");
+    }
+    for argsz in [24u32, 25, 64, u32::MAX] {
+        let mut arg = [0xa5; 64];
+        arg[..4].copy_from_slice(&argsz.to_ne_bytes());
+        fd.raw_ioctl(GET_PRECOPY_INFO, &mut arg)?;
+        assert_eq!(arg[..4], argsz.to_ne_bytes());
+        assert_eq!(arg[4..8], expected.flags.to_ne_bytes());
+        assert_eq!(arg[8..16], expected.initial_bytes.to_ne_bytes());
+        assert_eq!(arg[16..24], expected.dirty_bytes.to_ne_bytes());
+        assert_eq!(arg[24..], [0xa5; 40], "argsz {argsz}");
+    }
+    // An argument that ends too early, or is nowhere.
+    let mut short = [0; 20];
+    short[..4].copy_from_slice(&24u32.to_ne_bytes());
+    assert_errno!(fd.raw_ioctl(GET_PRECOPY_INFO, &mut short), EFAULT);
+    assert_errno!(
+        vfio_client::raw::ioctl_bad_address(&fd, GET_PRECOPY_INFO),
+        EFAULT
+    );
+    // No other ioctl is one of this file's.
+    for n in [7, 8, 11, 20, 22, 150] {
+        assert_errno!(
+            vfio_client::raw::ioctl_bad_address(&fd, nr(n)),
+            ENOTTY,
+            "ioctl {n}"
+        );
+    }
+    // Whoever opts in to flags sees none: what is initial is so only once.
+    const PRECOPY_INFO_V2: u32 = 12;
+    if v2.device.feature_probe(PRECOPY_INFO_V2, false, true)? {
+        v2.device.feature_set(PRECOPY_INFO_V2, &mut [])?;
+        assert_eq!(fd.precopy_info()?, expected);
+        drain(&fd)?;
+        v2.write_pages(0..3, 2)?;
+        assert_eq!(fd.precopy_info()?.flags, 0);
+    }
+    Ok(())
+}
+
+fn p45_outside_of_pre_copy_it_is_refused(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    for begin in [State::STOP_COPY, State::RESUMING] {
+        let fd = v2.begin(begin)?;
+        assert_errno!(fd.precopy_info(), EINVAL, "in {begin}");
+        v2.reset()?;
+    }
+    let fd = v2.begin(State::PRE_COPY)?;
+    fd.precopy_info()?;
+    v2.to(State::PRE_COPY_P2P)?;
+    fd.precopy_info()?;
+    v2.to(State::STOP_COPY)?;
+    assert_refused!(lab, v2.uuid(), fd.precopy_info(), EINVAL, "pre-copy");
+    v2.to(State::STOP)?;
+    assert_errno!(fd.precopy_info(), EINVAL, "when the session is over");
+    Ok(())
+}
+
+fn p46_nothing_left_in_pre_copy(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    for state in [State::PRE_COPY, State::PRE_COPY_P2P] {
+        v2.write_pages(0..3, 1)?;
+        let fd = v2.begin(state)?;
+        assert!(fd.wait_readable(Duration::ZERO)?);
+        let first = drain(&fd)?;
+        for _ in 0..3 {
+            assert_errno!(fd.read(&mut [0; 100]), ENOMSG, "in {state}");
+            assert!(!fd.wait_readable(Duration::ZERO)?, "poll in {state}");
+        }
+        // More comes, and ends again.
+        v2.write_pages([1], 2)?;
+        assert!(fd.wait_readable(Duration::ZERO)?);
+        let more = parse(&[&first[..], &drain(&fd)?].concat())?;
+        assert_eq!(more.pages(PAGE), [0, 1, 2, 1]);
+        assert_errno!(fd.read(&mut [0; 100]), ENOMSG);
+        v2.to(State::RUNNING)?;
+    }
+    Ok(())
+}
+
+/// Checks that a poller waits, and that it is woken by `event`.
+fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Outcome) -> Outcome {
+    thread::scope(|threads| {
+        let poller = threads.spawn(|| fd.wait_readable(PATIENCE));
+        thread::sleep(SILENCE);
+        let early = poller.is_finished();
+        let result = event();
+        let woken = poller.join().expect("it does not panic")?;
+        result?;
+        assert!(!early, "{what}: did not wait");
+        assert!(woken, "{what}: not woken");
+        Ok(())
+    })
+}
+
+fn p46_poll_wakes_on_new_dirty_data(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    let _buffer = v2.buffer(0x10_0000, 4096)?;
+    let memory = v2.mdma.map_memory()?;
+    let mut queue = v2.queue(4)?;
+    memory.fill(0, 64 * PAGE as usize, 1);
+    let fd = v2.begin(State::PRE_COPY)?;
+    for round in 0..5u8 {
+        let at = u64::from(round) * PAGE;
+        drain(&fd)?;
+        wakes(&fd, "write()", || v2.write_memory(at + 5, b"w"))?;
+        drain(&fd)?;
+        wakes(&fd, "a write by the mapping", || {
+            memory.write(at as usize, &[round]);
+            Ok(())
+        })?;
+        drain(&fd)?;
+        wakes(&fd, "a page never touched before", || {
+            memory.write(100 * PAGE as usize + at as usize, &[round]);
+            Ok(())
+        })?;
+        drain(&fd)?;
+        wakes(&fd, "DMA", || {
+            run_jobs(
+                &mut queue,
+                &[job::copy(guest(0x10_0000), device(at + 9), 100)],
+            )
+        })?;
+    }
+    // Reading wakes nobody, unless it is by a mapping that could as well be written.
+    let area = Area {
+        offset: 0,
+        size: v2.mdma.memory_size(),
+    };
+    let only_read = v2.mdma.memory()?.mmap(area, Protection::READ)?;
+    drain(&fd)?;
+    v2.read_memory(0, 4096)?;
+    only_read.touch(200 * PAGE as usize);
+    assert!(!fd.wait_readable(SILENCE)?);
+    wakes(&fd, "a read by a writable mapping", || {
+        memory.touch(200 * PAGE as usize);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn p46_poll_wakes_when_the_state_changes(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    for to in [State::STOP_COPY, State::RUNNING, State::STOP] {
+        let fd = v2.begin(State::PRE_COPY)?;
+        drain(&fd)?;
+        wakes(&fd, &format!("{to}"), || v2.to(to))?;
+        v2.to(State::RUNNING)?;
+    }
+    let fd = v2.begin(State::PRE_COPY)?;
+    drain(&fd)?;
+    wakes(&fd, "a reset", || v2.reset())?;
+    // And by the last close, when the descriptor outlives the device.
+    let fd = v2.begin(State::PRE_COPY)?;
+    drain(&fd)?;
+    let mut v2 = Some(v2);
+    wakes(&fd, "the close", || {
+        v2 = v2.take().map(V2::reopen).transpose()?;
+        Ok(())
+    })?;
+    expect_over(&fd, "after the close");
+    Ok(())
+}

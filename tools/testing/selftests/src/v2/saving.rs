@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Saving by v2: what the data descriptor gives, and how long.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use migration::stream::{Kind, HEADER_SIZE};
+use rustix::event::PollFlags;
+use vfio_client::v2::{DataFd, State};
+
+use crate::env::Lab;
+use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::v2::{expect_over, read_pieces, V2};
+use crate::fixture::{device, parse, PAGE};
+use crate::harness::result::Outcome;
+use crate::{assert_errno, tests};
+
+tests! { "v2_saving":
+    p43_moves_among_the_saving_states_keep_the_session ["P43"],
+    p43_a_session_that_is_over_gives_errors ["P43", "P21"],
+    p43_an_old_descriptor_never_gets_the_next_session ["P43"],
+    p46_the_end_in_stop_copy ["P46"],
+    p47_data_size_is_what_a_stop_would_send ["P47"],
+    reads_of_any_size [],
+    what_changes_during_pre_copy_arrives [],
+    the_descriptor_is_a_stream [],
+    closed_early [],
+    two_readers [],
+    reads_into_the_memory_of_the_same_device [],
+}
+
+/// Bytes an estimate may be off by: state smaller than it may be, and headers of records cut by the ends of buffers.
+pub(crate) const SLACK: u64 = (mdma::state::SIZE + 16 * HEADER_SIZE) as u64;
+
+/// Reads all there is now.
+pub(crate) fn drain(fd: &DataFd) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fd.read_available(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn p43_moves_among_the_saving_states_keep_the_session(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..40, 1)?;
+    let fd = v2.begin(State::PRE_COPY)?;
+    let mut bytes = Vec::new();
+    let moves = [
+        State::PRE_COPY_P2P,
+        State::PRE_COPY,
+        State::PRE_COPY_P2P,
+        State::STOP_COPY,
+    ];
+    for (n, state) in (0..).zip(moves) {
+        // Part of it in each of the states; the last read spans two of them.
+        let mut piece = vec![0; 30_001];
+        let got = fd.read(&mut piece)?;
+        bytes.extend_from_slice(&piece[..got]);
+        v2.write_pages([50 + n], 2)?;
+        v2.to(state)?;
+    }
+    bytes.extend(drain(&fd)?);
+    v2.to(State::STOP)?;
+    let stream = parse(&bytes)?;
+    let memory = stream.memory(v2.mdma.memory_size() as usize);
+    same(
+        &memory,
+        &v2.read_memory(0, memory.len())?,
+        device(0),
+        "in one stream",
+    );
+    let last = stream.records.last().and_then(|r| r.kind());
+    assert_eq!(last, Some(Kind::End));
+    Ok(())
+}
+
+fn p43_a_session_that_is_over_gives_errors(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..300, 1)?;
+    for begin in [State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY] {
+        for end in [State::RUNNING, State::RUNNING_P2P, State::STOP] {
+            // Nothing read, something of the first buffer, all of it.
+            for read in [0, 1000, usize::MAX] {
+                let fd = v2.begin(begin)?;
+                let mut bytes = vec![0; read.min(1000)];
+                match read {
+                    usize::MAX => drop(drain(&fd)?),
+                    _ => assert_eq!(fd.read(&mut bytes)?, bytes.len()),
+                }
+                v2.to(end)?;
+                expect_over(&fd, &format!("{begin} to {end}, {read} bytes read"));
+                v2.feature.set_state(State::RUNNING)?;
+                expect_over(&fd, "later");
+            }
+        }
+    }
+    // A reset, the last close, and the end of the instance.
+    let fd = v2.begin(State::PRE_COPY)?;
+    v2.reset()?;
+    expect_over(&fd, "after a reset");
+    let fd = v2.begin(State::PRE_COPY)?;
+    let V2 { feature, scene } = v2;
+    drop(feature);
+    let instance = scene.close();
+    expect_over(&fd, "after the close");
+    instance.remove()?;
+    expect_over(&fd, "after the instance was removed");
+    Ok(())
+}
+
+fn p43_an_old_descriptor_never_gets_the_next_session(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..3, 1)?;
+    let expected = v2.save_v2()?;
+    let states = [State::PRE_COPY, State::STOP_COPY, State::RESUMING];
+    for old in states {
+        for new in states {
+            let first = v2.begin(old)?;
+            if old == State::RESUMING {
+                first.write_all(&expected)?;
+            }
+            v2.feature.set_state(State::STOP)?;
+            let second = v2.begin(new)?;
+            expect_over(&first, &format!("{old}, then {new}"));
+            match new {
+                State::RESUMING => {
+                    second.write_all(&expected[..100])?;
+                    expect_over(&first, "while the next one loads");
+                    second.write_all(&expected[100..])?;
+                }
+                State::STOP_COPY => assert!(drain(&second)? == expected, "{old}, then {new}"),
+                _ => assert!(!drain(&second)?.is_empty()),
+            }
+            v2.to(State::RUNNING)?;
+        }
+    }
+    Ok(())
+}
+
+fn p46_the_end_in_stop_copy(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..3, 1)?;
+    for via in [None, Some(State::PRE_COPY)] {
+        let fd = match via {
+            None => v2.begin(State::STOP_COPY)?,
+            Some(first) => {
+                let fd = v2.begin(first)?;
+                drain(&fd)?;
+                v2.to(State::STOP_COPY)?;
+                fd
+            }
+        };
+        assert!(fd.wait_readable(Duration::ZERO)?);
+        let mut bytes = Vec::new();
+        read_pieces(&fd, &[500], &mut bytes)?;
+        assert!(!bytes.is_empty());
+        for _ in 0..3 {
+            assert_eq!(fd.read(&mut [0; 100])?, 0);
+            assert!(fd.wait_readable(Duration::ZERO)?, "poll at the end");
+        }
+        v2.to(State::STOP)?;
+        expect_over(&fd, "after the end");
+        v2.to(State::RUNNING)?;
+    }
+    Ok(())
+}
+
+fn p47_data_size_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    for count in [0, 1, 300, 4000] {
+        v2.write_pages((0..count).step_by(2), 1)?;
+        let pages = count.div_ceil(2);
+        let size = v2.feature.data_size()?;
+        let sent = v2.save_v2()?.len() as u64;
+        let slack = SLACK + pages * HEADER_SIZE as u64;
+        assert!(size.abs_diff(sent) <= slack, "{size} told, {sent} sent");
+        v2.to(State::RUNNING)?;
+    }
+    // In every state.
+    for state in State::ALL {
+        let fd = v2.reach(state)?;
+        v2.feature.data_size()?;
+        drop(fd);
+        v2.reset()?;
+    }
+    // What was read is not counted, what was taken from the device and not read is.
+    v2.write_pages(0..1000, 2)?;
+    let fd = v2.begin(State::STOP_COPY)?;
+    let whole = v2.feature.data_size()?;
+    let mut total = 0;
+    let mut piece = vec![0; 123_456];
+    loop {
+        let got = fd.read(&mut piece)?;
+        total += got as u64;
+        let left = v2.feature.data_size()?;
+        assert!(
+            (left + total).abs_diff(whole) <= SLACK,
+            "{left} of {whole} left after {total}"
+        );
+        if got == 0 {
+            assert_eq!(left, 0);
+            return Ok(());
+        }
+    }
+}
+
+fn reads_of_any_size(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    v2.write_memory(0, &random_bytes(&mut rng, 9 * PAGE as usize))?;
+    v2.write_memory(100 * PAGE, &random_bytes(&mut rng, 77))?;
+    let expected = v2.save_v2()?;
+    let random: Vec<usize> = (0..50).map(|_| rng.usize(1..10_000)).collect();
+    let sizes: [&[usize]; 9] = [
+        &[1],
+        &[2, 3],
+        &[7],
+        &[31],
+        &[33, 4095],
+        &[4097],
+        &[65_537],
+        &[3 << 20],
+        &random,
+    ];
+    for sizes in sizes {
+        let fd = v2.begin(State::STOP_COPY)?;
+        let mut bytes = Vec::new();
+        read_pieces(&fd, sizes, &mut bytes)?;
+        assert!(bytes == expected, "reads of {sizes:?} bytes");
+        v2.to(State::STOP)?;
+    }
+    // And reads of none.
+    let fd = v2.begin(State::STOP_COPY)?;
+    assert_eq!(fd.read(&mut [])?, 0);
+    assert!(drain(&fd)? == expected, "after a read of nothing");
+    Ok(())
+}
+
+fn what_changes_during_pre_copy_arrives(lab: &Lab) -> Outcome {
+    let source = V2::new(lab)?;
+    let destination = V2::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let memory = source.mdma.map_memory()?;
+    let size = memory.len();
+    memory.write(0, &random_bytes(&mut rng, 2 << 20));
+    let fd = source.begin(State::PRE_COPY)?;
+    let mut bytes = Vec::new();
+    for _ in 0..200 {
+        let at = rng.usize(0..size - 3000);
+        memory.write(at, &random_bytes(&mut rng, 3000));
+        let mut piece = vec![0; rng.usize(1..200_000)];
+        match fd.read(&mut piece) {
+            Ok(n) => bytes.extend_from_slice(&piece[..n]),
+            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    source.to(State::STOP_COPY)?;
+    bytes.extend(drain(&fd)?);
+    destination.load_v2(&bytes)?;
+    same(
+        &destination.read_memory(0, size)?,
+        &memory.to_vec(0, size),
+        device(0),
+        "after a live save",
+    );
+    Ok(())
+}
+
+fn the_descriptor_is_a_stream(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..3, 1)?;
+    for state in [State::STOP_COPY, State::RESUMING] {
+        let fd = v2.begin(state)?;
+        assert_errno!(rustix::io::pread(&fd, &mut [0; 8], 0), ESPIPE, "{state}");
+        assert_errno!(rustix::io::pwrite(&fd, &[0; 8], 0), ESPIPE, "{state}");
+        let seek = rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(0));
+        assert_errno!(seek, ESPIPE, "{state}");
+        // It goes one way.
+        match state {
+            State::RESUMING => assert_errno!(fd.read(&mut [0; 8]), EBADF),
+            _ => assert_errno!(fd.write(&[0; 8]), EBADF),
+        }
+        let flags = rustix::io::fcntl_getfd(&fd)?;
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        v2.reset()?;
+    }
+    Ok(())
+}
+
+fn closed_early(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    v2.write_pages(0..300, 1)?;
+    // Nobody is left to read: the states go on as they do otherwise.
+    for path in [
+        &[State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY][..],
+        &[State::PRE_COPY, State::RUNNING],
+        &[State::STOP_COPY, State::STOP],
+    ] {
+        let fd = v2.begin(path[0])?;
+        fd.read(&mut [0; 1000])?;
+        drop(fd);
+        for state in &path[1..] {
+            v2.to(*state)?;
+        }
+        assert!(v2.feature.data_size()? > 0);
+        v2.feature.set_state(State::RUNNING)?;
+    }
+    let expected = v2.save_v2()?;
+    assert_eq!(parse(&expected)?.pages(PAGE).len(), 300);
+    Ok(())
+}
+
+fn two_readers(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    v2.write_memory(0, &random_bytes(&mut rng, 3 << 20))?;
+    let expected = v2.save_v2()?;
+    // Two descriptors of one stream: who reads next gets what is next.
+    let one = v2.begin(State::STOP_COPY)?;
+    let two = one.try_clone()?;
+    let bytes = Mutex::new(Vec::new());
+    let read = |fd: &DataFd, size: usize| -> std::io::Result<()> {
+        let mut piece = vec![0; size];
+        loop {
+            let mut bytes = bytes.lock().unwrap();
+            let n = fd.read(&mut piece)?;
+            if n == 0 {
+                return Ok(());
+            }
+            bytes.extend_from_slice(&piece[..n]);
+        }
+    };
+    thread::scope(|threads| {
+        let other = threads.spawn(|| read(&two, 999));
+        read(&one, 70_001)?;
+        other.join().expect("it does not panic")
+    })?;
+    assert!(bytes.into_inner().unwrap() == expected, "by two readers");
+    // The first close is not the last.
+    drop(one);
+    assert_eq!(two.read(&mut [0; 8])?, 0);
+    v2.to(State::STOP)?;
+    expect_over(&two, "the clone");
+    // At the very same time: every byte is given once.
+    let one = v2.begin(State::STOP_COPY)?;
+    let count = |fd: &DataFd, size: usize| -> std::io::Result<u64> {
+        let mut piece = vec![0; size];
+        let mut sum = 0;
+        loop {
+            let n = fd.read(&mut piece)?;
+            sum += piece[..n].iter().map(|b| u64::from(*b) + 1).sum::<u64>();
+            if n == 0 {
+                return Ok(sum);
+            }
+        }
+    };
+    let sum = thread::scope(|threads| -> std::io::Result<u64> {
+        let readers = [500, 4096, 33_333].map(|size| {
+            threads.spawn({
+                let fd = one.try_clone();
+                move || count(&fd?, size)
+            })
+        });
+        let mut sum = count(&one, 100_000)?;
+        for reader in readers {
+            sum += reader.join().expect("it does not panic")?;
+        }
+        Ok(sum)
+    })?;
+    let all = expected.iter().map(|b| u64::from(*b) + 1).sum::<u64>();
+    assert_eq!(sum, all, "bytes were lost or given twice");
+    Ok(())
+}
+
+fn reads_into_the_memory_of_the_same_device(lab: &Lab) -> Outcome {
+    const FAR: usize = 8 << 20;
+    let v2 = V2::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    v2.write_memory(0, &random_bytes(&mut rng, 64 << 10))?;
+    let expected = v2.save_v2()?;
+    let memory = v2.mdma.map_memory()?;
+    // The copy to the user faults in the very device that is read.
+    let fd = v2.begin(State::STOP_COPY)?;
+    let mut at = FAR;
+    loop {
+        let n = fd.read_mapping(&memory, at, 10_000)?;
+        if n == 0 {
+            break;
+        }
+        at += n;
+    }
+    let found = memory.to_vec(FAR, at - FAR);
+    // All of it was taken before the first byte was handed over: what the reads themselves wrote is not in it.
+    assert!(found == expected, "read into the device's own memory");
+    // And a load from there: it discards what it reads from, which is no stream then, and refused.
+    v2.to(State::STOP)?;
+    let fd = v2.begin(State::RESUMING)?;
+    assert_errno!(fd.write_mapping(&memory, FAR, found.len()), EINVAL);
+    v2.reset()?;
+    let ready = fd.poll(PollFlags::OUT, Duration::ZERO)?;
+    assert!(ready.contains(PollFlags::ERR));
+    Ok(())
+}

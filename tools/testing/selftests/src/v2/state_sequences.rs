@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every sequence of changes of state, by v1, by v2 and by both, to a fixed length, against a model.
+//!
+//! The model is made from the text: the pairs of states that each protocol has, and whose the session is. Sequences that
+//! begin alike begin alike in the device too, so that nothing which a refused change left behind stays hidden.
+
+use vfio_client::v2::State;
+use vfio_client::{errno, errno_name, v1};
+
+use crate::env::Lab;
+use crate::fixture::v2::{v1_state, V2};
+use crate::harness::limits::Effort;
+use crate::harness::result::Outcome;
+use crate::{note, tests};
+
+tests! { "mixture":
+    p48_every_sequence_of_three_changes ["P10", "P11", "P12", "P14", "P40", "P41", "P42", "P43", "P48"],
+}
+
+const LENGTH: u32 = 3;
+
+/// With less `--iterations` than there are by default, only every so many sequences are played.
+const STEP: usize = 23;
+
+/// Something that is asked of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// A write to `device_state`.
+    V1(u32),
+    /// `MIG_DEVICE_STATE`.
+    V2(State),
+    /// `VFIO_DEVICE_RESET`.
+    Reset,
+}
+
+/// Who has opened a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    V1,
+    V2,
+}
+
+/// What the text says a device is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Model {
+    state: State,
+    owner: Option<Owner>,
+}
+
+/// What an event must answer: whether a data descriptor comes, or the errno.
+type Answer = Result<bool, i32>;
+
+fn events() -> Vec<Event> {
+    // Every value of the three bits, and one that is reserved; every state, and a number that is none.
+    let v1 = (0..=8).map(Event::V1);
+    let v2 = (0..=8).map(|number| Event::V2(State(number)));
+    v1.chain(v2).chain([Event::Reset]).collect()
+}
+
+fn has_session(state: State) -> bool {
+    [
+        State::PRE_COPY,
+        State::PRE_COPY_P2P,
+        State::STOP_COPY,
+        State::RESUMING,
+    ]
+    .contains(&state)
+}
+
+fn is_p2p(state: State) -> bool {
+    [State::RUNNING_P2P, State::PRE_COPY_P2P].contains(&state)
+}
+
+fn saves(state: State) -> bool {
+    has_session(state) && state != State::RESUMING
+}
+
+impl Model {
+    const NEW: Model = Model {
+        state: State::RUNNING,
+        owner: None,
+    };
+
+    /// What v1 reads.
+    fn bits(self) -> u32 {
+        v1_state(self.state).0
+    }
+
+    fn enter(&mut self, state: State, by: Owner) {
+        self.state = state;
+        self.owner = has_session(state).then_some(by);
+    }
+
+    fn v1(&mut self, bits: u32) -> Answer {
+        match (self.state, bits) {
+            (State::ERROR, _) | (_, 5..) => Err(errno::EINVAL),
+            _ => self.v1_legal(bits),
+        }
+    }
+
+    /// A write of a state that exists, to a device that is not in error.
+    fn v1_legal(&mut self, bits: u32) -> Answer {
+        if is_p2p(self.state) {
+            return Err(errno::EBUSY);
+        }
+        let legal = match (self.bits(), bits) {
+            (from, to) if from == to => true,
+            (0b001, _) => true,
+            (0b000, to) => to != 0b011,
+            (0b011 | 0b100, to) => {
+                to == 0b000 || to == 0b001 || (self.bits(), to) == (0b011, 0b010)
+            }
+            (_, to) => to == 0b000 || to == 0b001,
+        };
+        if !legal {
+            return Err(errno::EINVAL);
+        }
+        if self.owner == Some(Owner::V2) {
+            return Err(errno::EBUSY);
+        }
+        if self.bits() == 0b100 && bits != 0b100 {
+            // A load of which nothing came is not complete (P26).
+            *self = Model {
+                state: State::ERROR,
+                owner: None,
+            };
+            return Err(errno::ENODATA);
+        }
+        let states = [
+            State::STOP,
+            State::RUNNING,
+            State::STOP_COPY,
+            State::PRE_COPY,
+            State::RESUMING,
+        ];
+        self.enter(states[bits as usize], Owner::V1);
+        Ok(false)
+    }
+
+    fn v2(&mut self, to: State) -> Answer {
+        if self.owner == Some(Owner::V1) {
+            return Err(errno::EBUSY);
+        }
+        if to.0 > 7 || to == State::ERROR || self.state == State::ERROR {
+            return Err(errno::EINVAL);
+        }
+        let from = self.state;
+        if from == State::STOP_COPY && [State::PRE_COPY, State::PRE_COPY_P2P].contains(&to) {
+            return Err(errno::EINVAL);
+        }
+        if from == State::RESUMING && to != from {
+            *self = Model {
+                state: State::ERROR,
+                owner: None,
+            };
+            return Err(errno::ENODATA);
+        }
+        self.enter(to, Owner::V2);
+        // Moves among the saving states keep the descriptor, all others into them make one (P43).
+        Ok(has_session(to) && to != from && !(saves(from) && saves(to)))
+    }
+
+    fn take(&mut self, event: Event) -> Answer {
+        match event {
+            Event::V1(bits) => self.v1(bits),
+            Event::V2(state) => self.v2(state),
+            Event::Reset => {
+                *self = Model::NEW;
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Has the device do it; what it answers.
+fn play(v2: &V2, event: Event) -> Answer {
+    let number = |e: vfio_client::Error| e.errno().unwrap_or(0);
+    match event {
+        Event::V1(bits) => v2
+            .migration
+            .write_state(v1::State(bits))
+            .map(|()| false)
+            .map_err(number),
+        Event::V2(state) => match v2.feature.set_state(state) {
+            Ok(fd) => Ok(fd.is_some()),
+            Err(e) => Err(number(e)),
+        },
+        Event::Reset => v2.device.reset().map(|()| false).map_err(number),
+    }
+}
+
+fn named(answer: Answer) -> String {
+    match answer {
+        Ok(true) => "a data descriptor".into(),
+        Ok(false) => "success".into(),
+        Err(e) => errno_name(e).unwrap_or("an unknown errno").into(),
+    }
+}
+
+fn p48_every_sequence_of_three_changes(lab: &Lab) -> Outcome {
+    let v2 = V2::new(lab)?;
+    let events = events();
+    let count = events.len().pow(LENGTH);
+    let all = lab.effort.iterations >= Effort::default().iterations;
+    let mut states = std::collections::HashSet::new();
+    for number in (0..count).step_by(if all { 1 } else { STEP }) {
+        let mut model = Model::NEW;
+        let mut rest = number;
+        let mut sequence = Vec::new();
+        for _ in 0..LENGTH {
+            let event = events[rest % events.len()];
+            rest /= events.len();
+            sequence.push(event);
+            let expected = model.take(event);
+            let found = play(&v2, event);
+            assert_eq!(
+                found,
+                expected,
+                "{sequence:?}: {}, expected {}",
+                named(found),
+                named(expected)
+            );
+            let state = (v2.now()?, v2.state()?.0);
+            assert_eq!(state, (model.state, model.bits()), "{sequence:?}");
+            states.insert(format!("{model:?}"));
+        }
+        v2.reset()?;
+    }
+    note!(
+        "{} of {count} sequences, {} states with their owners",
+        if all { count } else { count.div_ceil(STEP) },
+        states.len()
+    );
+    // All eight states, those with a session by both where both have them.
+    assert_eq!(states.len(), 4 + 4 + 3);
+    Ok(())
+}

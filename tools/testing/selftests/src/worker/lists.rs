@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Jobs with scatter lists: errors, what is reported dirty of them, unmapping under them, and moving in the middle.
+
+use mdma::desc::Error;
+use mdma::engine::UNIT;
+use mdma::list::{ENTRY_SIZE, MAX_ENTRIES};
+use mdma::regs::Reg;
+use mdma::{job, Entry, List, Place};
+use vfio_client::v1::State;
+use vfio_client::DmaBuffer;
+
+use crate::dirty::pages::{get, of, set};
+use crate::env::Lab;
+use crate::fixture::memory::{pages_of, Memory};
+use crate::fixture::{device, guest, run_jobs, wait_register, Scene, VfioQueue, PAGE};
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::tests;
+use crate::worker::faults::{fails, recover};
+
+tests! { "lists":
+    every_bad_list_halts [],
+    a_list_may_end_in_a_mapping_that_is_read_only [],
+    the_longest_list [],
+    p30_exactly_the_entries_written ["P30", "P32"],
+    p35_unmapped_under_its_job ["P35"],
+    p35_entries_unmapped_under_their_job ["P35"],
+    p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere ["P50"],
+}
+
+/// Guest memory of these tests, and where their lists are.
+const BASE: u64 = 0x100_0000;
+const SIZE: usize = 1 << 20;
+const LIST: u64 = 0x900_0000;
+
+/// Writes a list to the beginning of a buffer.
+fn write(buffer: &DmaBuffer, entries: &[Entry]) -> List {
+    for (i, entry) in entries.iter().enumerate() {
+        buffer.write(i * ENTRY_SIZE, &entry.encode());
+    }
+    List {
+        base: buffer.iova(),
+        entries: entries.len() as u32,
+    }
+}
+
+fn entry(place: Place, len: u32) -> Entry {
+    Entry { place, len }
+}
+
+fn every_bad_list_halts(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let lists = scene.buffer(LIST, PAGE as usize)?;
+    let size = scene.mdma.memory_size();
+    let good = entry(guest(BASE), 100);
+    let behind = guest(BASE + SIZE as u64 - 1);
+    let at = |base, entries| List { base, entries };
+    let mut queue = scene.queue(4)?;
+    for (second, list, error, done) in [
+        // The list itself.
+        (good, at(LIST, 0), Error::BadList, 0),
+        (good, at(LIST, MAX_ENTRIES + 1), Error::BadList, 0),
+        (good, at(LIST, u32::MAX), Error::BadList, 0),
+        (good, at(LIST + 8, 2), Error::BadList, 0),
+        (good, at(u64::MAX - 15, 2), Error::BadList, 0),
+        (good, at(u64::MAX - 15, 1), Error::ListFault, 0),
+        (good, at(LIST + PAGE, 1), Error::ListFault, 0),
+        (good, at(LIST + PAGE - 16, 2), Error::ListFault, 0),
+        // What it says.
+        (good, at(LIST, 1), Error::BadList, 100),
+        (entry(good.place, 0), at(LIST, 2), Error::BadList, 100),
+        (entry(behind, 2), at(LIST, 2), Error::SrcFault, 100),
+        (entry(guest(0), 200), at(LIST, 2), Error::SrcFault, 100),
+        (
+            entry(guest(u64::MAX), 200),
+            at(LIST, 2),
+            Error::SrcFault,
+            100,
+        ),
+        (
+            entry(device(size - 1), 200),
+            at(LIST, 2),
+            Error::SrcRange,
+            100,
+        ),
+        (
+            entry(device(u64::MAX), 200),
+            at(LIST, 2),
+            Error::SrcRange,
+            100,
+        ),
+    ] {
+        write(&lists, &[good, second]);
+        let crc = job::crc32c(list, 200).encode();
+        fails(&scene, &mut queue, &crc, error, done)?;
+        queue = recover(&scene, queue)?;
+
+        // As a destination it writes what comes before the error, and no more.
+        buffer.fill(0, SIZE, 0xee);
+        let (fill, error) = (
+            job::fill(list, 0, 200).encode(),
+            match error {
+                Error::SrcFault => Error::DstFault,
+                Error::SrcRange => Error::DstRange,
+                other => other,
+            },
+        );
+        fails(&scene, &mut queue, &fill, error, done)?;
+        let written = buffer.to_vec(0, SIZE).iter().filter(|&&b| b == 0).count();
+        // Of an entry that ends outside a mapping the part inside may be written.
+        let part = usize::from(second.place == behind && done != 0);
+        assert!(
+            (done as usize..=done as usize + part).contains(&written),
+            "{second:?} {list:?}: {written} bytes"
+        );
+        queue = recover(&scene, queue)?;
+    }
+    // A flag that no entry has.
+    write(&lists, &[good]);
+    lists.write(12, &[2]);
+    let job = job::crc32c(at(LIST, 1), 1).encode();
+    fails(&scene, &mut queue, &job, Error::BadList, 0)?;
+    recover(&scene, queue).map(drop)
+}
+
+fn a_list_may_end_in_a_mapping_that_is_read_only(lab: &Lab) -> Outcome {
+    use std::sync::Arc;
+    use vfio_client::{Access, Mapping};
+
+    let scene = Scene::new(lab)?;
+    let _buffer = scene.buffer(BASE, SIZE)?;
+    let memory = Arc::new(Mapping::anonymous(PAGE as usize)?);
+    let last = PAGE as usize - ENTRY_SIZE;
+    memory.write(last, &entry(guest(BASE), 8).encode());
+    let _list = DmaBuffer::of(&scene.container, LIST, memory, Access::Read)?;
+    let mut queue = scene.queue(4)?;
+    let list = List {
+        base: LIST + last as u64,
+        entries: 1,
+    };
+    run_jobs(&mut queue, &[job::crc32c(list, 8), job::fill(list, 1, 8)])
+}
+
+fn the_longest_list(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut memory = Memory::new(&scene, SIZE);
+    memory.map(&scene, &mut rng, BASE, SIZE)?;
+    memory.fill_device(&scene, &mut rng)?;
+    let lists = scene.buffer(LIST, MAX_ENTRIES as usize * ENTRY_SIZE)?;
+    // Every entry of another length, in reverse order, over page ends.
+    let mut end = SIZE as u64;
+    let entries: Vec<Entry> = (0..MAX_ENTRIES)
+        .map(|i| {
+            let len = 1 + i % 251;
+            end -= u64::from(len);
+            entry(guest(BASE + end), len)
+        })
+        .collect();
+    let len = entries.iter().map(|entry| u64::from(entry.len)).sum();
+    let list = write(&lists, &entries);
+    memory.world.write_list(LIST, &entries);
+    let mut queue = scene.queue(4)?;
+    memory.run(&mut queue, &job::copy(list, device(3), len))?;
+    memory.run(&mut queue, &job::crc32c(list, len))?;
+    memory.run(&mut queue, &job::fill(list, 0x0102_0304_0506_0708, len))?;
+    memory.run(&mut queue, &job::copy(device(3), list, len))?;
+    memory.check(&scene, "after the longest list")
+}
+
+fn p30_exactly_the_entries_written(lab: &Lab) -> Outcome {
+    let (scene, buffer, mut queue) = crate::dirty::pages::tracking(lab)?;
+    let base = buffer.iova();
+    let lists = scene.buffer(LIST, PAGE as usize)?;
+    let entries = [
+        entry(guest(base + 5 * PAGE + 100), 8),
+        entry(guest(base + 9 * PAGE - 1), 2),
+        entry(device(77), 5000),
+        entry(guest(base + 20 * PAGE), 3 * PAGE as u32),
+        // Not reached by the job.
+        entry(guest(base + 40 * PAGE), 64),
+    ];
+    let list = write(&lists, &entries);
+    let len = 8 + 2 + 5000 + 2 * PAGE;
+    run_jobs(&mut queue, &[job::fill(list, 1, len)])?;
+    let written = [5, 8, 9, 20, 21].map(|page| base + page * PAGE);
+    assert_eq!(of(&buffer)(&scene.container)?, set(written));
+    // Reading by a list writes nothing, and neither does reading the list.
+    run_jobs(
+        &mut queue,
+        &[job::crc32c(list, len), job::copy(list, device(0), 10)],
+    )?;
+    assert_eq!(of(&buffer)(&scene.container)?, set([]));
+    assert_eq!(get(&scene.container, LIST, PAGE)?, set([]));
+    assert_eq!(pages_of(LIST, PAGE).count(), 1);
+    Ok(())
+}
+
+/// A job that goes through 64 entries slowly, and is among the first of them.
+fn slow(scene: &Scene, lists: &DmaBuffer) -> Outcome<(VfioQueue, u64)> {
+    let unit = UNIT as u32;
+    let entries = [
+        entry(guest(BASE), unit / 2),
+        entry(guest(BASE + 0x8_0000), unit / 2),
+    ]
+    .repeat(32);
+    let list = write(lists, &entries);
+    let mut queue = scene.queue(4)?;
+    scene.mdma.set_throttle(20_000)?;
+    let len = 64 * u64::from(unit / 2);
+    queue.submit(&job::fill(list, 0x5555_5555_5555_5555, len).cookie(7))?;
+    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
+    Ok((queue, len))
+}
+
+fn p35_unmapped_under_its_job(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let _buffer = scene.buffer(BASE, SIZE)?;
+    let lists = scene.buffer(LIST, PAGE as usize)?;
+    let (mut queue, len) = slow(&scene, &lists)?;
+    lists.unmap()?;
+    scene.mdma.set_throttle(0)?;
+    let completion = queue.wait(PATIENCE)?;
+    assert_eq!(completion.error, Error::ListFault as u32);
+    assert!(completion.bytes < len, "{completion:?}");
+    recover(&scene, queue).map(drop)
+}
+
+fn p35_entries_unmapped_under_their_job(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let lists = scene.buffer(LIST, PAGE as usize)?;
+    let (mut queue, len) = slow(&scene, &lists)?;
+    let memory = buffer.unmap()?;
+    let at_once = memory.to_vec(0, SIZE);
+    scene.mdma.set_throttle(0)?;
+    let completion = queue.wait(PATIENCE)?;
+    assert_eq!(completion.error, Error::DstFault as u32);
+    assert!(completion.bytes < len, "{completion:?}");
+    assert!(
+        memory.to_vec(0, SIZE) == at_once,
+        "written after it was unmapped"
+    );
+    recover(&scene, queue).map(drop)
+}
+
+fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(lab: &Lab) -> Outcome {
+    let source = Scene::new(lab)?;
+    let mut rng = fastrand::Rng::with_seed(9);
+    let mut memory = Memory::new(&source, SIZE);
+    memory.map(&source, &mut rng, BASE, SIZE)?;
+    memory.fill_device(&source, &mut rng)?;
+    let lists = source.buffer(LIST, 2 * PAGE as usize)?;
+
+    // Two lists whose borders never coincide, guest to device memory and the other way round.
+    let half = SIZE as u64 / 2;
+    let side = |first: Place, second: Place, len: u32, count: u64| -> Vec<Entry> {
+        (0..count)
+            .map(|i| {
+                let place = if i % 2 == 0 { first } else { second };
+                entry(place.plus(i * u64::from(len)), len)
+            })
+            .collect()
+    };
+    let reads = side(guest(BASE), device(0), 4999, 100);
+    let writes = side(device(half), guest(BASE + half), 6007, 80);
+    let src = memory.world.write_list(LIST, &reads);
+    let dst = memory.world.write_list(LIST + PAGE, &writes);
+    for (at, entries) in [(0, &reads), (PAGE as usize, &writes)] {
+        for (i, entry) in entries.iter().enumerate() {
+            lists.write(at + i * ENTRY_SIZE, &entry.encode());
+        }
+    }
+
+    let mut queue = source.queue(4)?;
+    source.mdma.set_throttle(20_000)?;
+    let job = job::copy(src, dst, 80 * 6007).cookie(1);
+    queue.submit(&job)?;
+    wait_register(&source.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
+    let saved = source.save()?;
+    let done = source.mdma.get(Reg::BytesDone)?;
+    assert!(done < job.len, "the job was over before the stop");
+
+    // The destination sees the same guest memory.
+    let destination = Scene::new(lab)?;
+    let again = |buffer: &DmaBuffer| {
+        let memory = buffer.memory().clone();
+        let access = vfio_client::Access::ReadWrite;
+        DmaBuffer::of(&destination.container, buffer.iova(), memory, access)
+    };
+    let _data = again(&memory.buffers[0])?;
+    let _lists = again(&lists)?;
+    let ring = again(queue.memory())?;
+    destination.load(&saved)?;
+    destination.mdma.set_throttle(0)?;
+    let mut queue = queue.moved(destination.mdma.clone(), ring);
+    let completion = queue.wait(PATIENCE)?;
+    if let Err(why) = memory.world.apply(&job).check(&completion) {
+        crate::fail!("{job:?}: {why}");
+    }
+    memory.check(&destination, "at the destination")?;
+    source.go(&[State::RUNNING])
+}

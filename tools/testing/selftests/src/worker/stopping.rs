@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What stopping means to the engine: nothing in flight, nothing started, nothing lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mdma::engine::UNIT;
+use mdma::job;
+use mdma::regs::Reg;
+use vfio_client::v1::State;
+
+use crate::env::Lab;
+use crate::fixture::memory::same;
+use crate::fixture::{guest, run_jobs, wait_register, Scene, VfioQueue};
+use crate::harness::check::{wait_for, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::tests;
+
+tests! { "stopping":
+    p09_nothing_is_written_once_stopped ["P9"],
+    p09_a_job_in_flight_is_finished_after_the_stop ["P9"],
+    p09_stopping_races_with_doorbells ["P9"],
+    p52_a_doorbell_while_stopped_is_kept ["P52"],
+    p52_a_queue_enabled_while_stopped_runs_later ["P52"],
+    bus_mastering_off_stops_like_a_state [],
+}
+
+const BASE: u64 = 0x100_0000;
+const SIZE: usize = 8 << 20;
+
+/// All bytes of guest memory that the device may write.
+fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
+    let mut all = buffer.to_vec(0, SIZE);
+    all.extend(queue.memory().to_vec(0, queue.memory().memory().len()));
+    all
+}
+
+/// Starts a long fill and waits until it is in the middle.
+fn in_flight(scene: &Scene, queue: &mut VfioQueue, value: u64) -> Outcome {
+    let before = scene.mdma.get(Reg::BytesDone)?;
+    scene.mdma.set_throttle(1000)?;
+    queue.submit(&job::fill(guest(BASE), value, SIZE as u64))?;
+    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| {
+        n - before >= 2 * UNIT as u64
+    })
+}
+
+/// Every way from running to stopped, and on to running again if the job survives it.
+const STOPS: [(&[State], Option<&[State]>); 7] = [
+    (&[State::STOP], Some(&[State::RUNNING])),
+    (&[State::STOP_AND_COPY], Some(&[State::RUNNING])),
+    (
+        &[State::STOP_AND_COPY, State::STOP],
+        Some(&[State::RUNNING]),
+    ),
+    (
+        &[State::PRE_COPY, State::STOP_AND_COPY],
+        Some(&[State::RUNNING]),
+    ),
+    (&[State::PRE_COPY, State::STOP], Some(&[State::RUNNING])),
+    (
+        &[State::STOP, State::STOP_AND_COPY],
+        Some(&[State::STOP, State::RUNNING]),
+    ),
+    (&[State::RESUMING], None),
+];
+
+fn p09_nothing_is_written_once_stopped(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    for (n, (stop, back)) in (1..).zip(STOPS) {
+        let mut queue = scene.queue(4)?;
+        in_flight(&scene, &mut queue, n)?;
+        // Whatever leads to the stopping write, the write itself is the line.
+        let (last, first) = stop.split_last().expect("never empty");
+        scene.go(first)?;
+        scene.migration.write_state(*last)?;
+        let at_once = snapshot(&queue, &buffer);
+        let bytes = scene.mdma.get(Reg::BytesDone)?;
+        let written = at_once[..SIZE].chunks(8).filter(|w| *w == n.to_le_bytes());
+        let written = written.count() as u64 * 8;
+        assert!(
+            written < SIZE as u64,
+            "{stop:?}: the job was over before the stop"
+        );
+
+        thread::sleep(SILENCE);
+        queue.submit(&job::nop())?;
+        thread::sleep(SILENCE);
+        let later = snapshot(&queue, &buffer);
+        // The one descriptor that was just submitted is ours.
+        let ring = SIZE + 64..SIZE + 128;
+        assert_eq!(at_once[ring.clone()], [0; 64]);
+        assert_eq!(later[ring.clone()], job::nop().encode());
+        same(
+            &later[..ring.start],
+            &at_once[..ring.start],
+            guest(BASE),
+            "before the ring",
+        );
+        same(
+            &later[ring.end..],
+            &at_once[ring.end..],
+            guest(BASE),
+            "after the ring",
+        );
+        assert_eq!(scene.mdma.get(Reg::BytesDone)?, bytes, "{stop:?}");
+
+        match back {
+            Some(back) => {
+                scene.mdma.set_throttle(0)?;
+                scene.go(back)?;
+                assert_eq!(queue.wait(PATIENCE)?.bytes, SIZE as u64);
+                queue.wait(PATIENCE)?;
+                let all = n.to_le_bytes().repeat(SIZE / 8);
+                same(
+                    &buffer.to_vec(0, SIZE),
+                    &all,
+                    guest(BASE),
+                    "when it ran again",
+                );
+            }
+            None => {
+                // Resuming without data ends in the error state; a reset forgets the job.
+                scene.device.reset()?;
+                scene.mdma.bar().device().config()?.enable()?;
+                assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
+            }
+        }
+        drop(queue);
+    }
+    Ok(())
+}
+
+fn p09_a_job_in_flight_is_finished_after_the_stop(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let mut queue = scene.queue(4)?;
+    for n in 1..=20 {
+        in_flight(&scene, &mut queue, n)?;
+        scene.go(&[State::STOP])?;
+        let done = scene.mdma.get(Reg::BytesDone)?;
+        // The memory agrees with the counter: all units that were begun are finished, and only these.
+        let units = buffer.to_vec(0, SIZE);
+        let filled = units
+            .chunks(8)
+            .take_while(|w| *w == n.to_le_bytes())
+            .count() as u64
+            * 8;
+        assert_eq!(filled % UNIT as u64, 0, "a unit was cut in two");
+        assert_eq!(filled, done - (n - 1) * SIZE as u64);
+        assert_eq!(queue.poll(), None);
+        scene.mdma.set_throttle(0)?;
+        scene.go(&[State::RUNNING])?;
+        assert_eq!(queue.wait(PATIENCE)?.bytes, SIZE as u64);
+        assert_eq!(scene.mdma.get(Reg::BytesDone)?, n * SIZE as u64);
+    }
+    Ok(())
+}
+
+fn p09_stopping_races_with_doorbells(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let mut queue = scene.queue(8)?;
+    let over = AtomicBool::new(false);
+    let jobs = AtomicBool::new(true);
+    thread::scope(|threads| {
+        let submitter = threads.spawn(|| -> Outcome<u64> {
+            let mut n = 0;
+            while !over.load(Ordering::SeqCst) {
+                while queue.poll().is_some() {}
+                // Pauses while the other side looks at the memory of a stopped device.
+                if jobs.load(Ordering::SeqCst) && queue.room() > 0 {
+                    n += 1;
+                    let at = BASE + (n % 2048) * 4096;
+                    queue.submit(&job::fill(guest(at), n, 4096))?;
+                } else {
+                    thread::yield_now();
+                }
+            }
+            queue.drain(PATIENCE)?;
+            Ok(n)
+        });
+        let watch = || -> Outcome {
+            for round in 0..100 {
+                scene.go(&[State::STOP])?;
+                let at_once = buffer.to_vec(0, SIZE);
+                // Doorbells go on ringing.
+                thread::sleep(Duration::from_millis(round % 7));
+                same(
+                    &buffer.to_vec(0, SIZE),
+                    &at_once,
+                    guest(BASE),
+                    "while stopped",
+                );
+                scene.go(&[State::RUNNING])?;
+                thread::sleep(Duration::from_millis(round % 3));
+            }
+            Ok(())
+        };
+        let result = watch();
+        over.store(true, Ordering::SeqCst);
+        // Without this a failure above would leave the submitter waiting.
+        if result.is_err() {
+            let _ = scene.go(&[State::RUNNING]);
+        }
+        let submitted = submitter.join().expect("its panic is reported")?;
+        result?;
+        assert!(submitted > 0);
+        assert_eq!(scene.mdma.get(Reg::JobsDone)?, submitted);
+        Ok(())
+    })
+}
+
+fn p52_a_doorbell_while_stopped_is_kept(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let mut queue = scene.queue(4)?;
+    run_jobs(&mut queue, &[job::nop()])?;
+    for (n, (stop, back)) in (1..).zip(STOPS) {
+        let Some(back) = back else { continue };
+        scene.go(stop)?;
+        queue.submit(&job::fill(guest(BASE), n, 8).cookie(n))?;
+        thread::sleep(SILENCE);
+        assert_eq!(queue.poll(), None, "{stop:?}: a job was done while stopped");
+        assert_ne!(buffer.to_vec(0, 8), n.to_le_bytes());
+        scene.go(back)?;
+        assert_eq!(
+            queue.wait(PATIENCE)?.cookie,
+            n,
+            "{stop:?}: the doorbell was lost"
+        );
+        assert_eq!(buffer.to_vec(0, 8), n.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn p52_a_queue_enabled_while_stopped_runs_later(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let _buffer = scene.buffer(BASE, SIZE)?;
+    scene.go(&[State::STOP])?;
+    let mut queue = scene.queue(4)?;
+    queue.submit(&job::fill(guest(BASE), 1, 4096).interrupt())?;
+    thread::sleep(SILENCE);
+    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
+    scene.go(&[State::RUNNING])?;
+    queue.wait(PATIENCE)?;
+    // And the other way round: disabled while stopped, the job is gone for good.
+    scene.mdma.set_throttle(1000)?;
+    queue.submit(&job::fill(guest(BASE), 2, SIZE as u64))?;
+    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 4096)?;
+    scene.go(&[State::STOP])?;
+    let bytes = scene.mdma.get(Reg::BytesDone)?;
+    queue.close()?;
+    scene.go(&[State::RUNNING])?;
+    thread::sleep(SILENCE);
+    assert_eq!(scene.mdma.get(Reg::BytesDone)?, bytes);
+    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+    Ok(())
+}
+
+fn bus_mastering_off_stops_like_a_state(lab: &Lab) -> Outcome {
+    let scene = Scene::new(lab)?;
+    let buffer = scene.buffer(BASE, SIZE)?;
+    let config = scene.device.config()?;
+    let mut queue = scene.queue(4)?;
+    in_flight(&scene, &mut queue, 1)?;
+    config.set_bus_master(false)?;
+    let at_once = snapshot(&queue, &buffer);
+    thread::sleep(SILENCE);
+    same(
+        &snapshot(&queue, &buffer),
+        &at_once,
+        guest(BASE),
+        "without bus mastering",
+    );
+    scene.mdma.set_throttle(0)?;
+    config.set_bus_master(true)?;
+    wait_for("the job to end", || Ok(queue.poll().is_some()))?;
+    Ok(())
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whose the device's work is: a thread of the process that sets bus master, with that user's limits.
+//!
+//! It was a kworker's: `memory.max`, `cpu.max`, `pids.max` and `cgroup.freeze` of the user did not hold for it.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ::hostile::Cgroup;
+use mdma::engine::UNIT;
+use mdma::regs::Reg;
+use mdma::{job, Mdma};
+use rustix::process::Resource;
+use vfio_client::{Container, Device, DmaBuffer, Region};
+
+use crate::env::{Instance, Lab, MEDIUM, SMALL};
+use crate::fixture::puppet::Puppet;
+use crate::fixture::{self, VfioQueue, QUEUE};
+use crate::harness::check::{wait_for, PATIENCE, SILENCE};
+use crate::harness::result::Outcome;
+use crate::hostile::quiescent::Quiescent;
+use crate::{fail, note, skip, tests};
+
+tests! { "worker":
+    one_task_for_each_process_that_sets_bus_master [],
+    no_task_no_bus_master [],
+    killed_while_another_process_has_the_device [],
+    device_memory_is_the_users [],
+    the_data_section_is_the_users [],
+    processor_time_is_the_users [],
+    a_frozen_user_does_no_dma [],
+    a_suspended_user_does_no_dma [],
+}
+
+/// The registers of a device, without touching its configuration space.
+fn registers(device: &Device) -> Outcome<Mdma<Region>> {
+    Ok(Mdma::new(device.region(mdma::regs::BAR_REGISTERS)?)?)
+}
+
+fn one_task_for_each_process_that_sets_bus_master(lab: &Lab) -> Outcome {
+    const TOGGLES: u64 = 200;
+    let instance = lab.instance(SMALL)?;
+    let mut user = Puppet::open(&instance, None, &[], None)?;
+    assert_eq!(user.ask("tasks")?, "[]", "before bus mastering");
+    user.order("enable")?;
+    let task = user.ask("tasks")?;
+    assert_eq!(task.split(' ').count(), 1, "{task}");
+    assert_ne!(task, "[]");
+    // A guest can do this in a loop.
+    user.order(&format!("toggle {TOGGLES}"))?;
+    user.order("disable")?;
+    user.order("reset")?;
+    user.order("enable")?;
+    assert_eq!(
+        user.ask("tasks")?,
+        task,
+        "after bus mastering went off and on"
+    );
+
+    // Another process takes over, and the first one's task ends.
+    let mut other = user.join(&instance)?;
+    assert_eq!(other.ask("tasks")?, "[]");
+    other.order("disable")?;
+    let mark = lab.kmsg.mark();
+    other.order("enable")?;
+    assert_ne!(other.ask("tasks")?, "[]");
+    wait_for("the task of the first process to end", || {
+        Ok(user.ask("tasks")? == "[]")
+    })?;
+    wait_for("the log to name it", || {
+        let lines = lab.kmsg.since(mark);
+        Ok(lines.iter().any(|l| l.text.contains("by another process")))
+    })?;
+    other.order("fill 100")?;
+    assert_eq!(other.ask("end")?, "0");
+    Ok(())
+}
+
+/// The write fails, and the register is as it was.
+fn no_task_no_bus_master(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
+    assert_eq!(user.ask("master")?, "0");
+    cgroup.set_pids_max(Some(cgroup.threads()?.len() as u64))?;
+    for _ in 0..3 {
+        assert_eq!(user.ask("enable")?, "EAGAIN", "pids.max");
+        assert_eq!(user.ask("master")?, "0", "pids.max");
+    }
+    cgroup.set_pids_max(None)?;
+    user.order("enable")?;
+    user.order("fill 100")?;
+    assert_eq!(user.ask("end")?, "0");
+    user.kill("nothing")?;
+
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[(Resource::Nproc, 1)], None)?;
+    assert_eq!(user.ask("enable")?, "EAGAIN", "RLIMIT_NPROC");
+    assert_eq!(user.ask("master")?, "0", "RLIMIT_NPROC");
+    Ok(())
+}
+
+/// The device stands still, and the process that has it can use it.
+fn killed_while_another_process_has_the_device(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let mut user = Puppet::open(&instance, None, &[], None)?;
+    user.order("work 50")?;
+    let (device, container) = user.share(&instance)?;
+    let mdma = registers(&device)?;
+    fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    user.kill("a job that another process has no part in")?;
+    let done = mdma.get(Reg::BytesDone)?;
+    thread::sleep(SILENCE);
+    assert_eq!(
+        mdma.get(Reg::BytesDone)?,
+        done,
+        "work for a process that is gone"
+    );
+
+    device.reset()?;
+    let mut queue = queue(&device, &container)?;
+    // Bus master is set still, and this process has not set it.
+    queue.submit(&job::fill(fixture::device(0), 1, 100))?;
+    thread::sleep(SILENCE);
+    assert!(queue.poll().is_none(), "work for nobody");
+    device.config()?.enable()?;
+    assert_eq!(queue.wait(PATIENCE)?.error, 0);
+    Ok(())
+}
+
+/// A queue in memory of this process.
+fn queue(device: &Device, container: &Container) -> Outcome<VfioQueue> {
+    const AT: u64 = QUEUE + (1 << 32);
+    let memory = DmaBuffer::new(container, AT, VfioQueue::size(4))?;
+    Ok(VfioQueue::new(registers(device)?, memory, 4)?)
+}
+
+fn device_memory_is_the_users(lab: &Lab) -> Outcome {
+    const FILL: u64 = 32 << 20;
+    const MAX: u64 = 64 << 20;
+    let instance = lab.instance(MEDIUM)?;
+    let cgroup = Cgroup::new()?;
+    let quiescent = Quiescent::before(&cgroup)?;
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
+    user.order("enable")?;
+    let before = cgroup.memory()?;
+    user.order(&format!("fill {FILL}"))?;
+    assert_eq!(user.ask("end")?, "0");
+    let filled = cgroup.memory()?;
+    // Other memory of the group may have gone meanwhile.
+    assert!(
+        filled >= before + FILL * 7 / 8,
+        "{before} bytes before, {filled} after a fill of {FILL}"
+    );
+    user.order("reset")?;
+    wait_for("the memory to be given back", || {
+        Ok(cgroup.settled_memory()? < filled - FILL / 2)
+    })?;
+
+    // Not more than the group may have: either the job fails, or the group's out-of-memory killer ends its user.
+    cgroup.set_memory_max(Some(MAX))?;
+    user.order(&format!("fill {}", 4 * FILL))?;
+    user.tell("end")?;
+    let answer = user.user.hear_within(PATIENCE)?;
+    let error = (mdma::desc::Error::MemoryFault as u32).to_string();
+    match answer.as_deref() {
+        Some("") => assert!(
+            cgroup.count("memory.events", "oom_kill")? > 0,
+            "not killed for memory"
+        ),
+        Some(answer) => assert_eq!(answer, error),
+        None => fail!("waited {} s for the job to end", PATIENCE.as_secs()),
+    }
+    let peak = cgroup.count("memory.events", "max")?;
+    assert!(peak > 0, "the limit was never reached");
+    note!("the job ended with {answer:?}");
+    cgroup.set_memory_max(None)?;
+    user.kill("a job that ran out of memory")?;
+    quiescent.check(&cgroup, &instance)
+}
+
+fn the_data_section_is_the_users(lab: &Lab) -> Outcome {
+    let section = lab.module.param("staging_kib") << 10;
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
+    // It has the device when it answers.
+    assert_eq!(user.ask("state")?, "running");
+    let charged = cgroup.count("memory.stat", "vmalloc")?;
+    assert!(
+        charged >= section,
+        "vmalloc {charged} of a section of {section} bytes"
+    );
+    Ok(())
+}
+
+fn processor_time_is_the_users(lab: &Lab) -> Outcome {
+    /// What the user itself needs is less.
+    const ENOUGH: Duration = Duration::from_millis(200);
+    let instance = lab.instance(MEDIUM)?;
+    let cgroup = Cgroup::new()?;
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
+    user.order("fill 67108864")?;
+    assert_eq!(user.ask("end")?, "0");
+    user.order("work 60")?;
+    let before = cgroup.cpu_time()?;
+    wait_for("the work to show in cpu.stat", || {
+        Ok(cgroup.cpu_time()? >= before + ENOUGH)
+    })
+}
+
+fn a_frozen_user_does_no_dma(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
+    user.order("throttle 1000")?;
+    user.order("work 50")?;
+    let (device, _container) = user.share(&instance)?;
+    let mdma = registers(&device)?;
+    fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    cgroup.freeze(true)?;
+    cgroup.wait_frozen()?;
+    let done = mdma.get(Reg::BytesDone)?;
+    thread::sleep(SILENCE);
+    assert_eq!(mdma.get(Reg::BytesDone)?, done, "work for a frozen user");
+    // Nobody waits for what is frozen: the device can be reset.
+    device.reset()?;
+    assert_eq!(mdma.get(Reg::BytesDone)?, 0);
+    cgroup.freeze(false)?;
+    user.order("reset")?;
+    user.order("fill 100")?;
+    assert_eq!(user.ask("end")?, "0");
+    Ok(())
+}
+
+/// Suspends the host as far as freezing everybody, which lasts five seconds.
+fn a_suspended_user_does_no_dma(lab: &Lab) -> Outcome {
+    const TEST: &str = "/sys/power/pm_test";
+    const FROZEN: Duration = Duration::from_secs(5);
+    const THROTTLE: Duration = Duration::from_millis(10);
+    if !fs::read_to_string(TEST).is_ok_and(|tests| tests.contains("freezer")) {
+        skip!("the kernel cannot test suspending");
+    }
+    let instance: Instance = lab.instance(SMALL)?;
+    let mut user = Puppet::open(&instance, None, &[], None)?;
+    user.order(&format!("throttle {}", THROTTLE.as_micros()))?;
+    user.order("work 50")?;
+    let (device, _container) = user.share(&instance)?;
+    let mdma = registers(&device)?;
+    fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    fs::write(TEST, "freezer")?;
+    let before = mdma.get(Reg::BytesDone)?;
+    let start = Instant::now();
+    let suspended = fs::write("/sys/power/state", "freeze");
+    let (elapsed, after) = (start.elapsed(), mdma.get(Reg::BytesDone)?);
+    fs::write(TEST, "none")?;
+    suspended?;
+    assert!(elapsed >= FROZEN, "suspended for {elapsed:?} only");
+    // The pauses alone do not leave time for more. The worker may be slower as much as it likes.
+    let most = (elapsed - FROZEN).as_micros() / THROTTLE.as_micros() + 20;
+    let units = (after - before) / UNIT as u64;
+    note!("{units} units in {elapsed:?}, of which {FROZEN:?} frozen; at most {most} expected");
+    assert!(u128::from(units) <= most, "work for a suspended user");
+    Ok(())
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who waits for a step can be killed, while the step waits for a page of the user's memory that another process holds back.
+//!
+//! With a kworker that ran the steps nothing of this ended before the page came: not the user's exit, nor a reset, a change
+//! of state, a write of the command register, or an administrator's look at debugfs.
+
+use std::fs;
+use std::sync::mpsc;
+use std::thread;
+
+use ::hostile::{Cgroup, Kind, Stalled};
+
+use crate::env::{Instance, Lab, SMALL};
+use crate::fixture::puppet::Puppet;
+use crate::harness::check::PATIENCE;
+use crate::harness::result::Outcome;
+use crate::hostile::quiescent::Quiescent;
+use crate::hostile::setup::contents;
+use crate::{fail, tests};
+
+tests! { "waits":
+    killed_while_dma_waits_for_its_memory [],
+    calls_that_wait_for_a_step_can_be_killed [],
+    exec_ends_a_step_that_waits [],
+}
+
+/// Starts a user whose device waits for its memory.
+fn stalled_user(instance: &Instance, cgroup: &Cgroup, stalled: &mut Stalled) -> Outcome<Puppet> {
+    let mut user = Puppet::open(instance, Some(cgroup), &[], Some(stalled))?;
+    user.order("stall")?;
+    stalled.wait(1, PATIENCE)?;
+    Ok(user)
+}
+
+/// Reads the instance's file in debugfs, for as long as a test has patience.
+fn status(instance: &Instance) -> Outcome<String> {
+    let path = format!(
+        "/sys/kernel/debug/mdma/{}/migration",
+        instance.uuid.as_str()
+    );
+    let (done, read) = mpsc::channel();
+    thread::spawn(move || done.send(fs::read_to_string(path)));
+    match read.recv_timeout(PATIENCE) {
+        Ok(text) => Ok(text?),
+        Err(_) => fail!("waited {} s for debugfs", PATIENCE.as_secs()),
+    }
+}
+
+fn killed_while_dma_waits_for_its_memory(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let quiescent = Quiescent::before(&cgroup)?;
+    for kind in Kind::ALL {
+        let mut stalled = Stalled::for_another(kind, contents(4))?;
+        let mut user = stalled_user(&instance, &cgroup, &mut stalled)?;
+        assert!(status(&instance)?.starts_with("state: RUNNING\n"), "{kind}");
+        user.kill(&format!("DMA from {kind}"))?;
+        assert!(status(&instance)?.starts_with("state: RUNNING\n"), "{kind}");
+    }
+    quiescent.check(&cgroup, &instance)
+}
+
+/// Each call, and one that waits behind it.
+const CALLS: [(&str, &str); 3] = [("reset", "state"), ("stop", "state"), ("disable", "master")];
+
+fn calls_that_wait_for_a_step_can_be_killed(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let mut stalled = Stalled::for_another(Kind::Userfault, contents(4))?;
+    let mut user = stalled_user(&instance, &cgroup, &mut stalled)?;
+    for (call, behind) in CALLS {
+        let mut first = user.join(&instance)?;
+        let mut second = user.join(&instance)?;
+        // They have the device when they answer.
+        let (state, master) = (first.ask("state")?, second.ask("master")?);
+        first.tell(call)?;
+        first.expect_silence(call)?;
+        second.tell(behind)?;
+        second.expect_silence(behind)?;
+        let status = status(&instance)?;
+        let expected = match behind {
+            "state" => "state: busy\n",
+            _ => "state: RUNNING\n",
+        };
+        assert!(status.starts_with(expected), "{call}: {status}");
+        second.kill(&format!("{behind} behind {call}"))?;
+        first.kill(call)?;
+
+        // Nothing has changed.
+        let mut third = user.join(&instance)?;
+        assert_eq!(third.ask("state")?, state, "{call}");
+        assert_eq!(third.ask("master")?, master, "{call}");
+        third.kill("nothing")?;
+        // The step waits still. Whoever waits for it wakes its task, which then faults again.
+        assert!(stalled.waiting() >= 1, "{call}");
+    }
+    // The job goes on where it was.
+    stalled.release();
+    assert_eq!(user.ask("end")?, "0");
+    user.order("reset")
+}
+
+/// A process that executes another program loses its threads, and keeps the device if it wants to.
+fn exec_ends_a_step_that_waits(lab: &Lab) -> Outcome {
+    let instance = lab.instance(SMALL)?;
+    let cgroup = Cgroup::new()?;
+    let mut stalled = Stalled::for_another(Kind::Userfault, contents(4))?;
+    let mut user = stalled_user(&instance, &cgroup, &mut stalled)?;
+    let mut other = user.join(&instance)?;
+    assert_eq!(other.ask("state")?, "running");
+    assert_eq!(user.ask("exec")?, "waiting");
+    other.order("reset")?;
+    other.order("fill 100")?;
+    assert_eq!(other.ask("end")?, "0");
+    assert_ne!(other.ask("tasks")?, "[]");
+    Ok(())
+}
