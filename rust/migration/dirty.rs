@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Dirty map of device memory: one bit per page that has to be sent.
+//! Dirty map of device memory: one bit per page that still has to be sent.
 //!
-//! Any number of writers mark while one reader takes. Two rules make that safe:
+//! Any number of writers mark pages while one reader takes them. Two rules make this safe:
 //!
 //! - The reader clears a page's bit, *then* reads the page: [`DirtyMap::take_run`] comes before
 //!   the copy, and before the copy comes write-protecting the pages, if guests may map them.
-//! - A writer changes the page, *then* marks it. Who lets a guest write a page inserts the
-//!   writable mapping, then marks; or marks where the fault code checks afterwards that the mapping
-//!   is still the one it knew.
+//! - A writer changes the page, *then* marks it. A fault handler that lets a guest write a page
+//!   inserts the writable mapping, then marks; or it marks at a point after which the fault code
+//!   checks that the mapping has not changed.
 //!
-//! Mark and clear are read-modify-writes of one word, so one comes after the other. If the mark
-//! comes first, the clear acquires what the mark released and the reader sees the bytes. If it
-//! comes second, the bit stays set and the page is sent again. A writer that skipped the mark
-//! because it saw the bit set would be in neither case.
+//! Mark and clear are read-modify-writes of one word, so they have an order. If the mark comes
+//! first, the clear acquires what the mark released, and the reader sees the bytes. If the mark
+//! comes second, the bit stays set and the page is sent again. A writer must not skip the mark
+//! because the bit is already set: neither case would apply.
 //!
 //! # Counters
 //!
-//! Each [`BLOCK`] of pages has a counter, so that counting and searching cost a look at each block
-//! and not at each page. A mark adds its pages to the counter before it sets their bits, then takes
-//! off those that were marked already. A clear takes its pages off after it clears their bits. So a
-//! counter is never less than the number of bits set, and equals it while no call is in flight. Each
-//! call in flight makes it at most 64 pages too large.
+//! Each [`BLOCK`] of pages has a counter, so counting and searching look at each block instead of
+//! each page. A mark adds its pages to the counter before it sets their bits, then subtracts those
+//! that were already marked. A clear subtracts its pages after it clears their bits. So a counter is
+//! never less than the number of bits set, and equals it while no call is in flight. Each call in
+//! flight makes it at most 64 pages too large.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -31,10 +31,10 @@ const BITS: u64 = u64::BITS as u64;
 /// Pages that share a counter.
 pub const BLOCK: u64 = 1 << 15;
 
-/// Where the number of runs begins in a counter. The number of pages is below.
+/// Lowest bit of the number of runs in a counter. The bits below hold the number of pages.
 const RUNS: u32 = 32;
 
-/// A range of pages that is not empty.
+/// A non-empty range of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The first page.
@@ -44,42 +44,42 @@ pub struct Run {
 }
 
 impl Run {
-    /// The page after the last.
+    /// Returns the page after the last one.
     pub const fn end(&self) -> u64 {
         self.first.saturating_add(self.count)
     }
 }
 
-/// How much is dirty.
+/// Dirty pages and their runs in a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct DirtyCount {
     /// Dirty pages.
     pub pages: u64,
-    /// Runs of adjacent dirty pages. A run is counted once for each word of 64 pages it lies in.
+    /// Runs of adjacent dirty pages. A run counts once for each word of 64 pages it lies in.
     pub runs: u64,
 }
 
-impl Census {
-    /// What a counter says. The number of runs may be off either way while calls are in flight.
-    fn of(counter: u64) -> Census {
+impl DirtyCount {
+    /// Decodes a counter. While calls are in flight the number of runs may be too small or too large.
+    fn of(counter: u64) -> DirtyCount {
         let pages = (counter & ((1 << RUNS) - 1)).min(BLOCK);
         let runs = u64::try_from((counter >> RUNS) as i32).unwrap_or(0);
-        Census {
+        DirtyCount {
             pages,
             runs: runs.min(pages),
         }
     }
 
-    fn add(&mut self, other: Census) {
-        // No overflow: neither is more than the pages there are.
+    fn add(&mut self, other: DirtyCount) {
+        // No overflow: neither sum exceeds the number of pages.
         self.pages = self.pages.wrapping_add(other.pages);
         self.runs = self.runs.wrapping_add(other.runs);
     }
 }
 
-/// What the bits of a word are worth in a counter.
+/// Returns the pages and runs of a word, encoded as in a counter.
 const fn tally(bits: u64) -> u64 {
-    // All clean or all dirty is usual, and counting bits takes a while.
+    // Most words are all clean or all dirty, and counting bits is slow.
     match bits {
         0 => 0,
         u64::MAX => BITS | (1 << RUNS),
@@ -87,29 +87,29 @@ const fn tally(bits: u64) -> u64 {
     }
 }
 
-/// One bit per page, over memory that is handed in. The counters of the blocks follow the bits.
+/// One bit per page, in memory that the caller passes in. The block counters follow the bits.
 #[derive(Debug)]
 pub struct DirtyMap<W> {
     words: W,
     pages: u64,
 }
 
-/// The number of words a map of `pages` pages needs.
+/// Returns the number of words that a map of `pages` pages needs.
 pub const fn words_for(pages: u64) -> u64 {
     bit_words(pages).saturating_add(pages.div_ceil(BLOCK))
 }
 
-/// The number of words that hold the bits of `pages` pages.
+/// Returns the number of words that hold the bits of `pages` pages.
 const fn bit_words(pages: u64) -> u64 {
     pages.div_ceil(BITS)
 }
 
-/// The first page of the block after that of `page`.
+/// Returns the first page of the block after that of `page`.
 const fn next_block(page: u64) -> u64 {
     (page / BLOCK).saturating_add(1).saturating_mul(BLOCK)
 }
 
-/// `count` ones from bit `first` on, cut off at the end of the word.
+/// Returns `count` ones from bit `first` on, cut off at the end of the word.
 const fn mask(first: u64, count: u64) -> u64 {
     let ones = if count >= BITS {
         !0
@@ -123,13 +123,14 @@ const fn mask(first: u64, count: u64) -> u64 {
     }
 }
 
-/// The number of ones at the low end of a word.
+/// Returns the number of ones at the low end of a word.
 const fn ones(bits: u64) -> u64 {
     bits.trailing_ones() as u64
 }
 
 impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
-    /// A map of `pages` pages over `words`, with no page marked; `None` if there are too few words.
+    /// Creates a map of `pages` pages in `words` and marks no page. `None` if `words` is shorter than
+    /// [`words_for`] says.
     pub fn new(words: W, pages: u64) -> Option<Self> {
         if (words.len() as u64) < words_for(pages) {
             return None;
@@ -140,32 +141,32 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         Some(DirtyMap { words, pages })
     }
 
-    /// The number of pages the map is about.
+    /// Returns the number of pages in the map.
     pub fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// The word with the bit of `page`.
+    /// Returns the word with the bit of `page`.
     fn word(&self, page: u64) -> Option<&AtomicU64> {
         self.words.get(usize::try_from(page / BITS).ok()?)
     }
 
-    /// The counter of the block of `page`.
+    /// Returns the counter of the block of `page`.
     fn counter(&self, page: u64) -> Option<&AtomicU64> {
         let index = bit_words(self.pages).saturating_add(page / BLOCK);
         self.words.get(usize::try_from(index).ok()?)
     }
 
-    /// What the counter of the block of `page` says. SeqCst, as who waits for a mark says so before
-    /// he looks at this, and who marks looks at that after.
-    fn counted(&self, page: u64) -> Census {
-        self.counter(page).map_or(Census::default(), |counter| {
-            Census::of(counter.load(Ordering::SeqCst))
+    /// Returns the count of the block of `page`. SeqCst: a task that waits for a mark announces that
+    /// before it loads this counter, and a writer looks for waiters after it updates the counter.
+    fn counted(&self, page: u64) -> DirtyCount {
+        self.counter(page).map_or(DirtyCount::default(), |counter| {
+            DirtyCount::of(counter.load(Ordering::SeqCst))
         })
     }
 
-    /// Calls `f` for each word that has bits of `[from, to)`, with its first such page and the mask of
-    /// these bits.
+    /// Calls `f` for each word with bits of `[from, to)`, passing its first page in the range, the
+    /// word, and the mask of these bits.
     fn each(&self, from: u64, to: u64, mut f: impl FnMut(u64, &AtomicU64, u64)) {
         let to = to.min(self.pages);
         let mut page = from;
@@ -204,7 +205,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         }
     }
 
-    /// Marks a page that has just been written. Pages that do not exist are ignored.
+    /// Marks a page that was just written. Ignores pages outside the map. Callable in any context.
     pub fn mark(&self, page: u64) {
         if page < self.pages {
             if let Some(word) = self.word(page) {
@@ -213,7 +214,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         }
     }
 
-    /// Marks `count` pages from `first` on, that have just been written.
+    /// Marks `count` pages from `first` on that were just written. Ignores pages outside the map.
     pub fn mark_range(&self, first: u64, count: u64) {
         self.each(first, first.saturating_add(count), |page, word, mask| {
             self.set(page, word, mask, u64::from(mask.count_ones()));
@@ -225,15 +226,15 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.mark_range(0, self.pages);
     }
 
-    /// Forgets all marks. Only before tracking begins: what was written and not sent is forgotten
-    /// too.
+    /// Clears all marks. Call this only before tracking starts: it also forgets pages that were
+    /// written and not sent.
     pub fn clear_all(&self) {
         self.each_block(0, self.pages, |from, to| {
             self.each(from, to, |page, word, mask| self.clear(page, word, mask));
         });
     }
 
-    /// Calls `f` for the part of `[from, to)` in each block that may have marked pages.
+    /// Calls `f` with the part of `[from, to)` in each block that may have marked pages.
     fn each_block(&self, from: u64, to: u64, mut f: impl FnMut(u64, u64)) {
         let to = to.min(self.pages);
         let mut page = from;
@@ -246,7 +247,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         }
     }
 
-    /// Whether a page is marked.
+    /// Returns whether a page is marked; `false` outside the map.
     pub fn test(&self, page: u64) -> bool {
         let mut set = false;
         self.each(page, page.saturating_add(1), |_, word, mask| {
@@ -255,34 +256,34 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         set
     }
 
-    /// Whether no page is marked.
+    /// Returns whether no page is marked.
     pub fn is_clean(&self) -> bool {
         self.count() == 0
     }
 
-    /// The number of marked pages.
+    /// Returns the number of marked pages.
     pub fn count(&self) -> u64 {
-        self.census(0, self.pages).pages
+        self.count_range(0, self.pages).pages
     }
 
-    /// How much is marked in `[from, to)`. Costs a look at each block, and at each word of a block
-    /// that is in the range in part.
-    pub fn census(&self, from: u64, to: u64) -> Census {
-        let mut census = Census::default();
+    /// Counts the marked pages in `[from, to)`. Looks at the counter of each block, and at each word
+    /// of a block that is only partly in the range.
+    pub fn count_range(&self, from: u64, to: u64) -> DirtyCount {
+        let mut total = DirtyCount::default();
         self.each_block(from, to, |from, to| {
             let whole = from % BLOCK == 0 && to == next_block(from).min(self.pages);
             if whole {
-                census.add(self.counted(from));
+                total.add(self.counted(from));
             } else {
                 self.each(from, to, |_, word, mask| {
-                    census.add(Census::of(tally(word.load(Ordering::Acquire) & mask)));
+                    total.add(DirtyCount::of(tally(word.load(Ordering::Acquire) & mask)));
                 });
             }
         });
-        census
+        total
     }
 
-    /// The next marked page at or after `from`.
+    /// Returns the next marked page at or after `from`.
     fn next(&self, from: u64) -> Option<u64> {
         let mut page = from;
         while page < self.pages {
@@ -299,7 +300,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         None
     }
 
-    /// Clears the bits of adjacent marked pages in `[first, end)`, from the first on. Gives their
+    /// Clears the bits of adjacent marked pages in `[first, end)`, from `first` on. Returns their
     /// number.
     fn take(&self, first: u64, end: u64) -> u64 {
         let mut page = first;
@@ -320,9 +321,10 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     }
 
     /// Takes the next run of at most `max_pages` marked pages at or after `from`: clears their bits
-    /// and says which they are. The caller must then send them, or mark them again.
+    /// and returns the run; `None` if there is none. The caller must send these pages or mark them
+    /// again.
     ///
-    /// Two readers at once may both get a page, which is then sent twice; none is lost.
+    /// Two concurrent readers may both get a page, which is then sent twice; no page is lost.
     pub fn take_run(&self, from: u64, max_pages: u64) -> Option<Run> {
         if max_pages == 0 {
             return None;

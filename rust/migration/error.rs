@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a stream cannot be written or was refused, and the errno for it.
+//! Errors of writing and reading a stream, and their errnos.
 
-use crate::stream::{Kind, VERSION};
+use crate::format::{Kind, VERSION};
 use core::fmt;
 
 const EINTR: i32 = 4;
@@ -18,25 +18,25 @@ pub(crate) const EBADMSG: i32 = 74;
 pub(crate) const EOVERFLOW: i32 = 75;
 pub(crate) const EPROTONOSUPPORT: i32 = 93;
 
-/// Why a stream cannot be written or was refused.
+/// Why a stream cannot be written or was refused. [`Error::errno`] has the errno of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The first record is no IDENTITY with the right magic: these bytes are something else.
+    /// The first record is not an IDENTITY with the right magic: the bytes are not a stream.
     Foreign,
-    /// The stream has a version this reader does not know.
+    /// The reader does not know the version of the stream.
     Version {
         /// The version found.
         found: u32,
     },
-    /// The stream is the state of another type of device.
+    /// The stream is of another device type.
     DeviceType {
         /// The type of this device.
         expected: [u8; 16],
         /// The type in the stream.
         found: [u8; 16],
     },
-    /// A field of the identity differs.
+    /// A field of the identity differs (P49).
     Identity {
         /// Name of the field.
         field: &'static str,
@@ -49,7 +49,7 @@ pub enum Error {
     HeaderChecksum {
         /// Sequence number of the record that was expected.
         sequence: u64,
-        /// The checksum stored in it.
+        /// The checksum in the header.
         stored: u32,
         /// The checksum of its bytes.
         computed: u32,
@@ -63,7 +63,7 @@ pub enum Error {
         /// The checksum of the payload as it arrived.
         computed: u32,
     },
-    /// A header has flags this version does not have, or AGAIN without START.
+    /// A header has flags that this version does not define, or AGAIN without START.
     Flags {
         /// Sequence number of the record.
         sequence: u64,
@@ -77,28 +77,28 @@ pub enum Error {
         /// The number found.
         found: u64,
     },
-    /// A mandatory record of a kind this version does not have (P51).
+    /// A mandatory record of a kind that this version does not define (P51).
     UnknownKind {
         /// Sequence number of the record.
         sequence: u64,
         /// Its kind.
         kind: u16,
     },
-    /// An IDENTITY that does not begin a stream: its number is not 0.
+    /// An IDENTITY that is not record 0 and so does not begin a stream.
     DuplicateIdentity {
         /// Sequence number of the record.
         sequence: u64,
     },
-    /// Something other than another stream after the END record.
+    /// Bytes after the END record that do not begin another stream.
     AfterEnd,
-    /// A payload has a length that its kind does not allow.
+    /// The record's kind does not allow the length of its payload.
     Length {
         /// The record's kind.
         kind: Kind,
         /// The payload's length in bytes.
         found: u64,
     },
-    /// A reserved field or the position of a record without one is not 0.
+    /// A field that must be 0 is not: a reserved one, or the position of IDENTITY or END.
     Reserved {
         /// The record's kind.
         kind: Kind,
@@ -112,7 +112,7 @@ pub enum Error {
         /// Number of bytes.
         length: u64,
     },
-    /// A record reaches beyond what it describes.
+    /// A record exceeds the device memory or the device's state.
     Range {
         /// The record's kind.
         kind: Kind,
@@ -123,7 +123,7 @@ pub enum Error {
         /// Size of device memory or of the device's state, in bytes.
         limit: u64,
     },
-    /// A DEVICE record does not continue the one before it.
+    /// A DEVICE record does not start where the one before it ended.
     StateOrder {
         /// The position expected.
         expected: u64,
@@ -134,12 +134,12 @@ pub enum Error {
     Count {
         /// Name of the count.
         field: &'static str,
-        /// What arrived.
+        /// The count of what arrived.
         expected: u64,
-        /// What END says.
+        /// The count in END.
         found: u64,
     },
-    /// The stream stops before its END.
+    /// The stream stops before END.
     Incomplete {
         /// Sequence number of the record that is missing or incomplete.
         sequence: u64,
@@ -148,24 +148,24 @@ pub enum Error {
     Space {
         /// Bytes needed.
         needed: u64,
-        /// Bytes there are.
+        /// Bytes available.
         available: u64,
     },
-    /// The device's state ends before a field of it.
+    /// The device's state ends inside a field.
     Short {
         /// Bytes needed.
         needed: u64,
         /// Bytes left.
         available: u64,
     },
-    /// The device's state goes on after its last field.
+    /// The device's state continues after its last field.
     Trailing {
         /// Bytes left.
         left: u64,
     },
-    /// Geometry that the identity promises and the device does not have: a defect of the caller.
+    /// The identity contradicts itself or the device: a bug of the caller.
     Geometry {
-        /// Name of what differs.
+        /// Name of the value that differs.
         field: &'static str,
         /// The identity's value.
         expected: u64,
@@ -174,32 +174,32 @@ pub enum Error {
     },
     /// A counter would overflow.
     Overflow,
-    /// The caller is being killed.
+    /// The calling task is being killed.
     Interrupted,
-    /// The device failed or refused.
+    /// A call of the device failed.
     Device {
-        /// What it was asked to do.
+        /// What the device was doing.
         step: &'static str,
-        /// Its positive errno.
+        /// The positive errno it returned.
         errno: i32,
     },
 }
 
 impl Error {
-    /// The positive errno of this error.
+    /// Returns the positive errno of this error.
     ///
     /// | errno             | means                                                         |
     /// |-------------------|---------------------------------------------------------------|
-    /// | `EINVAL`          | not a stream, or the state of another device                  |
-    /// | `EPROTONOSUPPORT` | a version or a mandatory record this reader does not know     |
+    /// | `EINVAL`          | not a stream, or a stream of another device                   |
+    /// | `EPROTONOSUPPORT` | the reader does not know the version or a mandatory record    |
     /// | `EBADMSG`         | corrupt: a checksum or a count does not match                 |
-    /// | `EPROTO`          | whole records, but not in an order or of a shape that is legal |
-    /// | `ERANGE`          | a record reaches beyond the device                            |
-    /// | `ENODATA`         | the stream or the device's state stops early                  |
+    /// | `EPROTO`          | a record with the wrong order, length, position or flags      |
+    /// | `ERANGE`          | a record exceeds the device memory or the device's state      |
+    /// | `ENODATA`         | the stream or the device's state ends early                   |
     /// | `ENOSPC`          | a buffer of the caller is too small                           |
     /// | `EOVERFLOW`       | a counter would overflow                                      |
-    /// | `EINTR`           | the caller is being killed                                    |
-    /// | any               | the device's own                                              |
+    /// | `EINTR`           | the calling task is being killed                              |
+    /// | any               | an errno that the device returned                             |
     pub const fn errno(&self) -> i32 {
         match self {
             Error::Foreign
@@ -228,13 +228,14 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later: there was no memory, or the caller was being killed.
-    /// The stream is not to blame.
-    pub const fn is_passing(&self) -> bool {
+    /// Returns whether the same call may succeed later: memory was short (`ENOMEM`), or the calling
+    /// task was being killed (`EINTR`). Neither says anything about the stream.
+    pub const fn is_transient(&self) -> bool {
         matches!(self.errno(), EINTR | ENOMEM)
     }
 
-    /// An error the device returned, as a positive or negative errno.
+    /// Wraps an errno of either sign that the device returned during `step`; `EIO` if it is not an
+    /// errno.
     pub(crate) fn device(step: &'static str, errno: i32) -> Error {
         let errno = match errno.checked_abs() {
             Some(errno) if (1..=4095).contains(&errno) => errno,
@@ -249,7 +250,7 @@ impl fmt::Display for Error {
         match self {
             Error::Foreign => f.write_str("not a device state stream"),
             Error::Version { found } => {
-                write!(f, "stream version {found}, this side reads {VERSION}")
+                write!(f, "stream has version {found}, this reader needs {VERSION}")
             }
             Error::DeviceType { expected, found } => write!(
                 f,
@@ -293,12 +294,12 @@ impl fmt::Display for Error {
             Error::DuplicateIdentity { sequence } => {
                 write!(f, "record {sequence}: an IDENTITY that is not record 0")
             }
-            Error::AfterEnd => f.write_str("data after the END record that begins no stream"),
+            Error::AfterEnd => f.write_str("data after the END record does not begin a stream"),
             Error::Length { kind, found } => {
                 write!(f, "{kind} record with a payload of {found} bytes")
             }
             Error::Reserved { kind, found } => {
-                write!(f, "{kind} record with {found:#x} in a field that is 0")
+                write!(f, "{kind} record with {found:#x} in a field that must be 0")
             }
             Error::Misaligned { position, length } => write!(
                 f,
@@ -311,10 +312,13 @@ impl fmt::Display for Error {
                 limit,
             } => write!(
                 f,
-                "{kind} record of {length:#x} bytes at {position:#x} passes the limit {limit:#x}"
+                "{kind} record of {length:#x} bytes at {position:#x} exceeds the limit {limit:#x}"
             ),
             Error::StateOrder { expected, found } => {
-                write!(f, "DEVICE record at {found:#x}, {expected:#x} was expected")
+                write!(
+                    f,
+                    "DEVICE record at {found:#x} where {expected:#x} was expected"
+                )
             }
             Error::Count {
                 field,
@@ -325,11 +329,11 @@ impl fmt::Display for Error {
                 write!(f, "stream is incomplete: record {sequence} is missing")
             }
             Error::Space { needed, available } => {
-                write!(f, "buffer of {available} bytes, {needed} are needed")
+                write!(f, "buffer has {available} bytes and needs {needed}")
             }
             Error::Short { needed, available } => write!(
                 f,
-                "device state ends early: {available} bytes left, {needed} are needed"
+                "device state ends early: {available} bytes left, {needed} needed"
             ),
             Error::Trailing { left } => {
                 write!(f, "device state has {left} bytes after its last field")
@@ -348,7 +352,7 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// A device type without its padding.
+/// Returns a device type without its padding.
 fn name(device_type: &[u8; 16]) -> &[u8] {
     device_type
         .split(|&byte| byte == 0)

@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which device a stream is the state of (P49).
+//! The identity of a saved device (P49).
 
-use crate::codec::Reader;
 use crate::error::Error;
-use crate::stream::{pack, Kind, IDENTITY_SIZE, MAGIC, VERSION};
+use crate::format::{Kind, IDENTITY_SIZE, MAGIC, VERSION};
+use crate::record::pack;
+use crate::state_codec::Reader;
 
-/// What a stream is the state of. A destination takes only a stream whose identity equals its own
-/// in every field (P49).
+/// Type, version and geometry of a saved device. A destination accepts only a stream whose identity
+/// equals its own in every field (P49).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Name of the kind of device, padded with NUL.
+    /// Name of the device type, padded with NUL: see [`device_type`].
     pub device_type: [u8; 16],
-    /// Version of the device and of its state's layout.
+    /// Version of the device and of the layout of its state.
     pub device_version: u32,
     /// Feature bits of the device.
     pub features: u32,
     /// Size of device memory in bytes, 0 if it has none; a multiple of `page_size`.
     pub memory_size: u64,
-    /// Granule of MEMORY and ZERO records in bytes; a power of two.
+    /// Unit of MEMORY and ZERO records in bytes; a power of two.
     pub page_size: u32,
     /// Upper bound of the device's own state in bytes.
     pub state_size_max: u32,
 }
 
 impl Identity {
-    /// Number of pages of device memory.
+    /// Returns the number of pages of device memory.
     pub const fn pages(&self) -> u64 {
         match self.memory_size.checked_div(self.page_size as u64) {
             Some(pages) => pages,
@@ -33,7 +34,8 @@ impl Identity {
         }
     }
 
-    /// Refuses an identity that no device can have.
+    /// Checks that a device can have this identity. [`Error::Geometry`] if `page_size` is not a power
+    /// of two or `memory_size` not a multiple of it.
     pub fn validate(&self) -> Result<(), Error> {
         if !self.page_size.is_power_of_two() {
             return Err(Error::Geometry {
@@ -53,7 +55,7 @@ impl Identity {
         Ok(())
     }
 
-    /// The payload of the IDENTITY record.
+    /// Returns the payload of the IDENTITY record.
     pub fn encode(&self) -> [u8; IDENTITY_SIZE] {
         pack(&[
             &MAGIC,
@@ -68,11 +70,12 @@ impl Identity {
         ])
     }
 
-    /// The identity in the payload of an IDENTITY record.
+    /// Decodes the payload of an IDENTITY record: `payload` is its beginning, `length` its length in
+    /// bytes.
     ///
-    /// The magic and the version are looked at first, so that a stream of another version is
-    /// refused as such, whatever else that version has changed.
-    /// `payload` is its beginning, `length` its length.
+    /// Checks the magic and the version first, so that a stream of another version returns
+    /// [`Error::Version`], whatever else that version changed. [`Error::Foreign`] without the magic,
+    /// [`Error::Length`] or [`Error::Reserved`] if the rest is malformed.
     pub fn decode(payload: &[u8], length: u32) -> Result<Identity, Error> {
         let mut r = Reader::new(payload);
         if r.get_array::<8>() != Ok(MAGIC) {
@@ -105,8 +108,8 @@ impl Identity {
         })
     }
 
-    /// Refuses `found` unless it equals this identity; the error names the first field that differs
-    /// (P49).
+    /// Compares `found` with this identity (P49). The error, [`Error::DeviceType`] or
+    /// [`Error::Identity`], names the first field that differs.
     pub fn accept(&self, found: &Identity) -> Result<(), Error> {
         if self.device_type != found.device_type {
             return Err(Error::DeviceType {
@@ -150,7 +153,7 @@ impl Identity {
     }
 }
 
-/// Pads the name of a kind of device to a `device_type`; what does not fit is cut off.
+/// Returns `name` as a `device_type`: padded with NUL, or cut off after 16 bytes.
 pub const fn device_type(name: &str) -> [u8; 16] {
     let mut out = [0; 16];
     let mut from: &[u8] = name.as_bytes();

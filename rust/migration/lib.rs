@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration protocol of a VFIO device, without the device and without the kernel.
+//! The migration protocol of a VFIO device, independent of any device and of the kernel.
 //!
-//! | module     | what it decides                                                        |
-//! |------------|------------------------------------------------------------------------|
-//! | [`region`] | which register of the v1 region an access hits, or why it is refused    |
-//! | [`state`]  | the eight device states, the arcs of v1 and v2, what each arc does      |
-//! | [`stream`] | the bytes of a saved device: identity, records, checksums, errors       |
-//! | [`dirty`]  | which pages of device memory still have to be sent                      |
-//! | [`save`]   | what to send next                                                       |
-//! | [`load`]   | what arrived, whether it may be applied                                 |
+//! | module         | what it decides                                                          |
+//! |----------------|--------------------------------------------------------------------------|
+//! | [`region`]     | which register of the v1 region an access hits, or why it is refused      |
+//! | [`state`]      | the eight device states and their v1 and v2 encodings                     |
+//! | [`transition`] | the permitted changes of state, and the actions of each                   |
+//! | [`stream`]     | the bytes of a saved device: identity, records, checksums, errors         |
+//! | [`dirty`]      | which pages of device memory still have to be sent                        |
+//! | [`save`]       | what to send next                                                         |
+//! | [`load`]       | what arrived, and whether it may be applied                               |
 //!
-//! Nothing here allocates, blocks, logs or knows who calls: memory is handed in, the device is
-//! reached through the traits [`save::Source`] and [`load::Sink`], and a refusal is a value that
-//! knows its errno and prints its reason. The crate is built twice from the same files, into the
-//! kernel module and by cargo for the tests.
+//! Nothing here allocates, blocks, logs or knows its caller. The caller passes memory in, the traits
+//! [`save::Source`] and [`load::Sink`] reach the device, and an error is a value with an errno and a
+//! message. The crate is built twice from the same files: by Kbuild into the module, and by cargo
+//! for the tests.
 //!
-//! Callers serialise: one session is used by one thread at a time. Only [`dirty::DirtyMap`] is
-//! made to be shared with those who write device memory meanwhile.
+//! The caller serialises: one thread at a time uses a session. Only [`dirty::DirtyMap`] is shared
+//! with concurrent writers of device memory.
 //!
 //! Numbers such as P19 refer to `Documentation/requirements.rst`.
 
@@ -26,13 +27,20 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-mod codec;
+mod checksum;
 pub mod dirty;
 mod error;
-mod frame;
+mod format;
 mod identity;
 pub mod load;
+mod record;
+mod record_writer;
 pub mod region;
 pub mod save;
+mod sink;
+mod source;
 pub mod state;
+mod state_codec;
 pub mod stream;
+mod totals;
+pub mod transition;

@@ -1,81 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Parse, validate, then apply.
+//! Parses, checks and applies a stream.
 //!
 //! ```text
-//!   new()      the device is stopped, its memory reads 0
-//!   feed()     bytes of the stream, in any pieces; memory is written as it arrives
-//!   finish()   END was verified: the device's own state takes effect
+//!   new()      device stopped, its memory reads 0
+//!   feed()     bytes of the stream, in any pieces; writes device memory as it arrives
+//!   finish()   after END was verified: applies the device's own state
 //! ```
 //!
-//! Records may be cut anywhere. A header is looked at when it is complete; what it says is checked
-//! before a byte of its payload is used. The payload of MEMORY goes straight to the device, all
-//! others are gathered.
+//! The caller may cut the stream anywhere. The session parses a header once it is complete, and
+//! checks all its fields before it uses a byte of the payload. The payload of MEMORY goes straight
+//! to the device; the session collects all others.
 //!
 //! # Errors
 //!
-//! The first error is final: every later call gives the same one (P26), until
-//! [`LoadSession::restart`]. The exceptions are errors that say nothing about the stream
-//! ([`Error::is_passing`]): no memory, or a caller who is being killed. Such a call has taken the
-//! first so many bytes of its buffer, by which [`Stats::bytes`] has grown, and not the others. It can
-//! be repeated with the others. A caller who cannot tell his user how many bytes were taken calls
-//! [`LoadSession::lose_place`].
+//! The first error is final: every later call returns it again (P26), until
+//! [`LoadSession::restart`]. Transient errors ([`Error::is_transient`]) are the exception: out of
+//! memory, or a task that is being killed. Such a call has consumed the beginning of its buffer:
+//! [`Stats::bytes`] has grown by the number of bytes consumed. The caller can repeat the call with
+//! the rest. A caller that cannot tell the user how many bytes were consumed calls
+//! [`LoadSession::lose_position`].
 //!
-//! # A stream may begin anew
+//! # A second stream
 //!
-//! A source that is reset, or whose save is given up and begun again, sends another stream from its
-//! beginning. Its first record is an IDENTITY with number 0 and START. Where a record may begin, it
-//! ends the stream before it, be that complete or not, and the load begins afresh: device memory is
-//! discarded and nothing of the earlier stream counts. This happens when the payload of the IDENTITY
-//! is accepted.
+//! A source that is reset, or whose save is aborted and restarted, sends another stream from the
+//! beginning. Its first record is an IDENTITY with number 0 and START. It may follow any complete
+//! record and replaces the stream before it, complete or not. Once its payload is accepted, the load
+//! restarts: the session discards device memory and the counts of the earlier stream.
 
-use crate::stream::{
-    crc_finish, Checksum, Error, Header, Identity, Kind, Totals, CRC_SEED, END_SIZE, FLAGS,
-    FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE, ZERO_SIZE,
+use crate::checksum::{crc_finish, CRC_SEED};
+use crate::error::Error;
+use crate::format::{
+    Kind, END_SIZE, FLAGS, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
+    ZERO_SIZE,
 };
+use crate::identity::Identity;
+use crate::record::Header;
+use crate::state_codec::Reader;
+use crate::totals::Totals;
 use core::ops::DerefMut;
 
-/// The device a load writes. Errors are errnos of either sign.
-pub trait Sink: Checksum {
-    /// The buffer the stream arrives in. Its owner may change it at any time, so each byte of it is
-    /// read once.
-    type In: ?Sized;
+pub use crate::sink::{Sink, PIECE};
 
-    /// Copies bytes from `input`, from its byte `at` on.
-    fn get(&self, input: &Self::In, at: usize, buf: &mut [u8]) -> Result<(), i32>;
-
-    /// Copies `len` bytes from `input`, from its byte `at` on, to device memory from byte
-    /// `position` on, and continues `crc` ([`Checksum`]) over the bytes as they were stored.
-    /// Neither `position` nor `len` is aligned; the range lies in device memory.
-    fn copy_memory(
-        &self,
-        input: &Self::In,
-        at: usize,
-        position: u64,
-        len: usize,
-        crc: u32,
-    ) -> Result<u32, i32>;
-
-    /// Makes `len` bytes of device memory from byte `position` on read 0. Both are whole pages.
-    ///
-    /// A record of 40 bytes asks for this, so what it costs must not depend on `len`: only pages that
-    /// were written before may cost something, and each of them once.
-    fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32>;
-
-    /// Makes all of device memory read 0. The rule of [`Sink::zero_memory`] is this one's, too.
-    fn discard(&self) -> Result<(), i32>;
-
-    /// Whether the caller is being killed. Asked once a record, and once a [`PIECE`] of payload.
-    fn interrupted(&self) -> bool;
-
-    /// Checks the device's own state, all of it, and changes nothing.
-    fn check_state(&self, state: &[u8]) -> Result<(), i32>;
-
-    /// Makes a state that [`Sink::check_state`] accepted the state of the device.
-    fn commit_state(&self, state: &[u8]) -> Result<(), i32>;
-}
-
-/// What a session has received so far.
+/// The counts of a load session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Bytes of stream.
@@ -84,11 +51,11 @@ pub struct Stats {
     pub records: u64,
     /// Bytes of device memory written.
     pub memory_bytes: u64,
-    /// Records skipped, as this version does not know them (P51).
+    /// Records skipped because this version does not know their kind (P51).
     pub skipped: u64,
     /// Buffers received a second time (P23).
     pub repeated: u64,
-    /// Streams that began after another (P50).
+    /// Streams that replaced an earlier one (P50).
     pub restarted: u64,
 }
 
@@ -96,55 +63,53 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug)]
 struct Record {
     header: Header,
-    /// `None`: an optional record of an unknown kind.
+    /// `None` for an optional record of an unknown kind.
     kind: Option<Kind>,
     /// Bytes of payload received.
     done: u32,
-    /// Running checksum of them.
+    /// Running checksum of these bytes.
     crc: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Gathering a header.
+    /// Receiving a header.
     Header { got: usize },
     /// Receiving a payload.
     Payload(Record),
-    /// END was verified, and nothing came after it.
+    /// END was verified and nothing followed it.
     Complete,
-    /// The state took effect.
+    /// The device's state was applied.
     Committed,
-    /// Refused.
+    /// The session failed.
     Failed(Error),
 }
 
-/// Bytes of payload taken before [`Sink::interrupted`] is asked again.
-pub const PIECE: usize = 1 << 20;
-/// Size of the largest payload that is gathered outside the session's buffer.
+/// Size in bytes of the largest payload that is collected outside the session's buffer.
 const SMALL: usize = IDENTITY_SIZE;
 const _: () = assert!(END_SIZE <= SMALL && ZERO_SIZE <= SMALL && HEADER_SIZE <= SMALL);
 
 /// The destination's side of one migration.
 ///
-/// `B` is memory for the device's own state, at least [`Identity::state_size_max`] bytes.
+/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes.
 #[derive(Debug)]
 pub struct LoadSession<B> {
     identity: Identity,
     buffer: B,
     phase: Phase,
-    /// Headers and small payloads, while they are incomplete.
+    /// Incomplete headers and small payloads.
     small: [u8; SMALL],
     totals: Totals,
-    /// The totals when the last START record arrived, and its header without AGAIN.
+    /// The totals before the last START record, and its header without AGAIN.
     start: Option<(Totals, Header)>,
-    /// END was verified. What comes after it begins another stream.
+    /// END was verified. Only another stream may follow.
     ended: bool,
-    /// Part of a buffer is lost: what comes next begins a buffer.
-    adrift: bool,
+    /// Part of a buffer is lost: the next record must begin a buffer.
+    position_lost: bool,
     stats: Stats,
 }
 
-/// The part of a caller's buffer that is not yet used.
+/// The caller's buffer; its first `at` bytes are consumed.
 struct Input<'a, S: Sink + ?Sized> {
     sink: &'a S,
     buf: &'a S::In,
@@ -165,8 +130,8 @@ impl<S: Sink + ?Sized> Input<'_, S> {
         Ok(())
     }
 
-    /// Fills `to` from its byte `got` on, as far as the input goes. Gives the bytes that are new.
-    fn gather<'b>(&mut self, to: &'b mut [u8], got: usize) -> Result<&'b [u8], Error> {
+    /// Fills `to` from offset `got` on, as far as the input goes. Returns the new bytes.
+    fn collect<'b>(&mut self, to: &'b mut [u8], got: usize) -> Result<&'b [u8], Error> {
         let rest = to.get_mut(got..).unwrap_or_default();
         let count = rest.len().min(self.left());
         let part = rest.get_mut(..count).unwrap_or_default();
@@ -176,7 +141,9 @@ impl<S: Sink + ?Sized> Input<'_, S> {
 }
 
 impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
-    /// Opens a session for a device of this identity. `buffer` takes the device's state.
+    /// Opens a session for a stopped device of this identity, whose memory reads 0. `buffer` receives
+    /// the device's state. [`Error::Geometry`] if `identity` is invalid, [`Error::Space`] if `buffer`
+    /// is too small.
     pub fn new(identity: Identity, buffer: B) -> Result<Self, Error> {
         identity.validate()?;
         if buffer.len() < identity.state_size_max as usize {
@@ -193,47 +160,47 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             totals: Totals::new(),
             start: None,
             ended: false,
-            adrift: false,
+            position_lost: false,
             stats: Stats::default(),
         })
     }
 
-    /// Begins afresh, whatever came before. The caller discards device memory.
+    /// Restarts the load, even after an error. The caller must discard device memory.
     pub fn restart(&mut self) {
-        self.begin();
+        self.forget();
         self.phase = Phase::Header { got: 0 };
     }
 
-    /// Forgets the stream that was being received.
-    fn begin(&mut self) {
+    /// Forgets the current stream.
+    fn forget(&mut self) {
         self.totals = Totals::new();
         self.start = None;
         self.ended = false;
-        self.adrift = false;
+        self.position_lost = false;
     }
 
-    /// The user does not know how much of the buffer was taken that [`LoadSession::feed`] refused with
-    /// a passing error. The record that is incomplete is forgotten, and what comes next must be the
-    /// beginning of a buffer: of the same one again, or of the first one of a stream.
-    pub fn lose_place(&mut self) {
+    /// Tells the session that the user does not know how much of the buffer [`LoadSession::feed`]
+    /// consumed before a transient error. The session forgets the incomplete record. The next byte
+    /// must begin a buffer: the same one again, or the first one of a stream.
+    pub fn lose_position(&mut self) {
         if matches!(self.phase, Phase::Header { .. } | Phase::Payload(_)) {
             self.phase = Phase::Header { got: 0 };
-            self.adrift = true;
+            self.position_lost = true;
         }
     }
 
-    /// Whether [`LoadSession::restart`] drops nothing of use: the stream was refused, or part of a
-    /// buffer is lost.
+    /// Returns whether [`LoadSession::restart`] discards nothing useful: the session failed, or part
+    /// of a buffer is lost.
     pub fn is_broken(&self) -> bool {
-        self.adrift || self.error().is_some()
+        self.position_lost || self.error().is_some()
     }
 
-    /// Whether END was verified, so that [`LoadSession::finish`] may succeed.
+    /// Returns whether END was verified, so that [`LoadSession::finish`] can succeed.
     pub fn is_complete(&self) -> bool {
         matches!(self.phase, Phase::Complete)
     }
 
-    /// The error that ended the session, if one did.
+    /// Returns the error that ended the session, if one did.
     pub fn error(&self) -> Option<Error> {
         match self.phase {
             Phase::Failed(error) => Some(error),
@@ -241,15 +208,16 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         }
     }
 
-    /// What was received so far.
+    /// Returns what was received so far.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Takes the next `len` bytes of the stream.
+    /// Consumes the next `len` bytes of the stream, from the start of `input`.
     ///
-    /// After a passing error ([`Error::is_passing`]) the call may be repeated with the bytes that were
-    /// not taken. [`Stats::bytes`] has grown by the number of those that were.
+    /// After a transient error ([`Error::is_transient`]), [`Stats::bytes`] has grown by the number of
+    /// bytes consumed, and the caller may repeat the call with the rest. Any other error ends the
+    /// session.
     pub fn feed<S: Sink + ?Sized>(
         &mut self,
         sink: &S,
@@ -267,16 +235,17 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self.keep(result)
     }
 
-    /// Makes the loaded state take effect. Refused unless END was verified.
+    /// Applies the loaded state. [`Error::Incomplete`] unless END was verified, [`Error::AfterEnd`] if
+    /// it was applied already, [`Error::Device`] if the device failed.
     pub fn finish<S: Sink + ?Sized>(&mut self, sink: &S) -> Result<(), Error> {
         let result = self.commit(sink);
         self.keep(result)
     }
 
-    /// Remembers an error, unless it passes.
+    /// Remembers an error unless it is transient.
     fn keep(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         match result {
-            Err(error) if !error.is_passing() => self.phase = Phase::Failed(error),
+            Err(error) if !error.is_transient() => self.phase = Phase::Failed(error),
             _ => {}
         }
         result
@@ -299,7 +268,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         Ok(())
     }
 
-    /// The device's state, as far as it has arrived.
+    /// Returns the part of the device's state that has arrived.
     fn state(&self) -> &[u8] {
         let len = usize::try_from(self.totals.state_bytes).unwrap_or(usize::MAX);
         self.buffer.get(..len).unwrap_or_default()
@@ -314,8 +283,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             match self.step(input) {
                 Ok(phase) => self.phase = phase,
                 Err(error) => {
-                    // What a step took is taken again when it is repeated.
-                    if error.is_passing() {
+                    // The next call repeats this step with the same bytes.
+                    if error.is_transient() {
                         input.at = at;
                     }
                     return Err(error);
@@ -328,8 +297,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         }
     }
 
-    /// Takes a part of the input that is not empty. Gives the phase after it; if it fails, the phase is
-    /// what it was.
+    /// Consumes a part of the input, which is not empty. Returns the next phase; an error keeps the
+    /// current one.
     fn step<S: Sink + ?Sized>(&mut self, input: &mut Input<'_, S>) -> Result<Phase, Error> {
         let phase = match self.phase {
             Phase::Failed(error) => return Err(error),
@@ -339,7 +308,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             Phase::Payload(record) => self.payload(input, record)?,
         };
         match phase {
-            // Also if the payload has no bytes: then it needs no input.
+            // Includes an empty payload, which needs no input.
             Phase::Payload(record) if record.done == record.header.length => {
                 self.record(input.sink, record)
             }
@@ -353,7 +322,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         got: usize,
     ) -> Result<Phase, Error> {
         let header = self.small.get_mut(..HEADER_SIZE).unwrap_or_default();
-        let got = got.saturating_add(input.gather(header, got)?.len());
+        let got = got.saturating_add(input.collect(header, got)?.len());
         if got < HEADER_SIZE {
             return Ok(Phase::Header { got });
         }
@@ -368,7 +337,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self.accept(header?).map(Phase::Payload)
     }
 
-    /// Checks everything a header says.
+    /// Checks all fields of a header.
     fn accept(&mut self, header: Header) -> Result<Record, Error> {
         let sequence = header.sequence;
         let flag = |flag: u16| header.flags & flag != 0;
@@ -383,9 +352,9 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             flags: header.flags & !FLAG_AGAIN,
             ..header
         };
-        // The same record and no other: one that only has its number is out of place.
+        // Exactly the same record: the same number alone is not enough.
         let same = self.start.is_some_and(|(_, first)| first == first_time);
-        let repeated = same && (flag(FLAG_AGAIN) || self.adrift) && sequence != expected;
+        let repeated = same && (flag(FLAG_AGAIN) || self.position_lost) && sequence != expected;
         if !begins_stream(&header) {
             match self.start {
                 Some((start, _)) if repeated => self.totals = start,
@@ -409,14 +378,14 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 })
             }
         }
-        // A stream that begins anew takes the place of the other when its identity was accepted.
+        // A second stream replaces the first only once its identity is accepted.
         if self.start.is_none() || (flag(FLAG_START) && !begins_stream(&header)) {
             self.start = Some((self.totals, first_time));
         }
         if repeated {
             self.stats.repeated = self.stats.repeated.saturating_add(1);
         }
-        self.adrift = false;
+        self.position_lost = false;
         Ok(Record {
             header,
             kind,
@@ -434,7 +403,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                     sequence: header.sequence,
                 })
             }
-            // IDENTITY of another version may have another length: the version is told apart first.
+            // Another version may have an IDENTITY of another length: check the version first.
             Kind::Identity => {}
             Kind::Memory => self.accept_memory(kind, position, length)?,
             Kind::Zero if length != ZERO_SIZE as u64 => {
@@ -494,7 +463,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         in_range(kind, position, length, limit)
     }
 
-    /// Takes as much of a payload as the input has.
+    /// Consumes as much of the payload as the input has.
     fn payload<S: Sink + ?Sized>(
         &mut self,
         input: &mut Input<'_, S>,
@@ -525,7 +494,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 (count, S::crc32c(record.crc, part))
             }
             Some(Kind::Identity | Kind::Zero | Kind::End) | None => {
-                // What goes beyond `small` is not looked at, but its checksum is.
+                // Bytes that exceed `small` only count for the checksum.
                 let known = kind.is_some();
                 let at = if known { record.done as usize } else { 0 };
                 let mut skip = [0; SMALL];
@@ -539,7 +508,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 (count, S::crc32c(record.crc, part))
             }
         };
-        // At most `missing`, so neither is too large.
+        // `count` is at most `missing`, so neither sum overflows.
         let done = record.done.saturating_add(count as u32);
         Ok(Phase::Payload(Record {
             done,
@@ -573,8 +542,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 if self.totals.records != 0 {
                     self.stats.restarted = self.stats.restarted.saturating_add(1);
                 }
-                // First of all, so that nobody goes on with the earlier stream if discarding fails.
-                self.begin();
+                // Forget the earlier stream first, so that it cannot continue if discarding fails.
+                self.forget();
                 sink.discard()
                     .map_err(|errno| Error::device("discarding device memory", errno))?;
                 let first_time = Header {
@@ -584,7 +553,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 self.start = Some((self.totals, first_time));
             }
             Some(Kind::Zero) => {
-                extent = crate::stream::Reader::new(payload).get_u64()?;
+                extent = Reader::new(payload).get_u64()?;
                 self.accept_memory(Kind::Zero, header.position, extent)?;
                 sink.zero_memory(header.position, extent)
                     .map_err(|errno| Error::device("clearing device memory", errno))?;
@@ -605,7 +574,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
     }
 }
 
-/// Whether a record begins a stream, wherever it comes.
+/// Returns whether a record begins a stream, at any position.
 fn begins_stream(header: &Header) -> bool {
     header.kind == Kind::Identity as u16 && header.sequence == 0 && header.flags & FLAG_START != 0
 }

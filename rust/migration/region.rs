@@ -9,12 +9,12 @@
 //!        8      8  pending_bytes  read
 //!       16      8  data_offset    read
 //!       24      8  data_size      read; write while resuming
-//!       32         nothing up to the data section
+//!       32         no register up to the data section
 //!   data_offset    the data section: any length, any alignment
 //! ```
 //!
-//! [`REGISTERS`] is that table. [`decode`] is total: every offset, length and direction gives a
-//! [`Target`] or a [`Refusal`], and deciding has no side effect (P3).
+//! [`REGISTERS`] is this table. [`decode`] is total: every offset, length and direction gives a
+//! [`Target`] or an [`AccessError`], and has no side effect (P3).
 
 use crate::state::State;
 use core::fmt;
@@ -33,16 +33,16 @@ pub enum Register {
     PendingBytes,
     /// `data_offset`, u64, read only.
     DataOffset,
-    /// `data_size`, u64: written only while resuming.
+    /// `data_size`, u64: writable only while resuming.
     DataSize,
 }
 
-/// Who may write a register.
+/// When a register may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writable {
-    /// Nobody (P5).
+    /// Never (P5).
     Never,
-    /// Anybody; what is written decides.
+    /// Always; the value decides whether the write succeeds.
     Always,
     /// Only while the device is resuming (P5).
     Resuming,
@@ -55,9 +55,9 @@ pub struct Row {
     pub register: Register,
     /// Its offset in the region, in bytes.
     pub offset: u64,
-    /// Its width in bytes, the only length at which it is accessed (P3).
+    /// Its width in bytes, the only legal length of an access (P3).
     pub width: usize,
-    /// Who may write it.
+    /// When it may be written.
     pub writable: Writable,
 }
 
@@ -79,7 +79,7 @@ pub const REGISTERS: [Row; 5] = [
     row(Register::DataSize, 24, 8, Writable::Resuming),
 ];
 
-/// Direction of an access, as the user sees it.
+/// Direction of an access, from the user's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The user reads.
@@ -88,10 +88,10 @@ pub enum Direction {
     Write,
 }
 
-/// Where the data section lies in the region.
+/// Position of the data section in the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Start of the data section and value of the `data_offset` register, in bytes: not 0 and page
+    /// Start of the data section in bytes, which is also the value of `data_offset`: not 0 and page
     /// aligned (P27).
     pub data_offset: u64,
     /// Size of the data section in bytes.
@@ -99,30 +99,30 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Size of the whole region in bytes.
+    /// Returns the size of the whole region in bytes.
     pub const fn size(&self) -> u64 {
         self.data_offset.saturating_add(self.section_size)
     }
 }
 
-/// What an access hits.
+/// The part of the region that an access hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A register, at its native width.
+    /// A register, accessed at its native width.
     Register(Register),
     /// The data section.
     Data {
-        /// First byte, counted from the start of the data section.
+        /// Position of the first byte in the data section.
         offset: u64,
     },
 }
 
-/// Why an access is refused; always `EINVAL`.
+/// Why an access is refused: always `EINVAL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The access has no bytes. A front end returns 0 for it before it asks.
+pub enum AccessError {
+    /// The access has no bytes. A front end returns 0 for it without calling [`decode`].
     Empty,
-    /// The access ends beyond the region.
+    /// The access ends outside the region.
     Outside,
     /// No register starts at this offset (P3).
     NoRegister,
@@ -130,12 +130,12 @@ pub enum Refusal {
     Width(Register),
     /// The register is read only (P5).
     ReadOnly(Register),
-    /// The register is written only while resuming (P5).
+    /// The register is writable only while resuming (P5).
     NotResuming(Register),
 }
 
-impl Refusal {
-    /// The positive errno of this refusal.
+impl AccessError {
+    /// Returns the positive errno of this error.
     pub const fn errno(self) -> i32 {
         crate::error::EINVAL
     }
@@ -153,35 +153,35 @@ impl fmt::Display for Register {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Empty => f.write_str("access of no bytes"),
-            Refusal::Outside => f.write_str("access ends beyond the region"),
-            Refusal::NoRegister => f.write_str("no register starts at this offset"),
-            Refusal::Width(r) => write!(f, "{r} is accessed only at its native width"),
-            Refusal::ReadOnly(r) => write!(f, "{r} is read only"),
-            Refusal::NotResuming(r) => write!(f, "{r} is written only while resuming"),
+            AccessError::Empty => f.write_str("the access has no bytes"),
+            AccessError::Outside => f.write_str("the access ends outside the region"),
+            AccessError::NoRegister => f.write_str("no register starts at this offset"),
+            AccessError::Width(r) => write!(f, "{r} must be accessed at its native width"),
+            AccessError::ReadOnly(r) => write!(f, "{r} is read only"),
+            AccessError::NotResuming(r) => write!(f, "{r} is writable only while resuming"),
         }
     }
 }
 
-/// Decides what an access of `len` bytes at `offset` hits.
+/// Returns what an access of `len` bytes at `offset` hits.
 ///
-/// The state of the device does not matter here; [`permits`] looks at that.
+/// Does not depend on the state of the device; [`permits`] checks that.
 pub fn decode(
     layout: &Layout,
     offset: u64,
     len: usize,
     direction: Direction,
-) -> Result<Target, Refusal> {
+) -> Result<Target, AccessError> {
     if len == 0 {
-        return Err(Refusal::Empty);
+        return Err(AccessError::Empty);
     }
     // A usize fits in a u64 on every machine the kernel runs on.
-    let end = offset.checked_add(len as u64).ok_or(Refusal::Outside)?;
+    let end = offset.checked_add(len as u64).ok_or(AccessError::Outside)?;
     if end > layout.size() {
-        return Err(Refusal::Outside);
+        return Err(AccessError::Outside);
     }
     if let Some(offset) = offset.checked_sub(layout.data_offset) {
         return Ok(Target::Data { offset });
@@ -190,20 +190,20 @@ pub fn decode(
     let row = REGISTERS
         .iter()
         .find(|row| row.offset == offset)
-        .ok_or(Refusal::NoRegister)?;
+        .ok_or(AccessError::NoRegister)?;
     if len != row.width {
-        return Err(Refusal::Width(row.register));
+        return Err(AccessError::Width(row.register));
     }
     if direction == Direction::Write && row.writable == Writable::Never {
-        return Err(Refusal::ReadOnly(row.register));
+        return Err(AccessError::ReadOnly(row.register));
     }
     Ok(Target::Register(row.register))
 }
 
-/// Decides whether `state` permits an access that [`decode`] accepted.
+/// Checks that `state` permits an access that [`decode`] accepted.
 ///
-/// The data section is open in every state: it may be mapped, and a mapping cannot be asked.
-pub fn permits(target: Target, direction: Direction, state: State) -> Result<(), Refusal> {
+/// Every state permits access to the data section, because a user who mapped it needs no call.
+pub fn permits(target: Target, direction: Direction, state: State) -> Result<(), AccessError> {
     let Target::Register(register) = target else {
         return Ok(());
     };
@@ -214,9 +214,9 @@ pub fn permits(target: Target, direction: Direction, state: State) -> Result<(),
         Some(row) => match row.writable {
             Writable::Always => Ok(()),
             Writable::Resuming if matches!(state, State::Resuming) => Ok(()),
-            Writable::Resuming => Err(Refusal::NotResuming(register)),
-            Writable::Never => Err(Refusal::ReadOnly(register)),
+            Writable::Resuming => Err(AccessError::NotResuming(register)),
+            Writable::Never => Err(AccessError::ReadOnly(register)),
         },
-        None => Err(Refusal::NoRegister),
+        None => Err(AccessError::NoRegister),
     }
 }

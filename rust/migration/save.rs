@@ -3,150 +3,82 @@
 //! What to send next.
 //!
 //! ```text
-//!   begin()   while running or stopped: marks every populated page dirty
+//!   begin()   device running or stopped: marks every populated page dirty
 //!     fill()    IDENTITY, then dirty memory: MEMORY, ZERO ...    0 when nothing is dirty
-//!   stop()    the device is stopped
-//!     fill()    the rest of dirty memory, DEVICE ..., END       0 after END
+//!   stop()    device stopped
+//!     fill()    the rest of dirty memory, DEVICE ..., END        0 after END
 //! ```
 //!
-//! [`SaveSession::fill`] writes one buffer of whole records. Memory is walked from page 0 upwards
-//! and around again, a *pass* at a time; only what is dirty costs anything. A device that is
-//! stopped from the start goes the same way in one pass.
+//! [`SaveSession::fill`] writes one buffer of whole records. It walks device memory upwards from page
+//! 0; one walk is a *pass*. Only dirty pages cost anything. If the device is stopped from the start,
+//! one pass sends everything.
 
-use crate::dirty::{DirtyMap, Run};
-use crate::frame::{Framer, Out};
-use crate::stream::{
-    crc_finish, Checksum, Error, Identity, Kind, Totals, CRC_SEED, END_SIZE, FLAG_AGAIN,
-    HEADER_SIZE, IDENTITY_SIZE,
-};
-use core::ops::{Deref, DerefMut};
-use core::sync::atomic::AtomicU64;
+use crate::checksum::{crc_finish, CRC_SEED};
+use crate::dirty::Run;
+use crate::error::Error;
+use crate::format::{Kind, END_SIZE, FLAG_AGAIN, HEADER_SIZE, IDENTITY_SIZE};
+use crate::identity::Identity;
+use crate::record_writer::{Output, RecordWriter};
+use core::ops::DerefMut;
 
-/// Upper bound of a MEMORY payload in bytes, so that a record's length fits its field.
+pub use crate::record_writer::{PhaseStats, Stats};
+pub use crate::source::Source;
+
+/// The largest MEMORY or DEVICE payload in bytes: the length must fit its field.
 const RECORD_MAX: u64 = 1 << 30;
-/// Smallest piece of the device's state that is worth a record in a buffer that has others, in
-/// bytes.
+/// The smallest piece of the device's state, in bytes, that a buffer with other records gets.
 const PIECE_MIN: usize = 64;
-/// Pages that [`SaveSession::begin`] looks at before it asks again whether it is interrupted.
+/// Pages between two calls of [`Source::interrupted`] in [`SaveSession::begin`].
 const STRIDE: u64 = 1 << 15;
 
-/// The device a save reads. Errors are errnos of either sign.
-pub trait Source: Checksum {
-    /// The buffer that is filled: raw memory in the kernel.
-    type Out: ?Sized;
-    /// The words of the dirty map.
-    type Words: Deref<Target = [AtomicU64]>;
-
-    /// The dirty map of device memory; one of 0 pages if it has none.
-    fn dirty(&self) -> &DirtyMap<Self::Words>;
-
-    /// The first run of pages within `run` that are populated, that is, were ever touched. All
-    /// others read 0 and are not sent.
-    fn populated(&self, run: Run) -> Option<Run>;
-
-    /// The number of populated pages, from a counter.
-    fn populated_pages(&self) -> u64;
-
-    /// Whether the caller is being killed. Asked once a record, and once a [`STRIDE`] of pages.
-    fn interrupted(&self) -> bool;
-
-    /// Copies `bytes` to `out`, from its byte `at` on.
-    fn put(&self, out: &mut Self::Out, at: usize, bytes: &[u8]) -> Result<(), i32>;
-
-    /// Copies `len` bytes of device memory from byte `position` on to `out`, from its byte `at` on,
-    /// and continues `crc` ([`Checksum`]) over the bytes as they are in `out`. All of them are
-    /// whole pages.
-    ///
-    /// Their dirty bits were cleared just before. If the device runs and guests may map them,
-    /// write-protect them first, then read ([`crate::dirty`]).
-    fn copy_memory(
-        &self,
-        out: &mut Self::Out,
-        at: usize,
-        position: u64,
-        len: usize,
-        crc: u32,
-    ) -> Result<u32, i32>;
-
-    /// Writes the device's own state to `buf` and gives its length. Called once, after
-    /// [`SaveSession::stop`]; `buf` has [`Identity::state_size_max`] bytes.
-    fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32>;
-}
-
-/// What was sent in one phase.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PhaseStats {
-    /// Bytes of stream.
-    pub bytes: u64,
-    /// Records.
-    pub records: u64,
-    /// Pages sent as MEMORY.
-    pub pages: u64,
-    /// Pages sent as ZERO.
-    pub zero_pages: u64,
-}
-
-/// What a session has sent so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Sent while the device ran.
-    pub pre_copy: PhaseStats,
-    /// Sent while it was stopped.
-    pub stop_copy: PhaseStats,
-    /// Complete passes over device memory.
-    pub passes: u64,
-    /// Buffers offered again (P23).
-    pub restaged: u64,
-}
-
-/// What pre-copy still has to send, as `struct vfio_precopy_info` wants it (P45).
+/// What pre-copy still has to send: the fields of `struct vfio_precopy_info` (P45).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrecopyInfo {
     /// Bytes not yet sent for the first time.
     pub initial_bytes: u64,
-    /// Bytes to be sent again.
+    /// Bytes to send again.
     pub dirty_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeviceState {
-    /// Not yet asked for.
+    /// [`Source::save_state`] was not called yet.
     Unread,
-    /// `sent` of `len` bytes are in records.
+    /// Records hold `sent` of `len` bytes.
     Partly { len: usize, sent: usize },
-    /// END is in a record.
+    /// END was written.
     Ended,
 }
 
 /// The source's side of one migration.
 ///
-/// `B` is memory for the device's own state, at least [`Identity::state_size_max`] bytes.
+/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes.
 #[derive(Debug)]
 pub struct SaveSession<B> {
     identity: Identity,
     buffer: B,
-    /// Where the pass continues.
+    /// The page at which the pass continues.
     cursor: u64,
-    /// Whether the pass has sent something.
+    /// Whether this pass sent something.
     moved: bool,
-    /// Whether the first pass goes on.
+    /// Whether this is the first pass.
     initial: bool,
     state: DeviceState,
-    framer: Framer,
+    writer: RecordWriter,
 }
 
-/// The smallest buffer that [`SaveSession::fill`] can work with, in bytes.
+/// Returns the size in bytes of the smallest buffer that [`SaveSession::fill`] accepts.
 pub fn min_output(identity: &Identity) -> u64 {
     u64::from(identity.page_size)
         .max(IDENTITY_SIZE as u64)
         .saturating_add(HEADER_SIZE as u64)
 }
 
-/// Everything a save of the stopped device would send now, in bytes, without a session (P47).
+/// Returns how many bytes a save of the stopped device would send now (P47). Needs no session.
 ///
-/// An upper bound but for the headers of additional buffers. It costs the same whatever the size of
-/// device memory: how the populated pages lie is not looked at, so a header is counted for each of
-/// them, or for each gap between holes if those are fewer.
+/// This is an upper bound, except for the headers of additional buffers. It takes constant time: it
+/// does not look at the populated pages, but counts a header for each of them, or for each gap
+/// between holes if there are fewer gaps.
 pub fn estimate<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
     let populated = src.populated_pages();
     let holes = identity.pages().saturating_sub(populated);
@@ -161,7 +93,7 @@ fn control_bytes(payload: usize) -> u64 {
     (payload as u64).saturating_add(HEADER_SIZE as u64)
 }
 
-/// The records of `left` bytes of the device's state; none of none.
+/// Returns the size of the record with `left` bytes of the device's state; 0 if there are none.
 fn state_bytes(left: u64) -> u64 {
     match left {
         0 => 0,
@@ -175,7 +107,7 @@ fn memory_bytes(identity: &Identity, pages: u64, runs: u64) -> u64 {
         .saturating_add(runs.saturating_mul(HEADER_SIZE as u64))
 }
 
-/// Marks all populated pages.
+/// Marks all populated pages dirty.
 fn mark_populated<S: Source + ?Sized>(identity: &Identity, src: &S) -> Result<(), Error> {
     let pages = identity.pages();
     let mut from = 0;
@@ -185,7 +117,7 @@ fn mark_populated<S: Source + ?Sized>(identity: &Identity, src: &S) -> Result<()
         }
         let end = from.saturating_add(STRIDE).min(pages);
         while let Some(run) = within(from, end).and_then(|rest| src.populated(rest)) {
-            // A run that does not advance would never end.
+            // A run that does not advance would loop endlessly.
             if run.count == 0 || run.first < from {
                 break;
             }
@@ -197,7 +129,7 @@ fn mark_populated<S: Source + ?Sized>(identity: &Identity, src: &S) -> Result<()
     Ok(())
 }
 
-/// The run `[first, end)`, unless it is empty.
+/// Returns the run `[first, end)`, or `None` if it is empty.
 fn within(first: u64, end: u64) -> Option<Run> {
     match end.checked_sub(first) {
         None | Some(0) => None,
@@ -206,10 +138,11 @@ fn within(first: u64, end: u64) -> Option<Run> {
 }
 
 impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
-    /// Opens a session: marks every populated page.
+    /// Opens a session and marks every populated page dirty.
     ///
-    /// The dirty map was cleared and writes mark pages from now on. `buffer` takes the device's
-    /// state.
+    /// The caller has cleared the dirty map, and writes already mark pages. `buffer` receives the
+    /// device's state. [`Error::Geometry`] if `identity` is invalid or does not match the dirty map,
+    /// [`Error::Space`] if `buffer` is too small, [`Error::Interrupted`] if the task is being killed.
     pub fn begin<S: Source + ?Sized>(
         identity: Identity,
         buffer: B,
@@ -237,36 +170,30 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             moved: false,
             initial: true,
             state: DeviceState::Unread,
-            framer: Framer {
-                page_size: u64::from(identity.page_size),
-                stopped: false,
-                totals: Totals::new(),
-                first: None,
-                stats: Stats::default(),
-            },
+            writer: RecordWriter::new(identity.page_size),
         })
     }
 
-    /// The device is stopped now: from here on, what is dirty stays as it is.
+    /// Tells the session that the device is stopped and marks no more pages.
     pub fn stop(&mut self) {
-        self.framer.stopped = true;
+        self.writer.stopped = true;
     }
 
-    /// Whether END was produced.
+    /// Returns whether END was written.
     pub fn is_complete(&self) -> bool {
         self.state == DeviceState::Ended
     }
 
-    /// What was sent so far.
+    /// Returns what was sent so far.
     pub fn stats(&self) -> Stats {
-        self.framer.stats
+        self.writer.stats
     }
 
-    /// What v1 reads from `pending_bytes`, in bytes (P22): everything an immediate stop would still
-    /// have to send, but 0 if [`SaveSession::fill`] would produce nothing now. So a user who iterates
-    /// until nothing is pending comes to an end while the device runs, too.
+    /// Returns the value of `pending_bytes` (P22): the bytes that an immediate stop would still have
+    /// to send, or 0 if [`SaveSession::fill`] would write nothing now. A user who iterates until
+    /// nothing is pending therefore finishes even while the device runs.
     ///
-    /// A staged, unconsumed buffer is not in it: the front end adds its length.
+    /// Does not include a staged, unconsumed buffer: the front end adds its length.
     pub fn pending<S: Source + ?Sized>(&self, src: &S) -> u64 {
         if self.has_data(src) {
             self.remaining(src)
@@ -275,28 +202,27 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    /// Everything an immediate stop would still have to send, in bytes (P47); 0 once END was
-    /// produced.
+    /// Returns how many bytes an immediate stop would still have to send (P47); 0 after END.
     pub fn remaining<S: Source + ?Sized>(&self, src: &S) -> u64 {
         let state = match self.state {
             DeviceState::Unread => u64::from(self.identity.state_size_max),
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
             DeviceState::Ended => return 0,
         };
-        let dirty = src.dirty().census(0, self.identity.pages());
+        let dirty = src.dirty().count_range(0, self.identity.pages());
         self.identity_bytes()
             .saturating_add(memory_bytes(&self.identity, dirty.pages, dirty.runs))
             .saturating_add(state_bytes(state))
             .saturating_add(control_bytes(END_SIZE))
     }
 
-    /// What pre-copy still has to send (P45).
+    /// Returns what pre-copy still has to send (P45).
     pub fn precopy_info<S: Source + ?Sized>(&self, src: &S) -> PrecopyInfo {
         let pages = self.identity.pages();
-        // In the first pass, what lies before the cursor was sent already.
+        // The first pass has already sent the pages before the cursor.
         let split = if self.initial { self.cursor } else { pages };
-        let again = src.dirty().census(0, split);
-        let initial = src.dirty().census(split, pages);
+        let again = src.dirty().count_range(0, split);
+        let initial = src.dirty().count_range(split, pages);
         PrecopyInfo {
             initial_bytes: self.identity_bytes().saturating_add(memory_bytes(
                 &self.identity,
@@ -307,26 +233,27 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    /// Whether [`SaveSession::fill`] would produce something.
+    /// Returns whether [`SaveSession::fill`] would write something.
     pub fn has_data<S: Source + ?Sized>(&self, src: &S) -> bool {
-        self.framer.totals.records == 0
-            || (self.framer.stopped && !self.is_complete())
-            || (!self.framer.stopped && !src.dirty().is_clean())
+        self.writer.totals.records == 0
+            || (self.writer.stopped && !self.is_complete())
+            || (!self.writer.stopped && !src.dirty().is_clean())
     }
 
     fn identity_bytes(&self) -> u64 {
-        match self.framer.totals.records {
+        match self.writer.totals.records {
             0 => control_bytes(IDENTITY_SIZE),
             _ => 0,
         }
     }
 
-    /// Fills a buffer of `len` bytes with whole records and gives the number of bytes used; 0 if
+    /// Fills `out`, which has `len` bytes, with whole records. Returns the number of bytes used; 0 if
     /// there is nothing to send now.
     ///
-    /// After an error nothing is lost: what was taken from the dirty map is marked again, records
-    /// that were complete are given to the caller first, and the error comes back with the next
-    /// call. [`Error::Interrupted`] if [`Source::interrupted`] says so.
+    /// An error loses nothing: the session marks the pages again that it took from the dirty map.
+    /// If there are complete records, this call returns them and the next call returns the error.
+    /// [`Error::Space`] if `len` is below [`min_output`] or the device's state exceeds its bound,
+    /// [`Error::Interrupted`] if the task is being killed, [`Error::Device`] if the device failed.
     pub fn fill<S: Source + ?Sized>(
         &mut self,
         src: &S,
@@ -340,7 +267,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
                 available: len as u64,
             });
         }
-        let mut out = Out {
+        let mut out = Output {
             src,
             buf: out,
             at: 0,
@@ -360,24 +287,25 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    /// Offers the buffer filled last once more, from the same memory: it may have been read or not
-    /// (P23). Rewrites its first header; nothing else of it has changed.
+    /// Prepares the last buffer to be offered again, in the same memory, because the user may or may
+    /// not have read it (P23). Rewrites only its first header, which gets AGAIN. [`Error::Device`] if
+    /// the write failed. Does nothing if no buffer was filled.
     pub fn restage<S: Source + ?Sized>(&mut self, src: &S, out: &mut S::Out) -> Result<(), Error> {
-        let Some(first) = &mut self.framer.first else {
+        let Some(first) = &mut self.writer.first else {
             return Ok(());
         };
         first.flags |= FLAG_AGAIN;
         src.put(out, 0, &first.encode::<S>())
-            .map_err(|errno| Error::device("staging a buffer again", errno))?;
-        self.framer.stats.restaged = self.framer.stats.restaged.saturating_add(1);
+            .map_err(|errno| Error::device("offering a buffer again", errno))?;
+        self.writer.stats.restaged = self.writer.stats.restaged.saturating_add(1);
         Ok(())
     }
 
-    /// Appends one record. `false`: there is none, or no room for it.
-    fn record<S: Source + ?Sized>(&mut self, out: &mut Out<'_, S>) -> Result<bool, Error> {
-        if self.framer.totals.records == 0 {
+    /// Appends one record. Returns `false` if there is none or it does not fit.
+    fn record<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<bool, Error> {
+        if self.writer.totals.records == 0 {
             let payload = self.identity.encode();
-            return self.framer.control(out, Kind::Identity, 0, 0, &payload);
+            return self.writer.control(out, Kind::Identity, 0, 0, &payload);
         }
         if self.is_complete() {
             return Ok(false);
@@ -385,13 +313,13 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         match self.memory(out)? {
             Progress::Record => return Ok(true),
             Progress::NoRoom => return Ok(false),
-            Progress::Clean if !self.framer.stopped => return Ok(false),
+            Progress::Clean if !self.writer.stopped => return Ok(false),
             Progress::Clean => {}
         }
         self.device(out)
     }
 
-    fn memory<S: Source + ?Sized>(&mut self, out: &mut Out<'_, S>) -> Result<Progress, Error> {
+    fn memory<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<Progress, Error> {
         let page_size = u64::from(self.identity.page_size);
         let max_pages = (out.room() as u64)
             .min(RECORD_MAX)
@@ -426,14 +354,14 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             ),
             None => (run, false),
         };
-        // The rest of the run is of the other sort: a record of its own.
+        // The rest of the run needs a record of the other kind.
         dirty.mark_range(head.end(), run.end().saturating_sub(head.end()));
         let done = if populated {
             self.pages(out, head)
         } else {
             let bytes = head.count.saturating_mul(page_size);
             let position = head.first.saturating_mul(page_size);
-            self.framer
+            self.writer
                 .control(out, Kind::Zero, position, bytes, &bytes.to_le_bytes())
         };
         match done {
@@ -455,15 +383,19 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
 
     fn end_pass(&mut self) {
         if self.moved {
-            self.framer.stats.passes = self.framer.stats.passes.saturating_add(1);
+            self.writer.stats.passes = self.writer.stats.passes.saturating_add(1);
         }
         self.cursor = 0;
         self.moved = false;
         self.initial = false;
     }
 
-    /// Appends a MEMORY record of `run`.
-    fn pages<S: Source + ?Sized>(&mut self, out: &mut Out<'_, S>, run: Run) -> Result<bool, Error> {
+    /// Appends a MEMORY record with the pages of `run`.
+    fn pages<S: Source + ?Sized>(
+        &mut self,
+        out: &mut Output<'_, S>,
+        run: Run,
+    ) -> Result<bool, Error> {
         let page_size = u64::from(self.identity.page_size);
         let length = run.count.checked_mul(page_size).ok_or(Error::Overflow)?;
         let position = run.first.checked_mul(page_size).ok_or(Error::Overflow)?;
@@ -474,7 +406,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             .copy_memory(out.buf, at, position, len, CRC_SEED)
             .map_err(|errno| Error::device("reading device memory", errno))?;
         let length = u32::try_from(length).map_err(|_| Error::Overflow)?;
-        self.framer.header(
+        self.writer.header(
             out,
             Kind::Memory,
             position,
@@ -485,8 +417,8 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         Ok(true)
     }
 
-    /// Appends a piece of the device's state, or END after the last.
-    fn device<S: Source + ?Sized>(&mut self, out: &mut Out<'_, S>) -> Result<bool, Error> {
+    /// Appends a piece of the device's state, or END after the last piece.
+    fn device<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<bool, Error> {
         let max = self.identity.state_size_max as usize;
         let (len, sent) = match self.state {
             DeviceState::Unread => {
@@ -509,14 +441,14 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         };
         let left = len.saturating_sub(sent);
         if left == 0 {
-            let payload = self.framer.totals.encode();
-            let done = self.framer.control(out, Kind::End, 0, 0, &payload)?;
+            let payload = self.writer.totals.encode();
+            let done = self.writer.control(out, Kind::End, 0, 0, &payload)?;
             if done {
                 self.state = DeviceState::Ended;
             }
             return Ok(done);
         }
-        // A piece is what fits, but no crumbs: the rest goes to the next buffer.
+        // Send what fits, but leave a tiny piece to the next buffer.
         let room = out.room().min(RECORD_MAX as usize);
         let piece = left.min(room);
         if out.at > 0 && piece < left.min(PIECE_MIN) {
@@ -525,7 +457,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         let end = sent.saturating_add(piece);
         let payload = self.buffer.get(sent..end).ok_or(Error::Overflow)?;
         let done = self
-            .framer
+            .writer
             .control(out, Kind::Device, sent as u64, piece as u64, payload)?;
         if done {
             self.state = DeviceState::Partly { len, sent: end };
@@ -537,7 +469,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
 enum Progress {
     /// A record was appended.
     Record,
-    /// Something is dirty, but the buffer has no room for it.
+    /// Something is dirty, but does not fit in the buffer.
     NoRoom,
     /// Nothing is dirty.
     Clean,

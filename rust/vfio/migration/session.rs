@@ -64,14 +64,14 @@ use migration::{
         self,
         SaveSession, //
     },
-    state::{
-        Action,
-        Arc as Change,
-        State, //
-    },
+    state::State,
     stream::{
         self,
         Identity, //
+    },
+    transition::{
+        Action,
+        Transition, //
     },
 };
 
@@ -398,23 +398,23 @@ impl Session {
     pub(super) fn change(
         &self,
         inner: &mut Locked<'_>,
-        change: &Change,
+        transition: &Transition,
         front_end: FrontEnd,
         mut window: Option<&mut Window>,
     ) -> Result {
         self.check_owner(inner, front_end)?;
         // First, as a kill of the caller ends the wait: nothing has changed then.
-        let stops = change
+        let stops = transition
             .actions
             .iter()
             .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
         if stops {
             self.stop()?;
         }
-        for action in change.actions {
+        for action in transition.actions {
             if let Err(error) = self.act(inner, *action, front_end, window.as_deref_mut()) {
                 // Only the first other action of a change fails, so there is nothing more to undo.
-                let state = change.on_failure();
+                let state = transition.on_failure();
                 inner.enter(state);
                 if stops && state.may_dma() {
                     self.run();
@@ -422,7 +422,7 @@ impl Session {
                 return Err(error);
             }
         }
-        inner.enter(change.to);
+        inner.enter(transition.to);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ use migration::{
         Register,
         Target, //
     },
-    state,
+    transition::v1_write, //
 };
 
 impl Migration {
@@ -164,10 +164,10 @@ impl Migration {
         permits(target, Direction::Write, inner.state()).map_err(|r| refuse(r.errno(), &r))?;
         match register {
             Register::DeviceState => {
-                let change = state::v1_write(inner.state(), value as u32)
-                    .map_err(|r| refuse(r.errno(), &r))?;
+                let transition =
+                    v1_write(inner.state(), value as u32).map_err(|r| refuse(r.errno(), &r))?;
                 self.session
-                    .change(&mut inner, &change, FrontEnd::V1, Some(&mut window))?;
+                    .change(&mut inner, &transition, FrontEnd::V1, Some(&mut window))?;
             }
             Register::DataSize => {
                 self.session.check_owner(&inner, FrontEnd::V1)?;

@@ -3,8 +3,8 @@
 //! The v2 interface: `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` and its data files.
 //!
 //! VFIO's core takes the ioctls apart and calls `ops/migration.rs`, which calls this. A change of
-//! state is a path of direct arcs, which the core knows (P40); each is an arc of the table in
-//! [`migration::state`].
+//! state is a path of direct transitions, which the core knows (P40); each is in the table of
+//! [`migration::transition`].
 
 use super::{
     data_file::{
@@ -19,9 +19,15 @@ use kernel::{
     error::to_result,
     prelude::*, //
 };
-use migration::state::{
-    self,
-    State, //
+use migration::{
+    state::{
+        State,
+        StateError, //
+    },
+    transition::{
+        v2_check,
+        v2_transition, //
+    },
 };
 
 impl Migration {
@@ -35,9 +41,9 @@ impl Migration {
         vdev: *mut bindings::vfio_device,
         to: u32,
     ) -> Result<Option<DataFile>> {
-        let refuse = |refusal: state::Refusal| {
-            self.core.refuse(format_args!("migration: {refusal}"));
-            Error::from_errno(-refusal.errno())
+        let refuse = |error: StateError| {
+            self.core.refuse(format_args!("migration: {error}"));
+            Error::from_errno(-error.errno())
         };
         let session = &self.session;
         let mut inner = session.lock()?;
@@ -45,10 +51,10 @@ impl Migration {
 
         session.check_owner(&inner, FrontEnd::V2)?;
         let to = State::from_v2(to).map_err(refuse)?;
-        state::v2_check(inner.state(), to).map_err(refuse)?;
+        v2_check(inner.state(), to).map_err(refuse)?;
         if inner.state() == to {
-            let arc = state::v2_arc(to, to).map_err(refuse)?;
-            session.change(&mut inner, &arc, FrontEnd::V2, None)?;
+            let transition = v2_transition(to, to).map_err(refuse)?;
+            session.change(&mut inner, &transition, FrontEnd::V2, None)?;
         }
         while inner.state() != to {
             let mut next = 0;
@@ -62,17 +68,17 @@ impl Migration {
                 )
             })?;
             let next = State::from_v2(next).map_err(refuse)?;
-            let arc = state::v2_arc(inner.state(), next).map_err(refuse)?;
+            let transition = v2_transition(inner.state(), next).map_err(refuse)?;
 
             // What can fail comes first: the file before the change.
-            let stream = if arc.opens_data_fd() {
+            let stream = if transition.opens_data_fd() {
                 let stream = Stream::new(session.clone(), self.core.clone(), session.dirtied())?;
                 file = Some(stream.file(next.is_saving())?);
                 Some(stream)
             } else {
                 None
             };
-            session.change(&mut inner, &arc, FrontEnd::V2, None)?;
+            session.change(&mut inner, &transition, FrontEnd::V2, None)?;
             if stream.is_some() {
                 inner.stream = stream;
             }

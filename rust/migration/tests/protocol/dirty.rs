@@ -2,7 +2,7 @@
 
 //! The dirty map, against a set of pages and against threads.
 
-use migration::dirty::{words_for, Census, DirtyMap, Run, BLOCK};
+use migration::dirty::{words_for, DirtyCount, DirtyMap, Run, BLOCK};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ enum Op {
     MarkAll,
     ClearAll,
     Take(u64, u64),
-    Census(u64, u64),
+    Count(u64, u64),
 }
 
 fn op(pages: u64) -> impl Strategy<Value = Op> {
@@ -39,7 +39,7 @@ fn op(pages: u64) -> impl Strategy<Value = Op> {
         1 => Just(Op::MarkAll),
         1 => Just(Op::ClearAll),
         8 => (page.clone(), 1u64..150).prop_map(|(a, b)| Op::Take(a, b)),
-        2 => (page.clone(), page).prop_map(|(a, b)| Op::Census(a, b)),
+        2 => (page.clone(), page).prop_map(|(a, b)| Op::Count(a, b)),
     ]
 }
 
@@ -78,15 +78,15 @@ proptest! {
                         set.retain(|page| !(run.first..run.end()).contains(page));
                     }
                 }
-                Op::Census(from, to) => {
+                Op::Count(from, to) => {
                     let inside = |page: &&u64| (from..to.max(from)).contains(*page);
                     let within: BTreeSet<_> = set.iter().filter(inside).collect();
                     let runs = within.iter().filter(|&&&p| p % 64 == 0 || !within.contains(&(p - 1)));
-                    let expected = Census {
+                    let expected = DirtyCount {
                         pages: within.len() as u64,
                         runs: runs.count() as u64,
                     };
-                    prop_assert_eq!(map.census(from, to), expected);
+                    prop_assert_eq!(map.count_range(from, to), expected);
                 }
             }
             prop_assert_eq!(map.count(), set.len() as u64);
@@ -109,7 +109,7 @@ fn rule_extreme_arguments_change_nothing() {
     assert_eq!(map.count(), 10);
     assert_eq!(map.take_run(u64::MAX, u64::MAX), None);
     assert_eq!(map.take_run(0, 0), None);
-    assert_eq!(map.census(50, 40), Census::default());
+    assert_eq!(map.count_range(50, 40), DirtyCount::default());
     assert_eq!(
         map.take_run(0, u64::MAX),
         Some(Run {
@@ -171,18 +171,18 @@ fn rule_blocks_are_counted() {
             for (from, to) in [(0, split), (split, PAGES)] {
                 let pages = || set.range(from..to);
                 let begins = |&&p: &&u64| p == from || p % 64 == 0 || !set.contains(&(p - 1));
-                let expected = Census {
+                let expected = DirtyCount {
                     pages: pages().count() as u64,
                     runs: pages().filter(begins).count() as u64,
                 };
-                assert_eq!(map.census(from, to), expected, "[{from}, {to})");
+                assert_eq!(map.count_range(from, to), expected, "[{from}, {to})");
             }
         }
     }
     map.clear_all();
     assert!(map.is_clean());
     map.mark(BLOCK);
-    assert_eq!(map.census(0, PAGES), Census { pages: 1, runs: 1 });
+    assert_eq!(map.count_range(0, PAGES), DirtyCount { pages: 1, runs: 1 });
 }
 
 /// Writers change pages and mark them while a reader takes runs and copies. What the reader has in
@@ -235,7 +235,7 @@ fn rule_no_write_is_lost_between_clear_and_read() {
         reader.join().unwrap();
     });
     assert!(map.is_clean());
-    assert_eq!(map.census(0, PAGES as u64), Census::default());
+    assert_eq!(map.count_range(0, PAGES as u64), DirtyCount::default());
     let pages: Vec<_> = pages.iter().map(|p| p.load(Ordering::Relaxed)).collect();
     assert_eq!(copy, pages);
     assert_eq!(pages.iter().sum::<u64>(), 3 * WRITES);

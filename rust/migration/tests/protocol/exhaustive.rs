@@ -7,7 +7,8 @@
 use crate::device::{Device, ENOMEM};
 use migration::load::LoadSession;
 use migration::save::{min_output, SaveSession};
-use migration::state::{v1_write, v2_arc, Action, Arc, State};
+use migration::state::State;
+use migration::transition::{v1_write, v2_transition, Action, Transition};
 
 /// Some 200,000 sequences where they take seconds, 10,000 where they would take minutes.
 const LENGTH: u32 = if cfg!(debug_assertions) { 3 } else { 4 };
@@ -18,7 +19,7 @@ const PAGES: u64 = 3;
 enum Event {
     /// A write to `device_state`.
     V1(u32),
-    /// A direct arc of v2.
+    /// A direct transition of v2.
     V2(State),
     /// `VFIO_DEVICE_RESET`.
     Reset,
@@ -30,7 +31,7 @@ enum Event {
     Read,
     /// The user says that he has read it.
     Acknowledge,
-    /// What can fail in the next arc does.
+    /// What can fail in the next transition does.
     Fail,
 }
 
@@ -149,23 +150,23 @@ impl FrontEnd {
         Ok(())
     }
 
-    fn change(&mut self, arc: &Arc) {
-        assert_eq!(arc.from, self.state);
-        for (number, action) in arc.actions.iter().enumerate() {
+    fn change(&mut self, transition: &Transition) {
+        assert_eq!(transition.from, self.state);
+        for (number, action) in transition.actions.iter().enumerate() {
             if self.act(*action).is_err() {
-                assert_eq!(number, 0, "{arc:?}");
-                self.state = arc.on_failure();
+                assert_eq!(number, 0, "{transition:?}");
+                self.state = transition.on_failure();
                 return;
             }
         }
-        self.state = arc.to;
+        self.state = transition.to;
     }
 
     fn take(&mut self, event: Event) {
         match event {
             Event::V1(bits) => {
-                if let Ok(arc) = v1_write(self.state, bits) {
-                    self.change(&arc);
+                if let Ok(transition) = v1_write(self.state, bits) {
+                    self.change(&transition);
                 }
             }
             Event::V2(to) => {
@@ -174,8 +175,8 @@ impl FrontEnd {
                     self.read();
                     self.staged = None;
                 }
-                if let Ok(arc) = v2_arc(self.state, to) {
-                    self.change(&arc);
+                if let Ok(transition) = v2_transition(self.state, to) {
+                    self.change(&transition);
                 }
             }
             Event::Reset => {

@@ -2,7 +2,6 @@
 
 //! Tests of the protocol core. A test is named for the requirement it proves.
 
-mod codec;
 mod device;
 mod dirty;
 mod exhaustive;
@@ -15,3 +14,4 @@ mod region;
 mod restart;
 mod save;
 mod state;
+mod state_codec;

@@ -3,7 +3,7 @@
 //! The v1 register block, against expectations written from the text.
 
 use migration::region::{
-    decode, permits, Direction, Layout, Refusal, Register, Target, HEADER_SIZE, REGISTERS,
+    decode, permits, AccessError, Direction, Layout, Register, Target, HEADER_SIZE, REGISTERS,
 };
 use migration::state::State;
 
@@ -25,7 +25,7 @@ fn legal(offset: u64, len: usize, write: bool, state: State) -> Option<Register>
     (writable || !write).then_some(register)
 }
 
-fn access(offset: u64, len: usize, write: bool, state: State) -> Result<Target, Refusal> {
+fn access(offset: u64, len: usize, write: bool, state: State) -> Result<Target, AccessError> {
     let direction = match write {
         true => Direction::Write,
         false => Direction::Read,
@@ -49,9 +49,9 @@ fn p03_native_width_only_everywhere_in_every_state() {
                             accepted += 1;
                         }
                         None => {
-                            let refusal = got.expect_err(&format!("{offset} {len} {write}"));
-                            assert_eq!(refusal.errno(), 22);
-                            assert!(!refusal.to_string().is_empty());
+                            let error = got.expect_err(&format!("{offset} {len} {write}"));
+                            assert_eq!(error.errno(), 22);
+                            assert!(!error.to_string().is_empty());
                         }
                     }
                 }
@@ -88,13 +88,13 @@ fn p03_the_rest_of_the_header_page_has_no_register() {
     for offset in 32..4096 {
         for len in 1..=8 {
             let got = access(offset, len, offset % 2 == 0, State::Resuming);
-            assert_eq!(got, Err(Refusal::NoRegister), "{offset} {len}");
+            assert_eq!(got, Err(AccessError::NoRegister), "{offset} {len}");
         }
     }
     // Into the data section from below, and from the header over the whole region.
     assert_eq!(
         access(4092, 8, false, State::StopCopy),
-        Err(Refusal::NoRegister)
+        Err(AccessError::NoRegister)
     );
     assert!(access(0, LAYOUT.size() as usize, false, State::StopCopy).is_err());
 }
@@ -103,16 +103,16 @@ fn p03_the_rest_of_the_header_page_has_no_register() {
 fn p05_read_only_fields_name_themselves() {
     assert_eq!(
         access(8, 8, true, State::Running),
-        Err(Refusal::ReadOnly(Register::PendingBytes))
+        Err(AccessError::ReadOnly(Register::PendingBytes))
     );
     assert_eq!(
         access(16, 8, true, State::Resuming),
-        Err(Refusal::ReadOnly(Register::DataOffset))
+        Err(AccessError::ReadOnly(Register::DataOffset))
     );
     for state in State::ALL {
         let expected = match state {
             State::Resuming => Ok(Target::Register(Register::DataSize)),
-            _ => Err(Refusal::NotResuming(Register::DataSize)),
+            _ => Err(AccessError::NotResuming(Register::DataSize)),
         };
         assert_eq!(access(24, 8, true, state), expected, "{state}");
     }
@@ -148,18 +148,18 @@ fn p03_nothing_beyond_the_region() {
         for len in [1, 2, 4, 8, 4096, usize::MAX] {
             assert_eq!(
                 access(offset, len, false, State::StopCopy),
-                Err(Refusal::Outside)
+                Err(AccessError::Outside)
             );
         }
         assert_eq!(
             access(offset, 0, true, State::Resuming),
-            Err(Refusal::Empty)
+            Err(AccessError::Empty)
         );
     }
     for (offset, len) in [(end - 1, 2), (end - 8, 9), (4096, 65537), (8, usize::MAX)] {
         assert_eq!(
             access(offset, len, true, State::Resuming),
-            Err(Refusal::Outside),
+            Err(AccessError::Outside),
             "{offset} {len}"
         );
     }
@@ -171,6 +171,6 @@ fn p03_nothing_beyond_the_region() {
     assert_eq!(absurd.size(), u64::MAX);
     assert_eq!(
         decode(&absurd, u64::MAX - 1, 2, Direction::Read),
-        Err(Refusal::Outside)
+        Err(AccessError::Outside)
     );
 }

@@ -210,7 +210,7 @@ fn p26_a_load_goes_on_after_an_error_that_passes() {
                 match result {
                     Ok(()) => assert_eq!(at, end),
                     Err(error) => {
-                        assert!(error.is_passing(), "{error}");
+                        assert!(error.is_transient(), "{error}");
                         assert!(!session.is_broken());
                         assert!(at < end);
                         errors += 1;
@@ -262,7 +262,7 @@ fn p26_a_user_who_lost_his_place_goes_on_at_the_beginning_of_a_buffer() {
                     assert!(failing > 1);
                     break;
                 };
-                session.lose_place();
+                session.lose_position();
                 assert!(session.is_broken());
                 let what = format!("{then:?}, {failing} of {point}");
                 let rest = match then {
@@ -306,7 +306,7 @@ fn p50_nobody_goes_on_with_a_stream_whose_memory_is_being_discarded() {
     let error = feed(&mut session, &target, &second).unwrap_err();
     assert_eq!(error.errno(), ENOMEM);
     target.fail_zero.set(None);
-    session.lose_place();
+    session.lose_position();
     // The buffer that came last before it, and the one that was to come.
     for buffer in [&first[whole - 1], &first[whole]] {
         let mut records = crate::device::records(buffer);

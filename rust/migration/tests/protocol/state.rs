@@ -3,7 +3,8 @@
 //! The arcs of v1 and v2, against expectations written from the text and against a machine that
 //! carries the actions out.
 
-use migration::state::{v1_arc, v1_write, v2_arc, v2_check, Action, Arc, Refusal, State};
+use migration::state::{State, StateError};
+use migration::transition::{v1_transition, v1_write, v2_check, v2_transition, Action, Transition};
 use proptest::prelude::*;
 use State::*;
 
@@ -122,17 +123,17 @@ impl Machine {
         }
     }
 
-    fn walk(arc: &Arc) {
-        let mut machine = Machine::in_state(arc.from);
-        for &action in arc.actions {
+    fn walk(transition: &Transition) {
+        let mut machine = Machine::in_state(transition.from);
+        for &action in transition.actions {
             machine.act(action);
         }
         assert_eq!(
             machine,
-            Machine::in_state(arc.to),
+            Machine::in_state(transition.to),
             "{} -> {}",
-            arc.from,
-            arc.to
+            transition.from,
+            transition.to
         );
     }
 }
@@ -144,15 +145,15 @@ fn p13_p14_all_six_by_eight_pairs() {
         for to in 0..8 {
             let legal = P13.contains(&(from_bits, to)) || P14.contains(&(from_bits, to));
             match v1_write(from, to) {
-                Ok(arc) => {
+                Ok(transition) => {
                     assert!(legal, "{from_bits:03b} -> {to:03b} is accepted");
-                    assert_eq!((arc.from, arc.to.to_v1()), (from, to));
-                    Machine::walk(&arc);
+                    assert_eq!((transition.from, transition.to.to_v1()), (from, to));
+                    Machine::walk(&transition);
                     accepted += 1;
                 }
-                Err(refusal) => {
-                    assert!(!legal, "{from_bits:03b} -> {to:03b}: {refusal}");
-                    assert_eq!(refusal.errno(), 22);
+                Err(error) => {
+                    assert!(!legal, "{from_bits:03b} -> {to:03b}: {error}");
+                    assert_eq!(error.errno(), 22);
                 }
             }
         }
@@ -165,7 +166,7 @@ fn p07_the_bits_of_each_state() {
     for (bits, state) in V1_STATES {
         assert_eq!(state.to_v1(), bits);
         match state {
-            Error => assert_eq!(State::from_v1(bits), Err(Refusal::ErrorRequested)),
+            Error => assert_eq!(State::from_v1(bits), Err(StateError::ErrorRequested)),
             _ => assert_eq!(State::from_v1(bits), Ok(state)),
         }
         // _RUNNING, _SAVING and _RESUMING say what they say, but for the error state.
@@ -176,7 +177,7 @@ fn p07_the_bits_of_each_state() {
         }
     }
     for bits in [0b101, 0b111] {
-        assert_eq!(State::from_v1(bits), Err(Refusal::InvalidBits(bits)));
+        assert_eq!(State::from_v1(bits), Err(StateError::InvalidBits(bits)));
     }
 }
 
@@ -186,26 +187,26 @@ fn p11_every_write_fails_in_error() {
         assert!(v1_write(Error, to).is_err(), "{to:#x}");
     }
     for to in State::ALL {
-        assert_eq!(v1_arc(Error, to), Err(Refusal::InError));
-        assert_eq!(v2_arc(Error, to), Err(Refusal::InError));
-        assert_eq!(v2_check(Error, to), Err(Refusal::InError));
+        assert_eq!(v1_transition(Error, to), Err(StateError::InError));
+        assert_eq!(v2_transition(Error, to), Err(StateError::InError));
+        assert_eq!(v2_check(Error, to), Err(StateError::InError));
     }
 }
 
 #[test]
 fn p42_error_is_never_asked_for() {
     for from in State::ALL {
-        for refusal in [
-            v1_arc(from, Error).unwrap_err(),
-            v2_arc(from, Error).unwrap_err(),
+        for error in [
+            v1_transition(from, Error).unwrap_err(),
+            v2_transition(from, Error).unwrap_err(),
             v2_check(from, Error).unwrap_err(),
         ] {
             let reason = match from {
                 Error => "only a reset leaves the error state",
-                RunningP2p | PreCopyP2p if refusal == Refusal::HeldByV2(from) => continue,
+                RunningP2p | PreCopyP2p if error == StateError::HeldByV2(from) => continue,
                 _ => "the error state cannot be requested",
             };
-            assert_eq!(refusal.to_string(), reason);
+            assert_eq!(error.to_string(), reason);
         }
     }
 }
@@ -216,7 +217,7 @@ fn p12_reserved_bits_are_refused_one_by_one() {
         for low in 0..8 {
             for (_, from) in V1_STATES {
                 let bits = (1 << bit) | low;
-                assert_eq!(v1_write(from, bits), Err(Refusal::ReservedBits(bits)));
+                assert_eq!(v1_write(from, bits), Err(StateError::ReservedBits(bits)));
             }
         }
     }
@@ -237,12 +238,12 @@ fn p08_self_arcs_do_nothing_but_mend_a_load() {
         _ => vec![],
     };
     for state in [Stop, Running, StopCopy, PreCopy, Resuming] {
-        assert_eq!(v1_arc(state, state).unwrap().actions, actions(state));
+        assert_eq!(v1_transition(state, state).unwrap().actions, actions(state));
     }
     for state in State::ALL {
         match state {
-            Error => assert!(v2_arc(state, state).is_err()),
-            _ => assert_eq!(v2_arc(state, state).unwrap().actions, actions(state)),
+            Error => assert!(v2_transition(state, state).is_err()),
+            _ => assert_eq!(v2_transition(state, state).unwrap().actions, actions(state)),
         }
     }
 }
@@ -251,8 +252,11 @@ fn p08_self_arcs_do_nothing_but_mend_a_load() {
 fn p09_a_stop_is_a_drain() {
     for from in State::ALL {
         for to in State::ALL {
-            for arc in [v1_arc(from, to), v2_arc(from, to)].into_iter().flatten() {
-                let drains = arc.actions.contains(&Action::QuiesceAll);
+            for transition in [v1_transition(from, to), v2_transition(from, to)]
+                .into_iter()
+                .flatten()
+            {
+                let drains = transition.actions.contains(&Action::QuiesceAll);
                 assert_eq!(
                     drains,
                     from.is_running() && !to.is_running(),
@@ -267,8 +271,11 @@ fn p09_a_stop_is_a_drain() {
 fn p10_only_the_first_action_can_fail() {
     for from in State::ALL {
         for to in State::ALL {
-            for arc in [v1_arc(from, to), v2_arc(from, to)].into_iter().flatten() {
-                for action in arc.actions.iter().skip(1) {
+            for transition in [v1_transition(from, to), v2_transition(from, to)]
+                .into_iter()
+                .flatten()
+            {
+                for action in transition.actions.iter().skip(1) {
                     assert!(!action.is_fallible(), "{from} -> {to}: {action:?}");
                 }
             }
@@ -280,12 +287,15 @@ fn p10_only_the_first_action_can_fail() {
 fn p26_only_a_failed_load_leaves_error() {
     for from in State::ALL {
         for to in State::ALL {
-            for arc in [v1_arc(from, to), v2_arc(from, to)].into_iter().flatten() {
+            for transition in [v1_transition(from, to), v2_transition(from, to)]
+                .into_iter()
+                .flatten()
+            {
                 let expected = match (from, to) {
                     (Resuming, Stop | Running) => Error,
                     _ => from,
                 };
-                assert_eq!(arc.on_failure(), expected, "{from} -> {to}");
+                assert_eq!(transition.on_failure(), expected, "{from} -> {to}");
             }
         }
     }
@@ -295,14 +305,14 @@ fn p26_only_a_failed_load_leaves_error() {
 fn p23_only_v1_from_pre_copy_restages() {
     for from in State::ALL {
         for to in State::ALL {
-            let restages = |arc: Result<Arc, Refusal>| {
-                arc.is_ok_and(|arc| arc.actions.contains(&Action::Restage))
+            let restages = |transition: Result<Transition, StateError>| {
+                transition.is_ok_and(|transition| transition.actions.contains(&Action::Restage))
             };
             assert_eq!(
-                restages(v1_arc(from, to)),
+                restages(v1_transition(from, to)),
                 (from, to) == (PreCopy, StopCopy)
             );
-            assert!(!restages(v2_arc(from, to)));
+            assert!(!restages(v2_transition(from, to)));
         }
     }
 }
@@ -324,7 +334,7 @@ fn p38_the_numbers_of_v2() {
         assert_eq!(State::from_v2(number), Ok(state));
         assert_eq!(state.to_string(), name);
     }
-    assert_eq!(State::from_v2(8), Err(Refusal::UnknownNumber(8)));
+    assert_eq!(State::from_v2(8), Err(StateError::UnknownNumber(8)));
 }
 
 #[test]
@@ -332,14 +342,14 @@ fn p39_all_eight_by_eight_pairs() {
     for from in State::ALL {
         for to in State::ALL {
             let legal = P39.contains(&(from, to)) || (from == to && from != Error);
-            match v2_arc(from, to) {
-                Ok(arc) => {
+            match v2_transition(from, to) {
+                Ok(transition) => {
                     assert!(legal, "{from} -> {to} is accepted");
-                    Machine::walk(&arc);
+                    Machine::walk(&transition);
                 }
-                Err(refusal) => {
-                    assert!(!legal, "{from} -> {to}: {refusal}");
-                    assert_eq!(refusal.errno(), 22);
+                Err(error) => {
+                    assert!(!legal, "{from} -> {to}: {error}");
+                    assert_eq!(error.errno(), 22);
                 }
             }
         }
@@ -353,7 +363,7 @@ fn p40_every_state_is_reached_by_direct_arcs() {
         let mut at = 0;
         while let Some(&state) = seen.get(at) {
             for to in State::ALL {
-                if v2_arc(state, to).is_ok() && !seen.contains(&to) {
+                if v2_transition(state, to).is_ok() && !seen.contains(&to) {
                     seen.push(to);
                 }
             }
@@ -390,9 +400,9 @@ fn p43_the_arcs_with_a_data_fd() {
         (Resuming, Stop),
     ];
     for (from, to) in P39 {
-        let arc = v2_arc(from, to).unwrap();
-        assert_eq!(arc.opens_data_fd(), opens.contains(&(from, to)));
-        assert_eq!(arc.closes_data_fd(), closes.contains(&(from, to)));
+        let transition = v2_transition(from, to).unwrap();
+        assert_eq!(transition.opens_data_fd(), opens.contains(&(from, to)));
+        assert_eq!(transition.closes_data_fd(), closes.contains(&(from, to)));
     }
 }
 
@@ -408,12 +418,12 @@ fn p44_no_dma_in_a_p2p_state() {
 fn p48_v1_does_not_move_what_v2_holds_in_p2p() {
     for from in [RunningP2p, PreCopyP2p] {
         for bits in 0..5 {
-            let refusal = v1_write(from, bits).unwrap_err();
-            assert_eq!(refusal, Refusal::HeldByV2(from));
-            assert_eq!(refusal.errno(), 16);
+            let error = v1_write(from, bits).unwrap_err();
+            assert_eq!(error, StateError::HeldByV2(from));
+            assert_eq!(error.errno(), 16);
         }
     }
     assert_eq!(RunningP2p.to_v1(), 1);
     assert_eq!(PreCopyP2p.to_v1(), 3);
-    assert!(v1_arc(Running, RunningP2p).is_err());
+    assert!(v1_transition(Running, RunningP2p).is_err());
 }

@@ -176,7 +176,7 @@ impl Session {
             Err(error) => {
                 endpoint.refuse(&self.core, "load refused", &error);
                 match (load.stats().bytes - before) as usize {
-                    taken if taken != 0 && error.is_passing() => Ok(taken),
+                    taken if taken != 0 && error.is_transient() => Ok(taken),
                     _ => Err(errno(error)),
                 }
             }
@@ -199,8 +199,8 @@ impl Session {
         };
         load.feed(&endpoint, window, len).map_err(|error| {
             endpoint.refuse(&self.core, "load refused", &error);
-            if error.is_passing() {
-                load.lose_place();
+            if error.is_transient() {
+                load.lose_position();
             }
             errno(error)
         })

@@ -263,7 +263,7 @@ fn p41_stop_copy_does_not_go_back_to_pre_copy(lab: &Lab) -> Outcome {
         let mut bytes = vec![0; 100];
         assert_eq!(fd.read(&mut bytes)?, 100);
         let set = || v2.feature.set_state(to);
-        assert_refused!(lab, v2.uuid(), set(), EINVAL, "no arc");
+        assert_refused!(lab, v2.uuid(), set(), EINVAL, "no transition");
         assert_eq!(v2.now()?, STOP_COPY);
         // The session goes on where it was.
         fd.read_available(&mut bytes)?;

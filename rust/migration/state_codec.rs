@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bounded writing and reading of the fields of a device's own state, little endian.
+//! Bounded encoding and decoding of a device's own state, field by field, little endian.
 
 use crate::error::Error;
 
-/// Writes a device's own state, field by field.
+/// Encodes a device's own state, field by field.
 ///
-/// A field that does not fit is refused and changes nothing.
+/// A field that does not fit returns [`Error::Space`] and changes nothing.
 #[derive(Debug)]
 pub struct Writer<'a> {
     rest: &'a mut [u8],
@@ -14,27 +14,27 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// A writer that fills `buf` from its start.
+    /// Creates a writer that fills `buf` from its start.
     pub fn new(buf: &'a mut [u8]) -> Self {
         Writer { rest: buf, len: 0 }
     }
 
-    /// Bytes written.
+    /// Returns the number of bytes written.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing was written.
+    /// Returns whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes that can still be written.
+    /// Returns the number of bytes that still fit.
     pub fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// Appends `bytes` as they are.
+    /// Appends `bytes`. [`Error::Space`] if they do not fit.
     pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let rest = core::mem::take(&mut self.rest);
         if bytes.len() > rest.len() {
@@ -48,52 +48,52 @@ impl<'a> Writer<'a> {
         let (to, rest) = rest.split_at_mut(bytes.len());
         to.copy_from_slice(bytes);
         self.rest = rest;
-        // No overflow: both counted bytes of one buffer.
+        // No overflow: the sum is at most the length of the buffer.
         self.len = self.len.saturating_add(bytes.len());
         Ok(())
     }
 
-    /// Appends one byte.
+    /// Appends one byte. [`Error::Space`] if it does not fit.
     pub fn put_u8(&mut self, value: u8) -> Result<(), Error> {
         self.put_bytes(&[value])
     }
 
-    /// Appends a u16.
+    /// Appends a u16. [`Error::Space`] if it does not fit.
     pub fn put_u16(&mut self, value: u16) -> Result<(), Error> {
         self.put_bytes(&value.to_le_bytes())
     }
 
-    /// Appends a u32.
+    /// Appends a u32. [`Error::Space`] if it does not fit.
     pub fn put_u32(&mut self, value: u32) -> Result<(), Error> {
         self.put_bytes(&value.to_le_bytes())
     }
 
-    /// Appends a u64.
+    /// Appends a u64. [`Error::Space`] if it does not fit.
     pub fn put_u64(&mut self, value: u64) -> Result<(), Error> {
         self.put_bytes(&value.to_le_bytes())
     }
 }
 
-/// Reads a device's own state, field by field, as [`Writer`] wrote it.
+/// Decodes a device's own state, field by field, in the order of [`Writer`].
 ///
-/// A field that is not there in full is refused and nothing is consumed.
+/// A field that is not complete returns [`Error::Short`] and consumes nothing.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of `buf` from its start.
+    /// Creates a reader that starts at the first byte of `buf`.
     pub fn new(buf: &'a [u8]) -> Self {
         Reader { rest: buf }
     }
 
-    /// Bytes that are left.
+    /// Returns the number of bytes not yet read.
     pub fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// The next `len` bytes.
+    /// Reads `len` bytes. [`Error::Short`] if fewer are left.
     pub fn get_bytes(&mut self, len: usize) -> Result<&'a [u8], Error> {
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Error::Short {
             needed: len as u64,
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// The next `N` bytes.
+    /// Reads `N` bytes. [`Error::Short`] if fewer are left.
     pub fn get_array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(Error::Short {
             needed: N as u64,
@@ -113,27 +113,27 @@ impl<'a> Reader<'a> {
         Ok(*array)
     }
 
-    /// The next byte.
+    /// Reads one byte. [`Error::Short`] if none is left.
     pub fn get_u8(&mut self) -> Result<u8, Error> {
         Ok(u8::from_le_bytes(self.get_array()?))
     }
 
-    /// The next u16.
+    /// Reads a u16. [`Error::Short`] if it is not complete.
     pub fn get_u16(&mut self) -> Result<u16, Error> {
         Ok(u16::from_le_bytes(self.get_array()?))
     }
 
-    /// The next u32.
+    /// Reads a u32. [`Error::Short`] if it is not complete.
     pub fn get_u32(&mut self) -> Result<u32, Error> {
         Ok(u32::from_le_bytes(self.get_array()?))
     }
 
-    /// The next u64.
+    /// Reads a u64. [`Error::Short`] if it is not complete.
     pub fn get_u64(&mut self) -> Result<u64, Error> {
         Ok(u64::from_le_bytes(self.get_array()?))
     }
 
-    /// Refuses what is left after the last field.
+    /// Ends the decoding. [`Error::Trailing`] if bytes are left after the last field.
     pub fn finish(self) -> Result<(), Error> {
         match self.rest.len() {
             0 => Ok(()),

@@ -1,42 +1,86 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Puts records one behind the other into a buffer, and counts them.
+//! Writes records into a buffer and counts them.
 
-use crate::save::{Source, Stats};
-use crate::stream::{crc_of, Error, Header, Kind, Totals, FLAG_START, HEADER_SIZE};
+use crate::checksum::crc_of;
+use crate::error::Error;
+use crate::format::{Kind, FLAG_START, HEADER_SIZE};
+use crate::record::Header;
+use crate::source::Source;
+use crate::totals::Totals;
+
+/// The counts of one phase of a save.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseStats {
+    /// Bytes of stream.
+    pub bytes: u64,
+    /// Records.
+    pub records: u64,
+    /// Pages sent as MEMORY.
+    pub pages: u64,
+    /// Pages sent as ZERO.
+    pub zero_pages: u64,
+}
+
+/// The counts of a save session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sent while the device was running.
+    pub pre_copy: PhaseStats,
+    /// Sent while the device was stopped.
+    pub stop_copy: PhaseStats,
+    /// Completed passes over device memory that sent something.
+    pub passes: u64,
+    /// Buffers offered again (P23).
+    pub restaged: u64,
+}
 
 /// The buffer being filled.
-pub(crate) struct Out<'a, S: Source + ?Sized> {
+pub(crate) struct Output<'a, S: Source + ?Sized> {
     pub(crate) src: &'a S,
     pub(crate) buf: &'a mut S::Out,
-    /// Bytes used.
+    /// Bytes used of `len`.
     pub(crate) at: usize,
     pub(crate) len: usize,
 }
 
-impl<S: Source + ?Sized> Out<'_, S> {
-    /// Bytes a record's payload may have.
+impl<S: Source + ?Sized> Output<'_, S> {
+    /// Returns how many bytes of payload fit in one more record.
     pub(crate) fn room(&self) -> usize {
         self.len.saturating_sub(self.at).saturating_sub(HEADER_SIZE)
     }
 }
 
-/// Puts records one behind the other and counts them.
+/// Appends records to buffers and counts them.
 #[derive(Debug)]
-pub(crate) struct Framer {
-    pub(crate) page_size: u64,
+pub(crate) struct RecordWriter {
+    page_size: u64,
+    /// The device is stopped: records count as stop-and-copy.
     pub(crate) stopped: bool,
     pub(crate) totals: Totals,
-    /// First header of the buffer filled last.
+    /// The first header of the last buffer.
     pub(crate) first: Option<Header>,
     pub(crate) stats: Stats,
 }
 
-impl Framer {
-    /// Appends a record whose payload is at hand, if there is room.
+impl RecordWriter {
+    /// Creates a writer for a device with pages of `page_size` bytes.
+    pub(crate) fn new(page_size: u32) -> Self {
+        RecordWriter {
+            page_size: u64::from(page_size),
+            stopped: false,
+            totals: Totals::new(),
+            first: None,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Appends a record with `payload`. Returns `false` if it does not fit.
+    ///
+    /// `extent` is the number of bytes the record sends, clears or restores.
     pub(crate) fn control<S: Source + ?Sized>(
         &mut self,
-        out: &mut Out<'_, S>,
+        out: &mut Output<'_, S>,
         kind: Kind,
         position: u64,
         extent: u64,
@@ -49,15 +93,15 @@ impl Framer {
         let length = u32::try_from(payload.len()).map_err(|_| Error::Overflow)?;
         out.src
             .put(out.buf, at, payload)
-            .map_err(|errno| Error::device("staging a record", errno))?;
+            .map_err(|errno| Error::device("writing a record", errno))?;
         self.header(out, kind, position, length, crc_of::<S>(payload), extent)?;
         Ok(true)
     }
 
-    /// Writes the header before a payload that is in place, and counts the record.
+    /// Writes the header of a record whose payload is already in place, and counts the record.
     pub(crate) fn header<S: Source + ?Sized>(
         &mut self,
-        out: &mut Out<'_, S>,
+        out: &mut Output<'_, S>,
         kind: Kind,
         position: u64,
         length: u32,
@@ -75,9 +119,9 @@ impl Framer {
         let totals = self.totals.with::<S>(&header, extent)?;
         out.src
             .put(out.buf, out.at, &header.encode::<S>())
-            .map_err(|errno| Error::device("staging a record", errno))?;
+            .map_err(|errno| Error::device("writing a record", errno))?;
 
-        // Nothing fails from here on.
+        // Nothing can fail from here on.
         if out.at == 0 {
             self.first = Some(header);
         }
