@@ -6,14 +6,14 @@
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
 //!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
 //!           [--type MDEV-TYPE]
-//!           [--part K/N] [PATTERN...]
-//! selftests --list [--part K/N] [PATTERN...]
+//!           [--shard K/N] [PATTERN...]
+//! selftests --list [--shard K/N] [PATTERN...]
 //! ```
 //!
-//! They run as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and print KTAP. A pattern is a part of
-//! a test's name, or a requirement such as `P3`. With `--module` the module is loaded first and unloaded at the end, and
-//! tests that load it with other parameters can run. `--part 1/3` is every third test from the first on, for three
-//! machines side by side. The exit status is 1 if a test failed, 2 for a wrong call.
+//! The program runs as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and prints KTAP. A pattern is
+//! a substring of a test's name, or a requirement such as `P3`. `--module` loads the module first and unloads it at the
+//! end; tests that load it with other parameters need it. `--shard 1/3` runs the first, fourth, seventh, ... test, so
+//! three machines can share the tests. The exit status is 1 if a test failed and 2 if the arguments are wrong.
 
 #![forbid(unsafe_code)]
 
@@ -40,13 +40,13 @@ mod worker;
 use kernel_utils::Kmsg;
 
 use env::module::Module;
-use env::Lab;
+use env::Env;
 use harness::diagnose;
-use harness::limits::Effort;
-use harness::result::Outcome;
-use harness::shard::Part;
+use harness::limits::Limits;
+use harness::result::Result;
+use harness::shard::Shard;
 
-/// The most one test may take.
+/// The default time limit of one test.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
 struct Options {
@@ -54,8 +54,8 @@ struct Options {
     module: Option<PathBuf>,
     params: String,
     timeout: Duration,
-    effort: Effort,
-    part: Part,
+    limits: Limits,
+    shard: Shard,
     patterns: Vec<String>,
 }
 
@@ -65,8 +65,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         module: None,
         params: String::new(),
         timeout: TIMEOUT,
-        effort: Effort::default(),
-        part: Part::default(),
+        limits: Limits::default(),
+        shard: Shard::default(),
         patterns: Vec::new(),
     };
     while let Some(arg) = args.next() {
@@ -80,8 +80,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 let seconds = text.parse().map_err(|e| format!("--timeout {text}: {e}"))?;
                 options.timeout = Duration::from_secs(seconds);
             }
-            "--part" => options.part = value()?.parse()?,
-            _ if options.effort.option(&arg, value)? => {}
+            "--shard" => options.shard = value()?.parse()?,
+            _ if options.limits.option(&arg, value)? => {}
             _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
             _ => options.patterns.push(arg),
         }
@@ -103,7 +103,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests = options.part.of(harness::catalog::select(&options.patterns));
+    let tests = options
+        .shard
+        .of(harness::catalog::select(&options.patterns));
     if options.list {
         for test in tests {
             println!("{} {}", test.name, test.proves.join(" "));
@@ -124,21 +126,21 @@ fn main() -> ExitCode {
 }
 
 /// Runs the tests; returns whether any failed.
-fn run(options: Options, tests: &[&'static harness::Test]) -> Outcome<bool> {
+fn run(options: Options, tests: &[&'static harness::Test]) -> Result<bool> {
     let ours = options.module.is_some();
-    let lab = Lab {
+    let env = Env {
         module: Module::new(options.module, options.params),
         kmsg: Kmsg::open()?,
         sysfs: Default::default(),
-        effort: options.effort,
+        limits: options.limits,
     };
     if ours && Module::is_loaded() {
-        fail!("the module is loaded already");
+        fail!("the module is already loaded");
     }
     if ours {
-        lab.module.load()?;
+        env.module.load()?;
     }
-    let totals = harness::run(&lab, tests, options.timeout);
+    let totals = harness::run(&env, tests, options.timeout);
     let mut failed = totals.failed > 0;
     if ours {
         if let Err(e) = Module::unload() {

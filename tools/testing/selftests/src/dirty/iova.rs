@@ -11,10 +11,10 @@ use vfio_client::{Access, Container, DmaBuffer, Mapping};
 
 use crate::dirty::pages::{get, of, rings, set, tracking, BASE, SIZE};
 use crate::env::pins::Pins;
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::pages_of;
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene, PAGE, QUEUE};
-use crate::harness::result::Outcome;
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, PAGE, QUEUE};
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "iova":
@@ -28,79 +28,79 @@ tests! { "iova":
     p34_no_page_is_lost_to_a_shifted_bitmap ["P34"],
 }
 
-fn p34_iova_is_not_address(lab: &Lab) -> Outcome {
-    let (scene, _buffer, mut queue) = tracking(lab)?;
+fn p34_iova_is_not_address(env: &Env) -> Result {
+    let (fixture, _buffer, mut queue) = tracking(env)?;
     // One allocation, its pages mapped in reverse order with holes in between.
     let memory = Arc::new(Mapping::anonymous(16 * PAGE as usize)?);
     let iova = |n: u64| 0x40_0000_0000 + (15 - n) * 3 * PAGE;
     for n in 0..16 {
         let offset = (n * PAGE) as usize;
-        scene
+        fixture
             .container
             .map_range(iova(n), &memory, offset, PAGE as usize, Access::ReadWrite)?;
     }
     let range = (0x40_0000_0000, 48 * PAGE);
     for n in [0, 5, 15] {
         run_jobs(&mut queue, &[job::fill(guest(iova(n)), n + 1, PAGE)])?;
-        assert_eq!(get(&scene.container, range.0, range.1)?, set([iova(n)]));
+        assert_eq!(get(&fixture.container, range.0, range.1)?, set([iova(n)]));
         assert_eq!(memory.to_vec((n * PAGE) as usize, 8), (n + 1).to_le_bytes());
     }
     // An IOVA that equals another's address is still only an IOVA.
     let address = memory.address();
-    assert!(get(&scene.container, address & !0xfff, PAGE)?.is_empty());
-    scene.container.unmap(range.0, range.1)?;
+    assert!(get(&fixture.container, address & !0xfff, PAGE)?.is_empty());
+    fixture.container.unmap(range.0, range.1)?;
     Ok(())
 }
 
-fn p34_one_page_at_two_iovas(lab: &Lab) -> Outcome {
-    let (scene, _buffer, mut queue) = tracking(lab)?;
+fn p34_one_page_at_two_iovas(env: &Env) -> Result {
+    let (fixture, _buffer, mut queue) = tracking(env)?;
     let memory = Arc::new(Mapping::anonymous(4 * PAGE as usize)?);
     let (a, b) = (0x50_0000_0000, 0x51_0000_0000);
-    let a = DmaBuffer::of(&scene.container, a, memory.clone(), Access::ReadWrite)?;
-    let b = DmaBuffer::of(&scene.container, b, memory.clone(), Access::ReadWrite)?;
+    let a = DmaBuffer::of(&fixture.container, a, memory.clone(), Access::ReadWrite)?;
+    let b = DmaBuffer::of(&fixture.container, b, memory.clone(), Access::ReadWrite)?;
     run_jobs(&mut queue, &[job::fill(guest(a.iova() + PAGE), 1, PAGE)])?;
     run_jobs(
         &mut queue,
         &[job::fill(guest(b.iova() + 2 * PAGE), 2, PAGE)],
     )?;
-    assert_eq!(of(&a)(&scene.container)?, set([a.iova() + PAGE]));
-    assert_eq!(of(&b)(&scene.container)?, set([b.iova() + 2 * PAGE]));
+    assert_eq!(of(&a)(&fixture.container)?, set([a.iova() + PAGE]));
+    assert_eq!(of(&b)(&fixture.container)?, set([b.iova() + 2 * PAGE]));
     assert_eq!(memory.to_vec(PAGE as usize, 8), 1u64.to_le_bytes());
     assert_eq!(memory.to_vec(2 * PAGE as usize, 8), 2u64.to_le_bytes());
     Ok(())
 }
 
-fn p34_a_mapping_added_while_tracking(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p34_a_mapping_added_while_tracking(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     for round in 0..5 {
-        let added = scene.buffer(8 * BASE, (round + 1) * 64 * PAGE as usize)?;
+        let added = fixture.buffer(8 * BASE, (round + 1) * 64 * PAGE as usize)?;
         assert_eq!(
-            of(&added)(&scene.container)?,
+            of(&added)(&fixture.container)?,
             set([]),
             "a new mapping is clean"
         );
         let at = 8 * BASE + (round as u64 + 1) * 64 * PAGE - PAGE;
         run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), PAGE)])?;
-        assert_eq!(of(&added)(&scene.container)?, set([at]));
+        assert_eq!(of(&added)(&fixture.container)?, set([at]));
         run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), PAGE)])?;
         // Gone with the mapping: the next one at the same place starts clean.
         added.unmap()?;
     }
-    assert_eq!(of(&buffer)(&scene.container)?, set([]));
+    assert_eq!(of(&buffer)(&fixture.container)?, set([]));
     Ok(())
 }
 
 /// Jobs, lists and a ring that end with the last byte of the address space: a range that ends at 2^64 used to be refused
 /// as one that wraps.
-fn p34_the_last_page_of_all(lab: &Lab) -> Outcome {
+fn p34_the_last_page_of_all(env: &Env) -> Result {
     const LAST: u64 = 0u64.wrapping_sub(PAGE);
-    let (scene, buffer, mut queue) = tracking(lab)?;
-    let end = scene.buffer(LAST, PAGE as usize)?;
+    let (fixture, buffer, mut queue) = tracking(env)?;
+    let end = fixture.buffer(LAST, PAGE as usize)?;
     buffer.memory().write(0, &[7; PAGE as usize]);
     let size = PAGE as usize;
     run_jobs(&mut queue, &[job::copy(guest(BASE), guest(LAST), PAGE)])?;
     assert_eq!(end.to_vec(0, size), [7; PAGE as usize]);
-    assert_eq!(of(&end)(&scene.container)?, set([LAST]));
+    assert_eq!(of(&end)(&fixture.container)?, set([LAST]));
     for job in [
         job::fill(guest(LAST + 1), 8, PAGE - 1),
         job::copy(guest(LAST), device(PAGE), PAGE),
@@ -110,13 +110,13 @@ fn p34_the_last_page_of_all(lab: &Lab) -> Outcome {
     ] {
         run_jobs(&mut queue, &[job])?;
     }
-    assert_eq!(of(&end)(&scene.container)?, set([LAST]));
+    assert_eq!(of(&end)(&fixture.container)?, set([LAST]));
     drop(queue);
     // 32 descriptors and 64 bytes before them, 32 records in their last quarter: both arrays end at 2^64.
     let half = PAGE / 2;
     let ring = LAST + half;
     for (descriptors, records) in [(ring, BASE), (BASE, 0u64.wrapping_sub(32 * 32))] {
-        scene.mdma.disable()?;
+        fixture.mdma.disable()?;
         let at = |iova: u64| {
             if iova >= LAST {
                 (&end, (iova - LAST) as usize)
@@ -126,31 +126,33 @@ fn p34_the_last_page_of_all(lab: &Lab) -> Outcome {
         };
         let (memory, offset) = at(descriptors);
         memory.write(offset, &job::nop().encode());
-        scene.mdma.set(Reg::RingBase, descriptors)?;
-        scene.mdma.set(Reg::RingOrder, 5)?;
-        scene.mdma.set(Reg::CompletionBase, records)?;
-        let before = scene.mdma.get(Reg::JobsDone)?;
-        scene.mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
-        scene.mdma.set(Reg::Tail, 1)?;
-        wait_register(&scene.mdma, Reg::JobsDone, "a job", |n| n == before + 1)?;
-        scene.mdma.check_halted()?;
+        fixture.mdma.set(Reg::RingBase, descriptors)?;
+        fixture.mdma.set(Reg::RingOrder, 5)?;
+        fixture.mdma.set(Reg::CompletionBase, records)?;
+        let before = fixture.mdma.get(Reg::JobsDone)?;
+        fixture
+            .mdma
+            .set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+        fixture.mdma.set(Reg::Tail, 1)?;
+        wait_register(&fixture.mdma, Reg::JobsDone, "a job", |n| n == before + 1)?;
+        fixture.mdma.check_halted()?;
     }
-    scene.mdma.disable()?;
+    fixture.mdma.disable()?;
     Ok(())
 }
 
-fn p34_several_devices_in_one_container(lab: &Lab) -> Outcome {
+fn p34_several_devices_in_one_container(env: &Env) -> Result {
     let container = Container::open()?;
-    let scenes = [
-        Scene::within(lab, &container)?,
-        Scene::within(lab, &container)?,
-        Scene::within(lab, &container)?,
+    let fixtures = [
+        Fixture::within(env, &container)?,
+        Fixture::within(env, &container)?,
+        Fixture::within(env, &container)?,
     ];
-    let buffer = scenes[0].buffer(BASE, SIZE)?;
+    let buffer = fixtures[0].buffer(BASE, SIZE)?;
     container.dirty_start()?;
     let mut queues = Vec::new();
-    for (n, scene) in (0..).zip(&scenes) {
-        queues.push(scene.queue_at(QUEUE + n * BASE, 4)?);
+    for (n, fixture) in (0..).zip(&fixtures) {
+        queues.push(fixture.queue_at(QUEUE + n * BASE, 4)?);
     }
     let mut expected = BTreeSet::new();
     for (n, queue) in (0..).zip(&mut queues) {
@@ -173,7 +175,7 @@ fn p34_several_devices_in_one_container(lab: &Lab) -> Outcome {
     }
     // One goes: its pins go with it, those of the others stay.
     let pins = Pins::now()?;
-    let [first, second, third] = scenes;
+    let [first, second, third] = fixtures;
     let gone = queues.remove(0);
     let released = rings(&gone).len() as u64;
     drop(gone);
@@ -187,14 +189,14 @@ fn p34_several_devices_in_one_container(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p34_a_terabyte_of_sparse_mappings(lab: &Lab) -> Outcome {
+fn p34_a_terabyte_of_sparse_mappings(env: &Env) -> Result {
     const TERABYTE: u64 = 1 << 40;
     /// What one GET asks for: 2 MiB of bitmap.
     const CHUNK: u64 = 64 << 30;
     /// What a word of it stands for.
     const WORD: u64 = 64 * PAGE;
-    let (scene, _buffer, mut queue) = tracking(lab)?;
-    let max = scene
+    let (fixture, _buffer, mut queue) = tracking(env)?;
+    let max = fixture
         .container
         .iommu_info()?
         .migration
@@ -217,7 +219,7 @@ fn p34_a_terabyte_of_sparse_mappings(lab: &Lab) -> Outcome {
             _ => slot + rng.u64(0..slot_size / WORD - 4) * WORD,
         };
         let pages = if n == 63 { 64 } else { pages };
-        buffers.push(scene.buffer(iova, (pages * PAGE) as usize)?);
+        buffers.push(fixture.buffer(iova, (pages * PAGE) as usize)?);
         for at in [0, rng.u64(0..pages), pages - 1] {
             let at = iova + at * PAGE;
             run_jobs(&mut queue, &[job::fill(guest(at + 9), n, 90)])?;
@@ -226,14 +228,14 @@ fn p34_a_terabyte_of_sparse_mappings(lab: &Lab) -> Outcome {
     }
     let mut found = BTreeSet::new();
     for chunk in 0..TERABYTE / CHUNK {
-        found.extend(get(&scene.container, base + chunk * CHUNK, CHUNK)?);
+        found.extend(get(&fixture.container, base + chunk * CHUNK, CHUNK)?);
     }
     assert_eq!(found, expected);
     // And all at once: 32 MiB of bitmap, in which nothing is left.
-    assert_eq!(get(&scene.container, base, TERABYTE)?, set([]));
+    assert_eq!(get(&fixture.container, base, TERABYTE)?, set([]));
     let last = expected.iter().next_back().copied().expect("some");
     run_jobs(&mut queue, &[job::fill(guest(last), 0, 1)])?;
-    assert_eq!(get(&scene.container, base, TERABYTE)?, set([last]));
+    assert_eq!(get(&fixture.container, base, TERABYTE)?, set([last]));
     Ok(())
 }
 
@@ -250,19 +252,19 @@ const CROOKED: [(u64, u64); 7] = [
 
 /// Maps [`CROOKED`], writes some of the pages and looks, again and again; `fresh` restarts tracking before each look.
 /// Returns how many pages were reported that had not been written.
-fn crooked(lab: &Lab, fresh: bool) -> Outcome<usize> {
-    let (scene, _buffer, mut queue) = tracking(lab)?;
+fn crooked(env: &Env, fresh: bool) -> Result<usize> {
+    let (fixture, _buffer, mut queue) = tracking(env)?;
     let base = 0x60_0000_0000;
     let mut buffers = Vec::new();
     for (first, pages) in CROOKED {
-        buffers.push(scene.buffer(base + first * PAGE, (pages * PAGE) as usize)?);
+        buffers.push(fixture.buffer(base + first * PAGE, (pages * PAGE) as usize)?);
     }
     let mut rng = fastrand::Rng::with_seed(35);
     let mut extra = 0;
     for round in 0..50 {
         if fresh {
-            scene.container.dirty_stop()?;
-            scene.container.dirty_start()?;
+            fixture.container.dirty_stop()?;
+            fixture.container.dirty_start()?;
         }
         let mut expected = BTreeSet::new();
         for (first, pages) in CROOKED {
@@ -275,7 +277,7 @@ fn crooked(lab: &Lab, fresh: bool) -> Outcome<usize> {
         // Seen from different starts, so that the bits have to be shifted into one another, each time differently.
         let before = rng.u64(0..64);
         let found = get(
-            &scene.container,
+            &fixture.container,
             base - before * PAGE,
             (before + 400) * PAGE,
         )?;
@@ -289,16 +291,16 @@ fn crooked(lab: &Lab, fresh: bool) -> Outcome<usize> {
     Ok(extra)
 }
 
-fn p34_mappings_that_share_a_word_of_the_bitmap(lab: &Lab) -> Outcome {
-    assert_eq!(crooked(lab, true)?, 0, "reported and not written");
+fn p34_mappings_that_share_a_word_of_the_bitmap(env: &Env) -> Result {
+    assert_eq!(crooked(env, true)?, 0, "reported and not written");
     Ok(())
 }
 
-fn p34_no_page_is_lost_to_a_shifted_bitmap(lab: &Lab) -> Outcome {
+fn p34_no_page_is_lost_to_a_shifted_bitmap(env: &Env) -> Result {
     // type1 shifts a mapping's bits in place when they do not start a word, and then clears as many as the mapping has
     // pages: what was shifted beyond stays, and the next looks report pages behind the mapping that nobody has
     // written. Too many are only sent in vain; none may be lost.
-    let extra = crooked(lab, false)?;
+    let extra = crooked(env, false)?;
     crate::note!("{extra} pages were reported that had not been written");
     Ok(())
 }

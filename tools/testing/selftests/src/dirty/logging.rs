@@ -8,21 +8,21 @@ use mdma::job;
 use vfio_client::Device;
 
 use crate::dirty::pages::{rings, set, BASE, SIZE};
-use crate::env::Lab;
-use crate::fixture::{device, guest, run_jobs, Scene, PAGE, QUEUE};
-use crate::harness::result::Outcome;
+use crate::env::Env;
+use crate::fixture::{device, guest, run_jobs, Fixture, PAGE, QUEUE};
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
 tests! { "logging":
     exactly_the_pages_written ["P30", "P32"],
-    pinned_pages_are_reported_at_every_look ["P31"],
+    pinned_pages_are_in_every_report ["P31"],
     the_same_as_type1_says ["P30", "P31"],
     started_and_stopped_in_any_order [],
-    it_ends_with_its_user [],
+    ends_with_its_user [],
 }
 
 /// What the next report says of a range.
-fn report(device: &Device, iova: u64, size: u64) -> Outcome<BTreeSet<u64>> {
+fn report(device: &Device, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(device.dma_logging_report(iova, size)?.dirty().collect())
 }
 
@@ -38,24 +38,24 @@ pub(crate) fn available() -> bool {
     })
 }
 
-/// A scene of a device that can log.
-fn scene(lab: &Lab) -> Outcome<Scene> {
-    let scene = Scene::new(lab)?;
-    assert!(scene.device.can_log_dma()?);
-    Ok(scene)
+/// A fixture of a device that can log.
+fn fixture(env: &Env) -> Result<Fixture> {
+    let fixture = Fixture::new(env)?;
+    assert!(fixture.device.can_log_dma()?);
+    Ok(fixture)
 }
 
-fn exactly_the_pages_written(lab: &Lab) -> Outcome {
-    let scene = scene(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+fn exactly_the_pages_written(env: &Env) -> Result {
+    let fixture = fixture(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     let size = SIZE as u64;
     let page = |n: u64| BASE + n * PAGE;
     // What is written before is not reported.
     run_jobs(&mut queue, &[job::fill(guest(page(200)), 1, PAGE)])?;
-    let pgsize = scene.device.dma_logging_start(PAGE, &[(BASE, size)])?;
+    let pgsize = fixture.device.dma_logging_start(PAGE, &[(BASE, size)])?;
     assert_eq!(pgsize, PAGE);
-    assert_eq!(report(&scene.device, BASE, size)?, set([]));
+    assert_eq!(report(&fixture.device, BASE, size)?, set([]));
     run_jobs(
         &mut queue,
         &[
@@ -70,20 +70,20 @@ fn exactly_the_pages_written(lab: &Lab) -> Outcome {
     )?;
     // A part first: it forgets no other.
     assert_eq!(
-        report(&scene.device, page(63), 2 * PAGE)?,
+        report(&fixture.device, page(63), 2 * PAGE)?,
         set([page(63), page(64)])
     );
     let rest = [5, 8, 9, 65, 255].map(page);
-    assert_eq!(report(&scene.device, BASE, size)?, set(rest));
-    assert_eq!(report(&scene.device, BASE, size)?, set([]));
-    Ok(scene.device.dma_logging_stop()?)
+    assert_eq!(report(&fixture.device, BASE, size)?, set(rest));
+    assert_eq!(report(&fixture.device, BASE, size)?, set([]));
+    Ok(fixture.device.dma_logging_stop()?)
 }
 
-fn pinned_pages_are_reported_at_every_look(lab: &Lab) -> Outcome {
-    let scene = scene(lab)?;
-    let mut queue = scene.queue(4)?;
+fn pinned_pages_are_in_every_report(env: &Env) -> Result {
+    let fixture = fixture(env)?;
+    let mut queue = fixture.queue(4)?;
     let size = queue.memory().memory().len() as u64;
-    scene.device.dma_logging_start(PAGE, &[(QUEUE, size)])?;
+    fixture.device.dma_logging_start(PAGE, &[(QUEUE, size)])?;
     run_jobs(&mut queue, &[job::nop()])?;
     // The device writes completion records; descriptors it only reads.
     let ring = queue.ring();
@@ -92,27 +92,27 @@ fn pinned_pages_are_reported_at_every_look(lab: &Lab) -> Outcome {
         ring.completions_len() as u64,
     ));
     for _ in 0..3 {
-        assert_eq!(report(&scene.device, QUEUE, size)?, records);
+        assert_eq!(report(&fixture.device, QUEUE, size)?, records);
     }
     // Once more when they are given back, as they may have been written since.
     queue.submit(&job::nop())?;
     queue.wait(crate::harness::check::PATIENCE)?;
-    scene.go(&[vfio_client::v1::State::STOP])?;
-    assert_eq!(report(&scene.device, QUEUE, size)?, records);
-    assert_eq!(report(&scene.device, QUEUE, size)?, set([]));
+    fixture.go(&[vfio_client::v1::State::STOP])?;
+    assert_eq!(report(&fixture.device, QUEUE, size)?, records);
+    assert_eq!(report(&fixture.device, QUEUE, size)?, set([]));
     Ok(())
 }
 
-fn the_same_as_type1_says(lab: &Lab) -> Outcome {
-    let scene = scene(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+fn the_same_as_type1_says(env: &Env) -> Result {
+    let fixture = fixture(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
-    scene.container.dirty_start()?;
-    scene
+    fixture.container.dirty_start()?;
+    fixture
         .device
         .dma_logging_start(PAGE, &[(BASE, SIZE as u64)])?;
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     for _ in 0..100 {
         let jobs: Vec<_> = (0..rng.u64(1..10))
             .map(|_| {
@@ -125,17 +125,17 @@ fn the_same_as_type1_says(lab: &Lab) -> Outcome {
             })
             .collect();
         run_jobs(&mut queue, &jobs)?;
-        let logged = report(&scene.device, BASE, SIZE as u64)?;
-        let tracked = crate::dirty::pages::get(&scene.container, BASE, SIZE as u64)?;
+        let logged = report(&fixture.device, BASE, SIZE as u64)?;
+        let tracked = crate::dirty::pages::get(&fixture.container, BASE, SIZE as u64)?;
         assert_eq!(logged, tracked);
     }
     assert!(!rings(&queue).is_empty());
     Ok(())
 }
 
-fn started_and_stopped_in_any_order(lab: &Lab) -> Outcome {
-    let scene = scene(lab)?;
-    let dev = &scene.device;
+fn started_and_stopped_in_any_order(env: &Env) -> Result {
+    let fixture = fixture(env)?;
+    let dev = &fixture.device;
     assert_errno!(dev.dma_logging_report(BASE, PAGE), EINVAL);
     dev.dma_logging_stop()?;
     for page_size in [PAGE, 2 * PAGE, 1 << 21] {
@@ -150,11 +150,11 @@ fn started_and_stopped_in_any_order(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn it_ends_with_its_user(lab: &Lab) -> Outcome {
-    let scene = scene(lab)?;
-    scene.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
-    let scene = Scene::of(crate::env::Guest::open(scene.close())?)?;
-    assert_errno!(scene.device.dma_logging_report(0, PAGE), EINVAL);
-    scene.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
+fn ends_with_its_user(env: &Env) -> Result {
+    let fixture = fixture(env)?;
+    fixture.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
+    let fixture = Fixture::of(crate::env::Guest::open(fixture.close())?)?;
+    assert_errno!(fixture.device.dma_logging_report(0, PAGE), EINVAL);
+    fixture.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
     Ok(())
 }

@@ -11,18 +11,18 @@ use vfio_client::v1::State;
 use vfio_client::{Access, Container, DirtyBitmap, DmaBuffer, Mapping};
 
 use crate::env::pins::Pins;
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::pages_of;
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::check::wait_for;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "dirty":
     p30_exactly_the_pages_written ["P30", "P32"],
     p30_partial_pages_and_page_ends ["P30"],
     p30_unmap_reports_the_last_of_it ["P30", "P35"],
-    p30_what_a_failed_job_wrote_is_reported ["P30"],
+    p30_pages_of_a_failed_job_are_reported ["P30"],
     p30_pages_written_while_off_are_not_reported ["P30"],
     p31_pinned_pages_are_reported_at_every_get ["P31"],
     p31_written_pages_are_reported_once ["P31"],
@@ -45,12 +45,12 @@ fn dirty(bitmap: &DirtyBitmap) -> BTreeSet<u64> {
 }
 
 /// What the next GET reports of a range.
-pub(crate) fn get(container: &Container, iova: u64, size: u64) -> Outcome<BTreeSet<u64>> {
+pub(crate) fn get(container: &Container, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(dirty(&container.dirty_bitmap(iova, size)?))
 }
 
 /// What the next GET reports of a buffer.
-pub(crate) fn of(buffer: &DmaBuffer) -> impl Fn(&Container) -> Outcome<BTreeSet<u64>> {
+pub(crate) fn of(buffer: &DmaBuffer) -> impl Fn(&Container) -> Result<BTreeSet<u64>> {
     let (iova, size) = (buffer.iova(), buffer.memory().len() as u64);
     move |container| get(container, iova, size)
 }
@@ -67,20 +67,20 @@ pub(crate) fn rings(queue: &VfioQueue) -> BTreeSet<u64> {
     set(descriptors.chain(pages_of(ring.completions(), ring.completions_len() as u64)))
 }
 
-/// A scene with guest memory, a queue that has done a job, and tracking on.
-pub(crate) fn tracking(lab: &Lab) -> Outcome<(Scene, DmaBuffer, VfioQueue)> {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+/// A fixture with guest memory, a queue that has done a job, and tracking on.
+pub(crate) fn tracking(env: &Env) -> Result<(Fixture, DmaBuffer, VfioQueue)> {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
-    scene.container.dirty_start()?;
-    Ok((scene, buffer, queue))
+    fixture.container.dirty_start()?;
+    Ok((fixture, buffer, queue))
 }
 
-fn p30_exactly_the_pages_written(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p30_exactly_the_pages_written(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     let get = of(&buffer);
-    assert_eq!(get(&scene.container)?, set([]), "before any job");
+    assert_eq!(get(&fixture.container)?, set([]), "before any job");
     for (first, count) in [
         (0, 1),
         (255, 1),
@@ -93,7 +93,7 @@ fn p30_exactly_the_pages_written(lab: &Lab) -> Outcome {
         let (at, len) = (BASE + first * PAGE, count * PAGE);
         run_jobs(&mut queue, &[job::fill(guest(at), 1, len)])?;
         assert_eq!(
-            get(&scene.container)?,
+            get(&fixture.container)?,
             set(pages_of(at, len)),
             "{count} from {first}"
         );
@@ -103,21 +103,21 @@ fn p30_exactly_the_pages_written(lab: &Lab) -> Outcome {
             &[job::copy(device(first * PAGE), guest(at), len)],
         )?;
         assert_eq!(
-            get(&scene.container)?,
+            get(&fixture.container)?,
             set(pages_of(at, len)),
             "{count} from {first}"
         );
         if first >= 63 && count < 64 {
             run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), len)])?;
-            assert_eq!(get(&scene.container)?, set(pages_of(at, len)));
+            assert_eq!(get(&fixture.container)?, set(pages_of(at, len)));
         }
-        assert_eq!(get(&scene.container)?, set([]), "a second look");
+        assert_eq!(get(&fixture.container)?, set([]), "a second look");
     }
     Ok(())
 }
 
-fn p30_partial_pages_and_page_ends(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p30_partial_pages_and_page_ends(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     let get = of(&buffer);
     for (at, len) in [
         (0, 1),
@@ -133,14 +133,14 @@ fn p30_partial_pages_and_page_ends(lab: &Lab) -> Outcome {
     ] {
         run_jobs(&mut queue, &[job::fill(guest(BASE + at), 1, len)])?;
         let expected = set(pages_of(BASE + at, len));
-        assert_eq!(get(&scene.container)?, expected, "{len} bytes at {at:#x}");
+        assert_eq!(get(&fixture.container)?, expected, "{len} bytes at {at:#x}");
     }
     Ok(())
 }
 
-fn p30_unmap_reports_the_last_of_it(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
-    let other = scene.buffer(8 * BASE, 4 * PAGE as usize)?;
+fn p30_unmap_reports_the_last_of_it(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
+    let other = fixture.buffer(8 * BASE, 4 * PAGE as usize)?;
     run_jobs(
         &mut queue,
         &[
@@ -149,25 +149,25 @@ fn p30_unmap_reports_the_last_of_it(lab: &Lab) -> Outcome {
             job::fill(guest(8 * BASE + PAGE), 1, PAGE),
         ],
     )?;
-    let (unmapped, bitmap) = scene.container.unmap_dirty(BASE, SIZE as u64)?;
+    let (unmapped, bitmap) = fixture.container.unmap_dirty(BASE, SIZE as u64)?;
     assert_eq!(unmapped, SIZE as u64);
     let expected = [3, 4, 199, 200].map(|page| BASE + page * PAGE);
     assert_eq!(dirty(&bitmap), set(expected));
     // The other mapping's pages are reported when they are asked for.
-    assert_eq!(of(&other)(&scene.container)?, set([8 * BASE + PAGE]));
+    assert_eq!(of(&other)(&fixture.container)?, set([8 * BASE + PAGE]));
 
     // The rings are pinned until they are unmapped, and dirty to the end.
     let expected = rings(&queue);
     let len = queue.memory().memory().len() as u64;
-    let (unmapped, bitmap) = scene.container.unmap_dirty(QUEUE, len)?;
+    let (unmapped, bitmap) = fixture.container.unmap_dirty(QUEUE, len)?;
     assert_eq!(unmapped, len);
     assert_eq!(dirty(&bitmap), expected);
     drop((buffer, other, queue));
     Ok(())
 }
 
-fn p30_what_a_failed_job_wrote_is_reported(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p30_pages_of_a_failed_job_are_reported(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     // Runs out of the mapping at its end. What it wrote until then is dirty.
     let at = BASE + SIZE as u64 - 20 * PAGE;
     buffer.fill(0, SIZE, 0);
@@ -184,44 +184,48 @@ fn p30_what_a_failed_job_wrote_is_reported(lab: &Lab) -> Outcome {
         }
     }
     assert!(changed.len() >= 16, "a unit and more: {}", changed.len());
-    assert_eq!(of(&buffer)(&scene.container)?, changed);
+    assert_eq!(of(&buffer)(&fixture.container)?, changed);
     Ok(())
 }
 
-fn p30_pages_written_while_off_are_not_reported(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p30_pages_written_while_off_are_not_reported(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     run_jobs(&mut queue, &[job::fill(guest(BASE), 1, PAGE)])?;
-    scene.container.dirty_stop()?;
+    fixture.container.dirty_stop()?;
     run_jobs(&mut queue, &[job::fill(guest(BASE + PAGE), 1, PAGE)])?;
-    scene.container.dirty_start()?;
+    fixture.container.dirty_start()?;
     run_jobs(&mut queue, &[job::fill(guest(BASE + 2 * PAGE), 1, PAGE)])?;
-    assert_eq!(of(&buffer)(&scene.container)?, set([BASE + 2 * PAGE]));
+    assert_eq!(of(&buffer)(&fixture.container)?, set([BASE + 2 * PAGE]));
     Ok(())
 }
 
-fn p31_pinned_pages_are_reported_at_every_get(lab: &Lab) -> Outcome {
+fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
     for order in [1, 4, 7, 10] {
-        let scene = Scene::new(lab)?;
-        scene.container.dirty_start()?;
-        let mut queue = scene.queue(order)?;
+        let fixture = Fixture::new(env)?;
+        fixture.container.dirty_start()?;
+        let mut queue = fixture.queue(order)?;
         let get = of(queue.memory());
         assert_eq!(
-            get(&scene.container)?,
+            get(&fixture.container)?,
             set([]),
             "nothing is pinned before the first job"
         );
         run_jobs(&mut queue, &[job::nop()])?;
         for round in 0..5 {
             assert_eq!(
-                get(&scene.container)?,
+                get(&fixture.container)?,
                 rings(&queue),
                 "order {order}, round {round}"
             );
         }
         // Tracking that begins while they are pinned knows them.
-        scene.container.dirty_stop()?;
-        scene.container.dirty_start()?;
-        assert_eq!(get(&scene.container)?, rings(&queue), "after another start");
+        fixture.container.dirty_stop()?;
+        fixture.container.dirty_start()?;
+        assert_eq!(
+            get(&fixture.container)?,
+            rings(&queue),
+            "after another start"
+        );
         // Disabled, they are unpinned: reported once more for what may have been written, and then no longer.
         let expected = rings(&queue);
         let pins = Pins::now()?;
@@ -230,12 +234,12 @@ fn p31_pinned_pages_are_reported_at_every_get(lab: &Lab) -> Outcome {
             Ok(Pins::now()?.held() < pins.held())
         })?;
         assert_eq!(
-            of(&memory)(&scene.container)?,
+            of(&memory)(&fixture.container)?,
             expected,
             "order {order}, disabled"
         );
         assert_eq!(
-            of(&memory)(&scene.container)?,
+            of(&memory)(&fixture.container)?,
             set([]),
             "order {order}, a second look"
         );
@@ -243,8 +247,8 @@ fn p31_pinned_pages_are_reported_at_every_get(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p31_written_pages_are_reported_once(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p31_written_pages_are_reported_once(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     let get = of(&buffer);
     for n in 1..=20 {
         // Twice written is once reported.
@@ -256,17 +260,17 @@ fn p31_written_pages_are_reported_once(lab: &Lab) -> Outcome {
                 job::fill(guest(at + 8), n, 8),
             ],
         )?;
-        assert_eq!(get(&scene.container)?, set([at, at + PAGE]));
-        assert_eq!(get(&scene.container)?, set([]));
+        assert_eq!(get(&fixture.container)?, set([at, at + PAGE]));
+        assert_eq!(get(&fixture.container)?, set([]));
     }
     Ok(())
 }
 
-fn p31_only_the_rings_are_pinned(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
+fn p31_only_the_rings_are_pinned(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
     let before = Pins::now()?;
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(
         &mut queue,
         &[
@@ -280,31 +284,31 @@ fn p31_only_the_rings_are_pinned(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p31_a_stopped_device_pins_nothing(lab: &Lab) -> Outcome {
+fn p31_a_stopped_device_pins_nothing(env: &Env) -> Result {
     let before = Pins::now()?;
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(4)?;
-    scene.container.dirty_start()?;
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(4)?;
+    fixture.container.dirty_start()?;
     let get = of(queue.memory());
     for stop in [State::STOP, State::STOP_AND_COPY] {
         run_jobs(&mut queue, &[job::nop()])?;
-        assert_eq!(get(&scene.container)?, rings(&queue));
+        assert_eq!(get(&fixture.container)?, rings(&queue));
         assert!(Pins::now()?.held() > before.held());
-        scene.go(&[stop])?;
+        fixture.go(&[stop])?;
         // So the floor under the downtime is gone: this is the last time that they are sent.
         assert_eq!(Pins::now()?.held(), before.held(), "{stop:?}");
-        assert_eq!(get(&scene.container)?, rings(&queue), "{stop:?}");
-        assert_eq!(get(&scene.container)?, set([]), "{stop:?}");
-        scene.go(&[State::RUNNING])?;
+        assert_eq!(get(&fixture.container)?, rings(&queue), "{stop:?}");
+        assert_eq!(get(&fixture.container)?, set([]), "{stop:?}");
+        fixture.go(&[State::RUNNING])?;
     }
     run_jobs(&mut queue, &[job::nop()])?;
-    assert_eq!(get(&scene.container)?, rings(&queue));
+    assert_eq!(get(&fixture.container)?, rings(&queue));
     Ok(())
 }
 
-fn p32_pages_only_read_are_never_reported(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
-    let target = scene.buffer(8 * BASE, SIZE)?;
+fn p32_pages_only_read_are_never_reported(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
+    let target = fixture.buffer(8 * BASE, SIZE)?;
     buffer.fill(0, SIZE, 0x3c);
     let size = SIZE as u64;
     run_jobs(
@@ -316,24 +320,24 @@ fn p32_pages_only_read_are_never_reported(lab: &Lab) -> Outcome {
         ],
     )?;
     for _ in 0..3 {
-        assert_eq!(of(&buffer)(&scene.container)?, set([]));
+        assert_eq!(of(&buffer)(&fixture.container)?, set([]));
     }
-    assert_eq!(of(&target)(&scene.container)?.len(), SIZE / PAGE as usize);
+    assert_eq!(of(&target)(&fixture.container)?.len(), SIZE / PAGE as usize);
     Ok(())
 }
 
-fn p35_unmapping_unpins(lab: &Lab) -> Outcome {
+fn p35_unmapping_unpins(env: &Env) -> Result {
     let before = Pins::now()?;
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(env)?;
     for round in 0..20 {
-        let mut queue = scene.queue(4)?;
+        let mut queue = fixture.queue(4)?;
         run_jobs(&mut queue, &[job::nop()])?;
         let held = Pins::now()?;
         assert_eq!(held.held() - before.held(), 2, "round {round}");
         assert_eq!(held.locked, before.locked + 2, "round {round}");
         // The queue is enabled all the while: nobody has asked the device to let go.
         let len = queue.memory().memory().len() as u64;
-        assert_eq!(scene.container.unmap(QUEUE, len)?, len);
+        assert_eq!(fixture.container.unmap(QUEUE, len)?, len);
         let after = Pins::now()?;
         assert_eq!(after.held(), before.held(), "round {round}");
         assert_eq!(after.locked, before.locked, "round {round}");
@@ -341,37 +345,37 @@ fn p35_unmapping_unpins(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p35_unmapping_others_keeps_the_pins(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = tracking(lab)?;
+fn p35_unmapping_others_keeps_the_pins(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = tracking(env)?;
     let held = Pins::now()?.held();
     buffer.unmap()?;
     assert_eq!(Pins::now()?.held(), held);
     run_jobs(&mut queue, &[job::nop()])?;
-    assert_eq!(of(queue.memory())(&scene.container)?, rings(&queue));
+    assert_eq!(of(queue.memory())(&fixture.container)?, rings(&queue));
     Ok(())
 }
 
-fn p35_closing_unpins(lab: &Lab) -> Outcome {
+fn p35_closing_unpins(env: &Env) -> Result {
     let before = Pins::now()?;
-    let scene = Scene::new(lab)?;
+    let fixture = Fixture::new(env)?;
     // Mapped until the container goes, so that only closing the device can have unpinned.
     let memory = Arc::new(Mapping::anonymous(2 * PAGE as usize)?);
     memory.write(0, &job::nop().encode());
     memory.write(64, &job::fill(device(0), 1, 16 << 20).encode());
-    scene.container.map(QUEUE, &memory, Access::ReadWrite)?;
-    scene.mdma.set_throttle(1000)?;
-    crate::worker::faults::enable_at(&scene, QUEUE, QUEUE + PAGE)?;
-    scene.mdma.set(Reg::Tail, 2)?;
-    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
+    fixture.container.map(QUEUE, &memory, Access::ReadWrite)?;
+    fixture.mdma.set_throttle(1000)?;
+    crate::worker::faults::enable_at(&fixture, QUEUE, QUEUE + PAGE)?;
+    fixture.mdma.set(Reg::Tail, 2)?;
+    wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
     assert_eq!(Pins::now()?.held(), before.held() + 2);
-    let container = scene.container.clone();
-    let instance = scene.close();
+    let container = fixture.container.clone();
+    let instance = fixture.close();
     let after = Pins::now()?;
     assert_eq!((after.held(), after.locked), (before.held(), before.locked));
     // It is over with the queue as well: whoever opens it next is not written to.
     let record = memory.to_vec(PAGE as usize, 32);
-    let scene = Scene::of(crate::env::Guest::open(instance)?)?;
-    assert!(!scene.mdma.busy()? || record == memory.to_vec(PAGE as usize, 32));
+    let fixture = Fixture::of(crate::env::Guest::open(instance)?)?;
+    assert!(!fixture.mdma.busy()? || record == memory.to_vec(PAGE as usize, 32));
     drop(container);
     Ok(())
 }

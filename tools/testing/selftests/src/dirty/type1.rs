@@ -14,9 +14,9 @@ use vfio_client::uapi::{
 };
 use vfio_client::{Access, BitmapRequest, Mapping};
 
-use crate::env::{Guest, Lab};
+use crate::env::{Env, Guest};
 use crate::fixture::PAGE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
 tests! { "type1":
@@ -29,12 +29,12 @@ tests! { "type1":
     p33_alignment_and_size ["P33"],
     p33_page_sizes ["P33"],
     p33_bitmaps_too_small_or_too_large ["P33"],
-    p33_bitmaps_that_are_not_there ["P33"],
+    p33_missing_bitmaps ["P33"],
     p33_ranges_that_cut_a_mapping ["P33"],
     p33_unmap_with_bitmap_refused ["P33", "P30"],
     p33_larger_ranges_and_holes_are_fine ["P33"],
-    p34_mappings_that_are_refused ["P34"],
-    unmapping_gives_what_was_mapped [],
+    p34_refused_mappings ["P34"],
+    unmap_returns_the_mapped_size [],
 }
 
 /// Where the one mapping of these tests is, and its size.
@@ -42,21 +42,21 @@ const IOVA: u64 = 0x10_0000_0000;
 const SIZE: u64 = 100 * PAGE;
 
 /// A container with a device and one mapping, tracking on.
-fn tracking(lab: &Lab) -> Outcome<Guest> {
-    let guest = lab.open(&lab.effort.mdev_type)?;
+fn tracking(env: &Env) -> Result<Guest> {
+    let guest = env.open(&env.limits.mdev_type)?;
     map(&guest, IOVA, SIZE)?;
     guest.container.dirty_start()?;
     Ok(guest)
 }
 
-fn map(guest: &Guest, iova: u64, size: u64) -> Outcome<Arc<Mapping>> {
+fn map(guest: &Guest, iova: u64, size: u64) -> Result<Arc<Mapping>> {
     let memory = Arc::new(Mapping::anonymous(size as usize)?);
     guest.container.map(iova, &memory, Access::ReadWrite)?;
     Ok(memory)
 }
 
 /// Tracking and the mapping are as [`tracking`] made them.
-fn unharmed(guest: &Guest) -> Outcome {
+fn unharmed(guest: &Guest) -> Result {
     let bitmap = guest.container.dirty_bitmap(IOVA, SIZE)?;
     assert!(
         bitmap.is_clean(),
@@ -72,8 +72,8 @@ fn right() -> BitmapRequest {
     BitmapRequest::get(IOVA, SIZE, PAGE)
 }
 
-fn p30_tracking_is_advertised(lab: &Lab) -> Outcome {
-    let guest = lab.open(&lab.effort.mdev_type)?;
+fn p30_tracking_is_advertised(env: &Env) -> Result {
+    let guest = env.open(&env.limits.mdev_type)?;
     let info = guest.container.iommu_info()?;
     let Some(capability) = info.migration else {
         crate::fail!("no migration capability: {info:?}");
@@ -89,8 +89,8 @@ fn p30_tracking_is_advertised(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p30_start_and_stop_again_are_no_errors(lab: &Lab) -> Outcome {
-    let guest = lab.open(&lab.effort.mdev_type)?;
+fn p30_start_and_stop_again_are_no_errors(env: &Env) -> Result {
+    let guest = env.open(&env.limits.mdev_type)?;
     let c = &guest.container;
     c.dirty_stop()?;
     c.dirty_start()?;
@@ -105,8 +105,8 @@ fn p30_start_and_stop_again_are_no_errors(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p30_nothing_is_dirty_at_first(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p30_nothing_is_dirty_at_first(env: &Env) -> Result {
+    let guest = tracking(env)?;
     // What the processor writes is not the device's doing.
     let memory = map(&guest, 2 * IOVA, SIZE)?;
     memory.fill(0, SIZE as usize, 0xff);
@@ -120,8 +120,8 @@ fn p30_nothing_is_dirty_at_first(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_flags(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_flags(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     // None, two, three, and such that do not exist, alone and with one that does.
     let bad = [0, START | STOP, START | GET, STOP | GET, START | STOP | GET];
@@ -147,8 +147,8 @@ fn p33_flags(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_argsz(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_argsz(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     for argsz in 0..8 {
         for flags in [START, STOP, GET] {
@@ -170,8 +170,8 @@ fn p33_argsz(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_tracking_off(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_tracking_off(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     c.dirty_stop()?;
     assert_errno!(c.dirty_bitmap_raw(&right()), EINVAL);
@@ -181,8 +181,8 @@ fn p33_tracking_off(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_alignment_and_size(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_alignment_and_size(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     let get = |iova, size| {
         c.dirty_bitmap_raw(&BitmapRequest {
@@ -213,8 +213,8 @@ fn p33_alignment_and_size(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_page_sizes(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_page_sizes(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     // Not 0: type1 shifts by the number of its trailing zeroes before it looks at it, 64 of them, which is undefined
     // (UBSAN: shift-out-of-bounds in vfio_iommu_type1_dirty_pages() and _unmap_dma(), seen on 7.2). It ends in EINVAL.
@@ -241,8 +241,8 @@ fn p33_page_sizes(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_bitmaps_too_small_or_too_large(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_bitmaps_too_small_or_too_large(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     // 100 pages are two words.
     for bitmap_size in [0, 1, 7, 8, 12, 13, 15, (1 << 28) + 1, 1 << 29, 1 << 40] {
@@ -275,8 +275,8 @@ fn p33_bitmaps_too_small_or_too_large(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_bitmaps_that_are_not_there(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_missing_bitmaps(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let request = BitmapRequest {
         bad_address: true,
         ..right()
@@ -291,8 +291,8 @@ fn p33_bitmaps_that_are_not_there(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_ranges_that_cut_a_mapping(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_ranges_that_cut_a_mapping(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     let end = IOVA + SIZE;
     for (iova, size, what) in [
@@ -312,8 +312,8 @@ fn p33_ranges_that_cut_a_mapping(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn p33_unmap_with_bitmap_refused(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_unmap_with_bitmap_refused(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     let right = BitmapRequest::unmap(IOVA, SIZE, PAGE);
     let bitmap = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
@@ -362,8 +362,8 @@ fn p33_unmap_with_bitmap_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p33_larger_ranges_and_holes_are_fine(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p33_larger_ranges_and_holes_are_fine(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     map(&guest, IOVA + SIZE, 7 * PAGE)?;
     map(&guest, IOVA + SIZE + 20 * PAGE, PAGE)?;
@@ -384,8 +384,8 @@ fn p33_larger_ranges_and_holes_are_fine(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p34_mappings_that_are_refused(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn p34_refused_mappings(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     let memory = Arc::new(Mapping::anonymous(SIZE as usize)?);
     let size = SIZE as usize;
@@ -416,8 +416,8 @@ fn p34_mappings_that_are_refused(lab: &Lab) -> Outcome {
     unharmed(&guest)
 }
 
-fn unmapping_gives_what_was_mapped(lab: &Lab) -> Outcome {
-    let guest = tracking(lab)?;
+fn unmap_returns_the_mapped_size(env: &Env) -> Result {
+    let guest = tracking(env)?;
     let c = &guest.container;
     assert_eq!(c.unmap(0, IOVA)?, 0);
     assert_errno!(c.unmap(IOVA, 0), EINVAL, "no size");

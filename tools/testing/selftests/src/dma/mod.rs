@@ -2,7 +2,7 @@
 
 //! DMA to guest memory whose mappings change.
 
-pub(crate) mod random_jobs;
+pub(crate) mod oracle;
 pub(crate) mod rings;
 pub(crate) mod type1_scans;
 pub(crate) mod unmap_race;

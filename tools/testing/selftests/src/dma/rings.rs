@@ -16,17 +16,17 @@ use vfio_client::{Access, BitmapRequest, Container, DmaBuffer};
 
 use crate::dirty::pages::{of, set};
 use crate::env::pins::Pins;
-use crate::env::{Guest, Instance, Lab, SMALL};
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene, PAGE, QUEUE};
+use crate::env::{Env, Guest, Instance, SMALL};
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, PAGE, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::worker::faults::enable_at;
 use crate::{fail, tests};
 
 tests! { "rings":
-    a_ring_of_a_user_who_may_lock_no_memory ["P30", "P31"],
+    a_ring_of_a_user_without_locked_memory ["P30", "P31"],
     a_ring_in_device_memory ["P30"],
-    a_ring_that_is_mapped_anew_is_pinned_anew ["P35"],
+    a_remapped_ring_is_pinned_again ["P35"],
     registers_go_with_a_record_that_is_copied_late [],
     p35_the_stalled_unmap_of_another_user_costs_no_service ["P35"],
 }
@@ -35,22 +35,22 @@ const BASE: u64 = 0x100_0000;
 const SIZE: usize = 64 * PAGE as usize;
 
 /// The user who may lock no memory.
-pub(crate) fn child(args: &[String]) -> Outcome {
+pub(crate) fn child(args: &[String]) -> Result {
     admitted()?;
     let [uuid] = args else {
         fail!("ring takes a uuid");
     };
     let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
     let container = Container::open()?;
-    let scene = Scene::of(Guest {
+    let fixture = Fixture::of(Guest {
         device: instance.open(&container)?,
         container,
         instance: Instance::from(instance),
     })?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     let half = SIZE as u64 / 2;
-    let mut queue = scene.queue(7)?;
-    scene.container.dirty_start()?;
+    let mut queue = fixture.queue(7)?;
+    fixture.container.dirty_start()?;
     run_jobs(
         &mut queue,
         &[
@@ -65,17 +65,17 @@ pub(crate) fn child(args: &[String]) -> Outcome {
         .chunks(8)
         .all(|word| word == [8, 7, 6, 5, 4, 3, 2, 1]));
     let all = (0..SIZE as u64 / PAGE).map(|n| BASE + n * PAGE);
-    assert_eq!(of(&buffer)(&scene.container)?, set(all));
+    assert_eq!(of(&buffer)(&fixture.container)?, set(all));
     // Of the ring only the page of the records was written, and it is reported once.
     let records = queue.ring().completions() & !(PAGE - 1);
-    assert_eq!(of(queue.memory())(&scene.container)?, set([records]));
-    assert_eq!(of(queue.memory())(&scene.container)?, set([]));
+    assert_eq!(of(queue.memory())(&fixture.container)?, set([records]));
+    assert_eq!(of(queue.memory())(&fixture.container)?, set([]));
     // More jobs than there are entries.
     for value in 1..300u64 {
         run_jobs(&mut queue, &[job::fill(guest(BASE), value, 8)])?;
         assert_eq!(buffer.to_vec(0, 8), value.to_le_bytes());
     }
-    assert_eq!(of(queue.memory())(&scene.container)?, set([records]));
+    assert_eq!(of(queue.memory())(&fixture.container)?, set([records]));
     // A guest enables its queue as often as it likes; the log gets no line more.
     for _ in 0..20 {
         queue.restart(7)?;
@@ -83,11 +83,11 @@ pub(crate) fn child(args: &[String]) -> Outcome {
     }
     // A ring that is nowhere is a fault still.
     drop(queue);
-    enable_at(&scene, 0x666_0000_0000, BASE)?;
-    wait_register(&scene.mdma, Reg::Error, "a fault", |error| {
+    enable_at(&fixture, 0x666_0000_0000, BASE)?;
+    wait_register(&fixture.mdma, Reg::Error, "a fault", |error| {
         error == Error::RingFault as u64
     })?;
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
     writeln!(std::io::stdout(), "done")?;
     loop {
@@ -96,11 +96,11 @@ pub(crate) fn child(args: &[String]) -> Outcome {
 }
 
 /// The guest used to see RING_FAULT at its first job, and the log said nothing.
-fn a_ring_of_a_user_who_may_lock_no_memory(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn a_ring_of_a_user_without_locked_memory(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     own_node(instance.iommu_group()?)?;
     let before = Pins::now()?;
-    let mark = lab.kmsg.mark();
+    let mark = env.kmsg.mark();
     let uuid = instance.uuid.as_str().to_string();
     let args = ["--child", "ring", &uuid];
     let mut user = User::start(&args, None, &[(Resource::Memlock, 0)])?;
@@ -109,7 +109,7 @@ fn a_ring_of_a_user_who_may_lock_no_memory(lab: &Lab) -> Outcome {
     };
     assert_eq!(line, "done");
     assert_eq!(Pins::now()?.held(), before.held(), "the ring is pinned");
-    let lines = lab.kmsg.since(mark);
+    let lines = env.kmsg.since(mark);
     let texts: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
     let ours: Vec<_> = texts
         .iter()
@@ -127,44 +127,44 @@ fn a_ring_of_a_user_who_may_lock_no_memory(lab: &Lab) -> Outcome {
 }
 
 /// It can be transferred to and from, and not pinned.
-fn a_ring_in_device_memory(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let own = Arc::new(scene.mdma.map_memory()?);
+fn a_ring_in_device_memory(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let own = Arc::new(fixture.mdma.map_memory()?);
     own.write(0, &job::nop().encode());
-    let mapped = DmaBuffer::of(&scene.container, BASE, own.clone(), Access::ReadWrite)?;
-    enable_at(&scene, BASE, BASE + PAGE)?;
-    wait_register(&scene.mdma, Reg::JobsDone, "the job", |n| n == 1)?;
+    let mapped = DmaBuffer::of(&fixture.container, BASE, own.clone(), Access::ReadWrite)?;
+    enable_at(&fixture, BASE, BASE + PAGE)?;
+    wait_register(&fixture.mdma, Reg::JobsDone, "the job", |n| n == 1)?;
     let mut record = [0; 32];
     own.read(PAGE as usize, &mut record);
     let record = Completion::decode(&record);
     assert_eq!((record.error, record.sequence), (0, 1));
-    scene.mdma.disable()?;
+    fixture.mdma.disable()?;
     drop((mapped, own));
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
 }
 
-fn a_ring_that_is_mapped_anew_is_pinned_anew(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn a_remapped_ring_is_pinned_again(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let before = Pins::now()?;
-    let old = scene.buffer(QUEUE, 2 * PAGE as usize)?;
+    let old = fixture.buffer(QUEUE, 2 * PAGE as usize)?;
     let program = |buffer: &DmaBuffer| {
         for n in 0..16 {
             buffer.write(n * 64, &job::nop().encode());
         }
     };
     program(&old);
-    enable_at(&scene, QUEUE, QUEUE + PAGE)?;
-    wait_register(&scene.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
+    enable_at(&fixture, QUEUE, QUEUE + PAGE)?;
+    wait_register(&fixture.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
     assert_eq!(Pins::now()?.held(), before.held() + 2);
     let memory = old.unmap()?;
     assert_eq!(Pins::now()?.held(), before.held());
     let contents = memory.to_vec(0, memory.len());
-    let new = scene.buffer(QUEUE, 2 * PAGE as usize)?;
+    let new = fixture.buffer(QUEUE, 2 * PAGE as usize)?;
     program(&new);
-    scene.mdma.set(Reg::Tail, 2)?;
-    wait_register(&scene.mdma, Reg::JobsDone, "the second job", |n| n == 2)?;
-    scene.mdma.check_halted()?;
+    fixture.mdma.set(Reg::Tail, 2)?;
+    wait_register(&fixture.mdma, Reg::JobsDone, "the second job", |n| n == 2)?;
+    fixture.mdma.check_halted()?;
     assert_eq!(Pins::now()?.held(), before.held() + 2);
     assert!(
         memory.to_vec(0, memory.len()) == contents,
@@ -174,36 +174,36 @@ fn a_ring_that_is_mapped_anew_is_pinned_anew(lab: &Lab) -> Outcome {
 }
 
 /// Who sees a record sees the registers that go with it, also when the record is copied to memory that is slow.
-fn registers_go_with_a_record_that_is_copied_late(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn registers_go_with_a_record_that_is_copied_late(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     // Device memory, so that it is copied; the records are in a page that another page shares a mapping with.
-    let own = Arc::new(scene.mdma.map_memory()?);
+    let own = Arc::new(fixture.mdma.map_memory()?);
     for n in 0..16 {
         own.write(n * 64, &job::nop().encode());
     }
-    let mapped = DmaBuffer::of(&scene.container, BASE, own.clone(), Access::ReadWrite)?;
-    enable_at(&scene, BASE, BASE + PAGE)?;
-    for sequence in 1..=lab.effort.iterations {
+    let mapped = DmaBuffer::of(&fixture.container, BASE, own.clone(), Access::ReadWrite)?;
+    enable_at(&fixture, BASE, BASE + PAGE)?;
+    for sequence in 1..=env.limits.iterations {
         let at = PAGE as usize + ((sequence as usize - 1) % 16) * 32 + 24;
         if sequence > 1 {
-            scene.mdma.set(Reg::Tail, sequence % 16)?;
+            fixture.mdma.set(Reg::Tail, sequence % 16)?;
         }
         wait_for("a record", || {
             Ok(own.load_u64(at, std::sync::atomic::Ordering::Acquire) == sequence)
         })?;
-        assert_eq!(scene.mdma.get(Reg::JobsDone)?, sequence);
-        assert_eq!(scene.mdma.get(Reg::Head)?, sequence % 16);
+        assert_eq!(fixture.mdma.get(Reg::JobsDone)?, sequence);
+        assert_eq!(fixture.mdma.get(Reg::Head)?, sequence % 16);
     }
-    scene.mdma.disable()?;
+    fixture.mdma.disable()?;
     drop(mapped);
     Ok(())
 }
 
 /// A user keeps an unmap from coming to its end. Where it is, no other user's memory is pinned meanwhile; his jobs are done
 /// all the same.
-fn p35_the_stalled_unmap_of_another_user_costs_no_service(lab: &Lab) -> Outcome {
+fn p35_the_stalled_unmap_of_another_user_costs_no_service(env: &Env) -> Result {
     for _ in 0..20 {
-        if stalled_unmap(lab)? {
+        if stalled_unmap(env)? {
             return Ok(());
         }
     }
@@ -211,18 +211,18 @@ fn p35_the_stalled_unmap_of_another_user_costs_no_service(lab: &Lab) -> Outcome 
 }
 
 /// Whether the unmap could be kept from its end.
-fn stalled_unmap(lab: &Lab) -> Outcome<bool> {
+fn stalled_unmap(env: &Env) -> Result<bool> {
     let page = || Stalled::new(Kind::Userfault, vec![0; PAGE as usize]);
     let stalled = [page()?, page()?];
-    let theirs = Scene::new(lab)?;
+    let theirs = Fixture::new(env)?;
     let other = theirs.buffer(BASE, PAGE as usize)?;
     let mut queue = theirs.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
     theirs.container.dirty_start()?;
     let ring = queue.memory().memory().len() as u64;
     let container = &theirs.container;
-    let mine = Scene::new(lab)?;
-    let ok = thread::scope(|threads| -> Outcome<bool> {
+    let mine = Fixture::new(env)?;
+    let ok = thread::scope(|threads| -> Result<bool> {
         let hold = |page: usize| {
             let request = BitmapRequest::get(other.iova(), PAGE, PAGE);
             let memory = stalled[page].memory();
@@ -239,7 +239,7 @@ fn stalled_unmap(lab: &Lab) -> Outcome<bool> {
         stalled[1].wait(1, PATIENCE)?;
         first.join().expect("a bitmap")?;
         let open = !unmapper.is_finished();
-        let result = (|| -> Outcome<bool> {
+        let result = (|| -> Result<bool> {
             if !open {
                 return Ok(false);
             }

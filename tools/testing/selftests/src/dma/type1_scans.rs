@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write;
 
 use crate::fail;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 
 const TRACING: &str = "/sys/kernel/debug/tracing";
 /// The name of the instance of the trace, and of the group of its events.
@@ -23,7 +23,7 @@ pub(crate) struct Looks;
 
 impl Looks {
     /// Begins to count; `open` opens a device in the container, which shows where the lock is.
-    pub(crate) fn of<T>(open: impl FnOnce() -> Outcome<T>) -> Outcome<(Self, T)> {
+    pub(crate) fn of<T>(open: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let mutex_lock = ["mutex_lock", "mutex_lock_nested"]
             .into_iter()
@@ -54,7 +54,7 @@ impl Looks {
     }
 
     /// How many there have been, devices that were opened since among them.
-    pub(crate) fn so_far(&self) -> Outcome<u64> {
+    pub(crate) fn so_far(&self) -> Result<u64> {
         let mut looks = 0;
         for cpu in fs::read_dir(instance("per_cpu"))? {
             let stats = fs::read_to_string(cpu?.path().join("stats"))?;
@@ -79,7 +79,7 @@ impl Drop for Looks {
 }
 
 /// The address of `device_list_lock`: when a device is registered it is taken inside the lock of the IOMMU.
-fn list_lock(trace: &str) -> Outcome<u64> {
+fn list_lock(trace: &str) -> Result<u64> {
     let value = |line: &str, name: &str| {
         let (_, value) = line.split_once(name)?;
         u64::from_str_radix(value.trim(), 16).ok()

@@ -19,19 +19,19 @@ use vfio_client::{Access, BitmapRequest, Container, Mapping};
 
 use crate::dma::type1_scans::Looks;
 use crate::env::pins::Pins;
-use crate::env::Lab;
-use crate::fixture::{guest, run_jobs, Scene, PAGE, QUEUE};
+use crate::env::Env;
+use crate::fixture::{guest, run_jobs, Fixture, PAGE, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{fail, note, tests};
 
-tests! { "storm":
+tests! { "unmap_race":
     p35_unmapping_rings_under_running_dma ["P35"],
     p35_unmapping_targets_under_running_dma ["P35"],
     p35_unmapping_from_two_threads ["P35"],
     p35_unmapping_targets_that_are_pinned ["P35"],
-    p35_unmapping_what_is_pinned_from_two_threads ["P35"],
-    p35_an_unmap_that_is_kept_from_the_lock ["P35"],
+    p35_unmapping_pinned_pages_from_two_threads ["P35"],
+    p35_an_unmap_starved_of_the_lock ["P35"],
     p30_nothing_written_is_lost_to_a_page_that_goes ["P30"],
 }
 
@@ -40,8 +40,8 @@ const SIZE: usize = 64 * PAGE as usize;
 
 /// Keeps the queue of a device busy whatever happens to it: enables it again when it has halted, and rings. Descriptors
 /// are at `ring`, records a page behind.
-fn drive(scene: &Scene, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Outcome {
-    let mdma = &scene.mdma;
+fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Result {
+    let mdma = &fixture.mdma;
     let mut tail = 0;
     while !over.load(Ordering::SeqCst) {
         if mdma.check_halted().is_err() || mdma.get(Reg::Control)? == 0 {
@@ -67,18 +67,18 @@ fn drive(scene: &Scene, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Outco
 }
 
 /// Runs `unmapper` while the queue is driven, and compares the pins before and after. `unmappers` is how many threads.
-fn storm(
-    lab: &Lab,
+fn race(
+    env: &Env,
     unmappers: usize,
-    unmapper: impl Fn(&Scene, &Mappings, usize) -> Outcome + Sync,
-) -> Outcome {
+    unmapper: impl Fn(&Fixture, &Mappings, usize) -> Result + Sync,
+) -> Result {
     let before = Pins::now()?;
-    let scene = Scene::new(lab)?;
-    let mappings = Mappings::new(&scene)?;
+    let fixture = Fixture::new(env)?;
+    let mappings = Mappings::new(&fixture)?;
     let over = AtomicBool::new(false);
     let jobs = AtomicU64::new(0);
-    thread::scope(|threads| -> Outcome {
-        let driver = threads.spawn(|| drive(&scene, QUEUE, &over, &jobs));
+    thread::scope(|threads| -> Result {
+        let driver = threads.spawn(|| drive(&fixture, QUEUE, &over, &jobs));
         // Something has to be going on.
         let working = wait_for("the device to be at work", || {
             Ok(jobs.load(Ordering::SeqCst) > 0)
@@ -88,11 +88,11 @@ fn storm(
             driver.join().expect("the driver")?;
             return working;
         }
-        let (scene, mappings, unmapper) = (&scene, &mappings, &unmapper);
-        let storms: Vec<_> = (0..unmappers)
-            .map(|n| threads.spawn(move || unmapper(scene, mappings, n)))
+        let (fixture, mappings, unmapper) = (&fixture, &mappings, &unmapper);
+        let running: Vec<_> = (0..unmappers)
+            .map(|n| threads.spawn(move || unmapper(fixture, mappings, n)))
             .collect();
-        let ends: Vec<_> = storms.into_iter().map(|s| s.join()).collect();
+        let ends: Vec<_> = running.into_iter().map(|s| s.join()).collect();
         over.store(true, Ordering::SeqCst);
         driver.join().expect("the driver")?;
         for end in ends {
@@ -101,25 +101,25 @@ fn storm(
         Ok(())
     })?;
     note!("{} jobs", jobs.into_inner());
-    let looks = unmap_looks_max(&scene)?;
+    let looks = unmap_looks_max(&fixture)?;
     assert!(
         looks <= 9,
         "type1 looked {looks} times at the same pinned pages; it panics at the twelfth"
     );
     // With all of it mapped again, the device works.
-    mappings.remap_all(&scene);
-    scene.mdma.disable()?;
-    let mut queue = scene.queue_at(2 * QUEUE, 4)?;
+    mappings.remap_all(&fixture);
+    fixture.mdma.disable()?;
+    let mut queue = fixture.queue_at(2 * QUEUE, 4)?;
     run_jobs(&mut queue, &[job::fill(guest(BASE), 1, SIZE as u64)])?;
     drop(queue);
-    scene.container.unmap_all()?;
+    fixture.container.unmap_all()?;
     let after = Pins::now()?;
     assert_eq!(after.held(), before.held(), "pages stay pinned");
     assert_eq!(
         after.locked, before.locked,
         "pages stay accounted as locked"
     );
-    drop(scene);
+    drop(fixture);
     let closed = Pins::now()?;
     assert_eq!(
         (closed.held(), closed.locked),
@@ -129,8 +129,8 @@ fn storm(
 }
 
 /// The most looks of type1 that found the same pages pinned, since the module was loaded.
-fn unmap_looks_max(scene: &Scene) -> Outcome<u32> {
-    let path = format!("/sys/kernel/debug/mdma/{}/migration", scene.uuid());
+fn unmap_looks_max(fixture: &Fixture) -> Result<u32> {
+    let path = format!("/sys/kernel/debug/mdma/{}/migration", fixture.uuid());
     let text = std::fs::read_to_string(&path)?;
     let looks = text
         .lines()
@@ -142,7 +142,7 @@ fn unmap_looks_max(scene: &Scene) -> Outcome<u32> {
     Ok(looks)
 }
 
-/// The memory of the storm: rings and targets, each mapped and unmapped by itself.
+/// The memory of the race: rings and targets, each mapped and unmapped by itself.
 struct Mappings {
     all: [(u64, Arc<Mapping>); 3],
 }
@@ -152,7 +152,7 @@ impl Mappings {
     const RECORDS: usize = 1;
     const TARGET: usize = 2;
 
-    fn new(scene: &Scene) -> Outcome<Self> {
+    fn new(fixture: &Fixture) -> Result<Self> {
         let page = PAGE as usize;
         let mappings = Mappings {
             all: [
@@ -172,55 +172,55 @@ impl Mappings {
                 .1
                 .write(n as usize * 64, &job.encode());
         }
-        mappings.remap_all(scene);
+        mappings.remap_all(fixture);
         Ok(mappings)
     }
 
-    fn map(&self, scene: &Scene, which: usize) -> vfio_client::Result<()> {
+    fn map(&self, fixture: &Fixture, which: usize) -> vfio_client::Result<()> {
         let (iova, memory) = &self.all[which];
-        scene.container.map(*iova, memory, Access::ReadWrite)
+        fixture.container.map(*iova, memory, Access::ReadWrite)
     }
 
-    fn unmap(&self, scene: &Scene, which: usize) -> vfio_client::Result<u64> {
+    fn unmap(&self, fixture: &Fixture, which: usize) -> vfio_client::Result<u64> {
         let (iova, memory) = &self.all[which];
-        scene.container.unmap(*iova, memory.len() as u64)
+        fixture.container.unmap(*iova, memory.len() as u64)
     }
 
     /// Maps what is not mapped.
-    fn remap_all(&self, scene: &Scene) {
+    fn remap_all(&self, fixture: &Fixture) {
         for which in 0..self.all.len() {
             // EEXIST says that it is.
-            let _ = self.map(scene, which);
+            let _ = self.map(fixture, which);
         }
     }
 }
 
-fn p35_unmapping_rings_under_running_dma(lab: &Lab) -> Outcome {
-    storm(lab, 1, |scene, mappings, _| {
-        for n in 0..lab.effort.iterations {
+fn p35_unmapping_rings_under_running_dma(env: &Env) -> Result {
+    race(env, 1, |fixture, mappings, _| {
+        for n in 0..env.limits.iterations {
             let which = [Mappings::RING, Mappings::RECORDS][n as usize % 2];
-            let size = mappings.unmap(scene, which)?;
+            let size = mappings.unmap(fixture, which)?;
             assert_eq!(size, PAGE);
-            mappings.map(scene, which)?;
+            mappings.map(fixture, which)?;
         }
         Ok(())
     })
 }
 
-fn p35_unmapping_targets_under_running_dma(lab: &Lab) -> Outcome {
-    unmap_targets(lab)
+fn p35_unmapping_targets_under_running_dma(env: &Env) -> Result {
+    unmap_targets(env)
 }
 
 /// The same with writes that pin what they write.
-fn p35_unmapping_targets_that_are_pinned(lab: &Lab) -> Outcome {
-    lab.module.with("pin_from_kib=1", || unmap_targets(lab))
+fn p35_unmapping_targets_that_are_pinned(env: &Env) -> Result {
+    env.module.with("pin_from_kib=1", || unmap_targets(env))
 }
 
-fn unmap_targets(lab: &Lab) -> Outcome {
-    storm(lab, 1, |scene, mappings, _| {
-        for n in 0..lab.effort.iterations {
+fn unmap_targets(env: &Env) -> Result {
+    race(env, 1, |fixture, mappings, _| {
+        for n in 0..env.limits.iterations {
             let memory = &mappings.all[Mappings::TARGET].1;
-            assert_eq!(mappings.unmap(scene, Mappings::TARGET)?, SIZE as u64);
+            assert_eq!(mappings.unmap(fixture, Mappings::TARGET)?, SIZE as u64);
             // What is unmapped is the user's alone.
             if n % 16 == 0 {
                 let at_once = memory.to_vec(0, SIZE);
@@ -230,38 +230,38 @@ fn unmap_targets(lab: &Lab) -> Outcome {
                     "written after it was unmapped"
                 );
             }
-            mappings.map(scene, Mappings::TARGET)?;
+            mappings.map(fixture, Mappings::TARGET)?;
         }
         Ok(())
     })
 }
 
-fn p35_unmapping_from_two_threads(lab: &Lab) -> Outcome {
-    unmap_from_two_threads(lab)
+fn p35_unmapping_from_two_threads(env: &Env) -> Result {
+    unmap_from_two_threads(env)
 }
 
-fn p35_unmapping_what_is_pinned_from_two_threads(lab: &Lab) -> Outcome {
-    lab.module
-        .with("pin_from_kib=1", || unmap_from_two_threads(lab))
+fn p35_unmapping_pinned_pages_from_two_threads(env: &Env) -> Result {
+    env.module
+        .with("pin_from_kib=1", || unmap_from_two_threads(env))
 }
 
-fn unmap_from_two_threads(lab: &Lab) -> Outcome {
-    storm(lab, 2, |scene, mappings, thread| {
-        let mut rng = fastrand::Rng::with_seed(lab.effort.seed + thread as u64);
-        for _ in 0..lab.effort.iterations {
+fn unmap_from_two_threads(env: &Env) -> Result {
+    race(env, 2, |fixture, mappings, thread| {
+        let mut rng = fastrand::Rng::with_seed(env.limits.seed + thread as u64);
+        for _ in 0..env.limits.iterations {
             // The other may have unmapped or mapped it, or have unmapped it together with its neighbour.
             if rng.bool() {
-                let _ = mappings.unmap(scene, rng.usize(0..3));
+                let _ = mappings.unmap(fixture, rng.usize(0..3));
             } else {
-                let _ = mappings.map(scene, rng.usize(0..3));
+                let _ = mappings.map(fixture, rng.usize(0..3));
             }
             if rng.u8(0..8) == 0 {
-                let _ = scene.container.unmap(QUEUE, 2 * PAGE);
+                let _ = fixture.container.unmap(QUEUE, 2 * PAGE);
             }
             if rng.u8(0..64) == 0 {
-                scene.container.dirty_start()?;
-                let _ = scene.container.unmap_dirty(QUEUE, 2 * PAGE);
-                scene.container.dirty_stop()?;
+                fixture.container.dirty_start()?;
+                let _ = fixture.container.unmap_dirty(QUEUE, 2 * PAGE);
+                fixture.container.dirty_stop()?;
             }
         }
         Ok(())
@@ -280,16 +280,16 @@ const LAST_LOOK: u64 = 9;
 /// the twelfth is a panic.
 ///
 /// A fault is answered after 200 µs for each of `--iterations`.
-fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
+fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
     const ROUNDS: usize = 3;
     const BITMAPS: usize = 4000;
-    let delay = Duration::from_micros(200) * lab.effort.iterations as u32;
+    let delay = Duration::from_micros(200) * env.limits.iterations as u32;
     let before = Pins::now()?;
     let container = Container::open()?;
-    let (counter, first) = Looks::of(|| Scene::within(lab, &container))?;
-    let mut scenes = vec![first];
+    let (counter, first) = Looks::of(|| Fixture::within(env, &container))?;
+    let mut fixtures = vec![first];
     for _ in 1..DEVICES {
-        scenes.push(Scene::within(lab, &container)?);
+        fixtures.push(Fixture::within(env, &container)?);
     }
     let rings = Arc::new(Mapping::anonymous((DEVICES * 2 * PAGE) as usize)?);
     let size = rings.len() as u64;
@@ -298,7 +298,7 @@ fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
             rings.write((device * 2 * PAGE) as usize + n * 64, &job::nop().encode());
         }
     }
-    let other = scenes[0].buffer(BASE, PAGE as usize)?;
+    let other = fixtures[0].buffer(BASE, PAGE as usize)?;
     let stalled = Stalled::new(Kind::Userfault, vec![0; BITMAPS * PAGE as usize])?;
     stalled.answer_after(delay);
     container.map(QUEUE, &rings, Access::ReadWrite)?;
@@ -306,17 +306,17 @@ fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
     let over = AtomicBool::new(false);
     let holding = AtomicBool::new(false);
     let next = AtomicU64::new(0);
-    let jobs: Vec<AtomicU64> = scenes.iter().map(|_| AtomicU64::new(0)).collect();
+    let jobs: Vec<AtomicU64> = fixtures.iter().map(|_| AtomicU64::new(0)).collect();
     let mut most = 0;
-    thread::scope(|threads| -> Outcome {
+    thread::scope(|threads| -> Result {
         let mut workers = Vec::new();
-        for (n, (scene, jobs)) in scenes.iter().zip(&jobs).enumerate() {
+        for (n, (fixture, jobs)) in fixtures.iter().zip(&jobs).enumerate() {
             let ring = QUEUE + n as u64 * 2 * PAGE;
             let over = &over;
-            workers.push(threads.spawn(move || drive(scene, ring, over, jobs)));
+            workers.push(threads.spawn(move || drive(fixture, ring, over, jobs)));
         }
         for _ in 0..2 {
-            workers.push(threads.spawn(|| -> Outcome {
+            workers.push(threads.spawn(|| -> Result {
                 while !over.load(Ordering::SeqCst) {
                     if !holding.load(Ordering::SeqCst) {
                         thread::yield_now();
@@ -331,7 +331,7 @@ fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
                 Ok(())
             }));
         }
-        let result = (|| -> Outcome {
+        let result = (|| -> Result {
             for round in 0..ROUNDS {
                 for (n, jobs) in jobs.iter().enumerate() {
                     let seen = jobs.load(Ordering::SeqCst);
@@ -376,8 +376,8 @@ fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
     let bitmaps = next.into_inner();
     note!("{most} looks at most, {bitmaps} bitmaps, each answered after {delay:?}");
     assert!(bitmaps > 0, "nobody was in the way");
-    assert!(unmap_looks_max(&scenes[0])? <= LAST_LOOK as u32);
-    drop((counter, other, scenes, container));
+    assert!(unmap_looks_max(&fixtures[0])? <= LAST_LOOK as u32);
+    drop((counter, other, fixtures, container));
     assert_eq!(Pins::now()?.held(), before.held(), "pages stay pinned");
     Ok(())
 }
@@ -388,28 +388,28 @@ fn p35_an_unmap_that_is_kept_from_the_lock(lab: &Lab) -> Outcome {
 ///
 /// The first page itself may be written and not reported: it is not writable when type1 would mark it. Only the process
 /// whose memory it is can bring that about.
-fn p30_nothing_written_is_lost_to_a_page_that_goes(lab: &Lab) -> Outcome {
+fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
     const PAGES: usize = 16;
     const SIZE: usize = PAGES * PAGE as usize;
     // A twentieth: each waits for the other thread's lock.
-    let rounds = lab.effort.iterations.div_ceil(20);
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+    let rounds = env.limits.iterations.div_ceil(20);
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     let memory = buffer.memory();
     memory.protect(SIZE - PAGE as usize, PAGE as usize, false)?;
-    let mut queue = scene.queue(4)?;
-    scene.container.dirty_start()?;
+    let mut queue = fixture.queue(4)?;
+    fixture.container.dirty_start()?;
     let over = AtomicBool::new(false);
     let mut wrote = 0;
-    thread::scope(|threads| -> Outcome {
-        let other = threads.spawn(|| -> Outcome {
+    thread::scope(|threads| -> Result {
+        let other = threads.spawn(|| -> Result {
             while !over.load(Ordering::SeqCst) {
                 memory.protect(0, PAGE as usize, false)?;
                 memory.protect(0, PAGE as usize, true)?;
             }
             Ok(())
         });
-        let result = (|| -> Outcome {
+        let result = (|| -> Result {
             for value in 1..=rounds {
                 queue.fill(&job::fill(guest(BASE), value, SIZE as u64))?;
                 queue.ring_doorbell()?;
@@ -422,7 +422,7 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(lab: &Lab) -> Outcome {
                     .filter(|&at| memory.to_vec(at as usize, 8) == value.to_le_bytes())
                     .map(|at| BASE + at)
                     .collect();
-                let bitmap = scene.container.dirty_bitmap(BASE, SIZE as u64)?;
+                let bitmap = fixture.container.dirty_bitmap(BASE, SIZE as u64)?;
                 let reported: BTreeSet<u64> = bitmap.dirty().collect();
                 let lost: Vec<_> = written.difference(&reported).collect();
                 if !lost.is_empty() {

@@ -6,10 +6,10 @@ use std::fs;
 
 use crate::fail;
 use crate::harness::check::wait_for;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 
 /// A number in a file of an instance's directory: a line `NAME: VALUE`.
-fn number(uuid: &str, file: &str, name: &str) -> Outcome<u64> {
+fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
     let path = format!("/sys/kernel/debug/mdma/{uuid}/{file}");
     let mut text = String::new();
     // The file does not wait for a change of the state or a buffer that is being loaded.
@@ -28,11 +28,11 @@ fn number(uuid: &str, file: &str, name: &str) -> Outcome<u64> {
 }
 
 /// What is counted of its migrations and its memory.
-pub(crate) fn migration(uuid: &str, name: &str) -> Outcome<u64> {
+pub(crate) fn migration(uuid: &str, name: &str) -> Result<u64> {
     number(uuid, "migration", name)
 }
 
 /// What is counted of its use.
-pub(crate) fn counters(uuid: &str, name: &str) -> Outcome<u64> {
+pub(crate) fn counters(uuid: &str, name: &str) -> Result<u64> {
     number(uuid, "counters", name)
 }

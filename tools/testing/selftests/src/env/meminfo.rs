@@ -7,7 +7,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 
 /// Amounts by name, at one time.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Meminfo {
 }
 
 /// The lines of a file as a name and a number.
-fn table(path: &str, column: usize) -> Outcome<BTreeMap<String, i64>> {
+fn table(path: &str, column: usize) -> Result<BTreeMap<String, i64>> {
     let text = fs::read_to_string(path)?;
     let row = |line: &str| {
         let mut words = line.split_whitespace();
@@ -37,7 +37,7 @@ fn table(path: &str, column: usize) -> Outcome<BTreeMap<String, i64>> {
 
 impl Meminfo {
     /// The amounts once caches are dropped and what is freed late is freed.
-    pub(crate) fn settled() -> Outcome<Self> {
+    pub(crate) fn settled() -> Result<Self> {
         for _ in 0..3 {
             rustix::fs::sync();
             fs::write("/proc/sys/vm/drop_caches", "3")?;
@@ -56,7 +56,7 @@ impl Meminfo {
     }
 
     /// The amounts as they are.
-    pub(crate) fn now() -> Outcome<Self> {
+    pub(crate) fn now() -> Result<Self> {
         // Each processor counts by itself; reading this adds it all up.
         fs::read_to_string("/proc/sys/vm/stat_refresh")?;
         let mut areas = BTreeMap::new();

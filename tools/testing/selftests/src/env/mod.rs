@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a test works with: the module, the log, and instances that go when they are dropped.
+//! The environment of a test: the module, the kernel log, sysfs, and instances that are removed when dropped.
 
 pub(crate) mod debugfs;
 pub(crate) mod meminfo;
@@ -17,44 +17,44 @@ use vfio_client::mdev::{self, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
 use crate::env::module::Module;
-use crate::harness::limits::Effort;
+use crate::harness::limits::Limits;
 use crate::harness::problem;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 
-/// The smallest type, which most tests use, and the others.
+/// The mdev types. Most tests use the smallest.
 pub(crate) const SMALL: &str = "mdma-16M";
 pub(crate) const MEDIUM: &str = "mdma-256M";
 pub(crate) const LARGE: &str = "mdma-1G";
 
-/// How long removing an instance may take that nobody has open.
+/// How long removing an unused instance may take.
 const LEAVE: Duration = Duration::from_secs(600);
 
-/// What every test is handed.
-pub(crate) struct Lab {
+/// The argument of every test.
+pub(crate) struct Env {
     /// The module under test.
     pub(crate) module: Module,
-    /// The kernel's log.
+    /// The kernel log.
     pub(crate) kmsg: Kmsg,
     /// Sysfs.
     pub(crate) sysfs: Sysfs,
-    /// How much random and racing tests do.
-    pub(crate) effort: Effort,
+    /// How long random and racing tests run.
+    pub(crate) limits: Limits,
 }
 
-impl Lab {
-    /// A type by its name.
-    pub(crate) fn mdev_type(&self, name: &str) -> Outcome<Type> {
+impl Env {
+    /// Returns the type with this name.
+    pub(crate) fn mdev_type(&self, name: &str) -> Result<Type> {
         Ok(self.sysfs.find_type(name)?)
     }
 
-    /// Makes an instance of this type.
-    pub(crate) fn instance(&self, of: &str) -> Outcome<Instance> {
+    /// Creates an instance of this type.
+    pub(crate) fn instance(&self, of: &str) -> Result<Instance> {
         let uuid = Uuid::random()?;
         Ok(Instance(Some(self.mdev_type(of)?.create(&uuid)?)))
     }
 
-    /// Makes an instance of this type and opens it in a container of its own.
-    pub(crate) fn open(&self, of: &str) -> Outcome<Guest> {
+    /// Creates an instance of this type and opens it in a new container.
+    pub(crate) fn open(&self, of: &str) -> Result<Guest> {
         Guest::open(self.instance(of)?)
     }
 }
@@ -63,23 +63,23 @@ impl Lab {
 pub(crate) struct Instance(Option<mdev::Instance>);
 
 impl Instance {
-    /// Takes over an instance made by other means.
+    /// Wraps an instance that was created by other means.
     pub(crate) fn from(instance: mdev::Instance) -> Self {
         Instance(Some(instance))
     }
 
-    /// The instance as sysfs has it, for another to remove.
+    /// Returns a handle through which other code can remove the instance.
     pub(crate) fn again(&self) -> mdev::Instance {
         (**self).clone()
     }
 
-    /// Leaves it to others, or gone as it is.
+    /// Drops this without removing the instance.
     pub(crate) fn forget(mut self) {
         self.0 = None;
     }
 
-    /// Removes it now and says how that went.
-    pub(crate) fn remove(mut self) -> Outcome {
+    /// Removes the instance and returns the result.
+    pub(crate) fn remove(mut self) -> Result {
         let instance = self.0.take().expect("taken only here and in drop");
         Ok(instance.remove()?)
     }
@@ -98,7 +98,7 @@ impl Drop for Instance {
         let Some(instance) = self.0.take() else {
             return;
         };
-        // Removing waits for the user. If that is the test itself, by a forgotten clone, it would wait for ever.
+        // Removal waits for the user. If the test still holds a clone of the device, removal never returns.
         let (done, removed) = mpsc::channel();
         let uuid = instance.uuid.clone();
         thread::spawn(move || {
@@ -106,17 +106,20 @@ impl Drop for Instance {
         });
         match removed.recv_timeout(LEAVE) {
             Ok(Ok(())) => {}
-            // The test removed it by itself.
+            // The test has already removed it.
             Ok(Err(e)) if e.is(libc::ENOENT) => {}
             Ok(Err(e)) => problem(format!("cannot remove the instance: {e}")),
-            Err(_) => problem(format!("removing {uuid} waits: somebody has it open")),
+            Err(_) => problem(format!(
+                "removal of {uuid} still waits after {} s: the device is open",
+                LEAVE.as_secs()
+            )),
         }
     }
 }
 
-/// An opened instance, as a VMM has it.
+/// An open instance, as a VMM has it.
 ///
-/// What is made from the device has to be dropped before this is.
+/// Drop everything made from the device before this.
 pub(crate) struct Guest {
     // Dropped in this order.
     /// The device.
@@ -128,8 +131,8 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Opens an instance in a container of its own.
-    pub(crate) fn open(instance: Instance) -> Outcome<Self> {
+    /// Opens an instance in a new container.
+    pub(crate) fn open(instance: Instance) -> Result<Self> {
         let container = Container::open()?;
         let device = instance.open(&container)?;
         Ok(Guest {
@@ -139,23 +142,23 @@ impl Guest {
         })
     }
 
-    /// Tries to open an instance that stays with its owner.
+    /// Opens an instance without taking ownership of it.
     pub(crate) fn open_of(instance: &Instance) -> vfio_client::Result<Device> {
         instance.open_alone()
     }
 
-    /// The UUID, as it is in the log.
+    /// Returns the UUID as the log prints it.
     pub(crate) fn uuid(&self) -> &str {
         self.instance.uuid.as_str()
     }
 
-    /// A region.
-    pub(crate) fn region(&self, index: u32) -> Outcome<Region> {
+    /// Returns a region.
+    pub(crate) fn region(&self, index: u32) -> Result<Region> {
         Ok(self.device.region(index)?)
     }
 
-    /// Zeroed memory at an IOVA.
-    pub(crate) fn buffer(&self, iova: u64, size: usize) -> Outcome<DmaBuffer> {
+    /// Maps zeroed memory at an IOVA.
+    pub(crate) fn buffer(&self, iova: u64, size: usize) -> Result<DmaBuffer> {
         Ok(DmaBuffer::new(&self.container, iova, size)?)
     }
 

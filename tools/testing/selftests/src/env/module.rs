@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use kernel_utils::module;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::harness::problem;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::skip;
 
 /// The module's name.
 pub(crate) const NAME: &str = "mdma";
 
-/// The parameters and their defaults.
+/// The module parameters and their defaults.
 pub(crate) const PARAMS: [(&str, u64); 5] = [
     ("memory_budget_mib", 4096),
     ("staging_kib", 1024),
@@ -25,27 +25,27 @@ pub(crate) const PARAMS: [(&str, u64); 5] = [
     ("throttle_us", 0),
 ];
 
-/// The file of the module, and the parameters it is loaded with unless a test wants others.
+/// The module's file and the parameters with which it is loaded unless a test needs others.
 pub(crate) struct Module {
     path: Option<PathBuf>,
     params: String,
 }
 
 impl Module {
-    /// Says where the module is; without a path it is used as it was loaded by others.
+    /// Without a path the module that is already loaded is used.
     pub(crate) fn new(path: Option<PathBuf>, params: String) -> Self {
         Module { path, params }
     }
 
-    /// The file; skips the test if it is not known.
-    pub(crate) fn path(&self) -> Outcome<&Path> {
+    /// Returns the path of the module; skips the test if there is none.
+    pub(crate) fn path(&self) -> Result<&Path> {
         match &self.path {
             Some(path) => Ok(path),
-            None => skip!("the module cannot be loaded again without --module PATH"),
+            None => skip!("the test reloads the module and needs --module PATH"),
         }
     }
 
-    /// Whether it is loaded.
+    /// Returns whether the module is loaded.
     pub(crate) fn is_loaded() -> bool {
         Path::new("/sys/module")
             .join(NAME)
@@ -53,13 +53,13 @@ impl Module {
             .exists()
     }
 
-    /// How many use it.
-    pub(crate) fn refcnt() -> Outcome<u32> {
+    /// Returns the module's reference count.
+    pub(crate) fn refcnt() -> Result<u32> {
         let path = format!("/sys/module/{NAME}/refcnt");
         Ok(fs::read_to_string(path)?.trim().parse()?)
     }
 
-    /// The value of a parameter: of the command line, or the documented default. Sysfs does not show them.
+    /// Returns the value of a parameter: from the command line, or the documented default. Sysfs does not show it.
     pub(crate) fn param(&self, name: &str) -> u64 {
         let given = self.params.split_whitespace().rev();
         let given = given
@@ -77,13 +77,13 @@ impl Module {
         }
     }
 
-    /// Loads it with the parameters of the command line.
-    pub(crate) fn load(&self) -> Outcome {
+    /// Loads the module with the parameters of the command line.
+    pub(crate) fn load(&self) -> Result {
         Ok(self.load_with(&self.params)??)
     }
 
-    /// Loads it with these parameters; the inner result is the kernel's answer.
-    pub(crate) fn load_with(&self, params: &str) -> Outcome<io::Result<()>> {
+    /// Loads the module with these parameters. The inner result is that of the system call.
+    pub(crate) fn load_with(&self, params: &str) -> Result<io::Result<()>> {
         Ok(module::load(self.path()?, params))
     }
 
@@ -92,8 +92,8 @@ impl Module {
         module::unload(NAME)
     }
 
-    /// Runs `test` with the module loaded with these parameters; afterwards it is as it was.
-    pub(crate) fn with<T>(&self, params: &str, test: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    /// Runs `test` with the module loaded with these parameters, and reloads it afterwards with the usual ones.
+    pub(crate) fn with<T>(&self, params: &str, test: impl FnOnce() -> Result<T>) -> Result<T> {
         self.path()?;
         Module::unload()?;
         let _loaded = Reloaded(self);
@@ -102,32 +102,38 @@ impl Module {
     }
 }
 
-/// Loads the module when dropped, if it is not loaded then.
-pub(crate) struct Loaded<'a>(pub(crate) &'a Lab);
+/// Loads the module on drop if it is not loaded.
+pub(crate) struct Loaded<'a>(pub(crate) &'a Env);
 
 impl Drop for Loaded<'_> {
     fn drop(&mut self) {
         if !Module::is_loaded() {
             if let Err(e) = self.0.module.load() {
-                problem(format!("load after a test without the module: {e}"));
+                problem(format!(
+                    "cannot load the module after a test that unloaded it: {e}"
+                ));
             }
         }
     }
 }
 
-/// Loads the module anew when dropped.
+/// Reloads the module on drop.
 struct Reloaded<'a>(&'a Module);
 
 impl Drop for Reloaded<'_> {
     fn drop(&mut self) {
         if Module::is_loaded() {
             if let Err(e) = Module::unload() {
-                problem(format!("unload after a test of parameters: {e}"));
+                problem(format!(
+                    "cannot unload the module after a test of parameters: {e}"
+                ));
                 return;
             }
         }
         if let Err(e) = self.0.load() {
-            problem(format!("load after a test of parameters: {e}"));
+            problem(format!(
+                "cannot load the module after a test of parameters: {e}"
+            ));
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::fail;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 
 /// The kernel's counts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) struct Pins {
 
 impl Pins {
     /// Reads them. Nobody else on the machine should be pinning.
-    pub(crate) fn now() -> Outcome<Self> {
+    pub(crate) fn now() -> Result<Self> {
         // The counts are kept by processor and brought together now and then; this does it now.
         fs::read("/proc/sys/vm/stat_refresh")?;
         let vmstat = fs::read_to_string("/proc/vmstat")?;

@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::env::pins::field;
 use crate::harness::problem;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{fail, note};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -30,7 +30,7 @@ pub(crate) fn available() -> bool {
 struct Group;
 
 impl Group {
-    fn join() -> Outcome<Self> {
+    fn join() -> Result<Self> {
         fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory")?;
         fs::create_dir(GROUP)?;
         let group = Group;
@@ -39,7 +39,7 @@ impl Group {
     }
 
     /// Swaps out what there is. The kernel says `EAGAIN` when it has come to the end of it.
-    fn reclaim() -> Outcome {
+    fn reclaim() -> Result {
         match fs::write(Path::new(GROUP).join("memory.reclaim"), ALL) {
             Err(e) if e.raw_os_error() != Some(libc::EAGAIN) => Err(e.into()),
             _ => Ok(()),
@@ -57,7 +57,7 @@ impl Drop for Group {
 }
 
 /// Pages swapped out and in since the machine was started.
-fn swapped() -> Outcome<(u64, u64)> {
+fn swapped() -> Result<(u64, u64)> {
     let vmstat = fs::read_to_string("/proc/vmstat")?;
     let (Some(out), Some(into)) = (field(&vmstat, "pswpout "), field(&vmstat, "pswpin ")) else {
         fail!("the kernel does not count what it swaps");
@@ -66,12 +66,12 @@ fn swapped() -> Outcome<(u64, u64)> {
 }
 
 /// Does something while all memory of this process is swapped out again and again.
-pub(crate) fn under_reclaim(f: impl FnOnce() -> Outcome) -> Outcome {
+pub(crate) fn under_reclaim(f: impl FnOnce() -> Result) -> Result {
     let _group = Group::join()?;
     let before = swapped()?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let reclaimer = scope.spawn(|| -> Outcome<u64> {
+        let reclaimer = scope.spawn(|| -> Result<u64> {
             let mut times = 0;
             while !stop.load(Ordering::Relaxed) {
                 Group::reclaim()?;

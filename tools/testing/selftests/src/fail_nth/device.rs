@@ -9,11 +9,11 @@ use mdma::regs::{self, Reg};
 use vfio_client::v2::State;
 use vfio_client::{Access, Action, Area, DmaBuffer, EventFd, Mapping, Protection};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fail_nth::sweep::{done, Sweep, SHORT};
 use crate::fixture::v2::V2;
 use crate::fixture::{self, run_jobs};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "fail_nth":
@@ -25,7 +25,7 @@ tests! { "fail_nth":
 }
 
 /// Brings the device back after a fault: it runs and does a job.
-pub(crate) fn works(dev: &V2) -> Outcome {
+pub(crate) fn works(dev: &V2) -> Result {
     if dev.now()? != State::RUNNING && dev.feature.set_state(State::RUNNING).is_err() {
         dev.device.reset()?;
     }
@@ -42,7 +42,7 @@ pub(crate) fn works(dev: &V2) -> Outcome {
 }
 
 /// [`works`], and the device is saved and loaded.
-pub(crate) fn usable(dev: &V2) -> Outcome {
+pub(crate) fn usable(dev: &V2) -> Result {
     works(dev)?;
     let (before, memory) = (dev.registers()?, dev.read_memory(0, 4096)?);
     let saved = dev.save_v2()?;
@@ -52,12 +52,12 @@ pub(crate) fn usable(dev: &V2) -> Outcome {
     Ok(())
 }
 
-fn nothing() -> Outcome {
+fn nothing() -> Result {
     Ok(())
 }
 
-fn device_information(lab: &Lab) -> Outcome {
-    let dev = V2::new(lab)?;
+fn device_information(env: &Env) -> Result {
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let device = &dev.device;
@@ -102,9 +102,9 @@ fn device_information(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn interrupts(lab: &Lab) -> Outcome {
+fn interrupts(env: &Env) -> Result {
     use crate::irq::msi::{ERR, INTX, MSI, MSIX, REQ};
-    let dev = V2::new(lab)?;
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let events = crate::irq::msi::events(4)?;
     let all = crate::irq::msi::all(&events);
@@ -179,8 +179,8 @@ fn interrupts(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn registers_and_configuration(lab: &Lab) -> Outcome {
-    let dev = V2::new(lab)?;
+fn registers_and_configuration(env: &Env) -> Result {
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let config = dev.region(vfio_client::uapi::VFIO_PCI_CONFIG_REGION_INDEX)?;
@@ -234,9 +234,9 @@ fn registers_and_configuration(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn device_memory(lab: &Lab) -> Outcome {
+fn device_memory(env: &Env) -> Result {
     const LEN: usize = 64 << 10;
-    let dev = V2::new(lab)?;
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let memory = dev.region(regs::BAR_MEMORY)?;
@@ -327,11 +327,11 @@ fn device_memory(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn guest_memory(lab: &Lab) -> Outcome {
+fn guest_memory(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const RING: u64 = 0x20_0000;
     const LEN: usize = 64 << 10;
-    let dev = V2::new(lab)?;
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let container = &dev.container;
     let memory = Arc::new(Mapping::anonymous(LEN)?);
@@ -351,7 +351,7 @@ fn guest_memory(lab: &Lab) -> Outcome {
     sweep.over("VFIO_IOMMU_UNMAP_DMA", SHORT, mapped, unmap, after)?;
 
     // The ring is pinned while the queue is enabled; unmapping takes it away.
-    let enabled = || -> Outcome {
+    let enabled = || -> Result {
         dev.reset()?;
         container.unmap(RING, LEN as u64)?;
         container.map(RING, &memory, Access::ReadWrite)?;

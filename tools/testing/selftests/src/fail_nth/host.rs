@@ -10,12 +10,12 @@ use vfio_client::{Container, Group};
 
 use crate::env::meminfo::Meminfo;
 use crate::env::module::{Loaded, Module};
-use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::env::{Env, Guest, Instance, SMALL};
 use crate::fail_nth::device::{usable, works};
 use crate::fail_nth::sweep::{leaks, Sweep, SHORT};
 use crate::fixture::v2::V2;
-use crate::fixture::Scene;
-use crate::harness::result::Outcome;
+use crate::fixture::Fixture;
+use crate::harness::result::Result;
 use crate::note;
 use crate::tests;
 
@@ -27,8 +27,8 @@ tests! { "fail_nth":
     loading_the_module_even_faults [],
 }
 
-fn creating_and_removing(lab: &Lab) -> Outcome {
-    let of = lab.mdev_type(SMALL)?;
+fn creating_and_removing(env: &Env) -> Result {
+    let of = env.mdev_type(SMALL)?;
     let mut sweep = Sweep::new()?;
     sweep.not_in("vfio_create_group")?;
     let available = of.available_instances()?;
@@ -39,13 +39,13 @@ fn creating_and_removing(lab: &Lab) -> Outcome {
         || Ok(Uuid::random()?),
         |uuid| fs::write(&create, uuid.as_str()),
         |uuid, refused| {
-            match (refused, lab.sysfs.instance(&uuid)) {
+            match (refused, env.sysfs.instance(&uuid)) {
                 (None, Ok(instance)) => {
                     let instance = Instance::from(instance);
                     let node = format!("/dev/vfio/{}", instance.iommu_group()?);
                     // The driver core does without a node in /dev if it has to.
                     if Path::new(&node).exists() {
-                        works(&V2::of(Scene::of(Guest::open(instance)?)?)?)?;
+                        works(&V2::of(Fixture::of(Guest::open(instance)?)?)?)?;
                     }
                 }
                 (Some(_), Err(_)) => {}
@@ -73,14 +73,14 @@ fn creating_and_removing(lab: &Lab) -> Outcome {
             Ok(())
         },
     )?;
-    let dev = V2::new(lab)?;
+    let dev = V2::new(env)?;
     usable(&dev)?;
     drop(dev);
     sweep.finish()
 }
 
-fn opening_and_closing(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn opening_and_closing(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let number = instance.iommu_group()?;
     let mut sweep = Sweep::new()?;
     let nothing = || Ok(());
@@ -134,15 +134,15 @@ fn opening_and_closing(lab: &Lab) -> Outcome {
             nothing,
         )?;
     }
-    let dev = V2::of(Scene::of(Guest::open(instance)?)?)?;
+    let dev = V2::of(Fixture::of(Guest::open(instance)?)?)?;
     usable(&dev)?;
     drop(dev);
     sweep.finish()
 }
 
-fn sysfs_and_debugfs(lab: &Lab) -> Outcome {
-    let dev = V2::new(lab)?;
-    let of = lab.mdev_type(SMALL)?;
+fn sysfs_and_debugfs(env: &Env) -> Result {
+    let dev = V2::new(env)?;
+    let of = env.mdev_type(SMALL)?;
     let mut sweep = Sweep::new()?;
     sweep.everywhere()?;
     let nothing = || Ok(());
@@ -174,27 +174,27 @@ fn sysfs_and_debugfs(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn loading_the_module_odd_faults(lab: &Lab) -> Outcome {
-    loading_the_module(lab, 1)
+fn loading_the_module_odd_faults(env: &Env) -> Result {
+    loading_the_module(env, 1)
 }
 
-fn loading_the_module_even_faults(lab: &Lab) -> Outcome {
-    loading_the_module(lab, 2)
+fn loading_the_module_even_faults(env: &Env) -> Result {
+    loading_the_module(env, 2)
 }
 
 /// Not through a sweep of one size: there are hundreds of faults in the kernel's own loading, each the same to us. Every
 /// other one, so that two machines can share them.
-fn loading_the_module(lab: &Lab, first: u32) -> Outcome {
-    lab.module.path()?;
+fn loading_the_module(env: &Env, first: u32) -> Result {
+    env.module.path()?;
     Module::unload()?;
-    let _loaded = Loaded(lab);
+    let _loaded = Loaded(env);
     let sweep = Sweep::new()?;
     sweep.everywhere()?;
     sweep.not_in("jump_label_module_notify")?;
     let before = Meminfo::settled()?;
     let (mut faults, mut refused) = (0, 0);
     for n in (first..).step_by(2) {
-        let (result, failed) = sweep.failing(n, || lab.module.load());
+        let (result, failed) = sweep.failing(n, || env.module.load());
         match &result {
             Ok(()) => Module::unload()?,
             Err(_) if failed => {
@@ -221,8 +221,8 @@ fn loading_the_module(lab: &Lab, first: u32) -> Outcome {
             "{name} has grown by {kib} KiB"
         );
     }
-    lab.module.load()?;
-    let dev = V2::new(lab)?;
+    env.module.load()?;
+    let dev = V2::new(env)?;
     usable(&dev)?;
     drop(dev);
     leaks()

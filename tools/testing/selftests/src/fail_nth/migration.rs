@@ -8,11 +8,11 @@ use std::time::Duration;
 use vfio_client::v1;
 use vfio_client::v2::{DataFd, State};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fail_nth::device::usable;
 use crate::fail_nth::sweep::{done, Sweep, SHORT};
 use crate::fixture::v2::V2;
-use crate::harness::result::{Ended, Outcome};
+use crate::harness::result::{Ended, Result};
 use crate::tests;
 
 tests! { "fail_nth":
@@ -25,21 +25,21 @@ tests! { "fail_nth":
 }
 
 /// The device with a few pages that are not holes.
-fn filled(lab: &Lab) -> Outcome<V2> {
-    let dev = V2::new(lab)?;
+fn filled(env: &Env) -> Result<V2> {
+    let dev = V2::new(env)?;
     dev.write_pages([1, 2, 700], 0x5a)?;
     Ok(dev)
 }
 
 /// From any state to running, by a reset, and the same contents again.
-fn renew(dev: &V2) -> Outcome {
+fn renew(dev: &V2) -> Result {
     dev.reset()?;
     dev.write_pages([1, 2, 700], 0x5a)
 }
 
-fn v1_states(lab: &Lab) -> Outcome {
+fn v1_states(env: &Env) -> Result {
     use v1::State as S;
-    let dev = filled(lab)?;
+    let dev = filled(env)?;
     let mut sweep = Sweep::new()?;
     let saved = dev.save()?;
     dev.go(&[S::RUNNING])?;
@@ -104,9 +104,9 @@ fn v1_states(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn v1_saving(lab: &Lab) -> Outcome {
+fn v1_saving(env: &Env) -> Result {
     use v1::State as S;
-    let dev = filled(lab)?;
+    let dev = filled(env)?;
     let mut sweep = Sweep::new()?;
     let migration = &dev.migration;
     let nothing = || Ok(());
@@ -197,9 +197,9 @@ fn v1_saving(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn v1_loading(lab: &Lab) -> Outcome {
+fn v1_loading(env: &Env) -> Result {
     use v1::State as S;
-    let dev = filled(lab)?;
+    let dev = filled(env)?;
     let mut sweep = Sweep::new()?;
     let saved = dev.save()?;
     let migration = &dev.migration;
@@ -268,8 +268,8 @@ const ARCS: [(State, State); 14] = [
     (State::PRE_COPY_P2P, State::STOP_COPY),
 ];
 
-fn v2_arcs(lab: &Lab) -> Outcome {
-    let dev = filled(lab)?;
+fn v2_arcs(env: &Env) -> Result {
+    let dev = filled(env)?;
     let saved = dev.save_v2()?;
     let mut sweep = Sweep::new()?;
     // It has to be open, or its session is over with it.
@@ -324,8 +324,8 @@ fn told(result: std::io::Result<usize>, all: usize) -> std::io::Result<()> {
     }
 }
 
-fn v2_saving(lab: &Lab) -> Outcome {
-    let dev = filled(lab)?;
+fn v2_saving(env: &Env) -> Result {
+    let dev = filled(env)?;
     let mut sweep = Sweep::new()?;
     let held = RefCell::new(None::<DataFd>);
     let mut bytes = vec![0; 1 << 20];
@@ -397,8 +397,8 @@ fn v2_saving(lab: &Lab) -> Outcome {
     sweep.finish()
 }
 
-fn v2_loading(lab: &Lab) -> Outcome {
-    let dev = filled(lab)?;
+fn v2_loading(env: &Env) -> Result {
+    let dev = filled(env)?;
     let saved = dev.save_v2()?;
     let mut sweep = Sweep::new()?;
     let held = RefCell::new(None::<DataFd>);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::env::meminfo::Meminfo;
 use crate::harness::check::{wait_for, Errno};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{fail, note};
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
@@ -65,7 +65,7 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     /// Sets the kernel up for it.
-    pub(crate) fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> Result<Self> {
         for (knob, value) in KNOBS {
             fs::write(Path::new(DEBUGFS).join(knob), value)?;
         }
@@ -96,7 +96,7 @@ impl Sweep {
     }
 
     /// From now on anything in the kernel counts.
-    pub(crate) fn everywhere(&self) -> Outcome {
+    pub(crate) fn everywhere(&self) -> Result {
         for kind in KINDS {
             fs::write(Path::new(DEBUGFS).join(kind).join("require-start"), "0")?;
         }
@@ -104,7 +104,7 @@ impl Sweep {
     }
 
     /// Leaves out what a function does: one that is known not to survive it (see findings.rst).
-    pub(crate) fn not_in(&self, function: &str) -> Outcome {
+    pub(crate) fn not_in(&self, function: &str) -> Result {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let parse = |line: &str| {
             let mut words = line.split_whitespace();
@@ -157,10 +157,10 @@ impl Sweep {
         &mut self,
         name: &str,
         errors: &[i32],
-        mut prepare: impl FnMut() -> Outcome,
+        mut prepare: impl FnMut() -> Result,
         mut operation: impl FnMut() -> Result<T, E>,
-        mut after: impl FnMut() -> Outcome,
-    ) -> Outcome {
+        mut after: impl FnMut() -> Result,
+    ) -> Result {
         self.once(
             name,
             errors,
@@ -183,10 +183,10 @@ impl Sweep {
         &mut self,
         name: &str,
         errors: &[i32],
-        mut prepare: impl FnMut() -> Outcome<S>,
+        mut prepare: impl FnMut() -> Result<S>,
         operation: impl FnMut(S) -> Result<T, E>,
-        check: impl FnMut(S, Option<i32>) -> Outcome,
-    ) -> Outcome {
+        check: impl FnMut(S, Option<i32>) -> Result,
+    ) -> Result {
         self.once(
             name,
             errors,
@@ -203,12 +203,12 @@ impl Sweep {
         &mut self,
         name: &str,
         errors: &[i32],
-        mut prepare: impl FnMut(u32) -> Outcome<S>,
+        mut prepare: impl FnMut(u32) -> Result<S>,
         mut operation: F,
-        mut check: impl FnMut(S, Option<i32>) -> Outcome,
-        mut again: impl FnMut(&mut F) -> Outcome,
-        after: &mut dyn FnMut() -> Outcome,
-    ) -> Outcome {
+        mut check: impl FnMut(S, Option<i32>) -> Result,
+        mut again: impl FnMut(&mut F) -> Result,
+        after: &mut dyn FnMut() -> Result,
+    ) -> Result {
         let mut refused = 0;
         for n in 1..MANY {
             let at = |e: crate::harness::result::Ended| {
@@ -253,10 +253,10 @@ impl Sweep {
         name: &str,
         kind: &str,
         step: usize,
-        mut prepare: impl FnMut() -> Outcome,
-        mut operation: impl FnMut() -> Outcome<bool>,
-        mut after: impl FnMut() -> Outcome,
-    ) -> Outcome {
+        mut prepare: impl FnMut() -> Result,
+        mut operation: impl FnMut() -> Result<bool>,
+        mut after: impl FnMut() -> Result,
+    ) -> Result {
         let knob = |name: &str| Path::new(DEBUGFS).join(kind).join(name);
         let (mut faults, mut refused) = (0, 0);
         mark_workers()?;
@@ -284,7 +284,7 @@ impl Sweep {
     }
 
     /// Prints the table, and looks for what was leaked.
-    pub(crate) fn finish(self) -> Outcome {
+    pub(crate) fn finish(self) -> Result {
         for (name, faults, refused) in &self.rows {
             note!(
                 "faults: {name} | {faults} | {refused} | {}",
@@ -302,7 +302,7 @@ impl Sweep {
 }
 
 /// Has the kernel's workers be those that things fail for, and those it makes later.
-fn mark_workers() -> Outcome {
+fn mark_workers() -> Result {
     for process in fs::read_dir("/proc")? {
         let path = process?.path();
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
@@ -315,7 +315,7 @@ fn mark_workers() -> Outcome {
 }
 
 /// Fails if kmemleak finds something that nothing points to any more.
-pub(crate) fn leaks() -> Outcome {
+pub(crate) fn leaks() -> Result {
     if !Path::new(KMEMLEAK).exists() {
         return Ok(());
     }

@@ -5,13 +5,13 @@
 use mdma::job;
 use mdma::regs::{self, Reg};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fail_nth::device::usable;
 use crate::fail_nth::sweep::Sweep;
 use crate::fixture;
 use crate::fixture::v2::V2;
 use crate::harness::check::wait_for;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "fail_nth":
@@ -19,10 +19,10 @@ tests! { "fail_nth":
 }
 
 /// The job ends with a record or the queue halts; nothing is left of it after a reset, whatever failed.
-fn jobs(lab: &Lab) -> Outcome {
+fn jobs(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 20_000;
-    let dev = V2::new(lab)?;
+    let dev = V2::new(env)?;
     let mut sweep = Sweep::new()?;
     let buffer = dev.buffer(IOVA, 1 << 20)?;
     let (guest, device) = (fixture::guest(IOVA + 100), fixture::device(4000));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All tables of tests, in the order they run.
+//! All test tables, in the order in which they run.
 
 use crate::harness::Test;
 
-/// One line a file.
+/// One file per line.
 #[rustfmt::skip]
 const TABLES: &[&[Test]] = &[
     crate::mdev::types::TESTS,
@@ -42,7 +42,7 @@ const TABLES: &[&[Test]] = &[
     crate::dirty::iova::TESTS,
     crate::memory::self_mapping::TESTS,
     crate::worker::racing::TESTS,
-    crate::dma::random_jobs::TESTS,
+    crate::dma::oracle::TESTS,
     crate::dma::unmap_race::TESTS,
     crate::dma::rings::TESTS,
     crate::hostile::load::TESTS,
@@ -56,7 +56,7 @@ const TABLES: &[&[Test]] = &[
     crate::hostile::blocking::TESTS,
 ];
 
-/// Tables of what only a kernel with fault injection can run. On others they are not there, rather than skipped.
+/// Tests that need a kernel with fault injection. Other kernels do not list them at all.
 #[rustfmt::skip]
 const FAILING: &[&[Test]] = &[
     crate::fail_nth::device::TESTS,
@@ -65,16 +65,16 @@ const FAILING: &[&[Test]] = &[
     crate::fail_nth::host::TESTS,
 ];
 
-/// Tables of what only a kernel with iommufd's bitmaps can run.
+/// Tests that need a kernel with iommufd's bitmaps.
 const LOGGING: &[&[Test]] = &[crate::dirty::logging::TESTS];
 
-/// Tests of what only a machine with swap space can run.
+/// Tests that need a machine with swap space.
 const SWAPPING: &[&[Test]] = &[crate::memory::swap::TESTS];
 
-/// Tests of what only a machine that runs guests under KVM can run.
+/// Tests that need KVM.
 const GUESTS: &[&[Test]] = &[crate::memory::kvm::TESTS];
 
-/// The tests that match one of the patterns: a part of the name, or a requirement. Without patterns all.
+/// Returns the tests that match one of the patterns: a substring of the name, or a requirement. No patterns: all tests.
 pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
     let choices = [
         (crate::fail_nth::sweep::available(), FAILING),

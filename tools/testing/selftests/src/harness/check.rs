@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What tests check with, beside `assert!` and `assert_eq!`.
+//! Checks beyond `assert!` and `assert_eq!`.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use kernel_utils::Line;
 use vfio_client::{errno_name, EventFd};
 
-use crate::env::Lab;
-use crate::harness::result::{Ended, Outcome};
+use crate::env::Env;
+use crate::harness::result::{Ended, Result};
 
-/// How long anything may take that must happen: enough for the slowest emulated machine.
+/// How long to wait for something that must happen: enough for the slowest emulated machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How long is waited for what must not happen. What went wrong usually does so at once.
+/// How long to wait for something that must not happen. A bug usually shows at once.
 pub(crate) const SILENCE: Duration = Duration::from_millis(200);
 
 /// An error with an errno.
 pub(crate) trait Errno: Debug {
-    /// The number, if a system call gave one.
+    /// Returns the errno if the error comes from a system call.
     fn errno(&self) -> Option<i32>;
 }
 
@@ -56,8 +56,8 @@ pub(crate) fn expect_errno<T, E: Errno>(result: Result<T, E>, errno: i32, call: 
     }
 }
 
-/// Checks that a call fails with an errno: `assert_errno!(device.reset(), EINVAL)`, and after a comma what is to be
-/// said of the circumstances.
+/// Checks that a call fails with an errno: `assert_errno!(device.reset(), EINVAL)`. Further arguments describe the
+/// circumstances, in the syntax of `format!`.
 #[macro_export]
 macro_rules! assert_errno {
     ($call:expr, $errno:ident $(,)?) => {
@@ -68,15 +68,15 @@ macro_rules! assert_errno {
     };
 }
 
-/// Checks that a call is refused: with an errno, and with one line in the log that names the device and contains
-/// `reason`.
+/// Checks that a call is refused: it fails with an errno, and the kernel logs one line that names the device and
+/// contains `reason`.
 ///
-/// `assert_refused!(lab, device.name(), config.write_u64(0, 0), EINVAL, "8 bytes")`. The call may be made twice.
+/// `assert_refused!(env, device.name(), config.write_u64(0, 0), EINVAL, "8 bytes")`. The call may be made twice.
 #[macro_export]
 macro_rules! assert_refused {
-    ($lab:expr, $uuid:expr, $call:expr, $errno:ident, $reason:expr $(,)?) => {
+    ($env:expr, $uuid:expr, $call:expr, $errno:ident, $reason:expr $(,)?) => {
         $crate::harness::check::expect_refusal(
-            $lab,
+            $env,
             ::std::convert::AsRef::<str>::as_ref(&$uuid),
             ::libc::$errno,
             $reason,
@@ -86,37 +86,40 @@ macro_rules! assert_refused {
     };
 }
 
-/// The kernel's limit of lines: this many in this time for each device.
+/// The kernel's rate limit: this many lines in this interval for each device.
 const BURST: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(5100);
 
 /// See [`assert_refused`].
 #[track_caller]
 pub(crate) fn expect_refusal<T, E: Errno>(
-    lab: &Lab,
+    env: &Env,
     uuid: &str,
     errno: i32,
     reason: &str,
     name: &str,
     call: impl FnOnce() -> Result<T, E>,
 ) {
-    // Lines of this device that are not printed any more are not missing.
-    while lab.kmsg.recent(uuid, INTERVAL) >= BURST - 1 {
+    // Stay below the rate limit, or the line would be suppressed.
+    while env.kmsg.recent(uuid, INTERVAL) >= BURST - 1 {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let mark = lab.kmsg.mark();
+    let mark = env.kmsg.mark();
     expect_errno(call(), errno, name);
-    let lines = refusals(lab.kmsg.since(mark), uuid);
+    let lines = refusals(env.kmsg.since(mark), uuid);
     match &lines[..] {
         [one] if one.to_lowercase().contains(&reason.to_lowercase()) => {}
-        [] => panic!("{name}: refused without a line in the log that names {uuid}"),
-        [one] => panic!("{name}: the log does not say {reason:?}, but {one:?}"),
-        many => panic!("{name}: refused with {} lines: {many:?}", many.len()),
+        [] => panic!("{name}: refused, but no log line names {uuid}"),
+        [one] => panic!("{name}: expected {reason:?} in the log, got {one:?}"),
+        many => panic!(
+            "{name}: expected one log line, got {}: {many:?}",
+            many.len()
+        ),
     }
 }
 
-/// The texts of the lines that name the device and are ours: not about lines left out, nor the driver core's, which has
-/// one of its own for every failed create.
+/// Returns the module's lines that name the device. Rate limit notices and the driver core's line about each failed
+/// create do not count.
 fn refusals(lines: Vec<Line>, uuid: &str) -> Vec<String> {
     let ours = |text: &String| {
         text.contains(uuid)
@@ -130,12 +133,12 @@ fn refusals(lines: Vec<Line>, uuid: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until `done` says so, and fails the test when it never does; `what` is waited for.
+/// Waits until `done` returns `true`, and fails the test after [`PATIENCE`]. The message names `what`.
 #[track_caller]
-pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Outcome<bool>) -> Outcome {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result {
     let start = Instant::now();
     let mut pause = Duration::from_micros(100);
-    // The place of the caller of this function, made before a closure could take its place.
+    // Created here so that it records the location of the caller.
     let late = Ended::failed(format!("waited {} s for {what}", PATIENCE.as_secs()));
     while !done()? {
         if start.elapsed() > PATIENCE {
@@ -147,7 +150,7 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Outcome<bool>) -> O
     Ok(())
 }
 
-/// Waits for a signal; returns how many there were.
+/// Waits for a signal and returns the count.
 #[track_caller]
 pub(crate) fn expect_signal(event: &EventFd, what: &str) -> u64 {
     let count = event.wait(PATIENCE).expect("poll of an eventfd");
@@ -155,9 +158,9 @@ pub(crate) fn expect_signal(event: &EventFd, what: &str) -> u64 {
     count
 }
 
-/// Checks that no signal comes.
+/// Checks that no signal arrives.
 #[track_caller]
 pub(crate) fn expect_silence(event: &EventFd, why: &str) {
     let count = event.wait(SILENCE).expect("poll of an eventfd");
-    assert_eq!(count, 0, "signalled, although {why}");
+    assert_eq!(count, 0, "unexpected signal: {why}");
 }

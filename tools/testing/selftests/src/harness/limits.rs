@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much the tests do that never come to an end by themselves, and what on.
+//! How long random and racing tests run, and the device type that type1 tests open.
 
 use std::str::FromStr;
 
-/// How long random and racing tests go on, and which numbers they begin with.
+/// Limits of the random and racing tests, which would otherwise never end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Effort {
-    /// Random jobs (`--jobs`).
+pub(crate) struct Limits {
+    /// Number of random jobs (`--jobs`).
     pub(crate) jobs: u64,
-    /// Rounds of racing threads (`--iterations`).
+    /// Number of rounds of racing threads (`--iterations`).
     pub(crate) iterations: u64,
-    /// Users killed in each of the ways there are (`--kills`).
+    /// Number of users killed in each state (`--kills`).
     pub(crate) kills: u64,
-    /// Rounds of users that are attacked in the middle of an attack (`--attacks`).
+    /// Number of rounds of the attack test (`--attacks`).
     pub(crate) attacks: u64,
-    /// Seed of all random numbers (`--seed`), printed by those who use it.
+    /// Seed of all random numbers (`--seed`). A test that uses it prints it.
     pub(crate) seed: u64,
-    /// The mdev type of which the tests of type1 open an instance (`--type`): any that does DMA through type1 serves.
+    /// The mdev type that the type1 tests open (`--type`). Any type that does DMA through type1 will do.
     pub(crate) mdev_type: String,
 }
 
-impl Default for Effort {
+impl Default for Limits {
     fn default() -> Self {
-        Effort {
+        Limits {
             jobs: 5000,
             iterations: 1000,
             kills: 10,
@@ -34,8 +34,8 @@ impl Default for Effort {
     }
 }
 
-impl Effort {
-    /// Takes an option of the command line, if it is one of these.
+impl Limits {
+    /// Parses a command line option. Returns `false` if the option is not a limit.
     pub(crate) fn option(
         &mut self,
         name: &str,

@@ -2,7 +2,7 @@
 
 //! Runs tests and prints KTAP, version 1.
 //!
-//! What a test has to say, its panics and the alarms of the kernel's log while it ran are diagnostic lines before its
+//! Notes of a test, its panics, and kernel log lines that report trouble are printed as diagnostic lines before its
 //! result.
 
 pub(crate) mod catalog;
@@ -22,17 +22,17 @@ use std::time::{Duration, Instant};
 use kernel_utils::filter;
 
 use crate::env::module::Module;
-use crate::env::Lab;
-use crate::harness::result::{Ended, Outcome};
+use crate::env::Env;
+use crate::harness::result::{Ended, Result};
 
 /// A test: one row of its file's table.
 pub(crate) struct Test {
-    /// `area.what_is_shown`; `area.pNN_what_is_shown` if it proves a requirement.
+    /// `area.what_it_shows`, or `area.pNN_what_it_shows` if the test proves a requirement.
     pub(crate) name: &'static str,
-    /// The requirements it proves, such as `P3`.
+    /// The requirements that the test proves, such as `P3`.
     pub(crate) proves: &'static [&'static str],
     /// The test.
-    pub(crate) run: fn(&Lab) -> Outcome,
+    pub(crate) run: fn(&Env) -> Result,
 }
 
 /// Declares the table of a file: `tests! { "area": first_test [], p03_second_test ["P3"] }`.
@@ -50,13 +50,13 @@ macro_rules! tests {
     };
 }
 
-/// What went wrong outside the flow of a test: in a drop, in a thread.
+/// Failures that cannot be returned: in a `drop`, in another thread.
 static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The test that runs, for the watchdog.
+/// The running test, for the watchdog.
 static RUNNING: Mutex<Option<(&'static str, Instant)>> = Mutex::new(None);
 
-/// Fails the test that runs, from where it cannot be returned or panicked.
+/// Fails the running test from code that can neither return an error nor panic.
 pub(crate) fn problem(what: String) {
     PROBLEMS.lock().unwrap().push(what);
 }
@@ -78,7 +78,7 @@ macro_rules! note {
     };
 }
 
-/// How a run went.
+/// The counts of a run.
 #[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) passed: usize,
@@ -86,8 +86,8 @@ pub(crate) struct Totals {
     pub(crate) skipped: usize,
 }
 
-/// Runs the tests one after the other.
-pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals {
+/// Runs the tests in order.
+pub(crate) fn run(env: &Env, tests: &[&'static Test], limit: Duration) -> Totals {
     panic::set_hook(Box::new(|info| {
         let thread = thread::current();
         let place = match thread.name() {
@@ -99,7 +99,7 @@ pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("a panic without text");
+            .unwrap_or("panic without a message");
         match info.location() {
             Some(at) => problem(format!("{place}{}:{}: {text}", at.file(), at.line())),
             None => problem(format!("{place}{text}")),
@@ -111,10 +111,10 @@ pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals
     println!("1..{}", tests.len());
     let mut totals = Totals::default();
     for (i, test) in tests.iter().enumerate() {
-        lab.kmsg.note(&format!("selftests: {}", test.name));
+        env.kmsg.note(&format!("selftests: {}", test.name));
         *RUNNING.lock().unwrap() = Some((test.name, Instant::now()));
         let start = Instant::now();
-        let verdict = run_one(lab, test);
+        let verdict = run_one(env, test);
         *RUNNING.lock().unwrap() = None;
         diagnose(&format!("{:.2} s", start.elapsed().as_secs_f64()));
         let number = i + 1;
@@ -140,7 +140,7 @@ pub(crate) fn run(lab: &Lab, tests: &[&'static Test], limit: Duration) -> Totals
     totals
 }
 
-/// Lines of the kernel's log that are printed for a test that failed.
+/// How many kernel log lines are printed for a failed test.
 const LOG_LINES: usize = 100;
 
 enum Verdict {
@@ -149,9 +149,9 @@ enum Verdict {
     Skipped(String),
 }
 
-fn run_one(lab: &Lab, test: &Test) -> Verdict {
-    let mark = lab.kmsg.mark();
-    let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(lab)));
+fn run_one(env: &Env, test: &Test) -> Verdict {
+    let mark = env.kmsg.mark();
+    let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(env)));
     let mut skipped = None;
     let mut failed = false;
     match result {
@@ -161,29 +161,29 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
             failed = true;
             diagnose(&ended.to_string());
         }
-        // The hook has noted what it said.
+        // The panic hook has recorded the message.
         Err(_) => failed = true,
     }
-    if let Err(e) = clean_up(lab) {
-        problem(format!("cleaning up: {e}"));
+    if let Err(e) = clean_up(env) {
+        problem(format!("cleaning up after the test: {e}"));
     }
     for text in std::mem::take(&mut *PROBLEMS.lock().unwrap()) {
         failed = true;
         diagnose(&text);
     }
 
-    let mut lines = filter::without_races_elsewhere(lab.kmsg.since(mark));
+    let mut lines = filter::without_races_elsewhere(env.kmsg.since(mark));
     lines = filter::without_kills(lines);
     if test.name.starts_with("fail_nth.") {
-        // There it is what was asked for.
+        // Fault injection causes these lines.
         lines = filter::without_shortages(lines);
     }
     if lines.iter().any(|line| line.is_trouble()) {
         failed = true;
-        diagnose("the kernel's log has an alarm:");
+        diagnose("the kernel reported trouble in its log:");
     }
     if failed {
-        // Of a long test the end, and whatever is an alarm.
+        // The last lines, and any earlier ones that report trouble.
         let first = lines.len().saturating_sub(LOG_LINES);
         for (n, line) in lines.iter().enumerate() {
             if n >= first || line.is_trouble() {
@@ -198,20 +198,20 @@ fn run_one(lab: &Lab, test: &Test) -> Verdict {
     }
 }
 
-/// Removes instances that the test left behind, which is a failure, and has the module loaded.
-fn clean_up(lab: &Lab) -> Outcome {
+/// Loads the module if it is gone, and removes instances that the test left behind. Both fail the test.
+fn clean_up(env: &Env) -> Result {
     if !Module::is_loaded() {
-        problem("the module is not loaded any more".into());
-        lab.module.load()?;
+        problem("the module is no longer loaded".into());
+        env.module.load()?;
     }
-    for instance in lab.sysfs.instances()? {
-        problem(format!("instance {} is left behind", instance.uuid));
+    for instance in env.sysfs.instances()? {
+        problem(format!("the test left instance {} behind", instance.uuid));
         instance.remove()?;
     }
     Ok(())
 }
 
-/// Ends the run when one test takes longer than `limit`: what is stuck in the kernel cannot be ended otherwise.
+/// Ends the run when a test takes longer than `limit`. A task stuck in the kernel cannot be killed.
 fn watch(limit: Duration) {
     loop {
         thread::sleep(Duration::from_secs(1));
@@ -219,7 +219,10 @@ fn watch(limit: Duration) {
             Some((name, since)) if since.elapsed() > limit => name,
             _ => continue,
         };
-        diagnose(&format!("{stuck} runs for {} s", limit.as_secs()));
+        diagnose(&format!(
+            "{stuck} has run for more than {} s",
+            limit.as_secs()
+        ));
         for task in fs::read_dir("/proc/self/task")
             .into_iter()
             .flatten()
@@ -229,7 +232,7 @@ fn watch(limit: Duration) {
             diagnose(&format!("{} {}", task.path().display(), read("comm")));
             diagnose(&read("stack"));
         }
-        // Every task that cannot be woken, to the console.
+        // Prints all uninterruptible tasks to the console.
         let _ = fs::write("/proc/sysrq-trigger", "w");
         println!("Bail out! {stuck} hangs");
         let _ = std::io::stdout().flush();

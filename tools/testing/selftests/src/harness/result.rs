@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a test ends.
+//! The result of a test.
 
 use std::fmt;
 use std::panic::Location;
 
-/// The result of a test, and of what tests are made of.
-pub(crate) type Outcome<T = ()> = Result<T, Ended>;
+/// The result of a test and of its helpers.
+pub(crate) type Result<T = (), E = Ended> = std::result::Result<T, E>;
 
-/// Why a test did not run to its end.
+/// Why a test ended early.
 ///
-/// `?` makes one of every error, with the place it stands at.
+/// `?` converts every error into this and records where.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Something went wrong.
+    /// The test failed.
     Failed {
-        /// What.
+        /// The reason.
         what: String,
-        /// Where in the test.
+        /// The place in the test.
         at: &'static Location<'static>,
     },
-    /// It cannot run here.
+    /// The test cannot run on this machine.
     Skipped(String),
 }
 
 impl Ended {
-    /// A failure at the place of the caller.
+    /// Returns a failure located at the caller.
     #[track_caller]
     pub(crate) fn failed(what: impl Into<String>) -> Self {
         Ended::Failed {
@@ -51,7 +51,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Ends the test: it failed.
+/// Fails the test.
 #[macro_export]
 macro_rules! fail {
     ($($arg:tt)+) => {
@@ -59,7 +59,7 @@ macro_rules! fail {
     };
 }
 
-/// Ends the test: it cannot run here. Not for what could be made to run.
+/// Skips the test because it cannot run on this machine. Do not use it where the test could be made to run.
 #[macro_export]
 macro_rules! skip {
     ($($arg:tt)+) => {

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A part of the tests, for machines that run them side by side.
+//! A share of the tests, so that several machines can run them in parallel.
 
 use std::str::FromStr;
 
-/// Every `of`th test, beginning with the `number`th: neighbours, which are alike, go to different machines.
+/// Every `of`th test from the `number`th on. Neighbours in the catalog take similar time and go to different machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct Shard {
     number: usize,
     of: usize,
 }
 
-impl Default for Part {
-    /// All of them.
+impl Default for Shard {
+    /// All tests.
     fn default() -> Self {
-        Part { number: 1, of: 1 }
+        Shard { number: 1, of: 1 }
     }
 }
 
-impl Part {
-    /// The tests of this part, in their order.
+impl Shard {
+    /// Returns the tests of this shard in order.
     pub(crate) fn of<T>(&self, tests: Vec<T>) -> Vec<T> {
         let from = self.number - 1;
         tests.into_iter().skip(from).step_by(self.of).collect()
     }
 }
 
-impl FromStr for Part {
+impl FromStr for Shard {
     type Err = String;
 
-    /// `K/N`, with K from 1 to N.
+    /// Parses `K/N`, with K from 1 to N.
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/');
         let numbers = numbers.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
         match numbers {
-            Some((number, of)) if (1..=of).contains(&number) => Ok(Part { number, of }),
-            _ => Err(format!("--part {text}: it is K/N, with K from 1 to N")),
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Shard { number, of }),
+            _ => Err(format!("--shard {text}: expected K/N with K from 1 to N")),
         }
     }
 }
@@ -45,22 +45,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_the_whole() {
+    fn the_shards_together_are_all_tests() {
         let all: Vec<u32> = (0..23).collect();
         for of in 1..30 {
-            let part = |number| Part { number, of }.of(all.clone());
-            let mut found: Vec<u32> = (1..=of).flat_map(part).collect();
+            let shard = |number| Shard { number, of }.of(all.clone());
+            let mut found: Vec<u32> = (1..=of).flat_map(shard).collect();
             found.sort_unstable();
-            assert_eq!(found, all, "{of} parts");
+            assert_eq!(found, all, "{of} shards");
         }
-        assert_eq!(Part::default().of(all.clone()), all);
+        assert_eq!(Shard::default().of(all.clone()), all);
     }
 
     #[test]
-    fn what_is_no_part() {
-        assert_eq!("2/3".parse(), Ok(Part { number: 2, of: 3 }));
+    fn invalid_shards() {
+        assert_eq!("2/3".parse(), Ok(Shard { number: 2, of: 3 }));
         for text in ["", "1", "/", "0/2", "3/2", "1/0", "a/2", "1/2/3", "-1/2"] {
-            assert!(text.parse::<Part>().is_err(), "{text}");
+            assert!(text.parse::<Shard>().is_err(), "{text}");
         }
     }
 }

@@ -13,9 +13,9 @@ use std::os::unix::process::ExitStatusExt;
 use ::hostile::{own_node, Cgroup, User};
 use rustix::process::Resource;
 
-use crate::env::{Instance, Lab, SMALL};
+use crate::env::{Env, Instance, SMALL};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::quiescent::{nobody_is_stuck, Quiescent};
 use crate::{fail, note, tests};
 
@@ -94,13 +94,13 @@ struct Attack<'a> {
     user: Option<(User, bool)>,
 }
 
-fn users_end_at_random_points(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn users_end_at_random_points(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     own_node(instance.iommu_group()?)?;
     let cgroup = Cgroup::new()?;
     let quiescent = Quiescent::before(&cgroup)?;
-    let seed = lab.effort.seed;
-    note!("{} rounds, seed {seed}", lab.effort.attacks);
+    let seed = env.limits.seed;
+    note!("{} rounds, seed {seed}", env.limits.attacks);
     let mut attack = Attack {
         instance: &instance,
         cgroup,
@@ -108,7 +108,7 @@ fn users_end_at_random_points(lab: &Lab) -> Outcome {
         user: None,
     };
     let mut blows = BTreeMap::<Blow, (u32, u32)>::new();
-    for round in 1..=lab.effort.attacks {
+    for round in 1..=env.limits.attacks {
         let blow = Blow::ALL[attack.rng.usize(0..Blow::ALL.len())];
         let ended = match attack.round(blow) {
             Ok(ended) => ended,
@@ -120,7 +120,7 @@ fn users_end_at_random_points(lab: &Lab) -> Outcome {
         let (times, ends) = blows.entry(blow).or_default();
         *times += 1;
         *ends += u32::from(ended);
-        if round % EVERY == 0 || round == lab.effort.attacks {
+        if round % EVERY == 0 || round == env.limits.attacks {
             attack.user = None;
             quiescent.check(&attack.cgroup, &instance)?;
         }
@@ -134,14 +134,14 @@ fn users_end_at_random_points(lab: &Lab) -> Outcome {
 }
 
 impl Attack<'_> {
-    fn limits(&self) -> Outcome {
+    fn limits(&self) -> Result {
         self.cgroup.set_memory_max(Some(MEMORY))?;
         self.cgroup.set_cpu_max(Some(PERCENT))?;
         Ok(self.cgroup.set_pids_max(Some(TASKS))?)
     }
 
     /// A new user.
-    fn new_user(&mut self) -> Outcome<User> {
+    fn new_user(&mut self) -> Result<User> {
         let locked = [0, 64 << 10, 8 << 20, 1 << 30][self.rng.usize(0..4)];
         let limits = [
             (Resource::Memlock, locked),
@@ -154,7 +154,7 @@ impl Attack<'_> {
     }
 
     /// A user who is in the middle of a round.
-    fn user(&mut self) -> Outcome<User> {
+    fn user(&mut self) -> Result<User> {
         let calls = self.rng.u64(1..=CALLS);
         let at = self.rng.u64(0..calls);
         let round = format!("{} {calls} {at}", self.rng.u64(..));
@@ -178,7 +178,7 @@ impl Attack<'_> {
     }
 
     /// One round; whether the user has ended by it.
-    fn round(&mut self, blow: Blow) -> Outcome<bool> {
+    fn round(&mut self, blow: Blow) -> Result<bool> {
         self.limits()?;
         let mut user = self.user()?;
         self.strike(blow, &mut user)?;
@@ -201,7 +201,7 @@ impl Attack<'_> {
         Ok(true)
     }
 
-    fn strike(&mut self, blow: Blow, user: &mut User) -> Outcome {
+    fn strike(&mut self, blow: Blow, user: &mut User) -> Result {
         let cgroup = &self.cgroup;
         match blow {
             Blow::None => {}
@@ -234,7 +234,7 @@ impl Attack<'_> {
 }
 
 /// What the user says next; nothing if it has ended.
-fn hear(user: &mut User) -> Outcome<String> {
+fn hear(user: &mut User) -> Result<String> {
     match user.hear_within(PATIENCE)? {
         Some(line) => Ok(line),
         None => fail!(

@@ -16,7 +16,7 @@ use vfio_client::v2::{self, DataFd};
 use vfio_client::{v1, Access, Container, Device, EventFd, Mapping, Region};
 
 use crate::fixture::{device, guest, PAGE, QUEUE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::skip;
 
 /// Memory of the user: this many mappings, each at a fixed IOVA.
@@ -29,7 +29,7 @@ const RING: u32 = 16;
 const FILES: usize = 4;
 
 /// The process's `main`.
-pub(crate) fn main(args: &[String]) -> Outcome {
+pub(crate) fn main(args: &[String]) -> Result {
     admitted()?;
     let [uuid] = args else {
         skip!("attack takes a UUID");
@@ -54,7 +54,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     Ok(())
 }
 
-fn say(line: &str) -> Outcome {
+fn say(line: &str) -> Result {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
@@ -79,7 +79,7 @@ struct Attacker {
 }
 
 impl Attacker {
-    fn open(instance: &Instance, seed: u64) -> Outcome<Self> {
+    fn open(instance: &Instance, seed: u64) -> Result<Self> {
         let container = Container::open()?;
         let device = instance.open(&container)?;
         let (Some(v1), Some(v2)) = (device.migration_v1()?, device.migration_v2()?) else {
@@ -107,7 +107,7 @@ impl Attacker {
     }
 
     /// Makes one call, or a few that belong together.
-    fn call(&mut self) -> Outcome {
+    fn call(&mut self) -> Result {
         match self.rng.u8(0..24) {
             0..=3 => self.submit(),
             4..=5 => self.enable_queue(),
@@ -135,7 +135,7 @@ impl Attacker {
         }
     }
 
-    fn enable_queue(&mut self) -> Outcome {
+    fn enable_queue(&mut self) -> Result {
         self.mdma.set(Reg::Control, 0)?;
         self.mdma.set(Reg::RingBase, QUEUE)?;
         self.mdma.set(Reg::RingOrder, RING.ilog2().into())?;
@@ -145,7 +145,7 @@ impl Attacker {
     }
 
     /// Puts some jobs into the ring, and rings.
-    fn submit(&mut self) -> Outcome {
+    fn submit(&mut self) -> Result {
         for _ in 0..self.rng.u8(1..6) {
             let job = self.job();
             self.ring.write(self.tail as usize * 64, &job.encode());
@@ -177,7 +177,7 @@ impl Attacker {
         }
     }
 
-    fn map(&mut self) -> Outcome {
+    fn map(&mut self) -> Result {
         let slot = self.rng.u64(0..SLOTS);
         let size = [PAGE as usize, 16 * PAGE as usize, SLOT_SIZE][self.rng.usize(0..3)];
         let access = [Access::ReadWrite, Access::ReadWrite, Access::Read][self.rng.usize(0..3)];
@@ -191,7 +191,7 @@ impl Attacker {
             .map_range(iova, &self.memory, at, size, access)?)
     }
 
-    fn unmap(&mut self) -> Outcome {
+    fn unmap(&mut self) -> Result {
         let iova = SLOT * self.rng.u64(1..=SLOTS);
         match self.rng.u8(0..8) {
             0 => self.container.unmap_all().map(drop)?,
@@ -202,7 +202,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn dirty(&mut self) -> Outcome {
+    fn dirty(&mut self) -> Result {
         match self.rng.u8(0..4) {
             0 => self.container.dirty_stop()?,
             1 => self.container.dirty_start()?,
@@ -211,7 +211,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn touch_window(&mut self) -> Outcome {
+    fn touch_window(&mut self) -> Result {
         if self.window.is_none() || self.rng.u8(0..8) == 0 {
             self.window = Some(self.mdma.map_memory()?);
         }
@@ -223,7 +223,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn access_memory(&mut self) -> Outcome {
+    fn access_memory(&mut self) -> Result {
         let mut bytes = vec![7; 1 << self.rng.u32(0..17)];
         let memory = self.mdma.memory()?;
         let at = self.rng.u64(0..memory.info().size - bytes.len() as u64);
@@ -234,7 +234,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn interrupts(&mut self) -> Outcome {
+    fn interrupts(&mut self) -> Result {
         let irq = self.device.irq([0, 0, 1, 2][self.rng.usize(0..4)])?;
         let [first, second] = &self.events;
         match self.rng.u8(0..6) {
@@ -248,7 +248,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn registers(&mut self) -> Outcome {
+    fn registers(&mut self) -> Result {
         match self.rng.bool() {
             true => _ = self.mdma.snapshot()?,
             false => self.mdma.set_throttle(self.rng.u32(0..200))?,
@@ -256,7 +256,7 @@ impl Attacker {
         Ok(())
     }
 
-    fn v1_state(&mut self) -> Outcome {
+    fn v1_state(&mut self) -> Result {
         let states = [
             v1::State::RUNNING,
             v1::State::RUNNING,
@@ -270,7 +270,7 @@ impl Attacker {
             .write_state(states[self.rng.usize(0..states.len())])?)
     }
 
-    fn v2_state(&mut self) -> Outcome {
+    fn v2_state(&mut self) -> Result {
         let state = v2::State(self.rng.u32(1..8));
         if let Some(stream) = self.v2.set_state(state)? {
             self.streams.truncate(FILES);
@@ -279,12 +279,12 @@ impl Attacker {
         Ok(())
     }
 
-    fn load_v1(&mut self) -> Outcome {
+    fn load_v1(&mut self) -> Result {
         let cut = self.rng.usize(0..=self.saved.len());
         Ok(self.v1.load_buffer(&self.saved[..cut])?)
     }
 
-    fn stream(&mut self) -> Outcome {
+    fn stream(&mut self) -> Result {
         let Some(stream) = self.streams.first() else {
             return Ok(());
         };

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use ::hostile::{own_node, Cgroup, Kind, Stalled, User};
 
-use crate::env::{Instance, Lab, SMALL};
+use crate::env::{Env, Instance, SMALL};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::blocking_calls::{Row, ROWS};
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, note, tests};
@@ -26,12 +26,12 @@ const DEATH: Duration = Duration::from_secs(20);
 /// How long a call that comes second is given to begin to wait.
 const BEGIN: Duration = Duration::from_millis(50);
 
-fn calls_that_wait_for_userfaultfd_can_be_killed(lab: &Lab) -> Outcome {
-    each_can_be_killed(lab, Kind::Userfault)
+fn calls_that_wait_for_userfaultfd_can_be_killed(env: &Env) -> Result {
+    each_can_be_killed(env, Kind::Userfault)
 }
 
-fn calls_that_wait_for_fuse_can_be_killed(lab: &Lab) -> Outcome {
-    each_can_be_killed(lab, Kind::Fuse)
+fn calls_that_wait_for_fuse_can_be_killed(env: &Env) -> Result {
+    each_can_be_killed(env, Kind::Fuse)
 }
 
 /// A user who waits for his memory.
@@ -43,7 +43,7 @@ struct Blocked {
 
 impl Blocked {
     /// Starts a user with a row of the table, and returns when he waits.
-    fn start(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Outcome<Self> {
+    fn start(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Result<Self> {
         let row = &ROWS[number];
         let mut stalled = Stalled::for_another(kind, row.contents())?;
         let (number, spec) = (number.to_string(), stalled.spec());
@@ -67,7 +67,7 @@ impl Blocked {
     }
 
     /// Returns when he waits. A line of output instead says why he does not.
-    fn wait(&mut self, row: &Row) -> Outcome {
+    fn wait(&mut self, row: &Row) -> Result {
         if row.dma {
             self.hear("done")?;
         }
@@ -87,7 +87,7 @@ impl Blocked {
     }
 
     /// Waits for a line of output.
-    fn hear(&mut self, expected: &str) -> Outcome {
+    fn hear(&mut self, expected: &str) -> Result {
         match self.user.hear_within(PATIENCE)? {
             Some(said) if said == expected => Ok(()),
             said => fail!("it says {said:?} instead of {expected:?}"),
@@ -95,7 +95,7 @@ impl Blocked {
     }
 
     /// Kills the user; what he waits in if he does not die.
-    fn kill(mut self) -> Outcome<Option<String>> {
+    fn kill(mut self) -> Result<Option<String>> {
         self.user.kill()?;
         if self.user.wait(DEATH)?.is_some() {
             return Ok(None);
@@ -110,8 +110,8 @@ impl Blocked {
     }
 }
 
-fn each_can_be_killed(lab: &Lab, kind: Kind) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn each_can_be_killed(env: &Env, kind: Kind) -> Result {
+    let instance = env.instance(SMALL)?;
     own_node(instance.iommu_group()?)?;
     let cgroup = Cgroup::new()?;
     let quiescent = Quiescent::before(&cgroup)?;
@@ -131,7 +131,7 @@ fn each_can_be_killed(lab: &Lab, kind: Kind) -> Outcome {
     quiescent.check(&cgroup, &instance)
 }
 
-fn try_row(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Outcome {
+fn try_row(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Result {
     let blocked = Blocked::start(number, kind, instance, cgroup)?;
     if let Some(stacks) = blocked.kill()? {
         fail!("killed, it lives for {} s:\n{stacks}", DEATH.as_secs());

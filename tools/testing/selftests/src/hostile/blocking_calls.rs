@@ -18,8 +18,8 @@ use vfio_client::v2::{DataFd, State as V2State};
 use vfio_client::{raw, v1, Access, BitmapRequest, Container, Mapping};
 
 use crate::env::{Guest, Instance};
-use crate::fixture::{device, guest, Scene, PAGE, QUEUE};
-use crate::harness::result::Outcome;
+use crate::fixture::{device, guest, Fixture, PAGE, QUEUE};
+use crate::harness::result::Result;
 use crate::{fail, skip};
 
 /// The memory that stalls: pages for the test, and then what an argument needs to have behind it.
@@ -43,9 +43,9 @@ pub(crate) struct Row {
     /// Whether the device waits, and not a call.
     pub(crate) dma: bool,
     /// Does it. Of DMA it only begins it.
-    run: fn(&Scene, &Arc<Mapping>) -> Outcome,
+    run: fn(&Fixture, &Arc<Mapping>) -> Result,
     /// What is called once the device waits: a call that may wait for the device.
-    pub(crate) then: Option<fn(&Scene) -> Outcome>,
+    pub(crate) then: Option<fn(&Fixture) -> Result>,
 }
 
 /// type1's lock, which each access of the container's devices takes.
@@ -69,9 +69,9 @@ macro_rules! argument {
     ($name:literal, $number:literal, $fd:expr) => {
         Row {
             name: $name,
-            run: |scene, memory| {
-                let fd: fn(&Scene) -> _ = $fd;
-                raw::ioctl_in(fd(scene), raw::nr($number), memory, 0)?;
+            run: |fixture, memory| {
+                let fd: fn(&Fixture) -> _ = $fd;
+                raw::ioctl_in(fd(fixture), raw::nr($number), memory, 0)?;
                 Ok(())
             },
             ..ROW
@@ -87,9 +87,9 @@ macro_rules! after_header {
             memory: $memory,
             contents: || at_end_of_page(&$header),
             answered: 1,
-            run: |scene, memory| {
+            run: |fixture, memory| {
                 let at = P - 4 * $header.len();
-                raw::ioctl_in(&scene.device, raw::nr($number), memory, at)?;
+                raw::ioctl_in(&fixture.device, raw::nr($number), memory, at)?;
                 Ok(())
             },
             ..ROW
@@ -103,9 +103,9 @@ macro_rules! read_row {
         Row {
             name: $name,
             memory: "the buffer",
-            run: |scene, memory| {
-                let offset = scene.region($region)?.info().offset + $at;
-                pread_at(scene, memory, offset, $len)
+            run: |fixture, memory| {
+                let offset = fixture.region($region)?.info().offset + $at;
+                pread_at(fixture, memory, offset, $len)
             },
             ..ROW
         }
@@ -118,9 +118,9 @@ macro_rules! write_row {
         Row {
             name: $name,
             memory: "the buffer",
-            run: |scene, memory| {
-                let offset = scene.region($region)?.info().offset + $at;
-                pwrite_at(scene, memory, offset, $len)
+            run: |fixture, memory| {
+                let offset = fixture.region($region)?.info().offset + $at;
+                pwrite_at(fixture, memory, offset, $len)
             },
             ..ROW
         }
@@ -135,7 +135,7 @@ macro_rules! dma {
             memory: $memory,
             held: $held,
             dma: true,
-            run: |scene, memory| begin(scene, memory, $job),
+            run: |fixture, memory| begin(fixture, memory, $job),
             then: $then,
             ..ROW
         }
@@ -174,9 +174,9 @@ pub(crate) const ROWS: &[Row] = &[
         name: "VFIO_IOMMU_DIRTY_PAGES GET_BITMAP",
         memory: "the bitmap",
         held: IOMMU,
-        run: |scene, memory| {
-            let request = tracked(scene)?;
-            Ok(scene.container.dirty_bitmap_into(&request, memory, 0)?)
+        run: |fixture, memory| {
+            let request = tracked(fixture)?;
+            Ok(fixture.container.dirty_bitmap_into(&request, memory, 0)?)
         },
         ..ROW
     },
@@ -184,10 +184,10 @@ pub(crate) const ROWS: &[Row] = &[
         name: "VFIO_IOMMU_UNMAP_DMA GET_DIRTY_BITMAP",
         memory: "the bitmap",
         held: IOMMU,
-        run: |scene, memory| {
-            let request = tracked(scene)?;
+        run: |fixture, memory| {
+            let request = tracked(fixture)?;
             let request = BitmapRequest::unmap(request.iova, request.size, request.pgsize);
-            scene.container.unmap_dirty_into(&request, memory, 0)?;
+            fixture.container.unmap_dirty_into(&request, memory, 0)?;
             Ok(())
         },
         ..ROW
@@ -219,36 +219,36 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "read of the migration region's registers",
         memory: "the buffer",
-        run: |scene, memory| pread_at(scene, memory, scene.migration.region().info().offset, 4),
+        run: |fixture, memory| pread_at(fixture, memory, fixture.migration.region().info().offset, 4),
         ..ROW
     },
     Row {
         name: "write of the migration region's registers",
         memory: "the buffer",
-        run: |scene, memory| pwrite_at(scene, memory, scene.migration.region().info().offset, 4),
+        run: |fixture, memory| pwrite_at(fixture, memory, fixture.migration.region().info().offset, 4),
         ..ROW
     },
     Row {
         name: "read of the data section",
         memory: "the buffer",
-        run: |scene, memory| {
-            scene.write_memory(0, &[1; 4096])?;
-            scene.go(&[v1::State::STOP_AND_COPY])?;
-            scene.migration.pending_bytes()?;
-            let at = scene.migration.data_offset()?;
-            let size = scene.migration.data_size()? as usize;
-            let offset = scene.migration.region().info().offset + at;
-            pread_at(scene, memory, offset, size.min(P))
+        run: |fixture, memory| {
+            fixture.write_memory(0, &[1; 4096])?;
+            fixture.go(&[v1::State::STOP_AND_COPY])?;
+            fixture.migration.pending_bytes()?;
+            let at = fixture.migration.data_offset()?;
+            let size = fixture.migration.data_size()? as usize;
+            let offset = fixture.migration.region().info().offset + at;
+            pread_at(fixture, memory, offset, size.min(P))
         },
         ..ROW
     },
     Row {
         name: "write of the data section",
         memory: "the buffer",
-        run: |scene, memory| {
-            scene.go(&[v1::State::RESUMING])?;
-            let at = scene.migration.data_offset()?;
-            pwrite_at(scene, memory, scene.migration.region().info().offset + at, P)
+        run: |fixture, memory| {
+            fixture.go(&[v1::State::RESUMING])?;
+            let at = fixture.migration.data_offset()?;
+            pwrite_at(fixture, memory, fixture.migration.region().info().offset + at, P)
         },
         ..ROW
     },
@@ -257,8 +257,8 @@ pub(crate) const ROWS: &[Row] = &[
         name: "read of a data descriptor",
         memory: "the buffer",
         held: "the descriptor",
-        run: |scene, memory| {
-            let stream = stream(scene, V2State::STOP_COPY)?;
+        run: |fixture, memory| {
+            let stream = stream(fixture, V2State::STOP_COPY)?;
             stream.read_mapping(memory, 0, P)?;
             Ok(())
         },
@@ -268,8 +268,8 @@ pub(crate) const ROWS: &[Row] = &[
         name: "write of a data descriptor",
         memory: "the buffer",
         held: "the descriptor",
-        run: |scene, memory| {
-            let stream = stream(scene, V2State::RESUMING)?;
+        run: |fixture, memory| {
+            let stream = stream(fixture, V2State::RESUMING)?;
             stream.write_mapping(memory, 0, P)?;
             Ok(())
         },
@@ -277,8 +277,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "VFIO_MIG_GET_PRECOPY_INFO",
-        run: |scene, memory| {
-            let stream = stream(scene, V2State::PRE_COPY)?;
+        run: |fixture, memory| {
+            let stream = stream(fixture, V2State::PRE_COPY)?;
             raw::ioctl_in(&stream, raw::nr(21), memory, 0)?;
             Ok(())
         },
@@ -290,7 +290,7 @@ pub(crate) const ROWS: &[Row] = &[
         memory: "the ring",
         held: STEP,
         dma: true,
-        run: |scene, memory| queue(scene, memory, STALLED, QUEUE),
+        run: |fixture, memory| queue(fixture, memory, STALLED, QUEUE),
         ..ROW
     },
     Row {
@@ -298,7 +298,7 @@ pub(crate) const ROWS: &[Row] = &[
         memory: "the ring",
         held: STEP,
         dma: true,
-        run: |scene, memory| queue(scene, memory, QUEUE, STALLED),
+        run: |fixture, memory| queue(fixture, memory, QUEUE, STALLED),
         ..ROW
     },
     dma!("DMA from the source of a copy", "guest memory", STEP, COPY, None),
@@ -342,71 +342,71 @@ fn at_end_of_page(words: &[u32]) -> Vec<u8> {
     page
 }
 
-fn pread_at(scene: &Scene, memory: &Mapping, offset: u64, len: usize) -> Outcome {
-    scene.device.pread_mapping(offset, memory, 0, len)?;
+fn pread_at(fixture: &Fixture, memory: &Mapping, offset: u64, len: usize) -> Result {
+    fixture.device.pread_mapping(offset, memory, 0, len)?;
     Ok(())
 }
 
-fn pwrite_at(scene: &Scene, memory: &Mapping, offset: u64, len: usize) -> Outcome {
-    scene.device.pwrite_mapping(offset, memory, 0, len)?;
+fn pwrite_at(fixture: &Fixture, memory: &Mapping, offset: u64, len: usize) -> Result {
+    fixture.device.pwrite_mapping(offset, memory, 0, len)?;
     Ok(())
 }
 
 /// Maps memory, has its dirty pages tracked, and returns the request for its bitmap.
-fn tracked(scene: &Scene) -> Outcome<BitmapRequest> {
+fn tracked(fixture: &Fixture) -> Result<BitmapRequest> {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 64 * PAGE;
     let memory = Arc::new(Mapping::anonymous(LEN as usize)?);
-    scene.container.map(IOVA, &memory, Access::ReadWrite)?;
-    scene.container.dirty_start()?;
+    fixture.container.map(IOVA, &memory, Access::ReadWrite)?;
+    fixture.container.dirty_start()?;
     Ok(BitmapRequest::get(IOVA, LEN, PAGE))
 }
 
-fn v2(scene: &Scene) -> Outcome<vfio_client::v2::Migration> {
-    match scene.device.migration_v2()? {
+fn v2(fixture: &Fixture) -> Result<vfio_client::v2::Migration> {
+    match fixture.device.migration_v2()? {
         Some(feature) => Ok(feature),
         None => fail!("the device has no migration feature"),
     }
 }
 
-fn stream(scene: &Scene, state: V2State) -> Outcome<DataFd> {
-    match v2(scene)?.set_state(state)? {
+fn stream(fixture: &Fixture, state: V2State) -> Result<DataFd> {
+    match v2(fixture)?.set_state(state)? {
         Some(stream) => Ok(stream),
         None => fail!("no data descriptor came with {state}"),
     }
 }
 
 /// Enables a queue whose rings are at these IOVAs, one of them in the memory that stalls, and rings the doorbell.
-fn queue(scene: &Scene, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Outcome {
+fn queue(fixture: &Fixture, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Result {
     let own = Arc::new(Mapping::anonymous(P)?);
     own.write(0, &job::nop().encode());
-    scene.container.map(QUEUE, &own, Access::ReadWrite)?;
-    scene.container.map(STALLED, memory, Access::ReadWrite)?;
-    scene.mdma.set(Reg::RingBase, ring)?;
-    scene.mdma.set(Reg::RingOrder, 4)?;
-    scene.mdma.set(Reg::CompletionBase, completions)?;
+    fixture.container.map(QUEUE, &own, Access::ReadWrite)?;
+    fixture.container.map(STALLED, memory, Access::ReadWrite)?;
+    fixture.mdma.set(Reg::RingBase, ring)?;
+    fixture.mdma.set(Reg::RingOrder, 4)?;
+    fixture.mdma.set(Reg::CompletionBase, completions)?;
     let enable = regs::CONTROL_ENABLE.into();
-    scene.mdma.set(Reg::Control, enable)?;
-    Ok(scene.mdma.set(Reg::Tail, 1)?)
+    fixture.mdma.set(Reg::Control, enable)?;
+    Ok(fixture.mdma.set(Reg::Tail, 1)?)
 }
 
 /// Begins a job in a queue that does not stall.
-fn begin(scene: &Scene, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Outcome {
-    scene.container.map(STALLED, memory, Access::ReadWrite)?;
+fn begin(fixture: &Fixture, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Result {
+    fixture.container.map(STALLED, memory, Access::ReadWrite)?;
     let rings = Arc::new(Mapping::anonymous(2 * P)?);
     rings.write(0, &job.encode());
-    scene.container.map(QUEUE, &rings, Access::ReadWrite)?;
-    scene.mdma.set(Reg::RingBase, QUEUE)?;
-    scene.mdma.set(Reg::RingOrder, 4)?;
-    scene.mdma.set(Reg::CompletionBase, QUEUE + PAGE)?;
+    fixture.container.map(QUEUE, &rings, Access::ReadWrite)?;
+    fixture.mdma.set(Reg::RingBase, QUEUE)?;
+    fixture.mdma.set(Reg::RingOrder, 4)?;
+    fixture.mdma.set(Reg::CompletionBase, QUEUE + PAGE)?;
     let enable = regs::CONTROL_ENABLE.into();
-    scene.mdma.set(Reg::Control, enable)?;
-    Ok(scene.mdma.set(Reg::Tail, 1)?)
+    fixture.mdma.set(Reg::Control, enable)?;
+    Ok(fixture.mdma.set(Reg::Tail, 1)?)
 }
 
 /// The process that blocks: `ROW MEMORY UUID`. It says where its memory and its device are, and does what the row says
 /// when it gets a line. It says `done` after that, and does what comes then when it gets another.
-pub(crate) fn main(args: &[String]) -> Outcome {
+pub(crate) fn main(args: &[String]) -> Result {
     admitted()?;
     let [row, spec, uuid] = args else {
         skip!("block takes a row, a memory and a UUID");
@@ -422,17 +422,17 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     };
     // The user before may have left a job that waits for his memory.
     guest.device.reset()?;
-    let scene = Scene::of(guest)?;
+    let fixture = Fixture::of(guest)?;
     let mut out = std::io::stdout();
-    let fd = scene.device.as_fd().as_raw_fd();
+    let fd = fixture.device.as_fd().as_raw_fd();
     writeln!(out, "{}", victim.announcement())?;
     writeln!(out, "{fd}")?;
     admitted()?;
-    (row.run)(&scene, victim.memory())?;
+    (row.run)(&fixture, victim.memory())?;
     writeln!(out, "done")?;
     admitted()?;
     if let Some(then) = row.then {
-        then(&scene)?;
+        then(&fixture)?;
         writeln!(out, "then")?;
     }
     loop {

@@ -13,16 +13,16 @@ use mdma::job;
 use vfio_client::v2::State;
 
 use crate::env::pins::Pins;
-use crate::env::{Guest, Lab, SMALL};
+use crate::env::{Env, Guest, SMALL};
 use crate::fixture::v2::V2;
-use crate::fixture::{device, guest, run_jobs, Scene, PAGE};
+use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
 use crate::harness::check::wait_for;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{note, skip, tests};
 
 tests! { "load":
     sixty_four_migrate_at_once [],
-    processors_go_and_come [],
+    processors_go_offline_and_online [],
     containers_come_and_go [],
 }
 
@@ -31,7 +31,7 @@ const PAGES: [u64; 4] = [0, 1, 63, 4000];
 
 /// Migrates a device, with pre-copy, and compares. `meet` is called when both have a session open, and when both have
 /// moved all of the data.
-pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Outcome {
+pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Result {
     from.write_pages(PAGES, n as u8)?;
     let mut queue = from.queue(2)?;
     let source = from.begin(State::PRE_COPY)?;
@@ -63,7 +63,7 @@ pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Outcome {
 }
 
 /// Joins threads that test something.
-fn join(threads: Vec<thread::ScopedJoinHandle<'_, Outcome>>) -> Outcome {
+fn join(threads: Vec<thread::ScopedJoinHandle<'_, Result>>) -> Result {
     for thread in threads {
         match thread.join() {
             Ok(outcome) => outcome?,
@@ -73,13 +73,9 @@ fn join(threads: Vec<thread::ScopedJoinHandle<'_, Outcome>>) -> Outcome {
     Ok(())
 }
 
-fn sixty_four_migrate_at_once(lab: &Lab) -> Outcome {
+fn sixty_four_migrate_at_once(env: &Env) -> Result {
     const PAIRS: usize = 32;
-    let devices = || {
-        (0..PAIRS)
-            .map(|_| V2::new(lab))
-            .collect::<Outcome<Vec<_>>>()
-    };
+    let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
     let (from, to) = (devices()?, devices()?);
     let barrier = Barrier::new(PAIRS);
     thread::scope(|scope| {
@@ -109,22 +105,18 @@ impl Drop for Processor {
     }
 }
 
-fn processors_go_and_come(lab: &Lab) -> Outcome {
+fn processors_go_offline_and_online(env: &Env) -> Result {
     const PAIRS: usize = 4;
     if !Path::new(ONLINE).exists() {
         skip!("there is no second processor to take away");
     }
-    let devices = || {
-        (0..PAIRS)
-            .map(|_| V2::new(lab))
-            .collect::<Outcome<Vec<_>>>()
-    };
+    let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
     let (from, to) = (devices()?, devices()?);
-    let rounds = (lab.effort.iterations / 50).clamp(2, 40);
+    let rounds = (env.limits.iterations / 50).clamp(2, 40);
     let stop = AtomicBool::new(false);
     let _on = Processor;
     thread::scope(|scope| {
-        let toggle = scope.spawn(|| -> Outcome<u64> {
+        let toggle = scope.spawn(|| -> Result<u64> {
             let mut times = 0;
             while !stop.load(Ordering::Relaxed) {
                 fs::write(ONLINE, "0")?;
@@ -152,21 +144,21 @@ fn processors_go_and_come(lab: &Lab) -> Outcome {
     })
 }
 
-fn containers_come_and_go(lab: &Lab) -> Outcome {
+fn containers_come_and_go(env: &Env) -> Result {
     const THREADS: usize = 4;
     const IOVA: u64 = 0x10_0000;
     const LEN: usize = 256 << 10;
     let before = Pins::now()?.held();
-    let rounds = (lab.effort.iterations / 10).clamp(2, 500);
+    let rounds = (env.limits.iterations / 10).clamp(2, 500);
     thread::scope(|scope| {
         let threads = (0..THREADS).map(|thread| {
-            scope.spawn(move || -> Outcome {
-                let mut instance = lab.instance(SMALL)?;
+            scope.spawn(move || -> Result {
+                let mut instance = env.instance(SMALL)?;
                 for round in 0..rounds {
-                    let scene = Scene::of(Guest::open(instance)?)?;
-                    let buffer = scene.buffer(IOVA, LEN)?;
-                    scene.container.dirty_start()?;
-                    let mut queue = scene.queue(2)?;
+                    let fixture = Fixture::of(Guest::open(instance)?)?;
+                    let buffer = fixture.buffer(IOVA, LEN)?;
+                    fixture.container.dirty_start()?;
+                    let mut queue = fixture.queue(2)?;
                     let value = round * THREADS as u64 + thread as u64;
                     run_jobs(&mut queue, &[job::fill(guest(IOVA), value, LEN as u64)])?;
                     assert_eq!(buffer.to_vec(LEN - 8, 8), value.to_le_bytes());
@@ -174,20 +166,20 @@ fn containers_come_and_go(lab: &Lab) -> Outcome {
                     instance = match round % 3 {
                         0 => {
                             drop((queue, buffer));
-                            scene.close()
+                            fixture.close()
                         }
                         1 => {
-                            let container = scene.container.clone();
+                            let container = fixture.container.clone();
                             drop(queue);
-                            let instance = scene.close();
+                            let instance = fixture.close();
                             drop((buffer, container));
                             instance
                         }
                         _ => {
                             queue.close()?;
-                            scene.container.unmap_all()?;
+                            fixture.container.unmap_all()?;
                             drop(buffer);
-                            scene.close()
+                            fixture.close()
                         }
                     };
                 }

@@ -9,9 +9,9 @@ use mdma::job;
 
 use crate::env::pins::Pins;
 use crate::env::{Guest, Instance};
-use crate::fixture::{device, guest, run_jobs, Scene, PAGE};
+use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
 use crate::harness::check::wait_for;
-use crate::harness::result::{Ended, Outcome};
+use crate::harness::result::{Ended, Result};
 
 /// Memory that may stay charged to an empty group: what the kernel frees only when it needs memory.
 const SLACK: u64 = 64 * PAGE;
@@ -24,7 +24,7 @@ pub(crate) struct Quiescent {
 
 impl Quiescent {
     /// Looks at it. Nobody is at work in `cgroup`.
-    pub(crate) fn before(cgroup: &Cgroup) -> Outcome<Self> {
+    pub(crate) fn before(cgroup: &Cgroup) -> Result<Self> {
         Ok(Quiescent {
             pins: Pins::now()?,
             memory: cgroup.settled_memory()?,
@@ -33,7 +33,7 @@ impl Quiescent {
 
     /// Checks that everything is as it was: the group is empty and its memory back, no task of the machine is stuck, nothing
     /// is pinned, and another user can use the instance. The harness checks the kernel's log.
-    pub(crate) fn check(&self, cgroup: &Cgroup, instance: &Instance) -> Outcome {
+    pub(crate) fn check(&self, cgroup: &Cgroup, instance: &Instance) -> Result {
         cgroup.wait_empty()?;
         nobody_is_stuck()?;
         usable(instance)?;
@@ -63,7 +63,7 @@ fn explain(e: Ended, what: String) -> Ended {
 }
 
 /// Waits until no task of the machine is in state D.
-pub(crate) fn nobody_is_stuck() -> Outcome {
+pub(crate) fn nobody_is_stuck() -> Result {
     let mut stuck = Vec::new();
     wait_for("no task to be in state D", || {
         stuck = in_state_d();
@@ -95,15 +95,15 @@ fn in_state_d() -> Vec<String> {
 }
 
 /// Opens the instance as another user, runs a job, saves the device, and closes it.
-pub(crate) fn usable(instance: &Instance) -> Outcome {
+pub(crate) fn usable(instance: &Instance) -> Result {
     const BUFFER: u64 = 0x10_0000;
     let opened = Guest::open(Instance::from(instance.again()))?;
-    // A queue that was left enabled would run as soon as the scene enables DMA.
+    // A queue that was left enabled would run as soon as the fixture enables DMA.
     opened.device.reset()?;
-    let scene = Scene::of(opened)?;
-    let buffer = scene.buffer(BUFFER, PAGE as usize)?;
+    let fixture = Fixture::of(opened)?;
+    let buffer = fixture.buffer(BUFFER, PAGE as usize)?;
     buffer.fill(0, buffer.len(), 0x5a);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     let jobs = [
         job::copy(guest(BUFFER), device(0), PAGE),
         job::copy(device(0), guest(BUFFER), PAGE),
@@ -111,10 +111,10 @@ pub(crate) fn usable(instance: &Instance) -> Outcome {
     run_jobs(&mut queue, &jobs)?;
     drop(queue);
     assert!(buffer.to_vec(0, buffer.len()).iter().all(|b| *b == 0x5a));
-    let bytes = scene.save()?;
+    let bytes = fixture.save()?;
     assert!(!bytes.is_empty());
-    scene.guest.device.reset()?;
+    fixture.guest.device.reset()?;
     drop(buffer);
-    scene.close().forget();
+    fixture.close().forget();
     Ok(())
 }

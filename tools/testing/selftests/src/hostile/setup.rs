@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use ::hostile::{admitted, Cgroup, Kind, Stalled, User, Victim};
 
-use crate::env::{Lab, SMALL};
+use crate::env::{Env, SMALL};
 use crate::fixture::PAGE;
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, tests};
 
@@ -28,12 +28,12 @@ pub(crate) fn contents(pages: usize) -> Vec<u8> {
     (0..pages).flat_map(page).collect()
 }
 
-fn memory_waits_until_it_is_released(_: &Lab) -> Outcome {
+fn memory_waits_until_it_is_released(_: &Env) -> Result {
     for kind in Kind::ALL {
         let stalled = Stalled::new(kind, contents(3))?;
         let memory = stalled.memory().clone();
         let load = |page: usize| memory.load_u8(page * PAGE as usize, Ordering::Relaxed);
-        thread::scope(|threads| -> Outcome {
+        thread::scope(|threads| -> Result {
             let late = threads.spawn(|| load(1));
             let at = stalled.wait(1, PATIENCE)?;
             assert_eq!(at, PAGE, "{kind}");
@@ -62,7 +62,7 @@ fn memory_waits_until_it_is_released(_: &Lab) -> Outcome {
 }
 
 /// The other process: makes the memory, and touches it.
-pub(crate) fn touch(args: &[String]) -> Outcome {
+pub(crate) fn touch(args: &[String]) -> Result {
     admitted()?;
     let [spec] = args else {
         fail!("touch takes a memory");
@@ -78,7 +78,7 @@ pub(crate) fn touch(args: &[String]) -> Outcome {
 }
 
 /// Starts [`touch`]; returns when it waits for its memory.
-fn toucher(stalled: &mut Stalled, cgroup: &Cgroup) -> Outcome<User> {
+fn toucher(stalled: &mut Stalled, cgroup: &Cgroup) -> Result<User> {
     let spec = stalled.spec();
     let mut user = User::start(&["--child", "touch", &spec], Some(cgroup), &[])?;
     let line = user.hear()?;
@@ -88,8 +88,8 @@ fn toucher(stalled: &mut Stalled, cgroup: &Cgroup) -> Outcome<User> {
     Ok(user)
 }
 
-fn memory_of_a_process_that_is_killed_waits(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn memory_of_a_process_that_is_killed_waits(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let quiescent = Quiescent::before(&cgroup)?;
     for kind in Kind::ALL {
@@ -109,7 +109,7 @@ fn memory_of_a_process_that_is_killed_waits(lab: &Lab) -> Outcome {
     quiescent.check(&cgroup, &instance)
 }
 
-fn a_group_limits_freezes_and_kills_its_user(_: &Lab) -> Outcome {
+fn a_group_limits_freezes_and_kills_its_user(_: &Env) -> Result {
     let cgroup = Cgroup::new()?;
     cgroup.set_memory_max(Some(64 << 20))?;
     cgroup.set_cpu_max(Some(50))?;

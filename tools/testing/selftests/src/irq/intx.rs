@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use mdma::regs::{self, Reg};
 use vfio_client::{pci, Action, EventFd};
 
-use crate::env::{Lab, SMALL};
+use crate::env::{Env, SMALL};
 use crate::harness::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::irq::msi::{Source, INTX};
 use crate::{assert_errno, note, tests};
 
@@ -29,8 +29,8 @@ tests! { "intx":
     loopback [],
 }
 
-fn fires_once_and_masks_itself(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn fires_once_and_masks_itself(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let event = EventFd::new()?;
     source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
     expect_silence(&event, "nothing has happened");
@@ -45,8 +45,8 @@ fn fires_once_and_masks_itself(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn fires_again_when_unmasked_and_still_asserted(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn fires_again_when_unmasked_and_still_asserted(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -71,8 +71,8 @@ fn fires_again_when_unmasked_and_still_asserted(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn is_unmasked_by_an_eventfd(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn is_unmasked_by_an_eventfd(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     let (event, unmask) = (EventFd::new()?, EventFd::new()?);
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -117,8 +117,8 @@ struct Observer {
 }
 
 impl Observer {
-    fn new(lab: &Lab, delivered: &EventFd) -> Outcome<Self> {
-        let mut source = Source::new(lab)?;
+    fn new(env: &Env, delivered: &EventFd) -> Result<Self> {
+        let mut source = Source::new(env)?;
         let seen = EventFd::new()?;
         let intx = source.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&seen)])?;
@@ -131,10 +131,10 @@ impl Observer {
 
 /// A delivery unmasks INTx without an acknowledge by anyone. Before, it was followed by the next, and a worker of the
 /// kernel's went round at full speed until the close.
-fn trigger_and_unmask_by_one_eventfd(lab: &Lab) -> Outcome {
+fn trigger_and_unmask_by_one_eventfd(env: &Env) -> Result {
     let both = EventFd::new()?;
-    let observer = Observer::new(lab, &both)?;
-    let mut source = Source::new(lab)?;
+    let observer = Observer::new(env, &both)?;
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     intx.set_eventfds(0, &[Some(&both)])?;
     intx.set_unmask_eventfd(0, Some(&both))?;
@@ -177,10 +177,10 @@ fn trigger_and_unmask_by_one_eventfd(lab: &Lab) -> Outcome {
 }
 
 /// The same circle through two devices, whose lines stay up: it goes on, but slowly.
-fn two_devices_unmask_each_other(lab: &Lab) -> Outcome {
+fn two_devices_unmask_each_other(env: &Env) -> Result {
     let (x, y) = (EventFd::new()?, EventFd::new()?);
-    let observer = Observer::new(lab, &x)?;
-    let mut sources = [Source::new(lab)?, Source::new(lab)?];
+    let observer = Observer::new(env, &x)?;
+    let mut sources = [Source::new(env)?, Source::new(env)?];
     for (source, (trigger, unmask)) in sources.iter_mut().zip([(&x, &y), (&y, &x)]) {
         let intx = source.irq(INTX)?;
         intx.set_eventfds(0, &[Some(trigger)])?;
@@ -214,10 +214,10 @@ fn two_devices_unmask_each_other(lab: &Lab) -> Outcome {
 
 /// Lost before: INTx that was delivered by an unmask, and disabled in the command register before the worker had
 /// signalled it. It stayed masked, and nobody had been told.
-fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
-    let rounds = (lab.effort.iterations * 10).max(1000);
-    let mut source = Source::new(lab)?;
-    let config = source.scene.device.config()?;
+fn disabled_and_enabled_while_it_is_unmasked(env: &Env) -> Result {
+    let rounds = (env.limits.iterations * 10).max(1000);
+    let mut source = Source::new(env)?;
+    let config = source.fixture.device.config()?;
     let command = config.command()?;
     let (event, unmask) = (EventFd::new()?, EventFd::new()?);
     let intx = source.irq(INTX)?;
@@ -225,7 +225,7 @@ fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
     intx.set_unmask_eventfd(0, Some(&unmask))?;
     source.complete()?;
     let done = AtomicBool::new(false);
-    let heard = thread::scope(|scope| -> Outcome<u64> {
+    let heard = thread::scope(|scope| -> Result<u64> {
         // As a VMM does: unmasked for each signal, and only then.
         let user = scope.spawn(|| {
             let mut heard = 0;
@@ -238,7 +238,7 @@ fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
             done.store(true, Ordering::Relaxed);
             heard
         });
-        let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+        let mut rng = fastrand::Rng::with_seed(env.limits.seed);
         while !done.load(Ordering::Relaxed) {
             config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
             if rng.bool() {
@@ -257,8 +257,8 @@ fn disabled_and_enabled_while_it_is_unmasked(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn masked_by_the_user_waits(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn masked_by_the_user_waits(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -283,8 +283,8 @@ fn masked_by_the_user_waits(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn falls_with_its_cause(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn falls_with_its_cause(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -313,8 +313,8 @@ fn falls_with_its_cause(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn asserted_before_anyone_listens(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn asserted_before_anyone_listens(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     source.complete()?;
     let (first, second) = (EventFd::new()?, EventFd::new()?);
@@ -330,9 +330,9 @@ fn asserted_before_anyone_listens(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn disabled_in_the_command_register_waits(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let config = source.scene.device.config()?;
+fn disabled_in_the_command_register_waits(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
+    let config = source.fixture.device.config()?;
     let event = EventFd::new()?;
     let intx = source.irq(INTX)?;
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -347,8 +347,8 @@ fn disabled_in_the_command_register_waits(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn loopback(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn loopback(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let intx = guest.device.irq(INTX)?;
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;

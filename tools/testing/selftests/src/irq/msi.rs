@@ -9,11 +9,11 @@ use mdma::regs::{self, Reg};
 use mdma::Mdma;
 use vfio_client::{pci, uapi, Action, EventFd, Irq, Region};
 
-use crate::env::{Guest, Lab, SMALL};
+use crate::env::{Env, Guest, SMALL};
 use crate::fixture::every_state::in_every_state;
-use crate::fixture::{self, Scene, VfioQueue};
+use crate::fixture::{self, Fixture, VfioQueue};
 use crate::harness::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
 tests! { "irq":
@@ -43,34 +43,38 @@ pub(crate) const REQ: u32 = uapi::VFIO_PCI_REQ_IRQ_INDEX;
 pub(crate) struct Source {
     queue: VfioQueue,
     pub(crate) mdma: Mdma<Region>,
-    pub(crate) scene: Scene,
+    pub(crate) fixture: Fixture,
 }
 
 impl Source {
-    pub(crate) fn new(lab: &Lab) -> Outcome<Self> {
-        let scene = Scene::new(lab)?;
-        let queue = scene.queue(4)?;
-        scene.mdma.set_interrupts(regs::INT_ALL)?;
+    pub(crate) fn new(env: &Env) -> Result<Self> {
+        let fixture = Fixture::new(env)?;
+        let queue = fixture.queue(4)?;
+        fixture.mdma.set_interrupts(regs::INT_ALL)?;
         Ok(Source {
             queue,
-            mdma: scene.mdma.clone(),
-            scene,
+            mdma: fixture.mdma.clone(),
+            fixture,
         })
     }
 
-    pub(crate) fn irq(&self, index: u32) -> Outcome<Irq> {
-        Ok(self.scene.device.irq(index)?)
+    pub(crate) fn irq(&self, index: u32) -> Result<Irq> {
+        Ok(self.fixture.device.irq(index)?)
     }
 
     /// Leaves the queue to itself.
-    pub(crate) fn into_scene(self) -> Scene {
-        let Source { queue, mdma, scene } = self;
+    pub(crate) fn into_scene(self) -> Fixture {
+        let Source {
+            queue,
+            mdma,
+            fixture,
+        } = self;
         drop((queue, mdma));
-        scene
+        fixture
     }
 
     /// Completes a job that asks for an interrupt, and returns when it is done and the interrupt was sent.
-    pub(crate) fn complete(&mut self) -> Outcome {
+    pub(crate) fn complete(&mut self) -> Result {
         fixture::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])?;
         // The record is in memory before the interrupt is sent. Registers are locked meanwhile.
         self.mdma.get(Reg::IntCause)?;
@@ -78,7 +82,7 @@ impl Source {
     }
 
     /// Has the queue halt, and starts it anew.
-    pub(crate) fn halt(&mut self) -> Outcome {
+    pub(crate) fn halt(&mut self) -> Result {
         self.queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
         self.queue.ring_doorbell()?;
         fixture::wait_register(&self.mdma, Reg::Status, "the queue to halt", |v| {
@@ -87,19 +91,19 @@ impl Source {
         self.mdma.disable()?;
         // The queue's object knows only running ones: make another in other memory.
         self.queue = self
-            .scene
+            .fixture
             .queue_at(fixture::QUEUE + 0x10_0000 * self.halts()?, 4)?;
         Ok(())
     }
 
     /// A number that differs for every halt.
-    fn halts(&self) -> Outcome<u64> {
+    fn halts(&self) -> Result<u64> {
         Ok(self.mdma.get(Reg::JobsDone)? + 1)
     }
 }
 
 /// As many eventfds.
-pub(crate) fn events(count: usize) -> Outcome<Vec<EventFd>> {
+pub(crate) fn events(count: usize) -> Result<Vec<EventFd>> {
     let events = (0..count).map(|_| EventFd::new());
     Ok(events.collect::<std::io::Result<_>>()?)
 }
@@ -110,15 +114,15 @@ pub(crate) fn all(events: &[EventFd]) -> Vec<Option<&EventFd>> {
 }
 
 /// Takes the counts of all of them, after what is under way has arrived.
-pub(crate) fn counts(events: &[EventFd]) -> Outcome<Vec<u64>> {
+pub(crate) fn counts(events: &[EventFd]) -> Result<Vec<u64>> {
     thread::sleep(SILENCE);
     let counts = events.iter().map(EventFd::take);
     Ok(counts.collect::<std::io::Result<_>>()?)
 }
 
 /// The device's two causes arrive at vectors 0 and 1, and at no other.
-fn a_vector_for_each_cause(lab: &Lab, index: u32) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn a_vector_for_each_cause(env: &Env, index: u32) -> Result {
+    let mut source = Source::new(env)?;
     let events = events(4)?;
     source.irq(index)?.set_eventfds(0, &all(&events))?;
     assert_eq!(counts(&events)?, [0, 0, 0, 0]);
@@ -131,16 +135,16 @@ fn a_vector_for_each_cause(lab: &Lab, index: u32) -> Outcome {
     Ok(())
 }
 
-fn msi_has_a_vector_for_each_cause(lab: &Lab) -> Outcome {
-    a_vector_for_each_cause(lab, MSI)
+fn msi_has_a_vector_for_each_cause(env: &Env) -> Result {
+    a_vector_for_each_cause(env, MSI)
 }
 
-fn msix_has_a_vector_for_each_cause(lab: &Lab) -> Outcome {
-    a_vector_for_each_cause(lab, MSIX)
+fn msix_has_a_vector_for_each_cause(env: &Env) -> Result {
+    a_vector_for_each_cause(env, MSIX)
 }
 
-fn msi_vectors_are_shared_when_few(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn msi_vectors_are_shared_when_few(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let msi = source.irq(MSI)?;
     let one = EventFd::new()?;
     msi.set_eventfds(0, &[Some(&one)])?;
@@ -154,9 +158,9 @@ fn msi_vectors_are_shared_when_few(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn messages_are_not_masked_by_pending_causes(lab: &Lab) -> Outcome {
+fn messages_are_not_masked_by_pending_causes(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let events = events(2)?;
         source.irq(index)?.set_eventfds(0, &all(&events))?;
         for n in 0..5 {
@@ -181,9 +185,9 @@ fn messages_are_not_masked_by_pending_causes(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn message_loopback(lab: &Lab) -> Outcome {
+fn message_loopback(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let guest = lab.open(SMALL)?;
+        let guest = env.open(SMALL)?;
         let irq = guest.device.irq(index)?;
         let events = events(4)?;
         irq.set_eventfds(0, &all(&events))?;
@@ -203,9 +207,9 @@ fn message_loopback(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn vectors_are_replaced_one_by_one(lab: &Lab) -> Outcome {
+fn vectors_are_replaced_one_by_one(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let (old, new) = (events(4)?, events(2)?);
         irq.set_eventfds(0, &all(&old))?;
@@ -225,9 +229,9 @@ fn vectors_are_replaced_one_by_one(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn messages_for_a_vector_without_eventfd_are_kept(lab: &Lab) -> Outcome {
+fn messages_for_a_vector_without_eventfd_are_kept(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let events = events(2)?;
         irq.set_eventfds(0, &all(&events))?;
@@ -251,9 +255,9 @@ fn messages_for_a_vector_without_eventfd_are_kept(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn disabling_ends_delivery(lab: &Lab) -> Outcome {
+fn disabling_ends_delivery(env: &Env) -> Result {
     for index in [INTX, MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let event = EventFd::new()?;
         irq.set_eventfds(0, &[Some(&event)])?;
@@ -276,8 +280,8 @@ fn disabling_ends_delivery(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn error_and_request_notifications(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn error_and_request_notifications(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for index in [ERR, REQ] {
         let irq = guest.device.irq(index)?;
         assert_errno!(
@@ -325,8 +329,8 @@ fn error_and_request_notifications(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn close_takes_eventfds_away(lab: &Lab) -> Outcome {
-    let mut instance = lab.instance(SMALL)?;
+fn close_takes_eventfds_away(env: &Env) -> Result {
+    let mut instance = env.instance(SMALL)?;
     let event = EventFd::new()?;
     for index in [INTX, MSI, MSIX, REQ] {
         let guest = Guest::open(instance)?;
@@ -350,11 +354,14 @@ fn close_takes_eventfds_away(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn removal_asks_the_user_to_let_go(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let request = EventFd::new()?;
-    scene.device.irq(REQ)?.set_eventfds(0, &[Some(&request)])?;
-    let instance = scene.instance.again();
+    fixture
+        .device
+        .irq(REQ)?
+        .set_eventfds(0, &[Some(&request)])?;
+    let instance = fixture.instance.again();
     let (done, removed) = mpsc::channel();
     let remover = thread::spawn(move || {
         let _ = done.send(instance.remove());
@@ -365,33 +372,33 @@ fn removal_asks_the_user_to_let_go(lab: &Lab) -> Outcome {
         removed.recv_timeout(SILENCE).is_err(),
         "removed while it was open"
     );
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     expect_signal(&request, "another request");
     assert_errno!(
-        scene.device.group().device(scene.uuid()),
+        fixture.device.group().device(fixture.uuid()),
         ENODEV,
         "opened while it goes"
     );
     drop(queue);
-    let closed = scene.close();
+    let closed = fixture.close();
     removed.recv_timeout(PATIENCE)??;
     remover.join().expect("the remover does not panic");
     closed.forget();
-    assert!(lab.sysfs.instances()?.is_empty());
+    assert!(env.sysfs.instances()?.is_empty());
     Ok(())
 }
 
-fn enabling_and_disabling_under_fire(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let device = source.scene.device.clone();
+fn enabling_and_disabling_under_fire(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
+    let device = source.fixture.device.clone();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let running = || !stop.load(std::sync::atomic::Ordering::Relaxed);
-    let failed = thread::scope(|scope| -> Outcome<Vec<String>> {
+    let failed = thread::scope(|scope| -> Result<Vec<String>> {
         // Each of these may be refused: the others decide what is in use.
         let setters = [INTX, MSI, MSIX].map(|index| {
             let device = &device;
-            scope.spawn(move || -> Outcome {
+            scope.spawn(move || -> Result {
                 let irq = device.irq(index)?;
                 let events = events(irq.info().count as usize)?;
                 let unmask = EventFd::new()?;
@@ -407,7 +414,7 @@ fn enabling_and_disabling_under_fire(lab: &Lab) -> Outcome {
                 Ok(())
             })
         });
-        let commander = scope.spawn(|| -> Outcome {
+        let commander = scope.spawn(|| -> Result {
             let config = device.config()?;
             while running() {
                 for bit in [pci::COMMAND_INTX_DISABLE, 0] {
@@ -440,14 +447,14 @@ fn enabling_and_disabling_under_fire(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p52_doorbell_and_cause_wait_for_the_next_run(lab: &Lab) -> Outcome {
+fn p52_doorbell_and_cause_wait_for_the_next_run(env: &Env) -> Result {
     use vfio_client::v1::State;
 
     for stopped in [State::STOP, State::STOP_AND_COPY] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let event = EventFd::new()?;
         source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
-        source.scene.go(&[stopped])?;
+        source.fixture.go(&[stopped])?;
         source.queue.submit(&mdma::job::nop().interrupt())?;
         thread::sleep(SILENCE);
         assert!(
@@ -456,7 +463,7 @@ fn p52_doorbell_and_cause_wait_for_the_next_run(lab: &Lab) -> Outcome {
         );
         assert_eq!(source.mdma.get(Reg::Tail)?, 1, "the doorbell is kept");
         expect_silence(&event, "the device is stopped");
-        source.scene.go(&[State::RUNNING])?;
+        source.fixture.go(&[State::RUNNING])?;
         assert_eq!(source.queue.wait(PATIENCE)?.error, 0);
         assert_eq!(expect_signal(&event, "INTx of the job that had waited"), 1);
 
@@ -465,19 +472,19 @@ fn p52_doorbell_and_cause_wait_for_the_next_run(lab: &Lab) -> Outcome {
         source.irq(INTX)?.set_none(Action::Unmask, 0, 1)?;
         source.mdma.set_interrupts(0)?;
         source.complete()?;
-        source.scene.go(&[stopped])?;
+        source.fixture.go(&[stopped])?;
         source.mdma.set_interrupts(regs::INT_ALL)?;
-        source.scene.go(&[State::RUNNING])?;
+        source.fixture.go(&[State::RUNNING])?;
         assert_eq!(expect_signal(&event, "INTx of a cause kept"), 1);
     }
     Ok(())
 }
 
-fn p52_interrupts_are_set_up_in_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    in_every_state(&scene, |state| {
+fn p52_interrupts_are_set_up_in_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    in_every_state(&fixture, |state| {
         for index in [INTX, MSI, MSIX] {
-            let irq = scene.device.irq(index)?;
+            let irq = fixture.device.irq(index)?;
             let events = events(irq.info().count as usize)?;
             irq.set_eventfds(0, &all(&events))?;
             irq.set_none(Action::Trigger, 0, 1)?;

@@ -8,20 +8,20 @@ use std::os::fd::AsRawFd;
 use vfio_client::raw::{self, nr};
 use vfio_client::{uapi, Action, EventFd};
 
-use crate::env::{Guest, Lab, SMALL};
+use crate::env::{Env, Guest, SMALL};
 use crate::harness::check::{expect_refusal, expect_signal};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::irq::msi::{all, counts, events, ERR, INTX, MSI, MSIX, REQ};
 use crate::{assert_errno, tests};
 
-tests! { "irq_refused":
+tests! { "set_irqs":
     wrong_arguments_change_nothing [],
     more_vectors_than_enabled [],
     another_index_in_use [],
     nothing_in_use [],
-    disabling_what_is_not_in_use_is_not_logged [],
-    eventfds_that_are_none [],
-    actions_an_index_does_not_have [],
+    disabling_an_unused_index_is_not_logged [],
+    invalid_eventfds [],
+    unsupported_actions [],
 }
 
 const NONE: u32 = uapi::VFIO_IRQ_SET_DATA_NONE;
@@ -39,14 +39,14 @@ fn set(guest: &Guest, words: &[u32]) -> std::io::Result<i32> {
 
 /// Has a call refused, whose reason is in the log.
 #[track_caller]
-fn refused(lab: &Lab, guest: &Guest, errno: i32, what: &str, words: &[u32]) {
-    expect_refusal(lab, guest.uuid(), errno, "SET_IRQS", what, || {
+fn refused(env: &Env, guest: &Guest, errno: i32, what: &str, words: &[u32]) {
+    expect_refusal(env, guest.uuid(), errno, "SET_IRQS", what, || {
         set(guest, words)
     });
 }
 
-fn wrong_arguments_change_nothing(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn wrong_arguments_change_nothing(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let msix = guest.device.irq(MSIX)?;
     let events = events(4)?;
     msix.set_eventfds(0, &all(&events))?;
@@ -110,7 +110,7 @@ fn wrong_arguments_change_nothing(lab: &Lab) -> Outcome {
         ),
         ("no eventfds", &[20, EVENTFD | TRIGGER, MSIX, 0, 0][..]),
     ] {
-        refused(lab, &guest, libc::EINVAL, what, words);
+        refused(env, &guest, libc::EINVAL, what, words);
         assert_eq!(counts(&events)?, [0; 4], "{what}: a vector fired");
     }
     // All four are where they were.
@@ -120,15 +120,15 @@ fn wrong_arguments_change_nothing(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn more_vectors_than_enabled(lab: &Lab) -> Outcome {
+fn more_vectors_than_enabled(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let guest = lab.open(SMALL)?;
+        let guest = env.open(SMALL)?;
         let irq = guest.device.irq(index)?;
         let (two, four) = (events(2)?, events(4)?);
         irq.set_eventfds(0, &all(&two))?;
         for (start, count) in [(0, 3), (2, 1), (1, 2), (0, 4)] {
             let what = format!("index {index}: vectors {start} to {} of 2", start + count);
-            expect_refusal(lab, guest.uuid(), libc::EINVAL, "vectors", &what, || {
+            expect_refusal(env, guest.uuid(), libc::EINVAL, "vectors", &what, || {
                 irq.set_eventfds(start as u32, &all(&four)[..count])
             });
         }
@@ -139,8 +139,8 @@ fn more_vectors_than_enabled(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn another_index_in_use(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn another_index_in_use(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let (in_use, other) = (EventFd::new()?, EventFd::new()?);
     for used in [INTX, MSI, MSIX] {
         let irq = guest.device.irq(used)?;
@@ -148,11 +148,11 @@ fn another_index_in_use(lab: &Lab) -> Outcome {
         for index in [INTX, MSI, MSIX].into_iter().filter(|i| *i != used) {
             let what = format!("index {index} while {used} is in use");
             let wanted = guest.device.irq(index)?;
-            expect_refusal(lab, guest.uuid(), libc::EINVAL, "in use", &what, || {
+            expect_refusal(env, guest.uuid(), libc::EINVAL, "in use", &what, || {
                 wanted.set_eventfds(0, &[Some(&other)])
             });
             // Nor is the one in use disabled by the wrong name.
-            expect_refusal(lab, guest.uuid(), libc::EINVAL, "in use", &what, || {
+            expect_refusal(env, guest.uuid(), libc::EINVAL, "in use", &what, || {
                 wanted.disable()
             });
         }
@@ -164,8 +164,8 @@ fn another_index_in_use(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn nothing_in_use(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn nothing_in_use(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for (what, flags, index) in [
         ("mask", NONE | MASK, INTX),
         ("unmask", NONE | UNMASK, INTX),
@@ -176,13 +176,13 @@ fn nothing_in_use(lab: &Lab) -> Outcome {
         ("trigger", NONE | TRIGGER, REQ),
     ] {
         let what = format!("{what} of index {index}");
-        refused(lab, &guest, libc::EINVAL, &what, &[20, flags, index, 0, 1]);
+        refused(env, &guest, libc::EINVAL, &what, &[20, flags, index, 0, 1]);
     }
     let what = "an unmask eventfd without INTx";
     let event = EventFd::new()?;
     let fd = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
     refused(
-        lab,
+        env,
         &guest,
         libc::EINVAL,
         what,
@@ -193,13 +193,13 @@ fn nothing_in_use(lab: &Lab) -> Outcome {
 
 /// QEMU 7.2 disables MSI-X before it enables it: vfio-pci refuses that, and so must this, but each start of a VMM logged
 /// a line.
-fn disabling_what_is_not_in_use_is_not_logged(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
-    let mark = lab.kmsg.mark();
+fn disabling_an_unused_index_is_not_logged(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
+    let mark = env.kmsg.mark();
     for index in [INTX, MSI, MSIX] {
         assert_errno!(guest.device.irq(index)?.disable(), EINVAL, "index {index}");
     }
-    let lines: Vec<String> = lab
+    let lines: Vec<String> = env
         .kmsg
         .since(mark)
         .into_iter()
@@ -210,12 +210,12 @@ fn disabling_what_is_not_in_use_is_not_logged(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn eventfds_that_are_none(lab: &Lab) -> Outcome {
+fn invalid_eventfds(env: &Env) -> Result {
     let null = File::open("/dev/null")?;
     // Descriptors are given out from the lowest number on, and this process has few.
     let closed = 1000;
     for index in [INTX, MSI, MSIX, ERR, REQ] {
-        let guest = lab.open(SMALL)?;
+        let guest = env.open(SMALL)?;
         let irq = guest.device.irq(index)?;
         let event = EventFd::new()?;
         let good = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
@@ -229,7 +229,7 @@ fn eventfds_that_are_none(lab: &Lab) -> Outcome {
         ] {
             let what = format!("index {index}: {what}");
             refused(
-                lab,
+                env,
                 &guest,
                 errno,
                 &what,
@@ -244,7 +244,7 @@ fn eventfds_that_are_none(lab: &Lab) -> Outcome {
             if index == INTX {
                 let what = format!("unmask by {what}");
                 refused(
-                    lab,
+                    env,
                     &guest,
                     errno,
                     &what,
@@ -258,7 +258,7 @@ fn eventfds_that_are_none(lab: &Lab) -> Outcome {
             let old = events(4)?;
             irq.set_eventfds(0, &all(&old))?;
             let words = [36, EVENTFD | TRIGGER, index, 0, 4, good, good, good, other];
-            refused(lab, &guest, libc::EINVAL, "the last of four", &words);
+            refused(env, &guest, libc::EINVAL, "the last of four", &words);
             irq.set_none(Action::Trigger, 0, 4)?;
             assert_eq!(counts(&old)?, [1; 4], "index {index}");
             assert_eq!(event.take()?, 0, "index {index}");
@@ -267,15 +267,15 @@ fn eventfds_that_are_none(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn actions_an_index_does_not_have(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn unsupported_actions(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let event = EventFd::new()?;
     let fd = std::os::fd::AsFd::as_fd(&event).as_raw_fd() as u32;
     for index in [MSI, MSIX, ERR, REQ] {
         for action in [MASK, UNMASK, 0, MASK | UNMASK, MASK | UNMASK | TRIGGER] {
             let what = format!("index {index}: action {action:#x}");
             refused(
-                lab,
+                env,
                 &guest,
                 libc::ENOTTY,
                 &what,
@@ -292,11 +292,11 @@ fn actions_an_index_does_not_have(lab: &Lab) -> Outcome {
         ("two actions", &[20, NONE | MASK | UNMASK, INTX, 0, 1][..]),
         ("no action", &[20, NONE, INTX, 0, 1][..]),
     ] {
-        refused(lab, &guest, libc::ENOTTY, what, words);
+        refused(env, &guest, libc::ENOTTY, what, words);
     }
     for (what, flags) in [("mask", MASK), ("unmask", UNMASK)] {
         refused(
-            lab,
+            env,
             &guest,
             libc::EINVAL,
             what,

@@ -7,11 +7,11 @@ use mdma::regs;
 use vfio_client::v2;
 use vfio_client::{pci, v1, Action, EventFd, Irq};
 
-use crate::env::{Guest, Lab};
+use crate::env::{Env, Guest};
 use crate::fixture::v2::V2;
-use crate::fixture::Scene;
+use crate::fixture::Fixture;
 use crate::harness::check::{expect_silence, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::irq::msi::{all, counts, events, Source, INTX, MSI, MSIX};
 use crate::tests;
 
@@ -30,7 +30,7 @@ tests! { "irq_state":
 }
 
 /// The pending bits that a guest sees.
-fn pending_bits(guest: &Guest) -> Outcome<u64> {
+fn pending_bits(guest: &Guest) -> Result<u64> {
     const PBA: u64 = 0x800;
     Ok(guest.region(regs::BAR_MSIX)?.read_u64(PBA)?)
 }
@@ -47,23 +47,23 @@ fn expect_count(event: &EventFd, count: u64, what: &str) {
 
 /// Lost before: a message raised between `disable` and the next `set_eventfds`. A VMM that is told `NORESIZE` does both
 /// for each new vector.
-fn messages_raised_while_no_mode_is_in_use(lab: &Lab) -> Outcome {
+fn messages_raised_while_no_mode_is_in_use(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let events = events(2)?;
         // Before any mode was in use, and between two uses.
         for round in 0..2 {
             source.complete()?;
             assert_eq!(
-                pending_bits(&source.scene)?,
+                pending_bits(&source.fixture)?,
                 1,
                 "index {index}: pending bits"
             );
             irq.set_eventfds(0, &all(&events))?;
             expect_count(&events[0], 1, &format!("index {index}, round {round}"));
             assert_eq!(
-                pending_bits(&source.scene)?,
+                pending_bits(&source.fixture)?,
                 0,
                 "index {index}: pending bits"
             );
@@ -90,9 +90,9 @@ fn messages_raised_while_no_mode_is_in_use(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn messages_raised_while_intx_is_in_use(lab: &Lab) -> Outcome {
+fn messages_raised_while_intx_is_in_use(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let (line, message) = (EventFd::new()?, EventFd::new()?);
         let intx = source.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&line)])?;
@@ -109,21 +109,21 @@ fn messages_raised_while_intx_is_in_use(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn acknowledged_messages_are_not_sent(lab: &Lab) -> Outcome {
+fn acknowledged_messages_are_not_sent(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let event = EventFd::new()?;
         source.complete()?;
         source.mdma.acknowledge()?;
         assert_eq!(
-            pending_bits(&source.scene)?,
+            pending_bits(&source.fixture)?,
             0,
             "index {index}: acknowledged"
         );
         source.complete()?;
         source.mdma.set_interrupts(0)?;
         assert_eq!(
-            pending_bits(&source.scene)?,
+            pending_bits(&source.fixture)?,
             0,
             "index {index}: masked in the device"
         );
@@ -132,7 +132,7 @@ fn acknowledged_messages_are_not_sent(lab: &Lab) -> Outcome {
         source.mdma.set_interrupts(regs::INT_ALL)?;
         expect_count(&event, 1, &format!("index {index}: unmasked in the device"));
         source.irq(index)?.disable()?;
-        source.scene.device.reset()?;
+        source.fixture.device.reset()?;
         source.irq(index)?.set_eventfds(0, &[Some(&event)])?;
         expect_count(&event, 0, &format!("index {index}: the device was reset"));
     }
@@ -140,9 +140,9 @@ fn acknowledged_messages_are_not_sent(lab: &Lab) -> Outcome {
 }
 
 /// Lost before: a message that the former eventfd counted and that nobody read there.
-fn an_asserted_vector_signals_its_new_eventfd(lab: &Lab) -> Outcome {
+fn an_asserted_vector_signals_its_new_eventfd(env: &Env) -> Result {
     for index in [MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let (old, new) = (events(2)?, events(2)?);
         irq.set_eventfds(0, &all(&old))?;
@@ -164,8 +164,8 @@ fn an_asserted_vector_signals_its_new_eventfd(lab: &Lab) -> Outcome {
 }
 
 /// Lost before: INTx that masked itself when the former eventfd was signalled.
-fn an_asserted_line_signals_its_new_eventfd(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
+fn an_asserted_line_signals_its_new_eventfd(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
     let (old, new) = (EventFd::new()?, EventFd::new()?);
     intx.set_eventfds(0, &[Some(&old)])?;
@@ -184,9 +184,9 @@ fn an_asserted_line_signals_its_new_eventfd(lab: &Lab) -> Outcome {
 }
 
 /// INTx that masked itself is delivered again by much; what the user masked is not.
-fn the_mask_of_the_user_outlasts_it_all(lab: &Lab) -> Outcome {
-    let mut source = Source::new(lab)?;
-    let config = source.scene.device.config()?;
+fn the_mask_of_the_user_outlasts_it_all(env: &Env) -> Result {
+    let mut source = Source::new(env)?;
+    let config = source.fixture.device.config()?;
     let intx = source.irq(INTX)?;
     let (event, other) = (EventFd::new()?, EventFd::new()?);
     intx.set_eventfds(0, &[Some(&event)])?;
@@ -196,7 +196,7 @@ fn the_mask_of_the_user_outlasts_it_all(lab: &Lab) -> Outcome {
     config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
     config.set_command(command)?;
     intx.set_eventfds(0, &[Some(&other)])?;
-    source.scene.go(&[v1::State::STOP, v1::State::RUNNING])?;
+    source.fixture.go(&[v1::State::STOP, v1::State::RUNNING])?;
     assert_eq!(
         counts(&[event, other])?,
         [0, 0],
@@ -210,26 +210,26 @@ fn the_mask_of_the_user_outlasts_it_all(lab: &Lab) -> Outcome {
     config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
     config.set_command(command)?;
     expect_count(&event, 1, "INTX_DISABLE was cleared");
-    source.scene.go(&[v1::State::STOP, v1::State::RUNNING])?;
+    source.fixture.go(&[v1::State::STOP, v1::State::RUNNING])?;
     expect_count(&event, 1, "the device was stopped and runs");
     Ok(())
 }
 
-fn p52_nothing_is_delivered_while_stopped(lab: &Lab) -> Outcome {
+fn p52_nothing_is_delivered_while_stopped(env: &Env) -> Result {
     for index in [INTX, MSI, MSIX] {
-        let mut source = Source::new(lab)?;
+        let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let event = EventFd::new()?;
         source.mdma.set_interrupts(0)?;
         source.complete()?;
-        source.scene.go(&[v1::State::STOP])?;
+        source.fixture.go(&[v1::State::STOP])?;
         irq.set_eventfds(0, &[Some(&event)])?;
         source.mdma.set_interrupts(regs::INT_ALL)?;
         if index == INTX {
             irq.set_none(Action::Unmask, 0, 1)?;
         }
         expect_silence(&event, "the device is stopped");
-        source.scene.go(&[v1::State::RUNNING])?;
+        source.fixture.go(&[v1::State::RUNNING])?;
         expect_count(&event, 1, &format!("index {index}: the device runs"));
     }
     Ok(())
@@ -253,24 +253,24 @@ enum When {
 }
 
 /// Saves a device, which is stopped then.
-fn save(protocol: Protocol, scene: Scene) -> Outcome<Vec<u8>> {
+fn save(protocol: Protocol, fixture: Fixture) -> Result<Vec<u8>> {
     match protocol {
-        Protocol::V1 => scene.save(),
-        Protocol::V2 => V2::of(scene)?.save_v2(),
+        Protocol::V1 => fixture.save(),
+        Protocol::V2 => V2::of(fixture)?.save_v2(),
     }
 }
 
 /// Loads a new device, stops between the load and the run, and sets up `index` at a time. Nothing may be signalled
 /// before the device runs.
 fn load(
-    lab: &Lab,
+    env: &Env,
     protocol: Protocol,
     bytes: &[u8],
     index: u32,
     when: When,
     events: &[EventFd],
-) -> Outcome<V2> {
-    let v2 = V2::new(lab)?;
+) -> Result<V2> {
+    let v2 = V2::new(env)?;
     let irq: Irq = v2.device.irq(index)?;
     let set_up = || match events {
         [] => Ok(()),
@@ -311,10 +311,10 @@ fn load(
 }
 
 /// Lost before: a message that was sent to the source after its processors had stopped.
-fn p26_a_loaded_cause_interrupts(lab: &Lab) -> Outcome {
+fn p26_a_loaded_cause_interrupts(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         for index in [MSI, MSIX, INTX] {
-            let mut source = Source::new(lab)?;
+            let mut source = Source::new(env)?;
             let count = source.irq(index)?.info().count as usize;
             // The source's user has been told, but its guest has not.
             let told = events(count)?;
@@ -324,7 +324,7 @@ fn p26_a_loaded_cause_interrupts(lab: &Lab) -> Outcome {
             let bytes = save(protocol, source.into_scene())?;
             for when in [When::BeforeTheLoad, When::WhileStopped, When::WhileItRuns] {
                 let events = events(count)?;
-                let v2 = load(lab, protocol, &bytes, index, when, &events)?;
+                let v2 = load(env, protocol, &bytes, index, when, &events)?;
                 let expected: &[u64] = match index {
                     INTX => &[1],
                     _ => &[1, 1, 0, 0],
@@ -351,17 +351,17 @@ fn p26_a_loaded_cause_interrupts(lab: &Lab) -> Outcome {
 }
 
 /// Lost before: a message that was raised at the source for a vector without eventfd, or with no mode in use.
-fn p26_a_pending_bit_is_loaded(lab: &Lab) -> Outcome {
+fn p26_a_pending_bit_is_loaded(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         for enabled in [false, true] {
-            let mut source = Source::new(lab)?;
+            let mut source = Source::new(env)?;
             let event = EventFd::new()?;
             if enabled {
                 source.irq(MSIX)?.set_eventfds(0, &[None, Some(&event)])?;
             }
             source.complete()?;
             let bytes = save(protocol, source.into_scene())?;
-            let v2 = load(lab, protocol, &bytes, MSIX, When::WhileItRuns, &[])?;
+            let v2 = load(env, protocol, &bytes, MSIX, When::WhileItRuns, &[])?;
             assert_eq!(pending_bits(&v2)?, 1, "{protocol:?}, enabled {enabled}");
             v2.device.irq(MSIX)?.set_eventfds(0, &[Some(&event)])?;
             expect_count(&event, 1, &format!("{protocol:?}, enabled {enabled}"));
@@ -371,24 +371,24 @@ fn p26_a_pending_bit_is_loaded(lab: &Lab) -> Outcome {
 }
 
 /// A device whose INTx is not asserted, saved.
-fn quiet(lab: &Lab, protocol: Protocol) -> Outcome<Vec<u8>> {
-    save(protocol, Source::new(lab)?.into_scene())
+fn quiet(env: &Env, protocol: Protocol) -> Result<Vec<u8>> {
+    save(protocol, Source::new(env)?.into_scene())
 }
 
 /// Lost before: the one INTx that a loaded device is to deliver, if nothing could take it when the device began to run.
-fn intx_of_a_loaded_device_waits_for_an_eventfd(lab: &Lab) -> Outcome {
+fn intx_of_a_loaded_device_waits_for_an_eventfd(env: &Env) -> Result {
     for protocol in PROTOCOLS {
-        let bytes = quiet(lab, protocol)?;
+        let bytes = quiet(env, protocol)?;
         let event = EventFd::new()?;
         let one = [EventFd::new()?];
-        let v2 = load(lab, protocol, &bytes, INTX, When::WhileItRuns, &one)?;
+        let v2 = load(env, protocol, &bytes, INTX, When::WhileItRuns, &one)?;
         expect_count(&one[0], 1, &format!("{protocol:?}: the first eventfd"));
         let intx = v2.device.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&event)])?;
         expect_count(&event, 0, "it was delivered once");
 
         // A user of messages has no line to lower.
-        let v2 = load(lab, protocol, &bytes, MSIX, When::BeforeTheLoad, &one)?;
+        let v2 = load(env, protocol, &bytes, MSIX, When::BeforeTheLoad, &one)?;
         expect_count(&one[0], 0, "no cause is pending");
         v2.device.irq(MSIX)?.disable()?;
         v2.device.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
@@ -397,10 +397,10 @@ fn intx_of_a_loaded_device_waits_for_an_eventfd(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn intx_of_a_loaded_device_waits_for_the_disable_bit(lab: &Lab) -> Outcome {
+fn intx_of_a_loaded_device_waits_for_the_disable_bit(env: &Env) -> Result {
     for protocol in PROTOCOLS {
-        let bytes = quiet(lab, protocol)?;
-        let v2 = V2::new(lab)?;
+        let bytes = quiet(env, protocol)?;
+        let v2 = V2::new(env)?;
         let config = v2.device.config()?;
         let command = config.command()?;
         let event = EventFd::new()?;

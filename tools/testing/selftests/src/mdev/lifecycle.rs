@@ -17,11 +17,11 @@ use vfio_client::{Container, EventFd};
 
 use crate::env::meminfo::Meminfo;
 use crate::env::module::{Loaded, Module};
-use crate::env::{Guest, Instance, Lab, SMALL};
+use crate::env::{Env, Guest, Instance, SMALL};
 use crate::fixture::child::{Child, Role};
-use crate::fixture::{self, Scene};
+use crate::fixture::{self, Fixture};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, fail, note, tests};
 
 tests! { "lifecycle":
@@ -41,38 +41,38 @@ tests! { "lifecycle":
     nothing_is_left_after_200_loads [],
 }
 
-fn opened_and_closed_100_times(lab: &Lab) -> Outcome {
-    let mut instance = lab.instance(SMALL)?;
+fn opened_and_closed_100_times(env: &Env) -> Result {
+    let mut instance = env.instance(SMALL)?;
     for n in 0..100 {
         let guest = Guest::open(instance)?;
-        let scene = Scene::of(guest)?;
-        assert_eq!(scene.mdma.get(Reg::Scratch)?, 0);
-        scene.mdma.set(Reg::Scratch, n + 1)?;
-        let mut queue = scene.queue(2)?;
+        let fixture = Fixture::of(guest)?;
+        assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0);
+        fixture.mdma.set(Reg::Scratch, n + 1)?;
+        let mut queue = fixture.queue(2)?;
         fixture::run_jobs(&mut queue, &[mdma::job::fill(fixture::device(n * 8), n, 8)])?;
-        assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+        assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 1);
         drop(queue);
-        instance = scene.close();
+        instance = fixture.close();
     }
     Ok(())
 }
 
-fn closed_in_the_middle_of_a_job(lab: &Lab) -> Outcome {
+fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const BYTES: usize = 4 << 20;
-    let mut instance = lab.instance(SMALL)?;
+    let mut instance = env.instance(SMALL)?;
     for _ in 0..10 {
-        let scene = Scene::of(Guest::open(instance)?)?;
+        let fixture = Fixture::of(Guest::open(instance)?)?;
         // The device is closed first, the container and its memory live on.
-        let container = scene.container.clone();
-        let buffer = scene.buffer(IOVA, BYTES)?;
-        let mut queue = scene.queue(4)?;
-        scene.mdma.set_throttle(4000)?;
-        let before = scene.mdma.get(Reg::BytesDone)?;
+        let container = fixture.container.clone();
+        let buffer = fixture.buffer(IOVA, BYTES)?;
+        let mut queue = fixture.queue(4)?;
+        fixture.mdma.set_throttle(4000)?;
+        let before = fixture.mdma.get(Reg::BytesDone)?;
         queue.submit(&mdma::job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
-        fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job", |v| v > before)?;
+        fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job", |v| v > before)?;
         drop(queue);
-        instance = scene.close();
+        instance = fixture.close();
         let count = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
         let written = count();
         assert!(written < BYTES, "the job was over before the close");
@@ -83,84 +83,84 @@ fn closed_in_the_middle_of_a_job(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p08_running_at_every_open(lab: &Lab) -> Outcome {
-    let mut instance = lab.instance(SMALL)?;
+fn p08_running_at_every_open(env: &Env) -> Result {
+    let mut instance = env.instance(SMALL)?;
     for left_in in crate::fixture::every_state::STATES {
-        let scene = Scene::of(Guest::open(instance)?)?;
-        assert_eq!(scene.state()?, State::RUNNING, "at open");
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        assert_eq!(fixture.state()?, State::RUNNING, "at open");
         match left_in {
             State::ERROR => {
-                scene.go(&[State::RESUMING])?;
-                assert!(scene.migration.write_state(State::RUNNING).is_err());
+                fixture.go(&[State::RESUMING])?;
+                assert!(fixture.migration.write_state(State::RUNNING).is_err());
             }
-            State::STOP_AND_COPY => scene.go(&[State::PRE_COPY, left_in])?,
-            _ => scene.go(&[left_in])?,
+            State::STOP_AND_COPY => fixture.go(&[State::PRE_COPY, left_in])?,
+            _ => fixture.go(&[left_in])?,
         }
-        assert_eq!(scene.state()?, left_in);
-        instance = scene.close();
-        let scene = Scene::of(Guest::open(instance)?)?;
+        assert_eq!(fixture.state()?, left_in);
+        instance = fixture.close();
+        let fixture = Fixture::of(Guest::open(instance)?)?;
         assert_eq!(
-            scene.state()?,
+            fixture.state()?,
             State::RUNNING,
             "after it was closed in {left_in}"
         );
-        let mut queue = scene.queue(2)?;
+        let mut queue = fixture.queue(2)?;
         fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
         drop(queue);
-        instance = scene.close();
+        instance = fixture.close();
     }
     Ok(())
 }
 
-fn interrupted_load_is_reset_by_the_close(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let fresh = scene.registers()?;
-    scene.write_memory(0, &[1; 1 << 20])?;
-    let stream = scene.save()?;
-    scene.go(&[State::RUNNING])?;
-    scene.mdma.set(Reg::Scratch, 9)?;
-    scene.go(&[State::STOP, State::RESUMING])?;
-    scene.feed(&stream[..stream.len() / 2], scene.section())?;
-    let scene = Scene::of(Guest::open(scene.close())?)?;
+fn interrupted_load_is_reset_by_the_close(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let fresh = fixture.registers()?;
+    fixture.write_memory(0, &[1; 1 << 20])?;
+    let stream = fixture.save()?;
+    fixture.go(&[State::RUNNING])?;
+    fixture.mdma.set(Reg::Scratch, 9)?;
+    fixture.go(&[State::STOP, State::RESUMING])?;
+    fixture.feed(&stream[..stream.len() / 2], fixture.section())?;
+    let fixture = Fixture::of(Guest::open(fixture.close())?)?;
     assert_eq!(
-        scene.registers()?.diff(&fresh),
+        fixture.registers()?.diff(&fresh),
         [],
         "half a device is a reset one"
     );
     assert!(
-        scene.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
+        fixture.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
         "memory"
     );
     Ok(())
 }
 
-fn unload_is_refused_while_open(lab: &Lab) -> Outcome {
-    lab.module.path()?;
-    let scene = Scene::new(lab)?;
+fn unload_is_refused_while_open(env: &Env) -> Result {
+    env.module.path()?;
+    let fixture = Fixture::new(env)?;
     let users = Module::refcnt()?;
     assert!(users > 0);
     assert_errno!(Module::unload(), EAGAIN, "a device is open");
     // That has changed nothing.
     assert_eq!(Module::refcnt()?, users);
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     drop(queue);
-    let second = scene.device.group().device(scene.uuid())?;
-    let instance = scene.close();
+    let second = fixture.device.group().device(fixture.uuid())?;
+    let instance = fixture.close();
     assert_errno!(Module::unload(), EAGAIN, "one of two descriptors is open");
     drop(second);
     wait_for("the module to have no users", || Ok(Module::refcnt()? == 0))?;
     Module::unload()?;
     instance.forget();
-    lab.module.load()
+    env.module.load()
 }
 
 /// A file of debugfs whose operations have no owner does not keep the module loaded, and its close calls into memory that
 /// the module has left: the kernel oopses.
-fn debugfs_held_open_over_unload(lab: &Lab) -> Outcome {
-    lab.module.path()?;
-    let _loaded = Loaded(lab);
-    let instance = lab.instance(SMALL)?;
+fn debugfs_held_open_over_unload(env: &Env) -> Result {
+    env.module.path()?;
+    let _loaded = Loaded(env);
+    let instance = env.instance(SMALL)?;
     let directory = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
     let mut names = Vec::new();
     for entry in fs::read_dir(&directory)? {
@@ -170,7 +170,7 @@ fn debugfs_held_open_over_unload(lab: &Lab) -> Outcome {
     drop(instance);
     for name in names {
         note!("{}", name.to_string_lossy());
-        let instance = lab.instance(SMALL)?;
+        let instance = env.instance(SMALL)?;
         let path = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
         let mut file = fs::File::open(path.join(&name))?;
         let mut text = String::new();
@@ -193,17 +193,17 @@ fn debugfs_held_open_over_unload(lab: &Lab) -> Outcome {
         assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
         drop(file);
         Module::unload()?;
-        lab.module.load()?;
+        env.module.load()?;
     }
     Ok(())
 }
 
-fn mapping_keeps_the_device_open(lab: &Lab) -> Outcome {
-    lab.module.path()?;
-    let scene = Scene::new(lab)?;
-    let mapping = scene.mdma.map_memory()?;
+fn mapping_keeps_the_device_open(env: &Env) -> Result {
+    env.module.path()?;
+    let fixture = Fixture::new(env)?;
+    let mapping = fixture.mdma.map_memory()?;
     mapping.write(0, b"here");
-    let instance = scene.close();
+    let instance = fixture.close();
     assert_eq!(mapping.to_vec(0, 4), b"here");
     mapping.write(8 << 20, b"there");
     assert_errno!(Module::unload(), EAGAIN, "a mapping is in use");
@@ -215,51 +215,51 @@ fn mapping_keeps_the_device_open(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn unload_removes_instances(lab: &Lab) -> Outcome {
-    lab.module.path()?;
+fn unload_removes_instances(env: &Env) -> Result {
+    env.module.path()?;
     let mut instances = Vec::new();
     for n in 0..8u8 {
-        let scene = Scene::new(lab)?;
+        let fixture = Fixture::new(env)?;
         // Some were used, some were not.
         if n % 2 == 0 {
-            scene.write_memory(0, &[n; 65536])?;
+            fixture.write_memory(0, &[n; 65536])?;
         }
-        instances.push(scene.close());
+        instances.push(fixture.close());
     }
     Module::unload()?;
     assert!(!Module::is_loaded());
-    assert!(lab.sysfs.instances()?.is_empty());
+    assert!(env.sysfs.instances()?.is_empty());
     for instance in instances {
         instance.forget();
     }
-    lab.module.load()?;
+    env.module.load()?;
     assert_eq!(
-        u64::from(lab.mdev_type(SMALL)?.available_instances()?),
-        lab.module.param("memory_budget_mib") / 16
+        u64::from(env.mdev_type(SMALL)?.available_instances()?),
+        env.module.param("memory_budget_mib") / 16
     );
     Ok(())
 }
 
-fn removal_waits_for_the_close(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mark = lab.kmsg.mark();
-    let instance = scene.instance.again();
+fn removal_waits_for_the_close(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mark = env.kmsg.mark();
+    let instance = fixture.instance.again();
     let (done, removed) = mpsc::channel();
     let remover = thread::spawn(move || {
         let _ = done.send(instance.remove());
     });
     // Nobody listens for the request, which the log says.
     wait_for("the line that says what is waited for", || {
-        let lines = lab.kmsg.since(mark);
+        let lines = env.kmsg.since(mark);
         Ok(lines
             .iter()
-            .any(|l| l.text.contains(scene.uuid()) && l.text.contains("remove")))
+            .any(|l| l.text.contains(fixture.uuid()) && l.text.contains("remove")))
     })?;
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     assert!(removed.try_recv().is_err(), "removed while it was open");
     drop(queue);
-    let closed = scene.close();
+    let closed = fixture.close();
     removed.recv_timeout(PATIENCE)??;
     remover.join().expect("the remover does not panic");
     assert_errno!(std::fs::metadata(closed.path()), ENOENT);
@@ -268,13 +268,13 @@ fn removal_waits_for_the_close(lab: &Lab) -> Outcome {
 }
 
 /// Kills a user in the middle of its work, many times, each a little later.
-fn killed(lab: &Lab, role: Role) -> Outcome {
-    let power_on = Scene::new(lab)?.registers()?;
+fn killed(env: &Env, role: Role) -> Result {
+    let power_on = Fixture::new(env)?.registers()?;
     let pinned = Meminfo::now()?.pinned();
-    let mut instance = lab.instance(SMALL)?;
-    note!("seed {}", lab.effort.seed);
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
-    for round in 0..lab.effort.kills {
+    let mut instance = env.instance(SMALL)?;
+    note!("seed {}", env.limits.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
+    for round in 0..env.limits.kills {
         let child = Child::start(role, &instance)?;
         thread::sleep(Duration::from_micros(rng.u64(..30_000)));
         assert!(
@@ -294,13 +294,13 @@ fn killed(lab: &Lab, role: Role) -> Outcome {
         wait_for("the pages to be unpinned", || {
             Ok(Meminfo::now()?.pinned() == pinned)
         })?;
-        let scene = Scene::of(Guest::open(instance)?)?;
-        assert_eq!(scene.state()?, State::RUNNING, "round {round}");
-        assert_eq!(scene.registers()?.diff(&power_on), [], "round {round}");
-        let memory = scene.read_memory(0, 64 << 10)?;
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        assert_eq!(fixture.state()?, State::RUNNING, "round {round}");
+        assert_eq!(fixture.registers()?.diff(&power_on), [], "round {round}");
+        let memory = fixture.read_memory(0, 64 << 10)?;
         assert!(memory.iter().all(|b| *b == 0), "round {round}");
-        let buffer = scene.buffer(0x10_0000, 65536)?;
-        let mut queue = scene.queue(3)?;
+        let buffer = fixture.buffer(0x10_0000, 65536)?;
+        let mut queue = fixture.queue(3)?;
         let fill = mdma::job::fill(fixture::guest(0x10_0000), !0, 65536);
         fixture::run_jobs(&mut queue, &[fill])?;
         assert!(
@@ -308,30 +308,30 @@ fn killed(lab: &Lab, role: Role) -> Outcome {
             "round {round}"
         );
         drop((queue, buffer));
-        instance = scene.close();
+        instance = fixture.close();
     }
     Ok(())
 }
 
-fn killed_while_doing_dma(lab: &Lab) -> Outcome {
-    killed(lab, Role::Dma)
+fn killed_while_doing_dma(env: &Env) -> Result {
+    killed(env, Role::Dma)
 }
 
-fn killed_while_saving(lab: &Lab) -> Outcome {
-    killed(lab, Role::Saving)
+fn killed_while_saving(env: &Env) -> Result {
+    killed(env, Role::Saving)
 }
 
-fn killed_while_resuming(lab: &Lab) -> Outcome {
-    killed(lab, Role::Resuming)
+fn killed_while_resuming(env: &Env) -> Result {
+    killed(env, Role::Resuming)
 }
 
-fn opened_and_removed_at_once(lab: &Lab) -> Outcome {
+fn opened_and_removed_at_once(env: &Env) -> Result {
     let mut opened = 0;
     for _ in 0..50 {
-        let instance = lab.instance(SMALL)?;
+        let instance = env.instance(SMALL)?;
         let group = instance.iommu_group()?;
         let uuid = instance.uuid.clone();
-        thread::scope(|scope| -> Outcome {
+        thread::scope(|scope| -> Result {
             let remover = scope.spawn(|| instance.again().remove());
             let container = Container::open()?;
             // The group or the device may be gone at any point of it.
@@ -351,16 +351,16 @@ fn opened_and_removed_at_once(lab: &Lab) -> Outcome {
 }
 
 /// What is done in a round beside loading and unloading: a bit of everything that allocates.
-fn use_the_device(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(0x10_0000, 1 << 20)?;
+fn use_the_device(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(0x10_0000, 1 << 20)?;
     let events = [EventFd::new()?, EventFd::new()?];
-    let msix = scene.device.irq(crate::irq::msi::MSIX)?;
+    let msix = fixture.device.irq(crate::irq::msi::MSIX)?;
     msix.set_eventfds(0, &[Some(&events[0]), Some(&events[1])])?;
-    scene.mdma.set_interrupts(regs::INT_ALL)?;
-    let memory = scene.mdma.map_memory()?;
+    fixture.mdma.set_interrupts(regs::INT_ALL)?;
+    let memory = fixture.mdma.map_memory()?;
     memory.fill(0, 1 << 20, 0x11);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     fixture::run_jobs(
         &mut queue,
         &[
@@ -369,22 +369,22 @@ fn use_the_device(lab: &Lab) -> Outcome {
         ],
     )?;
     assert_eq!(buffer.to_vec(0, 16), [0x11; 16]);
-    scene.go(&[State::PRE_COPY])?;
+    fixture.go(&[State::PRE_COPY])?;
     let stream = {
-        let mut stream = scene.save_pending()?.concat();
-        scene.go(&[State::STOP_AND_COPY])?;
-        stream.extend(scene.save_pending()?.concat());
-        scene.go(&[State::STOP])?;
+        let mut stream = fixture.save_pending()?.concat();
+        fixture.go(&[State::STOP_AND_COPY])?;
+        stream.extend(fixture.save_pending()?.concat());
+        fixture.go(&[State::STOP])?;
         stream
     };
     drop((memory, queue, buffer, msix));
-    let other = Scene::new(lab)?;
+    let other = Fixture::new(env)?;
     other.load(&stream)?;
     assert_eq!(other.read_memory(2 << 20, 16)?, [0x11; 16]);
     // One is removed, the other goes with the module; one refusal, so that its line is paid for too.
     assert!(other.migration.write_state(State(7)).is_err());
     let left: Instance = other.close();
-    drop(scene);
+    drop(fixture);
     left.forget();
     Ok(())
 }
@@ -401,16 +401,16 @@ const USE_EVERY: u32 = 4;
 const MARGIN_KIB: i64 = 256;
 
 /// A leak grows between any two looks, if only by one object for each use; what caches keep comes and goes.
-fn nothing_is_left_after_200_loads(lab: &Lab) -> Outcome {
-    lab.module.path()?;
-    let rounds = |count: u32| -> Outcome<Meminfo> {
+fn nothing_is_left_after_200_loads(env: &Env) -> Result {
+    env.module.path()?;
+    let rounds = |count: u32| -> Result<Meminfo> {
         let (mut loads, mut uses) = (Duration::ZERO, Duration::ZERO);
         for round in 0..count {
             let start = Instant::now();
-            lab.module.load()?;
+            env.module.load()?;
             if round % USE_EVERY == 0 {
                 let start = Instant::now();
-                use_the_device(lab)?;
+                use_the_device(env)?;
                 uses += start.elapsed();
             }
             Module::unload()?;
@@ -424,7 +424,7 @@ fn nothing_is_left_after_200_loads(lab: &Lab) -> Outcome {
         Ok(look)
     };
     Module::unload()?;
-    let _loaded = Loaded(lab);
+    let _loaded = Loaded(env);
 
     let mut looks = vec![rounds(WARM_UP)?];
     for _ in 0..LOOKS {

@@ -17,10 +17,10 @@ use vfio_client::v1::State;
 use vfio_client::{pci, DmaBuffer, EventFd};
 
 use crate::env::debugfs;
-use crate::env::{Guest, Instance, Lab, SMALL};
-use crate::fixture::{self, Scene, VfioQueue, QUEUE};
+use crate::env::{Env, Guest, Instance, SMALL};
+use crate::fixture::{self, Fixture, VfioQueue, QUEUE};
 use crate::harness::check::{expect_signal, expect_silence, wait_for, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::irq::msi::{INTX, MSIX};
 use crate::{assert_errno, tests};
 
@@ -42,31 +42,31 @@ struct Look {
 }
 
 impl Look {
-    fn at(scene: &Scene) -> Outcome<Self> {
+    fn at(fixture: &Fixture) -> Result<Self> {
         let mut config = vec![0; 256];
-        scene.device.config()?.region().read(0, &mut config)?;
+        fixture.device.config()?.region().read(0, &mut config)?;
         let mut msix = Vec::new();
-        let bar = scene.region(regs::BAR_MSIX)?;
+        let bar = fixture.region(regs::BAR_MSIX)?;
         for at in (0..bar.info().size).step_by(8) {
             msix.extend(bar.read_u64(at)?.to_le_bytes());
         }
         Ok(Look {
-            registers: scene.registers()?,
+            registers: fixture.registers()?,
             config,
             msix,
         })
     }
 
     /// Checks that a device that was opened again looks like this one.
-    fn expect(&self, scene: &Scene) -> Outcome {
+    fn expect(&self, fixture: &Fixture) -> Result {
         // First, as a look at memory must not make pages.
-        assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 0);
-        let look = Look::at(scene)?;
+        assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 0);
+        let look = Look::at(fixture)?;
         assert_eq!(look.registers.diff(&self.registers), []);
         assert_eq!(look.config, self.config, "configuration space");
         assert_eq!(look.msix, self.msix, "the MSI-X table and pending bits");
-        let size = scene.mdma.memory_size() as usize;
-        let memory = scene.read_memory(0, size)?;
+        let size = fixture.mdma.memory_size() as usize;
+        let memory = fixture.read_memory(0, size)?;
         assert!(memory.iter().all(|b| *b == 0), "device memory");
         Ok(())
     }
@@ -74,61 +74,61 @@ impl Look {
 
 /// Leaves something in every kind of the device's state: registers, memory, MSI-X table, a pending bit, an asserted line,
 /// and configuration space.
-fn furnish(scene: &Scene) -> Outcome {
-    let table = scene.region(regs::BAR_MSIX)?;
+fn fill_state(fixture: &Fixture) -> Result {
+    let table = fixture.region(regs::BAR_MSIX)?;
     for at in (0..0x40).step_by(8) {
         table.write_u64(at, 0xfeed_face_cafe_f00d)?;
     }
-    scene.mdma.set(Reg::Scratch, 42)?;
-    scene.mdma.set_interrupts(regs::INT_ALL)?;
-    scene.mdma.set_throttle(3)?;
+    fixture.mdma.set(Reg::Scratch, 42)?;
+    fixture.mdma.set_interrupts(regs::INT_ALL)?;
+    fixture.mdma.set_throttle(3)?;
     // Refused, which is counted.
-    scene.mdma.set(Reg::Id, 1)?;
-    let mut queue = scene.queue(3)?;
+    fixture.mdma.set(Reg::Id, 1)?;
+    let mut queue = fixture.queue(3)?;
     let fill = job::fill(fixture::device(100), 0x6464_6464_6464_6464, 50_000);
     fixture::run_jobs(&mut queue, &[fill.interrupt()])?;
     wait_for("the pending bit", || Ok(table.read_u64(0x800)? == 1))?;
-    scene.mdma.map_memory()?.write(5 << 20, b"mapped");
+    fixture.mdma.map_memory()?.write(5 << 20, b"mapped");
     // A driver's own setting, beside those that VFIO makes.
-    scene.device.config()?.region().write_u8(0x3c, 0x5a)?;
+    fixture.device.config()?.region().write_u8(0x3c, 0x5a)?;
     Ok(())
 }
 
 /// Before, the next user read all that this one had left.
-fn everything_is_as_at_power_on(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let power_on = Look::at(&scene)?;
-    furnish(&scene)?;
-    assert_ne!(Look::at(&scene)?.msix, power_on.msix);
+fn everything_is_as_at_power_on(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let power_on = Look::at(&fixture)?;
+    fill_state(&fixture)?;
+    assert_ne!(Look::at(&fixture)?.msix, power_on.msix);
     // Not in every state is there an end of a session to clean up.
-    let mut instance = scene.close();
+    let mut instance = fixture.close();
     for left_in in crate::fixture::every_state::STATES {
-        let scene = Scene::of(Guest::open(instance)?)?;
-        power_on.expect(&scene)?;
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        power_on.expect(&fixture)?;
         for index in [INTX, MSIX] {
             let event = EventFd::new()?;
-            let irq = scene.device.irq(index)?;
+            let irq = fixture.device.irq(index)?;
             irq.set_eventfds(0, &[Some(&event)])?;
             expect_silence(&event, "the cause was that of the last user");
             irq.disable()?;
         }
-        furnish(&scene)?;
+        fill_state(&fixture)?;
         match left_in {
-            State::STOP_AND_COPY => scene.go(&[State::PRE_COPY, left_in])?,
+            State::STOP_AND_COPY => fixture.go(&[State::PRE_COPY, left_in])?,
             State::ERROR => {
-                scene.go(&[State::RESUMING])?;
-                assert!(scene.migration.write_state(State::RUNNING).is_err());
+                fixture.go(&[State::RESUMING])?;
+                assert!(fixture.migration.write_state(State::RUNNING).is_err());
             }
-            _ => scene.go(&[left_in])?,
+            _ => fixture.go(&[left_in])?,
         }
-        instance = scene.close();
+        instance = fixture.close();
         assert_eq!(
             debugfs::migration(instance.uuid.as_str(), "populated_pages")?,
             0,
             "closed in {left_in}"
         );
     }
-    power_on.expect(&Scene::of(Guest::open(instance)?)?)
+    power_on.expect(&Fixture::of(Guest::open(instance)?)?)
 }
 
 /// Where both users have memory.
@@ -136,16 +136,16 @@ const IOVA: u64 = 0x10_0000;
 const BYTES: usize = 4 << 20;
 
 /// Leaves an instance in the middle of a job that writes at [`IOVA`].
-fn leave_in_a_job(instance: Instance) -> Outcome<Instance> {
-    let scene = Scene::of(Guest::open(instance)?)?;
-    let buffer = scene.buffer(IOVA, BYTES)?;
-    let mut queue = scene.queue(4)?;
+fn leave_in_a_job(instance: Instance) -> Result<Instance> {
+    let fixture = Fixture::of(Guest::open(instance)?)?;
+    let buffer = fixture.buffer(IOVA, BYTES)?;
+    let mut queue = fixture.queue(4)?;
     // Seconds, so that it is not over before the close.
-    scene.mdma.set_throttle(100_000)?;
+    fixture.mdma.set_throttle(100_000)?;
     queue.submit(&job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
-    fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
     drop((queue, buffer));
-    Ok(scene.close())
+    Ok(fixture.close())
 }
 
 /// The next user, who maps the same addresses and sets bus master.
@@ -153,11 +153,11 @@ struct Next {
     // Dropped in this order.
     buffer: DmaBuffer,
     ring: DmaBuffer,
-    scene: Scene,
+    fixture: Fixture,
 }
 
 impl Next {
-    fn open(instance: Instance) -> Outcome<Self> {
+    fn open(instance: Instance) -> Result<Self> {
         let guest = Guest::open(instance)?;
         let (buffer, ring) = (
             guest.buffer(IOVA, BYTES)?,
@@ -165,11 +165,11 @@ impl Next {
         );
         assert_eq!(guest.device.config()?.command()? & pci::COMMAND_MASTER, 0);
         // Sets bus master.
-        let scene = Scene::of(guest)?;
+        let fixture = Fixture::of(guest)?;
         let next = Next {
             buffer,
             ring,
-            scene,
+            fixture,
         };
         thread::sleep(SILENCE);
         assert!(next.is_untouched(), "DMA of a job of the last user");
@@ -183,30 +183,30 @@ impl Next {
 }
 
 /// Before, the job went on when the next user set bus master: 4,128,768 bytes of his memory were written.
-fn a_queue_does_no_dma(lab: &Lab) -> Outcome {
-    let instance = leave_in_a_job(lab.instance(SMALL)?)?;
+fn a_queue_does_no_dma(env: &Env) -> Result {
+    let instance = leave_in_a_job(env.instance(SMALL)?)?;
     let next = Next::open(instance)?;
     // Nor is it there to be woken.
-    next.scene.mdma.set(Reg::Tail, 1)?;
-    next.scene.go(&[State::STOP, State::RUNNING])?;
+    next.fixture.mdma.set(Reg::Tail, 1)?;
+    next.fixture.go(&[State::STOP, State::RUNNING])?;
     thread::sleep(SILENCE);
     assert!(next.is_untouched(), "DMA of a job of the last user");
-    assert_eq!(next.scene.mdma.get(Reg::Status)?, 0);
+    assert_eq!(next.fixture.mdma.get(Reg::Status)?, 0);
     let Next {
         buffer,
         ring,
-        scene,
+        fixture,
     } = next;
     drop(ring);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     fixture::run_jobs(&mut queue, &[job::fill(fixture::guest(IOVA), 1, 8)])?;
     assert_eq!(buffer.to_vec(0, 8), 1u64.to_le_bytes());
     Ok(())
 }
 
-fn keep_state_is_for_root_to_set(lab: &Lab) -> Outcome {
+fn keep_state_is_for_root_to_set(env: &Env) -> Result {
     const NOBODY: u32 = 65534;
-    let instance = lab.instance(SMALL)?;
+    let instance = env.instance(SMALL)?;
     let path = instance.path().join("keep_state");
     let meta = fs::metadata(&path)?;
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o644, 0));
@@ -238,73 +238,77 @@ fn keep_state_is_for_root_to_set(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn kept_registers_and_memory_stay(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    scene.instance.keep_state(true)?;
-    furnish(&scene)?;
-    let before = Look::at(&scene)?;
+fn kept_registers_and_memory_stay(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    fixture.instance.keep_state(true)?;
+    fill_state(&fixture)?;
+    let before = Look::at(&fixture)?;
     // Not in the middle, and twice: root decides how often.
-    let mut scene = scene;
+    let mut fixture = fixture;
     for _ in 0..2 {
-        scene = Scene::of(Guest::open(scene.close())?)?;
-        let look = Look::at(&scene)?;
+        fixture = Fixture::of(Guest::open(fixture.close())?)?;
+        let look = Look::at(&fixture)?;
         assert_eq!(look.registers.diff(&before.registers), []);
         assert_eq!(look.msix, before.msix);
         assert_ne!(look.config, before.config, "configuration space goes");
-        assert_eq!(scene.read_memory(100, 50_000)?, [0x64; 50_000]);
-        assert_eq!(scene.read_memory(5 << 20, 6)?, b"mapped");
+        assert_eq!(fixture.read_memory(100, 50_000)?, [0x64; 50_000]);
+        assert_eq!(fixture.read_memory(5 << 20, 6)?, b"mapped");
     }
     // The interrupt is asserted still, for whoever listens now.
     let event = EventFd::new()?;
-    let intx = scene.device.irq(INTX)?;
+    let intx = fixture.device.irq(INTX)?;
     intx.set_eventfds(0, &[Some(&event)])?;
     expect_signal(&event, "INTx whose cause was kept");
     Ok(())
 }
 
-fn a_kept_state_is_dropped_when_root_says_so(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let power_on = Look::at(&scene)?;
+fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let power_on = Look::at(&fixture)?;
     // While it is closed, at once.
-    scene.instance.keep_state(true)?;
-    furnish(&scene)?;
-    let instance = scene.close();
+    fixture.instance.keep_state(true)?;
+    fill_state(&fixture)?;
+    let instance = fixture.close();
     let populated = || debugfs::migration(instance.uuid.as_str(), "populated_pages");
     assert!(populated()? > 0);
     instance.keep_state(false)?;
     assert_eq!(populated()?, 0);
-    let scene = Scene::of(Guest::open(instance)?)?;
-    power_on.expect(&scene)?;
+    let fixture = Fixture::of(Guest::open(instance)?)?;
+    power_on.expect(&fixture)?;
     // While it is open, with the close.
-    scene.instance.keep_state(true)?;
-    furnish(&scene)?;
-    scene.instance.keep_state(false)?;
-    assert_eq!(scene.mdma.get(Reg::Scratch)?, 42, "it is in use");
-    power_on.expect(&Scene::of(Guest::open(scene.close())?)?)
+    fixture.instance.keep_state(true)?;
+    fill_state(&fixture)?;
+    fixture.instance.keep_state(false)?;
+    assert_eq!(fixture.mdma.get(Reg::Scratch)?, 42, "it is in use");
+    power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
 }
 
-fn a_kept_half_load_is_reset(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let power_on = Look::at(&scene)?;
-    scene.instance.keep_state(true)?;
-    scene.write_memory(0, &[1; 1 << 20])?;
-    let stream = scene.save()?;
-    scene.go(&[State::RESUMING])?;
-    scene.feed(&stream[..stream.len() / 2], scene.section())?;
-    power_on.expect(&Scene::of(Guest::open(scene.close())?)?)
+fn a_kept_half_load_is_reset(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let power_on = Look::at(&fixture)?;
+    fixture.instance.keep_state(true)?;
+    fixture.write_memory(0, &[1; 1 << 20])?;
+    let stream = fixture.save()?;
+    fixture.go(&[State::RESUMING])?;
+    fixture.feed(&stream[..stream.len() / 2], fixture.section())?;
+    power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
 }
 
 /// Its driver is another one now, which has not looked at the queue yet.
-fn a_kept_queue_waits_to_be_asked(lab: &Lab) -> Outcome {
-    let asks: [(&str, fn(&Scene) -> Outcome); 2] = [
-        ("a doorbell", |scene| Ok(scene.mdma.set(Reg::Tail, 1)?)),
-        ("a start", |scene| scene.go(&[State::STOP, State::RUNNING])),
+fn a_kept_queue_waits_to_be_asked(env: &Env) -> Result {
+    let asks: [(&str, fn(&Fixture) -> Result); 2] = [
+        ("a doorbell", |fixture| {
+            Ok(fixture.mdma.set(Reg::Tail, 1)?)
+        }),
+        ("a start", |fixture| {
+            fixture.go(&[State::STOP, State::RUNNING])
+        }),
     ];
     for (what, ask) in asks {
-        let instance = lab.instance(SMALL)?;
+        let instance = env.instance(SMALL)?;
         instance.keep_state(true)?;
         let next = Next::open(leave_in_a_job(instance)?)?;
-        ask(&next.scene)?;
+        ask(&next.fixture)?;
         wait_for(&format!("the kept job to go on after {what}"), || {
             Ok(!next.is_untouched())
         })?;

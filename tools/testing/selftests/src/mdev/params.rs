@@ -8,9 +8,9 @@ use mdma::regs::{Reg, MAX_THROTTLE_US};
 use mdma::Mdma;
 
 use crate::env::module::{Loaded, Module, PARAMS};
-use crate::env::{Lab, LARGE, SMALL};
-use crate::fixture::{self, Scene};
-use crate::harness::result::Outcome;
+use crate::env::{Env, LARGE, SMALL};
+use crate::fixture::{self, Fixture};
+use crate::harness::result::Result;
 use crate::{assert_errno, fail, tests};
 
 tests! { "params":
@@ -22,10 +22,10 @@ tests! { "params":
     modinfo [],
 }
 
-fn illegal_values_are_refused(lab: &Lab) -> Outcome {
-    lab.module.path()?;
+fn illegal_values_are_refused(env: &Env) -> Result {
+    env.module.path()?;
     Module::unload()?;
-    let _loaded = Loaded(lab);
+    let _loaded = Loaded(env);
     let throttle = format!("throttle_us={}", MAX_THROTTLE_US + 1);
     for (params, name) in [
         ("staging_kib=0", "staging_kib"),
@@ -42,8 +42,8 @@ fn illegal_values_are_refused(lab: &Lab) -> Outcome {
         ("memory_budget_mib=many", "memory_budget_mib"),
         ("throttle_us=", "throttle_us"),
     ] {
-        let mark = lab.kmsg.mark();
-        match lab.module.load_with(params)? {
+        let mark = env.kmsg.mark();
+        match env.module.load_with(params)? {
             Ok(()) => {
                 Module::unload()?;
                 panic!("{params}: loaded");
@@ -51,7 +51,7 @@ fn illegal_values_are_refused(lab: &Lab) -> Outcome {
             refused @ Err(_) => assert_load_errno(refused, params),
         }
         assert!(!Module::is_loaded(), "{params}");
-        let lines = lab.kmsg.since(mark);
+        let lines = env.kmsg.since(mark);
         let said = lines
             .iter()
             .any(|l| l.text.contains("mdma") && l.text.contains(name));
@@ -79,18 +79,18 @@ fn assert_load_errno(result: std::io::Result<()>, params: &str) {
     }
 }
 
-fn staging_kib_is_the_size_of_the_section(lab: &Lab) -> Outcome {
+fn staging_kib_is_the_size_of_the_section(env: &Env) -> Result {
     for kib in [64, 68, 1024, 65536] {
-        lab.module.with(&format!("staging_kib={kib}"), || {
-            let scene = Scene::new(lab)?;
-            assert_eq!(scene.section(), kib << 10);
-            let migration = scene.device.region_of_type(3, 1)?;
+        env.module.with(&format!("staging_kib={kib}"), || {
+            let fixture = Fixture::new(env)?;
+            assert_eq!(fixture.section(), kib << 10);
+            let migration = fixture.device.region_of_type(3, 1)?;
             let info = migration.expect("a migration region").info().clone();
             assert_eq!(info.size, 4096 + (kib << 10) as u64);
             // It migrates by pieces of that size.
-            scene.write_memory(12345, &[7; 200_000])?;
-            let saved = scene.save()?;
-            let other = Scene::new(lab)?;
+            fixture.write_memory(12345, &[7; 200_000])?;
+            let saved = fixture.save()?;
+            let other = Fixture::new(env)?;
             other.load(&saved)?;
             assert_eq!(other.read_memory(12345, 200_000)?, [7; 200_000]);
             Ok(())
@@ -99,32 +99,32 @@ fn staging_kib_is_the_size_of_the_section(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p28_mmap_staging_off(lab: &Lab) -> Outcome {
-    lab.module.with("mmap_staging=0", || {
-        let scene = Scene::new(lab)?;
-        let region = scene.device.region_of_type(3, 1)?;
+fn p28_mmap_staging_off(env: &Env) -> Result {
+    env.module.with("mmap_staging=0", || {
+        let fixture = Fixture::new(env)?;
+        let region = fixture.device.region_of_type(3, 1)?;
         let region = region.expect("a migration region");
         let info = region.info();
         assert!(info.areas().is_empty() && info.sparse.is_none(), "{info:?}");
         assert!(info.readable() && info.writable());
-        assert!(scene.migration.mapping().is_none());
+        assert!(fixture.migration.mapping().is_none());
         let area = vfio_client::Area {
             offset: 4096,
             size: 4096,
         };
         let mmap = || region.mmap(area, vfio_client::Protection::READ);
-        crate::harness::check::expect_refusal(lab, scene.uuid(), libc::EINVAL, "", "mmap", mmap);
+        crate::harness::check::expect_refusal(env, fixture.uuid(), libc::EINVAL, "", "mmap", mmap);
         // All of it works by reads and writes.
-        scene.write_memory(0, &[3; 100_000])?;
-        let saved = scene.save()?;
-        let other = Scene::new(lab)?;
+        fixture.write_memory(0, &[3; 100_000])?;
+        let saved = fixture.save()?;
+        let other = Fixture::new(env)?;
         other.load(&saved)?;
         assert_eq!(other.read_memory(0, 100_000)?, [3; 100_000]);
         Ok(())
     })
 }
 
-fn memory_budget_mib_is_the_budget(lab: &Lab) -> Outcome {
+fn memory_budget_mib_is_the_budget(env: &Env) -> Result {
     for (mib, small, large) in [
         (0, 0, 0),
         (15, 0, 0),
@@ -132,12 +132,12 @@ fn memory_budget_mib_is_the_budget(lab: &Lab) -> Outcome {
         (100, 6, 0),
         (5 << 10, 320, 5),
     ] {
-        lab.module.with(&format!("memory_budget_mib={mib}"), || {
-            let available = |of| -> Outcome<u32> { Ok(lab.mdev_type(of)?.available_instances()?) };
+        env.module.with(&format!("memory_budget_mib={mib}"), || {
+            let available = |of| -> Result<u32> { Ok(env.mdev_type(of)?.available_instances()?) };
             assert_eq!(available(SMALL)?, small, "{mib} MiB");
             assert_eq!(available(LARGE)?, large, "{mib} MiB");
             if small == 0 {
-                match lab.instance(SMALL) {
+                match env.instance(SMALL) {
                     Ok(_) => fail!("created with a budget of {mib} MiB"),
                     Err(e) => assert!(e.to_string().contains("ENOSPC"), "{e}"),
                 }
@@ -148,10 +148,10 @@ fn memory_budget_mib_is_the_budget(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn throttle_us_is_the_reset_value(lab: &Lab) -> Outcome {
+fn throttle_us_is_the_reset_value(env: &Env) -> Result {
     for us in [0, 1, MAX_THROTTLE_US] {
-        lab.module.with(&format!("throttle_us={us}"), || {
-            let guest = lab.open(SMALL)?;
+        env.module.with(&format!("throttle_us={us}"), || {
+            let guest = env.open(SMALL)?;
             let mdma = Mdma::open(&guest.device)?;
             assert_eq!(mdma.get(Reg::Throttle)?, us.into());
             mdma.set_throttle(5)?;
@@ -161,9 +161,9 @@ fn throttle_us_is_the_reset_value(lab: &Lab) -> Outcome {
         })?;
     }
     // And it is what slows the device down.
-    lab.module.with("throttle_us=20000", || {
-        let scene = Scene::new(lab)?;
-        let mut queue = scene.queue(2)?;
+    env.module.with("throttle_us=20000", || {
+        let fixture = Fixture::new(env)?;
+        let mut queue = fixture.queue(2)?;
         let fill = mdma::job::fill(fixture::device(0), 1, 10 * 65536);
         let start = std::time::Instant::now();
         fixture::run_jobs(&mut queue, &[fill])?;
@@ -207,8 +207,8 @@ fn read_modinfo(elf: &[u8]) -> Option<Vec<String>> {
     None
 }
 
-fn modinfo(lab: &Lab) -> Outcome {
-    let elf = fs::read(lab.module.path()?)?;
+fn modinfo(env: &Env) -> Result {
+    let elf = fs::read(env.module.path()?)?;
     let Some(strings) = read_modinfo(&elf) else {
         fail!("the module has no .modinfo section");
     };

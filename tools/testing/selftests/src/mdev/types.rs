@@ -12,8 +12,8 @@ use std::thread;
 use vfio_client::mdev::{Type, Uuid};
 
 use crate::env::module::Module;
-use crate::env::{Instance, Lab, LARGE, MEDIUM, SMALL};
-use crate::harness::result::Outcome;
+use crate::env::{Env, Instance, LARGE, MEDIUM, SMALL};
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, note, tests};
 
 tests! { "mdev":
@@ -27,7 +27,7 @@ tests! { "mdev":
     beyond_the_budget_is_refused [],
     creates_race_for_the_last_place [],
     equal_uuids_race [],
-    remove_wants_a_number [],
+    remove_takes_a_number [],
     removed_twice [],
     sixty_four_instances [],
     creates_race_with_unloading [],
@@ -53,22 +53,22 @@ fn store(path: impl Into<PathBuf>, text: &str) -> io::Result<()> {
 }
 
 /// Takes the whole budget but `left` places of the smallest type.
-fn fill_up(lab: &Lab, left: u32) -> Outcome<Vec<Instance>> {
+fn fill_up(env: &Env, left: u32) -> Result<Vec<Instance>> {
     let mut held = Vec::new();
     // Of the large ones, so much stays free that the small ones end at the number wanted.
     let spare = left.min(1);
     for (of, stop) in [(LARGE, spare), (MEDIUM, spare), (SMALL, left)] {
-        let t = lab.mdev_type(of)?;
+        let t = env.mdev_type(of)?;
         while t.available_instances()? > stop {
-            held.push(lab.instance(of)?);
+            held.push(env.instance(of)?);
         }
     }
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, left);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, left);
     Ok(held)
 }
 
-fn types_and_their_attributes(lab: &Lab) -> Outcome {
-    let parent = lab.sysfs.parent("mdma")?;
+fn types_and_their_attributes(env: &Env) -> Result {
+    let parent = env.sysfs.parent("mdma")?;
     let found: BTreeSet<_> = parent.types()?.into_iter().map(|t| t.id).collect();
     let expected: BTreeSet<_> = TYPES.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(found, expected);
@@ -92,9 +92,9 @@ fn types_and_their_attributes(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn attributes_keep_their_modes(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
-    let before = lab.mdev_type(SMALL)?.available_instances()?;
+fn attributes_keep_their_modes(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
+    let before = env.mdev_type(SMALL)?.available_instances()?;
     for name in ["name", "device_api", "available_instances", "description"] {
         let path = type_dir(SMALL).join(name);
         assert_errno!(store(&path, "1"), EACCES, "write to {name}");
@@ -102,18 +102,18 @@ fn attributes_keep_their_modes(lab: &Lab) -> Outcome {
     }
     assert_errno!(fs::read_to_string(type_dir(SMALL).join("create")), EACCES);
     assert_errno!(fs::read_to_string(instance.path().join("remove")), EACCES);
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
     Ok(())
 }
 
-fn available_instances_follows_every_create(lab: &Lab) -> Outcome {
+fn available_instances_follows_every_create(env: &Env) -> Result {
     for (of, _) in TYPES {
-        let t = lab.mdev_type(of)?;
+        let t = env.mdev_type(of)?;
         let all = t.available_instances()?;
         assert!(all >= 2, "{of}: {all} instances");
         let mut held = Vec::new();
         for n in 1..=all.min(5) {
-            held.push(lab.instance(of)?);
+            held.push(env.instance(of)?);
             assert_eq!(t.available_instances()?, all - n, "{of} after {n}");
             assert_eq!(t.instances()?.len(), n as usize);
         }
@@ -126,11 +126,11 @@ fn available_instances_follows_every_create(lab: &Lab) -> Outcome {
 }
 
 /// The budget of the module parameter, to the byte.
-fn types_share_one_budget(lab: &Lab) -> Outcome {
-    let budget = lab.module.param("memory_budget_mib") << 20;
-    let check = |used: u64| -> Outcome {
+fn types_share_one_budget(env: &Env) -> Result {
+    let budget = env.module.param("memory_budget_mib") << 20;
+    let check = |used: u64| -> Result {
         for (of, cost) in TYPES {
-            let found = u64::from(lab.mdev_type(of)?.available_instances()?);
+            let found = u64::from(env.mdev_type(of)?.available_instances()?);
             assert_eq!(found, (budget - used) / cost, "{of} with {used:#x} in use");
         }
         Ok(())
@@ -138,7 +138,7 @@ fn types_share_one_budget(lab: &Lab) -> Outcome {
     let (mut used, mut held) = (0, Vec::new());
     check(used)?;
     for (of, cost) in TYPES.into_iter().chain(TYPES.into_iter().rev()) {
-        held.push((lab.instance(of)?, cost));
+        held.push((env.instance(of)?, cost));
         used += cost;
         check(used)?;
     }
@@ -150,9 +150,9 @@ fn types_share_one_budget(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn instance_is_linked_to_type_group_and_driver(lab: &Lab) -> Outcome {
-    let a = lab.instance(SMALL)?;
-    let b = lab.instance(MEDIUM)?;
+fn instance_is_linked_to_type_group_and_driver(env: &Env) -> Result {
+    let a = env.instance(SMALL)?;
+    let b = env.instance(MEDIUM)?;
     assert_eq!(a.type_id()?, SMALL);
     assert_eq!(b.type_id()?, MEDIUM);
     assert_eq!(a.parent()?, "mdma");
@@ -163,8 +163,8 @@ fn instance_is_linked_to_type_group_and_driver(lab: &Lab) -> Outcome {
     );
     let driver = fs::read_link(a.path().join("driver"))?;
     assert_eq!(driver.file_name().and_then(|n| n.to_str()), Some("mdma"));
-    assert_eq!(lab.mdev_type(SMALL)?.instances()?, [a.uuid.clone()]);
-    let all: Vec<_> = lab.sysfs.instances()?.into_iter().map(|i| i.uuid).collect();
+    assert_eq!(env.mdev_type(SMALL)?.instances()?, [a.uuid.clone()]);
+    let all: Vec<_> = env.sysfs.instances()?.into_iter().map(|i| i.uuid).collect();
     assert!(all.contains(&a.uuid) && all.contains(&b.uuid) && all.len() == 2);
 
     let uuid = a.uuid.clone();
@@ -173,12 +173,12 @@ fn instance_is_linked_to_type_group_and_driver(lab: &Lab) -> Outcome {
         fs::metadata(format!("/sys/bus/mdev/devices/{uuid}")),
         ENOENT
     );
-    assert!(lab.mdev_type(SMALL)?.instances()?.is_empty());
+    assert!(env.mdev_type(SMALL)?.instances()?.is_empty());
     Ok(())
 }
 
-fn malformed_uuid_is_refused(lab: &Lab) -> Outcome {
-    let before = lab.mdev_type(SMALL)?.available_instances()?;
+fn malformed_uuid_is_refused(env: &Env) -> Result {
+    let before = env.mdev_type(SMALL)?.available_instances()?;
     for text in [
         "x",
         "83b8f4f2-509f-382f-3c1e-e6bfe0fa100",
@@ -193,15 +193,15 @@ fn malformed_uuid_is_refused(lab: &Lab) -> Outcome {
             "create {text:?}"
         );
     }
-    assert!(lab.sysfs.instances()?.is_empty());
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert!(env.sysfs.instances()?.is_empty());
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
     Ok(())
 }
 
-fn duplicate_uuid_is_refused(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn duplicate_uuid_is_refused(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let upper = instance.uuid.as_str().to_uppercase();
-    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    let before = env.mdev_type(SMALL)?.available_instances()?;
     for (of, text) in [
         (SMALL, instance.uuid.as_str()),
         (MEDIUM, instance.uuid.as_str()),
@@ -213,33 +213,33 @@ fn duplicate_uuid_is_refused(lab: &Lab) -> Outcome {
             "{of}: {text}"
         );
     }
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
     // The one there is unharmed.
     instance.open_alone()?;
     Ok(())
 }
 
-fn beyond_the_budget_is_refused(lab: &Lab) -> Outcome {
-    let held = fill_up(lab, 0)?;
+fn beyond_the_budget_is_refused(env: &Env) -> Result {
+    let held = fill_up(env, 0)?;
     for (of, _) in TYPES {
-        let t = lab.mdev_type(of)?;
+        let t = env.mdev_type(of)?;
         assert_eq!(t.available_instances()?, 0, "{of}");
         let uuid = Uuid::random()?;
-        assert_refused!(lab, uuid.as_str(), t.create(&uuid), ENOSPC, "budget");
+        assert_refused!(env, uuid.as_str(), t.create(&uuid), ENOSPC, "budget");
         assert!(!t.instances()?.contains(&uuid));
     }
     let count = held.len();
     drop(held);
     // What was refused has taken nothing.
-    assert_eq!(fill_up(lab, 0)?.len(), count);
+    assert_eq!(fill_up(env, 0)?.len(), count);
     Ok(())
 }
 
-fn creates_race_for_the_last_place(lab: &Lab) -> Outcome {
+fn creates_race_for_the_last_place(env: &Env) -> Result {
     const THREADS: usize = 8;
     const ROUNDS: usize = 25;
-    let held = fill_up(lab, 1)?;
-    let t = lab.mdev_type(SMALL)?;
+    let held = fill_up(env, 1)?;
+    let t = env.mdev_type(SMALL)?;
     for round in 0..ROUNDS {
         let won = race(&t, THREADS, |_| Uuid::random());
         let (won, lost): (Vec<_>, Vec<_>) = won?.into_iter().partition(Result::is_ok);
@@ -260,8 +260,8 @@ fn creates_race_for_the_last_place(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn equal_uuids_race(lab: &Lab) -> Outcome {
-    let t = lab.mdev_type(SMALL)?;
+fn equal_uuids_race(env: &Env) -> Result {
+    let t = env.mdev_type(SMALL)?;
     let before = t.available_instances()?;
     for round in 0..25 {
         let uuid = Uuid::random()?;
@@ -282,7 +282,7 @@ fn race(
     t: &Type,
     threads: usize,
     uuid: impl Fn(usize) -> vfio_client::Result<Uuid>,
-) -> Outcome<Vec<vfio_client::Result<Instance>>> {
+) -> Result<Vec<vfio_client::Result<Instance>>> {
     let uuids = (0..threads)
         .map(uuid)
         .collect::<vfio_client::Result<Vec<_>>>()?;
@@ -301,8 +301,8 @@ fn race(
     }))
 }
 
-fn remove_wants_a_number(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn remove_takes_a_number(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let remove = instance.path().join("remove");
     assert_errno!(store(&remove, "yes"), EINVAL);
     store(&remove, "0")?;
@@ -311,19 +311,19 @@ fn remove_wants_a_number(lab: &Lab) -> Outcome {
     instance.remove()
 }
 
-fn removed_twice(lab: &Lab) -> Outcome {
-    let before = lab.mdev_type(SMALL)?.available_instances()?;
-    let instance = lab.instance(SMALL)?;
+fn removed_twice(env: &Env) -> Result {
+    let before = env.mdev_type(SMALL)?.available_instances()?;
+    let instance = env.instance(SMALL)?;
     let path = instance.path().join("remove");
     // Opened while it exists, used after it is gone.
     let mut late = OpenOptions::new().write(true).open(&path)?;
     instance.remove()?;
     assert_errno!(late.write(b"1"), ENODEV);
     assert_errno!(store(&path, "1"), ENOENT);
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
 
     // By many at once: one of them removes it, and it goes once.
-    let instance = lab.instance(SMALL)?;
+    let instance = env.instance(SMALL)?;
     let path = instance.path().join("remove");
     let removed = Mutex::new(0);
     thread::scope(|scope| {
@@ -338,19 +338,19 @@ fn removed_twice(lab: &Lab) -> Outcome {
     // Whoever comes second to the file is told success by the core, or that it is gone.
     assert!(*removed.lock().unwrap() >= 1);
     assert_errno!(fs::metadata(&path), ENOENT);
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
     Ok(())
 }
 
-fn sixty_four_instances(lab: &Lab) -> Outcome {
+fn sixty_four_instances(env: &Env) -> Result {
     const COUNT: usize = 64;
-    let before = lab.mdev_type(SMALL)?.available_instances()?;
+    let before = env.mdev_type(SMALL)?.available_instances()?;
     let mut guests = Vec::new();
     for _ in 0..COUNT {
-        guests.push(lab.open(SMALL)?);
+        guests.push(env.open(SMALL)?);
     }
     assert_eq!(
-        lab.mdev_type(SMALL)?.available_instances()?,
+        env.mdev_type(SMALL)?.available_instances()?,
         before - COUNT as u32
     );
     // Each is a device of its own: its registers and its memory.
@@ -375,13 +375,13 @@ fn sixty_four_instances(lab: &Lab) -> Outcome {
         }
     }
     drop(guests);
-    assert_eq!(lab.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
     Ok(())
 }
 
 /// Unregistering the parent and creating exclude each other; what was created by then is removed.
-fn creates_race_with_unloading(lab: &Lab) -> Outcome {
-    lab.module.path()?;
+fn creates_race_with_unloading(env: &Env) -> Result {
+    env.module.path()?;
     let mut created = 0;
     for round in 0..20 {
         let start = Barrier::new(3);
@@ -406,10 +406,10 @@ fn creates_race_with_unloading(lab: &Lab) -> Outcome {
         unloaded?;
         assert!(!Module::is_loaded(), "round {round}");
         assert!(
-            lab.sysfs.instances()?.is_empty(),
+            env.sysfs.instances()?.is_empty(),
             "round {round}: instances without a parent"
         );
-        lab.module.load()?;
+        env.module.load()?;
     }
     note!("{created} instances were created while the module was unloaded 20 times");
     Ok(())

@@ -11,11 +11,11 @@ use mdma::regs::BAR_MEMORY;
 use vfio_client::{Area, Mapping, Protection, Region};
 
 use crate::env::meminfo::Meminfo;
-use crate::env::{Lab, LARGE};
+use crate::env::{Env, LARGE};
 use crate::fixture::every_state::{in_every_state, STATES};
-use crate::fixture::{self, Scene, PAGE};
+use crate::fixture::{self, Fixture, PAGE};
 use crate::harness::check::expect_refusal;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
 tests! { "memory":
@@ -26,7 +26,7 @@ tests! { "memory":
     mappings_come_and_go [],
     read_only_mapping_sees_all [],
     illegal_mappings_are_refused [],
-    its_own_mapping_as_the_buffer [],
+    own_mapping_as_buffer [],
     unwritable_buffer_is_refused [],
     debuggers_are_refused [],
     device_and_mapping_are_one [],
@@ -39,25 +39,25 @@ tests! { "memory":
 /// Bytes of the smallest type.
 const SIZE: usize = 16 << 20;
 
-fn bar(scene: &Scene) -> Outcome<Region> {
-    scene.region(BAR_MEMORY)
+fn bar(fixture: &Fixture) -> Result<Region> {
+    fixture.region(BAR_MEMORY)
 }
 
-fn reads_zero_at_first(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn reads_zero_at_first(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let mut bytes = vec![0xff; SIZE];
-    bar(&scene)?.read(0, &mut bytes)?;
+    bar(&fixture)?.read(0, &mut bytes)?;
     assert!(bytes.iter().all(|b| *b == 0), "read by system calls");
-    let mapping = scene.mdma.map_memory()?;
+    let mapping = fixture.mdma.map_memory()?;
     assert!(mapping.to_vec(0, SIZE).iter().all(|b| *b == 0), "mapped");
     Ok(())
 }
 
-fn system_calls_of_any_size_and_place(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn system_calls_of_any_size_and_place(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     let mut model = vec![0; SIZE];
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     let window = 1 << 20;
     for round in 0..2000 {
         let len = match rng.usize(0..4) {
@@ -89,12 +89,12 @@ fn system_calls_of_any_size_and_place(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn mapping_and_system_calls_are_one(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
-    let mapping = scene.mdma.map_memory()?;
+fn mapping_and_system_calls_are_one(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
+    let mapping = fixture.mdma.map_memory()?;
     assert_eq!(mapping.len(), SIZE);
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     for _ in 0..1000 {
         let len = rng.usize(1..10_000);
         let at = rng.usize(0..SIZE - len);
@@ -116,9 +116,9 @@ fn mapping_and_system_calls_are_one(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn parts_are_mapped_where_they_are(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn parts_are_mapped_where_they_are(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     let size = SIZE as u64;
     for page in (0..size / PAGE).step_by(64) {
         bar.write_u64(page * PAGE, page + 1)?;
@@ -147,21 +147,21 @@ fn parts_are_mapped_where_they_are(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn mappings_come_and_go(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let first = scene.mdma.map_memory()?;
+fn mappings_come_and_go(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let first = fixture.mdma.map_memory()?;
     for n in 0..200u64 {
         let at = (n as usize * 37 * PAGE as usize) % SIZE;
-        let second = scene.mdma.map_memory()?;
+        let second = fixture.mdma.map_memory()?;
         second.store_u64(at, n, Ordering::Relaxed);
         assert_eq!(first.load_u64(at, Ordering::Relaxed), n);
     }
     Ok(())
 }
 
-fn read_only_mapping_sees_all(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn read_only_mapping_sees_all(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     let area = Area {
         offset: 0,
         size: SIZE as u64,
@@ -171,18 +171,18 @@ fn read_only_mapping_sees_all(lab: &Lab) -> Outcome {
     assert_eq!(read_only.to_vec(0, 64), [0; 64]);
     bar.write(0, b"by a system call")?;
     assert_eq!(read_only.to_vec(0, 16), b"by a system call");
-    scene.mdma.map_memory()?.write(SIZE - 6, b"mapped");
+    fixture.mdma.map_memory()?.write(SIZE - 6, b"mapped");
     assert_eq!(read_only.to_vec(SIZE - 6, 6), b"mapped");
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     let fill = mdma::job::fill(fixture::device(PAGE), 0x6161_6161_6161_6161, 8);
     fixture::run_jobs(&mut queue, &[fill])?;
     assert_eq!(read_only.to_vec(PAGE as usize, 8), b"aaaaaaaa");
     Ok(())
 }
 
-fn illegal_mappings_are_refused(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn illegal_mappings_are_refused(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     let size = SIZE as u64;
     let area = |offset, size| Area { offset, size };
     let private = |p: Protection| Protection { shared: false, ..p };
@@ -207,7 +207,7 @@ fn illegal_mappings_are_refused(lab: &Lab) -> Outcome {
         ("more than there is", area(0, size + PAGE), read, "outside"),
         ("far behind the end", area(1 << 39, PAGE), read, "outside"),
     ] {
-        expect_refusal(lab, scene.uuid(), libc::EINVAL, reason, what, || {
+        expect_refusal(env, fixture.uuid(), libc::EINVAL, reason, what, || {
             bar.mmap(area, protection)
         });
     }
@@ -222,7 +222,9 @@ fn illegal_mappings_are_refused(lab: &Lab) -> Outcome {
         }
     }
     // Over the border to the next region, which cannot be told from the one offset.
-    let over = scene.device.mmap((3 << 40) - PAGE, 2 * PAGE as usize, read);
+    let over = fixture
+        .device
+        .mmap((3 << 40) - PAGE, 2 * PAGE as usize, read);
     assert_errno!(over, EINVAL, "a mapping over two regions");
     // Nothing of that is in the way of what is legal.
     bar.map(area(size - PAGE, PAGE))?
@@ -232,18 +234,18 @@ fn illegal_mappings_are_refused(lab: &Lab) -> Outcome {
 }
 
 /// A page fault in the middle of a system call on the same memory: what the call holds, the fault may not want.
-fn its_own_mapping_as_the_buffer(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn own_mapping_as_buffer(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     let offset = bar.info().offset;
     let len = 64 * PAGE as usize;
     let data: Vec<u8> = (0..len).map(|i| (i * 7 + i / 4096) as u8).collect();
     bar.write(0, &data)?;
     // A new mapping for each call, so that every page of it faults in the call.
     for (name, from, to) in [("apart", 0, 8 << 20), ("again", 8 << 20, 1 << 20)] {
-        let mapping = scene.mdma.map_memory()?;
+        let mapping = fixture.mdma.map_memory()?;
         assert_eq!(
-            scene
+            fixture
                 .device
                 .pread_mapping(offset + from, &mapping, to, len)?,
             len,
@@ -251,10 +253,10 @@ fn its_own_mapping_as_the_buffer(lab: &Lab) -> Outcome {
         );
         assert!(mapping.to_vec(to, len) == data, "read into itself, {name}");
         drop(mapping);
-        let mapping = scene.mdma.map_memory()?;
+        let mapping = fixture.mdma.map_memory()?;
         let back = to as u64 + (4 << 20);
         assert_eq!(
-            scene
+            fixture
                 .device
                 .pwrite_mapping(offset + back, &mapping, to, len)?,
             len,
@@ -266,13 +268,16 @@ fn its_own_mapping_as_the_buffer(lab: &Lab) -> Outcome {
         );
     }
     // Onto itself: each page is source and target of the same call.
-    let mapping = scene.mdma.map_memory()?;
-    assert_eq!(scene.device.pread_mapping(offset, &mapping, 0, len)?, len);
-    assert_eq!(scene.device.pwrite_mapping(offset, &mapping, 0, len)?, len);
+    let mapping = fixture.mdma.map_memory()?;
+    assert_eq!(fixture.device.pread_mapping(offset, &mapping, 0, len)?, len);
+    assert_eq!(
+        fixture.device.pwrite_mapping(offset, &mapping, 0, len)?,
+        len
+    );
     assert!(mapping.to_vec(0, len) == data, "onto itself");
     // And to and from memory that was never touched.
     assert_eq!(
-        scene
+        fixture
             .device
             .pread_mapping(offset + (15 << 20), &mapping, 14 << 20, len)?,
         len
@@ -281,9 +286,9 @@ fn its_own_mapping_as_the_buffer(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn unwritable_buffer_is_refused(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn unwritable_buffer_is_refused(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     bar.write(0, b"unchanged")?;
     let area = Area {
         offset: 0,
@@ -292,16 +297,16 @@ fn unwritable_buffer_is_refused(lab: &Lab) -> Outcome {
     let read_only = bar.mmap(area, Protection::READ)?;
     let offset = bar.info().offset;
     for (index, len) in [(0, 4), (2, 4096), (4, 4), (7, 4)] {
-        let offset = scene.region(index)?.info().offset;
+        let offset = fixture.region(index)?.info().offset;
         let what = format!("region {index} read into memory that is read-only");
-        expect_refusal(lab, scene.uuid(), libc::EFAULT, "", &what, || {
-            scene.device.pread_mapping(offset, &read_only, 0, len)
+        expect_refusal(env, fixture.uuid(), libc::EFAULT, "", &what, || {
+            fixture.device.pread_mapping(offset, &read_only, 0, len)
         });
     }
     assert_eq!(read_only.to_vec(0, 9), b"unchanged");
     // As a source it is as good as any.
     assert_eq!(
-        scene
+        fixture
             .device
             .pwrite_mapping(offset + PAGE, &read_only, 0, 9)?,
         9
@@ -311,9 +316,9 @@ fn unwritable_buffer_is_refused(lab: &Lab) -> Outcome {
 }
 
 /// Whoever reads a process's memory from outside meets page frames without pages.
-fn debuggers_are_refused(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = scene.mdma.map_memory()?;
+fn debuggers_are_refused(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = fixture.mdma.map_memory()?;
     mapping.write(0, b"of the device");
     let memory = OpenOptions::new()
         .read(true)
@@ -327,18 +332,18 @@ fn debuggers_are_refused(lab: &Lab) -> Outcome {
     }
     assert_eq!(mapping.to_vec(0, 13), b"of the device");
     // Ordinary memory can be read that way.
-    let buffer = scene.buffer(0x10_0000, 4096)?;
+    let buffer = fixture.buffer(0x10_0000, 4096)?;
     buffer.write(0, b"of the process..");
     assert_eq!(memory.read_at(&mut bytes, buffer.address())?, 16);
     assert_eq!(&bytes, b"of the process..");
     Ok(())
 }
 
-fn device_and_mapping_are_one(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = scene.mdma.map_memory()?;
-    let buffer = scene.buffer(0x10_0000, 1 << 20)?;
-    let mut queue = scene.queue(4)?;
+fn device_and_mapping_are_one(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = fixture.mdma.map_memory()?;
+    let buffer = fixture.buffer(0x10_0000, 1 << 20)?;
+    let mut queue = fixture.queue(4)?;
     let data: Vec<u8> = (0..1 << 20)
         .map(|i: u32| (i * 13 + (i >> 12)) as u8)
         .collect();
@@ -362,12 +367,12 @@ fn device_and_mapping_are_one(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn writers_do_not_disturb_each_other(lab: &Lab) -> Outcome {
+fn writers_do_not_disturb_each_other(env: &Env) -> Result {
     const AREA: usize = 2 << 20;
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
-    let mapping = scene.mdma.map_memory()?;
-    let mut queue = scene.queue(4)?;
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
+    let mapping = fixture.mdma.map_memory()?;
+    let mut queue = fixture.queue(4)?;
     let rounds = 30;
     let write_mapped = |n: usize| {
         for round in 1..=rounds {
@@ -380,7 +385,7 @@ fn writers_do_not_disturb_each_other(lab: &Lab) -> Outcome {
         }
         Ok(())
     };
-    thread::scope(|scope| -> Outcome {
+    thread::scope(|scope| -> Result {
         let mapped = scope.spawn(|| write_mapped(0));
         let called = scope.spawn(|| write_called(1));
         for round in 1..=rounds {
@@ -402,10 +407,10 @@ fn writers_do_not_disturb_each_other(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn costs_nothing_until_touched(lab: &Lab) -> Outcome {
+fn costs_nothing_until_touched(env: &Env) -> Result {
     let before = Meminfo::settled()?;
-    let scene = Scene::of(lab.open(LARGE)?)?;
-    let mapping = scene.mdma.map_memory()?;
+    let fixture = Fixture::of(env.open(LARGE)?)?;
+    let mapping = fixture.mdma.map_memory()?;
     assert_eq!(mapping.len(), 1 << 30);
     let opened = before.free_kib() - Meminfo::settled()?.free_kib();
     assert!(
@@ -427,14 +432,14 @@ fn costs_nothing_until_touched(lab: &Lab) -> Outcome {
         touched < 48 << 10,
         "{touched} KiB for 512 pages that were touched"
     );
-    scene.device.reset()?;
+    fixture.device.reset()?;
     assert_eq!(mapping.load_u64((1 << 30) - 8, Ordering::Relaxed), 0);
     Ok(())
 }
 
-fn reset_under_a_mapping_that_is_used(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = scene.mdma.map_memory()?;
+fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = fixture.mdma.map_memory()?;
     let stop = AtomicBool::new(false);
     let touch = |mapping: &Mapping, first: usize| {
         let mut rounds = 0u64;
@@ -449,33 +454,33 @@ fn reset_under_a_mapping_that_is_used(lab: &Lab) -> Outcome {
         }
         rounds
     };
-    thread::scope(|scope| -> Outcome {
+    thread::scope(|scope| -> Result {
         let threads = [0, 8 << 20].map(|first| {
             scope.spawn({
                 let (touch, mapping) = (&touch, &mapping);
                 move || touch(mapping, first)
             })
         });
-        let result = (0..200).try_for_each(|_| scene.device.reset());
+        let result = (0..200).try_for_each(|_| fixture.device.reset());
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
             assert!(thread.join().expect("no panic") > 0);
         }
         Ok(result?)
     })?;
-    scene.device.reset()?;
+    fixture.device.reset()?;
     assert!(mapping.to_vec(0, SIZE).iter().all(|b| *b == 0));
     Ok(())
 }
 
-fn p52_mapped_in_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let bar = bar(&scene)?;
+fn p52_mapped_in_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let bar = bar(&fixture)?;
     // Mapped in the running state and used in all; and mapped in each.
-    let early = scene.mdma.map_memory()?;
+    let early = fixture.mdma.map_memory()?;
     let mut seen = 0;
-    in_every_state(&scene, |state| {
-        let late = scene.mdma.map_memory()?;
+    in_every_state(&fixture, |state| {
+        let late = fixture.mdma.map_memory()?;
         let at = 65536 * (1 + state.0 as usize);
         for (n, mapping) in [&early, &late].into_iter().enumerate() {
             let at = at + n * PAGE as usize;

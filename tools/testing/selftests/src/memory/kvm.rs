@@ -16,18 +16,18 @@ use vfio_client::kvm::{Exit, Guest};
 use vfio_client::v2::State;
 use vfio_client::{v1, Area, Mapping, Protection};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::same;
 use crate::fixture::passed_fd::{Passed, User};
 use crate::fixture::v2::V2;
-use crate::fixture::{device, parse, Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{device, parse, Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::v1::saving::{pages, set, write_pages};
 use crate::{note, tests};
 
 tests! { "kvm":
-    stores_to_what_was_read_in_pre_copy [],
-    stores_to_what_was_read_before_mprotect [],
+    stores_to_pages_read_in_pre_copy [],
+    stores_to_pages_read_before_mprotect [],
     beside_a_thread_that_writes [],
     beside_a_thread_that_writes_emulated [],
     beside_mprotect [],
@@ -68,12 +68,12 @@ const WINDOW: u64 = 16;
 const STORED: u64 = 1.0f64.to_bits();
 
 /// Maps all of the device's memory once more.
-fn map(scene: &Scene, protection: Protection) -> Outcome<Mapping> {
+fn map(fixture: &Fixture, protection: Protection) -> Result<Mapping> {
     let area = Area {
         offset: 0,
-        size: scene.mdma.memory_size(),
+        size: fixture.mdma.memory_size(),
     };
-    Ok(scene.mdma.memory()?.mmap(area, protection)?)
+    Ok(fixture.mdma.memory()?.mmap(area, protection)?)
 }
 
 /// The guest stores to a page and halts.
@@ -84,7 +84,7 @@ fn store(guest: &mut Guest<'_>, page: u64, when: &str) {
 }
 
 /// The guest stores to the first pages, over and over.
-fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Outcome {
+fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Result {
     for round in 0..rounds {
         match guest.run(0, 8 * WINDOW as u16) {
             Ok(Exit::Halted) => {}
@@ -94,39 +94,39 @@ fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Outcome {
     Ok(())
 }
 
-fn stores_to_what_was_read_in_pre_copy(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..8, 3)?;
-    let mapping = map(&scene, Protection::READ_WRITE)?;
+fn stores_to_pages_read_in_pre_copy(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..8, 3)?;
+    let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
-    scene.go(&[v1::State::PRE_COPY])?;
-    scene.save_pending()?;
+    fixture.go(&[v1::State::PRE_COPY])?;
+    fixture.save_pending()?;
     mapping.touch(2 * PAGE as usize);
     store(&mut guest, 2, "a page that was read in pre-copy");
-    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([2]));
+    assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([2]));
     // The same after the guest has read it, and after pre-copy was left.
     store(&mut guest, 2, "a page that was sent");
-    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([2]));
+    assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([2]));
     mapping.touch(4 * PAGE as usize);
-    scene.go(&[v1::State::RUNNING])?;
+    fixture.go(&[v1::State::RUNNING])?;
     store(
         &mut guest,
         4,
         "a page that was read before pre-copy was left",
     );
     for page in [2, 4] {
-        assert_eq!(scene.read_memory(page * PAGE, 8)?, STORED.to_le_bytes());
+        assert_eq!(fixture.read_memory(page * PAGE, 8)?, STORED.to_le_bytes());
     }
     Ok(())
 }
 
-fn stores_to_what_was_read_before_mprotect(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..8, 3)?;
+fn stores_to_pages_read_before_mprotect(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..8, 3)?;
     for state in [v1::State::RUNNING, v1::State::PRE_COPY] {
-        scene.go(&[state])?;
-        scene.save_pending()?;
-        let mapping = map(&scene, Protection::READ_WRITE)?;
+        fixture.go(&[state])?;
+        fixture.save_pending()?;
+        let mapping = map(&fixture, Protection::READ_WRITE)?;
         let len = 8 * PAGE as usize;
         mapping.protect(0, len, false)?;
         mapping.touch(5 * PAGE as usize);
@@ -134,21 +134,21 @@ fn stores_to_what_was_read_before_mprotect(lab: &Lab) -> Outcome {
         let mut guest = Guest::new(&mapping, STORE)?;
         store(&mut guest, 5, "a page that was read before it was writable");
         if state == v1::State::PRE_COPY {
-            assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([5]));
+            assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([5]));
         }
     }
     Ok(())
 }
 
 /// Saves for as long as `body` runs, then stops, loads what was sent into another device and compares.
-fn saved_meanwhile(lab: &Lab, scene: &Scene, body: impl FnOnce() -> Outcome) -> Outcome {
+fn saved_meanwhile(env: &Env, fixture: &Fixture, body: impl FnOnce() -> Result) -> Result {
     let over = AtomicBool::new(false);
-    scene.go(&[v1::State::PRE_COPY])?;
-    let mut bytes = thread::scope(|threads| -> Outcome<Vec<u8>> {
-        let saver = threads.spawn(|| -> Outcome<Vec<u8>> {
+    fixture.go(&[v1::State::PRE_COPY])?;
+    let mut bytes = thread::scope(|threads| -> Result<Vec<u8>> {
+        let saver = threads.spawn(|| -> Result<Vec<u8>> {
             let mut bytes = Vec::new();
             while !over.load(Ordering::SeqCst) {
-                bytes.extend(scene.save_pending()?.concat());
+                bytes.extend(fixture.save_pending()?.concat());
             }
             Ok(bytes)
         });
@@ -158,36 +158,36 @@ fn saved_meanwhile(lab: &Lab, scene: &Scene, body: impl FnOnce() -> Outcome) -> 
         result?;
         bytes
     })?;
-    scene.go(&[v1::State::STOP_AND_COPY])?;
-    bytes.extend(scene.save_pending()?.concat());
+    fixture.go(&[v1::State::STOP_AND_COPY])?;
+    bytes.extend(fixture.save_pending()?.concat());
     note!("{} pages sent", bytes.len() as u64 / PAGE);
-    let destination = Scene::new(lab)?;
+    let destination = Fixture::new(env)?;
     destination.load(&bytes)?;
     let len = (2 * WINDOW * PAGE) as usize;
-    let expected = scene.read_memory(0, len)?;
+    let expected = fixture.read_memory(0, len)?;
     let found = destination.read_memory(0, len)?;
     same(&found, &expected, device(0), "written while it was saved");
     Ok(())
 }
 
-fn beside_a_thread_that_writes(lab: &Lab) -> Outcome {
-    beside_a_writer(lab, STORE, lab.effort.iterations / 2)
+fn beside_a_thread_that_writes(env: &Env) -> Result {
+    beside_a_writer(env, STORE, env.limits.iterations / 2)
 }
 
-fn beside_a_thread_that_writes_emulated(lab: &Lab) -> Outcome {
-    beside_a_writer(lab, MOVE, lab.effort.iterations * 2)
+fn beside_a_thread_that_writes_emulated(env: &Env) -> Result {
+    beside_a_writer(env, MOVE, env.limits.iterations * 2)
 }
 
 /// A thread reads and writes the pages that the guest stores to, through the same mapping.
-fn beside_a_writer(lab: &Lab, code: &[u8], rounds: u64) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = map(&scene, Protection::READ_WRITE)?;
+fn beside_a_writer(env: &Env, code: &[u8], rounds: u64) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, code)?;
     let over = AtomicBool::new(false);
-    saved_meanwhile(lab, &scene, || {
+    saved_meanwhile(env, &fixture, || {
         thread::scope(|threads| {
             threads.spawn(|| {
-                let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+                let mut rng = fastrand::Rng::with_seed(env.limits.seed);
                 while !over.load(Ordering::SeqCst) {
                     let at = (rng.u64(0..WINDOW) * PAGE) as usize;
                     mapping.touch(at);
@@ -202,16 +202,16 @@ fn beside_a_writer(lab: &Lab, code: &[u8], rounds: u64) -> Outcome {
 }
 
 /// A thread makes its own mapping of the pages read-only, reads them, makes it writable and writes them.
-fn beside_mprotect(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let guests = map(&scene, Protection::READ_WRITE)?;
+fn beside_mprotect(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let guests = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&guests, STORE)?;
-    let mapping = map(&scene, Protection::READ_WRITE)?;
+    let mapping = map(&fixture, Protection::READ_WRITE)?;
     let over = AtomicBool::new(false);
-    saved_meanwhile(lab, &scene, || {
+    saved_meanwhile(env, &fixture, || {
         thread::scope(|threads| {
-            let writer = threads.spawn(|| -> Outcome<u64> {
-                let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+            let writer = threads.spawn(|| -> Result<u64> {
+                let mut rng = fastrand::Rng::with_seed(env.limits.seed);
                 let mut rounds = 0;
                 while !over.load(Ordering::SeqCst) {
                     let at = (rng.u64(0..WINDOW) * PAGE) as usize;
@@ -224,7 +224,7 @@ fn beside_mprotect(lab: &Lab) -> Outcome {
                 }
                 Ok(rounds)
             });
-            let result = hammer(&mut guest, lab.effort.iterations / 2);
+            let result = hammer(&mut guest, env.limits.iterations / 2);
             over.store(true, Ordering::SeqCst);
             let rounds = writer.join().expect("the writer")?;
             note!("{rounds} rounds of mprotect()");
@@ -234,42 +234,42 @@ fn beside_mprotect(lab: &Lab) -> Outcome {
 }
 
 /// The process that saves is not the one whose guest it is.
-fn p46_saved_by_another_process(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p46_saved_by_another_process(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..WINDOW, 3)?;
     let mapping = map(&v2, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
     let fd = v2.begin(State::PRE_COPY)?;
     let child = User::start(Passed::Data, fd.as_fd())?;
-    hammer(&mut guest, lab.effort.iterations)?;
+    hammer(&mut guest, env.limits.iterations)?;
     note!("{} bytes were read by the other process", child.end()?);
     Ok(())
 }
 
-fn p11_reset_by_another_process(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = map(&scene, Protection::READ_WRITE)?;
+fn p11_reset_by_another_process(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
-    let child = User::start(Passed::Device, scene.device.as_fd())?;
-    hammer(&mut guest, lab.effort.iterations)?;
+    let child = User::start(Passed::Device, fixture.device.as_fd())?;
+    hammer(&mut guest, env.limits.iterations)?;
     note!("{} resets by the other process", child.end()?);
     // What the guest sees is what the device has.
     store(&mut guest, 3, "after the last reset");
-    assert_eq!(scene.read_memory(3 * PAGE, 8)?, STORED.to_le_bytes());
-    scene.device.reset()?;
+    assert_eq!(fixture.read_memory(3 * PAGE, 8)?, STORED.to_le_bytes());
+    fixture.device.reset()?;
     assert_eq!(mapping.to_vec(3 * PAGE as usize, 8), [0; 8]);
     Ok(())
 }
 
 /// A fork copies the mapping, and the new process has it until it runs another program.
-fn saved_while_processes_fork(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mapping = map(&scene, Protection::READ_WRITE)?;
+fn saved_while_processes_fork(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
     let over = AtomicBool::new(false);
-    saved_meanwhile(lab, &scene, || {
+    saved_meanwhile(env, &fixture, || {
         thread::scope(|threads| {
-            let parent = threads.spawn(|| -> Outcome<u64> {
+            let parent = threads.spawn(|| -> Result<u64> {
                 let mut forks = 0;
                 while !over.load(Ordering::SeqCst) {
                     // With a user ID to set it is a fork; it could share the memory otherwise.
@@ -280,7 +280,7 @@ fn saved_while_processes_fork(lab: &Lab) -> Outcome {
                 }
                 Ok(forks)
             });
-            let result = hammer(&mut guest, lab.effort.iterations / 2);
+            let result = hammer(&mut guest, env.limits.iterations / 2);
             over.store(true, Ordering::SeqCst);
             note!("{} forks", parent.join().expect("the parent")?);
             result

@@ -11,14 +11,14 @@ use mdma::job;
 use vfio_client::v1::State;
 use vfio_client::{Access, Container, DmaBuffer, Mapping};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::{random_bytes, same};
-use crate::fixture::{device, guest, parse, run_jobs, Scene, PAGE, QUEUE};
+use crate::fixture::{device, guest, parse, run_jobs, Fixture, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{skip, tests};
 
-tests! { "sharing":
+tests! { "self_mapping":
     reading_the_section_into_the_window [],
     reading_the_section_into_device_memory [],
     reading_device_memory_into_itself [],
@@ -34,47 +34,47 @@ tests! { "sharing":
 const OWN: u64 = 0x200_0000_0000;
 
 /// The mapping of the data section; without it there is nothing to share.
-fn window(scene: &Scene) -> Outcome<&Mapping> {
-    match scene.migration.mapping() {
+fn window(fixture: &Fixture) -> Result<&Mapping> {
+    match fixture.migration.mapping() {
         Some(mapping) => Ok(mapping),
         None => skip!("the module was loaded without mappable staging"),
     }
 }
 
 /// The offset of the data section in the device's file.
-fn section(scene: &Scene) -> u64 {
-    scene.migration.region().info().offset + scene.data_offset()
+fn section(fixture: &Fixture) -> u64 {
+    fixture.migration.region().info().offset + fixture.data_offset()
 }
 
-/// A scene that saves, with a buffer staged, and its bytes.
-fn staged(lab: &Lab) -> Outcome<(Scene, Vec<u8>)> {
-    let scene = Scene::new(lab)?;
+/// A fixture that saves, with a buffer staged, and its bytes.
+fn staged(env: &Env) -> Result<(Fixture, Vec<u8>)> {
+    let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(40);
-    scene.write_memory(0, &random_bytes(&mut rng, 64 * PAGE as usize))?;
-    scene.go(&[State::PRE_COPY])?;
+    fixture.write_memory(0, &random_bytes(&mut rng, 64 * PAGE as usize))?;
+    fixture.go(&[State::PRE_COPY])?;
     let mut buffer = Vec::new();
-    scene.migration.save_buffer(&mut buffer)?;
-    Ok((scene, buffer))
+    fixture.migration.save_buffer(&mut buffer)?;
+    Ok((fixture, buffer))
 }
 
-fn reading_the_section_into_the_window(lab: &Lab) -> Outcome {
-    let (scene, buffer) = staged(lab)?;
-    let mapping = window(&scene)?;
+fn reading_the_section_into_the_window(env: &Env) -> Result {
+    let (fixture, buffer) = staged(env)?;
+    let mapping = window(&fixture)?;
     let len = buffer.len();
     // Onto itself nothing changes.
     assert_eq!(
-        scene
+        fixture
             .device
-            .pread_mapping(section(&scene), mapping, 0, len)?,
+            .pread_mapping(section(&fixture), mapping, 0, len)?,
         len
     );
     same(&mapping.to_vec(0, len), &buffer, device(0), "onto itself");
     // Behind itself it is a copy.
     let at = len.next_multiple_of(PAGE as usize) + 3;
     assert_eq!(
-        scene
+        fixture
             .device
-            .pread_mapping(section(&scene), mapping, at, len)?,
+            .pread_mapping(section(&fixture), mapping, at, len)?,
         len
     );
     same(
@@ -84,22 +84,22 @@ fn reading_the_section_into_the_window(lab: &Lab) -> Outcome {
         "behind itself",
     );
     // And the session goes on.
-    scene.migration.pending_bytes()?;
-    scene.go(&[State::STOP_AND_COPY])?;
-    let all = [buffer, scene.save_pending()?.concat()].concat();
+    fixture.migration.pending_bytes()?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let all = [buffer, fixture.save_pending()?.concat()].concat();
     parse(&all).map(drop)
 }
 
-fn reading_the_section_into_device_memory(lab: &Lab) -> Outcome {
-    let (scene, buffer) = staged(lab)?;
-    let memory = scene.mdma.map_memory()?;
+fn reading_the_section_into_device_memory(env: &Env) -> Result {
+    let (fixture, buffer) = staged(env)?;
+    let memory = fixture.mdma.map_memory()?;
     let len = buffer.len();
     // Pages that were there and are tracked, and pages that are touched for the first time by this.
     for at in [PAGE as usize + 1, 4 << 20] {
         assert_eq!(
-            scene
+            fixture
                 .device
-                .pread_mapping(section(&scene), &memory, at, len)?,
+                .pread_mapping(section(&fixture), &memory, at, len)?,
             len
         );
         same(
@@ -109,8 +109,8 @@ fn reading_the_section_into_device_memory(lab: &Lab) -> Outcome {
             "in device memory",
         );
     }
-    scene.migration.pending_bytes()?;
-    let stream = parse(&scene.save_pending()?.concat())?;
+    fixture.migration.pending_bytes()?;
+    let stream = parse(&fixture.save_pending()?.concat())?;
     let pages = stream.pages(PAGE);
     let last = (4 << 20) / PAGE + len as u64 / PAGE;
     assert!(
@@ -120,18 +120,18 @@ fn reading_the_section_into_device_memory(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn reading_device_memory_into_itself(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.mdma.memory()?;
-    let memory = scene.mdma.map_memory()?;
+fn reading_device_memory_into_itself(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.mdma.memory()?;
+    let memory = fixture.mdma.map_memory()?;
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(41), 100_000);
     memory.write(0, &bytes);
     let offset = region.info().offset;
     for state in [State::RUNNING, State::PRE_COPY, State::STOP_AND_COPY] {
-        scene.go(&[state])?;
+        fixture.go(&[state])?;
         let at = 8 << 20;
         assert_eq!(
-            scene
+            fixture
                 .device
                 .pread_mapping(offset, &memory, at, bytes.len())?,
             bytes.len()
@@ -139,7 +139,7 @@ fn reading_device_memory_into_itself(lab: &Lab) -> Outcome {
         same(&memory.to_vec(at, bytes.len()), &bytes, device(0), "read");
         let to = offset + (12 << 20) + 5;
         assert_eq!(
-            scene.device.pwrite_mapping(to, &memory, 0, bytes.len())?,
+            fixture.device.pwrite_mapping(to, &memory, 0, bytes.len())?,
             bytes.len()
         );
         same(
@@ -150,13 +150,13 @@ fn reading_device_memory_into_itself(lab: &Lab) -> Outcome {
         );
         // Exactly onto itself.
         assert_eq!(
-            scene
+            fixture
                 .device
                 .pread_mapping(offset, &memory, 0, bytes.len())?,
             bytes.len()
         );
         assert_eq!(
-            scene
+            fixture
                 .device
                 .pwrite_mapping(offset, &memory, 0, bytes.len())?,
             bytes.len()
@@ -171,21 +171,21 @@ fn reading_device_memory_into_itself(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn writing_the_section_from_mappings(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
+fn writing_the_section_from_mappings(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
     source.write_memory(77, b"by way of device memory")?;
     let bytes = source.save()?;
-    let scene = Scene::new(lab)?;
-    let mapping = window(&scene)?;
+    let fixture = Fixture::new(env)?;
+    let mapping = window(&fixture)?;
     let len = bytes.len();
-    scene.go(&[State::RESUMING])?;
+    fixture.go(&[State::RESUMING])?;
     // The stream lies in the device memory that it will be loaded to, and is written from there.
-    let memory = scene.mdma.map_memory()?;
+    let memory = fixture.mdma.map_memory()?;
     memory.write(8 << 20, &bytes);
     assert_eq!(
-        scene
+        fixture
             .device
-            .pwrite_mapping(section(&scene), &memory, 8 << 20, len)?,
+            .pwrite_mapping(section(&fixture), &memory, 8 << 20, len)?,
         len
     );
     same(
@@ -196,27 +196,27 @@ fn writing_the_section_from_mappings(lab: &Lab) -> Outcome {
     );
     // From the window itself, one byte on and back.
     assert_eq!(
-        scene
+        fixture
             .device
-            .pwrite_mapping(section(&scene), mapping, 0, len)?,
+            .pwrite_mapping(section(&fixture), mapping, 0, len)?,
         len
     );
-    scene.migration.write_data_size(len as u64)?;
-    scene.go(&[State::RUNNING])?;
-    assert_eq!(scene.read_memory(77, 23)?, b"by way of device memory");
+    fixture.migration.write_data_size(len as u64)?;
+    fixture.go(&[State::RUNNING])?;
+    assert_eq!(fixture.read_memory(77, 23)?, b"by way of device memory");
     Ok(())
 }
 
-fn dma_to_and_from_its_own_memory(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let memory = Arc::new(scene.mdma.map_memory()?);
-    let own = DmaBuffer::of(&scene.container, OWN, memory.clone(), Access::ReadWrite)?;
-    let mut queue = scene.queue(4)?;
+fn dma_to_and_from_its_own_memory(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let memory = Arc::new(fixture.mdma.map_memory()?);
+    let own = DmaBuffer::of(&fixture.container, OWN, memory.clone(), Access::ReadWrite)?;
+    let mut queue = fixture.queue(4)?;
     let len = 1 << 20;
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(42), len);
-    scene.write_memory(0, &bytes)?;
+    fixture.write_memory(0, &bytes)?;
     for state in [State::RUNNING, State::PRE_COPY, State::RUNNING] {
-        scene.go(&[state])?;
+        fixture.go(&[state])?;
         let (low, high) = (OWN, OWN + (8 << 20));
         run_jobs(
             &mut queue,
@@ -230,19 +230,19 @@ fn dma_to_and_from_its_own_memory(lab: &Lab) -> Outcome {
             ],
         )?;
         same(
-            &scene.read_memory(0, len)?,
+            &fixture.read_memory(0, len)?,
             &bytes,
             device(0),
             "onto itself",
         );
         same(
-            &scene.read_memory((8 << 20) + 1, len)?,
+            &fixture.read_memory((8 << 20) + 1, len)?,
             &bytes,
             device(8 << 20),
             "by IOVA",
         );
         same(
-            &scene.read_memory(12 << 20, len)?,
+            &fixture.read_memory(12 << 20, len)?,
             &bytes,
             device(12 << 20),
             "by offset",
@@ -255,40 +255,40 @@ fn dma_to_and_from_its_own_memory(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p30_dma_to_its_own_memory_is_saved(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let memory = Arc::new(scene.mdma.map_memory()?);
+fn p30_dma_to_its_own_memory_is_saved(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let memory = Arc::new(fixture.mdma.map_memory()?);
     memory.fill(0, 1 << 20, 1);
-    let own = DmaBuffer::of(&scene.container, OWN, memory, Access::ReadWrite)?;
-    let mut queue = scene.queue(4)?;
-    scene.container.dirty_start()?;
-    scene.go(&[State::PRE_COPY])?;
-    scene.save_pending()?;
+    let own = DmaBuffer::of(&fixture.container, OWN, memory, Access::ReadWrite)?;
+    let mut queue = fixture.queue(4)?;
+    fixture.container.dirty_start()?;
+    fixture.go(&[State::PRE_COPY])?;
+    fixture.save_pending()?;
     run_jobs(&mut queue, &[job::fill(guest(OWN + 5 * PAGE + 9), 2, PAGE)])?;
     // Guest memory to type1, device memory to the device's own tracking: it is both.
-    let dirty = scene
+    let dirty = fixture
         .container
         .dirty_bitmap(OWN, own.memory().len() as u64)?;
     assert_eq!(
         dirty.dirty().collect::<Vec<_>>(),
         [OWN + 5 * PAGE, OWN + 6 * PAGE]
     );
-    let stream = parse(&scene.save_pending()?.concat())?;
+    let stream = parse(&fixture.save_pending()?.concat())?;
     assert_eq!(stream.pages(PAGE), [5, 6]);
     drop((queue, own));
     Ok(())
 }
 
-fn dma_to_and_from_its_own_window(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    window(&scene)?;
-    let region = scene.migration.region();
+fn dma_to_and_from_its_own_window(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    window(&fixture)?;
+    let region = fixture.migration.region();
     let mapping = Arc::new(region.map(region.info().areas()[0])?);
-    let own = DmaBuffer::of(&scene.container, OWN, mapping.clone(), Access::ReadWrite)?;
-    let mut queue = scene.queue(4)?;
+    let own = DmaBuffer::of(&fixture.container, OWN, mapping.clone(), Access::ReadWrite)?;
+    let mut queue = fixture.queue(4)?;
     let len = mapping.len().min(512 << 10);
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(43), len);
-    scene.write_memory(0, &bytes)?;
+    fixture.write_memory(0, &bytes)?;
     // The window while nothing is going on, and under a save that stages in it.
     run_jobs(&mut queue, &[job::copy(device(0), guest(OWN), len as u64)])?;
     same(
@@ -297,13 +297,13 @@ fn dma_to_and_from_its_own_window(lab: &Lab) -> Outcome {
         guest(OWN),
         "into the window",
     );
-    scene.go(&[State::PRE_COPY])?;
-    scene.migration.pending_bytes()?;
+    fixture.go(&[State::PRE_COPY])?;
+    fixture.migration.pending_bytes()?;
     let mut staged = Vec::new();
-    scene.migration.save_buffer(&mut staged)?;
+    fixture.migration.save_buffer(&mut staged)?;
     let n = staged.len().min(len) as u64;
     run_jobs(&mut queue, &[job::copy(guest(OWN), device(8 << 20), n)])?;
-    let found = scene.read_memory(8 << 20, n as usize)?;
+    let found = fixture.read_memory(8 << 20, n as usize)?;
     same(
         &found,
         &staged[..n as usize],
@@ -312,30 +312,30 @@ fn dma_to_and_from_its_own_window(lab: &Lab) -> Outcome {
     );
     // A guest that writes over what is staged spoils its own stream, and nothing else.
     run_jobs(&mut queue, &[job::fill(guest(OWN), u64::MAX, 64)])?;
-    scene.go(&[State::STOP_AND_COPY])?;
-    scene.save_pending()?;
-    scene.go(&[State::STOP, State::RUNNING])?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    fixture.save_pending()?;
+    fixture.go(&[State::STOP, State::RUNNING])?;
     run_jobs(&mut queue, &[job::nop()])?;
     drop((queue, own, mapping));
     Ok(())
 }
 
-fn devices_that_map_each_other(lab: &Lab) -> Outcome {
+fn devices_that_map_each_other(env: &Env) -> Result {
     let container = Container::open()?;
-    let scenes = [
-        Scene::within(lab, &container)?,
-        Scene::within(lab, &container)?,
+    let fixtures = [
+        Fixture::within(env, &container)?,
+        Fixture::within(env, &container)?,
     ];
     let len = 2u64 << 20;
     let mut buffers = Vec::new();
     let mut queues = Vec::new();
-    for (n, scene) in (0u64..).zip(&scenes) {
-        let memory = Arc::new(scene.mdma.map_memory()?);
+    for (n, fixture) in (0u64..).zip(&fixtures) {
+        let memory = Arc::new(fixture.mdma.map_memory()?);
         memory.fill(0, len as usize, n as u8 + 1);
         let iova = OWN + n * (1 << 32);
         buffers.push(DmaBuffer::of(&container, iova, memory, Access::ReadWrite)?);
-        queues.push(scene.queue_at(QUEUE + n * (1 << 32), 4)?);
-        scene.mdma.set_throttle(100)?;
+        queues.push(fixture.queue_at(QUEUE + n * (1 << 32), 4)?);
+        fixture.mdma.set_throttle(100)?;
     }
     // Each reads the other's memory into its own and writes its own into the other's, both at the same time.
     for _ in 0..5 {
@@ -346,24 +346,24 @@ fn devices_that_map_each_other(lab: &Lab) -> Outcome {
             queue.ring_doorbell()?;
         }
         // One of them stops in the middle. Its memory is still there for the other.
-        scenes[0].go(&[State::STOP])?;
+        fixtures[0].go(&[State::STOP])?;
         for completion in queues[1].drain(PATIENCE)? {
             assert_eq!(completion.error, 0);
         }
-        scenes[0].go(&[State::RUNNING])?;
+        fixtures[0].go(&[State::RUNNING])?;
         for completion in queues[0].drain(PATIENCE)? {
             assert_eq!(completion.error, 0);
         }
-        for (n, scene) in (0u8..).zip(&scenes) {
+        for (n, fixture) in (0u8..).zip(&fixtures) {
             let other = vec![2 - n; len as usize];
             same(
-                &scene.read_memory(4 << 20, len as usize)?,
+                &fixture.read_memory(4 << 20, len as usize)?,
                 &other,
                 device(4 << 20),
                 "read",
             );
             same(
-                &scene.read_memory(8 << 20, len as usize)?,
+                &fixture.read_memory(8 << 20, len as usize)?,
                 &other,
                 device(8 << 20),
                 "written",
@@ -371,20 +371,20 @@ fn devices_that_map_each_other(lab: &Lab) -> Outcome {
         }
     }
     drop((queues, buffers));
-    let [first, second] = scenes;
+    let [first, second] = fixtures;
     drop(first);
     drop(second);
     Ok(())
 }
 
-fn stopping_while_dma_faults_in_its_own_memory(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let memory = Arc::new(scene.mdma.map_memory()?);
-    let own = DmaBuffer::of(&scene.container, OWN, memory.clone(), Access::ReadWrite)?;
-    let mut queue = scene.queue(6)?;
+fn stopping_while_dma_faults_in_its_own_memory(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let memory = Arc::new(fixture.mdma.map_memory()?);
+    let own = DmaBuffer::of(&fixture.container, OWN, memory.clone(), Access::ReadWrite)?;
+    let mut queue = fixture.queue(6)?;
     let over = AtomicBool::new(false);
-    thread::scope(|threads| -> Outcome {
-        let submitter = threads.spawn(|| -> Outcome<u64> {
+    thread::scope(|threads| -> Result {
+        let submitter = threads.spawn(|| -> Result<u64> {
             let mut n = 0;
             while !over.load(Ordering::SeqCst) {
                 while queue.poll().is_some() {}
@@ -398,26 +398,26 @@ fn stopping_while_dma_faults_in_its_own_memory(lab: &Lab) -> Outcome {
             queue.drain(PATIENCE)?;
             Ok(n)
         });
-        let change = || -> Outcome {
+        let change = || -> Result {
             // Each of these takes the pages away from under the DMA, or waits for it.
-            for _ in 0..(lab.effort.iterations / 40).max(1) {
-                scene.go(&[State::PRE_COPY])?;
-                scene.migration.pending_bytes()?;
-                scene.migration.data_offset()?;
-                scene.go(&[State::STOP_AND_COPY])?;
+            for _ in 0..(env.limits.iterations / 40).max(1) {
+                fixture.go(&[State::PRE_COPY])?;
+                fixture.migration.pending_bytes()?;
+                fixture.migration.data_offset()?;
+                fixture.go(&[State::STOP_AND_COPY])?;
                 let still = memory.to_vec(8 << 20, 1 << 20);
                 assert!(
                     memory.to_vec(8 << 20, 1 << 20) == still,
                     "written while stopped"
                 );
-                scene.go(&[State::RUNNING])?;
+                fixture.go(&[State::RUNNING])?;
             }
             Ok(())
         };
         let result = change();
         over.store(true, Ordering::SeqCst);
         if result.is_err() {
-            let _ = scene.go(&[State::RUNNING]);
+            let _ = fixture.go(&[State::RUNNING]);
         }
         let jobs = submitter.join().expect("the submitter")?;
         result?;

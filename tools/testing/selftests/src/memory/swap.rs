@@ -4,43 +4,43 @@
 
 use mdma::job;
 
-use crate::dma::random_jobs::random_jobs;
+use crate::dma::oracle::random_jobs;
 use crate::env::reclaim::under_reclaim;
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::Memory;
 use crate::fixture::v2::V2;
 use crate::fixture::{device, guest, PAGE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::load::migrate;
 use crate::tests;
 
-tests! { "swapping":
+tests! { "swap":
     p30_random_jobs_on_swapped_memory ["P30", "P31", "P32"],
     p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
     devices_migrate_meanwhile [],
 }
 
-fn p30_random_jobs_on_swapped_memory(lab: &Lab) -> Outcome {
-    under_reclaim(|| random_jobs(lab, lab.effort.jobs / 5))
+fn p30_random_jobs_on_swapped_memory(env: &Env) -> Result {
+    under_reclaim(|| random_jobs(env, env.limits.jobs / 5))
 }
 
 /// The pages written are held in memory while they are, and the rings all the time.
-fn p30_random_jobs_through_pinned_pages(lab: &Lab) -> Outcome {
+fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
     under_reclaim(|| {
-        lab.module
-            .with("pin_from_kib=1", || random_jobs(lab, lab.effort.jobs / 5))
+        env.module
+            .with("pin_from_kib=1", || random_jobs(env, env.limits.jobs / 5))
     })
 }
 
-fn devices_migrate_meanwhile(lab: &Lab) -> Outcome {
+fn devices_migrate_meanwhile(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const SIZE: usize = 8 << 20;
     under_reclaim(|| {
-        let (from, to) = (V2::new(lab)?, V2::new(lab)?);
-        let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+        let (from, to) = (V2::new(env)?, V2::new(env)?);
+        let mut rng = fastrand::Rng::with_seed(env.limits.seed);
         let mut memory = Memory::new(&from, 0);
         memory.map(&from, &mut rng, IOVA, SIZE)?;
-        for round in 1..=(lab.effort.iterations / 100).clamp(2, 20) {
+        for round in 1..=(env.limits.iterations / 100).clamp(2, 20) {
             // All of it is wanted, page by page.
             let mut queue = from.queue(2)?;
             for at in (0..SIZE as u64).step_by(1 << 20) {

@@ -7,10 +7,10 @@ use mdma::regs::{self, Access, Reg, Register, Reset, REGISTERS};
 use mdma::Mdma;
 use vfio_client::{Area, Protection, Region};
 
-use crate::env::{Guest, Lab, LARGE, MEDIUM, SMALL};
-use crate::fixture::{self, Scene};
+use crate::env::{Env, Guest, LARGE, MEDIUM, SMALL};
+use crate::fixture::{self, Fixture};
 use crate::harness::check::expect_refusal;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::pci::refused;
 use crate::pci::refused::expect_refused;
 use crate::{assert_refused, note, tests};
@@ -46,19 +46,19 @@ fn legal(offset: u64, len: usize) -> Option<&'static Register> {
     })
 }
 
-fn bar(guest: &Guest) -> Outcome<Region> {
+fn bar(guest: &Guest) -> Result<Region> {
     guest.region(regs::BAR_REGISTERS)
 }
 
-fn registers_hold_their_reset_values(lab: &Lab) -> Outcome {
+fn registers_hold_their_reset_values(env: &Env) -> Result {
     for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
-        let guest = lab.open(of)?;
+        let guest = env.open(of)?;
         let mdma = Mdma::open(&guest.device)?;
         for row in &REGISTERS {
             let expected = match row.reset {
                 Reset::Value(value) => value,
                 Reset::MemorySize => memory,
-                Reset::ThrottleUs => lab.module.param("throttle_us"),
+                Reset::ThrottleUs => env.module.param("throttle_us"),
             };
             assert_eq!(mdma.get(row.reg)?, expected, "{of}: {}", row.name);
         }
@@ -71,12 +71,12 @@ fn registers_hold_their_reset_values(lab: &Lab) -> Outcome {
 }
 
 /// Every access inside the BAR succeeds. A VMM prints a line for each that fails, so a guest could fill its log.
-fn no_access_fails(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn no_access_fails(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
     let mdma = Mdma::open(&guest.device)?;
     let before = mdma.snapshot()?;
-    let mark = lab.kmsg.mark();
+    let mark = env.kmsg.mark();
     let (mut refused, mut told) = (0, 0);
     for offset in 0..regs::WINDOW {
         for len in LENGTHS.filter(|len| offset + *len as u64 <= regs::WINDOW) {
@@ -99,7 +99,7 @@ fn no_access_fails(lab: &Lab) -> Outcome {
     let (count, _, reason) = refused::fields(mdma.get(Reg::Refused)?);
     assert_eq!((count, reason), (told, refused::NO_REGISTER));
     assert_eq!(refused::counted(guest.uuid())?, refused);
-    let lines = lab.kmsg.since(mark);
+    let lines = env.kmsg.since(mark);
     let ours: Vec<_> = lines
         .iter()
         .filter(|l| l.text.contains(guest.uuid()))
@@ -112,10 +112,10 @@ fn no_access_fails(lab: &Lab) -> Outcome {
 }
 
 /// The BARs that the framework serves by itself.
-fn no_access_to_memory_or_msix_fails(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mark = lab.kmsg.mark();
-    let memory = scene.region(regs::BAR_MEMORY)?;
+fn no_access_to_memory_or_msix_fails(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mark = env.kmsg.mark();
+    let memory = fixture.region(regs::BAR_MEMORY)?;
     // Around a border of pages and at both ends.
     let size = memory.info().size;
     let places = (0..24).chain(4080..4112).chain(size - 16..size);
@@ -129,7 +129,7 @@ fn no_access_to_memory_or_msix_fails(lab: &Lab) -> Outcome {
             assert_eq!(bytes, pattern, "{what}");
         }
     }
-    let table = scene.region(regs::BAR_MSIX)?;
+    let table = fixture.region(regs::BAR_MSIX)?;
     let size = table.info().size;
     let mut whole = Vec::new();
     for at in (0..size).step_by(8) {
@@ -149,18 +149,18 @@ fn no_access_to_memory_or_msix_fails(lab: &Lab) -> Outcome {
             assert_eq!(table.pwrite(offset, &bytes)?, len, "write of {what}");
         }
     }
-    let lines = lab.kmsg.since(mark);
+    let lines = env.kmsg.since(mark);
     let ours: Vec<_> = lines
         .iter()
-        .filter(|l| l.text.contains(scene.uuid()))
+        .filter(|l| l.text.contains(fixture.uuid()))
         .collect();
     assert!(ours.is_empty(), "a guest could fill the log: {ours:?}");
     Ok(())
 }
 
 /// No guest makes such an access; it is served like one, up to a page. The user's bad address stays an error.
-fn registers_have_no_room_for_wide_accesses(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn registers_have_no_room_for_wide_accesses(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
     let mut page = vec![0; regs::WINDOW as usize];
     assert_eq!(bar.pread(0, &mut page)?, page.len());
@@ -169,12 +169,12 @@ fn registers_have_no_room_for_wide_accesses(lab: &Lab) -> Outcome {
     assert_eq!(refused::counted(guest.uuid())?, 2);
     // Beyond the end is not the guest's doing.
     let mut beyond = || bar.pread(regs::WINDOW - 4, &mut page[..8]);
-    assert_refused!(lab, guest.uuid(), beyond(), EINVAL, "outside");
+    assert_refused!(env, guest.uuid(), beyond(), EINVAL, "outside");
     Ok(())
 }
 
-fn registers_are_little_endian_halves(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn registers_are_little_endian_halves(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
     let scratch = Reg::Scratch.offset();
     bar.write(scratch, &0x1122_3344_5566_7788u64.to_le_bytes())?;
@@ -189,8 +189,8 @@ fn registers_are_little_endian_halves(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn read_only_registers_refuse_writes(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn read_only_registers_refuse_writes(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
     let mdma = Mdma::open(&guest.device)?;
     let before = mdma.snapshot()?;
@@ -202,7 +202,7 @@ fn read_only_registers_refuse_writes(lab: &Lab) -> Outcome {
     for row in read_only {
         let write = |value: u64, offset: u64, width: usize| {
             let expected = (row.reg, refused::READ_ONLY);
-            expect_refused(lab, guest.uuid(), &mdma, expected, row.name, || {
+            expect_refused(env, guest.uuid(), &mdma, expected, row.name, || {
                 bar.write(offset, &value.to_le_bytes()[..width])
             });
         };
@@ -217,8 +217,8 @@ fn read_only_registers_refuse_writes(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn writable_registers_keep_values(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn writable_registers_keep_values(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let mdma = Mdma::open(&guest.device)?;
     for (reg, values) in [
         (Reg::Scratch, &[!0, 0, 0x8000_0000_0000_0001][..]),
@@ -246,8 +246,8 @@ fn writable_registers_keep_values(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn reserved_bits_are_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn reserved_bits_are_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let mdma = Mdma::open(&guest.device)?;
     mdma.set(Reg::IntMask, 1)?;
     for (reg, values) in [
@@ -262,7 +262,7 @@ fn reserved_bits_are_refused(lab: &Lab) -> Outcome {
         for value in values {
             let what = format!("{value:#x} to {}", reg.row().name);
             let expected = (reg, refused::ILLEGAL);
-            expect_refused(lab, guest.uuid(), &mdma, expected, &what, || {
+            expect_refused(env, guest.uuid(), &mdma, expected, &what, || {
                 mdma.set(reg, *value)
             });
         }
@@ -270,10 +270,10 @@ fn reserved_bits_are_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn queue_registers_are_locked_while_enabled(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let queue = scene.queue(3)?;
-    let before = scene.registers()?;
+fn queue_registers_are_locked_while_enabled(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let queue = fixture.queue(3)?;
+    let before = fixture.registers()?;
     let locked: Vec<_> = REGISTERS
         .iter()
         .filter(|r| r.access == Access::RwDisabled)
@@ -282,23 +282,28 @@ fn queue_registers_are_locked_while_enabled(lab: &Lab) -> Outcome {
     for row in &locked {
         let value = before.get(row.reg);
         let expected = (row.reg, refused::WHILE_ENABLED);
-        expect_refused(lab, scene.uuid(), &scene.mdma, expected, row.name, || {
-            scene.mdma.set(row.reg, value)
-        });
+        expect_refused(
+            env,
+            fixture.uuid(),
+            &fixture.mdma,
+            expected,
+            row.name,
+            || fixture.mdma.set(row.reg, value),
+        );
     }
     // Enabling what is enabled changes nothing.
-    let before = scene.registers()?;
-    scene.mdma.set(Reg::Control, 1)?;
-    assert_eq!(scene.registers()?.diff(&before), []);
+    let before = fixture.registers()?;
+    fixture.mdma.set(Reg::Control, 1)?;
+    assert_eq!(fixture.registers()?.diff(&before), []);
     queue.close()?;
     for row in locked {
-        scene.mdma.set(row.reg, 0)?;
+        fixture.mdma.set(row.reg, 0)?;
     }
     Ok(())
 }
 
-fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn illegal_rings_are_not_enabled(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let mdma = Mdma::open(&guest.device)?;
     let top = u64::MAX;
     for (base, order, completions, why) in [
@@ -324,7 +329,7 @@ fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
         mdma.set(Reg::RingOrder, order)?;
         mdma.set(Reg::CompletionBase, completions)?;
         let expected = (Reg::Control, refused::ILLEGAL);
-        expect_refused(lab, guest.uuid(), &mdma, expected, why, || {
+        expect_refused(env, guest.uuid(), &mdma, expected, why, || {
             mdma.set(Reg::Control, 1)
         });
     }
@@ -332,7 +337,7 @@ fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
     for order in [13, 32, 0xffff_ffff] {
         let what = format!("order {order}");
         let expected = (Reg::RingOrder, refused::ILLEGAL);
-        expect_refused(lab, guest.uuid(), &mdma, expected, &what, || {
+        expect_refused(env, guest.uuid(), &mdma, expected, &what, || {
             mdma.set(Reg::RingOrder, order)
         });
         assert_eq!(mdma.get(Reg::RingOrder)?, 4);
@@ -347,98 +352,101 @@ fn illegal_rings_are_not_enabled(lab: &Lab) -> Outcome {
 }
 
 /// A write to TAIL that cannot be must not get lost in silence: the queue halts, and `ERROR` says why.
-fn bad_doorbells_halt_the_queue(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let expected = (Reg::Tail, refused::WHILE_DISABLED);
     let what = "doorbell of a disabled queue";
-    expect_refused(lab, scene.uuid(), &scene.mdma, expected, what, || {
-        scene.mdma.set(Reg::Tail, 1)
+    expect_refused(env, fixture.uuid(), &fixture.mdma, expected, what, || {
+        fixture.mdma.set(Reg::Tail, 1)
     });
-    scene.mdma.set_interrupts(regs::INT_ALL)?;
-    let mark = lab.kmsg.mark();
+    fixture.mdma.set_interrupts(regs::INT_ALL)?;
+    let mark = env.kmsg.mark();
     // Beyond the ring of 8, or back from 3. Without bus mastering the head stays.
-    let mut queue = scene.queue(3)?;
+    let mut queue = fixture.queue(3)?;
     for value in [8, 9, 0x8000_0000, 0xffff_ffff, 0, 2] {
-        scene.device.config()?.set_bus_master(false)?;
+        fixture.device.config()?.set_bus_master(false)?;
         queue.restart(3)?;
-        scene.mdma.set(Reg::Tail, 3)?;
-        scene.mdma.set(Reg::Tail, 3)?;
-        scene.mdma.check_halted()?;
-        scene.mdma.set(Reg::Tail, value)?;
-        let registers = scene.registers()?;
+        fixture.mdma.set(Reg::Tail, 3)?;
+        fixture.mdma.set(Reg::Tail, 3)?;
+        fixture.mdma.check_halted()?;
+        fixture.mdma.set(Reg::Tail, value)?;
+        let registers = fixture.registers()?;
         let status = u64::from(regs::STATUS_ENABLED | regs::STATUS_HALTED);
         assert_eq!(registers.get(Reg::Status), status, "doorbell {value}");
         assert_eq!(registers.get(Reg::Error), Error::BadTail as u64);
         assert_eq!(registers.get(Reg::Tail), 3, "doorbell {value}");
         assert_eq!(registers.get(Reg::IntCause), regs::INT_HALT.into());
         // The state can be saved and loaded, and the error stays the first one.
-        scene.mdma.set(Reg::Tail, 99)?;
-        assert_eq!(scene.registers()?.diff(&registers), []);
-        scene.mdma.acknowledge()?;
+        fixture.mdma.set(Reg::Tail, 99)?;
+        assert_eq!(fixture.registers()?.diff(&registers), []);
+        fixture.mdma.acknowledge()?;
     }
-    let stream = scene.save()?;
-    let other = Scene::new(lab)?;
+    let stream = fixture.save()?;
+    let other = Fixture::new(env)?;
     other.load(&stream)?;
     assert_eq!(other.mdma.get(Reg::Error)?, Error::BadTail as u64);
     drop(other);
-    scene.go(&[vfio_client::v1::State::RUNNING])?;
-    scene.device.config()?.set_bus_master(true)?;
+    fixture.go(&[vfio_client::v1::State::RUNNING])?;
+    fixture.device.config()?.set_bus_master(true)?;
     queue.restart(3)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    let lines = lab.kmsg.since(mark);
+    let lines = env.kmsg.since(mark);
     let ours: Vec<_> = lines
         .iter()
-        .filter(|l| l.text.contains(scene.uuid()))
+        .filter(|l| l.text.contains(fixture.uuid()))
         .collect();
     assert!(ours.is_empty(), "a guest could fill the log: {ours:?}");
     Ok(())
 }
 
 /// Enabling the queue while a unit of the previous run is in flight must not get lost: the new run starts after the unit.
-fn enabled_while_a_unit_is_in_flight(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(4)?;
+fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(4)?;
     let long = mdma::job::fill(fixture::device(0), !0, 16 << 20);
     let mut met = 0;
     for round in 0..200 {
         queue.submit(&long)?;
-        let before = scene.mdma.get(Reg::BytesDone)?;
-        fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job", |v| v > before)?;
-        scene.mdma.set(Reg::Control, 0)?;
-        met += u32::from(scene.mdma.busy()?);
-        scene.mdma.set(Reg::Control, 1)?;
-        assert_eq!(scene.mdma.get(Reg::Control)?, 1, "round {round}");
+        let before = fixture.mdma.get(Reg::BytesDone)?;
+        fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job", |v| v > before)?;
+        fixture.mdma.set(Reg::Control, 0)?;
+        met += u32::from(fixture.mdma.busy()?);
+        fixture.mdma.set(Reg::Control, 1)?;
+        assert_eq!(fixture.mdma.get(Reg::Control)?, 1, "round {round}");
         // It works as any other run.
         queue.restart(4)?;
         fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     }
     note!("{met} of 200 met a unit in flight");
-    assert_eq!(scene.mdma.get(Reg::Refused)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::Refused)?, 0);
     Ok(())
 }
 
-fn interrupt_cause_clears_by_ones(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(3)?;
+fn interrupt_cause_clears_by_ones(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(3)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     assert_eq!(
-        scene.mdma.get(Reg::IntCause)?,
+        fixture.mdma.get(Reg::IntCause)?,
         0,
         "the job did not ask for it"
     );
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
-    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_COMPLETION.into());
+    assert_eq!(
+        fixture.mdma.get(Reg::IntCause)?,
+        regs::INT_COMPLETION.into()
+    );
     // And the other cause.
     queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
     queue.ring_doorbell()?;
-    fixture::wait_register(&scene.mdma, Reg::Status, "the queue to halt", |v| {
+    fixture::wait_register(&fixture.mdma, Reg::Status, "the queue to halt", |v| {
         v & u64::from(regs::STATUS_HALTED) != 0
     })?;
-    assert_eq!(scene.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
+    assert_eq!(fixture.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
     for (write, left) in [(0, 3), (1, 2), (1, 2), (3, 0), (3, 0)] {
-        scene.mdma.set(Reg::IntCause, write)?;
+        fixture.mdma.set(Reg::IntCause, write)?;
         assert_eq!(
-            scene.mdma.get(Reg::IntCause)?,
+            fixture.mdma.get(Reg::IntCause)?,
             left,
             "after {write} was written"
         );
@@ -446,8 +454,8 @@ fn interrupt_cause_clears_by_ones(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn registers_cannot_be_mapped(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn registers_cannot_be_mapped(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let area = Area {
         offset: 0,
         size: 4096,
@@ -456,7 +464,7 @@ fn registers_cannot_be_mapped(lab: &Lab) -> Outcome {
         let region = guest.region(index)?;
         for protection in [Protection::READ, Protection::READ_WRITE] {
             let what = format!("mmap of region {index}");
-            expect_refusal(lab, guest.uuid(), libc::EINVAL, "map", &what, || {
+            expect_refusal(env, guest.uuid(), libc::EINVAL, "map", &what, || {
                 region.mmap(area, protection)
             });
         }
@@ -469,10 +477,10 @@ const ENTRY: usize = 16;
 const VECTORS: usize = 4;
 const PENDING: u64 = 0x800;
 
-fn msix_table_is_kept(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let table = scene.region(regs::BAR_MSIX)?;
-    let read = || -> Outcome<Vec<u8>> {
+fn msix_table_is_kept(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let table = fixture.region(regs::BAR_MSIX)?;
+    let read = || -> Result<Vec<u8>> {
         let words = (0..4096u64).step_by(8).map(|at| table.read_u64(at));
         let words = words.collect::<vfio_client::Result<Vec<_>>>()?;
         Ok(words.iter().flat_map(|w| w.to_le_bytes()).collect())
@@ -500,20 +508,20 @@ fn msix_table_is_kept(lab: &Lab) -> Outcome {
             assert_eq!(&read()?, expected, "{value:#x} written by {width}");
         }
     }
-    scene.device.reset()?;
+    fixture.device.reset()?;
     assert_eq!(read()?, power_on, "after a reset");
     Ok(())
 }
 
-fn msix_pending_bits_are_read_only(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let table = scene.region(regs::BAR_MSIX)?;
+fn msix_pending_bits_are_read_only(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let table = fixture.region(regs::BAR_MSIX)?;
     let event = vfio_client::EventFd::new()?;
-    let msix = scene.device.irq(2)?;
+    let msix = fixture.device.irq(2)?;
     // Vectors 0 and 1 are enabled, 0 has no eventfd yet: its message stays pending.
     msix.set_eventfds(0, &[None, Some(&event)])?;
-    scene.mdma.set_interrupts(regs::INT_ALL)?;
-    let mut queue = scene.queue(2)?;
+    fixture.mdma.set_interrupts(regs::INT_ALL)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
     crate::harness::check::wait_for("the pending bit", || Ok(table.read_u64(PENDING)? == 1))?;
     table.write_u64(PENDING, 0)?;

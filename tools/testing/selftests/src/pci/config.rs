@@ -6,11 +6,11 @@ use mdma::regs::{self, Reg};
 use vfio_client::pci::{self, capability, offset};
 use vfio_client::Region;
 
-use crate::env::{Lab, LARGE, MEDIUM, SMALL};
+use crate::env::{Env, LARGE, MEDIUM, SMALL};
 use crate::fixture::every_state::in_every_state;
-use crate::fixture::{self, Scene};
+use crate::fixture::{self, Fixture};
 use crate::harness::check::{expect_refusal, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "config":
@@ -23,7 +23,7 @@ tests! { "config":
     outside_is_refused [],
     closing_puts_it_back [],
     bus_master_off_stops_dma [],
-    bus_master_on_goes_on_with_what_was_asked [],
+    bus_master_on_resumes_pending_work [],
     status_shows_the_interrupt [],
     p52_read_and_written_in_every_state ["P52"],
 }
@@ -85,7 +85,7 @@ fn table(rows: &[(usize, &[u8])]) -> [u8; SIZE] {
 }
 
 /// All of it, in one read.
-fn all(config: &Region) -> Outcome<[u8; SIZE]> {
+fn all(config: &Region) -> Result<[u8; SIZE]> {
     let mut bytes = [0; SIZE];
     config.read(0, &mut bytes)?;
     Ok(bytes)
@@ -102,9 +102,9 @@ fn assert_bytes(found: &[u8; SIZE], expected: &[u8; SIZE], when: &str) {
     }
 }
 
-fn power_on_bytes(lab: &Lab) -> Outcome {
+fn power_on_bytes(env: &Env) -> Result {
     for of in [SMALL, MEDIUM, LARGE] {
-        let guest = lab.open(of)?;
+        let guest = env.open(of)?;
         let config = guest.device.config()?;
         assert_bytes(&all(config.region())?, &table(POWER_ON), of);
         assert_eq!(config.ids()?, (regs::PCI_VENDOR, regs::PCI_DEVICE));
@@ -112,9 +112,9 @@ fn power_on_bytes(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn bars_are_sized_by_the_protocol(lab: &Lab) -> Outcome {
+fn bars_are_sized_by_the_protocol(env: &Env) -> Result {
     for (of, memory) in [(SMALL, 16u64 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
-        let guest = lab.open(of)?;
+        let guest = env.open(of)?;
         let config = guest.device.config()?;
         let config = config.region();
         let bar = |i: u64| offset::BAR0 + 4 * i;
@@ -148,8 +148,8 @@ fn bars_are_sized_by_the_protocol(lab: &Lab) -> Outcome {
 }
 
 /// A guest may size the halves of a 64-bit BAR in two steps, with the other half in use.
-fn upper_half_sizes_by_itself(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn upper_half_sizes_by_itself(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let config = guest.device.config()?;
     let config = config.region();
     config.write_u32(0x18, 0x4000_0000)?;
@@ -164,8 +164,8 @@ fn upper_half_sizes_by_itself(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn capability_list(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn capability_list(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let bytes = all(guest.device.config()?.region())?;
     assert_ne!(
         bytes[offset::STATUS as usize] & 0x10,
@@ -202,11 +202,11 @@ fn capability_list(lab: &Lab) -> Outcome {
 }
 
 /// Writes ones, zeroes and a pattern to every bit, by every width.
-fn only_writable_bits_change(lab: &Lab) -> Outcome {
+fn only_writable_bits_change(env: &Env) -> Result {
     let writable = table(WRITABLE);
     let reset = table(POWER_ON);
     for width in [1, 2, 4, 8, 256] {
-        let guest = lab.open(SMALL)?;
+        let guest = env.open(SMALL)?;
         let config = guest.device.config()?;
         let config = config.region();
         for pattern in [0xff, 0x00, 0xa5, 0x5a] {
@@ -224,8 +224,8 @@ fn only_writable_bits_change(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn every_access_width_sees_the_same_bytes(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn every_access_width_sees_the_same_bytes(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let config = guest.device.config()?;
     let config = config.region();
     config.write_u32(MSI as u64 + 8, 0x1234_5678)?;
@@ -244,8 +244,8 @@ fn every_access_width_sees_the_same_bytes(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn outside_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn outside_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let config = guest.device.config()?;
     let config = config.region();
     let before = all(config)?;
@@ -260,11 +260,11 @@ fn outside_is_refused(lab: &Lab) -> Outcome {
     ] {
         let what = format!("{len} bytes at {at:#x}");
         let mut bytes = vec![0xff; len];
-        expect_refusal(lab, guest.uuid(), libc::EINVAL, "outside", &what, || {
+        expect_refusal(env, guest.uuid(), libc::EINVAL, "outside", &what, || {
             config.pread(at, &mut bytes)
         });
         assert_eq!(bytes, vec![0xff; len], "{what}: refused, and read");
-        expect_refusal(lab, guest.uuid(), libc::EINVAL, "outside", &what, || {
+        expect_refusal(env, guest.uuid(), libc::EINVAL, "outside", &what, || {
             config.pwrite(at, &bytes)
         });
         assert_bytes(&all(config)?, &before, &what);
@@ -276,8 +276,8 @@ fn outside_is_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn closing_puts_it_back(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn closing_puts_it_back(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let config = guest.device.config()?;
     config.region().write(0, &[0xff; SIZE])?;
     assert_ne!(all(config.region())?, table(POWER_ON));
@@ -292,22 +292,22 @@ fn closing_puts_it_back(lab: &Lab) -> Outcome {
 const IOVA: u64 = 0x10_0000;
 const BYTES: usize = 4 << 20;
 
-fn bus_master_off_stops_dma(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let config = scene.device.config()?;
-    let buffer = scene.buffer(IOVA, BYTES)?;
-    let mut queue = scene.queue(4)?;
-    scene.mdma.set_throttle(2000)?;
+fn bus_master_off_stops_dma(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
+    let buffer = fixture.buffer(IOVA, BYTES)?;
+    let mut queue = fixture.queue(4)?;
+    fixture.mdma.set_throttle(2000)?;
     queue.submit(&mdma::job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
     let written = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
     for round in 0..5 {
-        let before = scene.mdma.get(Reg::BytesDone)?;
-        fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job to go on", |v| {
+        let before = fixture.mdma.get(Reg::BytesDone)?;
+        fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to go on", |v| {
             v > before
         })?;
         config.set_bus_master(false)?;
         // The write has returned: what was in flight is done, and nothing comes after it.
-        let at_return = (scene.mdma.get(Reg::BytesDone)?, written());
+        let at_return = (fixture.mdma.get(Reg::BytesDone)?, written());
         assert!(
             at_return.1 < BYTES,
             "round {round}: the job was over too soon"
@@ -317,22 +317,22 @@ fn bus_master_off_stops_dma(lab: &Lab) -> Outcome {
             "round {round}: BYTES_DONE and memory"
         );
         std::thread::sleep(SILENCE);
-        let later = (scene.mdma.get(Reg::BytesDone)?, written());
+        let later = (fixture.mdma.get(Reg::BytesDone)?, written());
         assert_eq!(later, at_return, "round {round}: DMA without bus mastering");
         config.set_bus_master(true)?;
     }
-    scene.mdma.set_throttle(0)?;
+    fixture.mdma.set_throttle(0)?;
     let completion = queue.wait(crate::harness::check::PATIENCE)?;
     assert_eq!((completion.error, completion.bytes), (0, BYTES as u64));
     assert_eq!(written(), BYTES);
     Ok(())
 }
 
-fn bus_master_on_goes_on_with_what_was_asked(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let config = scene.device.config()?;
-    let buffer = scene.buffer(IOVA, 65536)?;
-    let mut queue = scene.queue(4)?;
+fn bus_master_on_resumes_pending_work(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
+    let buffer = fixture.buffer(IOVA, 65536)?;
+    let mut queue = fixture.queue(4)?;
     config.set_bus_master(false)?;
     for i in 0..8 {
         let at = fixture::guest(IOVA + i * 4096);
@@ -343,7 +343,7 @@ fn bus_master_on_goes_on_with_what_was_asked(lab: &Lab) -> Outcome {
         queue.poll().is_none(),
         "a job was done without bus mastering"
     );
-    assert_eq!(scene.mdma.get(Reg::Head)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::Head)?, 0);
     assert!(buffer.to_vec(0, 65536).iter().all(|b| *b == 0));
 
     // Other bits of the command register are not it.
@@ -361,30 +361,30 @@ fn bus_master_on_goes_on_with_what_was_asked(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn status_shows_the_interrupt(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let config = scene.device.config()?;
+fn status_shows_the_interrupt(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
     let interrupt =
-        || -> Outcome<bool> { Ok(config.region().read_u16(offset::STATUS)? & (1 << 3) != 0) };
+        || -> Result<bool> { Ok(config.region().read_u16(offset::STATUS)? & (1 << 3) != 0) };
     assert!(!interrupt()?);
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
     assert!(!interrupt()?, "the cause is masked");
-    scene.mdma.set_interrupts(regs::INT_COMPLETION)?;
+    fixture.mdma.set_interrupts(regs::INT_COMPLETION)?;
     assert!(interrupt()?, "the cause is pending and not masked");
     // Disabling INTx holds the message back, not the status.
     config.set_command(config.command()? | pci::COMMAND_INTX_DISABLE)?;
     assert!(interrupt()?);
-    scene.mdma.acknowledge()?;
+    fixture.mdma.acknowledge()?;
     assert!(!interrupt()?);
     Ok(())
 }
 
-fn p52_read_and_written_in_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let config = scene.device.config()?;
+fn p52_read_and_written_in_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
     let mut n = 0;
-    in_every_state(&scene, |state| {
+    in_every_state(&fixture, |state| {
         n += 1;
         let address = 0xfe00_0000 + n * 0x1000;
         config.region().write_u32(offset::BAR0, address)?;

@@ -11,10 +11,10 @@ use vfio_client::uapi;
 use vfio_client::v1::State;
 use vfio_client::{Area, EventFd};
 
-use crate::env::{Guest, Lab, LARGE, MEDIUM, SMALL};
+use crate::env::{Env, Guest, LARGE, MEDIUM, SMALL};
 use crate::fixture::every_state::in_every_state;
-use crate::fixture::{self, Scene};
-use crate::harness::result::Outcome;
+use crate::fixture::{self, Fixture};
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
 tests! { "device":
@@ -31,7 +31,7 @@ tests! { "device":
     access_outside_a_region_is_refused [],
     absent_regions_are_refused [],
     reset_gives_power_on [],
-    reset_stops_what_is_in_flight [],
+    reset_stops_work_in_flight [],
     reset_keeps_configuration_and_eventfds [],
     two_descriptors_are_one_device [],
     second_user_is_refused [],
@@ -68,8 +68,8 @@ fn long(bytes: &[u8], index: usize) -> u64 {
     u64::from_ne_bytes(bytes[4 * index..][..8].try_into().unwrap())
 }
 
-fn get_info(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn get_info(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let mut arg = argument(&[24, 0xffff_ffff], 24);
     raw::ioctl(&guest.device, GET_INFO, &mut arg)?;
     assert_eq!(word(&arg, 0), 24, "argsz");
@@ -81,8 +81,8 @@ fn get_info(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn get_info_of_older_and_newer_users(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn get_info_of_older_and_newer_users(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     // Without cap_offset, as the structure was once; and larger than it is now.
     for (argsz, touched) in [(16, 16), (20, 20), (24, 24), (64, 24), (4096, 24)] {
         let mut arg = argument(&[argsz], argsz as usize + 64);
@@ -96,10 +96,10 @@ fn get_info_of_older_and_newer_users(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn region_info_of_every_index(lab: &Lab) -> Outcome {
-    let staging = lab.module.param("staging_kib") << 10;
+fn region_info_of_every_index(env: &Env) -> Result {
+    let staging = env.module.param("staging_kib") << 10;
     for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
-        let guest = lab.open(of)?;
+        let guest = env.open(of)?;
         let expected: [(u32, u64); 10] = [
             (READ_WRITE, regs::WINDOW),
             (0, 0),
@@ -130,9 +130,9 @@ fn region_info_of_every_index(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn region_info_capabilities_need_room(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
-    let ask = |argsz: u32, len: usize| -> Outcome<Vec<u8>> {
+fn region_info_capabilities_need_room(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
+    let ask = |argsz: u32, len: usize| -> Result<Vec<u8>> {
         let mut arg = argument(&[argsz, 0, MIGRATION, !0], len);
         raw::ioctl(&guest.device, GET_REGION_INFO, &mut arg)?;
         Ok(arg)
@@ -158,8 +158,8 @@ fn region_info_capabilities_need_room(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p01_migration_region_is_found_by_its_type(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn p01_migration_region_is_found_by_its_type(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let region = guest.device.region_of_type(3, 1)?;
     let info = region
         .expect("a region of type 3, subtype 1")
@@ -188,8 +188,8 @@ fn p01_migration_region_is_found_by_its_type(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn irq_info_of_every_index(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn irq_info_of_every_index(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let eventfd = uapi::VFIO_IRQ_INFO_EVENTFD;
     let intx = uapi::VFIO_IRQ_INFO_MASKABLE | uapi::VFIO_IRQ_INFO_AUTOMASKED;
     let message = uapi::VFIO_IRQ_INFO_NORESIZE;
@@ -212,8 +212,8 @@ fn irq_info_of_every_index(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn index_out_of_range_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn index_out_of_range_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for index in [MIGRATION + 1, 63, 0x8000_0000, u32::MAX] {
         let call = || {
             raw::ioctl(
@@ -222,7 +222,7 @@ fn index_out_of_range_is_refused(lab: &Lab) -> Outcome {
                 &mut argument(&[32, 0, index], 32),
             )
         };
-        assert_refused!(lab, guest.uuid(), call(), EINVAL, "region");
+        assert_refused!(env, guest.uuid(), call(), EINVAL, "region");
     }
     for index in [uapi::VFIO_PCI_NUM_IRQS, 63, 0x8000_0000, u32::MAX] {
         let call = || {
@@ -232,13 +232,13 @@ fn index_out_of_range_is_refused(lab: &Lab) -> Outcome {
                 &mut argument(&[16, 0, index], 16),
             )
         };
-        assert_refused!(lab, guest.uuid(), call(), EINVAL, "index");
+        assert_refused!(env, guest.uuid(), call(), EINVAL, "index");
     }
     Ok(())
 }
 
-fn short_argsz_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn short_argsz_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for (name, request, fixed) in [
         ("GET_INFO", GET_INFO, 16),
         ("GET_IRQ_INFO", GET_IRQ_INFO, 16),
@@ -252,7 +252,7 @@ fn short_argsz_is_refused(lab: &Lab) -> Outcome {
             assert_eq!(arg, before, "{name}: refused, and written to");
         }
         let call = || raw::ioctl(&guest.device, request, &mut argument(&[8, 0, 0, 0, 0], 64));
-        assert_refused!(lab, guest.uuid(), call(), EINVAL, "argsz");
+        assert_refused!(env, guest.uuid(), call(), EINVAL, "argsz");
     }
     // These two are refused by VFIO itself.
     for (name, request, fixed) in [
@@ -267,11 +267,11 @@ fn short_argsz_is_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn bad_address_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn bad_address_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for request in [GET_INFO, GET_IRQ_INFO, SET_IRQS] {
         let call = || raw::ioctl_bad_address(&guest.device, request);
-        assert_refused!(lab, guest.uuid(), call(), EFAULT, "address");
+        assert_refused!(env, guest.uuid(), call(), EFAULT, "address");
     }
     for request in [GET_REGION_INFO, FEATURE] {
         assert_errno!(raw::ioctl_bad_address(&guest.device, request), EFAULT);
@@ -306,12 +306,12 @@ fn bad_address_is_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn unknown_ioctl_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn unknown_ioctl_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     // PCI hot reset info, GFX plane, ioeventfd; none has an address for the kernel to follow.
     for n in [12, 15, 16, 19, 21] {
         let call = || raw::ioctl(&guest.device, nr(n), &mut argument(&[64], 64));
-        assert_refused!(lab, guest.uuid(), call(), ENOTTY, "not known");
+        assert_refused!(env, guest.uuid(), call(), ENOTTY, "not known");
     }
     // Of VFIO's type without a meaning, and of no type at all.
     for request in [nr(150), 0, 0x541b_0000, u32::MAX] {
@@ -334,21 +334,21 @@ fn unknown_ioctl_is_refused(lab: &Lab) -> Outcome {
 
 /// Reads and writes at a place of a region, all of which must be refused.
 #[track_caller]
-fn refused_access(lab: &Lab, guest: &Guest, index: u32, offset: u64, len: usize, reason: &str) {
+fn refused_access(env: &Env, guest: &Guest, index: u32, offset: u64, len: usize, reason: &str) {
     let region = guest.device.region(index).expect("the region exists");
     let what = format!("{len} bytes at {offset:#x} of region {index}");
     let mut bytes = vec![0x5a; len];
-    crate::harness::check::expect_refusal(lab, guest.uuid(), libc::EINVAL, reason, &what, || {
+    crate::harness::check::expect_refusal(env, guest.uuid(), libc::EINVAL, reason, &what, || {
         region.pread(offset, &mut bytes)
     });
     assert_eq!(bytes, vec![0x5a; len], "{what}: refused, and read");
-    crate::harness::check::expect_refusal(lab, guest.uuid(), libc::EINVAL, reason, &what, || {
+    crate::harness::check::expect_refusal(env, guest.uuid(), libc::EINVAL, reason, &what, || {
         region.pwrite(offset, &bytes)
     });
 }
 
-fn access_outside_a_region_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn access_outside_a_region_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     for index in [0, 2, 4, CONFIG] {
         let size = guest.region(index)?.info().size;
         for (offset, len) in [
@@ -358,20 +358,20 @@ fn access_outside_a_region_is_refused(lab: &Lab) -> Outcome {
             (size - 4, 8),
             ((1 << 40) - 8, 8),
         ] {
-            refused_access(lab, &guest, index, offset, len, "outside");
+            refused_access(env, &guest, index, offset, len, "outside");
         }
         // The last bytes are inside.
         let last = if index == 0 { continue } else { size - 4 };
         guest.region(index)?.read_u32(last)?;
     }
     // More than the region holds, from its start.
-    refused_access(lab, &guest, CONFIG, 0, 257, "outside");
-    refused_access(lab, &guest, 2, 0, (16 << 20) + 1, "outside");
+    refused_access(env, &guest, CONFIG, 0, 257, "outside");
+    refused_access(env, &guest, 2, 0, (16 << 20) + 1, "outside");
     Ok(())
 }
 
-fn absent_regions_are_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn absent_regions_are_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     // The upper halves and the unused BAR, ROM and VGA.
     for index in [
         1,
@@ -381,7 +381,7 @@ fn absent_regions_are_refused(lab: &Lab) -> Outcome {
         uapi::VFIO_PCI_VGA_REGION_INDEX,
     ] {
         assert_eq!(guest.region(index)?.info().size, 0);
-        refused_access(lab, &guest, index, 0, 4, "empty");
+        refused_access(env, &guest, index, 0, 4, "empty");
         let area = Area {
             offset: 0,
             size: 4096,
@@ -412,36 +412,40 @@ fn absent_regions_are_refused(lab: &Lab) -> Outcome {
 }
 
 /// What a device just made has in its registers.
-fn power_on(lab: &Lab) -> Outcome<mdma::Snapshot> {
-    let fresh = lab.open(SMALL)?;
+fn power_on(env: &Env) -> Result<mdma::Snapshot> {
+    let fresh = env.open(SMALL)?;
     let mdma = Mdma::open(&fresh.device)?;
     Ok(mdma.snapshot()?)
 }
 
-fn reset_gives_power_on(lab: &Lab) -> Outcome {
-    let fresh = power_on(lab)?;
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(4)?;
-    let memory = scene.mdma.map_memory()?;
+fn reset_gives_power_on(env: &Env) -> Result {
+    let fresh = power_on(env)?;
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(4)?;
+    let memory = fixture.mdma.map_memory()?;
     let size = memory.len();
-    scene.mdma.set(Reg::Scratch, 0x1122_3344_5566_7788)?;
-    scene.mdma.set(Reg::IntMask, regs::INT_ALL.into())?;
-    scene.mdma.set_throttle(7)?;
+    fixture.mdma.set(Reg::Scratch, 0x1122_3344_5566_7788)?;
+    fixture.mdma.set(Reg::IntMask, regs::INT_ALL.into())?;
+    fixture.mdma.set_throttle(7)?;
     let fill = mdma::job::fill(fixture::device(8192), 0x0101_0101_0101_0101, 100_000).interrupt();
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt(), fill])?;
     let places = [0, 4095, 8192, 65536, size / 2, size - 1];
     for at in places {
         memory.write(at, &[0xee]);
     }
-    scene.write_memory(12345, b"written by a system call")?;
+    fixture.write_memory(12345, b"written by a system call")?;
     assert!(
-        scene.registers()?.diff(&fresh).len() >= 8,
+        fixture.registers()?.diff(&fresh).len() >= 8,
         "the registers are in use"
     );
 
-    scene.device.reset()?;
-    assert_eq!(scene.registers()?.diff(&fresh), [], "registers after reset");
-    assert_eq!(scene.state()?, State::RUNNING);
+    fixture.device.reset()?;
+    assert_eq!(
+        fixture.registers()?.diff(&fresh),
+        [],
+        "registers after reset"
+    );
+    assert_eq!(fixture.state()?, State::RUNNING);
     // Both the old mapping and system calls see zeroes, at the places and in between.
     for at in places {
         assert_eq!(memory.to_vec(at, 1), [0], "mapped memory at {at:#x}");
@@ -452,7 +456,7 @@ fn reset_gives_power_on(lab: &Lab) -> Outcome {
     );
     let chunk = 1 << 20;
     for at in (0..size as u64).step_by(chunk) {
-        let bytes = scene.read_memory(at, chunk)?;
+        let bytes = fixture.read_memory(at, chunk)?;
         assert!(
             bytes.iter().all(|b| *b == 0),
             "memory in the MiB at {at:#x}"
@@ -460,23 +464,23 @@ fn reset_gives_power_on(lab: &Lab) -> Outcome {
     }
     // And it is the same memory still: mapped and not.
     memory.write(4096, b"again");
-    assert_eq!(scene.read_memory(4096, 5)?, b"again");
+    assert_eq!(fixture.read_memory(4096, 5)?, b"again");
     // It works as new.
     drop(queue);
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 1);
     Ok(())
 }
 
-fn reset_stops_what_is_in_flight(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(4)?;
-    let buffer = scene.buffer(0x10_0000, 4 << 20)?;
-    scene.mdma.set_throttle(2000)?;
+fn reset_stops_work_in_flight(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(4)?;
+    let buffer = fixture.buffer(0x10_0000, 4 << 20)?;
+    fixture.mdma.set_throttle(2000)?;
     queue.submit(&mdma::job::fill(fixture::guest(0x10_0000), !0, 4 << 20))?;
-    fixture::wait_register(&scene.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
-    scene.device.reset()?;
+    fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    fixture.device.reset()?;
     // Nothing is written from here on.
     let count = || {
         buffer
@@ -493,49 +497,49 @@ fn reset_stops_what_is_in_flight(lab: &Lab) -> Outcome {
         written,
         "guest memory was written to after the reset"
     );
-    assert_eq!(scene.mdma.get(Reg::BytesDone)?, 0);
-    assert_eq!(scene.mdma.get(Reg::Status)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::Status)?, 0);
     assert!(queue.poll().is_none(), "the job completed after the reset");
     Ok(())
 }
 
 /// As vfio-pci does it: configuration space and what the user put in place are the user's.
-fn reset_keeps_configuration_and_eventfds(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn reset_keeps_configuration_and_eventfds(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let event = EventFd::new()?;
-    let intx = scene.device.irq(uapi::VFIO_PCI_INTX_IRQ_INDEX)?;
+    let intx = fixture.device.irq(uapi::VFIO_PCI_INTX_IRQ_INDEX)?;
     intx.set_eventfds(0, &[Some(&event)])?;
-    let config = scene.device.config()?;
+    let config = fixture.device.config()?;
     config.region().write_u32(0x10, 0xfebf_0000)?;
     let before = config.snapshot()?;
-    scene.device.reset()?;
+    fixture.device.reset()?;
     assert_eq!(config.snapshot()?, before);
     crate::harness::check::expect_silence(&event, "a reset is no interrupt");
-    scene.mdma.set_interrupts(regs::INT_ALL)?;
-    let mut queue = scene.queue(2)?;
+    fixture.mdma.set_interrupts(regs::INT_ALL)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
     crate::harness::check::expect_signal(&event, "INTx after a reset");
     Ok(())
 }
 
-fn two_descriptors_are_one_device(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let other = scene.device.group().device(scene.uuid())?;
-    scene.mdma.set(Reg::Scratch, 77)?;
+fn two_descriptors_are_one_device(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let other = fixture.device.group().device(fixture.uuid())?;
+    fixture.mdma.set(Reg::Scratch, 77)?;
     let there = Mdma::new(other.region(regs::BAR_REGISTERS)?)?;
     assert_eq!(there.get(Reg::Scratch)?, 77);
     drop(there);
     // Closing one of them is not the last close: the device goes on.
     drop(other);
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    let command = scene.device.config()?.command()?;
+    let command = fixture.device.config()?.command()?;
     assert_ne!(command & vfio_client::pci::COMMAND_MASTER, 0);
     Ok(())
 }
 
-fn second_user_is_refused(lab: &Lab) -> Outcome {
-    let guest = lab.open(SMALL)?;
+fn second_user_is_refused(env: &Env) -> Result {
+    let guest = env.open(SMALL)?;
     let refused = guest.instance.open_alone();
     assert_errno!(refused, EBUSY, "the group has a user already");
     let instance = guest.close();
@@ -543,9 +547,9 @@ fn second_user_is_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p52_information_in_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let ask = || -> Outcome<Vec<Vec<u8>>> {
+fn p52_information_in_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let ask = || -> Result<Vec<Vec<u8>>> {
         let mut answers = Vec::new();
         for (request, words, indices) in [
             (GET_INFO, 6, 0..1),
@@ -555,7 +559,7 @@ fn p52_information_in_every_state(lab: &Lab) -> Outcome {
             for index in indices {
                 let mut arg = argument(&[4096, 0, index], 4096);
                 arg.truncate(4096);
-                raw::ioctl(&scene.device, request, &mut arg)?;
+                raw::ioctl(&fixture.device, request, &mut arg)?;
                 arg.truncate(if request == GET_REGION_INFO {
                     256
                 } else {
@@ -567,7 +571,7 @@ fn p52_information_in_every_state(lab: &Lab) -> Outcome {
         Ok(answers)
     };
     let running = ask()?;
-    in_every_state(&scene, |state| {
+    in_every_state(&fixture, |state| {
         assert_eq!(ask()?, running, "in state {state}");
         Ok(())
     })

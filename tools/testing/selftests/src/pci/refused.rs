@@ -8,8 +8,8 @@ use mdma::Mdma;
 use vfio_client::Region;
 
 use crate::env::debugfs;
-use crate::env::Lab;
-use crate::harness::result::Outcome;
+use crate::env::Env;
+use crate::harness::result::Result;
 
 /// `REFUSED.REASON`.
 pub(crate) const NO_REGISTER: u64 = 1;
@@ -19,7 +19,7 @@ pub(crate) const WHILE_DISABLED: u64 = 4;
 pub(crate) const ILLEGAL: u64 = 5;
 
 /// How many accesses the framework has counted for this instance.
-pub(crate) fn counted(uuid: &str) -> Outcome<u64> {
+pub(crate) fn counted(uuid: &str) -> Result<u64> {
     debugfs::counters(uuid, "refused")
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn fields(refused: u64) -> (u64, u64, u64) {
 /// and adds no line to the log.
 #[track_caller]
 pub(crate) fn expect_refused<E: std::fmt::Debug>(
-    lab: &Lab,
+    env: &Env,
     uuid: &str,
     mdma: &Mdma<Region>,
     (reg, reason): (Reg, u64),
@@ -44,7 +44,7 @@ pub(crate) fn expect_refused<E: std::fmt::Debug>(
     access: impl FnOnce() -> Result<(), E>,
 ) {
     let row = reg.row();
-    let mark = lab.kmsg.mark();
+    let mark = env.kmsg.mark();
     let before = mdma.snapshot().expect("registers can be read");
     let count = counted(uuid).expect("debugfs shows the counter");
     access().unwrap_or_else(|e| panic!("{what}: an access failed: {e:?}"));
@@ -61,7 +61,7 @@ pub(crate) fn expect_refused<E: std::fmt::Debug>(
     assert_eq!(why, reason, "{what}: REFUSED.REASON");
     let now = counted(uuid).expect("debugfs shows the counter");
     assert_eq!(now, count + 1, "{what}: debugfs");
-    let logged: Vec<_> = lab.kmsg.since(mark);
+    let logged: Vec<_> = env.kmsg.since(mark);
     let logged: Vec<_> = logged.iter().filter(|l| l.text.contains(uuid)).collect();
     assert!(
         logged.is_empty(),

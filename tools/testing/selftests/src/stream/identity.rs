@@ -6,10 +6,10 @@ use mdma::regs::Reg;
 use migration::stream::{device_type, Identity};
 use vfio_client::v1::State;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::random_bytes;
-use crate::fixture::{Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::stream::bench::Bench;
 use crate::{assert_errno, assert_refused, tests};
 
@@ -20,7 +20,7 @@ tests! { "identity":
     p49_another_type_of_the_same_device ["P49"],
 }
 
-fn p49_another_identity_is_refused_by_field(lab: &Lab) -> Outcome {
+fn p49_another_identity_is_refused_by_field(env: &Env) -> Result {
     type Change = fn(&mut Identity);
     let fields: [(&str, Change); 8] = [
         ("device_type", |i| i.device_type = device_type("another")),
@@ -32,18 +32,18 @@ fn p49_another_identity_is_refused_by_field(lab: &Lab) -> Outcome {
         ("page_size", |i| i.page_size *= 2),
         ("state_size_max", |i| i.state_size_max += 1),
     ];
-    let bench = Bench::new(lab)?;
+    let bench = Bench::new(env)?;
     for (field, change) in fields {
         let bytes = bench.with_identity(change)?.bytes();
         // At the write that completes the record, before anything else is looked at. On a device of its own, as the log
         // takes only so many lines of one.
-        let scene = Scene::new(lab)?;
-        scene.go(&[State::RESUMING])?;
-        let uuid = scene.uuid();
+        let fixture = Fixture::new(env)?;
+        fixture.go(&[State::RESUMING])?;
+        let uuid = fixture.uuid();
         let first = &bytes[..bench.stream.records[0].size()];
-        let load = || scene.migration.load_buffer(first);
-        assert_refused!(lab, uuid, load(), EINVAL, field);
-        drop(scene);
+        let load = || fixture.migration.load_buffer(first);
+        assert_refused!(env, uuid, load(), EINVAL, field);
+        drop(fixture);
         bench.refused(&bytes, libc::EINVAL, field)?;
     }
     for version in [0, 2, u32::MAX] {
@@ -52,20 +52,20 @@ fn p49_another_identity_is_refused_by_field(lab: &Lab) -> Outcome {
         // Whatever else another version has changed, it is refused as another version.
         stream.records[0].payload.extend([0; 16]);
         stream.seal();
-        let scene = Scene::new(lab)?;
-        scene.go(&[State::RESUMING])?;
-        let uuid = scene.uuid();
-        let load = || scene.migration.load_buffer(&stream.bytes());
-        assert_refused!(lab, uuid, load(), EPROTONOSUPPORT, "version");
-        drop(scene);
+        let fixture = Fixture::new(env)?;
+        fixture.go(&[State::RESUMING])?;
+        let uuid = fixture.uuid();
+        let load = || fixture.migration.load_buffer(&stream.bytes());
+        assert_refused!(env, uuid, load(), EPROTONOSUPPORT, "version");
+        drop(fixture);
         let what = format!("version {version}");
         bench.refused(&stream.bytes(), libc::EPROTONOSUPPORT, &what)?;
     }
     bench.usable()
 }
 
-fn p49_foreign_bytes_are_refused(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p49_foreign_bytes_are_refused(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let mut rng = fastrand::Rng::with_seed(50);
     let intact = bench.stream.bytes();
     for (what, bytes) in [
@@ -84,41 +84,41 @@ fn p49_foreign_bytes_are_refused(lab: &Lab) -> Outcome {
     bench.spoilt("another magic", libc::EINVAL, |s| {
         s.records[0].payload[0] ^= 0x20
     })?;
-    let scene = Scene::new(lab)?;
-    scene.go(&[State::RESUMING])?;
-    let uuid = scene.uuid();
-    let load = || scene.migration.load_buffer(&[0; 4096]);
-    assert_refused!(lab, uuid, load(), EINVAL, "not a device state");
-    drop(scene);
+    let fixture = Fixture::new(env)?;
+    fixture.go(&[State::RESUMING])?;
+    let uuid = fixture.uuid();
+    let load = || fixture.migration.load_buffer(&[0; 4096]);
+    assert_refused!(env, uuid, load(), EINVAL, "not a device state");
+    drop(fixture);
     bench.usable()
 }
 
-fn p49_a_refused_stream_leaves_the_device(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
-    let scene = &bench.scene;
+fn p49_a_refused_stream_leaves_the_device(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
+    let fixture = &bench.fixture;
     let bytes = bench.with_identity(|i| i.device_version += 1)?.bytes();
-    scene.mdma.set(Reg::Scratch, 7)?;
-    scene.mdma.set(Reg::IntMask, 3)?;
-    let before = scene.registers()?;
-    scene.go(&[State::RESUMING])?;
-    assert_errno!(scene.migration.load_buffer(&bytes), EINVAL);
-    assert_eq!(scene.registers()?, before);
+    fixture.mdma.set(Reg::Scratch, 7)?;
+    fixture.mdma.set(Reg::IntMask, 3)?;
+    let before = fixture.registers()?;
+    fixture.go(&[State::RESUMING])?;
+    assert_errno!(fixture.migration.load_buffer(&bytes), EINVAL);
+    assert_eq!(fixture.registers()?, before);
     // None of the memory that follows in the same buffer has been taken.
     let len = 16 * PAGE as usize;
-    assert!(scene.read_memory(0, len)?.iter().all(|b| *b == 0));
-    assert_errno!(scene.migration.write_state(State::RUNNING), EINVAL);
-    assert_eq!(scene.registers()?, before);
-    scene.device.reset()?;
+    assert!(fixture.read_memory(0, len)?.iter().all(|b| *b == 0));
+    assert_errno!(fixture.migration.write_state(State::RUNNING), EINVAL);
+    assert_eq!(fixture.registers()?, before);
+    fixture.device.reset()?;
     bench.usable()
 }
 
-fn p49_another_type_of_the_same_device(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
-    let larger = Scene::of(lab.open(crate::env::MEDIUM)?)?;
+fn p49_another_type_of_the_same_device(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
+    let larger = Fixture::of(env.open(crate::env::MEDIUM)?)?;
     larger.go(&[State::RESUMING])?;
     let uuid = larger.uuid();
     let load = || larger.migration.load_buffer(&bench.stream.bytes());
-    assert_refused!(lab, uuid, load(), EINVAL, "memory_size");
+    assert_refused!(env, uuid, load(), EINVAL, "memory_size");
     larger.device.reset()?;
     let bytes = larger.save()?;
     bench.refused(&bytes, libc::EINVAL, "of a device with more memory")

@@ -5,10 +5,10 @@
 use migration::stream::{Kind, END_SIZE, FLAG_AGAIN, FLAG_START};
 use vfio_client::v1::State;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::PAGE;
 use crate::harness::check::Errno;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::stream::bench::Bench;
 use crate::tests;
 use records::{Record, Stream};
@@ -19,8 +19,8 @@ tests! { "stream":
     p50_every_bit_of_every_control_record ["P50", "P26"],
     p50_bits_of_memory ["P50", "P26"],
     p50_positions_outside_memory ["P50"],
-    p50_lengths_beyond_everything ["P50"],
-    p50_shapes_that_are_not_legal ["P50"],
+    p50_oversized_lengths ["P50"],
+    p50_illegal_shapes ["P50"],
     p50_counts_of_the_closing_record ["P50"],
     p50_data_after_the_end ["P50"],
     p50_a_state_no_device_can_have ["P50", "P26"],
@@ -29,8 +29,8 @@ tests! { "stream":
     p51_unknown_flags_are_refused ["P51"],
 }
 
-fn p50_truncated(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_truncated(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let intact = bench.stream.bytes();
     // All cuts in the small records, every so many bytes in the large ones.
     let mut at = 0;
@@ -40,15 +40,15 @@ fn p50_truncated(lab: &Lab) -> Outcome {
             let refusal = bench.attempt(&intact[..cut], 1 << 20)?;
             let found = refusal.as_ref().and_then(Errno::errno);
             assert_eq!(found, Some(libc::ENODATA), "cut at {cut}: {refusal:?}");
-            bench.scene.device.reset()?;
+            bench.fixture.device.reset()?;
         }
         at += record.size();
     }
     bench.usable()
 }
 
-fn p50_reordered_repeated_or_missing_records(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let records = &bench.stream.records;
     let refused = |what: String, errno: i32, order: &[usize]| {
         let records = order.iter().map(|n| records[*n].clone()).collect();
@@ -111,7 +111,7 @@ fn p50_reordered_repeated_or_missing_records(lab: &Lab) -> Outcome {
 const CORRUPT: [i32; 2] = [libc::EBADMSG, libc::EINVAL];
 
 /// Flips a bit and has the stream refused, at once or at the end.
-fn flip(bench: &Bench, intact: &[u8], at: usize, bit: usize) -> Outcome {
+fn flip(bench: &Bench, intact: &[u8], at: usize, bit: usize) -> Result {
     let mut bytes = intact.to_vec();
     bytes[at] ^= 1 << bit;
     let Some(refusal) = bench.attempt(&bytes, 1 << 20)? else {
@@ -122,12 +122,12 @@ fn flip(bench: &Bench, intact: &[u8], at: usize, bit: usize) -> Outcome {
         CORRUPT.contains(&errno),
         "bit {bit} of byte {at}: {refusal}"
     );
-    assert_eq!(bench.scene.state()?, State::ERROR);
-    Ok(bench.scene.device.reset()?)
+    assert_eq!(bench.fixture.state()?, State::ERROR);
+    Ok(bench.fixture.device.reset()?)
 }
 
-fn p50_every_bit_of_every_control_record(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_every_bit_of_every_control_record(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let intact = bench.stream.bytes();
     let mut at = 0;
     let mut flipped = 0;
@@ -149,8 +149,8 @@ fn p50_every_bit_of_every_control_record(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_bits_of_memory(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_bits_of_memory(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let intact = bench.stream.bytes();
     let seed = 51;
     crate::note!("seed {seed}");
@@ -170,9 +170,9 @@ fn p50_bits_of_memory(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_positions_outside_memory(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
-    let size = bench.scene.mdma.memory_size();
+fn p50_positions_outside_memory(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
+    let size = bench.fixture.mdma.memory_size();
     let page = PAGE as usize;
     let add = |kind: Kind, position: u64, payload: Vec<u8>| {
         move |s: &mut Stream| {
@@ -234,8 +234,8 @@ fn p50_positions_outside_memory(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_lengths_beyond_everything(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_oversized_lengths(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     // The header alone says that it is too much. It is refused before any of it has arrived.
     for (kind, position, length, errno) in [
         (Kind::Memory, 0, 0xffff_f000, libc::ERANGE),
@@ -269,8 +269,8 @@ fn p50_lengths_beyond_everything(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_shapes_that_are_not_legal(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_illegal_shapes(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let add = |record: Record| move |s: &mut Stream| s.records.insert(2, record);
     for (what, record) in [
         (
@@ -324,8 +324,8 @@ fn p50_shapes_that_are_not_legal(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_counts_of_the_closing_record(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_counts_of_the_closing_record(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     let end = bench.stream.position(Kind::End);
     for field in 0..5 {
         for change in [1u64, u64::MAX, 1 << 31] {
@@ -354,8 +354,8 @@ fn p50_counts_of_the_closing_record(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_data_after_the_end(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_data_after_the_end(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     for (more, errno) in [
         // It might be the beginning of another stream.
         (1, libc::ENODATA),
@@ -373,8 +373,8 @@ fn p50_data_after_the_end(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p50_a_state_no_device_can_have(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p50_a_state_no_device_can_have(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     // Every check sum is right; it is the contents that the device refuses, field by field.
     let uses: [(&str, usize, u64); 12] = [
         ("flags", 0, 4),
@@ -407,9 +407,9 @@ fn p50_a_state_no_device_can_have(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p51_unknown_optional_records_are_skipped(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
-    let section = bench.scene.section();
+fn p51_unknown_optional_records_are_skipped(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
+    let section = bench.fixture.section();
     for kind in [0, 6, 99, 0xffff] {
         for len in [0, 1, 55, 56, 57, 4096, section + 5] {
             for at in [1, 2, bench.stream.records.len() - 1] {
@@ -436,8 +436,8 @@ fn p51_unknown_optional_records_are_skipped(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p51_unknown_mandatory_records_are_refused(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p51_unknown_mandatory_records_are_refused(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     for kind in [0, 6, 99, 0xffff] {
         for len in [0, 1, 4096] {
             let record = Record::new(kind, 0, vec![0; len]);
@@ -450,8 +450,8 @@ fn p51_unknown_mandatory_records_are_refused(lab: &Lab) -> Outcome {
     bench.usable()
 }
 
-fn p51_unknown_flags_are_refused(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p51_unknown_flags_are_refused(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     for bit in 3..16 {
         let what = format!("flag {bit}");
         bench.spoilt(&what, libc::EPROTO, |s| {

@@ -5,9 +5,9 @@
 use migration::stream::{Kind, END_SIZE};
 use vfio_client::v1::State;
 
-use crate::env::Lab;
-use crate::fixture::{Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::env::Env;
+use crate::fixture::{Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::stream::bench::Bench;
 use crate::{assert_refused, tests};
 use records::{Record, Stream};
@@ -53,16 +53,16 @@ fn state(stream: &mut Stream, at: usize, value: u8) {
 }
 
 /// Has the bytes refused by a device that has said nothing yet, as the log takes only so many lines of each.
-fn refused(lab: &Lab, bytes: &[u8], errno: i32, reason: &str) -> Outcome {
-    let scene = Scene::new(lab)?;
-    scene.go(&[State::RESUMING])?;
-    let load = || scene.migration.load_buffer(bytes);
-    crate::harness::check::expect_refusal(lab, scene.uuid(), errno, reason, reason, load);
+fn refused(env: &Env, bytes: &[u8], errno: i32, reason: &str) -> Result {
+    let fixture = Fixture::new(env)?;
+    fixture.go(&[State::RESUMING])?;
+    let load = || fixture.migration.load_buffer(bytes);
+    crate::harness::check::expect_refusal(env, fixture.uuid(), errno, reason, reason, load);
     Ok(())
 }
 
-fn p26_every_refusal_says_why(lab: &Lab) -> Outcome {
-    let bench = Bench::new(lab)?;
+fn p26_every_refusal_says_why(env: &Env) -> Result {
+    let bench = Bench::new(env)?;
     for (change, seal, reason) in SPOILT {
         let mut stream = bench.stream.clone();
         change(&mut stream);
@@ -72,18 +72,18 @@ fn p26_every_refusal_says_why(lab: &Lab) -> Outcome {
         let bytes = stream.bytes();
         // Which errno it is, is the other tests' business.
         let errno = {
-            let scene = Scene::new(lab)?;
-            scene.go(&[State::RESUMING])?;
-            let refusal = scene.migration.load_buffer(&bytes).expect_err(reason);
+            let fixture = Fixture::new(env)?;
+            fixture.go(&[State::RESUMING])?;
+            let refusal = fixture.migration.load_buffer(&bytes).expect_err(reason);
             refusal.errno().expect("from the kernel")
         };
-        refused(lab, &bytes, errno, reason)?;
+        refused(env, &bytes, errno, reason)?;
     }
     // The header's own checksum, and the counts.
     let mut bytes = bench.stream.bytes();
     let second = bench.stream.records[0].size();
     bytes[second + 30] ^= 1;
-    refused(lab, &bytes, libc::EBADMSG, "header checksum")?;
+    refused(env, &bytes, libc::EBADMSG, "header checksum")?;
     for (field, name) in ["records", "memory bytes", "zero bytes", "state bytes"]
         .into_iter()
         .enumerate()
@@ -94,26 +94,26 @@ fn p26_every_refusal_says_why(lab: &Lab) -> Outcome {
         assert_eq!(record.payload.len(), END_SIZE);
         record.payload[field * 8] ^= 1;
         record.header.payload_crc = records::crc(&record.payload);
-        refused(lab, &stream.bytes(), libc::EBADMSG, name)?;
+        refused(env, &stream.bytes(), libc::EBADMSG, name)?;
     }
     Ok(())
 }
 
-fn p26_the_end_of_a_refused_load_says_why(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let uuid = scene.uuid();
-    let run = || scene.migration.write_state(State::RUNNING);
-    scene.go(&[State::RESUMING])?;
-    assert_refused!(lab, uuid, run(), ENODATA, "incomplete");
-    scene.device.reset()?;
-    scene.go(&[State::RESUMING])?;
-    assert!(scene.migration.load_buffer(&[1; 64]).is_err());
-    assert_refused!(lab, uuid, run(), EINVAL, "not a device state");
+fn p26_the_end_of_a_refused_load_says_why(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let uuid = fixture.uuid();
+    let run = || fixture.migration.write_state(State::RUNNING);
+    fixture.go(&[State::RESUMING])?;
+    assert_refused!(env, uuid, run(), ENODATA, "incomplete");
+    fixture.device.reset()?;
+    fixture.go(&[State::RESUMING])?;
+    assert!(fixture.migration.load_buffer(&[1; 64]).is_err());
+    assert_refused!(env, uuid, run(), EINVAL, "not a device state");
     // And each later write of data gives the reason again.
-    scene.device.reset()?;
-    scene.go(&[State::RESUMING])?;
-    assert!(scene.migration.load_buffer(&[1; 64]).is_err());
-    let more = || scene.migration.load_buffer(&[1; 64]);
-    assert_refused!(lab, uuid, more(), EINVAL, "not a device state");
+    fixture.device.reset()?;
+    fixture.go(&[State::RESUMING])?;
+    assert!(fixture.migration.load_buffer(&[1; 64]).is_err());
+    let more = || fixture.migration.load_buffer(&[1; 64]);
+    assert_refused!(env, uuid, more(), EINVAL, "not a device state");
     Ok(())
 }

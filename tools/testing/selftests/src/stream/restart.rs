@@ -7,13 +7,13 @@ use mdma::regs::Reg;
 use vfio_client::v1::State;
 use vfio_client::v2;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::V2;
-use crate::fixture::{Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
-tests! { "restarting":
+tests! { "restart":
     p50_a_source_that_is_reset_in_pre_copy ["P50"],
     p50_a_save_that_was_given_up ["P50"],
     p50_a_save_that_was_complete ["P50"],
@@ -24,21 +24,21 @@ tests! { "restarting":
 }
 
 /// Writes a value to pages of device memory.
-fn write(scene: &Scene, pages: &[u64], value: u8) -> Outcome {
+fn write(fixture: &Fixture, pages: &[u64], value: u8) -> Result {
     for page in pages {
-        scene.write_memory(page * PAGE, &[value; PAGE as usize])?;
+        fixture.write_memory(page * PAGE, &[value; PAGE as usize])?;
     }
     Ok(())
 }
 
 /// One load of a destination that takes all that a source sends, whatever happens there.
 fn migrate(
-    lab: &Lab,
+    env: &Env,
     what: &str,
-    save: impl FnOnce(&Scene, &dyn Fn() -> Outcome) -> Outcome,
-) -> Outcome {
-    let source = Scene::new(lab)?;
-    let destination = Scene::new(lab)?;
+    save: impl FnOnce(&Fixture, &dyn Fn() -> Result) -> Result,
+) -> Result {
+    let source = Fixture::new(env)?;
+    let destination = Fixture::new(env)?;
     // What is there before it is loaded must go.
     write(&destination, &[77], 0x77)?;
     destination.go(&[State::RESUMING])?;
@@ -56,8 +56,8 @@ fn migrate(
 
 /// A guest that reboots in pre-copy: the VMM does not see that its save has ended, and writes stop-and-copy at the end.
 /// The destination refused the second stream: "record 0 where 3 was expected".
-fn p50_a_source_that_is_reset_in_pre_copy(lab: &Lab) -> Outcome {
-    migrate(lab, "reset in pre-copy", |source, send| {
+fn p50_a_source_that_is_reset_in_pre_copy(env: &Env) -> Result {
+    migrate(env, "reset in pre-copy", |source, send| {
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.device.reset()?;
@@ -71,8 +71,8 @@ fn p50_a_source_that_is_reset_in_pre_copy(lab: &Lab) -> Outcome {
 }
 
 /// A VMM that stops the guest and lets it go on, in pre-copy.
-fn p50_a_save_that_was_given_up(lab: &Lab) -> Outcome {
-    migrate(lab, "given up in pre-copy", |source, send| {
+fn p50_a_save_that_was_given_up(env: &Env) -> Result {
+    migrate(env, "given up in pre-copy", |source, send| {
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.go(&[State::RUNNING])?;
@@ -86,8 +86,8 @@ fn p50_a_save_that_was_given_up(lab: &Lab) -> Outcome {
 }
 
 /// The same after END was sent: "data after the END record".
-fn p50_a_save_that_was_complete(lab: &Lab) -> Outcome {
-    migrate(lab, "after the end", |source, send| {
+fn p50_a_save_that_was_complete(env: &Env) -> Result {
+    migrate(env, "after the end", |source, send| {
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.go(&[State::STOP_AND_COPY])?;
@@ -102,16 +102,16 @@ fn p50_a_save_that_was_complete(lab: &Lab) -> Outcome {
 }
 
 /// A device with something in it, and its stream.
-fn saved(lab: &Lab) -> Outcome<(Scene, Vec<u8>)> {
-    let source = Scene::new(lab)?;
-    source.furnish(&[4, 5, 300])?;
+fn saved(env: &Env) -> Result<(Fixture, Vec<u8>)> {
+    let source = Fixture::new(env)?;
+    source.fill_state(&[4, 5, 300])?;
     let stream = source.save()?;
     Ok((source, stream))
 }
 
-fn p50_a_refused_load_begins_afresh(lab: &Lab) -> Outcome {
-    let (source, stream) = saved(lab)?;
-    let destination = Scene::new(lab)?;
+fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
+    let (source, stream) = saved(env)?;
+    let destination = Fixture::new(env)?;
     let mut bad = stream.clone();
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
@@ -130,9 +130,9 @@ fn p50_a_refused_load_begins_afresh(lab: &Lab) -> Outcome {
 }
 
 /// VMMs write the state that a device is in: a load that is in order must not suffer from it.
-fn p50_a_load_in_order_goes_on(lab: &Lab) -> Outcome {
-    let (source, stream) = saved(lab)?;
-    let destination = Scene::new(lab)?;
+fn p50_a_load_in_order_goes_on(env: &Env) -> Result {
+    let (source, stream) = saved(env)?;
+    let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     for piece in stream.chunks(PAGE as usize + 1) {
         destination.migration.write_state(State::RESUMING)?;
@@ -143,9 +143,9 @@ fn p50_a_load_in_order_goes_on(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "the state written between all pieces")
 }
 
-fn p50_v2_begins_a_refused_load_afresh(lab: &Lab) -> Outcome {
-    let (source, stream) = saved(lab)?;
-    let destination = V2::new(lab)?;
+fn p50_v2_begins_a_refused_load_afresh(env: &Env) -> Result {
+    let (source, stream) = saved(env)?;
+    let destination = V2::new(env)?;
     let mut bad = stream.clone();
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
@@ -165,26 +165,26 @@ fn p50_v2_begins_a_refused_load_afresh(lab: &Lab) -> Outcome {
 }
 
 /// A user who iterates until nothing is pending never came to an end in pre-copy.
-fn p22_nothing_to_stage_is_nothing_pending(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write(&scene, &[1, 2], 1)?;
-    scene.go(&[State::PRE_COPY])?;
-    assert!(scene.migration.pending_bytes()? > 0);
-    scene.save_pending()?;
+fn p22_nothing_to_stage_is_nothing_pending(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write(&fixture, &[1, 2], 1)?;
+    fixture.go(&[State::PRE_COPY])?;
+    assert!(fixture.migration.pending_bytes()? > 0);
+    fixture.save_pending()?;
     for _ in 0..3 {
-        assert_eq!(scene.migration.pending_bytes()?, 0, "nothing is dirty");
+        assert_eq!(fixture.migration.pending_bytes()?, 0, "nothing is dirty");
         let mut buffer = Vec::new();
-        scene.migration.save_buffer(&mut buffer)?;
+        fixture.migration.save_buffer(&mut buffer)?;
         assert_eq!(buffer, []);
     }
-    write(&scene, &[2], 2)?;
-    let pending = scene.migration.pending_bytes()?;
+    write(&fixture, &[2], 2)?;
+    let pending = fixture.migration.pending_bytes()?;
     assert!(pending > PAGE, "a page, and what a stop sends: {pending}");
-    scene.save_pending()?;
-    assert_eq!(scene.migration.pending_bytes()?, 0);
+    fixture.save_pending()?;
+    assert_eq!(fixture.migration.pending_bytes()?, 0);
     // The stop has something to send.
-    scene.go(&[State::STOP_AND_COPY])?;
-    let pending = scene.migration.pending_bytes()?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let pending = fixture.migration.pending_bytes()?;
     assert!(pending > 0 && pending < PAGE);
     Ok(())
 }

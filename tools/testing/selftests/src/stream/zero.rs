@@ -17,15 +17,15 @@ use vfio_client::{Container, Device};
 use ::hostile::{admitted, Cgroup, User};
 
 use crate::env::debugfs;
-use crate::env::{Lab, LARGE};
+use crate::env::{Env, LARGE};
 use crate::fixture::v2::{expect_over, V2};
-use crate::fixture::{Scene, PAGE};
+use crate::fixture::{Fixture, PAGE};
 use crate::harness::check::{wait_for, PATIENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{fail, note, tests};
 use records::{Record, Stream};
 
-tests! { "zeroing":
+tests! { "zero":
     p26_zero_makes_holes_under_a_mapping ["P26"],
     p26_zero_costs_no_more_for_more_memory ["P26"],
     p26_a_kill_ends_a_load ["P26"],
@@ -45,7 +45,7 @@ fn zeros(identity: &[u8], count: usize, length: u64) -> Vec<u8> {
 }
 
 /// The IDENTITY record of a device.
-fn identity(device: &Scene) -> Outcome<Vec<u8>> {
+fn identity(device: &Fixture) -> Result<Vec<u8>> {
     device.go(&[State::PRE_COPY])?;
     let mut bytes = device.save_pending()?.concat();
     device.go(&[State::RUNNING])?;
@@ -54,17 +54,17 @@ fn identity(device: &Scene) -> Outcome<Vec<u8>> {
 }
 
 /// Pages that a record says to read 0 are given back, and a mapping of them reads 0 and can be written again.
-fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let begin = identity(&scene)?;
-    let memory = scene.mdma.map_memory()?;
-    scene.go(&[State::RESUMING])?;
-    scene.feed(&begin, 1 << 16)?;
+fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let begin = identity(&fixture)?;
+    let memory = fixture.mdma.map_memory()?;
+    fixture.go(&[State::RESUMING])?;
+    fixture.feed(&begin, 1 << 16)?;
     let page = |n: u64| (n * PAGE) as usize;
     for n in 0..1024 {
         memory.store_u64(page(n), n + 1, Ordering::Relaxed);
     }
-    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 1024);
+    assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 1024);
     // From the middle of one block of pages to the middle of another.
     let mut record = Record::new(
         Kind::Zero as u16,
@@ -73,8 +73,8 @@ fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
     );
     record.header.sequence = 1;
     record.header.payload_crc = records::crc(&record.payload);
-    scene.feed(&record.bytes(), 1 << 16)?;
-    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 224);
+    fixture.feed(&record.bytes(), 1 << 16)?;
+    assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 224);
     for n in 0..1024 {
         let hole = (100..900).contains(&n);
         let expected = if hole { 0 } else { n + 1 };
@@ -90,36 +90,36 @@ fn p26_zero_makes_holes_under_a_mapping(lab: &Lab) -> Outcome {
             "page {n}"
         );
     }
-    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 1024);
+    assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 1024);
     // Another stream discards all of it.
-    scene.feed(&begin, 1 << 16)?;
-    assert_eq!(debugfs::migration(scene.uuid(), "populated_pages")?, 0);
+    fixture.feed(&begin, 1 << 16)?;
+    assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 0);
     assert_eq!(memory.load_u64(0, Ordering::Relaxed), 0);
     drop(memory);
-    Ok(scene.device.reset()?)
+    Ok(fixture.device.reset()?)
 }
 
 /// The same number of records, of one page that is a hole and of all of memory, which are holes. The second took as
 /// long as there are pages, some ten thousand times longer: 60 ms a record, with the state locked. So one write to a
 /// register took 26 minutes if all of the data section was such records, and could not be killed.
-fn p26_zero_costs_no_more_for_more_memory(lab: &Lab) -> Outcome {
+fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
     const FACTOR: u32 = 100;
-    let scene = Scene::of(lab.open(LARGE)?)?;
-    let begin = identity(&scene)?;
-    let size = scene.mdma.memory_size();
-    let most = (scene.section() - begin.len()) / (HEADER_SIZE + 8);
+    let fixture = Fixture::of(env.open(LARGE)?)?;
+    let begin = identity(&fixture)?;
+    let size = fixture.mdma.memory_size();
+    let most = (fixture.section() - begin.len()) / (HEADER_SIZE + 8);
     assert!(most > 26_000);
-    let took = |records: usize, length: u64| -> Outcome<Duration> {
+    let took = |records: usize, length: u64| -> Result<Duration> {
         let stream = zeros(&begin, records, length);
-        scene.go(&[State::RESUMING])?;
+        fixture.go(&[State::RESUMING])?;
         let start = Instant::now();
-        scene.feed(&stream, scene.section())?;
+        fixture.feed(&stream, fixture.section())?;
         let took = start.elapsed();
         assert_eq!(
-            debugfs::migration(scene.uuid(), "load_records")?,
+            debugfs::migration(fixture.uuid(), "load_records")?,
             records as u64 + 1
         );
-        scene.device.reset()?;
+        fixture.device.reset()?;
         Ok(took)
     };
     // Fewer first: whoever fails with these would need half an hour for all.
@@ -142,7 +142,7 @@ fn p26_zero_costs_no_more_for_more_memory(lab: &Lab) -> Outcome {
 }
 
 /// The child: hands over ZERO records of all of memory by v2, without an end.
-pub(crate) fn flood(args: &[String]) -> Outcome {
+pub(crate) fn flood(args: &[String]) -> Result {
     admitted()?;
     let [uuid, count] = args else {
         fail!("flood takes an instance and a number of records");
@@ -184,11 +184,11 @@ pub(crate) fn flood(args: &[String]) -> Outcome {
 }
 
 /// A process that hands over records is killed: it dies, though it is in the middle of a write.
-fn p26_a_kill_ends_a_load(lab: &Lab) -> Outcome {
+fn p26_a_kill_ends_a_load(env: &Env) -> Result {
     // 80 MB of stream, and minutes of work.
     const RECORDS: &str = "2000000";
-    for _ in 0..lab.effort.kills.min(3) {
-        let instance = lab.instance(LARGE)?;
+    for _ in 0..env.limits.kills.min(3) {
+        let instance = env.instance(LARGE)?;
         ::hostile::own_node(instance.iommu_group()?)?;
         let mut user = User::start(
             &["--child", "flood", instance.uuid.as_str(), RECORDS],
@@ -212,10 +212,10 @@ fn p26_a_kill_ends_a_load(lab: &Lab) -> Outcome {
 }
 
 /// Data descriptors whose sessions are over. Each had its buffer of 1 MiB as long as somebody kept it open.
-fn p43_files_of_former_sessions_hold_no_memory(lab: &Lab) -> Outcome {
+fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     const ROUNDS: usize = 1000;
     const MOST: u64 = 50 << 20;
-    let v2 = V2::new(lab)?;
+    let v2 = V2::new(env)?;
     v2.write_pages([1], 1)?;
     let cgroup = Cgroup::new()?;
     let _inside = Inside::enter(&cgroup)?;
@@ -245,7 +245,7 @@ fn p43_files_of_former_sessions_hold_no_memory(lab: &Lab) -> Outcome {
 struct Inside(PathBuf);
 
 impl Inside {
-    fn enter(cgroup: &Cgroup) -> Outcome<Self> {
+    fn enter(cgroup: &Cgroup) -> Result<Self> {
         let text = fs::read_to_string("/proc/self/cgroup")?;
         let home = text.trim().rsplit("::").next().unwrap_or("/");
         let inside = Inside(Path::new("/sys/fs/cgroup").join(home.trim_start_matches('/')));

@@ -8,14 +8,14 @@ use migration::stream::Kind;
 use vfio_client::v1::{Access, State};
 use vfio_client::{uapi, Action, DmaBuffer, EventFd};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::{random_bytes, same};
-use crate::fixture::{device, guest, parse, run_jobs, wait_register, Scene, PAGE, QUEUE};
+use crate::fixture::{device, guest, parse, run_jobs, wait_register, Fixture, PAGE, QUEUE};
 use crate::harness::check::{expect_signal, expect_silence, PATIENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "resuming":
+tests! { "v1_loading":
     p24_offset_data_size_mapped_and_trapped ["P24", "P28"],
     p24_nothing_is_applied_before_data_size_is_written ["P24"],
     p25_a_small_stream_cut_at_every_byte ["P25"],
@@ -36,25 +36,25 @@ tests! { "resuming":
 }
 
 /// A device with something in every kind of its state, and its stream.
-fn source(lab: &Lab, pages: &[u64]) -> Outcome<(Scene, Vec<u8>)> {
-    let scene = Scene::new(lab)?;
-    scene.furnish(pages)?;
-    let bytes = scene.save()?;
-    Ok((scene, bytes))
+fn source(env: &Env, pages: &[u64]) -> Result<(Fixture, Vec<u8>)> {
+    let fixture = Fixture::new(env)?;
+    fixture.fill_state(pages)?;
+    let bytes = fixture.save()?;
+    Ok((fixture, bytes))
 }
 
 /// The ways of moving data that this device offers.
-fn accesses(scene: &Scene) -> Vec<Access> {
+fn accesses(fixture: &Fixture) -> Vec<Access> {
     let mut accesses = vec![Access::Trapped, Access::TrappedWords];
-    if scene.migration.mapping().is_some() {
+    if fixture.migration.mapping().is_some() {
         accesses.push(Access::Mapped);
     }
     accesses
 }
 
-fn p24_offset_data_size_mapped_and_trapped(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[0, 7, 8, 300])?;
-    let mut destination = Scene::new(lab)?;
+fn p24_offset_data_size_mapped_and_trapped(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[0, 7, 8, 300])?;
+    let mut destination = Fixture::new(env)?;
     for access in accesses(&destination) {
         destination.migration.set_access(access)?;
         destination.go(&[State::RESUMING])?;
@@ -75,9 +75,9 @@ fn p24_offset_data_size_mapped_and_trapped(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p24_nothing_is_applied_before_data_size_is_written(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[3])?;
-    let destination = Scene::new(lab)?;
+fn p24_nothing_is_applied_before_data_size_is_written(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[3])?;
+    let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     let m = &destination.migration;
     // Data that is overwritten before its size is written was never there.
@@ -92,10 +92,10 @@ fn p24_nothing_is_applied_before_data_size_is_written(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "loaded")
 }
 
-fn p25_a_small_stream_cut_at_every_byte(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[])?;
+fn p25_a_small_stream_cut_at_every_byte(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[])?;
     assert!(bytes.len() < 4096, "{} bytes", bytes.len());
-    let mut destination = Scene::new(lab)?;
+    let mut destination = Fixture::new(env)?;
     let expected = source.registers()?;
     for access in accesses(&destination) {
         destination.migration.set_access(access)?;
@@ -120,9 +120,9 @@ fn p25_a_small_stream_cut_at_every_byte(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p25_a_large_stream_cut_anywhere(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[0, 1, 2, 9, 4095])?;
-    let destination = Scene::new(lab)?;
+fn p25_a_large_stream_cut_anywhere(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[0, 1, 2, 9, 4095])?;
+    let destination = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(26);
     for cut in (1..bytes.len()).step_by(211) {
         destination.go(&[State::RESUMING])?;
@@ -154,9 +154,9 @@ fn p25_a_large_stream_cut_anywhere(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p25_sizes_that_are_refused(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[2])?;
-    let destination = Scene::new(lab)?;
+fn p25_sizes_that_are_refused(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[2])?;
+    let destination = Fixture::new(env)?;
     let m = &destination.migration;
     destination.go(&[State::RESUMING])?;
     let section = destination.section() as u64;
@@ -176,22 +176,22 @@ fn p25_sizes_that_are_refused(lab: &Lab) -> Outcome {
     destination.go(&[State::RESUMING])?;
     m.write_data(destination.data_offset(), &vec![0; section as usize])?;
     assert_errno!(m.write_data_size(section), EINVAL, "not a stream");
-    let fresh = Scene::new(lab)?;
+    let fresh = Fixture::new(env)?;
     fresh.go(&[State::RESUMING])?;
     let uuid = fresh.uuid();
     let write = || fresh.migration.write_data_size(0);
-    assert_refused!(lab, uuid, write(), EINVAL, "data_size");
+    assert_refused!(env, uuid, write(), EINVAL, "data_size");
     Ok(())
 }
 
-fn p25_a_smaller_section_takes_larger_buffers(lab: &Lab) -> Outcome {
+fn p25_a_smaller_section_takes_larger_buffers(env: &Env) -> Result {
     let pages: Vec<u64> = (0..200).collect();
     let bytes = {
-        let (_, bytes) = source(lab, &pages)?;
+        let (_, bytes) = source(env, &pages)?;
         bytes
     };
-    lab.module.with("staging_kib=64", || {
-        let destination = Scene::new(lab)?;
+    env.module.with("staging_kib=64", || {
+        let destination = Fixture::new(env)?;
         assert_eq!(destination.section(), 64 << 10);
         destination.load(&bytes)?;
         let size = destination.mdma.memory_size() as usize;
@@ -209,13 +209,13 @@ fn p25_a_smaller_section_takes_larger_buffers(lab: &Lab) -> Outcome {
     })
 }
 
-fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[4])?;
-    let destination = Scene::new(lab)?;
+fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[4])?;
+    let destination = Fixture::new(env)?;
     destination.mdma.set(Reg::Scratch, 1)?;
     let before = destination.registers()?;
     destination.go(&[State::RESUMING])?;
-    let unchanged = |when: &str| -> Outcome {
+    let unchanged = |when: &str| -> Result {
         let diff = destination.registers()?.diff(&before);
         assert!(diff.is_empty(), "{when}: {diff:x?}");
         Ok(())
@@ -230,9 +230,9 @@ fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "running")
 }
 
-fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[4])?;
-    let destination = Scene::new(lab)?;
+fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[4])?;
+    let destination = Fixture::new(env)?;
     let stream = parse(&bytes)?;
     let mut cuts = vec![0, 1, 31, 32, 33, bytes.len() - 1];
     let sizes = stream.records.iter().map(|r| r.size());
@@ -259,18 +259,18 @@ fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
     destination.load(&bytes)?;
     source.expect_equal(&destination, "complete")?;
     // On a device of its own, as the log takes only so many lines of one.
-    let destination = Scene::new(lab)?;
+    let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     destination.feed(&bytes[..200], 4096)?;
     let uuid = destination.uuid();
     let write = || destination.migration.write_state(State::RUNNING);
-    assert_refused!(lab, uuid, write(), ENODATA, "incomplete");
+    assert_refused!(env, uuid, write(), ENODATA, "incomplete");
     Ok(())
 }
 
-fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
-    let (_source, bytes) = source(lab, &[4, 5])?;
-    let destination = Scene::new(lab)?;
+fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
+    let (_source, bytes) = source(env, &[4, 5])?;
+    let destination = Fixture::new(env)?;
     let stream = parse(&bytes)?;
     let m = &destination.migration;
     let mut start = 0;
@@ -303,34 +303,34 @@ fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
     destination.load(&bytes)
 }
 
-fn p26_after_a_refusal_the_device_does_not_run(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(0x10_0000, 4096)?;
-    let mut queue = scene.queue(4)?;
+fn p26_after_a_refusal_the_device_does_not_run(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(0x10_0000, 4096)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::fill(guest(0x10_0000), 1, 8)])?;
-    scene.go(&[State::RESUMING])?;
-    assert_errno!(scene.migration.load_buffer(&[0x55; 100]), EINVAL);
-    assert_errno!(scene.migration.write_state(State::RUNNING), EINVAL);
+    fixture.go(&[State::RESUMING])?;
+    assert_errno!(fixture.migration.load_buffer(&[0x55; 100]), EINVAL);
+    assert_errno!(fixture.migration.write_state(State::RUNNING), EINVAL);
     queue.submit(&job::fill(guest(0x10_0000), 2, 8))?;
     std::thread::sleep(crate::harness::check::SILENCE);
     assert_eq!(queue.poll(), None);
     assert_eq!(buffer.to_vec(0, 8), 1u64.to_le_bytes());
     // Opening it again resets it as well: who comes next has a device that works.
     drop((queue, buffer));
-    let scene = Scene::of(crate::env::Guest::open(scene.close())?)?;
-    assert_eq!(scene.state()?, State::RUNNING);
+    let fixture = Fixture::of(crate::env::Guest::open(fixture.close())?)?;
+    assert_eq!(fixture.state()?, State::RUNNING);
     assert_eq!(
-        scene.mdma.get(Reg::JobsDone)?,
+        fixture.mdma.get(Reg::JobsDone)?,
         0,
         "the refused load is left in the device"
     );
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
 }
 
-fn p26_a_load_replaces_what_was_there(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[10, 11])?;
-    let destination = Scene::new(lab)?;
+fn p26_a_load_replaces_what_was_there(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[10, 11])?;
+    let destination = Fixture::new(env)?;
     let mapping = destination.mdma.map_memory()?;
     let size = destination.mdma.memory_size() as usize;
     mapping.fill(0, size, 0x77);
@@ -350,9 +350,9 @@ fn p26_a_load_replaces_what_was_there(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p50_loaded_twice_is_loaded_once(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[1, 2, 100])?;
-    let destination = Scene::new(lab)?;
+fn p50_loaded_twice_is_loaded_once(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[1, 2, 100])?;
+    let destination = Fixture::new(env)?;
     for round in 0..3 {
         destination.load(&bytes)?;
         source.expect_equal(&destination, &format!("load {round}"))?;
@@ -365,10 +365,10 @@ fn p50_loaded_twice_is_loaded_once(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p50_saved_again_is_the_same_stream(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(0x10_0000, 1 << 20)?;
-    let mut queue = scene.queue(5)?;
+fn p50_saved_again_is_the_same_stream(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(0x10_0000, 1 << 20)?;
+    let mut queue = fixture.queue(5)?;
     run_jobs(
         &mut queue,
         &[
@@ -376,10 +376,10 @@ fn p50_saved_again_is_the_same_stream(lab: &Lab) -> Outcome {
             job::copy(guest(0x10_0000), device(123), 77_777),
         ],
     )?;
-    wait_register(&scene.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
-    let first = scene.save()?;
-    assert!(scene.save()? == first, "saved twice");
-    let other = Scene::new(lab)?;
+    wait_register(&fixture.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
+    let first = fixture.save()?;
+    assert!(fixture.save()? == first, "saved twice");
+    let other = Fixture::new(env)?;
     other.load(&first)?;
     // Registers are whole: the queue stands where it stood.
     assert_eq!(other.mdma.get(Reg::RingBase)?, QUEUE);
@@ -391,10 +391,10 @@ fn p50_saved_again_is_the_same_stream(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
+fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     const BASE: u64 = 0x100_0000;
     const SIZE: usize = 4 << 20;
-    let source = Scene::new(lab)?;
+    let source = Fixture::new(env)?;
     let memory = source.buffer(BASE, SIZE)?;
     memory.write(0, &random_bytes(&mut fastrand::Rng::with_seed(27), SIZE));
     let crc = crc32c::crc32c(&memory.to_vec(0, SIZE));
@@ -414,7 +414,7 @@ fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
     assert_eq!(queue.poll(), None);
 
     // The destination has the guest's memory at the same IOVAs and another address.
-    let destination = Scene::new(lab)?;
+    let destination = Fixture::new(env)?;
     let there = destination.buffer(BASE, SIZE)?;
     memory.copy_to(0, &there, 0, SIZE);
     let ring = DmaBuffer::new(&destination.container, QUEUE, queue.memory().memory().len())?;
@@ -438,14 +438,14 @@ fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn a_halted_queue_stays_halted(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
+fn a_halted_queue_stays_halted(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
     let mut queue = source.queue(4)?;
     queue.submit(&job::fill(guest(0x4000), 0, 8))?;
     assert_ne!(queue.wait(PATIENCE)?.error, 0);
     let before = source.registers()?;
     let bytes = source.save()?;
-    let destination = Scene::new(lab)?;
+    let destination = Fixture::new(env)?;
     destination.load(&bytes)?;
     let diff = destination.registers()?.diff(&before);
     assert!(diff.is_empty(), "{diff:x?}");
@@ -455,9 +455,9 @@ fn a_halted_queue_stays_halted(lab: &Lab) -> Outcome {
     run_jobs(&mut queue, &[job::nop()])
 }
 
-fn a_load_from_stop_to_stop(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[6])?;
-    let destination = Scene::new(lab)?;
+fn a_load_from_stop_to_stop(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[6])?;
+    let destination = Fixture::new(env)?;
     // A VMM that loads a paused guest.
     destination.go(&[State::STOP, State::RESUMING])?;
     destination.feed(&bytes, 1000)?;
@@ -469,14 +469,14 @@ fn a_load_from_stop_to_stop(lab: &Lab) -> Outcome {
 }
 
 /// Asserted or not: it may be asserted in the interrupt controller that has moved as well, and has to be lowered there.
-fn intx_is_delivered_once_when_a_loaded_device_runs(lab: &Lab) -> Outcome {
-    let (_source, bytes) = source(lab, &[1])?;
+fn intx_is_delivered_once_when_a_loaded_device_runs(env: &Env) -> Result {
+    let (_source, bytes) = source(env, &[1])?;
     for (index, signals) in [
         (uapi::VFIO_PCI_INTX_IRQ_INDEX, 1),
         (uapi::VFIO_PCI_MSI_IRQ_INDEX, 0),
         (uapi::VFIO_PCI_MSIX_IRQ_INDEX, 0),
     ] {
-        let destination = Scene::new(lab)?;
+        let destination = Fixture::new(env)?;
         let irq = destination.device.irq(index)?;
         let event = EventFd::new()?;
         irq.set_eventfds(0, &[Some(&event)])?;

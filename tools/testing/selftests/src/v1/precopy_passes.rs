@@ -10,38 +10,38 @@ use mdma::job;
 use vfio_client::v1::State;
 use vfio_client::{Area, Protection};
 
-use crate::env::{Lab, LARGE};
+use crate::env::{Env, LARGE};
 use crate::fixture::memory::{random_bytes, same};
-use crate::fixture::{device, parse, run_jobs, Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{device, parse, run_jobs, Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::v1::saving::{pages, set, write_pages};
 use crate::{note, tests};
 
-tests! { "passes":
+tests! { "precopy_passes":
     holes_are_not_sent [],
     a_second_pass_sends_what_changed [],
-    what_is_mapped_counts_as_written [],
+    mapped_pages_count_as_written [],
     a_stop_sends_what_changed [],
     one_percent_of_a_gibibyte_costs_one_percent [],
     writes_during_pre_copy_arrive [],
     p50_every_buffer_is_whole_records ["P50"],
 }
 
-fn holes_are_not_sent(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    assert_eq!(pages(&scene.save_stream()?), set([]));
-    let last = scene.mdma.memory_size() / PAGE - 1;
-    let mapping = scene.mdma.map_memory()?;
+fn holes_are_not_sent(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    assert_eq!(pages(&fixture.save_stream()?), set([]));
+    let last = fixture.mdma.memory_size() / PAGE - 1;
+    let mapping = fixture.mdma.map_memory()?;
     // Written by a system call, through a mapping, and by the engine.
-    scene.write_memory(5 * PAGE + 17, &[1])?;
+    fixture.write_memory(5 * PAGE + 17, &[1])?;
     mapping.write(100 * PAGE as usize + 4095, &[1, 2]);
-    scene.go(&[State::RUNNING])?;
-    let mut queue = scene.queue(2)?;
+    fixture.go(&[State::RUNNING])?;
+    let mut queue = fixture.queue(2)?;
     run_jobs(&mut queue, &[job::fill(device(last * PAGE), 1, PAGE)])?;
-    let stream = scene.save_stream()?;
+    let stream = fixture.save_stream()?;
     assert_eq!(pages(&stream), set([5, 100, 101, last]));
     // What they hold arrives; the rest costs no byte.
-    let size = scene.mdma.memory_size() as usize;
+    let size = fixture.mdma.memory_size() as usize;
     let mut expected = vec![0; size];
     expected[5 * PAGE as usize + 17] = 1;
     expected[100 * PAGE as usize + 4095..][..2].copy_from_slice(&[1, 2]);
@@ -54,16 +54,16 @@ fn holes_are_not_sent(lab: &Lab) -> Outcome {
 }
 
 /// Changes some pages in every way that there is, and returns which.
-fn change(scene: &Scene, rng: &mut fastrand::Rng) -> Outcome<BTreeSet<u64>> {
-    let mapping = scene.mdma.map_memory()?;
+fn change(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result<BTreeSet<u64>> {
+    let mapping = fixture.mdma.map_memory()?;
     let mut changed = BTreeSet::new();
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     for n in 0..30u64 {
         let at = rng.u64(0..1999 * PAGE);
         let len = rng.u64(1..=PAGE);
         match n % 3 {
             0 => mapping.write(at as usize, &random_bytes(rng, len as usize)),
-            1 => scene.write_memory(at, &random_bytes(rng, len as usize))?,
+            1 => fixture.write_memory(at, &random_bytes(rng, len as usize))?,
             _ => run_jobs(&mut queue, &[job::fill(device(at), rng.u64(..), len)])?,
         }
         changed.extend(at / PAGE..=(at + len - 1) / PAGE);
@@ -72,18 +72,18 @@ fn change(scene: &Scene, rng: &mut fastrand::Rng) -> Outcome<BTreeSet<u64>> {
     Ok(changed)
 }
 
-fn a_second_pass_sends_what_changed(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn a_second_pass_sends_what_changed(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(22);
-    write_pages(&scene, 0..2000, 18)?;
-    scene.go(&[State::PRE_COPY])?;
-    let mut bytes = scene.save_pending()?.concat();
+    write_pages(&fixture, 0..2000, 18)?;
+    fixture.go(&[State::PRE_COPY])?;
+    let mut bytes = fixture.save_pending()?.concat();
     assert_eq!(pages(&parse(&bytes)?), set(0..2000));
     for pass in 2..6 {
         // Nothing changed, nothing sent.
-        assert_eq!(scene.save_pending()?.concat(), []);
-        let changed = change(&scene, &mut rng)?;
-        let more = scene.save_pending()?.concat();
+        assert_eq!(fixture.save_pending()?.concat(), []);
+        let changed = change(&fixture, &mut rng)?;
+        let more = fixture.save_pending()?.concat();
         assert_eq!(pages(&parse(&more)?), changed, "pass {pass}");
         let cost = changed.len() * PAGE as usize;
         assert!(
@@ -93,12 +93,12 @@ fn a_second_pass_sends_what_changed(lab: &Lab) -> Outcome {
         );
         bytes.extend(more);
     }
-    scene.go(&[State::STOP_AND_COPY])?;
-    let last = scene.save_pending()?.concat();
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let last = fixture.save_pending()?.concat();
     assert_eq!(pages(&parse(&last)?), set([]));
     bytes.extend(last);
     let len = (2000 * PAGE) as usize;
-    let expected = scene.read_memory(0, len)?;
+    let expected = fixture.read_memory(0, len)?;
     same(
         &parse(&bytes)?.memory(len),
         &expected,
@@ -110,74 +110,74 @@ fn a_second_pass_sends_what_changed(lab: &Lab) -> Outcome {
 
 /// A page that is read through a mapping can be written afterwards without a further fault. KVM, which has it mapped for
 /// a guest's read, would not even bring that fault to the device.
-fn what_is_mapped_counts_as_written(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..64, 3)?;
-    let mapping = scene.mdma.map_memory()?;
-    scene.go(&[State::PRE_COPY])?;
-    scene.save_pending()?;
+fn mapped_pages_count_as_written(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..64, 3)?;
+    let mapping = fixture.mdma.map_memory()?;
+    fixture.go(&[State::PRE_COPY])?;
+    fixture.save_pending()?;
     // Reads of mapped pages by the user, and by the kernel for a system call: it reads page 40 there to write it here.
     assert_eq!(mapping.to_vec(20 * PAGE as usize, 16).len(), 16);
-    let scratch = scene.mdma.bar().info().offset + mdma::regs::Reg::Scratch.offset();
+    let scratch = fixture.mdma.bar().info().offset + mdma::regs::Reg::Scratch.offset();
     let at = 40 * PAGE as usize;
-    let copied = scene.device.pwrite_mapping(scratch, &mapping, at, 8)?;
+    let copied = fixture.device.pwrite_mapping(scratch, &mapping, at, 8)?;
     assert_eq!(copied, 8);
     // A mapping that cannot be written marks nothing.
-    let memory = scene.mdma.memory()?;
+    let memory = fixture.mdma.memory()?;
     let area = Area {
         offset: 0,
-        size: scene.mdma.memory_size(),
+        size: fixture.mdma.memory_size(),
     };
     let only_read = memory.mmap(area, Protection::READ)?;
     assert_eq!(only_read.to_vec(60 * PAGE as usize, 16).len(), 16);
-    let sent = pages(&parse(&scene.save_pending()?.concat())?);
+    let sent = pages(&parse(&fixture.save_pending()?.concat())?);
     assert_eq!(sent, set([20, 40]));
     // Once sent, it takes another access.
-    assert_eq!(scene.save_pending()?.concat(), []);
+    assert_eq!(fixture.save_pending()?.concat(), []);
     mapping.write(20 * PAGE as usize, &[9]);
-    assert_eq!(pages(&parse(&scene.save_pending()?.concat())?), set([20]));
+    assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([20]));
     Ok(())
 }
 
-fn a_stop_sends_what_changed(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn a_stop_sends_what_changed(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(23);
-    write_pages(&scene, 0..2000, 19)?;
-    scene.go(&[State::PRE_COPY])?;
-    scene.save_pending()?;
-    let changed = change(&scene, &mut rng)?;
-    scene.go(&[State::STOP_AND_COPY])?;
-    let stream = parse(&scene.save_pending()?.concat())?;
+    write_pages(&fixture, 0..2000, 19)?;
+    fixture.go(&[State::PRE_COPY])?;
+    fixture.save_pending()?;
+    let changed = change(&fixture, &mut rng)?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let stream = parse(&fixture.save_pending()?.concat())?;
     assert_eq!(pages(&stream), changed);
     // A new session knows nothing of the old one.
-    scene.go(&[State::STOP, State::STOP_AND_COPY])?;
+    fixture.go(&[State::STOP, State::STOP_AND_COPY])?;
     assert_eq!(
-        pages(&parse(&scene.save_pending()?.concat())?),
+        pages(&parse(&fixture.save_pending()?.concat())?),
         set(0..2000)
     );
     Ok(())
 }
 
 /// Drains what is pending, and returns how many bytes that were.
-fn drained(scene: &Scene) -> Outcome<u64> {
-    Ok(scene.migration.save_all(&mut |_| Ok(()))?)
+fn drained(fixture: &Fixture) -> Result<u64> {
+    Ok(fixture.migration.save_all(&mut |_| Ok(()))?)
 }
 
-fn one_percent_of_a_gibibyte_costs_one_percent(lab: &Lab) -> Outcome {
-    let scene = Scene::of(lab.open(LARGE)?)?;
-    let mapping = scene.mdma.map_memory()?;
-    let size = scene.mdma.memory_size();
+fn one_percent_of_a_gibibyte_costs_one_percent(env: &Env) -> Result {
+    let fixture = Fixture::of(env.open(LARGE)?)?;
+    let mapping = fixture.mdma.map_memory()?;
+    let size = fixture.mdma.memory_size();
     let pages = size / PAGE;
     let mut rng = fastrand::Rng::with_seed(26);
     // All of it populated: by the engine, which is the fastest. In parts, none of which takes long.
     const PART: u64 = 16 << 20;
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     for at in (0..size).step_by(PART as usize) {
         run_jobs(&mut queue, &[job::fill(device(at), 0x5a5a, PART)])?;
     }
     queue.close()?;
-    scene.go(&[State::PRE_COPY])?;
-    let first = drained(&scene)?;
+    fixture.go(&[State::PRE_COPY])?;
+    let first = drained(&fixture)?;
     assert!(first > size, "{first} bytes for {size}");
 
     let mut rewrite = || {
@@ -189,8 +189,8 @@ fn one_percent_of_a_gibibyte_costs_one_percent(lab: &Lab) -> Outcome {
     };
     for phase in [State::PRE_COPY, State::STOP_AND_COPY] {
         let changed = rewrite();
-        scene.go(&[phase])?;
-        let sent = drained(&scene)?;
+        fixture.go(&[phase])?;
+        let sent = drained(&fixture)?;
         note!("{phase:?}: {changed} bytes changed, {sent} sent, of {first} at first");
         assert!(sent >= changed, "{sent} bytes for {changed}");
         // A header for each run of pages, and the state.
@@ -199,14 +199,14 @@ fn one_percent_of_a_gibibyte_costs_one_percent(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn writes_during_pre_copy_arrive(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
-    let destination = Scene::new(lab)?;
+fn writes_during_pre_copy_arrive(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
+    let destination = Fixture::new(env)?;
     let len = 4 << 20;
     write_pages(&source, 0..len as u64 / PAGE, 20)?;
     let mapping = source.mdma.map_memory()?;
     let over = AtomicBool::new(false);
-    let bytes = thread::scope(|threads| -> Outcome<Vec<u8>> {
+    let bytes = thread::scope(|threads| -> Result<Vec<u8>> {
         // Writes as fast as it can, through a mapping that was made before tracking began.
         let writer = threads.spawn(|| {
             let mut rng = fastrand::Rng::with_seed(24);
@@ -217,7 +217,7 @@ fn writes_during_pre_copy_arrive(lab: &Lab) -> Outcome {
             }
             writes
         });
-        let save = || -> Outcome<Vec<u8>> {
+        let save = || -> Result<Vec<u8>> {
             source.go(&[State::PRE_COPY])?;
             let mut bytes = Vec::new();
             for _ in 0..20 {
@@ -245,12 +245,12 @@ fn writes_during_pre_copy_arrive(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p50_every_buffer_is_whole_records(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, (0..4096).filter(|p| p % 5 != 0), 21)?;
-    scene.go(&[State::PRE_COPY])?;
+fn p50_every_buffer_is_whole_records(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, (0..4096).filter(|p| p % 5 != 0), 21)?;
+    fixture.go(&[State::PRE_COPY])?;
     let mut next = 0;
-    let mut check = |buffers: Vec<Vec<u8>>| -> Outcome {
+    let mut check = |buffers: Vec<Vec<u8>>| -> Result {
         for buffer in buffers {
             for record in parse(&buffer)?.records {
                 assert_eq!(record.header.sequence, next);
@@ -259,7 +259,7 @@ fn p50_every_buffer_is_whole_records(lab: &Lab) -> Outcome {
         }
         Ok(())
     };
-    check(scene.save_pending()?)?;
-    scene.go(&[State::STOP_AND_COPY])?;
-    check(scene.save_pending()?)
+    check(fixture.save_pending()?)?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    check(fixture.save_pending()?)
 }

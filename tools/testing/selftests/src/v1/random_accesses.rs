@@ -7,13 +7,13 @@
 
 use vfio_client::v1::State;
 
-use crate::env::Lab;
-use crate::fixture::Scene;
-use crate::harness::result::Outcome;
+use crate::env::Env;
+use crate::fixture::Fixture;
+use crate::harness::result::Result;
 use crate::v1::saving::write_pages;
 use crate::{assert_errno, note, tests};
 
-tests! { "sequences":
+tests! { "v1_random_accesses":
     p14_p23_random_accesses_follow_the_model ["P10", "P14", "P16", "P17", "P18", "P19", "P22", "P23", "P26"],
 }
 
@@ -73,8 +73,8 @@ impl Model {
 }
 
 /// One access, checked against the model.
-fn access(scene: &Scene, model: &mut Model, rng: &mut fastrand::Rng, section: u64) -> Outcome {
-    let migration = &scene.migration;
+fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section: u64) -> Result {
+    let migration = &fixture.migration;
     match rng.u32(0..100) {
         0..=29 => {
             let to = if rng.u32(0..20) == 0 {
@@ -152,33 +152,33 @@ fn access(scene: &Scene, model: &mut Model, rng: &mut fastrand::Rng, section: u6
             }
         }
         _ => {
-            scene.device.reset()?;
+            fixture.device.reset()?;
             *model = Model {
                 state: 0b001,
                 staged: None,
             };
             // So that there is something to send.
-            write_pages(scene, 0..600, rng.u8(..))?;
+            write_pages(fixture, 0..600, rng.u8(..))?;
         }
     }
     assert_eq!(migration.state()?.0, model.state);
     Ok(())
 }
 
-fn p14_p23_random_accesses_follow_the_model(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let section = scene.section() as u64;
-    note!("seed {}", lab.effort.seed);
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+fn p14_p23_random_accesses_follow_the_model(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let section = fixture.section() as u64;
+    note!("seed {}", env.limits.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     let mut model = Model {
         state: 0b001,
         staged: None,
     };
-    write_pages(&scene, 0..600, 1)?;
+    write_pages(&fixture, 0..600, 1)?;
     let (mut staged, mut errors) = (0, 0);
-    for step in 0..lab.effort.iterations * 2 {
+    for step in 0..env.limits.iterations * 2 {
         let before = format!("{model:?}");
-        if let Err(e) = access(&scene, &mut model, &mut rng, section) {
+        if let Err(e) = access(&fixture, &mut model, &mut rng, section) {
             note!("access {step}, the model before it: {before}");
             return Err(e);
         }
@@ -186,7 +186,7 @@ fn p14_p23_random_accesses_follow_the_model(lab: &Lab) -> Outcome {
         errors += u64::from(model.state == 0b110);
         // Only a reset leads out of it, and that is rare.
         if model.state == 0b110 && rng.u32(0..4) == 0 {
-            scene.device.reset()?;
+            fixture.device.reset()?;
             model.enter(0b001);
         }
     }

@@ -9,15 +9,15 @@ use vfio_client::uapi::{
 use vfio_client::v1::{offset, State};
 use vfio_client::{v2, Area, Protection};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::V2;
-use crate::fixture::{Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "region":
+tests! { "v1_region":
     p01_type_3_1_behind_the_pci_regions ["P1"],
-    p02_registers_are_where_the_structure_has_them ["P2"],
+    p02_registers_match_the_structure ["P2"],
     p03_every_offset_and_length_in_every_state ["P3"],
     p03_edges_of_pages_and_of_the_region ["P3"],
     no_bytes_are_no_access [],
@@ -29,7 +29,7 @@ tests! { "region":
     p27_data_offset_is_the_start_of_the_one_area ["P27"],
     p28_mapped_and_trapped_are_the_same_bytes ["P28"],
     p28_mapping_can_be_turned_off ["P28"],
-    p29_maps_that_are_refused ["P29"],
+    p29_refused_mappings ["P29"],
     p29_bytes_never_written_read_0 ["P29"],
 }
 
@@ -56,13 +56,13 @@ const STATES: [(State, &[State]); 6] = [
 ];
 
 /// Brings a running device into a state. The error state is what a load without data ends in.
-pub(crate) fn reach(scene: &Scene, state: State) -> Outcome {
+pub(crate) fn reach(fixture: &Fixture, state: State) -> Result {
     let (_, path) = STATES.iter().find(|(s, _)| *s == state).expect("a state");
-    scene.go(path)?;
+    fixture.go(path)?;
     if state == State::ERROR {
-        assert_errno!(scene.migration.write_state(State::RUNNING), ENODATA);
+        assert_errno!(fixture.migration.write_state(State::RUNNING), ENODATA);
     }
-    assert_eq!(scene.state()?, state);
+    assert_eq!(fixture.state()?, state);
     Ok(())
 }
 
@@ -71,14 +71,14 @@ pub(crate) fn states() -> impl Iterator<Item = State> {
     STATES.iter().map(|(state, _)| *state)
 }
 
-fn p01_type_3_1_behind_the_pci_regions(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p01_type_3_1_behind_the_pci_regions(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let kind = Some((
         VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
         VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
     ));
     assert_eq!(kind, Some((3, 1)));
-    let regions = scene.device.regions()?;
+    let regions = fixture.device.regions()?;
     let ours: Vec<_> = regions
         .iter()
         .filter(|r| r.info().region_type == kind)
@@ -86,7 +86,7 @@ fn p01_type_3_1_behind_the_pci_regions(lab: &Lab) -> Outcome {
     assert_eq!(ours.len(), 1, "regions of type 3/1");
     let info = ours[0].info();
     assert!(info.index >= VFIO_PCI_NUM_REGIONS, "index {}", info.index);
-    assert!(info.index < scene.device.info().num_regions);
+    assert!(info.index < fixture.device.info().num_regions);
     assert!(info.readable() && info.writable());
     assert!(
         info.size > 4096 && info.size % 4096 == 0,
@@ -96,19 +96,19 @@ fn p01_type_3_1_behind_the_pci_regions(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p02_registers_are_where_the_structure_has_them(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p02_registers_match_the_structure(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     // Values that only these registers have: the state, and all three that a staged buffer fills.
     assert_eq!(region.read_u32(0)?, 1);
-    scene.go(&[State::PRE_COPY])?;
+    fixture.go(&[State::PRE_COPY])?;
     assert_eq!(region.read_u32(0)?, 3);
     assert_eq!(region.read_u32(4)?, 0);
     let pending = region.read_u64(8)?;
     let at = region.read_u64(16)?;
     let size = region.read_u64(24)?;
     assert!(pending > 0);
-    assert_eq!(at, scene.data_offset());
+    assert_eq!(at, fixture.data_offset());
     assert!(size > 0 && size <= pending, "{size} of {pending} bytes");
     // They are where the C structure has them.
     let fields = [
@@ -132,15 +132,15 @@ struct Seen {
     pending: Option<u64>,
 }
 
-fn look(scene: &Scene) -> Outcome<Seen> {
-    let region = scene.migration.region();
+fn look(fixture: &Fixture) -> Result<Seen> {
+    let region = fixture.migration.region();
     let data_size = region.read_u64(offset::DATA_SIZE)?;
     let mut staged = vec![0; data_size.min(256) as usize];
     if !staged.is_empty() {
-        region.read(scene.data_offset(), &mut staged)?;
+        region.read(fixture.data_offset(), &mut staged)?;
     }
     Ok(Seen {
-        state: scene.state()?,
+        state: fixture.state()?,
         data_size,
         pending: if data_size == 0 {
             Some(region.read_u64(offset::PENDING_BYTES)?)
@@ -152,11 +152,11 @@ fn look(scene: &Scene) -> Outcome<Seen> {
 }
 
 /// Makes every access to the header that must be refused, and looks at the device after each.
-fn refuse_all(scene: &Scene, offsets: impl Iterator<Item = u64> + Clone, what: &str) -> Outcome {
-    let region = scene.migration.region();
+fn refuse_all(fixture: &Fixture, offsets: impl Iterator<Item = u64> + Clone, what: &str) -> Result {
+    let region = fixture.migration.region();
     let end = region.info().size;
-    let data = scene.data_offset();
-    let before = look(scene)?;
+    let data = fixture.data_offset();
+    let before = look(fixture)?;
     // Bytes that would be a different, legal state.
     let other = if before.state == State::RUNNING {
         0u8
@@ -167,7 +167,7 @@ fn refuse_all(scene: &Scene, offsets: impl Iterator<Item = u64> + Clone, what: &
         // No bytes are no access.
         assert_eq!(region.pread(at, &mut [])?, 0, "{what}: at {at:#x}");
         assert_eq!(region.pwrite(at, &[])?, 0, "{what}: at {at:#x}");
-        assert_eq!(look(scene)?, before, "{what}: no bytes at {at:#x}");
+        assert_eq!(look(fixture)?, before, "{what}: no bytes at {at:#x}");
         for len in 1..=40usize {
             let inside = at >= data && at + len as u64 <= end;
             let register = REGISTERS.iter().find(|(o, w, _)| (*o, *w) == (at, len));
@@ -187,45 +187,45 @@ fn refuse_all(scene: &Scene, offsets: impl Iterator<Item = u64> + Clone, what: &
                 assert_errno!(result, EINVAL, "{what}: write of {len} bytes at {at:#x}");
             }
             if !inside {
-                assert_eq!(look(scene)?, before, "{what}: {len} bytes at {at:#x}");
+                assert_eq!(look(fixture)?, before, "{what}: {len} bytes at {at:#x}");
             }
         }
     }
     Ok(())
 }
 
-fn p03_every_offset_and_length_in_every_state(lab: &Lab) -> Outcome {
+fn p03_every_offset_and_length_in_every_state(env: &Env) -> Result {
     for state in states() {
-        let scene = Scene::new(lab)?;
-        scene.write_memory(0, &[7; 4096])?;
-        reach(&scene, state)?;
-        refuse_all(&scene, 0..=40, &format!("{state:?}"))?;
+        let fixture = Fixture::new(env)?;
+        fixture.write_memory(0, &[7; 4096])?;
+        reach(&fixture, state)?;
+        refuse_all(&fixture, 0..=40, &format!("{state:?}"))?;
         if state == State::PRE_COPY || state == State::STOP_AND_COPY {
             // The same with a staged buffer, which none of it consumes or replaces.
-            scene.migration.data_offset()?;
-            assert!(look(&scene)?.data_size > 0);
-            refuse_all(&scene, 0..=40, &format!("{state:?}, staged"))?;
+            fixture.migration.data_offset()?;
+            assert!(look(&fixture)?.data_size > 0);
+            refuse_all(&fixture, 0..=40, &format!("{state:?}, staged"))?;
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p03_edges_of_pages_and_of_the_region(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
-    let (data, end) = (scene.data_offset(), region.info().size);
+fn p03_edges_of_pages_and_of_the_region(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
+    let (data, end) = (fixture.data_offset(), region.info().size);
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         // Before the data section and into it; at the end of the region and beyond.
-        refuse_all(&scene, data - 41..data, &format!("{state:?}"))?;
-        refuse_all(&scene, end - 40..=end + 1, &format!("{state:?}"))?;
+        refuse_all(&fixture, data - 41..data, &format!("{state:?}"))?;
+        refuse_all(&fixture, end - 40..=end + 1, &format!("{state:?}"))?;
         // The last bytes of the section are there, at any length and alignment.
         for len in 1..=40 {
             let mut out = vec![0; len];
             assert_eq!(region.pread(end - len as u64, &mut out)?, len);
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     // Far beyond, up to where the next region would start: never another region's bytes.
     for at in [end + PAGE, 1 << 32, (1 << 40) - 8, (1 << 40) - 4] {
@@ -243,10 +243,10 @@ fn p03_edges_of_pages_and_of_the_region(lab: &Lab) -> Outcome {
 
 /// An access of no bytes returns 0, whatever it is to. It was refused, and logged, by some regions, and a data file
 /// filled its buffer for it.
-fn no_bytes_are_no_access(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn no_bytes_are_no_access(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages([1], 1)?;
-    let everything = || -> Outcome {
+    let everything = || -> Result {
         let before = v2.registers()?;
         for index in 0..=12u64 {
             for at in [0, 1, 2, 8, 24, 4095, 1 << 20, (1 << 40) - 1] {
@@ -277,29 +277,29 @@ fn no_bytes_are_no_access(lab: &Lab) -> Outcome {
     v2.reset()
 }
 
-fn p03_refusals_are_logged(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
-    let uuid = scene.uuid();
-    assert_refused!(lab, uuid, region.pread(0, &mut [0; 8]), EINVAL, "width");
+fn p03_refusals_are_logged(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
+    let uuid = fixture.uuid();
+    assert_refused!(env, uuid, region.pread(0, &mut [0; 8]), EINVAL, "width");
     assert_refused!(
-        lab,
+        env,
         uuid,
         region.pread(2, &mut [0; 2]),
         EINVAL,
         "no register"
     );
     assert_refused!(
-        lab,
+        env,
         uuid,
         region.pwrite(8, &[0; 8]),
         EINVAL,
         "pending_bytes"
     );
-    assert_refused!(lab, uuid, region.pwrite(24, &[0; 8]), EINVAL, "resuming");
+    assert_refused!(env, uuid, region.pwrite(24, &[0; 8]), EINVAL, "resuming");
     let end = region.info().size;
     assert_refused!(
-        lab,
+        env,
         uuid,
         region.pread(end - 1, &mut [0; 2]),
         EINVAL,
@@ -308,27 +308,27 @@ fn p03_refusals_are_logged(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p04_reserved_reads_0_and_ignores_writes(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p04_reserved_reads_0_and_ignores_writes(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         for value in [0, 1, 0x8000_0000, u32::MAX] {
             region.write_u32(offset::RESERVED, value)?;
             assert_eq!(region.read_u32(offset::RESERVED)?, 0, "{state:?}");
-            assert_eq!(scene.state()?, state);
+            assert_eq!(fixture.state()?, state);
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p05_read_only_registers(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p05_read_only_registers(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     for state in states() {
-        reach(&scene, state)?;
-        let before = look(&scene)?;
+        reach(&fixture, state)?;
+        let before = look(&fixture)?;
         for value in [0, 1, before.pending.unwrap_or(4096), u64::MAX] {
             for at in [offset::PENDING_BYTES, offset::DATA_OFFSET] {
                 assert_errno!(
@@ -338,37 +338,37 @@ fn p05_read_only_registers(lab: &Lab) -> Outcome {
                 );
             }
         }
-        assert_eq!(look(&scene)?, before, "{state:?}");
-        scene.device.reset()?;
+        assert_eq!(look(&fixture)?, before, "{state:?}");
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p05_data_size_is_written_only_while_resuming(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p05_data_size_is_written_only_while_resuming(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for state in states().filter(|s| *s != State::RESUMING) {
-        reach(&scene, state)?;
-        let before = look(&scene)?;
-        for size in [0, 1, 32, scene.section() as u64, u64::MAX] {
-            let result = scene.migration.write_data_size(size);
+        reach(&fixture, state)?;
+        let before = look(&fixture)?;
+        for size in [0, 1, 32, fixture.section() as u64, u64::MAX] {
+            let result = fixture.migration.write_data_size(size);
             assert_errno!(result, EINVAL, "{state:?}: data_size {size}");
         }
-        assert_eq!(look(&scene)?, before, "{state:?}");
-        scene.device.reset()?;
+        assert_eq!(look(&fixture)?, before, "{state:?}");
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p06_the_header_page_cannot_be_mapped(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p06_the_header_page_cannot_be_mapped(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     let info = region.info();
     // A region that says it can be mapped says where, or all of it could be.
     let areas = info.sparse.as_deref().unwrap_or_default();
     assert_eq!(info.areas(), areas);
     assert!(areas.iter().all(|a| a.offset >= 4096), "{areas:?}");
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         for size in [1, 32, PAGE, 2 * PAGE, info.size] {
             for protection in [Protection::READ, Protection::READ_WRITE] {
                 let area = Area { offset: 0, size };
@@ -376,21 +376,21 @@ fn p06_the_header_page_cannot_be_mapped(lab: &Lab) -> Outcome {
                 assert_errno!(result, EINVAL, "{state:?}: {size} bytes, {protection:?}");
             }
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p27_data_offset_is_the_start_of_the_one_area(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p27_data_offset_is_the_start_of_the_one_area(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     let mut seen = Vec::new();
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         for _ in 0..3 {
-            seen.push(scene.migration.data_offset()?);
+            seen.push(fixture.migration.data_offset()?);
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     let at = seen[0];
     assert!(seen.iter().all(|other| *other == at), "it moves: {seen:x?}");
@@ -403,17 +403,17 @@ fn p27_data_offset_is_the_start_of_the_one_area(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p28_mapped_and_trapped_are_the_same_bytes(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
-    let Some(mapping) = scene.migration.mapping() else {
+fn p28_mapped_and_trapped_are_the_same_bytes(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
+    let Some(mapping) = fixture.migration.mapping() else {
         crate::skip!("the module was loaded without mappable staging");
     };
-    let (at, len) = (scene.data_offset(), scene.section());
+    let (at, len) = (fixture.data_offset(), fixture.section());
     let mut rng = fastrand::Rng::with_seed(28);
     // Both ways, at the edges and in the middle, of every width.
     for state in [State::RESUMING, State::RUNNING] {
-        scene.go(if state == State::RESUMING {
+        fixture.go(if state == State::RESUMING {
             &[State::RESUMING]
         } else {
             &[]
@@ -437,15 +437,15 @@ fn p28_mapped_and_trapped_are_the_same_bytes(lab: &Lab) -> Outcome {
                 "{size} bytes at {from:#x} of the section, {state:?}"
             );
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p28_mapping_can_be_turned_off(lab: &Lab) -> Outcome {
-    lab.module.with("mmap_staging=0", || {
-        let scene = Scene::new(lab)?;
-        let info = scene.migration.region().info();
+fn p28_mapping_can_be_turned_off(env: &Env) -> Result {
+    env.module.with("mmap_staging=0", || {
+        let fixture = Fixture::new(env)?;
+        let info = fixture.migration.region().info();
         assert_eq!(info.areas(), []);
         assert_eq!(info.sparse, None);
         assert_eq!(info.region_type, Some((3, 1)));
@@ -453,25 +453,25 @@ fn p28_mapping_can_be_turned_off(lab: &Lab) -> Outcome {
             offset: PAGE,
             size: PAGE,
         };
-        let result = scene.migration.region().mmap(area, Protection::READ);
+        let result = fixture.migration.region().mmap(area, Protection::READ);
         assert_errno!(result, EINVAL);
         // And it migrates all the same.
-        scene.write_memory(5, b"without a mapping")?;
-        let bytes = scene.save()?;
-        scene.device.reset()?;
-        scene.load(&bytes)?;
-        assert_eq!(scene.read_memory(5, 17)?, b"without a mapping");
+        fixture.write_memory(5, b"without a mapping")?;
+        let bytes = fixture.save()?;
+        fixture.device.reset()?;
+        fixture.load(&bytes)?;
+        assert_eq!(fixture.read_memory(5, 17)?, b"without a mapping");
         Ok(())
     })
 }
 
-fn p29_maps_that_are_refused(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
-    let Some(mapping) = scene.migration.mapping() else {
+fn p29_refused_mappings(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
+    let Some(mapping) = fixture.migration.mapping() else {
         crate::skip!("the module was loaded without mappable staging");
     };
-    let (at, len) = (scene.data_offset(), scene.section() as u64);
+    let (at, len) = (fixture.data_offset(), fixture.section() as u64);
     let private = |write| Protection {
         read: true,
         write,
@@ -521,47 +521,47 @@ fn p29_maps_that_are_refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p29_bytes_never_written_read_0(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
-    let (at, len) = (scene.data_offset(), scene.section());
-    let zeros = |when: &str, from: usize| -> Outcome {
+fn p29_bytes_never_written_read_0(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
+    let (at, len) = (fixture.data_offset(), fixture.section());
+    let zeros = |when: &str, from: usize| -> Result {
         let mut out = vec![0xee; len - from];
         region.read(at + from as u64, &mut out)?;
         assert!(out.iter().all(|b| *b == 0), "trapped, {when}");
-        if let Some(mapping) = scene.migration.mapping() {
+        if let Some(mapping) = fixture.migration.mapping() {
             let out = mapping.to_vec(from, len - from);
             assert!(out.iter().all(|b| *b == 0), "mapped, {when}");
         }
         Ok(())
     };
     zeros("never used", 0)?;
-    scene.go(&[State::STOP_AND_COPY])?;
+    fixture.go(&[State::STOP_AND_COPY])?;
     zeros("nothing staged", 0)?;
-    scene.migration.pending_bytes()?;
-    scene.migration.data_offset()?;
-    let size = scene.migration.data_size()? as usize;
+    fixture.migration.pending_bytes()?;
+    fixture.migration.data_offset()?;
+    let size = fixture.migration.data_size()? as usize;
     assert!(size < len, "a device without memory contents is small");
     zeros("behind the staged buffer", size)?;
-    scene.device.reset()?;
+    fixture.device.reset()?;
     zeros("behind what was staged before a reset", size)?;
     // The next user sees nothing of this one.
     region.write(at, b"secret")?;
     let instance = {
-        drop(scene.close());
-        lab.instance(crate::env::SMALL)?
+        drop(fixture.close());
+        env.instance(crate::env::SMALL)?
     };
-    let scene = Scene::of(crate::env::Guest::open(instance)?)?;
+    let fixture = Fixture::of(crate::env::Guest::open(instance)?)?;
     let mut out = vec![0xee; len];
-    scene.migration.region().read(at, &mut out)?;
+    fixture.migration.region().read(at, &mut out)?;
     assert!(out.iter().all(|b| *b == 0), "another instance");
-    drop(scene);
+    drop(fixture);
 
-    let scene = Scene::new(lab)?;
-    scene.migration.region().write(at, b"secret")?;
-    let scene = Scene::of(crate::env::Guest::open(scene.close())?)?;
+    let fixture = Fixture::new(env)?;
+    fixture.migration.region().write(at, b"secret")?;
+    let fixture = Fixture::of(crate::env::Guest::open(fixture.close())?)?;
     let mut out = vec![0xee; len];
-    scene.migration.region().read(at, &mut out)?;
+    fixture.migration.region().read(at, &mut out)?;
     assert!(
         out.iter().all(|b| *b == 0),
         "the same instance, opened again"

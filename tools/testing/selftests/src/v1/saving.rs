@@ -8,15 +8,15 @@ use mdma::regs::Reg;
 use migration::stream::{Kind, HEADER_SIZE};
 use vfio_client::v1::{Access, State};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::same;
-use crate::fixture::{device, parse, Scene, PAGE};
-use crate::harness::result::Outcome;
+use crate::fixture::{device, parse, Fixture, PAGE};
+use crate::harness::result::Result;
 use crate::v1::region::states;
 use crate::{assert_errno, tests};
 use records::Stream;
 
-tests! { "saving":
+tests! { "v1_saving":
     p16_reading_pending_again_changes_nothing ["P16"],
     p16_nothing_pending_when_not_saving ["P16", "P22"],
     p17_the_staged_buffer_is_complete ["P17"],
@@ -34,12 +34,12 @@ tests! { "saving":
 
 /// Writes recognisable bytes to whole pages of device memory.
 pub(crate) fn write_pages(
-    scene: &Scene,
+    fixture: &Fixture,
     pages: impl IntoIterator<Item = u64>,
     value: u8,
-) -> Outcome {
+) -> Result {
     for page in pages {
-        scene.write_memory(page * PAGE, &[value; PAGE as usize])?;
+        fixture.write_memory(page * PAGE, &[value; PAGE as usize])?;
     }
     Ok(())
 }
@@ -54,12 +54,12 @@ pub(crate) fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     pages.into_iter().collect()
 }
 
-fn p16_reading_pending_again_changes_nothing(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..300, 1)?;
-    let m = &scene.migration;
+fn p16_reading_pending_again_changes_nothing(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..300, 1)?;
+    let m = &fixture.migration;
     for state in [State::PRE_COPY, State::STOP_AND_COPY] {
-        scene.go(&[state])?;
+        fixture.go(&[state])?;
         let mut all = Vec::new();
         loop {
             let pending = m.pending_bytes()?;
@@ -86,30 +86,30 @@ fn p16_reading_pending_again_changes_nothing(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p16_nothing_pending_when_not_saving(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p16_nothing_pending_when_not_saving(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for state in states() {
-        write_pages(&scene, 0..2, 1)?;
-        crate::v1::region::reach(&scene, state)?;
+        write_pages(&fixture, 0..2, 1)?;
+        crate::v1::region::reach(&fixture, state)?;
         let saving = state == State::PRE_COPY || state == State::STOP_AND_COPY;
-        assert_eq!(scene.migration.pending_bytes()? != 0, saving, "{state:?}");
-        scene.device.reset()?;
+        assert_eq!(fixture.migration.pending_bytes()? != 0, saving, "{state:?}");
+        fixture.device.reset()?;
     }
     // A session that is over leaves nothing behind.
-    scene.go(&[State::STOP_AND_COPY])?;
-    scene.migration.data_offset()?;
-    scene.go(&[State::STOP])?;
-    assert_eq!(scene.migration.pending_bytes()?, 0);
-    assert_eq!(scene.migration.data_size()?, 0);
+    fixture.go(&[State::STOP_AND_COPY])?;
+    fixture.migration.data_offset()?;
+    fixture.go(&[State::STOP])?;
+    assert_eq!(fixture.migration.pending_bytes()?, 0);
+    assert_eq!(fixture.migration.data_size()?, 0);
     Ok(())
 }
 
-fn p17_the_staged_buffer_is_complete(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, (0..600).step_by(2), 3)?;
-    let m = &scene.migration;
+fn p17_the_staged_buffer_is_complete(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, (0..600).step_by(2), 3)?;
+    let m = &fixture.migration;
     for state in [State::PRE_COPY, State::STOP_AND_COPY] {
-        scene.go(&[state])?;
+        fixture.go(&[state])?;
         let mut records = 0;
         while m.pending_bytes()? > 0 {
             assert_eq!(m.data_size()?, 0);
@@ -118,8 +118,8 @@ fn p17_the_staged_buffer_is_complete(lab: &Lab) -> Outcome {
             if size == 0 {
                 break;
             }
-            assert_eq!(at, scene.data_offset());
-            assert!(size <= scene.section() as u64);
+            assert_eq!(at, fixture.data_offset());
+            assert!(size <= fixture.section() as u64);
             let mut trapped = vec![0; size as usize];
             m.region().read(at, &mut trapped)?;
             if let Some(mapping) = m.mapping() {
@@ -138,12 +138,12 @@ fn p17_the_staged_buffer_is_complete(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p18_reading_again_gives_the_same_buffer(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..20, 4)?;
-    let m = &scene.migration;
+fn p18_reading_again_gives_the_same_buffer(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..20, 4)?;
+    let m = &fixture.migration;
     for state in [State::PRE_COPY, State::STOP_AND_COPY] {
-        scene.go(&[state])?;
+        fixture.go(&[state])?;
         m.pending_bytes()?;
         let mut first = Vec::new();
         m.save_buffer(&mut first)?;
@@ -152,10 +152,10 @@ fn p18_reading_again_gives_the_same_buffer(lab: &Lab) -> Outcome {
         for round in 0..10 {
             // Meanwhile the device's memory changes. The buffer does not.
             if state == State::PRE_COPY {
-                write_pages(&scene, 0..20, 100 + round)?;
+                write_pages(&fixture, 0..20, 100 + round)?;
             }
             let mut again = Vec::new();
-            assert_eq!(m.data_offset()?, scene.data_offset());
+            assert_eq!(m.data_offset()?, fixture.data_offset());
             assert_eq!(m.data_size()?, size);
             m.save_buffer(&mut again)?;
             same(
@@ -169,22 +169,22 @@ fn p18_reading_again_gives_the_same_buffer(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p19_reading_pending_consumes_mapped_or_not(lab: &Lab) -> Outcome {
-    let mut scene = Scene::new(lab)?;
+fn p19_reading_pending_consumes_mapped_or_not(env: &Env) -> Result {
+    let mut fixture = Fixture::new(env)?;
     // More than one buffer's worth.
-    let count = (scene.section() as u64 / PAGE) * 2;
-    write_pages(&scene, 0..count, 5)?;
+    let count = (fixture.section() as u64 / PAGE) * 2;
+    write_pages(&fixture, 0..count, 5)?;
     let accesses = [Some(Access::Trapped), Some(Access::Mapped), None];
     for access in accesses {
-        if access == Some(Access::Mapped) && scene.migration.mapping().is_none() {
+        if access == Some(Access::Mapped) && fixture.migration.mapping().is_none() {
             continue;
         }
-        scene
+        fixture
             .migration
             .set_access(access.unwrap_or(Access::Trapped))?;
         for state in [State::PRE_COPY, State::STOP_AND_COPY] {
-            scene.go(&[state])?;
-            let m = &scene.migration;
+            fixture.go(&[state])?;
+            let m = &fixture.migration;
             let mut next = None;
             for _ in 0..2 {
                 let pending = m.pending_bytes()?;
@@ -193,7 +193,7 @@ fn p19_reading_pending_consumes_mapped_or_not(lab: &Lab) -> Outcome {
                 // Whether or not the user has looked at it.
                 if access.is_some() {
                     let mut bytes = vec![0; size as usize];
-                    m.read_data(scene.data_offset(), &mut bytes)?;
+                    m.read_data(fixture.data_offset(), &mut bytes)?;
                     let stream = parse(&bytes)?;
                     let first = stream.records[0].header.sequence;
                     if let Some(next) = next {
@@ -208,24 +208,24 @@ fn p19_reading_pending_consumes_mapped_or_not(lab: &Lab) -> Outcome {
                     "{pending} pending, {size} read, {left} left"
                 );
             }
-            scene.go(&[State::RUNNING])?;
+            fixture.go(&[State::RUNNING])?;
         }
     }
     Ok(())
 }
 
-fn p20_stop_and_copy_ends_at_0(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let m = &scene.migration;
+fn p20_stop_and_copy_ends_at_0(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let m = &fixture.migration;
     for count in [0, 1, 255, 256, 257, 4096] {
-        write_pages(&scene, 0..count, 6)?;
-        scene.go(&[State::STOP_AND_COPY])?;
-        let stream = parse(&scene.save_pending()?.concat())?;
+        write_pages(&fixture, 0..count, 6)?;
+        fixture.go(&[State::STOP_AND_COPY])?;
+        let stream = parse(&fixture.save_pending()?.concat())?;
         for _ in 0..3 {
             assert_eq!(m.pending_bytes()?, 0);
         }
         // Asking for more gives nothing, not an error and not the last buffer again.
-        assert_eq!(m.data_offset()?, scene.data_offset());
+        assert_eq!(m.data_offset()?, fixture.data_offset());
         assert_eq!(m.data_size()?, 0);
         assert_eq!(m.pending_bytes()?, 0);
         assert_eq!(
@@ -233,15 +233,15 @@ fn p20_stop_and_copy_ends_at_0(lab: &Lab) -> Outcome {
             Some(Kind::End)
         );
         assert_eq!(pages(&stream), set(0..count));
-        scene.go(&[State::STOP])?;
-        scene.device.reset()?;
+        fixture.go(&[State::STOP])?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p20_pre_copy_is_left_at_every_point(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
-    let destination = Scene::new(lab)?;
+fn p20_pre_copy_is_left_at_every_point(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
+    let destination = Fixture::new(env)?;
     let count = source.section() as u64 / PAGE * 3 + 7;
     write_pages(&source, 0..count, 7)?;
     let expected = source.read_memory(0, (count * PAGE) as usize)?;
@@ -275,23 +275,23 @@ fn p20_pre_copy_is_left_at_every_point(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p21_a_session_that_is_over_gives_no_more_data(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let m = &scene.migration;
-    write_pages(&scene, 0..1000, 8)?;
+fn p21_a_session_that_is_over_gives_no_more_data(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let m = &fixture.migration;
+    write_pages(&fixture, 0..1000, 8)?;
     // A reset in the middle of the loop: the session is gone, and what the loop reads next says so.
-    scene.go(&[State::PRE_COPY])?;
+    fixture.go(&[State::PRE_COPY])?;
     m.pending_bytes()?;
     m.data_offset()?;
     assert!(m.data_size()? > 0);
-    scene.device.reset()?;
+    fixture.device.reset()?;
     assert_eq!(m.data_size()?, 0);
     assert_eq!(m.pending_bytes()?, 0);
     m.data_offset()?;
     assert_eq!(m.data_size()?, 0, "a buffer after the session was ended");
     // An error ends a loop: the same answer to every later turn of it.
-    scene.go(&[State::RESUMING])?;
-    m.write_data(scene.data_offset(), &[0xff; 64])?;
+    fixture.go(&[State::RESUMING])?;
+    m.write_data(fixture.data_offset(), &[0xff; 64])?;
     assert_errno!(m.write_data_size(64), EINVAL);
     for size in [32, 64, 4096] {
         assert_errno!(m.write_data_size(size), EINVAL, "after the loop's error");
@@ -305,55 +305,55 @@ fn slack(buffers: usize) -> u64 {
     (mdma::state::SIZE + HEADER_SIZE * (4 + 2 * buffers)) as u64
 }
 
-fn p22_pending_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let m = &scene.migration;
+fn p22_pending_is_what_a_stop_would_send(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let m = &fixture.migration;
     for count in [0, 1, 100, 2000] {
-        write_pages(&scene, 0..count, 9)?;
-        scene.go(&[State::PRE_COPY])?;
+        write_pages(&fixture, 0..count, 9)?;
+        fixture.go(&[State::PRE_COPY])?;
         let estimate = m.pending_bytes()?;
-        scene.go(&[State::STOP_AND_COPY])?;
+        fixture.go(&[State::STOP_AND_COPY])?;
         assert_eq!(
             m.pending_bytes()?,
             estimate,
             "the stop itself added something"
         );
-        let buffers = scene.save_pending()?;
+        let buffers = fixture.save_pending()?;
         let sent: usize = buffers.iter().map(Vec::len).sum();
         let off = estimate.abs_diff(sent as u64);
         assert!(
             off <= slack(buffers.len()),
             "{estimate} bytes pending, {sent} sent, {count} pages"
         );
-        scene.go(&[State::STOP, State::RUNNING])?;
+        fixture.go(&[State::STOP, State::RUNNING])?;
     }
     // While it runs, what changes is added.
-    scene.go(&[State::PRE_COPY])?;
-    scene.save_pending()?;
+    fixture.go(&[State::PRE_COPY])?;
+    fixture.save_pending()?;
     let quiet = m.pending_bytes()?;
     assert_eq!(quiet, 0, "there is nothing to stage");
-    write_pages(&scene, 10..20, 10)?;
+    write_pages(&fixture, 10..20, 10)?;
     let busy = m.pending_bytes()?;
     assert!(
         (10 * PAGE..11 * PAGE).contains(&(busy - quiet)),
         "{quiet} then {busy}"
     );
     // The same pages again cost nothing more.
-    write_pages(&scene, 10..20, 11)?;
+    write_pages(&fixture, 10..20, 11)?;
     assert_eq!(m.pending_bytes()?, busy);
     Ok(())
 }
 
-fn p22_pending_counts_what_is_offered_again(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let m = &scene.migration;
-    write_pages(&scene, 0..100, 12)?;
-    scene.go(&[State::PRE_COPY])?;
+fn p22_pending_counts_what_is_offered_again(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let m = &fixture.migration;
+    write_pages(&fixture, 0..100, 12)?;
+    fixture.go(&[State::PRE_COPY])?;
     let before = m.pending_bytes()?;
     m.data_offset()?;
     let staged = m.data_size()?;
     assert!(staged > 100 * PAGE);
-    scene.go(&[State::STOP_AND_COPY])?;
+    fixture.go(&[State::STOP_AND_COPY])?;
     let after = m.pending_bytes()?;
     assert!(after.abs_diff(before) <= slack(2), "{before}, then {after}");
     assert_eq!(
@@ -369,33 +369,33 @@ fn p22_pending_counts_what_is_offered_again(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p23_data_size_is_0_before_data_offset(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p23_data_size_is_0_before_data_offset(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for state in states() {
-        write_pages(&scene, 0..3, 13)?;
-        crate::v1::region::reach(&scene, state)?;
-        assert_eq!(scene.migration.data_size()?, 0, "{state:?}");
-        scene.migration.pending_bytes()?;
+        write_pages(&fixture, 0..3, 13)?;
+        crate::v1::region::reach(&fixture, state)?;
+        assert_eq!(fixture.migration.data_size()?, 0, "{state:?}");
+        fixture.migration.pending_bytes()?;
         assert_eq!(
-            scene.migration.data_size()?,
+            fixture.migration.data_size()?,
             0,
             "{state:?}, after pending_bytes"
         );
-        scene.migration.data_offset()?;
+        fixture.migration.data_offset()?;
         let saving = state == State::PRE_COPY || state == State::STOP_AND_COPY;
         assert_eq!(
-            scene.migration.data_size()? > 0,
+            fixture.migration.data_size()? > 0,
             saving,
             "{state:?}, after data_offset"
         );
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p23_a_buffer_offered_again_may_have_been_read(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
-    let destination = Scene::new(lab)?;
+fn p23_a_buffer_offered_again_may_have_been_read(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
+    let destination = Fixture::new(env)?;
     source.mdma.set(Reg::Scratch, 0x1023)?;
     write_pages(&source, 0..50, 14)?;
     for was_read in [true, false] {
@@ -434,13 +434,13 @@ fn p23_a_buffer_offered_again_may_have_been_read(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p23_a_consumed_buffer_is_not_sent_again(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    write_pages(&scene, 0..50, 17)?;
-    scene.go(&[State::PRE_COPY])?;
-    let first = parse(&scene.save_pending()?.concat())?;
-    scene.go(&[State::STOP_AND_COPY])?;
-    let rest = parse(&scene.save_pending()?.concat())?;
+fn p23_a_consumed_buffer_is_not_sent_again(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    write_pages(&fixture, 0..50, 17)?;
+    fixture.go(&[State::PRE_COPY])?;
+    let first = parse(&fixture.save_pending()?.concat())?;
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let rest = parse(&fixture.save_pending()?.concat())?;
     let expected = first.records.len() as u64;
     assert_eq!(rest.records[0].header.sequence, expected);
     assert_eq!(rest.count(Kind::Memory), 0);

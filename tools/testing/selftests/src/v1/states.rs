@@ -11,14 +11,14 @@ use vfio_client::uapi::{
 use vfio_client::v1::{offset, State};
 use vfio_client::{Action, EventFd};
 
-use crate::env::{Guest, Lab};
-use crate::fixture::{guest, run_jobs, Scene};
+use crate::env::{Env, Guest};
+use crate::fixture::{guest, run_jobs, Fixture};
 use crate::harness::check::{expect_signal, PATIENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::v1::region::{reach, states};
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "states":
+tests! { "v1_states":
     p07_invalid_values_are_refused ["P7"],
     p08_running_is_the_default ["P8"],
     p08_a_device_whose_region_is_not_touched ["P8"],
@@ -29,7 +29,7 @@ tests! { "states":
     p12_reserved_bits_are_refused_and_read_0 ["P12"],
     p13_required_changes ["P13"],
     p14_every_pair_of_states ["P14"],
-    p14_runs_and_stops_leave_the_device_as_it_is ["P14"],
+    p14_running_and_stopping_change_nothing ["P14"],
     p15_every_state_is_left_at_any_pending ["P15"],
     p15_pre_copy_of_a_device_with_nothing_to_send ["P15"],
     p52_everything_else_works_in_every_state ["P52"],
@@ -54,38 +54,38 @@ const ARCS: [(u32, [Option<u32>; 8]); 6] = {
     ]
 };
 
-fn p07_invalid_values_are_refused(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p07_invalid_values_are_refused(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         // The bits are what the register reads: 000, 001, 010, 011, 100 and 110 are states, these are not.
         for invalid in [5, 7] {
-            let result = scene.migration.write_state(State(invalid));
+            let result = fixture.migration.write_state(State(invalid));
             assert_errno!(result, EINVAL, "{state:?} to {invalid:#b}");
-            assert_eq!(scene.state()?, state);
+            assert_eq!(fixture.state()?, state);
         }
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
-fn p08_running_is_the_default(lab: &Lab) -> Outcome {
-    let mut scene = Scene::new(lab)?;
-    assert_eq!(scene.state()?, State::RUNNING);
+fn p08_running_is_the_default(env: &Env) -> Result {
+    let mut fixture = Fixture::new(env)?;
+    assert_eq!(fixture.state()?, State::RUNNING);
     // Whatever the last user left it in.
     for state in states() {
-        reach(&scene, state)?;
-        scene = Scene::of(Guest::open(scene.close())?)?;
-        assert_eq!(scene.state()?, State::RUNNING, "opened after {state:?}");
-        assert_eq!(scene.migration.pending_bytes()?, 0);
-        let mut queue = scene.queue(2)?;
+        reach(&fixture, state)?;
+        fixture = Fixture::of(Guest::open(fixture.close())?)?;
+        assert_eq!(fixture.state()?, State::RUNNING, "opened after {state:?}");
+        assert_eq!(fixture.migration.pending_bytes()?, 0);
+        let mut queue = fixture.queue(2)?;
         run_jobs(&mut queue, &[job::nop()])?;
     }
     Ok(())
 }
 
-fn p08_a_device_whose_region_is_not_touched(lab: &Lab) -> Outcome {
-    let instance = lab.instance(crate::env::SMALL)?;
+fn p08_a_device_whose_region_is_not_touched(env: &Env) -> Result {
+    let instance = env.instance(crate::env::SMALL)?;
     let guest = Guest::open(instance)?;
     // No look at the region at all.
     let mdma = mdma::Mdma::open(&guest.device)?;
@@ -102,170 +102,170 @@ fn p08_a_device_whose_region_is_not_touched(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p10_a_failed_change_leaves_the_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p10_a_failed_change_leaves_the_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for (from, row) in ARCS.into_iter().filter(|(from, _)| *from != 6) {
         for (to, end) in (0..8).zip(row) {
             if end.is_some() {
                 continue;
             }
-            reach(&scene, State(from))?;
+            reach(&fixture, State(from))?;
             // A session goes on as if nothing had been asked: the staged buffer is the same one.
             let saving = from & 2 != 0;
             let mut staged = Vec::new();
             if saving {
-                scene.migration.save_buffer(&mut staged)?;
+                fixture.migration.save_buffer(&mut staged)?;
             }
-            let result = scene.migration.write_state(State(to));
+            let result = fixture.migration.write_state(State(to));
             assert_errno!(result, EINVAL, "{from:03b} to {to:03b}");
-            assert_eq!(scene.state()?, State(from), "after a refused {to:03b}");
+            assert_eq!(fixture.state()?, State(from), "after a refused {to:03b}");
             if saving {
                 let mut again = Vec::new();
-                scene.migration.save_buffer(&mut again)?;
+                fixture.migration.save_buffer(&mut again)?;
                 assert!(
                     again == staged,
                     "{from:03b} to {to:03b} changed the staged buffer"
                 );
             }
-            scene.device.reset()?;
+            fixture.device.reset()?;
         }
     }
     Ok(())
 }
 
-fn p10_refusals_are_logged(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let uuid = scene.uuid();
-    let write = |state| scene.migration.write_state(State(state));
-    assert_refused!(lab, uuid, write(5), EINVAL, "invalid");
-    assert_refused!(lab, uuid, write(6), EINVAL, "error");
-    assert_refused!(lab, uuid, write(9), EINVAL, "reserved");
-    scene.go(&[State::STOP])?;
-    assert_refused!(lab, uuid, write(3), EINVAL, "PRE_COPY");
-    scene.go(&[State::RESUMING])?;
-    assert_refused!(lab, uuid, write(1), ENODATA, "incomplete");
-    assert_refused!(lab, uuid, write(1), EINVAL, "reset");
+fn p10_refusals_are_logged(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let uuid = fixture.uuid();
+    let write = |state| fixture.migration.write_state(State(state));
+    assert_refused!(env, uuid, write(5), EINVAL, "invalid");
+    assert_refused!(env, uuid, write(6), EINVAL, "error");
+    assert_refused!(env, uuid, write(9), EINVAL, "reserved");
+    fixture.go(&[State::STOP])?;
+    assert_refused!(env, uuid, write(3), EINVAL, "PRE_COPY");
+    fixture.go(&[State::RESUMING])?;
+    assert_refused!(env, uuid, write(1), ENODATA, "incomplete");
+    assert_refused!(env, uuid, write(1), EINVAL, "reset");
     Ok(())
 }
 
-fn p11_error_is_left_by_reset_only(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    reach(&scene, State::ERROR)?;
+fn p11_error_is_left_by_reset_only(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    reach(&fixture, State::ERROR)?;
     for round in 0..2 {
         for to in (0..8).chain([8, 0x8000_0001, u32::MAX]) {
-            let result = scene.migration.write_state(State(to));
+            let result = fixture.migration.write_state(State(to));
             assert_errno!(result, EINVAL, "110 to {to:#b}");
-            assert_eq!(scene.state()?, State::ERROR, "round {round}");
+            assert_eq!(fixture.state()?, State::ERROR, "round {round}");
         }
         // Data does not help either.
-        assert_errno!(scene.migration.write_data_size(32), EINVAL);
-        assert_eq!(scene.migration.pending_bytes()?, 0);
+        assert_errno!(fixture.migration.write_data_size(32), EINVAL);
+        assert_eq!(fixture.migration.pending_bytes()?, 0);
     }
-    scene.device.reset()?;
-    assert_eq!(scene.state()?, State::RUNNING);
-    scene.mdma.bar().device().config()?.enable()?;
-    let mut queue = scene.queue(2)?;
+    fixture.device.reset()?;
+    assert_eq!(fixture.state()?, State::RUNNING);
+    fixture.mdma.bar().device().config()?.enable()?;
+    let mut queue = fixture.queue(2)?;
     run_jobs(&mut queue, &[job::nop()])?;
     // And the next migration is like the first.
     drop(queue);
-    scene.save().map(drop)
+    fixture.save().map(drop)
 }
 
-fn p11_reset_gives_running_from_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p11_reset_gives_running_from_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for state in states() {
-        scene.write_memory(4096, b"something to send")?;
-        scene.mdma.set(Reg::Scratch, 0x1234)?;
-        reach(&scene, state)?;
+        fixture.write_memory(4096, b"something to send")?;
+        fixture.mdma.set(Reg::Scratch, 0x1234)?;
+        reach(&fixture, state)?;
         if state.0 & 2 != 0 && state != State::ERROR {
-            scene.migration.data_offset()?;
-            assert!(scene.migration.data_size()? > 0);
+            fixture.migration.data_offset()?;
+            assert!(fixture.migration.data_size()? > 0);
         }
-        scene.device.reset()?;
-        assert_eq!(scene.state()?, State::RUNNING, "from {state:?}");
-        assert_eq!(scene.migration.data_size()?, 0, "from {state:?}");
-        assert_eq!(scene.migration.pending_bytes()?, 0, "from {state:?}");
+        fixture.device.reset()?;
+        assert_eq!(fixture.state()?, State::RUNNING, "from {state:?}");
+        assert_eq!(fixture.migration.data_size()?, 0, "from {state:?}");
+        assert_eq!(fixture.migration.pending_bytes()?, 0, "from {state:?}");
         // Every buffer is dropped: what was staged is not offered any more, memory and registers are as new.
-        scene.migration.data_offset()?;
-        assert_eq!(scene.migration.data_size()?, 0, "from {state:?}");
-        assert_eq!(scene.read_memory(4096, 17)?, [0; 17], "from {state:?}");
-        assert_eq!(scene.mdma.get(Reg::Scratch)?, 0, "from {state:?}");
+        fixture.migration.data_offset()?;
+        assert_eq!(fixture.migration.data_size()?, 0, "from {state:?}");
+        assert_eq!(fixture.read_memory(4096, 17)?, [0; 17], "from {state:?}");
+        assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0, "from {state:?}");
         // Twice is as good as once.
-        scene.device.reset()?;
-        assert_eq!(scene.state()?, State::RUNNING);
+        fixture.device.reset()?;
+        assert_eq!(fixture.state()?, State::RUNNING);
     }
     Ok(())
 }
 
-fn p12_reserved_bits_are_refused_and_read_0(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let region = scene.migration.region();
+fn p12_reserved_bits_are_refused_and_read_0(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let region = fixture.migration.region();
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         for bit in 3..32 {
             for low in 0..8 {
                 let value = (1 << bit) | low;
-                let result = scene.migration.write_state(State(value));
+                let result = fixture.migration.write_state(State(value));
                 assert_errno!(result, EINVAL, "{state:?}: {value:#x}");
             }
         }
         assert_eq!(region.read_u32(offset::DEVICE_STATE)?, state.0);
-        scene.device.reset()?;
+        fixture.device.reset()?;
     }
     Ok(())
 }
 
 /// Takes a change of state that is legal, from a load that is complete where it starts with one.
-fn take(scene: &Scene, from: u32, to: u32, saved: &[u8]) -> Outcome {
-    reach(scene, State(from))?;
+fn take(fixture: &Fixture, from: u32, to: u32, saved: &[u8]) -> Result {
+    reach(fixture, State(from))?;
     if from == 4 && to != 4 {
-        scene.feed(saved, scene.section())?;
+        fixture.feed(saved, fixture.section())?;
     }
-    scene.migration.write_state(State(to))?;
-    assert_eq!(scene.state()?, State(to), "{from:03b} to {to:03b}");
-    scene.device.reset().map_err(Into::into)
+    fixture.migration.write_state(State(to))?;
+    assert_eq!(fixture.state()?, State(to), "{from:03b} to {to:03b}");
+    fixture.device.reset().map_err(Into::into)
 }
 
 /// A saved device to load.
-fn saved(scene: &Scene) -> Outcome<Vec<u8>> {
-    scene.write_memory(8192, b"contents")?;
-    let bytes = scene.save()?;
-    scene.device.reset()?;
+fn saved(fixture: &Fixture) -> Result<Vec<u8>> {
+    fixture.write_memory(8192, b"contents")?;
+    let bytes = fixture.save()?;
+    fixture.device.reset()?;
     Ok(bytes)
 }
 
-fn p13_required_changes(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let saved = saved(&scene)?;
+fn p13_required_changes(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let saved = saved(&fixture)?;
     for (from, to) in [(1, 0), (1, 2), (1, 3), (3, 2), (2, 0), (1, 4), (4, 1)] {
-        take(&scene, from, to, &saved)?;
+        take(&fixture, from, to, &saved)?;
     }
     // The whole of a live migration's source, and of a suspend, in one go.
-    scene.go(&[
+    fixture.go(&[
         State::PRE_COPY,
         State::STOP_AND_COPY,
         State::STOP,
         State::RUNNING,
     ])?;
-    scene.go(&[State::STOP_AND_COPY, State::STOP])
+    fixture.go(&[State::STOP_AND_COPY, State::STOP])
 }
 
-fn p14_every_pair_of_states(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let saved = saved(&scene)?;
+fn p14_every_pair_of_states(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let saved = saved(&fixture)?;
     for (from, row) in ARCS {
         for (to, end) in (0..8).zip(row) {
             match end {
                 Some(end) => {
                     assert_eq!(end, to);
-                    take(&scene, from, to, &saved)?;
+                    take(&fixture, from, to, &saved)?;
                 }
                 None => {
-                    reach(&scene, State(from))?;
-                    let result = scene.migration.write_state(State(to));
+                    reach(&fixture, State(from))?;
+                    let result = fixture.migration.write_state(State(to));
                     assert_errno!(result, EINVAL, "{from:03b} to {to:03b}");
-                    assert_eq!(scene.state()?, State(from), "after a refused {to:03b}");
-                    scene.device.reset()?;
+                    assert_eq!(fixture.state()?, State(from), "after a refused {to:03b}");
+                    fixture.device.reset()?;
                 }
             }
         }
@@ -273,14 +273,14 @@ fn p14_every_pair_of_states(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p14_runs_and_stops_leave_the_device_as_it_is(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(0x10_0000, 4096)?;
-    let mut queue = scene.queue(4)?;
+fn p14_running_and_stopping_change_nothing(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(0x10_0000, 4096)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::fill(guest(0x10_0000), 1, 8).interrupt()])?;
-    scene.mdma.set(Reg::Scratch, 0xabcd)?;
-    scene.write_memory(12345, b"stays")?;
-    let before = scene.registers()?;
+    fixture.mdma.set(Reg::Scratch, 0xabcd)?;
+    fixture.write_memory(12345, b"stays")?;
+    let before = fixture.registers()?;
     for path in [
         &[State::STOP, State::RUNNING][..],
         &[State::RUNNING],
@@ -295,60 +295,60 @@ fn p14_runs_and_stops_leave_the_device_as_it_is(lab: &Lab) -> Outcome {
             State::RUNNING,
         ],
     ] {
-        scene.go(path)?;
-        let diff = scene.registers()?.diff(&before);
+        fixture.go(path)?;
+        let diff = fixture.registers()?.diff(&before);
         assert!(diff.is_empty(), "{path:?} changed {diff:x?}");
-        assert_eq!(scene.read_memory(12345, 5)?, b"stays");
+        assert_eq!(fixture.read_memory(12345, 5)?, b"stays");
     }
     run_jobs(&mut queue, &[job::nop().cookie(2)])
 }
 
-fn p15_every_state_is_left_at_any_pending(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p15_every_state_is_left_at_any_pending(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for from in [State::PRE_COPY, State::STOP_AND_COPY] {
         for to in [State::RUNNING, State::STOP, State::STOP_AND_COPY] {
             // Nothing read, staged and not read, one consumed, everything consumed.
             for stage in 0..4 {
-                scene.write_memory(0, &[1; 3 * 4096])?;
-                scene.go(&[from])?;
+                fixture.write_memory(0, &[1; 3 * 4096])?;
+                fixture.go(&[from])?;
                 match stage {
                     0 => {}
-                    1 => drop(scene.migration.data_offset()?),
+                    1 => drop(fixture.migration.data_offset()?),
                     2 => {
-                        scene.migration.save_buffer(&mut Vec::new())?;
-                        scene.migration.pending_bytes()?;
+                        fixture.migration.save_buffer(&mut Vec::new())?;
+                        fixture.migration.pending_bytes()?;
                     }
-                    _ => drop(scene.save_pending()?),
+                    _ => drop(fixture.save_pending()?),
                 }
-                scene.go(&[to])?;
-                assert_eq!(scene.state()?, to, "{from:?}, stage {stage}");
-                scene.device.reset()?;
+                fixture.go(&[to])?;
+                assert_eq!(fixture.state()?, to, "{from:?}, stage {stage}");
+                fixture.device.reset()?;
             }
         }
     }
     Ok(())
 }
 
-fn p15_pre_copy_of_a_device_with_nothing_to_send(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn p15_pre_copy_of_a_device_with_nothing_to_send(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     // A device whose memory was never touched: there is no more than what says what it is.
-    scene.go(&[State::PRE_COPY])?;
-    let first = scene.save_pending()?;
+    fixture.go(&[State::PRE_COPY])?;
+    let first = fixture.save_pending()?;
     assert!(first.concat().len() < 4096);
-    scene.go(&[State::STOP_AND_COPY])?;
-    let rest = scene.save_pending()?;
-    scene.go(&[State::STOP])?;
-    scene.device.reset()?;
-    scene.load(&[first.concat(), rest.concat()].concat())
+    fixture.go(&[State::STOP_AND_COPY])?;
+    let rest = fixture.save_pending()?;
+    fixture.go(&[State::STOP])?;
+    fixture.device.reset()?;
+    fixture.load(&[first.concat(), rest.concat()].concat())
 }
 
-fn p52_everything_else_works_in_every_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let config = scene.device.config()?;
-    let msix = scene.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
-    let intx = scene.device.irq(VFIO_PCI_INTX_IRQ_INDEX)?;
+fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
+    let msix = fixture.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
+    let intx = fixture.device.irq(VFIO_PCI_INTX_IRQ_INDEX)?;
     for state in states() {
-        reach(&scene, state)?;
+        reach(&fixture, state)?;
         // Configuration space, as QEMU restores it while resuming.
         let snapshot = config.snapshot()?;
         config.set_command(pci::COMMAND_MEMORY)?;
@@ -364,15 +364,15 @@ fn p52_everything_else_works_in_every_state(lab: &Lab) -> Outcome {
         intx.set_eventfds(0, &[Some(&event)])?;
         intx.disable()?;
         // Information.
-        let info = scene.device.info();
+        let info = fixture.device.info();
         for index in 0..info.num_regions {
-            assert_eq!(scene.device.region(index)?.info().index, index);
+            assert_eq!(fixture.device.region(index)?.info().index, index);
         }
         for index in 0..info.num_irqs {
-            assert_eq!(scene.device.irq(index)?.info().index, index);
+            assert_eq!(fixture.device.irq(index)?.info().index, index);
         }
         assert!(
-            scene
+            fixture
                 .device
                 .region(VFIO_PCI_CONFIG_REGION_INDEX)?
                 .info()
@@ -380,32 +380,32 @@ fn p52_everything_else_works_in_every_state(lab: &Lab) -> Outcome {
                 >= 256
         );
         // The mapping of device memory, and its registers.
-        let memory = scene.mdma.map_memory()?;
+        let memory = fixture.mdma.map_memory()?;
         memory.write(8192, b"through a mapping");
         assert_eq!(
-            scene.read_memory(8192, 17)?,
+            fixture.read_memory(8192, 17)?,
             b"through a mapping",
             "{state:?}"
         );
-        scene.mdma.set(Reg::Scratch, 0x5ca7c4)?;
-        assert_eq!(scene.mdma.get(Reg::Scratch)?, 0x5ca7c4, "{state:?}");
+        fixture.mdma.set(Reg::Scratch, 0x5ca7c4)?;
+        assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0x5ca7c4, "{state:?}");
         drop(memory);
-        scene.device.reset()?;
+        fixture.device.reset()?;
         config.enable()?;
     }
     // What was set up while stopped is in force when it runs.
     let event = EventFd::new()?;
-    scene.go(&[State::STOP])?;
+    fixture.go(&[State::STOP])?;
     msix.set_eventfds(0, &[Some(&event)])?;
-    scene.mdma.set_interrupts(mdma::regs::INT_COMPLETION)?;
-    let mut queue = scene.queue(2)?;
+    fixture.mdma.set_interrupts(mdma::regs::INT_COMPLETION)?;
+    let mut queue = fixture.queue(2)?;
     queue.submit(&job::nop().interrupt())?;
     assert_eq!(
         event.wait(crate::harness::check::SILENCE)?,
         0,
         "a job was done while stopped"
     );
-    scene.go(&[State::RUNNING])?;
+    fixture.go(&[State::RUNNING])?;
     expect_signal(&event, "the interrupt of a job submitted while stopped");
     queue.wait(PATIENCE)?;
     Ok(())

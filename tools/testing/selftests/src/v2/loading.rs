@@ -11,12 +11,12 @@ use vfio_client::v1;
 use vfio_client::v2::State;
 use vfio_client::DmaBuffer;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::same;
 use crate::fixture::v2::{expect_over, V2};
-use crate::fixture::{guest, parse, run_jobs, wait_register, Scene, QUEUE};
+use crate::fixture::{guest, parse, run_jobs, wait_register, Fixture, QUEUE};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
 tests! { "v2_loading":
@@ -33,17 +33,17 @@ tests! { "v2_loading":
 }
 
 /// A device with something in every kind of its state, and its stream.
-fn source(lab: &Lab, pages: &[u64]) -> Outcome<(V2, Vec<u8>)> {
-    let v2 = V2::new(lab)?;
-    v2.furnish(pages)?;
+fn source(env: &Env, pages: &[u64]) -> Result<(V2, Vec<u8>)> {
+    let v2 = V2::new(env)?;
+    v2.fill_state(pages)?;
     let bytes = v2.save_v2()?;
     Ok((v2, bytes))
 }
 
-fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
+fn p25_writes_of_any_size(env: &Env) -> Result {
     let pages: Vec<u64> = (0..600).collect();
-    let (source, bytes) = source(lab, &[0, 1, 2, 9, 4095])?;
-    let destination = V2::new(lab)?;
+    let (source, bytes) = source(env, &[0, 1, 2, 9, 4095])?;
+    let destination = V2::new(env)?;
     for size in [1, 3, 31, 32, 33, 4095, 4128, 65_537, 4 << 20] {
         let fd = destination.begin(State::RESUMING)?;
         for piece in bytes.chunks(size) {
@@ -56,7 +56,7 @@ fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
         destination.reset()?;
     }
     // One write, larger than any buffer.
-    source.furnish(&pages)?;
+    source.fill_state(&pages)?;
     source.feature.set_state(State::RUNNING)?;
     let bytes = source.save_v2()?;
     assert!(bytes.len() > 2 << 20);
@@ -69,9 +69,9 @@ fn p25_writes_of_any_size(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "one large write")
 }
 
-fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
-    let (_source, bytes) = source(lab, &[4, 5])?;
-    let destination = V2::new(lab)?;
+fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
+    let (_source, bytes) = source(env, &[4, 5])?;
+    let destination = V2::new(env)?;
     let stream = parse(&bytes)?;
     let mut start = 0;
     for (n, record) in stream.records.iter().enumerate() {
@@ -95,7 +95,7 @@ fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
     }
     let fd = destination.begin(State::RESUMING)?;
     assert_refused!(
-        lab,
+        env,
         destination.uuid(),
         fd.write(&[0x55; 100]),
         EINVAL,
@@ -106,9 +106,9 @@ fn p26_refused_at_the_write_that_shows_it(lab: &Lab) -> Outcome {
     destination.load_v2(&bytes)
 }
 
-fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[4])?;
-    let destination = V2::new(lab)?;
+fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[4])?;
+    let destination = V2::new(env)?;
     for cut in [0, 1, 31, 32, 33, bytes.len() / 2, bytes.len() - 1] {
         let fd = destination.begin(State::RESUMING)?;
         fd.write_all(&bytes[..cut])?;
@@ -121,9 +121,9 @@ fn p26_an_incomplete_load_is_refused(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "complete")
 }
 
-fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[4])?;
-    let destination = V2::new(lab)?;
+fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[4])?;
+    let destination = V2::new(env)?;
     destination.mdma.set(Reg::Scratch, 1)?;
     let before = destination.registers()?;
     let fd = destination.begin(State::RESUMING)?;
@@ -136,13 +136,13 @@ fn p26_registers_change_when_the_load_is_complete(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "stopped")
 }
 
-fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
+fn p49_the_bytes_are_those_of_v1(env: &Env) -> Result {
     let pages: Vec<u64> = (0..700).chain([1000, 4095]).collect();
-    let v2 = V2::new(lab)?;
-    v2.furnish(&pages)?;
+    let v2 = V2::new(env)?;
+    v2.fill_state(&pages)?;
     let by_v2 = v2.save_v2()?;
     v2.to(State::RUNNING)?;
-    let by_v1 = v2.scene.save()?;
+    let by_v1 = v2.fixture.save()?;
     v2.to(State::RUNNING)?;
     // Where buffers end, records do.
     if v2.section() == 1 << 20 {
@@ -163,19 +163,19 @@ fn p49_the_bytes_are_those_of_v1(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p49_a_stream_of_v1_is_loaded_by_v2(lab: &Lab) -> Outcome {
-    let source = V2::new(lab)?;
-    source.furnish(&[0, 7, 300])?;
+fn p49_a_stream_of_v1_is_loaded_by_v2(env: &Env) -> Result {
+    let source = V2::new(env)?;
+    source.fill_state(&[0, 7, 300])?;
     // Live, with a buffer that is sent again (P23).
-    source.scene.go(&[v1::State::PRE_COPY])?;
+    source.fixture.go(&[v1::State::PRE_COPY])?;
     source.migration.pending_bytes()?;
     let mut bytes = Vec::new();
     source.migration.save_buffer(&mut bytes)?;
     source.write_pages([7], 9)?;
-    source.scene.go(&[v1::State::STOP_AND_COPY])?;
+    source.fixture.go(&[v1::State::STOP_AND_COPY])?;
     bytes.extend(source.save_pending()?.concat());
-    source.scene.go(&[v1::State::STOP])?;
-    let destination = V2::new(lab)?;
+    source.fixture.go(&[v1::State::STOP])?;
+    let destination = V2::new(env)?;
     let fd = destination.begin(State::RESUMING)?;
     for piece in bytes.chunks(1001) {
         fd.write_all(piece)?;
@@ -184,9 +184,9 @@ fn p49_a_stream_of_v1_is_loaded_by_v2(lab: &Lab) -> Outcome {
     source.expect_equal(&destination, "from v1")
 }
 
-fn p49_a_stream_of_v2_is_loaded_by_v1(lab: &Lab) -> Outcome {
-    let source = V2::new(lab)?;
-    source.furnish(&[0, 7, 300])?;
+fn p49_a_stream_of_v2_is_loaded_by_v1(env: &Env) -> Result {
+    let source = V2::new(env)?;
+    source.fill_state(&[0, 7, 300])?;
     let fd = source.begin(State::PRE_COPY)?;
     let mut bytes = Vec::new();
     fd.read_available(&mut bytes)?;
@@ -194,32 +194,32 @@ fn p49_a_stream_of_v2_is_loaded_by_v1(lab: &Lab) -> Outcome {
     source.to(State::STOP_COPY)?;
     fd.read_available(&mut bytes)?;
     source.to(State::STOP)?;
-    let destination = V2::new(lab)?;
-    destination.scene.go(&[v1::State::RESUMING])?;
+    let destination = V2::new(env)?;
+    destination.fixture.go(&[v1::State::RESUMING])?;
     destination.feed(&bytes, 1001)?;
-    destination.scene.go(&[v1::State::STOP])?;
+    destination.fixture.go(&[v1::State::STOP])?;
     source.expect_equal(&destination, "from v2")
 }
 
-fn p49_a_foreign_stream_is_refused_before_anything_is_changed(lab: &Lab) -> Outcome {
-    let large = lab.open(crate::env::MEDIUM)?;
-    let large = V2::of(Scene::of(large)?)?;
+fn p49_a_foreign_stream_is_refused_before_anything_is_changed(env: &Env) -> Result {
+    let large = env.open(crate::env::MEDIUM)?;
+    let large = V2::of(Fixture::of(large)?)?;
     large.write_pages([1], 1)?;
     let bytes = large.save_v2()?;
-    let v2 = V2::new(lab)?;
+    let v2 = V2::new(env)?;
     v2.mdma.set(Reg::Scratch, 5)?;
     let fd = v2.begin(State::RESUMING)?;
-    assert_refused!(lab, v2.uuid(), fd.write(&bytes), EINVAL, "memory");
+    assert_refused!(env, v2.uuid(), fd.write(&bytes), EINVAL, "memory");
     assert_eq!(v2.mdma.get(Reg::Scratch)?, 5);
     assert_errno!(v2.feature.set_state(State::RUNNING), EINVAL);
     assert_eq!(v2.now()?, State::ERROR);
     v2.reset()
 }
 
-fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
+fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     const BASE: u64 = 0x100_0000;
     const SIZE: usize = 4 << 20;
-    let source = V2::new(lab)?;
+    let source = V2::new(env)?;
     let memory = source.buffer(BASE, SIZE)?;
     let mut queue = source.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -238,7 +238,7 @@ fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
     let done = source.mdma.get(Reg::BytesDone)?;
     assert!(done < SIZE as u64, "the job was over before the stop");
 
-    let destination = V2::new(lab)?;
+    let destination = V2::new(env)?;
     let there = destination.buffer(BASE, SIZE)?;
     memory.copy_to(0, &there, 0, SIZE);
     let ring = DmaBuffer::new(&destination.container, QUEUE, queue.memory().memory().len())?;
@@ -259,9 +259,9 @@ fn a_job_in_flight_goes_on_at_the_destination(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn two_writers(lab: &Lab) -> Outcome {
-    let (source, bytes) = source(lab, &[1, 2, 3])?;
-    let destination = V2::new(lab)?;
+fn two_writers(env: &Env) -> Result {
+    let (source, bytes) = source(env, &[1, 2, 3])?;
+    let destination = V2::new(env)?;
     // Whole writes do not mix: one of them is the stream, and the second begins anew after its end.
     let fd = destination.begin(State::RESUMING)?;
     let results = thread::scope(|threads| {

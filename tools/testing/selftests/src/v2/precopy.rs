@@ -11,17 +11,17 @@ use vfio_client::raw::nr;
 use vfio_client::v2::{DataFd, State};
 use vfio_client::{Area, Protection};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::{expect_over, V2};
 use crate::fixture::{device, guest, parse, run_jobs, PAGE};
 use crate::harness::check::{PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::v2::saving::{drain, SLACK};
 use crate::{assert_errno, assert_refused, fail, tests};
 
 tests! { "v2_precopy":
     p45_initial_falls_to_0_and_dirty_grows ["P45"],
-    p45_what_is_read_counts ["P45"],
+    p45_read_bytes_count ["P45"],
     p45_arguments ["P45"],
     p45_outside_of_pre_copy_it_is_refused ["P45"],
     p46_nothing_left_in_pre_copy ["P46"],
@@ -29,9 +29,9 @@ tests! { "v2_precopy":
     p46_poll_wakes_when_the_state_changes ["P46"],
 }
 
-fn p45_initial_falls_to_0_and_dirty_grows(lab: &Lab) -> Outcome {
+fn p45_initial_falls_to_0_and_dirty_grows(env: &Env) -> Result {
     const PAGES: u64 = 600;
-    let v2 = V2::new(lab)?;
+    let v2 = V2::new(env)?;
     v2.write_pages(0..PAGES, 1)?;
     let whole = v2.feature.data_size()?;
     let fd = v2.begin(State::PRE_COPY)?;
@@ -90,8 +90,8 @@ fn p45_initial_falls_to_0_and_dirty_grows(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p45_what_is_read_counts(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p45_read_bytes_count(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..2, 1)?;
     let fd = v2.begin(State::PRE_COPY)?;
     // By single bytes: 0 is told when nothing is left, and not before.
@@ -135,8 +135,8 @@ fn p45_what_is_read_counts(lab: &Lab) -> Outcome {
 /// `VFIO_MIG_GET_PRECOPY_INFO`.
 const GET_PRECOPY_INFO: u32 = nr(21);
 
-fn p45_arguments(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p45_arguments(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let fd = v2.begin(State::PRE_COPY)?;
     let expected = fd.precopy_info()?;
@@ -189,8 +189,8 @@ fn p45_arguments(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p45_outside_of_pre_copy_it_is_refused(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p45_outside_of_pre_copy_it_is_refused(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for begin in [State::STOP_COPY, State::RESUMING] {
         let fd = v2.begin(begin)?;
         assert_errno!(fd.precopy_info(), EINVAL, "in {begin}");
@@ -201,14 +201,14 @@ fn p45_outside_of_pre_copy_it_is_refused(lab: &Lab) -> Outcome {
     v2.to(State::PRE_COPY_P2P)?;
     fd.precopy_info()?;
     v2.to(State::STOP_COPY)?;
-    assert_refused!(lab, v2.uuid(), fd.precopy_info(), EINVAL, "pre-copy");
+    assert_refused!(env, v2.uuid(), fd.precopy_info(), EINVAL, "pre-copy");
     v2.to(State::STOP)?;
     assert_errno!(fd.precopy_info(), EINVAL, "when the session is over");
     Ok(())
 }
 
-fn p46_nothing_left_in_pre_copy(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p46_nothing_left_in_pre_copy(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for state in [State::PRE_COPY, State::PRE_COPY_P2P] {
         v2.write_pages(0..3, 1)?;
         let fd = v2.begin(state)?;
@@ -230,7 +230,7 @@ fn p46_nothing_left_in_pre_copy(lab: &Lab) -> Outcome {
 }
 
 /// Checks that a poller waits, and that it is woken by `event`.
-fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Outcome) -> Outcome {
+fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Result) -> Result {
     thread::scope(|threads| {
         let poller = threads.spawn(|| fd.wait_readable(PATIENCE));
         thread::sleep(SILENCE);
@@ -244,8 +244,8 @@ fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Outcome) -> Outcome {
     })
 }
 
-fn p46_poll_wakes_on_new_dirty_data(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p46_poll_wakes_on_new_dirty_data(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let _buffer = v2.buffer(0x10_0000, 4096)?;
     let memory = v2.mdma.map_memory()?;
     let mut queue = v2.queue(4)?;
@@ -290,8 +290,8 @@ fn p46_poll_wakes_on_new_dirty_data(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p46_poll_wakes_when_the_state_changes(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p46_poll_wakes_when_the_state_changes(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for to in [State::STOP_COPY, State::RUNNING, State::STOP] {
         let fd = v2.begin(State::PRE_COPY)?;
         drain(&fd)?;

@@ -10,11 +10,11 @@ use migration::stream::{Kind, HEADER_SIZE};
 use rustix::event::PollFlags;
 use vfio_client::v2::{DataFd, State};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::{random_bytes, same};
 use crate::fixture::v2::{expect_over, read_pieces, V2};
 use crate::fixture::{device, parse, PAGE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
 tests! { "v2_saving":
@@ -24,7 +24,7 @@ tests! { "v2_saving":
     p46_the_end_in_stop_copy ["P46"],
     p47_data_size_is_what_a_stop_would_send ["P47"],
     reads_of_any_size [],
-    what_changes_during_pre_copy_arrives [],
+    changes_during_pre_copy_arrive [],
     the_descriptor_is_a_stream [],
     closed_early [],
     two_readers [],
@@ -35,14 +35,14 @@ tests! { "v2_saving":
 pub(crate) const SLACK: u64 = (mdma::state::SIZE + 16 * HEADER_SIZE) as u64;
 
 /// Reads all there is now.
-pub(crate) fn drain(fd: &DataFd) -> Outcome<Vec<u8>> {
+pub(crate) fn drain(fd: &DataFd) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fd.read_available(&mut bytes)?;
     Ok(bytes)
 }
 
-fn p43_moves_among_the_saving_states_keep_the_session(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p43_moves_among_the_saving_states_keep_the_session(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..40, 1)?;
     let fd = v2.begin(State::PRE_COPY)?;
     let mut bytes = Vec::new();
@@ -75,8 +75,8 @@ fn p43_moves_among_the_saving_states_keep_the_session(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p43_a_session_that_is_over_gives_errors(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p43_a_session_that_is_over_gives_errors(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..300, 1)?;
     for begin in [State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY] {
         for end in [State::RUNNING, State::RUNNING_P2P, State::STOP] {
@@ -100,17 +100,17 @@ fn p43_a_session_that_is_over_gives_errors(lab: &Lab) -> Outcome {
     v2.reset()?;
     expect_over(&fd, "after a reset");
     let fd = v2.begin(State::PRE_COPY)?;
-    let V2 { feature, scene } = v2;
+    let V2 { feature, fixture } = v2;
     drop(feature);
-    let instance = scene.close();
+    let instance = fixture.close();
     expect_over(&fd, "after the close");
     instance.remove()?;
     expect_over(&fd, "after the instance was removed");
     Ok(())
 }
 
-fn p43_an_old_descriptor_never_gets_the_next_session(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p43_an_old_descriptor_never_gets_the_next_session(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let expected = v2.save_v2()?;
     let states = [State::PRE_COPY, State::STOP_COPY, State::RESUMING];
@@ -138,8 +138,8 @@ fn p43_an_old_descriptor_never_gets_the_next_session(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p46_the_end_in_stop_copy(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p46_the_end_in_stop_copy(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     for via in [None, Some(State::PRE_COPY)] {
         let fd = match via {
@@ -166,8 +166,8 @@ fn p46_the_end_in_stop_copy(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p47_data_size_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p47_data_size_is_what_a_stop_would_send(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for count in [0, 1, 300, 4000] {
         v2.write_pages((0..count).step_by(2), 1)?;
         let pages = count.div_ceil(2);
@@ -205,9 +205,9 @@ fn p47_data_size_is_what_a_stop_would_send(lab: &Lab) -> Outcome {
     }
 }
 
-fn reads_of_any_size(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+fn reads_of_any_size(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     v2.write_memory(0, &random_bytes(&mut rng, 9 * PAGE as usize))?;
     v2.write_memory(100 * PAGE, &random_bytes(&mut rng, 77))?;
     let expected = v2.save_v2()?;
@@ -237,10 +237,10 @@ fn reads_of_any_size(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn what_changes_during_pre_copy_arrives(lab: &Lab) -> Outcome {
-    let source = V2::new(lab)?;
-    let destination = V2::new(lab)?;
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+fn changes_during_pre_copy_arrive(env: &Env) -> Result {
+    let source = V2::new(env)?;
+    let destination = V2::new(env)?;
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     let memory = source.mdma.map_memory()?;
     let size = memory.len();
     memory.write(0, &random_bytes(&mut rng, 2 << 20));
@@ -268,8 +268,8 @@ fn what_changes_during_pre_copy_arrives(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn the_descriptor_is_a_stream(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn the_descriptor_is_a_stream(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     for state in [State::STOP_COPY, State::RESUMING] {
         let fd = v2.begin(state)?;
@@ -289,8 +289,8 @@ fn the_descriptor_is_a_stream(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn closed_early(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn closed_early(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..300, 1)?;
     // Nobody is left to read: the states go on as they do otherwise.
     for path in [
@@ -312,9 +312,9 @@ fn closed_early(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn two_readers(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+fn two_readers(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     v2.write_memory(0, &random_bytes(&mut rng, 3 << 20))?;
     let expected = v2.save_v2()?;
     // Two descriptors of one stream: who reads next gets what is next.
@@ -374,10 +374,10 @@ fn two_readers(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn reads_into_the_memory_of_the_same_device(lab: &Lab) -> Outcome {
+fn reads_into_the_memory_of_the_same_device(env: &Env) -> Result {
     const FAR: usize = 8 << 20;
-    let v2 = V2::new(lab)?;
-    let mut rng = fastrand::Rng::with_seed(lab.effort.seed);
+    let v2 = V2::new(env)?;
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     v2.write_memory(0, &random_bytes(&mut rng, 64 << 10))?;
     let expected = v2.save_v2()?;
     let memory = v2.mdma.map_memory()?;

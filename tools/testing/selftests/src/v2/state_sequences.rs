@@ -8,13 +8,13 @@
 use vfio_client::v2::State;
 use vfio_client::{errno, errno_name, v1};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::{v1_state, V2};
-use crate::harness::limits::Effort;
-use crate::harness::result::Outcome;
+use crate::harness::limits::Limits;
+use crate::harness::result::Result;
 use crate::{note, tests};
 
-tests! { "mixture":
+tests! { "state_sequences":
     p48_every_sequence_of_three_changes ["P10", "P11", "P12", "P14", "P40", "P41", "P42", "P43", "P48"],
 }
 
@@ -198,11 +198,11 @@ fn named(answer: Answer) -> String {
     }
 }
 
-fn p48_every_sequence_of_three_changes(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_every_sequence_of_three_changes(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let events = events();
     let count = events.len().pow(LENGTH);
-    let all = lab.effort.iterations >= Effort::default().iterations;
+    let all = env.limits.iterations >= Limits::default().iterations;
     let mut states = std::collections::HashSet::new();
     for number in (0..count).step_by(if all { 1 } else { STEP }) {
         let mut model = Model::NEW;

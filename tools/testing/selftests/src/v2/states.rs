@@ -10,11 +10,11 @@ use vfio_client::uapi::VFIO_PCI_MSIX_IRQ_INDEX;
 use vfio_client::v2::State;
 use vfio_client::{Action, EventFd};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::{expect_alive, expect_over, V2};
 use crate::fixture::{guest, run_jobs, wait_register};
 use crate::harness::check::{expect_signal, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
 tests! { "v2_states":
@@ -29,9 +29,9 @@ tests! { "v2_states":
     p42_a_path_that_fails_ends_in_error ["P42", "P26"],
     p42_reset_gives_running_from_every_state ["P42", "P11"],
     p44_no_dma_in_a_p2p_state ["P44"],
-    p44_what_is_in_flight_is_finished ["P44"],
+    p44_work_in_flight_is_finished ["P44"],
     p52_everything_else_works_in_every_state ["P52"],
-    runs_and_stops_leave_the_device_as_it_is [],
+    running_and_stopping_change_nothing [],
 }
 
 const ERROR: State = State::ERROR;
@@ -99,7 +99,7 @@ fn opens(from: State, to: State) -> bool {
 }
 
 /// Takes a path in one call, from a running device, and checks everything that is seen of it.
-fn take(v2: &V2, path: &[State], saved: &[u8]) -> Outcome {
+fn take(v2: &V2, path: &[State], saved: &[u8]) -> Result {
     let (from, to) = (path[0], path[path.len() - 1]);
     let before = v2.reach(from)?;
     assert_eq!(
@@ -141,15 +141,15 @@ fn take(v2: &V2, path: &[State], saved: &[u8]) -> Outcome {
 }
 
 /// A saved device to load.
-fn saved(v2: &V2) -> Outcome<Vec<u8>> {
+fn saved(v2: &V2) -> Result<Vec<u8>> {
     v2.write_pages([2], 0xc0)?;
     let bytes = v2.save_v2()?;
     v2.reset()?;
     Ok(bytes)
 }
 
-fn p38_numbers_and_flags(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p38_numbers_and_flags(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     assert_eq!(v2.feature.flags(), 0b111, "STOP_COPY, P2P, PRE_COPY");
     let states = [
         ERROR,
@@ -175,8 +175,8 @@ fn p38_numbers_and_flags(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p38_running_is_the_default(lab: &Lab) -> Outcome {
-    let mut v2 = V2::new(lab)?;
+fn p38_running_is_the_default(env: &Env) -> Result {
+    let mut v2 = V2::new(env)?;
     for state in State::ALL {
         let fd = v2.reach(state)?;
         v2 = v2.reopen()?;
@@ -191,8 +191,8 @@ fn p38_running_is_the_default(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p39_direct_arcs(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p39_direct_arcs(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let saved = saved(&v2)?;
     for (from, to, _) in DIRECT {
         take(&v2, &[from, to], &saved)?;
@@ -200,8 +200,8 @@ fn p39_direct_arcs(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p40_combination_arcs(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p40_combination_arcs(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let saved = saved(&v2)?;
     for path in COMBINATIONS {
         take(&v2, path, &saved)?;
@@ -209,8 +209,8 @@ fn p40_combination_arcs(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p40_every_pair_of_states(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p40_every_pair_of_states(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let saved = saved(&v2)?;
     let (mut taken, mut refused) = (0, 0);
     for from in State::ALL {
@@ -254,8 +254,8 @@ fn p40_every_pair_of_states(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p41_stop_copy_does_not_go_back_to_pre_copy(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p41_stop_copy_does_not_go_back_to_pre_copy(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let expected = v2.save_v2()?;
     for to in [PRE_COPY, PRE_COPY_P2P] {
@@ -263,7 +263,7 @@ fn p41_stop_copy_does_not_go_back_to_pre_copy(lab: &Lab) -> Outcome {
         let mut bytes = vec![0; 100];
         assert_eq!(fd.read(&mut bytes)?, 100);
         let set = || v2.feature.set_state(to);
-        assert_refused!(lab, v2.uuid(), set(), EINVAL, "no transition");
+        assert_refused!(env, v2.uuid(), set(), EINVAL, "no transition");
         assert_eq!(v2.now()?, STOP_COPY);
         // The session goes on where it was.
         fd.read_available(&mut bytes)?;
@@ -273,8 +273,8 @@ fn p41_stop_copy_does_not_go_back_to_pre_copy(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p42_error_is_left_by_reset_only(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p42_error_is_left_by_reset_only(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     // It cannot be asked for, and neither can what is no state.
     for from in State::ALL {
         v2.reach(from)?;
@@ -298,21 +298,21 @@ fn p42_error_is_left_by_reset_only(lab: &Lab) -> Outcome {
     v2.load_v2(&bytes)
 }
 
-fn p42_refusals_are_logged(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p42_refusals_are_logged(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let uuid = v2.uuid();
     let set = |state| v2.feature.set_state(State(state));
-    assert_refused!(lab, uuid, set(0), EINVAL, "cannot be requested");
-    assert_refused!(lab, uuid, set(8), EINVAL, "number 8");
+    assert_refused!(env, uuid, set(0), EINVAL, "cannot be requested");
+    assert_refused!(env, uuid, set(8), EINVAL, "number 8");
     let fd = v2.begin(RESUMING)?;
-    assert_refused!(lab, uuid, set(1), ENODATA, "incomplete");
-    assert_refused!(lab, uuid, set(2), EINVAL, "reset");
+    assert_refused!(env, uuid, set(1), ENODATA, "incomplete");
+    assert_refused!(env, uuid, set(2), EINVAL, "reset");
     drop(fd);
     Ok(())
 }
 
-fn p42_a_path_that_fails_ends_in_error(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p42_a_path_that_fails_ends_in_error(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let bytes = saved(&v2)?;
     for to in [
         STOP,
@@ -335,8 +335,8 @@ fn p42_a_path_that_fails_ends_in_error(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p42_reset_gives_running_from_every_state(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p42_reset_gives_running_from_every_state(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for state in State::ALL {
         v2.write_pages([7], 7)?;
         v2.mdma.set(Reg::Scratch, 0x1234)?;
@@ -355,8 +355,8 @@ fn p42_reset_gives_running_from_every_state(lab: &Lab) -> Outcome {
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 4 << 20;
 
-fn p44_no_dma_in_a_p2p_state(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p44_no_dma_in_a_p2p_state(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -396,8 +396,8 @@ fn p44_no_dma_in_a_p2p_state(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p44_what_is_in_flight_is_finished(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p44_work_in_flight_is_finished(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     for (n, to) in (1..).zip([RUNNING_P2P, PRE_COPY_P2P, RUNNING_P2P, PRE_COPY_P2P]) {
@@ -424,8 +424,8 @@ fn p44_what_is_in_flight_is_finished(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p52_everything_else_works_in_every_state(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let config = v2.device.config()?;
     let msix = v2.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
     for state in State::ALL {
@@ -447,8 +447,8 @@ fn p52_everything_else_works_in_every_state(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn runs_and_stops_leave_the_device_as_it_is(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn running_and_stopping_change_nothing(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     let _buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     run_jobs(&mut queue, &[job::fill(guest(BASE), 1, 8).interrupt()])?;

@@ -11,18 +11,18 @@ use vfio_client::v1;
 use vfio_client::v2::{DataFd, State};
 
 use crate::env::module::Module;
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::v2::{expect_alive, expect_over, v1_state, V2};
 use crate::fixture::{device, run_jobs};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "v2_sharing":
+tests! { "v2_with_v1":
     p48_both_read_the_one_state ["P48"],
     p48_a_session_of_v1_is_not_changed_by_v2 ["P48"],
     p48_a_session_of_v2_is_not_changed_by_v1 ["P48"],
-    p48_v1_does_not_move_what_is_held_in_p2p ["P48"],
+    p48_v1_does_not_move_a_device_in_p2p ["P48"],
     p48_they_take_turns ["P48"],
     p48_one_after_the_other_in_a_race ["P48"],
     a_descriptor_keeps_the_module [],
@@ -31,8 +31,8 @@ tests! { "v2_sharing":
     two_devices_at_once [],
 }
 
-fn p48_both_read_the_one_state(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_both_read_the_one_state(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for state in State::ALL {
         let fd = v2.reach(state)?;
         assert_eq!(v2.state()?, v1_state(state), "{state} by v1");
@@ -55,8 +55,8 @@ fn p48_both_read_the_one_state(lab: &Lab) -> Outcome {
     v2.reset()
 }
 
-fn p48_a_session_of_v1_is_not_changed_by_v2(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_a_session_of_v1_is_not_changed_by_v2(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let bytes = v2.save()?;
     v2.go(&[v1::State::RUNNING])?;
@@ -76,7 +76,7 @@ fn p48_a_session_of_v1_is_not_changed_by_v2(lab: &Lab) -> Outcome {
             assert_eq!(v2.now()?, state);
         }
         let set = || v2.feature.set_state(State::STOP);
-        assert_refused!(lab, v2.uuid(), set(), EBUSY, "opened by v1");
+        assert_refused!(env, v2.uuid(), set(), EBUSY, "opened by v1");
         // The session goes on.
         match open {
             v1::State::RESUMING => {
@@ -94,8 +94,8 @@ fn p48_a_session_of_v1_is_not_changed_by_v2(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p48_a_session_of_v2_is_not_changed_by_v1(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_a_session_of_v2_is_not_changed_by_v1(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let bytes = v2.save_v2()?;
     v2.to(State::RUNNING)?;
@@ -115,12 +115,12 @@ fn p48_a_session_of_v2_is_not_changed_by_v1(lab: &Lab) -> Outcome {
         assert_eq!(v2.migration.pending_bytes()?, 0, "{open}");
         assert_eq!(v2.migration.data_size()?, 0, "{open}");
         let stop = || v2.migration.write_state(v1::State::RUNNING);
-        assert_refused!(lab, v2.uuid(), stop(), EBUSY, "opened by v2");
+        assert_refused!(env, v2.uuid(), stop(), EBUSY, "opened by v2");
         match open {
             State::RESUMING => {
                 v2.migration.write_data(v2.data_offset(), &bytes)?;
                 let size = || v2.migration.write_data_size(100);
-                assert_refused!(lab, v2.uuid(), size(), EBUSY, "opened by v2");
+                assert_refused!(env, v2.uuid(), size(), EBUSY, "opened by v2");
                 fd.write_all(&bytes)?;
             }
             _ => {
@@ -135,8 +135,8 @@ fn p48_a_session_of_v2_is_not_changed_by_v1(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p48_v1_does_not_move_what_is_held_in_p2p(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_v1_does_not_move_a_device_in_p2p(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     for state in [State::RUNNING_P2P, State::PRE_COPY_P2P] {
         let fd = v2.reach(state)?;
         for to in [0, 1, 2, 3, 4] {
@@ -145,7 +145,7 @@ fn p48_v1_does_not_move_what_is_held_in_p2p(lab: &Lab) -> Outcome {
             assert_eq!(v2.now()?, state);
         }
         let stop = || v2.migration.write_state(v1::State::STOP);
-        assert_refused!(lab, v2.uuid(), stop(), EBUSY, "v2");
+        assert_refused!(env, v2.uuid(), stop(), EBUSY, "v2");
         drop(fd);
         v2.to(State::RUNNING)?;
         v2.go(&[v1::State::STOP, v1::State::RUNNING])?;
@@ -153,8 +153,8 @@ fn p48_v1_does_not_move_what_is_held_in_p2p(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p48_they_take_turns(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn p48_they_take_turns(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let bytes = v2.save()?;
     for _ in 0..3 {
@@ -176,15 +176,15 @@ fn p48_they_take_turns(lab: &Lab) -> Outcome {
         assert_errno!(v2.migration.write_state(v1::State::STOP), EBUSY);
         v2.reset()?;
         expect_over(&fd, "a reset");
-        v2.scene.load(&bytes)?;
+        v2.fixture.load(&bytes)?;
         v2.go(&[v1::State::STOP])?;
     }
     Ok(())
 }
 
-fn p48_one_after_the_other_in_a_race(lab: &Lab) -> Outcome {
+fn p48_one_after_the_other_in_a_race(env: &Env) -> Result {
     const SAVES: u64 = 5;
-    let v2 = V2::new(lab)?;
+    let v2 = V2::new(env)?;
     v2.write_pages(0..3, 1)?;
     let (by_v1, by_v2) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + PATIENCE;
@@ -193,8 +193,8 @@ fn p48_one_after_the_other_in_a_race(lab: &Lab) -> Outcome {
         let enough = |saves: &AtomicU64| saves.load(Ordering::Relaxed) >= SAVES;
         (enough(&by_v1) && enough(&by_v2)) || Instant::now() > end
     };
-    thread::scope(|threads| -> Outcome {
-        let other = threads.spawn(|| -> Outcome {
+    thread::scope(|threads| -> Result {
+        let other = threads.spawn(|| -> Result {
             while !over() {
                 match v2.migration.write_state(v1::State::STOP_AND_COPY) {
                     // The session is ours: nobody takes it away.
@@ -234,29 +234,29 @@ fn p48_one_after_the_other_in_a_race(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn a_descriptor_keeps_the_module(lab: &Lab) -> Outcome {
-    lab.module.path()?;
+fn a_descriptor_keeps_the_module(env: &Env) -> Result {
+    env.module.path()?;
     for state in [State::PRE_COPY, State::RESUMING] {
-        let v2 = V2::new(lab)?;
+        let v2 = V2::new(env)?;
         let fd = v2.begin(state)?;
-        let V2 { feature, scene } = v2;
+        let V2 { feature, fixture } = v2;
         drop(feature);
-        scene.close().remove()?;
+        fixture.close().remove()?;
         assert_eq!(Module::refcnt()?, 1, "{state}");
         assert_errno!(Module::unload(), EAGAIN, "{state}");
         expect_over(&fd, "after the instance was removed");
         drop(fd);
         crate::harness::check::wait_for("the module to be unused", || Ok(Module::refcnt()? == 0))?;
         Module::unload()?;
-        lab.module.load()?;
+        env.module.load()?;
     }
     Ok(())
 }
 
-fn a_descriptor_outlives_the_device(lab: &Lab) -> Outcome {
+fn a_descriptor_outlives_the_device(env: &Env) -> Result {
     let mut old: Vec<DataFd> = Vec::new();
     for _ in 0..5 {
-        let v2 = V2::new(lab)?;
+        let v2 = V2::new(env)?;
         v2.write_pages(0..300, 1)?;
         for state in [State::PRE_COPY, State::STOP_COPY, State::RESUMING] {
             let fd = v2.begin(state)?;
@@ -275,7 +275,7 @@ fn a_descriptor_outlives_the_device(lab: &Lab) -> Outcome {
 }
 
 /// After all that, the device is as good as new.
-fn usable(v2: &V2) -> Outcome {
+fn usable(v2: &V2) -> Result {
     v2.reset()?;
     v2.device.config()?.enable()?;
     let mut queue = v2.queue(4)?;
@@ -284,7 +284,7 @@ fn usable(v2: &V2) -> Outcome {
     let bytes = v2.save_v2()?;
     v2.load_v2(&bytes)?;
     assert_eq!(v2.read_memory(0, 8)?, 7u64.to_le_bytes());
-    v2.scene.load(&v2.scene.save()?)
+    v2.fixture.load(&v2.fixture.save()?)
 }
 
 /// Whether an errno is one that a call on a data descriptor may give.
@@ -302,22 +302,22 @@ fn may_be(result: std::io::Result<usize>) {
     }
 }
 
-fn all_calls_at_once(lab: &Lab) -> Outcome {
-    let v2 = V2::new(lab)?;
+fn all_calls_at_once(env: &Env) -> Result {
+    let v2 = V2::new(env)?;
     v2.write_pages(0..500, 1)?;
     let bytes = v2.save_v2()?;
     v2.to(State::RUNNING)?;
     let over = AtomicBool::new(false);
     let current = std::sync::Mutex::new(v2.begin(State::PRE_COPY)?);
-    let seed = lab.effort.seed;
+    let seed = env.limits.seed;
     let latest = || current.lock().unwrap().try_clone();
     let memory = v2.mdma.map_memory()?;
     let v2 = &v2;
-    thread::scope(|threads| -> Outcome {
+    thread::scope(|threads| -> Result {
         let mut users = Vec::new();
         for n in 0..3 {
             let (over, latest, bytes) = (&over, &latest, &bytes);
-            users.push(threads.spawn(move || -> Outcome {
+            users.push(threads.spawn(move || -> Result {
                 let mut rng = fastrand::Rng::with_seed(seed + n);
                 while !over.load(Ordering::Relaxed) {
                     let fd = latest()?;
@@ -338,9 +338,9 @@ fn all_calls_at_once(lab: &Lab) -> Outcome {
                 writer_memory.write(rng.usize(0..writer_memory.len() - 8), &[1; 8]);
             }
         });
-        let run = || -> Outcome {
+        let run = || -> Result {
             let mut rng = fastrand::Rng::with_seed(seed + 20);
-            for _ in 0..lab.effort.iterations {
+            for _ in 0..env.limits.iterations {
                 match rng.u8(0..12) {
                     0 => v2.device.reset()?,
                     1 => drop(v2.migration.write_state(v1::State(rng.u32(0..8)))),
@@ -369,16 +369,16 @@ fn all_calls_at_once(lab: &Lab) -> Outcome {
     usable(v2)
 }
 
-fn two_devices_at_once(lab: &Lab) -> Outcome {
+fn two_devices_at_once(env: &Env) -> Result {
     // Nothing is shared but the driver: one is saved while the other is loaded, by threads of their own.
-    let (source, destination) = (V2::new(lab)?, V2::new(lab)?);
+    let (source, destination) = (V2::new(env)?, V2::new(env)?);
     source.write_pages((0..1500).step_by(3), 5)?;
     for _ in 0..5 {
         let from = source.begin(State::PRE_COPY)?;
         let to = destination.begin(State::RESUMING)?;
-        thread::scope(|threads| -> Outcome {
+        thread::scope(|threads| -> Result {
             let (pipe, taken) = std::sync::mpsc::sync_channel::<Vec<u8>>(1);
-            let writer = threads.spawn(|| -> Outcome {
+            let writer = threads.spawn(|| -> Result {
                 for piece in taken {
                     to.write_all(&piece)?;
                 }

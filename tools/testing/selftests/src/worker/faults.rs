@@ -11,22 +11,22 @@ use mdma::regs::{self, Reg};
 use mdma::{job, Completion, Descriptor, Queue};
 use vfio_client::{Access, DmaBuffer, Mapping};
 
-use crate::env::Lab;
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene, VfioQueue, QUEUE};
+use crate::env::Env;
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, QUEUE};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "faults":
     every_bad_descriptor_halts [],
     unmapped_memory_halts [],
-    memory_that_may_not_be_read_or_written_halts [],
+    memory_without_access_halts [],
     a_job_fails_where_its_memory_ends [],
     jobs_after_a_failed_one_do_not_run [],
-    a_queue_that_was_never_mapped [],
+    a_queue_at_an_unmapped_iova [],
     p35_unmapped_ring_is_a_fault ["P35"],
     p35_unmapped_completions_are_a_fault ["P35"],
-    completions_that_may_not_be_written [],
+    completions_without_write_access [],
 }
 
 /// Guest memory of these tests: some pages, with nothing mapped before and behind.
@@ -42,16 +42,16 @@ fn with(job: &Descriptor, at: usize, value: &[u8]) -> [u8; DESCRIPTOR_SIZE] {
 
 /// Submits a descriptor that must fail like this, and checks all that the device says about it. The queue was empty.
 pub(crate) fn fails(
-    scene: &Scene,
+    fixture: &Fixture,
     queue: &mut VfioQueue,
     bytes: &[u8; 64],
     error: Error,
     done: u64,
-) -> Outcome {
+) -> Result {
     let what = format!("{:?} for {:02x?}", error, &bytes[..48]);
-    scene.mdma.acknowledge()?;
-    let index = scene.mdma.get(Reg::Head)?;
-    let jobs = scene.mdma.get(Reg::JobsDone)?;
+    fixture.mdma.acknowledge()?;
+    let index = fixture.mdma.get(Reg::Head)?;
+    let jobs = fixture.mdma.get(Reg::JobsDone)?;
 
     queue.fill_raw(bytes)?;
     queue.ring_doorbell()?;
@@ -64,21 +64,21 @@ pub(crate) fn fails(
         sequence: jobs + 1,
     };
     assert_eq!(completion, expected, "{what}");
-    halted(scene, error, index, &what)?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, jobs + 1, "{what}");
+    halted(fixture, error, index, &what)?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, jobs + 1, "{what}");
     Ok(())
 }
 
 /// Waits until the queue halts, and checks the registers.
-fn halted(scene: &Scene, error: Error, index: u64, what: &str) -> Outcome {
+fn halted(fixture: &Fixture, error: Error, index: u64, what: &str) -> Result {
     let halted = u64::from(regs::STATUS_HALTED);
-    wait_register(&scene.mdma, Reg::Status, "the queue to halt", |s| {
+    wait_register(&fixture.mdma, Reg::Status, "the queue to halt", |s| {
         s & halted != 0
     })?;
-    assert_eq!(scene.mdma.get(Reg::Error)?, error as u64, "{what}");
-    assert_eq!(scene.mdma.get(Reg::ErrorIndex)?, index, "{what}");
-    assert_eq!(scene.mdma.get(Reg::Head)?, index, "HEAD stays: {what}");
-    let cause = scene.mdma.get(Reg::IntCause)?;
+    assert_eq!(fixture.mdma.get(Reg::Error)?, error as u64, "{what}");
+    assert_eq!(fixture.mdma.get(Reg::ErrorIndex)?, index, "{what}");
+    assert_eq!(fixture.mdma.get(Reg::Head)?, index, "HEAD stays: {what}");
+    let cause = fixture.mdma.get(Reg::IntCause)?;
     assert_eq!(
         cause & u64::from(regs::INT_HALT),
         u64::from(regs::INT_HALT),
@@ -87,8 +87,8 @@ fn halted(scene: &Scene, error: Error, index: u64, what: &str) -> Outcome {
     Ok(())
 }
 
-/// Enables the halted queue of this scene again, in the same memory, and sees that it works.
-pub(crate) fn recover(scene: &Scene, queue: VfioQueue) -> Outcome<VfioQueue> {
+/// Enables the halted queue of this fixture again, in the same memory, and sees that it works.
+pub(crate) fn recover(fixture: &Fixture, queue: VfioQueue) -> Result<VfioQueue> {
     let order = queue.ring().entries().ilog2();
     let (mdma, memory) = queue.close()?;
     for reg in [
@@ -101,16 +101,16 @@ pub(crate) fn recover(scene: &Scene, queue: VfioQueue) -> Outcome<VfioQueue> {
         assert_eq!(mdma.get(reg)?, 0, "{reg:?} of a disabled queue");
     }
     let mut queue = Queue::new(mdma, memory, order)?;
-    assert_eq!(scene.mdma.get(Reg::Error)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::Error)?, 0);
     run_jobs(&mut queue, &[job::nop().cookie(1)])?;
     Ok(queue)
 }
 
-fn every_bad_descriptor_halts(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
-    let size = scene.mdma.memory_size();
-    let mut queue = scene.queue(4)?;
+fn every_bad_descriptor_halts(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
+    let size = fixture.mdma.memory_size();
+    let mut queue = fixture.queue(4)?;
     let (g, d) = (guest(BASE), device(0));
     let nop = job::nop();
     let copy = job::copy(g, guest(BASE + 0x1000), 64);
@@ -171,20 +171,20 @@ fn every_bad_descriptor_halts(lab: &Lab) -> Outcome {
         bad.push((with(&copy, byte, &[0x80]), Error::BadReserved));
     }
     for (bytes, error) in bad {
-        fails(&scene, &mut queue, &bytes, error, 0)?;
-        queue = recover(&scene, queue)?;
+        fails(&fixture, &mut queue, &bytes, error, 0)?;
+        queue = recover(&fixture, queue)?;
     }
     // The last byte of the address space is one like others, and not mapped.
     let last = job::crc32c(guest(u64::MAX), 1).encode();
-    fails(&scene, &mut queue, &last, Error::SrcFault, 0)?;
-    recover(&scene, queue).map(drop)
+    fails(&fixture, &mut queue, &last, Error::SrcFault, 0)?;
+    recover(&fixture, queue).map(drop)
 }
 
-fn unmapped_memory_halts(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+fn unmapped_memory_halts(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     let end = BASE + SIZE as u64;
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     for at in [
         0,
         BASE - 1,
@@ -202,30 +202,30 @@ fn unmapped_memory_halts(lab: &Lab) -> Outcome {
             (job::fill(guest(at), 0, 64), Error::DstFault),
             (job::copy(guest(BASE), guest(at), 64), Error::DstFault),
         ] {
-            fails(&scene, &mut queue, &job.encode(), error, 0)?;
-            queue = recover(&scene, queue)?;
+            fails(&fixture, &mut queue, &job.encode(), error, 0)?;
+            queue = recover(&fixture, queue)?;
         }
     }
     // What was mapped and is not any more.
     buffer.unmap()?;
     let gone = job::fill(guest(BASE), 0, 1).encode();
-    fails(&scene, &mut queue, &gone, Error::DstFault, 0)?;
-    let _back = scene.buffer(BASE, SIZE)?;
-    let mut queue = recover(&scene, queue)?;
+    fails(&fixture, &mut queue, &gone, Error::DstFault, 0)?;
+    let _back = fixture.buffer(BASE, SIZE)?;
+    let mut queue = recover(&fixture, queue)?;
     run_jobs(&mut queue, &[job::fill(guest(BASE), 0, SIZE as u64)])
 }
 
-fn memory_that_may_not_be_read_or_written_halts(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let map = |iova, access| -> Outcome<DmaBuffer> {
+fn memory_without_access_halts(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let map = |iova, access| -> Result<DmaBuffer> {
         let memory = Arc::new(Mapping::anonymous(SIZE)?);
         memory.fill(0, SIZE, 0x5a);
-        Ok(DmaBuffer::of(&scene.container, iova, memory, access)?)
+        Ok(DmaBuffer::of(&fixture.container, iova, memory, access)?)
     };
     let read_only = map(BASE, Access::Read)?;
     let write_only = map(2 * BASE, Access::Write)?;
     let (ro, wo) = (guest(BASE), guest(2 * BASE));
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(
         &mut queue,
         &[job::crc32c(ro, 100), job::copy(ro, device(0), 100)],
@@ -238,8 +238,8 @@ fn memory_that_may_not_be_read_or_written_halts(lab: &Lab) -> Outcome {
         // type1 lets nobody write what he may not read.
         (job::fill(wo, 0, 64), Error::DstFault),
     ] {
-        fails(&scene, &mut queue, &job.encode(), error, 0)?;
-        queue = recover(&scene, queue)?;
+        fails(&fixture, &mut queue, &job.encode(), error, 0)?;
+        queue = recover(&fixture, queue)?;
     }
     for memory in [read_only, write_only] {
         assert!(memory.to_vec(0, SIZE).iter().all(|&b| b == 0x5a));
@@ -247,11 +247,11 @@ fn memory_that_may_not_be_read_or_written_halts(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn a_job_fails_where_its_memory_ends(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+fn a_job_fails_where_its_memory_ends(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     let (unit, size) = (UNIT as u64, SIZE as u64);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     for (job, error) in [
         (
             job::fill(guest(BASE), 0x7777_7777_7777_7777, size + 8),
@@ -260,21 +260,21 @@ fn a_job_fails_where_its_memory_ends(lab: &Lab) -> Outcome {
         (job::crc32c(guest(BASE), size + unit), Error::SrcFault),
         (job::copy(device(0), guest(BASE), size + 1), Error::DstFault),
     ] {
-        let bytes = scene.mdma.get(Reg::BytesDone)?;
-        fails(&scene, &mut queue, &job.encode(), error, size)?;
-        assert_eq!(scene.mdma.get(Reg::BytesDone)?, bytes + size, "{job:?}");
+        let bytes = fixture.mdma.get(Reg::BytesDone)?;
+        fails(&fixture, &mut queue, &job.encode(), error, size)?;
+        assert_eq!(fixture.mdma.get(Reg::BytesDone)?, bytes + size, "{job:?}");
         if job.value != 0 {
             assert!(buffer.to_vec(0, SIZE).iter().all(|&b| b == 0x77));
         }
-        queue = recover(&scene, queue)?;
+        queue = recover(&fixture, queue)?;
     }
     Ok(())
 }
 
-fn jobs_after_a_failed_one_do_not_run(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+fn jobs_after_a_failed_one_do_not_run(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     queue.fill(&job::fill(guest(BASE), u64::MAX, 8).cookie(1))?;
     queue.fill(&job::fill(guest(0), u64::MAX, 8).cookie(2))?;
     for cookie in 3..10 {
@@ -284,30 +284,32 @@ fn jobs_after_a_failed_one_do_not_run(lab: &Lab) -> Outcome {
     let done = queue.drain(PATIENCE)?;
     let ends: Vec<_> = done.iter().map(|c| (c.cookie, c.error)).collect();
     assert_eq!(ends, [(1, 0), (2, Error::DstFault as u32)]);
-    halted(&scene, Error::DstFault, 1, "the second job")?;
+    halted(&fixture, Error::DstFault, 1, "the second job")?;
     // A doorbell does not wake a halted queue.
     queue.submit(&job::nop().cookie(10))?;
     std::thread::sleep(crate::harness::check::SILENCE);
     assert_eq!(queue.poll(), None);
     assert_eq!(buffer.to_vec(0, 8), [0xff; 8]);
     assert_eq!(buffer.to_vec(4096, 8), [0; 8]);
-    halted(&scene, Error::DstFault, 1, "after another doorbell")?;
-    recover(&scene, queue).map(drop)
+    halted(&fixture, Error::DstFault, 1, "after another doorbell")?;
+    recover(&fixture, queue).map(drop)
 }
 
 /// Enables a queue whose rings are where the arguments say, and rings the doorbell.
-pub(crate) fn enable_at(scene: &Scene, ring: u64, completions: u64) -> Outcome {
-    scene.mdma.disable()?;
-    scene.mdma.set(Reg::RingBase, ring)?;
-    scene.mdma.set(Reg::RingOrder, 4)?;
-    scene.mdma.set(Reg::CompletionBase, completions)?;
-    scene.mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?;
-    Ok(scene.mdma.set(Reg::Tail, 1)?)
+pub(crate) fn enable_at(fixture: &Fixture, ring: u64, completions: u64) -> Result {
+    fixture.mdma.disable()?;
+    fixture.mdma.set(Reg::RingBase, ring)?;
+    fixture.mdma.set(Reg::RingOrder, 4)?;
+    fixture.mdma.set(Reg::CompletionBase, completions)?;
+    fixture
+        .mdma
+        .set(Reg::Control, regs::CONTROL_ENABLE.into())?;
+    Ok(fixture.mdma.set(Reg::Tail, 1)?)
 }
 
-fn a_queue_that_was_never_mapped(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+fn a_queue_at_an_unmapped_iova(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     buffer.write(0, &job::nop().encode());
     let nowhere = 0x666_0000_0000;
     // The last ring that fits in the address space.
@@ -319,29 +321,29 @@ fn a_queue_that_was_never_mapped(lab: &Lab) -> Outcome {
         (last, BASE + 4096, Error::RingFault),
         (BASE, 0u64.wrapping_sub(16 * 32), Error::CompletionFault),
     ] {
-        enable_at(&scene, ring, completions)?;
+        enable_at(&fixture, ring, completions)?;
         halted(
-            &scene,
+            &fixture,
             error,
             0,
             &format!("ring at {ring:#x}, records at {completions:#x}"),
         )?;
-        assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
+        assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
     }
     drop(buffer);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
 }
 
 /// Ring and completion records in mappings of their own, in use; then one of them is unmapped.
-fn unmap_one(lab: &Lab, unmap_ring: bool, error: Error) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let ring = scene.buffer(QUEUE, 4096)?;
-    let completions = scene.buffer(2 * QUEUE, 4096)?;
+fn unmap_one(env: &Env, unmap_ring: bool, error: Error) -> Result {
+    let fixture = Fixture::new(env)?;
+    let ring = fixture.buffer(QUEUE, 4096)?;
+    let completions = fixture.buffer(2 * QUEUE, 4096)?;
     ring.write(0, &job::nop().encode());
     ring.write(64, &job::nop().encode());
-    enable_at(&scene, QUEUE, 2 * QUEUE)?;
-    wait_register(&scene.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
+    enable_at(&fixture, QUEUE, 2 * QUEUE)?;
+    wait_register(&fixture.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
     // Pinned by now; unmapping takes the pages away from the device at once.
     let (gone, kept) = if unmap_ring {
         (ring, completions)
@@ -350,47 +352,47 @@ fn unmap_one(lab: &Lab, unmap_ring: bool, error: Error) -> Outcome {
     };
     let memory = gone.unmap()?;
     let before = memory.to_vec(0, 4096);
-    scene.mdma.set(Reg::Tail, 2)?;
-    halted(&scene, error, 1, "after the unmap")?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+    fixture.mdma.set(Reg::Tail, 2)?;
+    halted(&fixture, error, 1, "after the unmap")?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 1);
     assert!(
         memory.to_vec(0, 4096) == before,
         "memory changed after it was unmapped"
     );
     drop(kept);
     // The device works again with a queue that is there.
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
 }
 
-fn p35_unmapped_ring_is_a_fault(lab: &Lab) -> Outcome {
-    unmap_one(lab, true, Error::RingFault)
+fn p35_unmapped_ring_is_a_fault(env: &Env) -> Result {
+    unmap_one(env, true, Error::RingFault)
 }
 
-fn p35_unmapped_completions_are_a_fault(lab: &Lab) -> Outcome {
-    unmap_one(lab, false, Error::CompletionFault)
+fn p35_unmapped_completions_are_a_fault(env: &Env) -> Result {
+    unmap_one(env, false, Error::CompletionFault)
 }
 
-fn completions_that_may_not_be_written(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn completions_without_write_access(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let ring = Arc::new(Mapping::anonymous(4096)?);
     ring.write(0, &job::nop().encode());
     // The ring is only read: a mapping that lets no more serves.
-    let _ring = DmaBuffer::of(&scene.container, BASE, ring, Access::Read)?;
+    let _ring = DmaBuffer::of(&fixture.container, BASE, ring, Access::Read)?;
     let records = Arc::new(Mapping::anonymous(4096)?);
-    let _records = DmaBuffer::of(&scene.container, 2 * BASE, records.clone(), Access::Read)?;
-    enable_at(&scene, BASE, 2 * BASE)?;
+    let _records = DmaBuffer::of(&fixture.container, 2 * BASE, records.clone(), Access::Read)?;
+    enable_at(&fixture, BASE, 2 * BASE)?;
     halted(
-        &scene,
+        &fixture,
         Error::CompletionFault,
         0,
         "records that are read only",
     )?;
     assert!(records.to_vec(0, 4096).iter().all(|&b| b == 0));
-    let fine = scene.buffer(3 * BASE, 4096)?;
-    enable_at(&scene, BASE, 3 * BASE)?;
+    let fine = fixture.buffer(3 * BASE, 4096)?;
+    enable_at(&fixture, BASE, 3 * BASE)?;
     wait_register(
-        &scene.mdma,
+        &fixture.mdma,
         Reg::JobsDone,
         "a job of a ring that is read only",
         |n| n == 1,

@@ -6,14 +6,14 @@ use mdma::engine::UNIT;
 use mdma::regs::Reg;
 use mdma::{job, Descriptor, Place};
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::Memory;
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene};
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "engine":
+tests! { "jobs":
     every_operation_between_every_memory [],
     unaligned_starts_and_lengths [],
     overlapping_copies_read_first [],
@@ -26,7 +26,7 @@ tests! { "engine":
     counters_count [],
     jobs_come_in_order [],
     a_ring_that_is_kept_full [],
-    a_queue_enabled_anew_has_new_pages [],
+    a_re_enabled_queue_has_new_pages [],
 }
 
 /// Where the guest memory of these tests is.
@@ -50,19 +50,19 @@ fn plus(place: Place, offset: u64) -> Place {
     }
 }
 
-/// A scene with random contents everywhere.
-fn furnished(lab: &Lab, seed: u64) -> Outcome<(Scene, Memory, fastrand::Rng)> {
-    let scene = Scene::new(lab)?;
+/// A fixture with random contents everywhere.
+fn filled(env: &Env, seed: u64) -> Result<(Fixture, Memory, fastrand::Rng)> {
+    let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut memory = Memory::new(&scene, SIZE);
-    memory.map(&scene, &mut rng, BASE, SIZE)?;
-    memory.fill_device(&scene, &mut rng)?;
-    Ok((scene, memory, rng))
+    let mut memory = Memory::new(&fixture, SIZE);
+    memory.map(&fixture, &mut rng, BASE, SIZE)?;
+    memory.fill_device(&fixture, &mut rng)?;
+    Ok((fixture, memory, rng))
 }
 
-fn every_operation_between_every_memory(lab: &Lab) -> Outcome {
-    let (scene, mut memory, _) = furnished(lab, 1)?;
-    let mut queue = scene.queue(4)?;
+fn every_operation_between_every_memory(env: &Env) -> Result {
+    let (fixture, mut memory, _) = filled(env, 1)?;
+    let mut queue = fixture.queue(4)?;
     let len = 3 * UNIT as u64 / 2;
     memory.run(&mut queue, &job::nop().cookie(1))?;
     for (n, (src, dst)) in (2..).zip(PLACES) {
@@ -73,14 +73,14 @@ fn every_operation_between_every_memory(lab: &Lab) -> Outcome {
         )?;
         memory.run(&mut queue, &job::crc32c(dst, len).cookie(n).interrupt())?;
         memory.run(&mut queue, &job::crc32c(src, len).cookie(!n))?;
-        memory.check(&scene, &format!("from {src:?} to {dst:?}"))?;
+        memory.check(&fixture, &format!("from {src:?} to {dst:?}"))?;
     }
     Ok(())
 }
 
-fn unaligned_starts_and_lengths(lab: &Lab) -> Outcome {
-    let (scene, mut memory, _) = furnished(lab, 2)?;
-    let mut queue = scene.queue(4)?;
+fn unaligned_starts_and_lengths(env: &Env) -> Result {
+    let (fixture, mut memory, _) = filled(env, 2)?;
+    let mut queue = fixture.queue(4)?;
     for (src, dst) in PLACES {
         for from in [0, 1, 7, 4095] {
             for to in [0, 3, 4093] {
@@ -92,14 +92,14 @@ fn unaligned_starts_and_lengths(lab: &Lab) -> Outcome {
                 }
             }
         }
-        memory.check(&scene, &format!("from {src:?} to {dst:?}"))?;
+        memory.check(&fixture, &format!("from {src:?} to {dst:?}"))?;
     }
     Ok(())
 }
 
-fn overlapping_copies_read_first(lab: &Lab) -> Outcome {
-    let (scene, mut memory, _) = furnished(lab, 3)?;
-    let mut queue = scene.queue(4)?;
+fn overlapping_copies_read_first(env: &Env) -> Result {
+    let (fixture, mut memory, _) = filled(env, 3)?;
+    let mut queue = fixture.queue(4)?;
     let unit = UNIT as u64;
     for base in [guest(BASE), device(0)] {
         for len in [9, 5000, 2 * unit, 3 * unit + 77] {
@@ -110,16 +110,16 @@ fn overlapping_copies_read_first(lab: &Lab) -> Outcome {
                 memory.run(&mut queue, &job::copy(low, high, len))?;
                 memory.run(&mut queue, &job::copy(plus(high, 5), plus(low, 5), len))?;
             }
-            memory.check(&scene, &format!("{len} bytes up and down at {base:?}"))?;
+            memory.check(&fixture, &format!("{len} bytes up and down at {base:?}"))?;
         }
         memory.run(&mut queue, &job::copy(base, base, unit + 1))?;
-        memory.check(&scene, "onto itself")?;
+        memory.check(&fixture, "onto itself")?;
     }
     Ok(())
 }
 
-fn transfers_cross_mappings(lab: &Lab) -> Outcome {
-    let (scene, mut memory, mut rng) = furnished(lab, 4)?;
+fn transfers_cross_mappings(env: &Env) -> Result {
+    let (fixture, mut memory, mut rng) = filled(env, 4)?;
     // Neighbours in IOVA only: each is an allocation of its own.
     let far = 0x20_0000_0000;
     for (n, pages) in [1usize, 3, 1, 17, 2].into_iter().scan(0, |at, pages| {
@@ -127,9 +127,9 @@ fn transfers_cross_mappings(lab: &Lab) -> Outcome {
         *at += pages;
         Some((first, pages))
     }) {
-        memory.map(&scene, &mut rng, far + n as u64 * 4096, pages * 4096)?;
+        memory.map(&fixture, &mut rng, far + n as u64 * 4096, pages * 4096)?;
     }
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     let all = 24 * 4096;
     for (src, dst, len) in [
         (guest(far), guest(BASE + 5), all),
@@ -139,19 +139,19 @@ fn transfers_cross_mappings(lab: &Lab) -> Outcome {
         (guest(far), guest(far + 4096 * 3 + 1), 4096 * 20),
     ] {
         memory.run(&mut queue, &job::copy(src, dst, len))?;
-        memory.check(&scene, &format!("{len} bytes from {src:?} to {dst:?}"))?;
+        memory.check(&fixture, &format!("{len} bytes from {src:?} to {dst:?}"))?;
     }
     memory.run(&mut queue, &job::crc32c(guest(far), all))?;
     memory.run(
         &mut queue,
         &job::fill(guest(far + 4090), 0xfeed_f00d_dead_beef, 4096 * 4),
     )?;
-    memory.check(&scene, "a fill over three mappings")
+    memory.check(&fixture, "a fill over three mappings")
 }
 
-fn lengths_around_a_unit(lab: &Lab) -> Outcome {
-    let (scene, mut memory, _) = furnished(lab, 5)?;
-    let mut queue = scene.queue(4)?;
+fn lengths_around_a_unit(env: &Env) -> Result {
+    let (fixture, mut memory, _) = filled(env, 5)?;
+    let mut queue = fixture.queue(4)?;
     let unit = UNIT as u64;
     for (src, dst) in PLACES {
         for units in 1..4 {
@@ -164,29 +164,29 @@ fn lengths_around_a_unit(lab: &Lab) -> Outcome {
                 )?;
             }
         }
-        memory.check(&scene, &format!("from {src:?} to {dst:?}"))?;
+        memory.check(&fixture, &format!("from {src:?} to {dst:?}"))?;
     }
     Ok(())
 }
 
-fn the_whole_device_memory(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let size = scene.mdma.memory_size();
-    let mut memory = Memory::new(&scene, size as usize);
-    let mut queue = scene.queue(4)?;
+fn the_whole_device_memory(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let size = fixture.mdma.memory_size();
+    let mut memory = Memory::new(&fixture, size as usize);
+    let mut queue = fixture.queue(4)?;
     memory.run(
         &mut queue,
         &job::fill(device(0), 0x1122_3344_5566_7788, size),
     )?;
     memory.run(&mut queue, &job::fill(device(size - 1), 0xff, 1))?;
     memory.run(&mut queue, &job::crc32c(device(0), size))?;
-    memory.check(&scene, "all of it")
+    memory.check(&fixture, "all of it")
 }
 
-fn rings_of_every_order_wrap(lab: &Lab) -> Outcome {
-    let (scene, mut memory, _) = furnished(lab, 6)?;
+fn rings_of_every_order_wrap(env: &Env) -> Result {
+    let (fixture, mut memory, _) = filled(env, 6)?;
     for order in 1..=12 {
-        let mut queue = scene.queue(order)?;
+        let mut queue = fixture.queue(order)?;
         let entries = 1u64 << order;
         // Past the end of the ring, in batches that do not divide it.
         let batch = (entries - 1).min(5);
@@ -210,42 +210,42 @@ fn rings_of_every_order_wrap(lab: &Lab) -> Outcome {
             }
             cookie += batch;
         }
-        memory.check(&scene, &format!("ring of order {order}"))?;
+        memory.check(&fixture, &format!("ring of order {order}"))?;
         queue.close()?;
     }
     Ok(())
 }
 
-fn a_full_ring_takes_no_more(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn a_full_ring_takes_no_more(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let order = 3;
-    let mut queue = scene.queue(order)?;
+    let mut queue = fixture.queue(order)?;
     // The first job holds the device up: a unit, then a pause, and again.
-    scene.mdma.set_throttle(100_000)?;
+    fixture.mdma.set_throttle(100_000)?;
     queue.fill(&job::fill(device(0), 1, 16 * UNIT as u64))?;
     for cookie in 1..7 {
         queue.fill(&job::nop().cookie(cookie))?;
     }
     assert_eq!(queue.room(), 0);
     queue.ring_doorbell()?;
-    assert_eq!(scene.mdma.get(Reg::Tail)?, 7);
-    scene.mdma.set_throttle(0)?;
+    assert_eq!(fixture.mdma.get(Reg::Tail)?, 7);
+    fixture.mdma.set_throttle(0)?;
     let done = queue.drain(PATIENCE)?;
     let cookies: Vec<u64> = done.iter().map(|c| c.cookie).collect();
     assert_eq!(cookies, [0, 1, 2, 3, 4, 5, 6]);
     Ok(())
 }
 
-fn registers_of_the_ring_while_enabled(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(3)?;
+fn registers_of_the_ring_while_enabled(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(3)?;
     run_jobs(&mut queue, &[job::nop(), job::nop(), job::nop()])?;
-    assert_eq!(scene.mdma.get(Reg::Head)?, 3);
+    assert_eq!(fixture.mdma.get(Reg::Head)?, 3);
     // The same again is no news.
-    scene.mdma.set(Reg::Tail, 3)?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 3);
+    fixture.mdma.set(Reg::Tail, 3)?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 3);
     assert_eq!(
-        scene.mdma.get(Reg::Status)?,
+        fixture.mdma.get(Reg::Status)?,
         u64::from(mdma::regs::STATUS_ENABLED)
     );
     for (reg, value) in [
@@ -253,16 +253,16 @@ fn registers_of_the_ring_while_enabled(lab: &Lab) -> Outcome {
         (Reg::RingOrder, 4),
         (Reg::CompletionBase, 0x1000),
     ] {
-        let before = scene.mdma.get(reg)?;
-        scene.mdma.set(reg, value)?;
-        assert_eq!(scene.mdma.get(reg)?, before);
+        let before = fixture.mdma.get(reg)?;
+        fixture.mdma.set(reg, value)?;
+        assert_eq!(fixture.mdma.get(reg)?, before);
     }
     run_jobs(&mut queue, &[job::nop()])
 }
 
-fn counters_count(lab: &Lab) -> Outcome {
-    let (scene, _memory, _) = furnished(lab, 7)?;
-    let mut queue = scene.queue(4)?;
+fn counters_count(env: &Env) -> Result {
+    let (fixture, _memory, _) = filled(env, 7)?;
+    let mut queue = fixture.queue(4)?;
     let jobs = [
         job::nop(),
         job::fill(guest(BASE), 0, 100_000),
@@ -270,26 +270,26 @@ fn counters_count(lab: &Lab) -> Outcome {
         job::crc32c(device(0), 70_000).interrupt(),
     ];
     run_jobs(&mut queue, &jobs)?;
-    wait_register(&scene.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 4);
-    assert_eq!(scene.mdma.get(Reg::BytesDone)?, 170_017);
-    assert_eq!(scene.mdma.get(Reg::Head)?, 4);
-    assert_eq!(scene.mdma.acknowledge()?, mdma::regs::INT_COMPLETION);
-    assert_eq!(scene.mdma.get(Reg::IntCause)?, 0);
+    wait_register(&fixture.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 4);
+    assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 170_017);
+    assert_eq!(fixture.mdma.get(Reg::Head)?, 4);
+    assert_eq!(fixture.mdma.acknowledge()?, mdma::regs::INT_COMPLETION);
+    assert_eq!(fixture.mdma.get(Reg::IntCause)?, 0);
     // They count on over a new queue, and start again with a reset.
     drop(queue);
-    let mut queue = scene.queue(2)?;
+    let mut queue = fixture.queue(2)?;
     run_jobs(&mut queue, &[job::nop()])?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 5);
-    scene.device.reset()?;
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
-    assert_eq!(scene.mdma.get(Reg::BytesDone)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 5);
+    fixture.device.reset()?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
+    assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 0);
     Ok(())
 }
 
-fn jobs_come_in_order(lab: &Lab) -> Outcome {
-    let (scene, mut memory, mut rng) = furnished(lab, 8)?;
-    let mut queue = scene.queue(8)?;
+fn jobs_come_in_order(env: &Env) -> Result {
+    let (fixture, mut memory, mut rng) = filled(env, 8)?;
+    let mut queue = fixture.queue(8)?;
     // Each job reads what the one before has written.
     let mut jobs = Vec::new();
     for n in 0..200 {
@@ -306,12 +306,12 @@ fn jobs_come_in_order(lab: &Lab) -> Outcome {
             crate::fail!("{job:?}: {why}");
         }
     }
-    memory.check(&scene, "a chain of 200 copies")
+    memory.check(&fixture, "a chain of 200 copies")
 }
 
-fn a_ring_that_is_kept_full(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut queue = scene.queue(2)?;
+fn a_ring_that_is_kept_full(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut queue = fixture.queue(2)?;
     let mut reaped = 0;
     for cookie in 0..2000 {
         // The entry of a job is taken again as soon as its record is there.
@@ -331,13 +331,13 @@ fn a_ring_that_is_kept_full(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn a_queue_enabled_anew_has_new_pages(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn a_re_enabled_queue_has_new_pages(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     for round in 0..20 {
         // Each is other memory at the same IOVA, enabled as soon as the one before is gone.
-        let mut queue = scene.queue(4)?;
+        let mut queue = fixture.queue(4)?;
         run_jobs(&mut queue, &[job::fill(device(0), round, 8)])?;
-        assert_eq!(scene.mdma.get(Reg::JobsDone)?, round + 1);
+        assert_eq!(fixture.mdma.get(Reg::JobsDone)?, round + 1);
     }
     Ok(())
 }

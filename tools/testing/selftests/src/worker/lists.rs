@@ -11,11 +11,11 @@ use vfio_client::v1::State;
 use vfio_client::DmaBuffer;
 
 use crate::dirty::pages::{get, of, set};
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::{pages_of, Memory};
-use crate::fixture::{device, guest, run_jobs, wait_register, Scene, VfioQueue, PAGE};
+use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, PAGE};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 use crate::worker::faults::{fails, recover};
 
@@ -49,15 +49,15 @@ fn entry(place: Place, len: u32) -> Entry {
     Entry { place, len }
 }
 
-fn every_bad_list_halts(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let lists = scene.buffer(LIST, PAGE as usize)?;
-    let size = scene.mdma.memory_size();
+fn every_bad_list_halts(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let lists = fixture.buffer(LIST, PAGE as usize)?;
+    let size = fixture.mdma.memory_size();
     let good = entry(guest(BASE), 100);
     let behind = guest(BASE + SIZE as u64 - 1);
     let at = |base, entries| List { base, entries };
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     for (second, list, error, done) in [
         // The list itself.
         (good, at(LIST, 0), Error::BadList, 0),
@@ -94,8 +94,8 @@ fn every_bad_list_halts(lab: &Lab) -> Outcome {
     ] {
         write(&lists, &[good, second]);
         let crc = job::crc32c(list, 200).encode();
-        fails(&scene, &mut queue, &crc, error, done)?;
-        queue = recover(&scene, queue)?;
+        fails(&fixture, &mut queue, &crc, error, done)?;
+        queue = recover(&fixture, queue)?;
 
         // As a destination it writes what comes before the error, and no more.
         buffer.fill(0, SIZE, 0xee);
@@ -107,7 +107,7 @@ fn every_bad_list_halts(lab: &Lab) -> Outcome {
                 other => other,
             },
         );
-        fails(&scene, &mut queue, &fill, error, done)?;
+        fails(&fixture, &mut queue, &fill, error, done)?;
         let written = buffer.to_vec(0, SIZE).iter().filter(|&&b| b == 0).count();
         // Of an entry that ends outside a mapping the part inside may be written.
         let part = usize::from(second.place == behind && done != 0);
@@ -115,27 +115,27 @@ fn every_bad_list_halts(lab: &Lab) -> Outcome {
             (done as usize..=done as usize + part).contains(&written),
             "{second:?} {list:?}: {written} bytes"
         );
-        queue = recover(&scene, queue)?;
+        queue = recover(&fixture, queue)?;
     }
     // A flag that no entry has.
     write(&lists, &[good]);
     lists.write(12, &[2]);
     let job = job::crc32c(at(LIST, 1), 1).encode();
-    fails(&scene, &mut queue, &job, Error::BadList, 0)?;
-    recover(&scene, queue).map(drop)
+    fails(&fixture, &mut queue, &job, Error::BadList, 0)?;
+    recover(&fixture, queue).map(drop)
 }
 
-fn a_list_may_end_in_a_mapping_that_is_read_only(lab: &Lab) -> Outcome {
+fn a_list_may_end_in_a_mapping_that_is_read_only(env: &Env) -> Result {
     use std::sync::Arc;
     use vfio_client::{Access, Mapping};
 
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
     let memory = Arc::new(Mapping::anonymous(PAGE as usize)?);
     let last = PAGE as usize - ENTRY_SIZE;
     memory.write(last, &entry(guest(BASE), 8).encode());
-    let _list = DmaBuffer::of(&scene.container, LIST, memory, Access::Read)?;
-    let mut queue = scene.queue(4)?;
+    let _list = DmaBuffer::of(&fixture.container, LIST, memory, Access::Read)?;
+    let mut queue = fixture.queue(4)?;
     let list = List {
         base: LIST + last as u64,
         entries: 1,
@@ -143,13 +143,13 @@ fn a_list_may_end_in_a_mapping_that_is_read_only(lab: &Lab) -> Outcome {
     run_jobs(&mut queue, &[job::crc32c(list, 8), job::fill(list, 1, 8)])
 }
 
-fn the_longest_list(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
+fn the_longest_list(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(5);
-    let mut memory = Memory::new(&scene, SIZE);
-    memory.map(&scene, &mut rng, BASE, SIZE)?;
-    memory.fill_device(&scene, &mut rng)?;
-    let lists = scene.buffer(LIST, MAX_ENTRIES as usize * ENTRY_SIZE)?;
+    let mut memory = Memory::new(&fixture, SIZE);
+    memory.map(&fixture, &mut rng, BASE, SIZE)?;
+    memory.fill_device(&fixture, &mut rng)?;
+    let lists = fixture.buffer(LIST, MAX_ENTRIES as usize * ENTRY_SIZE)?;
     // Every entry of another length, in reverse order, over page ends.
     let mut end = SIZE as u64;
     let entries: Vec<Entry> = (0..MAX_ENTRIES)
@@ -162,18 +162,18 @@ fn the_longest_list(lab: &Lab) -> Outcome {
     let len = entries.iter().map(|entry| u64::from(entry.len)).sum();
     let list = write(&lists, &entries);
     memory.world.write_list(LIST, &entries);
-    let mut queue = scene.queue(4)?;
+    let mut queue = fixture.queue(4)?;
     memory.run(&mut queue, &job::copy(list, device(3), len))?;
     memory.run(&mut queue, &job::crc32c(list, len))?;
     memory.run(&mut queue, &job::fill(list, 0x0102_0304_0506_0708, len))?;
     memory.run(&mut queue, &job::copy(device(3), list, len))?;
-    memory.check(&scene, "after the longest list")
+    memory.check(&fixture, "after the longest list")
 }
 
-fn p30_exactly_the_entries_written(lab: &Lab) -> Outcome {
-    let (scene, buffer, mut queue) = crate::dirty::pages::tracking(lab)?;
+fn p30_exactly_the_entries_written(env: &Env) -> Result {
+    let (fixture, buffer, mut queue) = crate::dirty::pages::tracking(env)?;
     let base = buffer.iova();
-    let lists = scene.buffer(LIST, PAGE as usize)?;
+    let lists = fixture.buffer(LIST, PAGE as usize)?;
     let entries = [
         entry(guest(base + 5 * PAGE + 100), 8),
         entry(guest(base + 9 * PAGE - 1), 2),
@@ -186,20 +186,20 @@ fn p30_exactly_the_entries_written(lab: &Lab) -> Outcome {
     let len = 8 + 2 + 5000 + 2 * PAGE;
     run_jobs(&mut queue, &[job::fill(list, 1, len)])?;
     let written = [5, 8, 9, 20, 21].map(|page| base + page * PAGE);
-    assert_eq!(of(&buffer)(&scene.container)?, set(written));
+    assert_eq!(of(&buffer)(&fixture.container)?, set(written));
     // Reading by a list writes nothing, and neither does reading the list.
     run_jobs(
         &mut queue,
         &[job::crc32c(list, len), job::copy(list, device(0), 10)],
     )?;
-    assert_eq!(of(&buffer)(&scene.container)?, set([]));
-    assert_eq!(get(&scene.container, LIST, PAGE)?, set([]));
+    assert_eq!(of(&buffer)(&fixture.container)?, set([]));
+    assert_eq!(get(&fixture.container, LIST, PAGE)?, set([]));
     assert_eq!(pages_of(LIST, PAGE).count(), 1);
     Ok(())
 }
 
 /// A job that goes through 64 entries slowly, and is among the first of them.
-fn slow(scene: &Scene, lists: &DmaBuffer) -> Outcome<(VfioQueue, u64)> {
+fn slow(fixture: &Fixture, lists: &DmaBuffer) -> Result<(VfioQueue, u64)> {
     let unit = UNIT as u32;
     let entries = [
         entry(guest(BASE), unit / 2),
@@ -207,35 +207,35 @@ fn slow(scene: &Scene, lists: &DmaBuffer) -> Outcome<(VfioQueue, u64)> {
     ]
     .repeat(32);
     let list = write(lists, &entries);
-    let mut queue = scene.queue(4)?;
-    scene.mdma.set_throttle(20_000)?;
+    let mut queue = fixture.queue(4)?;
+    fixture.mdma.set_throttle(20_000)?;
     let len = 64 * u64::from(unit / 2);
     queue.submit(&job::fill(list, 0x5555_5555_5555_5555, len).cookie(7))?;
-    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
+    wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
     Ok((queue, len))
 }
 
-fn p35_unmapped_under_its_job(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
-    let lists = scene.buffer(LIST, PAGE as usize)?;
-    let (mut queue, len) = slow(&scene, &lists)?;
+fn p35_unmapped_under_its_job(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
+    let lists = fixture.buffer(LIST, PAGE as usize)?;
+    let (mut queue, len) = slow(&fixture, &lists)?;
     lists.unmap()?;
-    scene.mdma.set_throttle(0)?;
+    fixture.mdma.set_throttle(0)?;
     let completion = queue.wait(PATIENCE)?;
     assert_eq!(completion.error, Error::ListFault as u32);
     assert!(completion.bytes < len, "{completion:?}");
-    recover(&scene, queue).map(drop)
+    recover(&fixture, queue).map(drop)
 }
 
-fn p35_entries_unmapped_under_their_job(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let lists = scene.buffer(LIST, PAGE as usize)?;
-    let (mut queue, len) = slow(&scene, &lists)?;
+fn p35_entries_unmapped_under_their_job(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let lists = fixture.buffer(LIST, PAGE as usize)?;
+    let (mut queue, len) = slow(&fixture, &lists)?;
     let memory = buffer.unmap()?;
     let at_once = memory.to_vec(0, SIZE);
-    scene.mdma.set_throttle(0)?;
+    fixture.mdma.set_throttle(0)?;
     let completion = queue.wait(PATIENCE)?;
     assert_eq!(completion.error, Error::DstFault as u32);
     assert!(completion.bytes < len, "{completion:?}");
@@ -243,11 +243,11 @@ fn p35_entries_unmapped_under_their_job(lab: &Lab) -> Outcome {
         memory.to_vec(0, SIZE) == at_once,
         "written after it was unmapped"
     );
-    recover(&scene, queue).map(drop)
+    recover(&fixture, queue).map(drop)
 }
 
-fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(lab: &Lab) -> Outcome {
-    let source = Scene::new(lab)?;
+fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(env: &Env) -> Result {
+    let source = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(9);
     let mut memory = Memory::new(&source, SIZE);
     memory.map(&source, &mut rng, BASE, SIZE)?;
@@ -284,7 +284,7 @@ fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(lab: &Lab) -> Outcome 
     assert!(done < job.len, "the job was over before the stop");
 
     // The destination sees the same guest memory.
-    let destination = Scene::new(lab)?;
+    let destination = Fixture::new(env)?;
     let again = |buffer: &DmaBuffer| {
         let memory = buffer.memory().clone();
         let access = vfio_client::Access::ReadWrite;

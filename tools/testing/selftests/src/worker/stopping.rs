@@ -11,11 +11,11 @@ use mdma::job;
 use mdma::regs::Reg;
 use vfio_client::v1::State;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::same;
-use crate::fixture::{guest, run_jobs, wait_register, Scene, VfioQueue};
+use crate::fixture::{guest, run_jobs, wait_register, Fixture, VfioQueue};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::tests;
 
 tests! { "stopping":
@@ -38,11 +38,11 @@ fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
 }
 
 /// Starts a long fill and waits until it is in the middle.
-fn in_flight(scene: &Scene, queue: &mut VfioQueue, value: u64) -> Outcome {
-    let before = scene.mdma.get(Reg::BytesDone)?;
-    scene.mdma.set_throttle(1000)?;
+fn in_flight(fixture: &Fixture, queue: &mut VfioQueue, value: u64) -> Result {
+    let before = fixture.mdma.get(Reg::BytesDone)?;
+    fixture.mdma.set_throttle(1000)?;
     queue.submit(&job::fill(guest(BASE), value, SIZE as u64))?;
-    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| {
+    wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| {
         n - before >= 2 * UNIT as u64
     })
 }
@@ -67,18 +67,18 @@ const STOPS: [(&[State], Option<&[State]>); 7] = [
     (&[State::RESUMING], None),
 ];
 
-fn p09_nothing_is_written_once_stopped(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
+fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
     for (n, (stop, back)) in (1..).zip(STOPS) {
-        let mut queue = scene.queue(4)?;
-        in_flight(&scene, &mut queue, n)?;
+        let mut queue = fixture.queue(4)?;
+        in_flight(&fixture, &mut queue, n)?;
         // Whatever leads to the stopping write, the write itself is the line.
         let (last, first) = stop.split_last().expect("never empty");
-        scene.go(first)?;
-        scene.migration.write_state(*last)?;
+        fixture.go(first)?;
+        fixture.migration.write_state(*last)?;
         let at_once = snapshot(&queue, &buffer);
-        let bytes = scene.mdma.get(Reg::BytesDone)?;
+        let bytes = fixture.mdma.get(Reg::BytesDone)?;
         let written = at_once[..SIZE].chunks(8).filter(|w| *w == n.to_le_bytes());
         let written = written.count() as u64 * 8;
         assert!(
@@ -106,12 +106,12 @@ fn p09_nothing_is_written_once_stopped(lab: &Lab) -> Outcome {
             guest(BASE),
             "after the ring",
         );
-        assert_eq!(scene.mdma.get(Reg::BytesDone)?, bytes, "{stop:?}");
+        assert_eq!(fixture.mdma.get(Reg::BytesDone)?, bytes, "{stop:?}");
 
         match back {
             Some(back) => {
-                scene.mdma.set_throttle(0)?;
-                scene.go(back)?;
+                fixture.mdma.set_throttle(0)?;
+                fixture.go(back)?;
                 assert_eq!(queue.wait(PATIENCE)?.bytes, SIZE as u64);
                 queue.wait(PATIENCE)?;
                 let all = n.to_le_bytes().repeat(SIZE / 8);
@@ -124,9 +124,9 @@ fn p09_nothing_is_written_once_stopped(lab: &Lab) -> Outcome {
             }
             None => {
                 // Resuming without data ends in the error state; a reset forgets the job.
-                scene.device.reset()?;
-                scene.mdma.bar().device().config()?.enable()?;
-                assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
+                fixture.device.reset()?;
+                fixture.mdma.bar().device().config()?.enable()?;
+                assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
             }
         }
         drop(queue);
@@ -134,14 +134,14 @@ fn p09_nothing_is_written_once_stopped(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p09_a_job_in_flight_is_finished_after_the_stop(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+fn p09_a_job_in_flight_is_finished_after_the_stop(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     for n in 1..=20 {
-        in_flight(&scene, &mut queue, n)?;
-        scene.go(&[State::STOP])?;
-        let done = scene.mdma.get(Reg::BytesDone)?;
+        in_flight(&fixture, &mut queue, n)?;
+        fixture.go(&[State::STOP])?;
+        let done = fixture.mdma.get(Reg::BytesDone)?;
         // The memory agrees with the counter: all units that were begun are finished, and only these.
         let units = buffer.to_vec(0, SIZE);
         let filled = units
@@ -152,22 +152,22 @@ fn p09_a_job_in_flight_is_finished_after_the_stop(lab: &Lab) -> Outcome {
         assert_eq!(filled % UNIT as u64, 0, "a unit was cut in two");
         assert_eq!(filled, done - (n - 1) * SIZE as u64);
         assert_eq!(queue.poll(), None);
-        scene.mdma.set_throttle(0)?;
-        scene.go(&[State::RUNNING])?;
+        fixture.mdma.set_throttle(0)?;
+        fixture.go(&[State::RUNNING])?;
         assert_eq!(queue.wait(PATIENCE)?.bytes, SIZE as u64);
-        assert_eq!(scene.mdma.get(Reg::BytesDone)?, n * SIZE as u64);
+        assert_eq!(fixture.mdma.get(Reg::BytesDone)?, n * SIZE as u64);
     }
     Ok(())
 }
 
-fn p09_stopping_races_with_doorbells(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(8)?;
+fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(8)?;
     let over = AtomicBool::new(false);
     let jobs = AtomicBool::new(true);
     thread::scope(|threads| {
-        let submitter = threads.spawn(|| -> Outcome<u64> {
+        let submitter = threads.spawn(|| -> Result<u64> {
             let mut n = 0;
             while !over.load(Ordering::SeqCst) {
                 while queue.poll().is_some() {}
@@ -183,9 +183,9 @@ fn p09_stopping_races_with_doorbells(lab: &Lab) -> Outcome {
             queue.drain(PATIENCE)?;
             Ok(n)
         });
-        let watch = || -> Outcome {
+        let watch = || -> Result {
             for round in 0..100 {
-                scene.go(&[State::STOP])?;
+                fixture.go(&[State::STOP])?;
                 let at_once = buffer.to_vec(0, SIZE);
                 // Doorbells go on ringing.
                 thread::sleep(Duration::from_millis(round % 7));
@@ -195,7 +195,7 @@ fn p09_stopping_races_with_doorbells(lab: &Lab) -> Outcome {
                     guest(BASE),
                     "while stopped",
                 );
-                scene.go(&[State::RUNNING])?;
+                fixture.go(&[State::RUNNING])?;
                 thread::sleep(Duration::from_millis(round % 3));
             }
             Ok(())
@@ -204,29 +204,29 @@ fn p09_stopping_races_with_doorbells(lab: &Lab) -> Outcome {
         over.store(true, Ordering::SeqCst);
         // Without this a failure above would leave the submitter waiting.
         if result.is_err() {
-            let _ = scene.go(&[State::RUNNING]);
+            let _ = fixture.go(&[State::RUNNING]);
         }
         let submitted = submitter.join().expect("its panic is reported")?;
         result?;
         assert!(submitted > 0);
-        assert_eq!(scene.mdma.get(Reg::JobsDone)?, submitted);
+        assert_eq!(fixture.mdma.get(Reg::JobsDone)?, submitted);
         Ok(())
     })
 }
 
-fn p52_a_doorbell_while_stopped_is_kept(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let mut queue = scene.queue(4)?;
+fn p52_a_doorbell_while_stopped_is_kept(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
     for (n, (stop, back)) in (1..).zip(STOPS) {
         let Some(back) = back else { continue };
-        scene.go(stop)?;
+        fixture.go(stop)?;
         queue.submit(&job::fill(guest(BASE), n, 8).cookie(n))?;
         thread::sleep(SILENCE);
         assert_eq!(queue.poll(), None, "{stop:?}: a job was done while stopped");
         assert_ne!(buffer.to_vec(0, 8), n.to_le_bytes());
-        scene.go(back)?;
+        fixture.go(back)?;
         assert_eq!(
             queue.wait(PATIENCE)?.cookie,
             n,
@@ -237,36 +237,38 @@ fn p52_a_doorbell_while_stopped_is_kept(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn p52_a_queue_enabled_while_stopped_runs_later(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let _buffer = scene.buffer(BASE, SIZE)?;
-    scene.go(&[State::STOP])?;
-    let mut queue = scene.queue(4)?;
+fn p52_a_queue_enabled_while_stopped_runs_later(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let _buffer = fixture.buffer(BASE, SIZE)?;
+    fixture.go(&[State::STOP])?;
+    let mut queue = fixture.queue(4)?;
     queue.submit(&job::fill(guest(BASE), 1, 4096).interrupt())?;
     thread::sleep(SILENCE);
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 0);
-    scene.go(&[State::RUNNING])?;
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
+    fixture.go(&[State::RUNNING])?;
     queue.wait(PATIENCE)?;
     // And the other way round: disabled while stopped, the job is gone for good.
-    scene.mdma.set_throttle(1000)?;
+    fixture.mdma.set_throttle(1000)?;
     queue.submit(&job::fill(guest(BASE), 2, SIZE as u64))?;
-    wait_register(&scene.mdma, Reg::BytesDone, "a job in flight", |n| n > 4096)?;
-    scene.go(&[State::STOP])?;
-    let bytes = scene.mdma.get(Reg::BytesDone)?;
+    wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| {
+        n > 4096
+    })?;
+    fixture.go(&[State::STOP])?;
+    let bytes = fixture.mdma.get(Reg::BytesDone)?;
     queue.close()?;
-    scene.go(&[State::RUNNING])?;
+    fixture.go(&[State::RUNNING])?;
     thread::sleep(SILENCE);
-    assert_eq!(scene.mdma.get(Reg::BytesDone)?, bytes);
-    assert_eq!(scene.mdma.get(Reg::JobsDone)?, 1);
+    assert_eq!(fixture.mdma.get(Reg::BytesDone)?, bytes);
+    assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 1);
     Ok(())
 }
 
-fn bus_mastering_off_stops_like_a_state(lab: &Lab) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let buffer = scene.buffer(BASE, SIZE)?;
-    let config = scene.device.config()?;
-    let mut queue = scene.queue(4)?;
-    in_flight(&scene, &mut queue, 1)?;
+fn bus_mastering_off_stops_like_a_state(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let buffer = fixture.buffer(BASE, SIZE)?;
+    let config = fixture.device.config()?;
+    let mut queue = fixture.queue(4)?;
+    in_flight(&fixture, &mut queue, 1)?;
     config.set_bus_master(false)?;
     let at_once = snapshot(&queue, &buffer);
     thread::sleep(SILENCE);
@@ -276,7 +278,7 @@ fn bus_mastering_off_stops_like_a_state(lab: &Lab) -> Outcome {
         guest(BASE),
         "without bus mastering",
     );
-    scene.mdma.set_throttle(0)?;
+    fixture.mdma.set_throttle(0)?;
     config.set_bus_master(true)?;
     wait_for("the job to end", || Ok(queue.poll().is_some()))?;
     Ok(())

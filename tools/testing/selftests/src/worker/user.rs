@@ -15,11 +15,11 @@ use mdma::{job, Mdma};
 use rustix::process::Resource;
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
-use crate::env::{Instance, Lab, MEDIUM, SMALL};
+use crate::env::{Env, Instance, MEDIUM, SMALL};
 use crate::fixture::puppet::Puppet;
 use crate::fixture::{self, VfioQueue, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, note, skip, tests};
 
@@ -35,13 +35,13 @@ tests! { "worker":
 }
 
 /// The registers of a device, without touching its configuration space.
-fn registers(device: &Device) -> Outcome<Mdma<Region>> {
+fn registers(device: &Device) -> Result<Mdma<Region>> {
     Ok(Mdma::new(device.region(mdma::regs::BAR_REGISTERS)?)?)
 }
 
-fn one_task_for_each_process_that_sets_bus_master(lab: &Lab) -> Outcome {
+fn one_task_for_each_process_that_sets_bus_master(env: &Env) -> Result {
     const TOGGLES: u64 = 200;
-    let instance = lab.instance(SMALL)?;
+    let instance = env.instance(SMALL)?;
     let mut user = Puppet::open(&instance, None, &[], None)?;
     assert_eq!(user.ask("tasks")?, "[]", "before bus mastering");
     user.order("enable")?;
@@ -63,14 +63,14 @@ fn one_task_for_each_process_that_sets_bus_master(lab: &Lab) -> Outcome {
     let mut other = user.join(&instance)?;
     assert_eq!(other.ask("tasks")?, "[]");
     other.order("disable")?;
-    let mark = lab.kmsg.mark();
+    let mark = env.kmsg.mark();
     other.order("enable")?;
     assert_ne!(other.ask("tasks")?, "[]");
     wait_for("the task of the first process to end", || {
         Ok(user.ask("tasks")? == "[]")
     })?;
     wait_for("the log to name it", || {
-        let lines = lab.kmsg.since(mark);
+        let lines = env.kmsg.since(mark);
         Ok(lines.iter().any(|l| l.text.contains("by another process")))
     })?;
     other.order("fill 100")?;
@@ -79,8 +79,8 @@ fn one_task_for_each_process_that_sets_bus_master(lab: &Lab) -> Outcome {
 }
 
 /// The write fails, and the register is as it was.
-fn no_task_no_bus_master(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn no_task_no_bus_master(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
     assert_eq!(user.ask("master")?, "0");
@@ -102,8 +102,8 @@ fn no_task_no_bus_master(lab: &Lab) -> Outcome {
 }
 
 /// The device stands still, and the process that has it can use it.
-fn killed_while_another_process_has_the_device(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn killed_while_another_process_has_the_device(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let mut user = Puppet::open(&instance, None, &[], None)?;
     user.order("work 50")?;
     let (device, container) = user.share(&instance)?;
@@ -130,16 +130,16 @@ fn killed_while_another_process_has_the_device(lab: &Lab) -> Outcome {
 }
 
 /// A queue in memory of this process.
-fn queue(device: &Device, container: &Container) -> Outcome<VfioQueue> {
+fn queue(device: &Device, container: &Container) -> Result<VfioQueue> {
     const AT: u64 = QUEUE + (1 << 32);
     let memory = DmaBuffer::new(container, AT, VfioQueue::size(4))?;
     Ok(VfioQueue::new(registers(device)?, memory, 4)?)
 }
 
-fn device_memory_is_the_users(lab: &Lab) -> Outcome {
+fn device_memory_is_the_users(env: &Env) -> Result {
     const FILL: u64 = 32 << 20;
     const MAX: u64 = 64 << 20;
-    let instance = lab.instance(MEDIUM)?;
+    let instance = env.instance(MEDIUM)?;
     let cgroup = Cgroup::new()?;
     let quiescent = Quiescent::before(&cgroup)?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
@@ -180,9 +180,9 @@ fn device_memory_is_the_users(lab: &Lab) -> Outcome {
     quiescent.check(&cgroup, &instance)
 }
 
-fn the_data_section_is_the_users(lab: &Lab) -> Outcome {
-    let section = lab.module.param("staging_kib") << 10;
-    let instance = lab.instance(SMALL)?;
+fn the_data_section_is_the_users(env: &Env) -> Result {
+    let section = env.module.param("staging_kib") << 10;
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
     // It has the device when it answers.
@@ -195,10 +195,10 @@ fn the_data_section_is_the_users(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-fn processor_time_is_the_users(lab: &Lab) -> Outcome {
+fn processor_time_is_the_users(env: &Env) -> Result {
     /// What the user itself needs is less.
     const ENOUGH: Duration = Duration::from_millis(200);
-    let instance = lab.instance(MEDIUM)?;
+    let instance = env.instance(MEDIUM)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
     user.order("fill 67108864")?;
@@ -210,8 +210,8 @@ fn processor_time_is_the_users(lab: &Lab) -> Outcome {
     })
 }
 
-fn a_frozen_user_does_no_dma(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn a_frozen_user_does_no_dma(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
     user.order("throttle 1000")?;
@@ -235,14 +235,14 @@ fn a_frozen_user_does_no_dma(lab: &Lab) -> Outcome {
 }
 
 /// Suspends the host as far as freezing everybody, which lasts five seconds.
-fn a_suspended_user_does_no_dma(lab: &Lab) -> Outcome {
+fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     const TEST: &str = "/sys/power/pm_test";
     const FROZEN: Duration = Duration::from_secs(5);
     const THROTTLE: Duration = Duration::from_millis(10);
     if !fs::read_to_string(TEST).is_ok_and(|tests| tests.contains("freezer")) {
         skip!("the kernel cannot test suspending");
     }
-    let instance: Instance = lab.instance(SMALL)?;
+    let instance: Instance = env.instance(SMALL)?;
     let mut user = Puppet::open(&instance, None, &[], None)?;
     user.order(&format!("throttle {}", THROTTLE.as_micros()))?;
     user.order("work 50")?;

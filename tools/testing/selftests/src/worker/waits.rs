@@ -11,10 +11,10 @@ use std::thread;
 
 use ::hostile::{Cgroup, Kind, Stalled};
 
-use crate::env::{Instance, Lab, SMALL};
+use crate::env::{Env, Instance, SMALL};
 use crate::fixture::puppet::Puppet;
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::hostile::setup::contents;
 use crate::{fail, tests};
@@ -26,7 +26,7 @@ tests! { "waits":
 }
 
 /// Starts a user whose device waits for its memory.
-fn stalled_user(instance: &Instance, cgroup: &Cgroup, stalled: &mut Stalled) -> Outcome<Puppet> {
+fn stalled_user(instance: &Instance, cgroup: &Cgroup, stalled: &mut Stalled) -> Result<Puppet> {
     let mut user = Puppet::open(instance, Some(cgroup), &[], Some(stalled))?;
     user.order("stall")?;
     stalled.wait(1, PATIENCE)?;
@@ -34,7 +34,7 @@ fn stalled_user(instance: &Instance, cgroup: &Cgroup, stalled: &mut Stalled) -> 
 }
 
 /// Reads the instance's file in debugfs, for as long as a test has patience.
-fn status(instance: &Instance) -> Outcome<String> {
+fn status(instance: &Instance) -> Result<String> {
     let path = format!(
         "/sys/kernel/debug/mdma/{}/migration",
         instance.uuid.as_str()
@@ -47,8 +47,8 @@ fn status(instance: &Instance) -> Outcome<String> {
     }
 }
 
-fn killed_while_dma_waits_for_its_memory(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn killed_while_dma_waits_for_its_memory(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let quiescent = Quiescent::before(&cgroup)?;
     for kind in Kind::ALL {
@@ -64,8 +64,8 @@ fn killed_while_dma_waits_for_its_memory(lab: &Lab) -> Outcome {
 /// Each call, and one that waits behind it.
 const CALLS: [(&str, &str); 3] = [("reset", "state"), ("stop", "state"), ("disable", "master")];
 
-fn calls_that_wait_for_a_step_can_be_killed(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut stalled = Stalled::for_another(Kind::Userfault, contents(4))?;
     let mut user = stalled_user(&instance, &cgroup, &mut stalled)?;
@@ -102,8 +102,8 @@ fn calls_that_wait_for_a_step_can_be_killed(lab: &Lab) -> Outcome {
 }
 
 /// A process that executes another program loses its threads, and keeps the device if it wants to.
-fn exec_ends_a_step_that_waits(lab: &Lab) -> Outcome {
-    let instance = lab.instance(SMALL)?;
+fn exec_ends_a_step_that_waits(env: &Env) -> Result {
+    let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut stalled = Stalled::for_another(Kind::Userfault, contents(4))?;
     let mut user = stalled_user(&instance, &cgroup, &mut stalled)?;

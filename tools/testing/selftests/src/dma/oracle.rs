@@ -10,11 +10,11 @@ use mdma::list::ENTRY_SIZE;
 use mdma::{job, Descriptor, Entry, Operand, Place};
 use vfio_client::DmaBuffer;
 
-use crate::env::Lab;
+use crate::env::Env;
 use crate::fixture::memory::{pages_of, Memory};
-use crate::fixture::{device, guest, Scene, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, Fixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
-use crate::harness::result::Outcome;
+use crate::harness::result::Result;
 use crate::{note, tests};
 
 tests! { "oracle":
@@ -45,7 +45,7 @@ const SLOTS: [(u64, u64); 7] = [
 
 /// The state of one run.
 struct Run<'a> {
-    scene: &'a Scene,
+    fixture: &'a Fixture,
     rng: fastrand::Rng,
     memory: Memory,
     /// Where scatter lists are put. The device only reads there.
@@ -64,17 +64,17 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(lab: &Lab, scene: &'a Scene) -> Outcome<Self> {
-        let seed = lab.effort.seed;
+    fn new(env: &Env, fixture: &'a Fixture) -> Result<Self> {
+        let seed = env.limits.seed;
         note!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut memory = Memory::new(scene, DEVICE as usize);
-        memory.fill_device(scene, &mut rng)?;
+        let mut memory = Memory::new(fixture, DEVICE as usize);
+        memory.fill_device(fixture, &mut rng)?;
         Ok(Run {
-            scene,
+            fixture,
             rng,
             memory,
-            lists: scene.buffer(LISTS, LISTS_SIZE as usize)?,
+            lists: fixture.buffer(LISTS, LISTS_SIZE as usize)?,
             next_list: 0,
             with_lists: 0,
             tracking: false,
@@ -84,10 +84,10 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn map(&mut self, slot: usize) -> Outcome {
+    fn map(&mut self, slot: usize) -> Result {
         let (iova, pages) = SLOTS[slot];
         self.memory
-            .map(self.scene, &mut self.rng, iova, (pages * PAGE) as usize)
+            .map(self.fixture, &mut self.rng, iova, (pages * PAGE) as usize)
     }
 
     /// A range that lies in what is mapped, in guest or device memory. It may go on in a neighbouring mapping.
@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
     }
 
     /// Hands over as many jobs as there is room for, and compares what comes back.
-    fn batch(&mut self, queue: &mut VfioQueue, cookie: &mut u64, most: u64) -> Outcome {
+    fn batch(&mut self, queue: &mut VfioQueue, cookie: &mut u64, most: u64) -> Result {
         let count = self.rng.u64(1..=most.min(u64::from(queue.room())).max(1));
         let mut jobs = Vec::new();
         self.next_list = 0;
@@ -200,19 +200,19 @@ impl<'a> Run<'a> {
     }
 
     /// Starts or stops tracking.
-    fn toggle(&mut self) -> Outcome {
+    fn toggle(&mut self) -> Result {
         self.tracking = !self.tracking;
         if self.tracking {
-            self.scene.container.dirty_start()?;
+            self.fixture.container.dirty_start()?;
         } else {
-            self.scene.container.dirty_stop()?;
+            self.fixture.container.dirty_stop()?;
         }
         self.written.clear();
         Ok(())
     }
 
     /// Gets the bitmap of every mapping, or of several by one call, and compares.
-    fn get(&mut self, queue: &VfioQueue) -> Outcome {
+    fn get(&mut self, queue: &VfioQueue) -> Result {
         if !self.tracking {
             return Ok(());
         }
@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
         // Lists are only read: they are among the pages that must never be reported.
         ranges.push((LISTS, LISTS_SIZE));
         for (iova, size) in ranges {
-            found.extend(self.scene.container.dirty_bitmap(iova, size)?.dirty());
+            found.extend(self.fixture.container.dirty_bitmap(iova, size)?.dirty());
         }
         compare(&found, &self.written);
         self.reported += found.len();
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         let pinned: BTreeSet<u64> = descriptors.chain(records).collect();
         let size = queue.memory().memory().len() as u64;
         let found: BTreeSet<u64> = self
-            .scene
+            .fixture
             .container
             .dirty_bitmap(QUEUE, size)?
             .dirty()
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn finish(&self, cookie: u64) -> Outcome {
+    fn finish(&self, cookie: u64) -> Result {
         note!(
             "{cookie} jobs, {} with lists, {} bitmaps, {} pages reported",
             self.with_lists,
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
             self.reported
         );
         assert!(self.reported > 0, "a run that showed nothing");
-        self.memory.check(self.scene, "at the end")
+        self.memory.check(self.fixture, "at the end")
     }
 }
 
@@ -284,23 +284,23 @@ fn compare(found: &BTreeSet<u64>, expected: &BTreeSet<u64>) {
     );
 }
 
-fn p30_random_jobs_and_random_tracking(lab: &Lab) -> Outcome {
-    random_jobs(lab, lab.effort.jobs)
+fn p30_random_jobs_and_random_tracking(env: &Env) -> Result {
+    random_jobs(env, env.limits.jobs)
 }
 
 /// The same with bulk writes that pin what they write: no page more is reported for that.
-fn p30_random_jobs_through_pinned_pages(lab: &Lab) -> Outcome {
-    lab.module
-        .with("pin_from_kib=1", || random_jobs(lab, lab.effort.jobs / 5))
+fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
+    env.module
+        .with("pin_from_kib=1", || random_jobs(env, env.limits.jobs / 5))
 }
 
-pub(crate) fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut run = Run::new(lab, &scene)?;
+pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut run = Run::new(env, &fixture)?;
     for slot in 0..SLOTS.len() {
         run.map(slot)?;
     }
-    let mut queue = scene.queue(7)?;
+    let mut queue = fixture.queue(7)?;
     let mut cookie = 0;
     // The rings are pinned by the first job.
     run.batch(&mut queue, &mut cookie, 1)?;
@@ -311,7 +311,8 @@ pub(crate) fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
             _ => run.batch(&mut queue, &mut cookie, 30)?,
         }
         if run.rng.u8(0..100) == 0 {
-            run.memory.check(&scene, &format!("after {cookie} jobs"))?;
+            run.memory
+                .check(&fixture, &format!("after {cookie} jobs"))?;
         }
     }
     if !run.tracking {
@@ -322,20 +323,20 @@ pub(crate) fn random_jobs(lab: &Lab, jobs: u64) -> Outcome {
     run.finish(cookie)
 }
 
-fn p30_random_mappings_come_and_go(lab: &Lab) -> Outcome {
-    random_mappings(lab, lab.effort.jobs / 5)
+fn p30_random_mappings_come_and_go(env: &Env) -> Result {
+    random_mappings(env, env.limits.jobs / 5)
 }
 
-fn p35_random_mappings_under_pinned_pages(lab: &Lab) -> Outcome {
-    lab.module.with("pin_from_kib=1", || {
-        random_mappings(lab, lab.effort.jobs / 10)
+fn p35_random_mappings_under_pinned_pages(env: &Env) -> Result {
+    env.module.with("pin_from_kib=1", || {
+        random_mappings(env, env.limits.jobs / 10)
     })
 }
 
-fn random_mappings(lab: &Lab, jobs: u64) -> Outcome {
-    let scene = Scene::new(lab)?;
-    let mut run = Run::new(lab, &scene)?;
-    let mut queue = scene.queue(5)?;
+fn random_mappings(env: &Env, jobs: u64) -> Result {
+    let fixture = Fixture::new(env)?;
+    let mut run = Run::new(env, &fixture)?;
+    let mut queue = fixture.queue(5)?;
     let mut cookie = 0;
     run.batch(&mut queue, &mut cookie, 1)?;
     run.toggle()?;
@@ -351,7 +352,7 @@ fn random_mappings(lab: &Lab, jobs: u64) -> Outcome {
             (0, Some(n)) => {
                 // Unmapped with its bitmap: the last word on it.
                 let (iova, size) = (SLOTS[slot].0, SLOTS[slot].1 * PAGE);
-                let (unmapped, bitmap) = scene.container.unmap_dirty(iova, size)?;
+                let (unmapped, bitmap) = fixture.container.unmap_dirty(iova, size)?;
                 assert_eq!(unmapped, size);
                 let (of_it, rest): (BTreeSet<u64>, _) = run
                     .written
