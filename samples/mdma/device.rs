@@ -56,7 +56,6 @@ use vfio::{
         Layout, //
     },
     stream::{
-        self,
         Reader,
         Writer, //
     },
@@ -165,10 +164,9 @@ impl Mdma {
 
     /// Reads a saved state to its end.
     fn decode(&self, state: &mut Reader<'_>) -> Result<control::State> {
-        let bytes = state.get_array().map_err(|error| {
-            vfio::refuse!(self.handle, "saved state: only {} bytes", state.remaining());
-            stream::error(error)
-        })?;
+        let bytes = state
+            .get_array()
+            .inspect_err(|error| vfio::refuse!(self.handle, "saved state: {error}"))?;
         if state.remaining() != 0 {
             vfio::refuse!(
                 self.handle,
@@ -329,7 +327,7 @@ impl vfio::Device for Mdma {
 
     fn save_state(&self, out: &mut Writer<'_>) -> Result {
         let bytes = state::encode(self.control.lock().state());
-        out.put_bytes(&bytes).map_err(stream::error)
+        Ok(out.put_bytes(&bytes)?)
     }
 
     fn check_state(&self, state: &mut Reader<'_>) -> Result {

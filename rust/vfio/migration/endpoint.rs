@@ -8,6 +8,10 @@ use crate::{
     device::Operations,
     handle::Core,
     memory::DeviceMemory,
+    stream::{
+        Reader,
+        Writer, //
+    },
     worker::not_killed, //
 };
 use core::{
@@ -27,9 +31,7 @@ use migration::{
     save::Source,
     stream::{
         self,
-        Checksum,
-        Reader,
-        Writer, //
+        Checksum, //
     },
 };
 
