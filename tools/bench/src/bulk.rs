@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes to guest memory, copied by IOVA and through pages that are pinned for the purpose.
+//! Writes to guest memory: copied by IOVA, and through pages pinned for each write.
 //!
-//! The device does the one or the other by its module parameter `pin_from_kib`, so the module is loaded once
-//! for each. A write is one unit of a job at most; a size is what one write has.
+//! The module parameter `pin_from_kib` selects the way, so the module is loaded once for each. A write is at most one
+//! unit of a job; sizes are per write.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const SIZES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 const LARGEST: u64 = SIZES[SIZES.len() - 1];
 const GUEST: u64 = 0x1_0000_0000;
 
-/// A write of a size.
+/// A write of one size.
 type Row = (&'static str, fn(u64) -> Descriptor);
 
 const ROWS: [Row; 2] = [
@@ -33,10 +33,10 @@ const ROWS: [Row; 2] = [
     }),
 ];
 
-/// Measures both ways, and leaves the module as it loads by itself.
+/// Measures both ways, then loads the module with its defaults again.
 pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
     let Some(path) = path else {
-        fail!("the table \"bulk\" needs --module, as the module is loaded with and without a parameter");
+        fail!("the table \"bulk\" needs --module, because it loads the module with and without a parameter");
     };
     let mut ways = Vec::new();
     for params in ["", "pin_from_kib=4"] {
@@ -68,10 +68,10 @@ pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
     Ok(vec![table])
 }
 
-/// What one job of each row and size takes.
+/// Measures one job of each row and size.
 fn measure(clock: &Clock) -> Result<Vec<f64>> {
     let (_opened, mut engine, guest) = at_work(GUEST, LARGEST)?;
-    // Full batches, so that the doorbell and the interrupt hardly count.
+    // Full batches keep the share of the doorbell and the interrupt small.
     let times = engine.batch();
     let mut counts = Vec::new();
     for (_, make) in ROWS {

@@ -2,13 +2,13 @@
 
 //! A clock that counts instructions.
 //!
-//! Under QEMU's `-icount shift=0` an instruction takes one nanosecond of the guest's time, so the monotonic
-//! clock counts them, those of the kernel and of interrupts included. Time also passes while the only
-//! processor is idle, so nothing that is measured may sleep while nothing else runs.
+//! Under QEMU's `-icount shift=0` an instruction takes one nanosecond of guest time, so the monotonic clock counts
+//! instructions, including those of the kernel and of interrupts. Time also passes while the only processor is idle, so
+//! measured code must not sleep while nothing else runs.
 //!
-//! That this is so is tested, not assumed: a turn of a small loop must take a whole number of nanoseconds,
-//! and the same number again. What the kernel still has to do after boot, such as printing its log, counts
-//! too: it is waited for.
+//! [`Clock`] tests this: an iteration of a small loop must take a whole number of nanoseconds, and the same number
+//! twice. Work that the kernel still does after boot, such as printing its log, counts too, so the benchmark waits for
+//! it.
 
 use std::hint::black_box;
 use std::thread;
@@ -18,28 +18,27 @@ use serde_json::{json, Value};
 
 use crate::error::Result;
 
-/// Turns of the loop that is timed.
+/// Iterations of the timed loop.
 const TURNS: u64 = 2_000_000;
-/// How often something short is measured. The least counts: others have the timer's interrupt in them.
+/// How often to repeat short measurements. The lowest value counts: the others include the timer interrupt.
 const REPEATS: usize = 5;
 
-/// How long the kernel may take for what it still has to do: next to nothing where an idle processor's time
-/// is skipped.
+/// How long the kernel may take for its remaining work. This is short where the time of an idle processor is skipped.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How often it gets as much.
+/// How often the kernel gets that time.
 const PAUSES: usize = 10;
 
 /// The clock.
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
-    /// What it takes to look at the clock.
+    /// Cost of reading the clock.
     overhead: u64,
-    /// What a turn of the test loop took, twice.
+    /// Cost of an iteration of the test loop, measured twice.
     pub(crate) turns: [f64; 2],
 }
 
-/// A loop of a few instructions a turn, each of which depends on the one before.
+/// Runs a loop of a few instructions per iteration, each of which depends on the previous one.
 #[inline(never)]
 fn spin(turns: u64) -> u64 {
     let mut left = turns;
@@ -50,7 +49,7 @@ fn spin(turns: u64) -> u64 {
 }
 
 impl Clock {
-    /// Sees what the clock is worth.
+    /// Calibrates the clock.
     pub(crate) fn new() -> Self {
         let mut clock = Clock {
             start: Instant::now(),
@@ -70,7 +69,7 @@ impl Clock {
     fn test(&mut self) {
         self.overhead = 0;
         self.overhead = self.least(|| ());
-        // The difference of two lengths has no cost of a beginning and an end.
+        // The difference of two lengths excludes the cost of entering and leaving the loop.
         self.turns = std::array::from_fn(|_| {
             let short = self.least(|| _ = black_box(spin(black_box(TURNS))));
             let long = self.least(|| _ = black_box(spin(black_box(2 * TURNS))));
@@ -78,12 +77,12 @@ impl Clock {
         });
     }
 
-    /// Lets others finish what they are at.
+    /// Lets other tasks finish.
     pub(crate) fn settle(&self) {
         thread::sleep(PAUSE);
     }
 
-    /// Whether it counts instructions. The timer's interrupts are allowed for, with one part in a hundred.
+    /// Returns whether the clock counts instructions. Allows one percent for timer interrupts.
     pub(crate) fn counts(&self) -> bool {
         let [first, second] = self.turns;
         let whole = first.round();
@@ -93,12 +92,12 @@ impl Clock {
                 .all(|t| (t / whole - 1.0).abs() < 0.01)
     }
 
-    /// The reading.
+    /// Reads the clock.
     fn now(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// What `f` takes.
+    /// Measures `f`.
     pub(crate) fn time<T>(&self, f: impl FnOnce() -> T) -> (u64, T) {
         let before = self.now();
         let result = f();
@@ -106,7 +105,7 @@ impl Clock {
         ((after - before).saturating_sub(self.overhead), result)
     }
 
-    /// What `f` takes, unless it fails.
+    /// Measures `f`, which may fail.
     pub(crate) fn try_time<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
         let (count, result) = self.time(f);
         Ok((count, result?))
@@ -119,7 +118,7 @@ impl Clock {
             .unwrap_or_default()
     }
 
-    /// What one of `times` calls of `f` takes, at least.
+    /// Measures `times` calls of `f` and returns the lowest value.
     pub(crate) fn each<T>(&self, times: u64, mut f: impl FnMut() -> Result<T>) -> Result<f64> {
         let mut least = u64::MAX;
         for _ in 0..REPEATS {
@@ -134,14 +133,14 @@ impl Clock {
         Ok(least as f64 / times as f64)
     }
 
-    /// One line about it.
+    /// Describes the clock in one line.
     pub(crate) fn describe(&self) -> String {
         let [first, second] = self.turns;
         let unit = match self.counts() {
-            true => "instructions, of user and kernel, on one processor",
+            true => "instructions of user and kernel on one processor",
             false => "NANOSECONDS: the clock does not count instructions",
         };
-        format!("Counts are {unit}. A turn of the test loop: {first:.4}, {second:.4}.")
+        format!("Counts are {unit}. An iteration of the test loop: {first:.4}, {second:.4}.")
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device of one's own.
+//! A device for measurements, created and removed here.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::error::{fail, Result};
 /// Size of a page.
 pub(crate) const PAGE: u64 = 4096;
 
-/// Where the queue is.
+/// IOVA of the queue.
 const QUEUE: u64 = 0x7_0000_0000;
-/// Order of the ring: 256 entries, of which one stays free.
+/// Order of the ring: 256 entries, one of which stays free.
 const ORDER: u32 = 8;
-/// How long a batch of jobs may take, on a clock that counts instructions.
+/// Timeout of a batch of jobs, on a clock that counts instructions.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// An instance, opened. Dropped in this order, so that it is free when it is removed.
+/// An opened instance. Fields drop in this order: the instance is closed before it is removed.
 pub(crate) struct Opened {
     pub(crate) migration: v1::Migration,
     pub(crate) registers: Region,
@@ -31,7 +31,7 @@ pub(crate) struct Opened {
     _instance: Removed,
 }
 
-/// An instance that is removed when it is no longer used.
+/// An instance that is removed on drop.
 struct Removed(Instance);
 
 impl Drop for Removed {
@@ -43,7 +43,7 @@ impl Drop for Removed {
 }
 
 impl Opened {
-    /// A new instance of a type.
+    /// Creates an instance of a type.
     pub(crate) fn new(kind: &str) -> Result<Self> {
         let instance = Removed(Sysfs::default().find_type(kind)?.create(&Uuid::random()?)?);
         let container = Container::open()?;
@@ -61,17 +61,17 @@ impl Opened {
         })
     }
 
-    /// Size of device memory.
+    /// Size of device memory in bytes.
     pub(crate) fn memory_size(&self) -> u64 {
         self.memory.info().size
     }
 
-    /// Device memory, mapped anew.
+    /// Maps device memory again.
     pub(crate) fn map_memory(&self) -> Result<Mapping> {
         Ok(self.memory.map_all()?)
     }
 
-    /// Fills all of device memory, with bytes that tell its pages apart.
+    /// Fills device memory with bytes that differ from page to page.
     pub(crate) fn populate(&self) -> Result<()> {
         let memory = self.map_memory()?;
         let mut page = vec![0; PAGE as usize];
@@ -85,14 +85,14 @@ impl Opened {
         Ok(())
     }
 
-    /// Goes to a state of migration.
+    /// Changes the migration state.
     pub(crate) fn set_state(&self, state: v1::State) -> Result<()> {
         Ok(self.migration.set_state(state)?)
     }
 }
 
-/// A small device at work, with `size` bytes of guest memory at `iova` and as much of its own whose pages are there
-/// before anything is measured.
+/// A small device with an enabled queue, `size` bytes of guest memory at `iova`, and as much device memory. All pages
+/// are allocated before anything is measured.
 pub(crate) fn at_work(iova: u64, size: u64) -> Result<(Opened, Engine, DmaBuffer)> {
     let opened = Opened::new("16M")?;
     let engine = Engine::new(&opened)?;
@@ -102,7 +102,7 @@ pub(crate) fn at_work(iova: u64, size: u64) -> Result<(Opened, Engine, DmaBuffer
     Ok((opened, engine, guest))
 }
 
-/// A device at work.
+/// A device with an enabled queue.
 pub(crate) struct Engine {
     queue: Queue<Region, DmaBuffer>,
     irq: Irq,
@@ -110,7 +110,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Enables the queue, and the interrupt that ends a batch.
+    /// Enables the queue, and the interrupt at the end of a batch.
     pub(crate) fn new(opened: &Opened) -> Result<Self> {
         let queue = Queue::create(&opened.device, &opened.container, QUEUE, ORDER)?;
         let irq = opened.device.irq(uapi::VFIO_PCI_MSI_IRQ_INDEX)?;
@@ -120,14 +120,14 @@ impl Engine {
         Ok(Engine { queue, irq, done })
     }
 
-    /// How many jobs fit into a batch.
+    /// Number of jobs per batch.
     pub(crate) fn batch(&self) -> u64 {
         self.queue.room().into()
     }
 
-    /// Does a job `times` times over, in batches as large as fit; the last of each interrupts.
+    /// Runs a job `times` times, in batches as large as possible. The last job of each interrupts.
     ///
-    /// The caller is asleep while the device works, and the processor is the device's: so it is never idle.
+    /// The caller sleeps while the device works, so the processor is never idle.
     pub(crate) fn run(&mut self, job: &Descriptor, times: u64) -> Result<()> {
         let mut left = times;
         while left > 0 {

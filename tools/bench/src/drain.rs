@@ -2,9 +2,8 @@
 
 //! Reading the state of a stopped device, and writing it to another one.
 //!
-//! Each is measured in two parts: what the device does (`staging`: it copies from its memory to the data
-//! section and computes the checksum, or back), and what moving the bytes between the data section and the
-//! user's own memory takes by each of the three ways.
+//! Both are measured in two parts: the device's work (`staging`: it copies between its memory and the data section and
+//! computes the checksum), and moving the bytes between the data section and the user's memory in each of three ways.
 
 use vfio_client::v1::{Access, State};
 
@@ -28,18 +27,18 @@ const WAYS: [(Access, &str); 3] = [
     (Access::TrappedWords, "8 bytes a call"),
 ];
 
-/// What was measured of one way.
+/// Results of one way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     bytes: u64,
-    /// To begin and to end, which is for all of device memory.
+    /// Cost of beginning and ending, for all of device memory.
     once: u64,
     staging: u64,
     copy: u64,
 }
 
 impl Cost {
-    /// The row of a way, for `size` bytes of device memory.
+    /// Makes the row of a way, for `size` bytes of device memory.
     fn row(&self, way: &str, memcpy: f64, size: u64) -> [Cell; 6] {
         let kib = self.bytes as f64 / 1024.0;
         let staging = self.staging as f64 / kib + self.once as f64 / (size as f64 / 1024.0);
@@ -56,7 +55,7 @@ impl Cost {
     }
 }
 
-/// Buffers of a stream, one after the other.
+/// Buffers of a stream, in order.
 #[derive(Debug, Default)]
 struct Stream {
     bytes: Vec<u8>,
@@ -72,13 +71,13 @@ impl Stream {
     }
 }
 
-/// Measures both.
+/// Measures a save and a load.
 pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
     let mut source = Opened::new(kind)?;
     source.populate()?;
     let size = source.memory_size();
 
-    // Memory that is there already: the cost of its first use is not the device's.
+    // Allocate the memory first: the cost of first use is not the device's.
     let mut stream = Stream {
         bytes: vec![1; size as usize + (size >> 6) as usize],
         ends: Vec::new(),
@@ -109,7 +108,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
     }
     plain(&mut saved);
 
-    // The words have left only a piece of the stream.
+    // Access by words has left only part of the stream.
     source.migration.set_access(Access::Mapped)?;
     save(clock, &source, &mut stream, u64::MAX)?;
     for (access, way) in WAYS {
@@ -126,7 +125,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
     Ok(vec![saved, loaded])
 }
 
-/// How many bytes of a stream to measure.
+/// Returns how many bytes of a stream to measure.
 fn limit(access: Access, words: u64) -> u64 {
     match access {
         Access::TrappedWords => words,
@@ -134,7 +133,7 @@ fn limit(access: Access, words: u64) -> u64 {
     }
 }
 
-/// What the C library takes to copy a KiB, of 1 MiB at a time.
+/// Measures the C library's copy, per KiB, of 1 MiB at a time.
 fn memcpy(clock: &Clock, to: &mut [u8], size: u64) -> f64 {
     let from = vec![2; 1 << 20];
     let (count, ()) = clock.time(|| {
@@ -145,7 +144,7 @@ fn memcpy(clock: &Clock, to: &mut [u8], size: u64) -> f64 {
     count as f64 / (size as f64 / 1024.0)
 }
 
-/// Saves up to about `limit` bytes.
+/// Saves about `limit` bytes at most.
 fn save(clock: &Clock, source: &Opened, stream: &mut Stream, limit: u64) -> Result<Cost> {
     let migration = &source.migration;
     let mut cost = Cost::default();
@@ -177,7 +176,7 @@ fn save(clock: &Clock, source: &Opened, stream: &mut Stream, limit: u64) -> Resu
     Ok(cost)
 }
 
-/// Loads up to about `limit` bytes; a device that was not loaded to the end is reset.
+/// Loads about `limit` bytes at most, and resets a device that has not loaded everything.
 fn load(clock: &Clock, destination: &Opened, stream: &Stream, limit: u64) -> Result<Cost> {
     let migration = &destination.migration;
     let mut cost = Cost::default();
@@ -199,7 +198,7 @@ fn load(clock: &Clock, destination: &Opened, stream: &Stream, limit: u64) -> Res
     Ok(cost)
 }
 
-/// What was measured must have worked.
+/// Checks that the measured transfer worked.
 fn compare(source: &Opened, destination: &Opened) -> Result<()> {
     let (from, to) = (source.map_memory()?, destination.map_memory()?);
     let (mut want, mut found) = ([0; PAGE as usize], [0; PAGE as usize]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs of the device, by direction and size, beside what the processor takes for the same.
+//! Jobs of the device by direction and size, compared with the processor doing the same.
 
 use std::hint::black_box;
 
@@ -28,13 +28,13 @@ const COLUMNS: &[&str] = &[
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 1 << 20, 16 << 20];
 const LARGEST: u64 = SIZES[SIZES.len() - 1];
 
-/// Where guest memory is: source and destination.
+/// IOVAs of guest memory: source and destination.
 const GUEST: [u64; 2] = [0x1_0000_0000, 0x2_0000_0000];
 
-/// A job of a size, and what the processor does in its place.
+/// A job of one size, and what the processor does instead.
 type Row = (&'static str, fn(u64) -> Descriptor, Processor);
 
-/// What the processor does with a source and a destination.
+/// The processor's operation on a source and a destination.
 type Processor = fn(&[u8], &mut [u8]);
 
 fn guest(which: usize) -> Place {
@@ -86,7 +86,7 @@ const ROWS: [Row; 8] = [
     ("CRC32C device", |n| job::crc32c(device(0), n), checksum),
 ];
 
-/// Measures all of them. Each moves `moved` bytes, and at least one job's.
+/// Measures all jobs. Each row moves `moved` bytes, but at least one job.
 pub(crate) fn run(clock: &Clock, kind: &str, moved: u64) -> Result<Vec<Table>> {
     let opened = Opened::new(kind)?;
     if opened.memory_size() < 2 * LARGEST {
@@ -94,7 +94,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, moved: u64) -> Result<Vec<Table>> {
     }
     let mut engine = Engine::new(&opened)?;
     let size = LARGEST as usize;
-    // Pages are there before anything is measured, on both sides.
+    // Allocate the pages of both sides before anything is measured.
     let mut guests = Vec::new();
     for iova in GUEST {
         let guest = DmaBuffer::new(&opened.container, iova, size)?;
@@ -117,7 +117,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, moved: u64) -> Result<Vec<Table>> {
             let times = (moved / size).max(1);
             let kib = (times * size) as f64 / 1024.0;
             let job = make(size);
-            // Once for what happens only once.
+            // One run for what happens only once.
             engine.run(&job, 1)?;
             let (by_device, ()) = clock.try_time(|| engine.run(&job, times))?;
             let (by_processor, ()) = clock.time(|| {

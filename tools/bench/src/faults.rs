@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest's accesses to its mapping of device memory cost: the first to a page, and later ones.
+//! Cost of a guest's accesses to mapped device memory: first and later accesses to a page.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::report::{Cell, Table};
 
 const COLUMNS: &[&str] = &["access to a page", "no migration", "pre-copy", "after it"];
 
-/// Writes to each of these pages; what one takes.
+/// Measures a write to each of these pages; returns the cost of one.
 fn write(clock: &Clock, memory: &Mapping, pages: Range<u64>) -> f64 {
     let count = pages.end - pages.start;
     let (took, ()) = clock.time(|| {
@@ -27,7 +27,7 @@ fn write(clock: &Clock, memory: &Mapping, pages: Range<u64>) -> f64 {
     took as f64 / count as f64
 }
 
-/// Reads from each of these pages; what one takes.
+/// Measures a read from each of these pages; returns the cost of one.
 fn read(clock: &Clock, memory: &Mapping, pages: Range<u64>) -> f64 {
     let count = pages.end - pages.start;
     let (took, ()) = clock.time(|| {
@@ -49,7 +49,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let anonymous_first = write(&anonymous, 0..256);
     let anonymous_again = write(&anonymous, 0..256);
 
-    // Each situation has pages of its own. While no migration runs:
+    // Each situation uses different pages. While no migration runs:
     let new_written = write(&memory, 0..256);
     let new_read = read(256..512);
     let read_then_written = write(&memory, 256..512);
@@ -59,7 +59,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     drop(fresh);
     write(&memory, 512..1536);
 
-    // During pre-copy, after everything there is was sent:
+    // During pre-copy, after everything was sent:
     device.set_state(State::PRE_COPY)?;
     let mut unsent = Vec::new();
     while device.migration.pending_bytes()? > 0 {
@@ -74,7 +74,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let sent_read_written = write(&memory, 512..1024);
     let hole_written = write(&memory, 2048..2304);
     let hole_read = read(2304..2560);
-    // Left read-only, for the time after.
+    // Still read-only, to measure after the migration.
     read(1024..1536);
 
     device.set_state(State::RUNNING)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs with scatter lists, by size of the entries.
+//! Jobs with scatter lists, by entry size.
 
 use mdma::list::MAX_ENTRIES;
 use mdma::{job, Entry, List, Operand, Place};
@@ -18,14 +18,14 @@ const COLUMNS: &[&str] = &[
     "CRC32C guest",
 ];
 
-/// Bytes of a job.
+/// Bytes per job.
 const SIZE: u64 = 1 << 20;
-/// Sizes of entries; the first is no list.
+/// Entry sizes; the first stands for no list.
 const ENTRIES: [u64; 5] = [SIZE, 64 << 10, 4 << 10, 1 << 10, 256];
 const GUEST: u64 = 0x1_0000_0000;
 const LIST: u64 = 0x2_0000_0000;
 
-/// Measures all of them.
+/// Measures all rows.
 pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let (opened, mut engine, guest) = at_work(GUEST, SIZE)?;
     let list = DmaBuffer::new(&opened.container, LIST, MAX_ENTRIES as usize * 16)?;

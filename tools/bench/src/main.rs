@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counts the instructions that using and migrating an `mdma` device takes.
+//! Counts the instructions of using and migrating an `mdma` device.
 //!
-//! It is run in a machine whose clock counts instructions, one a nanosecond; `scripts/bench` makes one. What
-//! each table is about is told by the file that measures it:
+//! It runs in a VM whose clock counts instructions, one per nanosecond; `scripts/bench` starts one. The file that
+//! measures a table describes it:
 //!
 //! | table       | file        |                                                           |
 //! |-------------|-------------|-----------------------------------------------------------|
@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::error::{fail, Result};
 use crate::report::Table;
 
-/// Counts the instructions that using and migrating an mdma device takes.
+/// Counts the instructions of using and migrating an mdma device.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, max_term_width = 100)]
 struct Cli {
@@ -52,19 +52,19 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
 
-    /// Type of the devices, by the size of their memory
+    /// Type of the devices, by memory size
     #[arg(long, default_value = "256M")]
     memory: String,
 
-    /// How much of a save and a load to measure with accesses of eight bytes
+    /// How much of a save and a load to measure with 8-byte accesses
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
     words: u64,
 
-    /// How much each row of the engine's table moves
+    /// Bytes that each row of the engine table moves
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_bytes)]
     moved: u64,
 
-    /// Measure even if the clock does not count instructions: the figures are nanoseconds then
+    /// Measure even if the clock does not count instructions: the figures are then nanoseconds
     #[arg(long)]
     time: bool,
 
@@ -72,12 +72,12 @@ struct Cli {
     #[arg(long)]
     json: bool,
 
-    /// Tables to measure; all, if none is named
+    /// Tables to measure [default: all]
     #[arg(value_name = "TABLE")]
     tables: Vec<String>,
 }
 
-/// A part of the benchmark: the tables it gives, and what measures them.
+/// A group of tables that are measured together.
 type Part = (
     &'static [&'static str],
     fn(&Clock, &Cli) -> Result<Vec<Table>>,
@@ -97,7 +97,7 @@ const PARTS: [Part; 8] = [
         registers::run(clock, &cli.memory)
     }),
     (&["faults"], |clock, _| faults::run(clock)),
-    // Last: it loads the module anew.
+    // Last, because it reloads the module.
     (&["bulk"], |clock, cli| {
         bulk::run(clock, cli.module.as_deref())
     }),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Passes of pre-copy, by how many pages have changed since the last one.
+//! Passes of pre-copy, by the number of pages changed since the last one.
 
 use std::sync::atomic::Ordering;
 
@@ -23,7 +23,7 @@ const COLUMNS: &[&str] = &[
     "per page",
 ];
 
-/// Measures the first pass, and later ones.
+/// Measures the first pass and later passes.
 pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     let device = Opened::new(kind)?;
     device.populate()?;
@@ -67,7 +67,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     row("none", 0, None)?;
     for (name, part) in [("0.1 %", 1000), ("1 %", 100), ("10 %", 10), ("all", 1)] {
         let changed = pages / part;
-        // As far apart as they can be, and next to each other.
+        // Spread as far apart as possible, and adjacent.
         let stride = pages / changed;
         let count = write(clock, &memory, changed, stride);
         if part == 1 {
@@ -82,7 +82,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     Ok(vec![table])
 }
 
-/// Changes pages; what each takes.
+/// Changes pages; returns the cost of one.
 fn write(clock: &Clock, memory: &Mapping, pages: u64, stride: u64) -> f64 {
     let (count, ()) = clock.time(|| {
         for page in 0..pages {
@@ -92,7 +92,7 @@ fn write(clock: &Clock, memory: &Mapping, pages: u64, stride: u64) -> f64 {
     count as f64 / pages as f64
 }
 
-/// Saves until there is nothing more for now. Returns how much that was.
+/// Saves until nothing is pending. Returns the number of bytes.
 fn pass(device: &Opened, buffer: &mut [u8]) -> Result<u64> {
     let migration = &device.migration;
     let mut sent = 0;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses to registers by system calls, as a VMM makes them for a guest: while no migration runs, and
-//! during pre-copy.
+//! Accesses to registers by system calls, as a VMM makes them for a guest: without a migration, and during pre-copy.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -17,16 +16,16 @@ use crate::report::{Cell, Table};
 
 const COLUMNS: &[&str] = &["access", "no migration", "pre-copy", "×"];
 
-/// Accesses of each kind in a measurement.
+/// Accesses of each kind per measurement.
 const TIMES: u64 = 1000;
 
-/// An access of a region.
+/// An access to a region.
 struct Access {
     name: &'static str,
     region: fn(&Opened) -> &Region,
     offset: u64,
     width: usize,
-    /// What to write; a read if nothing.
+    /// The value to write; `None` reads.
     value: Option<u64>,
 }
 
@@ -45,7 +44,7 @@ impl Access {
             };
             match done == self.width {
                 true => Ok(()),
-                false => fail!("{}: only {done} bytes", self.name),
+                false => fail!("{}: {done} bytes were transferred", self.name),
             }
         })
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables of what was measured, for people and for programs.
+//! Tables of results, as text and as JSON.
 
 use serde_json::{json, Map, Value};
 use vfio_migrate::format;
@@ -12,13 +12,13 @@ pub(crate) enum Cell {
     Name(String),
     /// A size in bytes.
     Size(u64),
-    /// A number of things.
+    /// A count.
     Number(u64),
-    /// A count of instructions, or a mean of them.
+    /// A number of instructions, or a mean.
     Count(f64),
-    /// How many times as much as something else.
+    /// A ratio.
     Ratio(f64),
-    /// There is none.
+    /// Not measured.
     None,
 }
 
@@ -57,7 +57,7 @@ impl Cell {
     }
 }
 
-/// Digits in groups of three.
+/// Formats a number with its digits in groups of three.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let (head, tail) = digits.split_at(digits.len() % 3);
@@ -69,10 +69,10 @@ fn grouped(n: u64) -> String {
     groups.join(",")
 }
 
-/// What was measured.
+/// A table of results.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// What it is asked for by.
+    /// The name to select it by.
     pub(crate) name: &'static str,
     title: String,
     columns: &'static [&'static str],
@@ -80,7 +80,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// An empty table. The first column is for names, and columns of values come after it.
+    /// Creates an empty table. The first column holds names, the others values.
     pub(crate) fn new(
         name: &'static str,
         title: impl Into<String>,
@@ -106,7 +106,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Title and table, as text.
+    /// Formats title and table as text.
     pub(crate) fn text(&self) -> String {
         let headers: Vec<String> = self
             .columns
@@ -126,7 +126,7 @@ impl Table {
         format!("{}\n\n{}", self.title, format::table(&headers, &rows))
     }
 
-    /// One object a row.
+    /// Returns one JSON object per row.
     pub(crate) fn json(&self) -> Value {
         let object = |row: &Vec<Cell>| {
             let fields = self.columns.iter().zip(row);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one job costs, and one access to guest memory.
+//! Cost of one job, and of one access to guest memory.
 //!
-//! A job that reads from guest memory and one that reads as much from device memory differ in just this:
-//! `vfio_dma_rw()` in place of a copy. A NOP touches nothing but its descriptor and its completion record,
-//! which are pinned: so all that a job does with pinned memory is inside of what a NOP costs.
+//! A job that reads guest memory and one that reads as much device memory differ only in `vfio_dma_rw()` replacing a
+//! copy. A NOP touches only its descriptor and its completion record, which are pinned, so its cost includes all
+//! accesses to pinned memory that any job makes.
 
 use mdma::{job, Place};
 
@@ -25,11 +25,11 @@ const SIZES: [u64; 6] = [8, 64, 512, 4096, 16 << 10, 64 << 10];
 const GUEST: u64 = 0x1_0000_0000;
 const LARGEST: u64 = SIZES[SIZES.len() - 1];
 
-/// Measures jobs of one unit and less.
+/// Measures jobs of at most one unit.
 pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let (_opened, mut engine, guest) = at_work(GUEST, LARGEST)?;
 
-    // Full batches, so that the doorbell and the interrupt hardly count.
+    // Full batches keep the share of the doorbell and the interrupt small.
     let times = engine.batch();
     let mut each = |job| -> Result<f64> {
         let job = &job;
