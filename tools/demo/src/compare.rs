@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Byte for byte: two machines, or a machine and what it must be.
+//! Byte-for-byte comparison of two machines, or of a machine with the expected contents.
 
 use mdma::{Place, World};
 use vfio_client::Region;
@@ -10,10 +10,10 @@ use crate::machine::Machine;
 
 const STEP: usize = 1 << 20;
 
-/// What was compared and found equal.
+/// What was compared, and is equal.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Compared {
-    /// Registers.
+    /// Number of registers.
     pub(crate) registers: usize,
     /// Bytes of configuration space.
     pub(crate) config: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Compared {
     pub(crate) guest_memory: u64,
 }
 
-/// Two machines, of which neither device runs.
+/// Compares two machines whose devices are stopped.
 pub(crate) fn machines(a: &Machine, b: &Machine) -> Result<Compared> {
     let (here, there) = (a.mdma()?.snapshot()?, b.mdma()?.snapshot()?);
     if let Some((name, source, destination)) = here.diff(&there).first() {
@@ -63,7 +63,7 @@ pub(crate) fn machines(a: &Machine, b: &Machine) -> Result<Compared> {
     })
 }
 
-/// Device memory, and guest memory for data, as the workload says that they must be.
+/// Compares the device memory and the guest memory for data with what the workload expects.
 pub(crate) fn world(machine: &Machine, world: &World) -> Result<()> {
     chunks(machine.memory_region.info().size, |at, len| {
         let found = read(&machine.memory_region, at, len)?;
@@ -81,7 +81,7 @@ pub(crate) fn world(machine: &Machine, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Device memory that reads 0 throughout.
+/// Checks that device memory reads 0 throughout.
 pub(crate) fn empty(machine: &Machine) -> Result<()> {
     chunks(machine.memory_region.info().size, |at, len| {
         let found = read(&machine.memory_region, at, len)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why the demonstration did not succeed.
+//! Errors of the demonstration.
 
 use std::fmt;
 
-/// What went wrong, in one line.
+/// An error, in one line.
 #[derive(Debug)]
 pub(crate) struct Error(pub(crate) String);
 

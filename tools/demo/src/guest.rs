@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VMM's other half of a migration: stops the processor and copies guest memory.
+//! The VMM's part of a migration: stops the processor and copies guest memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
@@ -15,28 +15,28 @@ use crate::machine::Machine;
 use crate::show::Out;
 use crate::workload::Workload;
 
-/// One copy of the guest memory that was written.
+/// One copy of the guest memory that was written since the last one.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Sync {
-    /// Pages that were copied.
+    /// Pages copied.
     pub(crate) pages: u64,
-    /// Of them those that the device wrote or has pinned, by type1's dirty bitmap.
+    /// Those of them that the device wrote or has pinned, from type1's dirty bitmap.
     pub(crate) by_device: u64,
-    /// Of them those that the processor wrote.
+    /// Those of them that the processor wrote.
     pub(crate) by_processor: u64,
-    /// How long it took.
+    /// Duration.
     #[serde(skip)]
     pub(crate) time: Duration,
 }
 
-/// What the queue was like when the device had stopped.
+/// State of the queue when the device had stopped.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Queued {
-    /// The next descriptor to take.
+    /// The next descriptor that the device takes.
     pub(crate) head: u64,
     /// The first free descriptor.
     pub(crate) tail: u64,
-    /// Jobs done.
+    /// Completed jobs.
     pub(crate) jobs_done: u64,
 }
 
@@ -45,27 +45,27 @@ pub(crate) struct Guest<'s, 'e> {
     pub(crate) source: &'e Machine,
     pub(crate) destination: &'e Machine,
     pub(crate) stop: &'e AtomicBool,
-    /// The processor: runs until it is stopped, and hands over what it was doing.
+    /// The processor: runs until it is stopped, then hands over the workload.
     pub(crate) processor: Option<ScopedJoinHandle<'s, Result<Workload>>>,
     pub(crate) work: Option<Workload>,
     pub(crate) syncs: Vec<Sync>,
     pub(crate) queued: Queued,
-    /// Flip a bit of the first buffer that is sent while the source is stopped.
+    /// Flip a bit of the first buffer sent after the source has stopped.
     pub(crate) corrupt: bool,
-    /// Which bit of how many bytes was flipped.
+    /// The flipped bit, and the size of its buffer in bytes.
     pub(crate) flipped: Option<(usize, usize)>,
     pub(crate) phase: Option<Phase>,
     pub(crate) out: Out,
 }
 
 impl Guest<'_, '_> {
-    /// Begins to track what the device writes, and copies everything once.
+    /// Starts dirty tracking, and copies everything once.
     pub(crate) fn begin(&mut self) -> Result<Sync> {
         let start = Instant::now();
         self.source.container.dirty_start()?;
         let mut sync = Sync::default();
         for (from, to) in self.source.ranges().zip(self.destination.ranges()) {
-            // Looked at before the copy: what is written from here on is copied again.
+            // Read before the copy, so that later writes are copied again.
             from.take_written();
             from.memory().copy_to(0, to.memory(), 0, from.len());
             sync.pages += (from.len() / crate::ram::PAGE) as u64;
@@ -74,7 +74,7 @@ impl Guest<'_, '_> {
         Ok(sync)
     }
 
-    /// Copies the pages that were written since the last time.
+    /// Copies the pages written since the last call.
     fn sync(&mut self) -> vfio_client::Result<()> {
         let start = Instant::now();
         let mut sync = Sync::default();
@@ -93,7 +93,7 @@ impl Guest<'_, '_> {
         Ok(())
     }
 
-    /// Stops the processor, if it still runs.
+    /// Stops the processor if it still runs.
     pub(crate) fn halt(&mut self) -> Result<()> {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(processor) = self.processor.take() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A machine without a processor: an instance of the device, opened, and guest memory.
+//! A machine without a processor: an opened instance of the device, and guest memory.
 
 use mdma::regs::{BAR_MEMORY, BAR_REGISTERS};
 use mdma::Mdma;
@@ -10,15 +10,15 @@ use vfio_client::{uapi, Container, Device, EventFd, Irq, Mapping, Region};
 use crate::error::Result;
 use crate::ram::Ram;
 
-/// Order of the ring: 64 jobs at a time.
+/// Order of the ring, for 64 jobs at a time.
 pub(crate) const RING_ORDER: u32 = 6;
 
-/// Where guest memory is for devices: below and above 4 GiB, none at 0.
+/// IOVAs of guest memory: below and above 4 GiB, none at 0.
 const RANGES: [u64; 2] = [0x4000_0000, 0x1_2340_0000];
-/// Where the queue is.
+/// IOVA of the queue.
 const QUEUE: u64 = 0xfee_0000;
 
-/// The machine. Dropped in this order, so that the instance is free when it is removed.
+/// The machine. Fields drop in this order: the instance is closed before it is removed.
 pub(crate) struct Machine {
     pub(crate) memory: Mapping,
     pub(crate) memory_region: Region,
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
     /// Completion interrupts.
     irq: Irq,
     pub(crate) interrupt: EventFd,
-    /// Data.
+    /// Guest memory for data.
     pub(crate) ram: Vec<Ram>,
     /// The ring and the completion records.
     pub(crate) queue: Ram,
@@ -35,7 +35,7 @@ pub(crate) struct Machine {
     _instance: Removed,
 }
 
-/// An instance that is removed when it is no longer used.
+/// An instance that is removed on drop.
 pub(crate) struct Removed(pub(crate) Instance);
 
 impl Drop for Removed {
@@ -47,7 +47,7 @@ impl Drop for Removed {
 }
 
 impl Machine {
-    /// Creates an instance and opens it. The device stays as it is after power-on.
+    /// Creates an instance and opens it. The device keeps its power-on state.
     pub(crate) fn new(kind: &Type, ram_size: usize) -> Result<Self> {
         let instance = Removed(kind.create(&Uuid::random()?)?);
         let container = Container::open()?;
@@ -77,7 +77,7 @@ impl Machine {
         })
     }
 
-    /// The device, without touching it.
+    /// Returns a driver of the device, without accessing it.
     pub(crate) fn mdma(&self) -> Result<Mdma<Region>> {
         Ok(Mdma::new(self.registers.clone())?)
     }
@@ -87,12 +87,12 @@ impl Machine {
         Ok(self.irq.set_eventfds(0, &[Some(&self.interrupt)])?)
     }
 
-    /// All ranges of guest memory.
+    /// Returns all ranges of guest memory.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Ram> {
         self.ram.iter().chain([&self.queue])
     }
 
-    /// Size of guest memory in bytes.
+    /// Returns the size of guest memory in bytes.
     pub(crate) fn ram_size(&self) -> u64 {
         self.ranges().map(|ram| ram.len() as u64).sum()
     }

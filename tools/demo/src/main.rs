@@ -2,9 +2,9 @@
 
 //! Live-migrates an `mdma` device under load, and verifies every byte.
 //!
-//! Two instances of the device stand for two hosts. A workload keeps the first one busy; its state goes to the
-//! second while it runs, then it is stopped with jobs under way, and these are finished at the second. All memory,
-//! every register and every job are compared with what they must be.
+//! Two instances of the device stand for two hosts. A workload keeps the first one busy while its state goes to the
+//! second. It then stops with jobs in flight, which the second instance completes. The program compares all memory,
+//! every register and every job with the expected values.
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +40,7 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
 
-    /// Type of the devices, by the size of their memory
+    /// Type of the devices, by memory size
     #[arg(long, default_value = "256M")]
     memory: String,
 
@@ -48,11 +48,11 @@ struct Cli {
     #[arg(long, value_enum, default_value_t = ProtocolArg::V1)]
     protocol: ProtocolArg,
 
-    /// Flip one bit on the way; the destination must notice
+    /// Flip one bit of the stream; the destination must detect it
     #[arg(long)]
     corrupt: bool,
 
-    /// Passes of pre-copy
+    /// Number of pre-copy passes
     #[arg(long, value_name = "N", default_value_t = 3)]
     passes: u32,
 
@@ -60,7 +60,7 @@ struct Cli {
     #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_bytes)]
     used: u64,
 
-    /// Guest memory of each side
+    /// Size of guest memory on each side
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_bytes)]
     ram: u64,
 
@@ -68,7 +68,7 @@ struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
 
-    /// Seed of all random numbers
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
@@ -85,14 +85,14 @@ enum ProtocolArg {
 
 impl Cli {
     fn settings(&self) -> Result<Settings> {
-        // Two ranges, each of which a job of any size fits in.
+        // Two ranges, each large enough for any job.
         const RAM_MIN: u64 = 4 << 20;
         const USED_MIN: u64 = 1 << 20;
         if self.ram < RAM_MIN || self.ram % (2 * ram::PAGE as u64) != 0 {
-            fail!("--ram is a multiple of two pages, and at least {RAM_MIN}");
+            fail!("--ram must be a multiple of two pages, and at least {RAM_MIN}");
         }
         if self.used < USED_MIN {
-            fail!("--used is at least {USED_MIN}");
+            fail!("--used must be at least {USED_MIN}");
         }
         Ok(Settings {
             kind: self.memory.clone(),
@@ -174,7 +174,7 @@ fn epilogue(outcome: &Outcome, elapsed: Duration, out: Out) {
                 bytes(c.guest_memory),
             );
             println!(
-                "downtime {}; verified: yes; {} in all",
+                "downtime {}; verified: yes; {} in total",
                 time(s.report.downtime),
                 time(elapsed)
             );
@@ -186,7 +186,7 @@ fn epilogue(outcome: &Outcome, elapsed: Duration, out: Out) {
                 bytes(c.buffer as u64),
                 c.errno.unwrap_or("an error")
             );
-            println!("verified: yes; {} in all", time(elapsed));
+            println!("verified: yes; {} in total", time(elapsed));
         }
     }
 }

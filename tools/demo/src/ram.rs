@@ -2,8 +2,8 @@
 
 //! Guest memory: what a VMM gives to its guest, and lets devices reach.
 //!
-//! Who writes it is known from two places, as in a VMM: type1 tells which pages devices wrote, and here, in place of
-//! KVM, every write of the processor is recorded.
+//! As in a VMM, dirty pages have two sources. type1 reports the pages that devices wrote, and this file records each
+//! write of the processor, in place of KVM.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use vfio_client::{Access, Container, DirtyBitmap, DmaBuffer, Mapping, Result};
 /// Size of a page.
 pub(crate) const PAGE: usize = 4096;
 
-/// A range of guest memory, mapped for devices at an IOVA that is nothing like its address.
+/// A range of guest memory, mapped for devices at an IOVA unrelated to its address.
 #[derive(Clone, Debug)]
 pub(crate) struct Ram(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     buffer: DmaBuffer,
-    /// One bit for each page that the processor wrote since the last look.
+    /// One bit for each page that the processor wrote since the last call of `take`.
     written: Vec<AtomicU64>,
 }
 
@@ -49,8 +49,8 @@ impl Ram {
         &self.0.buffer
     }
 
-    /// Writes as the processor. The page is marked after it was written: marked before, it could be copied in
-    /// between and be lost.
+    /// Writes as the processor. It marks the page after the write: marked before, the page could be copied in between
+    /// and lose the write.
     pub(crate) fn store(&self, offset: usize, data: &[u8]) {
         self.0.buffer.write(offset, data);
         if data.is_empty() {
@@ -61,14 +61,14 @@ impl Ram {
         }
     }
 
-    /// The pages that the processor wrote since the last call.
+    /// Returns the pages that the processor wrote since the last call.
     pub(crate) fn take_written(&self) -> DirtyBitmap {
         let words = self.0.written.iter();
         let words = words.map(|w| w.swap(0, Ordering::SeqCst)).collect();
         DirtyBitmap::new(self.iova(), self.len() as u64, PAGE as u64, words)
     }
 
-    /// Copies the pages of a bitmap to the same IOVAs of another machine; returns how many.
+    /// Copies the pages of a bitmap to the same IOVAs of another machine; returns their number.
     pub(crate) fn copy_dirty(&self, dirty: &DirtyBitmap, to: &Ram) -> u64 {
         let mut pages = 0;
         for (iova, size) in dirty.runs() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that look random and repeat exactly: splitmix64.
+//! Reproducible pseudo-random numbers: splitmix64.
 
 /// A generator. The same seed gives the same numbers.
 #[derive(Clone, Debug)]
@@ -19,12 +19,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`, which is not 0. The bias is of no importance here.
+    /// Returns a number below `limit`, which is not 0. The bias does not matter here.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    /// Bytes.
+    /// Fills a slice.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 8);
         while out.len() < len {

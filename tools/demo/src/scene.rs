@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The scene: two machines, a workload on the first, and its migration to the second.
+//! The migration: two machines, a workload on the first, and its move to the second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,7 +19,7 @@ use crate::machine::{Machine, RING_ORDER};
 use crate::show::{count, Out};
 use crate::workload::{Done, Workload, LEFT};
 
-/// What to show.
+/// What to demonstrate.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Type of the devices.
@@ -30,26 +30,26 @@ pub(crate) struct Settings {
     pub(crate) ram: usize,
     /// Bytes of device memory that the workload uses.
     pub(crate) used: u64,
-    /// Passes of pre-copy.
+    /// Number of pre-copy passes.
     pub(crate) passes: u32,
-    /// How long the workload runs before the migration, and at the destination.
+    /// How long the workload runs before the migration, and after it.
     pub(crate) warm_up: Duration,
-    /// Of all random numbers.
+    /// Seed of the random numbers.
     pub(crate) seed: u64,
-    /// Flip a bit on the way.
+    /// Flip a bit of the stream.
     pub(crate) corrupt: bool,
 }
 
-/// How the device waits after each unit while the jobs are left under way, in microseconds.
+/// Microseconds that the device waits after each unit while jobs stay in flight.
 const THROTTLE_US: u32 = 20_000;
 
-/// What was seen.
+/// Results of a migration.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     #[serde(flatten)]
     pub(crate) report: Report,
     pub(crate) first_copy: Sync,
-    /// Guest memory, after each pass and when the source had stopped.
+    /// Guest memory copied, after each pass and after the source had stopped.
     pub(crate) syncs: Vec<Sync>,
     pub(crate) before: Done,
     pub(crate) during: Done,
@@ -59,10 +59,10 @@ pub(crate) struct Summary {
     pub(crate) compared: Compared,
 }
 
-/// What was seen of a corruption.
+/// Results of a corruption.
 #[derive(Debug, Serialize)]
 pub(crate) struct Caught {
-    /// The bit that was flipped, and the size of its buffer in bytes.
+    /// The flipped bit, and the size of its buffer in bytes.
     pub(crate) bit: usize,
     pub(crate) buffer: usize,
     /// How the destination refused it.
@@ -73,7 +73,7 @@ pub(crate) struct Caught {
     pub(crate) destination: Done,
 }
 
-/// How it ended.
+/// How the migration ended.
 #[derive(Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Outcome {
@@ -81,7 +81,7 @@ pub(crate) enum Outcome {
     CorruptionCaught(Caught),
 }
 
-/// What the migration left behind.
+/// State after the migration.
 struct Moved {
     result: std::result::Result<Report, Failure>,
     work: Workload,
@@ -118,7 +118,7 @@ pub(crate) fn run(settings: &Settings, out: Out) -> Result<Outcome> {
     if let Some((bit, buffer)) = moved.flipped {
         let work = moved.work;
         return match moved.result {
-            Ok(_) => fail!("a flipped bit went unnoticed: bit {bit} of a buffer of {buffer} bytes"),
+            Ok(_) => fail!("the destination did not detect a flipped bit: bit {bit} of a buffer of {buffer} bytes"),
             Err(failure) if failure.kind != Kind::Refused => Err(failure.into()),
             Err(failure) => {
                 out.line("refused", failure.to_string());
@@ -154,7 +154,7 @@ fn rounds(work: &mut Workload, machine: &Machine, at_least: Duration) -> Result<
     }
 }
 
-/// Migrates while the workload runs. A transfer that was refused is a result, not an error.
+/// Migrates while the workload runs. A refused transfer is a result, not an error.
 fn migrate(
     source: &Machine,
     destination: &Machine,
@@ -194,7 +194,7 @@ fn migrate(
             let result = transfer(&source.device, &destination.device, &options, &mut guest);
             (first_copy, result)
         });
-        // Whatever happened, the processor must not be left running.
+        // The processor must not be left running, whatever happened.
         let halted = guest.halt();
         let (first_copy, result) = result?;
         halted?;
@@ -212,7 +212,7 @@ fn migrate(
     })
 }
 
-/// The destination has taken over: compares, runs, and compares again.
+/// Compares, runs, and compares again after the destination has taken over.
 fn arrived(
     source: &Machine,
     destination: &Machine,
@@ -228,12 +228,12 @@ fn arrived(
     out.line(
         "stop-and-copy",
         format!(
-            "{} of device state, with {under_way} of {LEFT} jobs under way",
+            "{} of device state, with {under_way} of {LEFT} jobs in flight",
             bytes(report.stop_and_copy.bytes)
         ),
     );
     if under_way == 0 {
-        fail!("the device had done all {LEFT} jobs before it stopped: nothing was under way");
+        fail!("the device had completed all {LEFT} jobs before it stopped: none was in flight");
     }
 
     let compared = compare::machines(source, destination)?;
@@ -257,18 +257,21 @@ fn arrived(
     let taken_over = std::mem::take(&mut work.done);
     out.line(
         "destination",
-        format!("the {} jobs are done, and right", taken_over.jobs),
+        format!("all {} jobs completed and verified", taken_over.jobs),
     );
 
     rounds(&mut work, destination, settings.warm_up)?;
     compare::world(destination, work.world())?;
     out.line(
         "destination",
-        format!("{} further jobs are done, and right", count(work.done.jobs)),
+        format!(
+            "{} further jobs completed and verified",
+            count(work.done.jobs)
+        ),
     );
     let jobs_done = source.mdma()?.get(Reg::JobsDone)?;
     if jobs_done != queued.jobs_done {
-        fail!("the source went on after it was stopped: JOBS_DONE is {jobs_done}");
+        fail!("the source continued after it was stopped: JOBS_DONE is {jobs_done}");
     }
     let after = work.done;
     work.close()?;
@@ -285,7 +288,7 @@ fn arrived(
     })))
 }
 
-/// The destination has refused: the source goes on, and the destination can be used.
+/// Checks that the source continues and the destination works after the destination has refused.
 fn caught(
     source: &Machine,
     destination: &Machine,
@@ -303,7 +306,7 @@ fn caught(
     out.line(
         "source",
         format!(
-            "went on: {} jobs done and verified in {}",
+            "continued: {} jobs completed and verified in {}",
             count(work.done.jobs),
             time(start.elapsed())
         ),
@@ -322,7 +325,7 @@ fn caught(
     out.line(
         "destination",
         format!(
-            "as new after its reset: {} jobs done and verified",
+            "works after its reset: {} jobs completed and verified",
             count(work.done.jobs)
         ),
     );

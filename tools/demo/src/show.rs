@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the demonstration prints.
+//! The output of the demonstration.
 
 use vfio_migrate::format::{bytes, table, time};
 use vfio_migrate::{Pass, PhaseReport};
@@ -8,14 +8,14 @@ use vfio_migrate::{Pass, PhaseReport};
 use crate::guest::Sync;
 use crate::scene::Summary;
 
-/// Prints lines, unless JSON is asked for.
+/// Prints lines, unless the output is JSON.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) quiet: bool,
 }
 
 impl Out {
-    /// One line: what it is about, and what is to say.
+    /// Prints one line: a subject, and text about it.
     pub(crate) fn line(&self, name: &str, text: impl AsRef<str>) {
         if !self.quiet {
             println!("{name:<15} {}", text.as_ref());
@@ -42,7 +42,7 @@ impl Out {
     }
 }
 
-/// Digits in groups of three.
+/// Formats a number with its digits in groups of three.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -62,7 +62,7 @@ fn sync_cells(sync: Option<&Sync>) -> [String; 3] {
     }
 }
 
-/// The tables at the end.
+/// Formats the tables at the end.
 pub(crate) fn summary(s: &Summary) -> String {
     let sent = |name: String, sent: &PhaseReport, sync: Option<&Sync>| {
         let mut cells = vec![
@@ -106,7 +106,7 @@ pub(crate) fn summary(s: &Summary) -> String {
         &[
             ("before migration", &s.before),
             ("during pre-copy", &s.during),
-            ("taken over under way", &s.taken_over),
+            ("taken over in flight", &s.taken_over),
             ("at the destination", &s.after),
         ]
         .map(|(name, done)| {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's driver at work: random jobs, each verified, and writes by the processor.
+//! The workload: random jobs, each verified, and writes by the processor.
 //!
-//! Beside the device the workload keeps a world of its own: what all memory must hold after each job, computed
-//! without the device. Jobs go in batches. Between two batches, when no job is under way, the processor writes
-//! to guest memory and through the mapping to device memory.
+//! The workload computes the expected contents of all memory without the device. Jobs go in batches. Between two
+//! batches, when no job is in flight, the processor writes to guest memory and, through the mapping, to device memory.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -19,40 +18,40 @@ use crate::machine::{Machine, RING_ORDER};
 use crate::ram::Ram;
 use crate::rng::Rng;
 
-/// How long one job may take, in a machine that is emulated.
+/// Timeout of one job, in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Jobs in a batch.
+/// Jobs per batch.
 const BATCH: usize = 24;
-/// Jobs that are left under way when the processor stops: no more than the ring holds.
+/// Jobs left in flight when the processor stops: no more than the ring holds.
 pub(crate) const LEFT: usize = (1 << RING_ORDER) - 4;
-/// As many of them are done before.
+/// Jobs of those that complete before the stop.
 const BEGUN: u64 = 3;
-/// Largest job of a batch in bytes: three units of the engine.
+/// Size in bytes of the largest job of a batch: three units of the engine.
 const LARGE: u64 = 192 << 10;
 
-/// What was done.
+/// What the workload has done.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Done {
-    /// Jobs that were completed and found right.
+    /// Jobs that completed and were verified.
     pub(crate) jobs: u64,
-    /// Bytes they processed.
+    /// Bytes processed by them.
     pub(crate) bytes: u64,
-    /// Bytes the processor wrote to device memory.
+    /// Bytes that the processor wrote to device memory.
     pub(crate) direct: u64,
     /// Interrupts.
     pub(crate) interrupts: u64,
 }
 
-/// The driver's side of one device.
+/// The driver of one device.
 pub(crate) struct Workload {
     queue: Queue<Region, Ram>,
-    /// What memory must hold.
+    /// Expected contents of memory.
     world: World,
-    /// Ranges of guest memory for data: IOVA and size.
+    /// IOVA and size of the ranges of guest memory for data.
     ram: Vec<(u64, u64)>,
-    /// Device memory is used up to here.
+    /// Bytes of device memory in use.
     used: u64,
-    /// What the jobs under way must result in, oldest first.
+    /// Expected results of the jobs in flight, oldest first.
     expected: VecDeque<Expected>,
     cookie: u64,
     rng: Rng,
@@ -80,7 +79,7 @@ impl Workload {
         })
     }
 
-    /// Goes on with another machine that has taken over everything.
+    /// Continues on a machine that has taken over everything.
     pub(crate) fn moved(self, to: &Machine) -> Result<Self> {
         let mdma = to.mdma()?;
         Ok(Workload {
@@ -100,8 +99,8 @@ impl Workload {
         Ok(())
     }
 
-    /// Fills the memory that is used, so that there is something to migrate: guest memory and part of device memory
-    /// by the processor, the rest of it by the device.
+    /// Fills the memory in use, so that there is something to migrate. The processor fills guest memory and part of
+    /// device memory, the device fills the rest.
     pub(crate) fn prepare(&mut self, machine: &Machine) -> Result<()> {
         const STEP: u64 = 1 << 20;
         for ram in &machine.ram {
@@ -112,7 +111,7 @@ impl Workload {
                     .write(Place::Guest(ram.iova() + at as u64), &data);
             }
         }
-        // Every fourth MiB by the processor, the others by the device.
+        // The processor fills every fourth MiB, the device the others.
         for at in (0..self.used).step_by(STEP as usize) {
             let len = STEP.min(self.used - at);
             if at / STEP % 4 == 0 {
@@ -131,14 +130,14 @@ impl Workload {
         self.drain()
     }
 
-    /// One batch of jobs, and what the processor does between two batches.
+    /// Runs one batch of jobs, and the processor's writes between two batches.
     pub(crate) fn round(&mut self, machine: &Machine) -> Result<()> {
         for _ in 0..BATCH {
             let job = self.random_job(LARGE);
             self.submit(job)?;
         }
         self.drain()?;
-        // Nothing is under way now, so everything may be written.
+        // No job is in flight now, so the processor may write everything.
         for _ in 0..4 {
             let len = 1 + self.rng.below(16 << 10);
             let at = self.rng.below(self.used - len);
@@ -160,8 +159,8 @@ impl Workload {
         Ok(())
     }
 
-    /// Submits jobs and leaves them under way, slowed down so that they are still so when the device stops, and not
-    /// before the device has begun with them.
+    /// Submits jobs and leaves them in flight. The device is slowed down so that it stops before the last, and has
+    /// begun the first.
     pub(crate) fn leave(&mut self, throttle_us: u32) -> Result<()> {
         let mdma = self.queue.mdma().clone();
         mdma.set_throttle(throttle_us)?;
@@ -174,14 +173,14 @@ impl Workload {
         let start = Instant::now();
         while mdma.get(Reg::JobsDone)? < begun {
             if start.elapsed() > TIMEOUT {
-                fail!("the device has not done {BEGUN} jobs in {TIMEOUT:?}");
+                fail!("the device did not complete {BEGUN} jobs within {TIMEOUT:?}");
             }
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
-    /// Waits for all jobs under way and checks each.
+    /// Waits for all jobs in flight and checks each.
     pub(crate) fn drain(&mut self) -> Result<()> {
         while let Some(expected) = self.expected.front() {
             let completion = self.queue.wait(TIMEOUT)?;
@@ -195,7 +194,7 @@ impl Workload {
         Ok(())
     }
 
-    /// Full speed again.
+    /// Returns the device to full speed.
     pub(crate) fn unthrottle(&self) -> Result<()> {
         Ok(self.queue.mdma().set_throttle(0)?)
     }
@@ -213,7 +212,7 @@ impl Workload {
         Ok(())
     }
 
-    /// The processor writes to device memory, through its mapping.
+    /// Writes to device memory as the processor, through its mapping.
     fn write_device(&mut self, machine: &Machine, at: u64, len: usize) {
         let data = self.rng.bytes(len);
         machine.memory.write(at as usize, &data);
@@ -221,13 +220,13 @@ impl Workload {
         self.done.direct += len as u64;
     }
 
-    /// Guest memory of this size, anywhere.
+    /// Picks guest memory of this size.
     fn guest(&mut self, len: u64) -> Place {
         let (iova, size) = self.ram[self.rng.below(self.ram.len() as u64) as usize];
         Place::Guest(iova + self.rng.below(size - len + 1))
     }
 
-    /// Device memory of this size, anywhere in the part that is used.
+    /// Picks device memory of this size, in the part in use.
     fn device(&mut self, len: u64) -> Place {
         Place::Device(self.rng.below(self.used - len + 1))
     }
@@ -239,7 +238,7 @@ impl Workload {
         }
     }
 
-    /// Any operation in any direction; most are small, of any alignment.
+    /// Picks an operation in any direction. Most are small, of any alignment.
     fn random_job(&mut self, largest: u64) -> Descriptor {
         let limit = match self.rng.below(4) {
             0 => 64,
