@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Hands an mdma device to a program in the guest, by UIO.
+ * Gives a program in the guest access to an mdma device, by UIO.
  *
- * The program drives the device. This driver does what takes a kernel: it
- * enables the device, answers its interrupts, and allocates memory that the
- * program may have the device reach.
+ * The program drives the device. This driver does what needs the kernel: it
+ * enables the device, handles its interrupts, and allocates memory for its DMA.
  *
  *   map 0  registers   BAR 0
  *   map 1  device      BAR 2, the device memory
- *   map 2  memory      for DMA: blocks of pages from all over RAM, one after
- *                      the other here, nowhere near each other on the bus
+ *   map 2  memory      for DMA: blocks of pages from all over RAM, contiguous
+ *                      here, far apart on the bus
  *   map 3  blocks      the bus address of each block, as a u64
  *
  * An interrupt clears its causes and is counted: a read() of /dev/uioN returns
- * when there was one since the last.
+ * when there was one since the last read().
  */
 
 #include <linux/dma-mapping.h>
@@ -39,15 +38,15 @@ MODULE_PARM_DESC(irq, "Kind of interrupt: intx, msi or msix");
 
 static unsigned int memory_kib = 16384;
 module_param(memory_kib, uint, 0444);
-MODULE_PARM_DESC(memory_kib, "Memory for DMA of each device, in KiB");
+MODULE_PARM_DESC(memory_kib, "DMA memory of each device, in KiB");
 
 static unsigned int block_order = 6;
 module_param(block_order, uint, 0444);
-MODULE_PARM_DESC(block_order, "Order of a block of this memory, in pages");
+MODULE_PARM_DESC(block_order, "Order of each block of this memory, in pages");
 
 static unsigned int spread = 4;
 module_param(spread, uint, 0444);
-MODULE_PARM_DESC(spread, "Take one of so many blocks that are free, so that they lie apart");
+MODULE_PARM_DESC(spread, "Use one block of this many allocated ones, so that blocks lie apart");
 
 struct uio_mdma {
 	struct pci_dev *pdev;
@@ -69,7 +68,7 @@ static irqreturn_t uio_mdma_interrupt(int line, void *data)
 	else if (!pci_dev_msi_enabled(mdma->pdev))
 		return IRQ_NONE;
 
-	/* A message counts even if an earlier one has spoken for it. */
+	/* A message counts even if an earlier one has reported its cause. */
 	uio_event_notify(&mdma->info);
 	return IRQ_HANDLED;
 }
@@ -92,11 +91,11 @@ static int uio_mdma_interrupts(struct uio_mdma *mdma)
 	else if (!strcmp(irq, "msix"))
 		kind = PCI_IRQ_MSIX;
 	else
-		return dev_err_probe(dev, -EINVAL, "no such kind of interrupt: %s\n", irq);
+		return dev_err_probe(dev, -EINVAL, "irq=%s is not intx, msi or msix\n", irq);
 
 	count = pci_alloc_irq_vectors(mdma->pdev, 1, MDMA_VECTORS, kind);
 	if (count < 0)
-		return dev_err_probe(dev, count, "no interrupts of the kind %s\n", irq);
+		return dev_err_probe(dev, count, "the device has no %s interrupts\n", irq);
 	ret = devm_add_action_or_reset(dev, uio_mdma_free_vectors, mdma->pdev);
 	if (ret)
 		return ret;
@@ -128,7 +127,7 @@ static void uio_mdma_free_memory(void *data)
 	kvfree(mdma->pages);
 }
 
-/* Takes many blocks and gives most of them back: what is left lies apart. */
+/* Allocates many blocks and frees most of them: the remaining ones lie apart. */
 static int uio_mdma_blocks(struct uio_mdma *mdma)
 {
 	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN;
@@ -246,7 +245,7 @@ static int uio_mdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = devm_uio_register_device(dev, &mdma->info);
 	if (ret)
 		return dev_err_probe(dev, ret, "uio\n");
-	/* Last: they are delivered to the device that was just registered. */
+	/* Last: interrupts are delivered to the device just registered. */
 	return uio_mdma_interrupts(mdma);
 }
 
@@ -264,5 +263,5 @@ static struct pci_driver uio_mdma_driver = {
 module_pci_driver(uio_mdma_driver);
 
 MODULE_AUTHOR("vfio-mdev-rs authors");
-MODULE_DESCRIPTION("Hands an mdma device to a program, by UIO");
+MODULE_DESCRIPTION("Gives a program access to an mdma device, by UIO");
 MODULE_LICENSE("GPL");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The line to the host.
+//! The serial line to the host.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,24 +10,24 @@ use rustix::termios::{tcgetattr, tcsetattr, OptionalActions};
 
 use crate::event::Event;
 
-/// A serial port, or whatever stands in for it.
+/// A serial port, or a substitute in tests.
 #[derive(Debug)]
 pub struct Console {
     file: File,
     unfinished: Vec<u8>,
 }
 
-/// What the host asks for.
+/// A command of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Look at everything.
+    /// Verify everything.
     Check,
-    /// Look at everything, and switch off.
+    /// Verify everything, and switch off.
     End,
 }
 
 impl Console {
-    /// Opens a port, and has it change nothing of what goes through it.
+    /// Opens a port in raw mode.
     pub fn open(path: &str) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
         let mut attributes = tcgetattr(&file)?;
@@ -39,14 +39,14 @@ impl Console {
         })
     }
 
-    /// Tells the host.
+    /// Sends an event to the host.
     pub fn tell(&mut self, event: &Event<'_>) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.file.write_all(&line)
     }
 
-    /// Reads what has arrived, and waits for something to. Lines that are no commands are returned as they are.
+    /// Reads what has arrived, and waits if there is nothing. Lines that are not commands are returned as text.
     pub fn commands(&mut self) -> io::Result<Vec<Result<Command, String>>> {
         let mut bytes = [0; 256];
         let len = self.file.read(&mut bytes)?;

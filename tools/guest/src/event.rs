@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is told to the host: one JSON object a line.
+//! Events for the host: one JSON object per line.
 
 use std::fmt::Write;
 
@@ -10,39 +10,39 @@ use serde::Serialize;
 use crate::footprint::plus;
 use crate::options::Options;
 
-/// A line.
+/// An event.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event<'a> {
-    /// The devices are there and the work begins.
+    /// The devices are ready and the work begins.
     Ready {
         /// Milliseconds since the kernel started.
         ms: u64,
-        /// How many devices there are.
+        /// Number of devices.
         devices: usize,
         /// The devices.
         found: &'a [Found],
-        /// What was asked for.
+        /// The options.
         #[serde(flatten)]
         options: &'a Shown,
     },
-    /// It works.
+    /// Heartbeat: everything works.
     Beat(Totals),
-    /// Something is not as it must be. No work is done after this.
+    /// Something is wrong. The program does no more work after this.
     Wrong(&'a Wrong),
-    /// All memory and registers were looked at and are right.
+    /// All memory and registers were verified.
     Checked(Totals),
-    /// As `Checked`; the guest switches itself off.
+    /// As `Checked`, after which the guest switches itself off.
     Ended {
-        /// What was done.
+        /// Work done.
         #[serde(flatten)]
         totals: Totals,
-        /// `clean`, or the first complaint of the guest's kernel.
+        /// `clean`, or the first trouble that the guest's kernel logged.
         kernel_log: &'a str,
     },
 }
 
-/// The options as they are shown.
+/// The options, as shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     irq: &'static str,
@@ -62,44 +62,44 @@ impl From<&Options> for Shown {
     }
 }
 
-/// A device that was found.
+/// A device.
 #[derive(Clone, Debug, Serialize)]
 pub struct Found {
     /// Its PCI address.
     pub pci: String,
-    /// The size of its memory.
+    /// Bytes of device memory.
     pub memory: u64,
-    /// How much guest memory it has for DMA.
+    /// Bytes of guest memory for its DMA.
     pub blocks: u64,
 }
 
-/// What was done.
+/// Work done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Milliseconds since the kernel started.
     pub ms: u64,
-    /// Jobs handed to devices.
+    /// Jobs submitted.
     pub jobs: u64,
-    /// Jobs that were completed and found right.
+    /// Jobs that completed and were verified.
     pub verified: u64,
-    /// Bytes they processed.
+    /// Bytes that these jobs processed.
     pub bytes: u64,
     /// Bytes that the processor wrote to device memory.
     pub memory_writes: u64,
-    /// Bytes that the processor read from device memory, and compared.
+    /// Bytes of device memory that the processor read and compared.
     pub memory_reads: u64,
-    /// Bytes that the processor wrote to memory for DMA.
+    /// Bytes that the processor wrote to DMA memory.
     pub ram_writes: u64,
     /// Interrupts.
     pub interrupts: u64,
-    /// Jobs that have halted the queue, as they were meant to.
+    /// Jobs that halted the queue on purpose.
     pub halts: u64,
-    /// Bytes of guest and device memory compared because of `check` or `end`.
+    /// Bytes of guest and device memory that `check` and `end` compared.
     pub checked: u64,
 }
 
 impl Totals {
-    /// Adds up.
+    /// Adds the counts of another.
     #[must_use]
     pub fn plus(self, other: Totals) -> Totals {
         Totals {
@@ -117,30 +117,30 @@ impl Totals {
     }
 }
 
-/// What is not as it must be.
+/// A discrepancy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Wrong {
-    /// In words.
+    /// Description.
     pub what: String,
-    /// Which device, counted from 0.
+    /// Index of the device, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<usize>,
-    /// Guest memory: where, as the device sees it.
+    /// For guest memory: the IOVA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iova: Option<u64>,
-    /// Device memory: where.
+    /// For device memory: the offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// What should be there; of memory some bytes from there on, in hexadecimal.
+    /// The expected value; for memory, some bytes from there on in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// What is there.
+    /// The value found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// How many bytes of those compared differ.
+    /// Number of compared bytes that differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
-    /// The job that it was noticed with.
+    /// The job that showed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }
@@ -149,7 +149,7 @@ pub struct Wrong {
 pub type WrongResult<T = ()> = Result<T, Box<Wrong>>;
 
 impl Wrong {
-    /// In words only.
+    /// Makes one from a description only.
     pub fn new(what: impl Into<String>) -> Box<Self> {
         Box::new(Wrong {
             what: what.into(),
@@ -157,7 +157,7 @@ impl Wrong {
         })
     }
 
-    /// Two values that should be equal.
+    /// Makes one from two values that should be equal.
     pub fn values(
         what: impl Into<String>,
         expected: impl ToString,
@@ -169,7 +169,7 @@ impl Wrong {
         wrong
     }
 
-    /// Bytes that should be equal and are not.
+    /// Makes one from bytes that should be equal and are not.
     pub fn bytes(
         what: impl Into<String>,
         place: Place,
@@ -201,14 +201,14 @@ impl Wrong {
         wrong
     }
 
-    /// With the device it was noticed with.
+    /// Adds the device.
     #[must_use]
     pub fn of(mut self: Box<Self>, device: usize) -> Box<Self> {
         self.device = Some(device);
         self
     }
 
-    /// With the job it was noticed with.
+    /// Adds the job.
     #[must_use]
     pub fn with(mut self: Box<Self>, job: &mdma::Descriptor) -> Box<Self> {
         self.job = Some(format!("{job:x?}"));

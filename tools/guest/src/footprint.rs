@@ -2,21 +2,21 @@
 
 //! The memory that jobs in flight use.
 //!
-//! The processor must keep out of what a job writes, and must not write what a job reads. Jobs among themselves may
-//! overlap in any way, for the device does them in order.
+//! The processor must not access what a job writes, and must not write what a job reads. Jobs may overlap each other in
+//! any way, because the device runs them in order.
 
 use mdma::{Entry, Place};
 
 /// A range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Where it begins.
+    /// Its start.
     pub place: Place,
     /// Its size in bytes.
     pub len: u64,
 }
 
-/// The place `offset` bytes on.
+/// Returns the place `offset` bytes further on.
 pub fn plus(place: Place, offset: u64) -> Place {
     match place {
         Place::Guest(iova) => Place::Guest(iova + offset),
@@ -39,7 +39,7 @@ impl Range {
         Range { place, len }
     }
 
-    /// The entry of a scatter list.
+    /// Returns the entry of a scatter list.
     pub fn entry(&self) -> Entry {
         Entry {
             place: self.place,
@@ -54,13 +54,13 @@ impl Range {
         }
     }
 
-    /// Whether two ranges have a byte in common.
+    /// Returns whether two ranges have a byte in common.
     pub fn overlaps(&self, other: &Range) -> bool {
         let ((device, a), (other_device, b)) = (self.start(), other.start());
         device == other_device && a < b + other.len && b < a + self.len
     }
 
-    /// What is left of it without `other`.
+    /// Returns the parts outside `other`.
     fn without(&self, other: &Range) -> impl Iterator<Item = Range> {
         let mut left = [None; 2];
         if self.overlaps(other) {
@@ -78,7 +78,7 @@ impl Range {
         left.into_iter().flatten()
     }
 
-    /// What is left of it without any of `others`.
+    /// Returns the parts outside all of `others`.
     pub fn without_all<'a>(self, others: impl Iterator<Item = &'a Range>) -> Vec<Range> {
         let mut left = vec![self];
         for other in others {
@@ -89,12 +89,12 @@ impl Range {
 }
 
 impl Footprint {
-    /// Whether the processor has to wait before it reads `range`.
+    /// Returns whether the processor must wait before it reads `range`.
     pub fn blocks_read(&self, range: &Range) -> bool {
         self.writes.iter().any(|other| other.overlaps(range))
     }
 
-    /// Whether the processor has to wait before it writes `range`.
+    /// Returns whether the processor must wait before it writes `range`.
     pub fn blocks_write(&self, range: &Range) -> bool {
         self.blocks_read(range) || self.reads.iter().any(|other| other.overlaps(range))
     }
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_what_no_other_covers() {
-        // Against byte by byte, for every pair of ranges in a small space.
+        // Compares with a byte-by-byte computation, for every pair of ranges in a small space.
         for a in 0..6 {
             for len in 1..6 {
                 for b in 0..8 {

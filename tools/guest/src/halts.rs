@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs that halt the queue, and what comes after.
+//! Jobs that halt the queue, and the restart after them.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::footprint::Footprint;
 use crate::parts::Window;
 use crate::workload::{Workload, RING_ORDER};
 
-/// The most milliseconds that a queue stays halted.
+/// The longest time in milliseconds that a queue stays halted.
 const LINGER: u64 = 300;
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
-    /// Hands over a job that makes no sense, and one that must not be done after it.
+    /// Submits an invalid job, and one after it that must not run.
     pub(crate) fn misbehave(&mut self) -> WrongResult {
         let size = self.world.memory_size;
         let job = match self.rng.u8(..3) {
             0 => job::crc32c(Place::Device(size - 3), 4),
             1 => job::fill(Place::Device(size), 0, self.rng.u64(1..=1 << 20)),
             _ => {
-                // An entry without a byte.
+                // A list with an entry of no bytes.
                 let iova = self.lists;
                 self.write_lists(iova, &[0; ENTRY_SIZE]);
                 let list = List {
@@ -35,7 +35,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 job::crc32c(list, 1)
             }
         };
-        // Nothing else until it has halted the queue, and for a while after.
+        // Submit nothing else until it has halted the queue, and for a while after.
         self.halted = Some(Duration::MAX);
         self.submit(job, Footprint::default())?;
         self.submit(job::nop(), Footprint::default())?;
@@ -43,7 +43,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// The queue has to have halted, with a job that was not begun.
+    /// Checks that the queue has halted, with a job that did not begin.
     pub(crate) fn expect_halt(&mut self, error: Error, now: Duration) -> WrongResult {
         let last = self.queue.ring().entries() - 1;
         let index = u64::from(self.queue.head().wrapping_sub(1) & last);
@@ -62,7 +62,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// Takes a halted queue into use again, with a ring of another size.
+    /// Restarts a halted queue, with a ring of another size.
     pub(crate) fn restart(&mut self) -> WrongResult {
         let order = self.rng.u32(2..=RING_ORDER);
         self.queue.restart(order)?;

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random jobs: any operation in any direction, most of them small, of any alignment.
+//! Random jobs: any operation in any direction. Most are small, of any alignment.
 
 use fastrand::Rng;
 use mdma::{Op, Place};
 
 use crate::footprint::{plus, Footprint, Range};
 
-/// Largest job in bytes: three units of the engine.
+/// Size in bytes of the largest job: three units of the engine.
 const LARGEST: u64 = 192 << 10;
-/// Parts that the device memory in use is divided into, spread over all of it.
+/// Parts into which the device memory in use is divided, spread over all of it.
 const WINDOWS: u64 = 16;
 /// The most entries of a scatter list: more than the device reads at once.
 pub const MAX_ENTRIES: usize = 48;
-/// Parts begin and end at pages.
+/// Parts begin and end at page boundaries.
 const PAGE: u64 = 4096;
 
 /// The memory that jobs may use.
@@ -23,7 +23,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// Guest memory: these ranges of it.
+    /// Ranges of guest memory.
     pub fn guest(blocks: impl Iterator<Item = (u64, u64)>) -> Self {
         let ranges = blocks.map(|(iova, len)| Range::new(Place::Guest(iova), len));
         Area {
@@ -31,7 +31,7 @@ impl Area {
         }
     }
 
-    /// Device memory: `used` bytes of `size`, its first and its last page among them.
+    /// Device memory: `used` bytes of `size`, including its first and its last page.
     pub fn device(size: u64, used: u64) -> Self {
         let windows = WINDOWS.min(size / PAGE);
         let len = (used.min(size) / windows / PAGE * PAGE).max(PAGE);
@@ -43,12 +43,12 @@ impl Area {
         }
     }
 
-    /// All of it.
+    /// Returns all of it.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }
 
-    /// Some part of it, of `len` bytes at most.
+    /// Picks a part of it, of at most `len` bytes.
     pub fn pick(&self, rng: &mut Rng, len: u64) -> Range {
         let within = self.ranges[rng.usize(..self.ranges.len())];
         let len = len.min(within.len);
@@ -56,25 +56,25 @@ impl Area {
     }
 }
 
-/// A job to be.
+/// A planned job.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What to do.
+    /// The operation.
     pub op: Op,
-    /// What it reads.
+    /// Its source.
     pub src: Side,
-    /// What it writes.
+    /// Its destination.
     pub dst: Side,
     /// Bytes to process.
     pub len: u64,
 }
 
-/// What a job reads or what it writes.
+/// The source or destination of a job.
 #[derive(Clone, Debug, Default)]
 pub struct Side {
-    /// The ranges in their order. They may have more bytes than the job; only a list may have more than one.
+    /// The ranges, in order. They may hold more bytes than the job. Only a list may have more than one.
     pub ranges: Vec<Range>,
-    /// Whether it is handed over as a scatter list.
+    /// Whether it is submitted as a scatter list.
     pub list: bool,
 }
 
@@ -83,7 +83,7 @@ impl Side {
         self.ranges.iter().map(|range| range.len).sum()
     }
 
-    /// The ranges, in their order, that a job of `len` bytes uses.
+    /// Returns the ranges, in order, that a job of `len` bytes uses.
     fn used(&self, len: u64) -> Vec<Range> {
         let mut left = len;
         let ranges = self.ranges.iter().map(|range| {
@@ -99,7 +99,7 @@ impl Side {
 }
 
 impl Plan {
-    /// What the job reads and writes.
+    /// Returns what the job reads and writes.
     pub fn footprint(&self) -> Footprint {
         Footprint {
             reads: self.src.used(self.len),
@@ -108,7 +108,7 @@ impl Plan {
     }
 }
 
-/// Where jobs come from.
+/// A generator of jobs.
 #[derive(Clone, Debug)]
 pub struct Jobs {
     /// Guest memory.
@@ -118,7 +118,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// A length: from a byte up, small ones as often as large ones.
+    /// Picks a length from one byte up. Small ones are as likely as large ones.
     fn len(rng: &mut Rng) -> u64 {
         let limit = match rng.u8(..4) {
             0 => 64,
@@ -129,7 +129,7 @@ impl Jobs {
         rng.u64(1..=limit)
     }
 
-    /// Memory of either kind, of `len` bytes at most.
+    /// Picks memory of either kind, of at most `len` bytes.
     pub fn place(&self, rng: &mut Rng, len: u64) -> Range {
         if rng.bool() {
             self.guest.pick(rng, len)
@@ -138,7 +138,7 @@ impl Jobs {
         }
     }
 
-    /// Memory for `len` bytes, or fewer: as one range or as a scatter list.
+    /// Picks memory for at most `len` bytes, as one range or as a scatter list.
     fn side(&self, rng: &mut Rng, len: u64) -> Side {
         if rng.u8(..3) > 0 {
             let ranges = vec![self.place(rng, len)];
@@ -150,7 +150,7 @@ impl Jobs {
         let mut ranges = Vec::new();
         let mut left = len;
         let count = rng.usize(1..=MAX_ENTRIES);
-        // Some lists have more bytes than the job.
+        // Some lists hold more bytes than the job.
         while ranges.len() < count && (left > 0 || rng.u8(..8) == 0) {
             let piece = rng.u64(1..=2 * len / count as u64 + 1).min(left.max(1));
             let range = self.place(rng, piece);
@@ -160,7 +160,7 @@ impl Jobs {
         Side { ranges, list: true }
     }
 
-    /// A job.
+    /// Makes a job.
     pub fn random(&self, rng: &mut Rng) -> Plan {
         let mut len = Self::len(rng);
         let none = Side::default();
@@ -175,7 +175,7 @@ impl Jobs {
                 let src = self.side(rng, len);
                 let dst = self.side(rng, src.size().min(len));
                 len = len.min(src.size()).min(dst.size());
-                // With lists the result is not defined if one side is changed by the other.
+                // With lists the result is undefined if the job's two sides overlap.
                 let plain = !src.list && !dst.list;
                 let changed = |range: &Range| dst.ranges.iter().any(|other| other.overlaps(range));
                 if plain || !src.ranges.iter().any(changed) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest kernel's own complaints.
+//! Trouble that the guest's kernel logs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use kernel_utils::trouble::is_trouble;
 use rustix::fs::{open, Mode, OFlags};
 
-/// `/dev/kmsg`.
+/// The kernel log.
 #[derive(Debug)]
 pub struct KernelLog {
     file: File,
@@ -16,7 +16,7 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Opens it, at its start.
+    /// Opens the log at its start.
     pub fn open() -> io::Result<Self> {
         let file = open(
             "/dev/kmsg",
@@ -29,7 +29,7 @@ impl KernelLog {
         })
     }
 
-    /// Reads what is new; the first complaint there has ever been.
+    /// Reads new records. Returns the first trouble ever found.
     pub fn trouble(&mut self) -> io::Result<Option<&str>> {
         let mut record = [0; 8192];
         loop {
@@ -42,7 +42,7 @@ impl KernelLog {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // Records were overwritten before they were read; what follows is read.
+                // Records were overwritten before they were read. The next read starts after them.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => (),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
                 Err(e) => return Err(e),
@@ -52,7 +52,8 @@ impl KernelLog {
     }
 }
 
-/// The words of a record: `level,sequence,time,flags;words`, then lines that begin with a blank.
+/// Returns the text of a record: `level,sequence,time,flags;text`, then lines that begin with a
+/// blank.
 fn message(record: &str) -> &str {
     let words = record.split_once(';').map_or(record, |(_, words)| words);
     words.lines().next().unwrap_or("")

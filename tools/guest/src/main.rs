@@ -14,17 +14,19 @@ use guest::options::Options;
 use guest::session::{End, Session};
 use guest::system;
 
-/// The port that the program has for itself; the kernel's console is the first.
+/// The program's serial port. The kernel console uses the first one.
 const PORT: &str = "/dev/ttyS1";
-/// The modules to insert, the driver last.
+/// The modules to load, the driver last.
 const MODULES: &str = "/etc/modules";
 
 fn main() {
     if std::process::id() != 1 {
-        eprintln!("guest: to be a guest's first process; scripts/guest-image makes the image");
+        eprintln!(
+            "guest: must be the first process of a guest; scripts/guest-image makes the image"
+        );
         std::process::exit(2);
     }
-    // A first process must not end: the kernel would panic, and say why it did in other words.
+    // If the first process ends, the kernel panics and hides the reason.
     let mounted = system::lock_memory().and_then(|()| system::mount_all());
     let mut console = match Console::open(PORT).or_else(|_| Console::open("/dev/console")) {
         Ok(console) => console,
@@ -62,7 +64,7 @@ fn main() {
     }
 }
 
-/// Reads the command line and loads the driver accordingly.
+/// Reads the command line and loads the driver with its options.
 fn options() -> WrongResult<Options> {
     let words = |e: std::io::Error| Wrong::new(e.to_string());
     let line = std::fs::read_to_string("/proc/cmdline").map_err(words)?;
@@ -73,7 +75,7 @@ fn options() -> WrongResult<Options> {
     Ok(options)
 }
 
-/// Says what is wrong, and does nothing more but to switch off when it is asked to.
+/// Reports what is wrong, then only waits for the command to switch off.
 fn stop(console: &mut Console, wrong: &Wrong) -> ! {
     let _ = console.tell(&Event::Wrong(wrong));
     while let Ok(commands) = console.commands() {

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel's command line asks for.
+//! Options on the kernel command line.
 
 use serde::Serialize;
 
-/// The kind of interrupt.
+/// A kind of interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Irq {
-    /// The interrupt pin.
+    /// INTx.
     Intx,
-    /// Messages, by the capability of that name.
+    /// MSI.
     Msi,
-    /// Messages, by a table.
+    /// MSI-X.
     Msix,
 }
 
 impl Irq {
-    /// As it is written.
+    /// Returns the name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Irq::Intx => "intx",
@@ -32,15 +32,15 @@ impl Irq {
 pub struct Options {
     /// `guest.irq`: the kind of interrupt.
     pub irq: Irq,
-    /// `guest.devices`: how many devices there must be.
+    /// `guest.devices`: number of devices that must exist.
     pub devices: usize,
-    /// `guest.seed`: which random jobs.
+    /// `guest.seed`: seed of the random jobs.
     pub seed: u64,
-    /// `guest.memory`: memory that devices and processor write, of all devices together.
+    /// `guest.memory`: bytes of memory that devices and processor write, over all devices.
     pub memory: u64,
-    /// `guest.device`: how much of each device's memory is written.
+    /// `guest.device`: bytes of each device's memory that are written.
     pub device: u64,
-    /// `guest.rate`: jobs a second of each device; 0 for as many as there can be.
+    /// `guest.rate`: jobs per second and device; 0 for no limit.
     pub rate: u64,
     /// `guest.throttle`: the most microseconds that a device waits after a unit.
     pub throttle: u32,
@@ -64,7 +64,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads them from a command line. What does not begin with `guest.` is for others.
+    /// Parses a command line. Ignores words that do not begin with `guest.`.
     pub fn parse(line: &str) -> Result<Options, String> {
         let mut options = Options::default();
         for word in line.split_ascii_whitespace() {
@@ -72,7 +72,7 @@ impl Options {
                 continue;
             };
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let illegal = || format!("guest.{name}={value} makes no sense");
+            let illegal = || format!("guest.{name}={value} is out of range or malformed");
             let number = || value.parse::<u64>().map_err(|_| illegal());
             match name {
                 "irq" => {
@@ -98,7 +98,7 @@ impl Options {
     }
 }
 
-/// Parses a size: a number of bytes, or one with K, M or G.
+/// Parses a size: a number of bytes, optionally with K, M or G.
 fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.char_indices().last()? {
         (at, 'K' | 'k') => (&text[..at], 10),

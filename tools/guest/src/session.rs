@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All devices, commands and heartbeat.
+//! The main loop: all devices, commands and heartbeat.
 
 use std::io;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::system;
 use crate::uio::{self, Block, DeviceMemory, Interrupts, Registers};
 use crate::workload::Workload;
 
-/// Time between two heartbeats.
+/// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_millis(250);
-/// How long devices may take to appear.
+/// Timeout for devices to appear.
 const APPEAR: Duration = Duration::from_secs(60);
 
-/// The program at work.
+/// The running program.
 pub struct Session {
     console: Console,
     log: KernelLog,
     devices: Vec<Device>,
-    /// What the host has asked for and waits for.
+    /// The command that the host waits for.
     asked: Vec<Command>,
     beat: Duration,
 }
@@ -35,10 +35,10 @@ struct Device {
     interrupts: Interrupts,
 }
 
-/// What ends a session.
+/// Why a session ended.
 #[derive(Debug)]
 pub enum End {
-    /// The host has asked for it.
+    /// The host asked for it.
     Asked,
     /// Something is wrong.
     Wrong(Box<Wrong>),
@@ -55,7 +55,7 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Box<Wrong> + '_ {
 }
 
 impl Session {
-    /// Finds the devices and says that it is ready.
+    /// Finds the devices and reports readiness.
     pub fn new(mut console: Console, options: &Options) -> Result<Self, (Console, Box<Wrong>)> {
         match Self::prepare(options) {
             Ok((log, devices, found)) => {
@@ -116,7 +116,7 @@ impl Session {
         Ok((log, devices, found))
     }
 
-    /// Works until it is told to end or something is wrong.
+    /// Works until the host ends the session or something is wrong.
     pub fn run(&mut self) -> End {
         loop {
             match self.round() {
@@ -126,7 +126,7 @@ impl Session {
         }
     }
 
-    /// The line to the host.
+    /// Returns the line to the host.
     pub fn into_console(self) -> Console {
         self.console
     }
@@ -134,7 +134,7 @@ impl Session {
     fn round(&mut self) -> Result<(), End> {
         let now = system::now();
         for (i, device) in self.devices.iter_mut().enumerate() {
-            // Whoever waits for a check waits for the jobs in flight only.
+            // A pending check waits for the jobs in flight only.
             device
                 .workload
                 .step(now, self.asked.is_empty())
@@ -169,7 +169,7 @@ impl Session {
             .map_err(failed("console"))
     }
 
-    /// Does what the host has asked for.
+    /// Carries out the host's command.
     fn answer(&mut self) -> Result<(), End> {
         for command in std::mem::take(&mut self.asked) {
             for (i, device) in self.devices.iter_mut().enumerate() {
@@ -192,7 +192,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sleeps until a device interrupts, the host says something, or there is something to do.
+    /// Sleeps until a device interrupts, the host sends something, or work is due.
     fn wait(&mut self) -> Result<(), End> {
         let working = |device: &&Device| self.asked.is_empty() || !device.workload.idle();
         let devices = self.devices.iter().filter(working);
@@ -227,7 +227,9 @@ impl Session {
             for command in self.console.commands().map_err(failed("console"))? {
                 match command {
                     Ok(command) => self.asked.push(command),
-                    Err(line) => return Err(Wrong::new(format!("{line:?} is no command")).into()),
+                    Err(line) => {
+                        return Err(Wrong::new(format!("{line:?} is not a command")).into())
+                    }
                 }
             }
         }

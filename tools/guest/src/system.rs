@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a first process does for the system.
+//! The duties of a first process.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use rustix::mount::{mount, MountFlags};
 use rustix::system::{reboot, RebootCommand};
 use rustix::time::{clock_gettime, ClockId};
 
-/// Mounts what the kernel has to tell.
+/// Mounts the kernel's file systems.
 pub fn mount_all() -> io::Result<()> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(kind, target, kind, MountFlags::empty(), None).map_err(|e| {
@@ -22,7 +22,7 @@ pub fn mount_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Inserts the modules of a list: one path a line. The last one gets `parameters`.
+/// Loads the modules of a list with one path per line. The last one gets `parameters`.
 pub fn insert_modules(list: &str, parameters: &str) -> io::Result<()> {
     let text = fs::read_to_string(list)?;
     let mut lines = text.lines().peekable();
@@ -38,21 +38,21 @@ pub fn insert_modules(list: &str, parameters: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Has all memory of the program there before it is used, now and in future.
+/// Locks all present and future memory of the program.
 ///
-/// A page fault between two instructions is one more thing that goes on in the processor when a register is accessed,
-/// and emulators of nested virtualisation get that wrong: `Documentation/qemu.rst`, "KVM internal error".
+/// A page fault between two instructions is one more event while a register is accessed, and emulators of nested
+/// virtualisation get that wrong: `Documentation/qemu.rst`, "KVM internal error".
 pub fn lock_memory() -> io::Result<()> {
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
 }
 
-/// Time since the guest started, by its own clock: it stands still while the guest does.
+/// Returns the time since the guest started, by the guest's clock, which stops while the guest is stopped.
 pub fn now() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Switches the machine off.
+/// Switches the machine off. Returns only on failure.
 pub fn power_off() -> io::Error {
     match reboot(RebootCommand::PowerOff) {
         Ok(()) => io::Error::other("the machine is still on"),

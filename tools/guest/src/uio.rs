@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices by UIO, as the driver `uio_mdma` hands them out.
+//! Devices by UIO, from the driver `uio_mdma`.
 //!
-//! A device reaches any memory that it is told to. So the addresses that are used for DMA are those that the driver
-//! allocated, and no others.
+//! A device can access any memory, so this file uses only DMA addresses that the driver allocated.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,7 +18,7 @@ use crate::parts::{Parts, Window};
 
 const PAGE: u64 = 4096;
 
-/// A device that the driver has taken.
+/// A device bound to the driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Found {
     /// Its PCI address.
@@ -53,16 +52,16 @@ pub fn find() -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Reads a number from a file in sysfs.
+/// Reads a number from a sysfs file.
 fn number(path: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     let digits = text.trim().trim_start_matches("0x");
     u64::from_str_radix(digits, 16)
-        .map_err(|_| io::Error::other(format!("{}: {text:?} is no number", path.display())))
+        .map_err(|_| io::Error::other(format!("{}: {text:?} is not a number", path.display())))
 }
 
-/// Whether a BAR has an address, by the text of the file `resource` of a PCI device: start, end and flags of a BAR on
-/// each line.
+/// Returns whether a BAR has an address. `resource` is the text of the PCI device's file of that name: start, end and
+/// flags of one BAR per line.
 fn has_address(resources: &str, bar: usize) -> bool {
     let line = resources.lines().nth(bar).unwrap_or_default();
     let start = line.split(' ').next().unwrap_or_default();
@@ -113,7 +112,7 @@ impl Window for DeviceMemory {
     }
 }
 
-/// A block of the driver's memory.
+/// A block of the driver's DMA memory.
 #[derive(Debug)]
 pub struct Block {
     memory: Rc<Mapping>,
@@ -156,7 +155,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// How many there were since the last call; waits for one if there was none.
+    /// Returns the number of interrupts since the last call; waits if there was none.
     pub fn wait(&mut self) -> io::Result<u64> {
         let mut bytes = [0; 4];
         self.file.read_exact(&mut bytes)?;
@@ -178,8 +177,9 @@ pub type UioParts = Parts<Registers, Block, DeviceMemory>;
 
 impl Found {
     /// Opens the device.
+    /// # Errors
     ///
-    /// `AddrNotAvailable`, with what to change, if a BAR has no address.
+    /// `AddrNotAvailable`, with a remedy, if a BAR has no address.
     pub fn open(&self) -> io::Result<(UioParts, Interrupts)> {
         let resources = fs::read_to_string(self.sysfs.join("device/resource"))?;
         for (bar, what) in [(0, "registers"), (2, "device memory")] {

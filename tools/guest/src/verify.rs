@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Comparing with the model.
+//! Comparison with the model.
 
 use mdma::regs::{self, Reg, INT_ALL};
 use mdma::{Bar, Buffer, Place};
@@ -10,7 +10,7 @@ use crate::footprint::{plus, Range};
 use crate::parts::Window;
 use crate::workload::Workload;
 
-/// Bytes compared at a time.
+/// Bytes per comparison.
 const STEP: u64 = 256 << 10;
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
@@ -43,7 +43,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// Compares everything there is: all blocks, all of device memory, all registers. No job may be in flight.
+    /// Compares everything: all blocks, all device memory, all registers. No job may be in flight.
     pub fn check(&mut self) -> WrongResult {
         assert!(self.idle(), "checked with jobs in flight");
         self.check_registers()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver of one device: hands out jobs, takes completions, and does what a processor does meanwhile.
+//! The driver of one device: submits jobs, takes completions, and accesses memory as a processor meanwhile.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::parts::{Parts, Window};
 
 /// Order of the ring.
 pub const RING_ORDER: u32 = 6;
-/// The most jobs handed over at a time.
+/// The most jobs submitted at a time.
 const BURST: u32 = 16;
-/// One of so many bursts is a job that halts the queue.
+/// One burst in this many is a job that halts the queue.
 const HALTS: u8 = 48;
-/// The most bytes that the processor accesses at a time.
+/// The most bytes per access of the processor.
 const ACCESS: u64 = 16 << 10;
 
 /// The driver of one device.
@@ -34,22 +34,22 @@ pub struct Workload<B, M, W> {
     pub(crate) window: W,
     /// Blocks for data and lists, sorted by IOVA.
     pub(crate) blocks: Vec<M>,
-    /// Where the scatter lists are, one of the blocks.
+    /// The block that holds the scatter lists.
     pub(crate) lists: u64,
-    /// What memory holds once all jobs in flight are done.
+    /// Contents of memory once all jobs in flight are done.
     pub(crate) world: World,
-    /// What the registers hold that software writes.
+    /// Contents of the registers that software writes.
     pub(crate) scratch: u64,
     pub(crate) throttle: u32,
-    /// Bytes of jobs since the device's counter was looked at first.
+    /// Bytes of jobs since the device's counter was first read.
     pub(crate) bytes_done: u64,
     pub(crate) jobs_done: u64,
     pub(crate) totals: Totals,
     jobs: Jobs,
     pub(crate) in_flight: VecDeque<InFlight>,
-    /// A job that halts the queue comes next.
+    /// The next job halts the queue.
     naughty: bool,
-    /// The queue has halted, and is to be restarted then.
+    /// The queue has halted, and restarts at this time.
     pub(crate) halted: Option<Duration>,
     pub(crate) rng: Rng,
     cookie: u64,
@@ -58,11 +58,11 @@ pub struct Workload<B, M, W> {
     patience: Duration,
     /// When the next burst is due.
     due: Duration,
-    /// When the last burst was handed over, or the last interrupt came.
+    /// When the last burst was submitted, or the last interrupt came.
     heard: Duration,
 }
 
-/// A job that was handed over and not seen to complete.
+/// A submitted job whose completion was not seen yet.
 pub(crate) struct InFlight {
     job: Descriptor,
     expected: Expected,
@@ -70,7 +70,7 @@ pub(crate) struct InFlight {
 }
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
-    /// Enables the device. What its memory and the blocks hold is read once, and known from then on.
+    /// Enables the device. Reads its memory and the blocks once; the model is exact from then on.
     pub fn new(parts: Parts<B, M, W>, options: &Options, device: usize) -> WrongResult<Self> {
         let mdma = Mdma::new(parts.registers)?;
         let size = mdma.memory_size();
@@ -117,7 +117,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(workload)
     }
 
-    /// Fills all memory that is used by the processor, so that there is something to lose from the start.
+    /// Fills all memory in use as the processor, so that a loss shows from the start.
     fn prepare(&mut self) {
         let ranges = [&self.jobs.guest, &self.jobs.device];
         let ranges: Vec<Range> = ranges.iter().flat_map(|a| a.ranges()).copied().collect();
@@ -130,22 +130,22 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         self.totals = Totals::default();
     }
 
-    /// How much was done.
+    /// Returns the work done.
     pub fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// Whether no job is in flight, and none has halted the queue.
+    /// Returns whether no job is in flight and the queue is not halted.
     pub fn idle(&self) -> bool {
         self.in_flight.is_empty() && self.halted.is_none()
     }
 
-    /// The size of the device memory in bytes.
+    /// Returns the size of device memory in bytes.
     pub fn memory_size(&self) -> u64 {
         self.world.memory_size
     }
 
-    /// When there will be something to do, if nothing interrupts before. Times are since the guest's start.
+    /// Returns when the next work is due if nothing interrupts before, as time since the guest's start.
     pub fn due(&self) -> Option<Duration> {
         match self.halted {
             Some(until) => Some(until),
@@ -154,7 +154,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         }
     }
 
-    /// Hands over jobs if they are due and wanted, and accesses memory while the device works.
+    /// Submits jobs if they are due, and accesses memory while the device works.
     pub fn step(&mut self, now: Duration, wanted: bool) -> WrongResult {
         if let Some(until) = self.halted {
             return if now >= until { self.restart() } else { Ok(()) };
@@ -166,7 +166,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             self.naughty = self.rng.u8(..HALTS) == 0;
             return self.burst(now);
         }
-        // Nothing else may be in flight.
+        // No other job may be in flight.
         if self.in_flight.is_empty() {
             self.naughty = false;
             self.heard = now;
@@ -193,10 +193,10 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 (Op::Crc32c, Some(src), _) => job::crc32c(src, plan.len),
                 _ => job::nop(),
             };
-            // Somebody has to be woken after the last one.
+            // The last job must wake the program.
             let wake = i + 1 == count || self.rng.bool();
             self.submit(if wake { job.interrupt() } else { job }, plan.footprint())?;
-            // One by one, or several with one doorbell.
+            // With one doorbell each, or one for several.
             if i + 1 == count || self.rng.u8(..4) == 0 {
                 self.queue.ring_doorbell()?;
             }
@@ -204,7 +204,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         for _ in 0..count {
             self.access()?;
         }
-        // Time lost is not made up for: a guest that was stopped for long would then flood its device.
+        // Lost time is not made up for: a guest that was stopped for long would flood its device.
         let pause = (1_000_000 * u64::from(count))
             .checked_div(self.rate)
             .unwrap_or(0);
@@ -227,8 +227,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// What a descriptor says of one side of a job. Lists are in memory of their own, where each place in the ring has
-    /// room for two.
+    /// Returns the descriptor's fields for one side of a job. Each place in the ring has room for two scatter lists.
     fn operand(&mut self, side: &Side, which: u64) -> Option<Operand> {
         let first = side.ranges.first()?;
         if !side.list {
@@ -244,14 +243,14 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Some(List { base, entries }.into())
     }
 
-    /// Writes to the memory of the scatter lists.
+    /// Writes to the scatter list memory.
     pub(crate) fn write_lists(&mut self, iova: u64, data: &[u8]) {
         let (block, offset) = self.block(iova);
         block.write(offset, data);
         self.world.write(Place::Guest(iova), data);
     }
 
-    /// Writes registers that have no influence on results.
+    /// Writes registers that do not affect results.
     fn write_registers(&mut self) -> WrongResult {
         let mdma = self.queue.mdma();
         self.scratch = self.rng.u64(..);
@@ -261,7 +260,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// The processor reads or writes some memory that no job in flight uses.
+    /// Reads or writes, as the processor, some memory that no job in flight uses.
     fn access(&mut self) -> WrongResult {
         let len = self.rng.u64(1..=ACCESS);
         let range = self.jobs.place(&mut self.rng, len);
@@ -279,7 +278,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// The processor writes.
+    /// Writes as the processor.
     fn store(&mut self, range: &Range) {
         let mut data = vec![0; range.len as usize];
         self.rng.fill(&mut data);
@@ -297,14 +296,14 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         self.world.write(range.place, &data);
     }
 
-    /// The block of an address that is in one.
+    /// Returns the block that holds an address.
     pub(crate) fn block(&self, iova: u64) -> (&M, usize) {
         let after = self.blocks.partition_point(|block| block.iova() <= iova);
         let block = &self.blocks[after - 1];
         (block, (iova - block.iova()) as usize)
     }
 
-    /// Takes completions, after an interrupt has said that there may be some.
+    /// Takes completions, after an interrupt has announced some.
     pub fn interrupted(&mut self, count: u64, now: Duration) -> WrongResult {
         self.totals.interrupts += count;
         self.heard = now;
@@ -322,7 +321,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// Compares what a job has done.
+    /// Compares the result of a job.
     fn completed(&mut self, done: &InFlight, completion: &Completion) -> WrongResult {
         if done.expected.check(completion).is_err() {
             let (expected, found) = (format!("{:x?}", done.expected), format!("{completion:x?}"));
@@ -334,7 +333,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             let what = "sequence of the completion record";
             return Err(Wrong::values(what, self.jobs_done, completion.sequence));
         }
-        // What later jobs write may be written already.
+        // Later jobs may have written already.
         let later = || {
             self.in_flight
                 .iter()
@@ -350,7 +349,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// Whether jobs have been in flight for so long that something must be lost.
+    /// Checks whether jobs have been in flight so long that something must be lost.
     pub fn overdue(&mut self, now: Duration) -> WrongResult {
         let Some(first) = self.in_flight.front() else {
             return Ok(());
@@ -363,10 +362,10 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         let seconds = waited.as_secs();
         let wrong = if self.queue.poll().is_some() {
             Wrong::new(format!(
-                "lost interrupt: a job is done, and for {seconds} s nobody said so"
+                "lost interrupt: a job is done, but no interrupt came for {seconds} s"
             ))
         } else if let Err(halted) = self.queue.mdma().check_halted() {
-            Wrong::new(format!("{halted}, and for {seconds} s nobody said so"))
+            Wrong::new(format!("{halted}, but no interrupt came for {seconds} s"))
         } else {
             let mdma = self.queue.mdma();
             let registers =

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The workload against a simulated device: it finds nothing wrong with one that works, and everything wrong with one
-//! that loses something.
+//! The workload against a simulated device: it accepts a device that works, and detects any loss.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,7 +16,7 @@ const BLOCK: usize = 128 << 10;
 const BLOCKS: u64 = 6;
 const TICK: Duration = Duration::from_millis(10);
 
-/// The device that is there at present.
+/// The present device.
 #[derive(Clone)]
 struct Slot(Rc<RefCell<Sim>>);
 
@@ -57,7 +56,7 @@ struct Machine {
     rng: fastrand::Rng,
 }
 
-/// Where a block is: anywhere but next to another.
+/// Returns the IOVA of a block. No two blocks are adjacent.
 fn iova(block: u64) -> u64 {
     0x10_0000 + block * 0x123_4000
 }
@@ -86,7 +85,7 @@ impl Machine {
         }
     }
 
-    /// The guest runs for a moment, and the device does `units` if there are so many to be done.
+    /// Runs the guest for a moment. The device does up to `units` units of work.
     fn tick(&mut self, units: u32, wanted: bool) -> WrongResult {
         self.now += TICK;
         self.workload.step(self.now, wanted)?;
@@ -110,7 +109,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits for what is in flight, and looks at everything.
+    /// Waits for the jobs in flight, and verifies everything.
     fn check(&mut self) -> WrongResult {
         while !self.workload.idle() {
             self.tick(100, false)?;
@@ -118,7 +117,7 @@ impl Machine {
         self.workload.check()
     }
 
-    /// Another device takes over, as in a migration. It gets the memory that `change` makes of the old one's.
+    /// Replaces the device, as a migration does. The new one gets the old one's memory after `change`.
     fn migrate(&mut self, change: impl FnOnce(&mut mdma::Sparse)) {
         let to = Sim::new(self.guest.clone(), MEMORY, 7);
         {
@@ -148,7 +147,7 @@ fn nothing_is_wrong_with_a_device_that_works() {
         let totals = machine.workload.totals();
         assert_eq!(totals.checked, 4 * (MEMORY + (BLOCKS - 1) * BLOCK as u64));
         assert!(totals.verified > 3000 && totals.halts > 0, "{totals:?}");
-        // Those that are dropped when the queue halts are not verified.
+        // Jobs dropped when the queue halts are not verified.
         assert_eq!(totals.jobs, totals.verified + totals.halts);
         assert!(totals.interrupts < totals.jobs);
         assert!(totals.memory_writes > 0 && totals.memory_reads > 0 && totals.ram_writes > 0);
@@ -213,7 +212,7 @@ fn a_page_of_guest_memory_that_is_left_out_is_noticed() {
 #[test]
 fn what_changes_by_itself_is_noticed_in_time() {
     for seed in 0..4 {
-        // Without a look at everything: jobs and accesses come by.
+        // No full check: jobs and accesses find it.
         let mut machine = Machine::new(400 + seed);
         machine.run(100).unwrap();
         machine.migrate(|memory| {
@@ -278,7 +277,7 @@ fn a_wrong_record_is_told_with_its_job() {
         machine.now += TICK;
         machine.workload.step(machine.now, true).unwrap();
         machine.slot.0.borrow().run();
-        // The records are behind the ring of 64 entries; a bit of each one's checksum.
+        // The records are behind the ring of 64 entries; flip a bit of each one's checksum.
         for i in 0..64 {
             let mut crc = [0; 4];
             records.read(4096 + i * 32 + 12, &mut crc);
