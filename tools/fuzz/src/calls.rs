@@ -21,14 +21,14 @@ use crate::program::{Call, SECOND};
 use crate::removal::{self, Removal};
 use crate::world::{uuid, World};
 
-/// How a call ended that did not succeed.
+/// Why a call did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// There was nothing in a slot that it needed.
+    /// A slot that it needed was empty.
     Empty,
-    /// The kernel's answer.
+    /// The kernel's errno.
     Errno(i32),
-    /// A process was killed, or had nothing more to do, and did not end.
+    /// A process that was killed or had finished did not exit.
     Stuck,
 }
 
@@ -44,18 +44,18 @@ impl From<vfio_client::Error> for Ended {
     }
 }
 
-/// What a call gave.
+/// The result of a call.
 pub(crate) type Result<T = u64> = std::result::Result<T, Ended>;
 
-/// The exit status of a process whose program says that it dies.
+/// Exit status of a process whose program ends it.
 pub(crate) const DIED: i32 = 77;
 
-/// The index of the region of v1, and where its data section starts.
+/// The index of the v1 region, and the offset of its data section.
 const V1: u64 = 9;
 const DATA: u64 = 4096;
-/// The most that a call reads or writes at once.
+/// The most bytes per read or write.
 const MOST: u64 = 4 << 20;
-/// Bytes behind an argument that says that it is short.
+/// Bytes after an argument that claims to be shorter.
 const ROOM: usize = 4096;
 
 fn at(region: u64, offset: u64) -> u64 {
@@ -88,7 +88,8 @@ pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// The argument of an ioctl: `argsz`, `flags` and what the seed says. With an odd seed it is as long as it says.
+/// Makes the argument of an ioctl: `argsz`, `flags`, and bytes from the seed. With an odd seed the length is as
+/// claimed.
 fn argument(argsz: u64, flags: u64, seed: u64) -> Vec<u8> {
     let len = (argsz as usize).clamp(8, 1 << 16);
     let len = if seed % 2 == 1 { len } else { len.max(ROOM) };
@@ -108,18 +109,18 @@ fn ioctl(node: &Node, n: u64, argsz: u64, flags: u64, seed: u64) -> Result {
     Ok(result? as u64)
 }
 
-/// Whether `EFAULT` is a proper answer to a call.
+/// Returns whether `EFAULT` is a valid answer to a call.
 pub(crate) fn may_fault(call: &Call) -> bool {
     let a = &call.args;
     match call.op {
-        // Arguments that end before they say they do.
+        // Arguments shorter than they claim.
         Op::ContainerIoctl | Op::GroupIoctl | Op::DeviceIoctl | Op::DataIoctl => {
             a[4] % 2 == 1 || a[2] > ROOM as u64
         }
         Op::Info => a[3] > ROOM as u64,
         Op::Feature => a[1] > ROOM as u64,
         Op::SetIrqs => a[6] > ROOM as u64,
-        // Mappings of a device may have nothing behind them.
+        // Mappings of a device may have no memory behind them.
         Op::PreadMapping | Op::PwriteMapping | Op::ReadMapping | Op::Load | Op::Store => true,
         Op::UnmapDirty | Op::DirtyBitmap => a[4] != 0,
         Op::BitmapIn | Op::WriteMapping => true,
@@ -127,7 +128,7 @@ pub(crate) fn may_fault(call: &Call) -> bool {
     }
 }
 
-/// Whether `EBADF` is a proper answer to a call.
+/// Returns whether `EBADF` is a valid answer to a call.
 pub(crate) fn may_be_bad(op: Op) -> bool {
     matches!(
         op,
@@ -143,7 +144,7 @@ pub(crate) fn may_be_bad(op: Op) -> bool {
     )
 }
 
-/// Makes one call, in the process that is to make it.
+/// Makes one call, in the process that it belongs to.
 pub(crate) fn make_in(world: &Arc<World>, call: &Call) -> Result {
     match call.thread {
         Some(SECOND) if !call.op.is_roots() => world.second.make(call),
@@ -151,7 +152,7 @@ pub(crate) fn make_in(world: &Arc<World>, call: &Call) -> Result {
     }
 }
 
-/// Makes one call.
+/// Makes one call in this process.
 pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
     let a = &call.args;
     let device = |slot| need(world.devices.get(slot));
@@ -166,7 +167,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
                 world.sysfs.find_type(name)?.create(&uuid(a[0]))?
             };
             if let Ok(group) = instance.iommu_group() {
-                // The second process may open it. Somebody may have removed it already.
+                // The second process may open it. It may be removed already.
                 let _ = hostile::own_node(group);
             }
             Ok(0)
@@ -324,7 +325,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             Ok(container(a[0])?.ioctl(14, &mut arg)? as u64)
         }
         Op::UnmapDirty | Op::DirtyBitmap => {
-            // Type1 itself shifts by what it finds there before it refuses 0.
+            // type1 shifts by this value before it refuses 0.
             let a = [a[0], a[1], a[2], a[3].max(1), a[4]];
             let request = match call.op {
                 Op::UnmapDirty => BitmapRequest::unmap(a[1], a[2], a[3]),
@@ -446,7 +447,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
 }
 
 fn register(device: &Node, offset: u64, width: usize, value: u64) -> Result {
-    // A second of waiting after each unit is of no use here.
+    // A wait of a second after each unit would only cost time.
     let value = match offset == Reg::Throttle.row().offset {
         true if value <= u64::from(regs::MAX_THROTTLE_US) => value % 2000,
         _ => value,
@@ -540,7 +541,7 @@ fn set_irqs(world: &World, a: &[u64]) -> Result {
     Ok(need(world.devices.get(a[0]))?.ioctl(10, &mut arg)? as u64)
 }
 
-/// Reads and writes what is in sysfs around an instance.
+/// Reads and writes the sysfs attributes of an instance.
 fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     let instance = world.sysfs.instance(&uuid(slot));
     let path = instance.map_err(|_| Ended::Empty)?.path().to_path_buf();
@@ -558,7 +559,7 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
         file.read_to_string(&mut text)?;
         return Ok(text.len() as u64);
     }
-    // What is not a UUID, and what is not a 1.
+    // Values that are neither a UUID nor a 1.
     let text = match seed % 4 {
         0 => String::new(),
         1 => uuid(slot).as_str().replace('-', "_"),

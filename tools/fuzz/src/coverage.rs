@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which code of the module was reached: addresses, and the functions they are in.
+//! Coverage of the module: addresses reached, and their functions.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use vfio_client::kcov::Kcov;
 
-/// The module whose code counts.
+/// The module to measure.
 const MODULE: &str = "mdma";
 
-/// What was reached.
+/// The coverage.
 #[derive(Debug, Default)]
 pub(crate) struct Coverage {
     pcs: HashSet<u64>,
-    /// Functions of the module by their first address.
+    /// Functions of the module by start address.
     functions: BTreeMap<u64, String>,
 }
 
-/// The addresses of the module, if the kernel can tell which are reached.
+/// Returns the address range of the module, if the kernel has kcov.
 pub(crate) fn module() -> Option<(u64, u64)> {
     if !Kcov::exists() {
         return None;
@@ -36,7 +36,7 @@ pub(crate) fn module() -> Option<(u64, u64)> {
 }
 
 impl Coverage {
-    /// Nothing reached, of the functions in `/proc/kallsyms`.
+    /// Starts with nothing reached, and the functions in `/proc/kallsyms`.
     pub(crate) fn new() -> Self {
         let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         Coverage {
@@ -45,17 +45,17 @@ impl Coverage {
         }
     }
 
-    /// Adds addresses; how many of them are new.
+    /// Adds addresses; returns how many are new.
     pub(crate) fn add(&mut self, pcs: &[u64]) -> usize {
         pcs.iter().filter(|pc| self.pcs.insert(**pc)).count()
     }
 
-    /// Addresses reached.
+    /// Returns the number of addresses reached.
     pub(crate) fn len(&self) -> usize {
         self.pcs.len()
     }
 
-    /// Each function with how many of its addresses were reached, by name.
+    /// Returns each function by name, with the number of its addresses reached.
     pub(crate) fn table(&self) -> Vec<(&str, usize)> {
         let mut reached: BTreeMap<u64, usize> = BTreeMap::new();
         for pc in &self.pcs {
@@ -73,14 +73,14 @@ impl Coverage {
         table
     }
 
-    /// Functions reached, and all.
+    /// Returns the number of functions reached, and of all.
     pub(crate) fn functions(&self) -> (usize, usize) {
         let table = self.table();
         (table.iter().filter(|row| row.1 > 0).count(), table.len())
     }
 }
 
-/// The functions of the module in a list of symbols.
+/// Finds the functions of the module in a list of symbols.
 fn functions(symbols: &str) -> BTreeMap<u64, String> {
     let module = format!("[{MODULE}]");
     let mut functions = BTreeMap::new();
@@ -91,7 +91,7 @@ fn functions(symbols: &str) -> BTreeMap<u64, String> {
         else {
             continue;
         };
-        // What the compiler puts before a function and the parts it sets apart belong to it.
+        // The compiler's prefix of a function, and the parts it splits off, belong to the function.
         let part = name.starts_with("__pfx_") || name.ends_with(".cold");
         if of != module || !matches!(kind, "t" | "T") || part {
             continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls that make others wait: memory that stalls, limits, freezing. Each ends by itself, soon.
+//! Calls that make others wait: stalled memory, limits, freezing. Each ends soon by itself.
 
 use std::fs;
 use std::thread;
@@ -11,17 +11,17 @@ use crate::grammar::LIMITS;
 use crate::program::{Call, SECOND};
 use crate::world::World;
 
-/// The most microseconds that something is late or frozen on purpose.
+/// The longest intended delay or freeze in microseconds.
 const LATE: u64 = 20_000;
 
-/// Memory of the process whose call it is, whose page faults are answered late.
+/// Memory of the calling process, whose page faults are answered late.
 pub(crate) fn stalled(world: &World, call: &Call) -> Result {
     let a = &call.args;
     let kind = hostile::Kind::ALL[(a[1] % 2) as usize];
     let pages = a[2].clamp(1, 16) as usize;
     let contents = bytes(a[3], pages * 4096);
     let mut all = world.stalled.lock().unwrap();
-    // Each has a thread.
+    // Each needs a thread.
     if all.len() >= 16 {
         return Err(Ended::Empty);
     }
@@ -38,7 +38,7 @@ pub(crate) fn stalled(world: &World, call: &Call) -> Result {
     Ok(pages as u64)
 }
 
-/// Limits the second process. At the least it has room for itself, and time enough to end.
+/// Limits the second process. The lowest limits still leave it enough memory and time to exit.
 pub(crate) fn limit(world: &World, what: u64, to: u64) -> Result {
     let cgroup = world.second.cgroup()?;
     let choose = |of: [u64; 3]| of.get((to % 4) as usize).copied();
@@ -62,7 +62,7 @@ pub(crate) fn freeze(world: &World, us: u64) -> Result {
 /// Suspends the machine as far as freezing its tasks, and resumes it.
 pub(crate) fn suspend(world: &World) -> Result {
     let stalled = world.stalled.lock().unwrap();
-    // Those who wait for a page whose server is frozen before them do not freeze, and the kernel says so at length.
+    // A task that waits for a page does not freeze if its server froze first, and the kernel logs that at length.
     if !stalled.is_empty() {
         return Err(Ended::Empty);
     }

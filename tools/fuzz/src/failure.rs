@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be wrong with a kernel after a program.
+//! Failures that a program can cause.
 
 use std::fmt;
 
-/// A kind of failure, by the word that it is told with.
+/// A class of failure, printed as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// The kernel's log has a report.
+    /// The kernel log has a report.
     Report,
     /// A call did not return.
     Hang,
-    /// A call ended with an errno that it must not end with.
+    /// A call ended with an unexpected errno.
     Errno,
-    /// The device does not work any more.
+    /// The device no longer works.
     Unusable,
-    /// Something is left when all is closed.
+    /// Something is left after everything was closed.
     Leak,
     /// The process that makes the calls was killed.
     Killed,
@@ -31,7 +31,7 @@ const WORDS: [(Class, &str); 6] = [
 ];
 
 impl Class {
-    /// The class of this word.
+    /// Returns the class of this word.
     pub(crate) fn named(word: &str) -> Option<Class> {
         WORDS.iter().find(|(_, w)| *w == word).map(|(c, _)| *c)
     }

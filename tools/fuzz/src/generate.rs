@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Programs at random: the same from the same seed.
+//! Random programs, reproducible from a seed.
 
 use std::sync::OnceLock;
 
@@ -9,14 +9,14 @@ use fastrand::Rng;
 use crate::grammar::{Domain, Kind, Op, ROWS};
 use crate::program::{self, Call, OpenCall, Program, SECOND, THREADS};
 
-/// A few calls that make sense one after the other.
+/// A few calls that make sense in this order.
 struct Snippet {
     name: &'static str,
     weight: u32,
     calls: Vec<OpenCall>,
 }
 
-/// The snippets, in the order of their file.
+/// Reads the snippets, in the order of their file.
 fn snippets() -> &'static [Snippet] {
     static ALL: OnceLock<Vec<Snippet>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -53,30 +53,30 @@ fn weighted<T>(rng: &mut Rng, of: &[T], weight: impl Fn(&T) -> u32) -> usize {
     unreachable!("below the total")
 }
 
-/// Who makes most of the calls.
+/// Which process makes most of the calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Users {
     /// The first process.
     First,
     /// Both, with the same devices.
     Both,
-    /// The second: an ordinary user.
+    /// The second process, an ordinary user.
     Second,
 }
 
-/// Makes programs for a number of instances.
+/// A generator of programs for a number of instances.
 struct Author<'a> {
     rng: &'a mut Rng,
-    /// Instances, groups and devices in use.
+    /// Number of instances, groups and devices.
     instances: u64,
-    /// Containers in use.
+    /// Number of containers.
     containers: u64,
     users: Users,
     calls: Vec<Call>,
 }
 
 impl Author<'_> {
-    /// Who makes the next calls: nobody in particular, a thread, or the second process.
+    /// Makes the next calls run in the main flow, in a thread, or in the second process.
     fn lane(&mut self) -> Option<u8> {
         match (self.users, self.rng.u32(0..8)) {
             (_, 0 | 1) => Some(self.rng.u8(1..=THREADS)),
@@ -117,7 +117,7 @@ impl Author<'_> {
         }
     }
 
-    /// A call at random.
+    /// Adds a random call.
     fn call(&mut self, thread: Option<u8>) {
         let op = ROWS[weighted(self.rng, ROWS, |row| row.weight)].op;
         let args = op.row().args.iter().map(|(_, d)| *d).collect::<Vec<_>>();
@@ -125,7 +125,7 @@ impl Author<'_> {
         self.calls.push(Call { thread, op, args });
     }
 
-    /// A snippet, about one device. `exact` keeps every line as it is.
+    /// Adds a snippet about one device. `exact` keeps every line unchanged.
     fn snippet(&mut self, which: &Snippet, instance: u64, container: u64, exact: bool) {
         let thread = match exact {
             true => (self.users == Users::Second).then_some(SECOND),
@@ -178,7 +178,7 @@ impl Author<'_> {
         self.snippet(snippet, instance, container, true);
     }
 
-    /// Any snippet or call, about any device.
+    /// Adds any snippet or call, about any device.
     fn something(&mut self) {
         if self.rng.u32(0..3) == 0 {
             let thread = self.lane();
@@ -195,12 +195,12 @@ impl Author<'_> {
     }
 }
 
-/// Any number: of any length in bits.
+/// Picks a number with a random bit length.
 fn number(rng: &mut Rng) -> u64 {
     rng.u64(..) >> rng.u32(0..64)
 }
 
-/// A program at random.
+/// Makes a random program.
 pub(crate) fn generate(rng: &mut Rng) -> Program {
     let instances = match rng.u32(0..100) {
         0 => 64,
@@ -245,10 +245,10 @@ pub(crate) fn generate(rng: &mut Rng) -> Program {
     }
 }
 
-/// The longest that mutation makes a program.
+/// Maximum length of a mutated program.
 const LONGEST: usize = 400;
 
-/// A program that differs a little from another; `other` is a third one, to take calls from.
+/// Makes a variation of a program; `other` is a third one to take calls from.
 pub(crate) fn mutate(rng: &mut Rng, program: &Program, other: &Program) -> Program {
     let mut calls = program.calls.clone();
     let of_second = |call: &Call| call.thread == Some(SECOND);

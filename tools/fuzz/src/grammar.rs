@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program may say: the table of calls, and what their arguments are.
+//! The language of programs: the table of calls and their arguments.
 //!
-//! Results of calls go to numbered slots and are taken from there: `d0` is the device in slot 0, whatever opened it. A
-//! call that finds its slot empty does nothing. So every sequence of calls is a program, in whatever way it was cut and
-//! put together, and no call needs to know what became of those before it.
+//! Results of calls go to numbered slots, and arguments come from there: `d0` is the device in slot 0, whatever opened
+//! it. A call with an empty slot does nothing. So any sequence of calls is a valid program, however it was cut and
+//! joined, and no call depends on the success of earlier ones.
 
-/// What a slot holds.
+/// The content of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// An instance in sysfs. Its UUID is made from the slot's number, so that an instance can be made twice.
+    /// An instance in sysfs. Its UUID depends on the slot number only, so it can be created twice.
     Instance,
     /// An open container.
     Container,
@@ -17,18 +17,18 @@ pub(crate) enum Kind {
     Group,
     /// An open device.
     Device,
-    /// A mapping of a part of a device.
+    /// A mapping of part of a device.
     Mapping,
     /// A data descriptor of v2.
     Data,
     /// An eventfd.
     Event,
-    /// The bytes of a saved device.
+    /// The stream of a saved device.
     Stream,
 }
 
 impl Kind {
-    /// The letter before the number of a slot.
+    /// Returns the letter before a slot number.
     pub(crate) fn letter(self) -> char {
         match self {
             Kind::Instance => 'i',
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// How many slots there are.
+    /// Returns the number of slots.
     pub(crate) fn slots(self) -> u64 {
         match self {
             Kind::Instance | Kind::Group | Kind::Device => 64,
@@ -52,24 +52,24 @@ impl Kind {
     }
 }
 
-/// What an argument is.
+/// The type of an argument.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Domain {
-    /// What is in a slot.
+    /// The content of a slot.
     Slot(Kind),
-    /// The slot that the result goes to.
+    /// The slot for the result.
     New(Kind),
-    /// A number that has a name here, or another.
+    /// A number, usually one with a name here.
     Word(&'static [&'static str]),
-    /// A number; these are worth trying more than others.
+    /// A number, usually one of these.
     Number(&'static [u64]),
-    /// What random bytes are made from.
+    /// The seed of random bytes.
     Seed,
 }
 
 use Domain::{New, Number, Seed, Slot, Word};
 
-/// Regions, by their index.
+/// Regions by index.
 pub(crate) const REGIONS: &[&str] = &[
     "bar0",
     "bar1",
@@ -82,7 +82,7 @@ pub(crate) const REGIONS: &[&str] = &[
     "vga",
     "migration",
 ];
-/// Registers of the device, in the order of its own table.
+/// Registers of the device, in the order of its table.
 pub(crate) const REGISTERS: &[&str] = &[
     "ID",
     "VERSION",
@@ -137,22 +137,22 @@ pub(crate) const STATES_V2: &[&str] = &[
 ];
 /// Operations of descriptors.
 pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c"];
-/// Types of instances. The first is so small that many may be had.
+/// Types of instances. The first is small enough for many instances.
 pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
-/// Descriptors that are closed by name.
+/// Kinds of descriptors that `close` closes.
 pub(crate) const CLOSABLE: &[&str] = &["container", "group", "device", "mapping", "data", "event"];
 
-/// Who answers the page faults of memory that stalls.
+/// Backends of stalled memory.
 pub(crate) const STALLS: &[&str] = &["userfaultfd", "fuse"];
-/// What the second process can be limited in.
+/// Resources that can be limited for the second process.
 pub(crate) const LIMITS: &[&str] = &["memory", "cpu", "pids"];
 
 const SIZES: &[u64] = &[
     0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 255, 256, 4095, 4096, 4097, 8192, 65536, 0x10_0000,
 ];
-/// Where memory is seen by devices; the ring of the sample programs is at its beginning.
+/// IOVAs of memory. The ring of the snippets is at the first one.
 pub(crate) const IOVA: u64 = 0x10_0000;
-/// Bytes of memory that devices can be given.
+/// Bytes of memory for devices.
 pub(crate) const GROUND: u64 = 4 << 20;
 
 const IOVAS: &[u64] = &[
@@ -399,7 +399,7 @@ pub(crate) enum Op {
     Suspend,
 }
 
-/// A call: its name, how often it is taken at random, and its arguments.
+/// A call: its name, its weight in random programs, and its arguments.
 pub(crate) struct Row {
     pub(crate) op: Op,
     pub(crate) name: &'static str,
@@ -522,12 +522,13 @@ rows! {
 }
 
 impl Op {
-    /// Its row.
+    /// Returns its row of the table.
     pub(crate) fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }
 
-    /// Whether only the first process can make it, whoever's line it is on: it needs root, or is about the second.
+    /// Returns whether only the first process can make it, whatever its line says: it needs root, or concerns the
+    /// second.
     pub(crate) fn is_roots(self) -> bool {
         matches!(
             self,
@@ -546,7 +547,7 @@ impl Op {
         )
     }
 
-    /// The call of this name.
+    /// Returns the call of this name.
     pub(crate) fn named(name: &str) -> Option<Op> {
         ROWS.iter().find(|row| row.name == name).map(|row| row.op)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that devices are given: rings, descriptors and lists in it.
+//! The memory for devices, with rings, descriptors and lists in it.
 
 use fastrand::Rng;
 use mdma::desc::DESCRIPTOR_SIZE;
@@ -9,26 +9,26 @@ use vfio_client::Mapping;
 
 use crate::grammar::{GROUND, IOVA};
 
-/// A part of a mapping that is inside it.
+/// Clips a range to the mapping.
 pub(crate) fn part(mapping: &Mapping, offset: u64, size: u64) -> (usize, usize) {
     let len = mapping.len() as u64;
     let offset = offset % len;
     (offset as usize, size.min(len - offset) as usize)
 }
 
-/// Makes what devices see as it was at first, as far as programs usually change it.
+/// Clears the part of the memory that programs usually change.
 pub(crate) fn clean(ground: &Mapping) {
     ground.fill(0, 64 << 10, 0);
 }
 
-/// Puts `data` where devices see it; how much fits.
+/// Writes `data` to the memory; returns how much fits.
 pub(crate) fn scribble(ground: &Mapping, offset: u64, data: &[u8]) -> u64 {
     let (offset, len) = part(ground, offset, data.len() as u64);
     ground.write(offset, &data[..len]);
     len as u64
 }
 
-/// A descriptor: slot in the ring, op, flags, src, dst, len, entries of both its lists.
+/// Writes a descriptor: slot in the ring, op, flags, src, dst, len, entries of both its lists.
 pub(crate) fn descriptor(ground: &Mapping, args: &[u64]) -> u64 {
     let [slot, op, flags, src, dst, len, entries] = *args else {
         return 0;
@@ -42,7 +42,7 @@ pub(crate) fn descriptor(ground: &Mapping, args: &[u64]) -> u64 {
     }
     put(48, &(entries as u32).to_le_bytes());
     put(52, &(entries as u32).to_le_bytes());
-    // The side that is no list has no entries, unless something is wrong anyway.
+    // A side without a list has no entries, unless the descriptor is invalid anyway.
     for (flag, at) in [(1 << 3, 48), (1 << 4, 52)] {
         if flags & flag == 0 && entries % 7 != 3 {
             put(at, &[0; 4]);
@@ -51,7 +51,7 @@ pub(crate) fn descriptor(ground: &Mapping, args: &[u64]) -> u64 {
     scribble(ground, slot % 64 * DESCRIPTOR_SIZE as u64, &bytes)
 }
 
-/// A scatter list, mostly of entries that are right.
+/// Writes a scatter list, mostly with valid entries.
 pub(crate) fn list(ground: &Mapping, offset: u64, entries: u64, seed: u64) -> u64 {
     let rng = &mut Rng::with_seed(seed);
     let mut bytes = Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has to be so when a program is over and everything is closed: the device works, and nothing is left.
+//! Checks after a program has closed everything: the device works, and nothing is left.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,13 @@ use mdma::{job, Mdma, Place, Queue};
 use vfio_client::mdev::Instance;
 use vfio_client::{v1, v2, Container, DmaBuffer};
 
-/// How long a job of a healthy device may take, on a machine however slow.
+/// Timeout of a job on a healthy device, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Bytes that the job in the check moves.
+/// Bytes that the checking job moves.
 const BYTES: u64 = 8192;
 
-/// Opens an instance, resets it, and lets it do what a device does; what is wrong with it.
+/// Opens and resets an instance and runs jobs on it; the error says what is wrong.
 pub(crate) fn usable(instance: &Instance) -> Result<(), String> {
     check(instance).map_err(|e| format!("{}: {e}", instance.uuid))
 }
@@ -60,17 +60,17 @@ fn check(instance: &Instance) -> Result<(), String> {
         queue.submit(&job).map_err(of)?;
         let completion = queue.wait(PATIENCE).map_err(of)?;
         if completion.error != 0 {
-            return Err(format!("a job ends with error {}", completion.error));
+            return Err(format!("a job ended with error {}", completion.error));
         }
     }
     let expected = 0x0102_0304_0506_0708u64.to_le_bytes().repeat(1024);
     if buffer.to_vec(0, BYTES as usize) != expected {
-        return Err("a copy is not what was copied".into());
+        return Err("a copy differs from its source".into());
     }
     Ok(())
 }
 
-/// Saves an instance and loads it into itself; what is wrong.
+/// Saves an instance and loads it into itself; the error says what is wrong.
 pub(crate) fn migrates(instance: &Instance) -> Result<(), String> {
     let text = |e: vfio_client::Error| format!("{}: {e}", instance.uuid);
     let device = instance.open_alone().map_err(text)?;
@@ -93,15 +93,15 @@ pub(crate) fn migrates(instance: &Instance) -> Result<(), String> {
     migration.set_state(v1::State::RUNNING).map_err(text)
 }
 
-/// Pages that this process has locked, which is what pinning counts as.
+/// Returns the pages that this process has locked, which include pinned ones.
 pub(crate) fn locked() -> io::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     Ok(field(&status, "VmLck:").unwrap_or(0) / 4)
 }
 
-/// Pages that are pinned on this machine; `None` if the kernel does not count them.
+/// Returns the pages pinned on this machine; `None` if the kernel does not count them.
 pub(crate) fn pinned() -> io::Result<Option<i64>> {
-    // The counts are kept by processor and brought together now and then; this does it now.
+    // The counts are per CPU and merged now and then. This merges them now.
     fs::read("/proc/sys/vm/stat_refresh")?;
     let vmstat = fs::read_to_string("/proc/vmstat")?;
     let count = |name| field(&vmstat, name);
@@ -110,7 +110,7 @@ pub(crate) fn pinned() -> io::Result<Option<i64>> {
         .map(|(acquired, released)| acquired.wrapping_sub(released) as i64))
 }
 
-/// The number that follows a name.
+/// Returns the number after a name.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random programs of calls, over everything that a user of the device can reach.
+//! Fuzzer: random programs of calls, over everything that a user of the device can reach.
 //!
 //! ```text
 //! fuzz [--seconds N] [--programs N] [--seed N] [--module PATH] [--out DIR] [--corpus DIR]
@@ -10,13 +10,15 @@
 //! fuzz --minimise FILE --with COMMAND [--out DIR]
 //! ```
 //!
-//! It runs as root on a kernel that may be broken, with `vfio`, `vfio_iommu_type1` and `mdev` loaded. With `--module` it
-//! loads the module first. With `--out` the program that runs is always in `DIR/current`, so that it outlives the
-//! machine. `--minimise` runs anywhere: COMMAND is given the name of a program's file, and fails if the program does.
-//! `--limit` is how long nothing may come back from a program that is no hang; each second counts only once some work
-//! was done in it, since a busy host gives the machine little time. `--plant` fails on purpose once a device was reset, to see that it is found.
+//! It runs as root, with `vfio`, `vfio_iommu_type1` and `mdev` loaded, on a kernel that it may crash. `--module` loads
+//! the module first. `--out` keeps the running program in `DIR/current`, which survives the machine. `--minimise` runs
+//! anywhere: it appends the name of a program's file to COMMAND, which fails if the program does.
 //!
-//! The exit status is 1 if something was found, 2 for a wrong call or if it cannot run.
+//! `--limit` is the time without output after which a program counts as hung. Each second counts only once some work
+//! was done in it, because a busy host gives the VM little time. `--plant` fails on purpose after a device reset, to
+//! test that the fuzzer detects it.
+//!
+//! The exit status is 1 after a finding, and 2 for wrong usage or if the fuzzer cannot run.
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +50,7 @@ use failure::Class;
 use run::Options;
 use worker::Settings;
 
-/// What to do.
+/// The task.
 enum Task {
     Fuzz,
     Generate,
@@ -118,7 +120,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(parsed)
 }
 
-/// Two addresses.
+/// Parses an address range.
 fn range(text: &str) -> Option<(u64, u64)> {
     let (start, end) = text.split_once('-')?;
     let number = |text| u64::from_str_radix(text, 16).ok();
@@ -165,7 +167,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            // In one write, as several processes share the terminal, and each may be killed.
+            // One write, because several processes share the terminal and each may be killed.
             let _ = std::io::stderr().write_all(format!("fuzz: {e}\n").as_bytes());
             ExitCode::from(2)
         }

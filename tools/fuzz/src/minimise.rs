@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes a program that fails as short and as plain as it can be while it still fails.
+//! Shortens and simplifies a failing program as far as it still fails.
 
 use crate::grammar::Domain;
 use crate::program::Program;
 
-/// Whether a program fails, as far as one can tell by trying.
+/// A test of whether a program fails.
 pub(crate) trait Fails {
-    /// Tries it.
+    /// Runs the test.
     fn fails(&mut self, program: &Program) -> Result<bool, String>;
 }
 
@@ -17,10 +17,10 @@ impl<F: FnMut(&Program) -> Result<bool, String>> Fails for F {
     }
 }
 
-/// Leaves out what is not needed: calls by halves, quarters, and so on down to one; then threads; then numbers.
+/// Removes calls, by halves, quarters and so on down to single ones, then threads, then simplifies numbers.
 ///
-/// Each change stays only if the program fails with it. A program that fails by chance alone ends up longer than it
-/// needs to be, never one that was not seen to fail.
+/// A change stays only if the program still fails. The result for a program that fails only sometimes may be too long,
+/// but it was always seen to fail.
 pub(crate) fn minimise(program: &Program, target: &mut dyn Fails) -> Result<Program, String> {
     let mut best = program.clone();
     loop {
@@ -45,7 +45,7 @@ fn try_one(best: &mut Program, candidate: Program, target: &mut dyn Fails) -> Re
 fn remove(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
     let mut size = best.calls.len().div_ceil(2);
     while size > 0 {
-        // From the end: what comes last is needed by nothing.
+        // From the end, because no other call needs the last one.
         let mut end = best.calls.len();
         while end > 0 {
             let start = end.saturating_sub(size);
@@ -104,7 +104,7 @@ mod tests {
     use crate::generate::generate;
     use crate::grammar::Op;
 
-    /// A kernel that breaks when a device is reset after it was mapped, with any instances there.
+    /// A kernel that breaks when a device is reset after it was mapped, with any instances.
     fn breaks(program: &Program) -> bool {
         let at = |op| program.calls.iter().position(|call| call.op == op);
         let last = program.calls.iter().rposition(|call| call.op == Op::Reset);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A program: its text, and back.
+//! A program and its text form.
 //!
 //! ```text
 //! # comments are skipped
@@ -11,19 +11,18 @@
 //! reset d0
 //! ```
 //!
-//! Lines with a number and a bar are run by that thread, at the same time as those of other threads, from the line
-//! before which there is none up to the next that has none. Lines with `p` and a bar are run like that by the second
-//! process.
+//! Lines with a number and a bar run in that thread, concurrently with the adjacent lines of other threads. Lines with
+//! `p` and a bar run like that in the second process.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::grammar::{Domain, Op};
 
-/// Threads that a program may name: 1 to this.
+/// Highest thread number in a program.
 pub(crate) const THREADS: u8 = 4;
 
-/// The "thread" that is the second process.
+/// The "thread" number of the second process.
 pub(crate) const SECOND: u8 = THREADS + 1;
 
 /// One call.
@@ -31,7 +30,7 @@ pub(crate) const SECOND: u8 = THREADS + 1;
 pub(crate) struct Call {
     /// The thread, if it runs beside others.
     pub(crate) thread: Option<u8>,
-    /// What.
+    /// The operation.
     pub(crate) op: Op,
     /// The arguments, as many as the row has.
     pub(crate) args: Vec<u64>,
@@ -45,7 +44,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The calls in pieces: one that runs alone, or several that run at the same time.
+    /// Returns the calls in groups: a single call, or several that run concurrently.
     pub(crate) fn steps(&self) -> impl Iterator<Item = &[Call]> {
         self.calls
             .chunk_by(|a, b| a.thread.is_some() && b.thread.is_some())
@@ -107,17 +106,17 @@ fn argument(domain: Domain, text: &str) -> Option<u64> {
     }
 }
 
-/// A call of which arguments may be left open with `?`.
+/// A call with arguments that may be open, written `?`.
 pub(crate) struct OpenCall {
     /// As in [`Call`].
     pub(crate) thread: Option<u8>,
-    /// What.
+    /// The operation.
     pub(crate) op: Op,
-    /// The arguments, as far as they are given.
+    /// The arguments, `None` where open.
     pub(crate) args: Vec<Option<u64>>,
 }
 
-/// Takes a line apart.
+/// Parses a line.
 pub(crate) fn parse_open(line: &str) -> Result<OpenCall, String> {
     let wrong = |what: &str| format!("{line}: {what}");
     let (thread, rest) = match line.split_once('|') {
@@ -149,7 +148,7 @@ pub(crate) fn parse_open(line: &str) -> Result<OpenCall, String> {
     }
 }
 
-/// The lines of a text that say something.
+/// Returns the lines that are not empty or comments.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or("").trim())

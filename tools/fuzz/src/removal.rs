@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Removing instances, which waits for their users.
+//! Removal of instances, which waits for their users.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use vfio_client::mdev::{Instance, Sysfs};
 
-/// How long an instance that nobody uses may take to go.
+/// Timeout of the removal of an unused instance.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Held while an instance is created, and while the attribute that removes one is opened.
 ///
-/// A write to that attribute deletes the attribute and then fails with `EAGAIN` if the instance is still being created:
-/// nobody can remove the instance any more (Documentation/findings.rst).
+/// A write to that attribute deletes the attribute and then fails with `EAGAIN` if the instance is still being created,
+/// so the instance can never be removed (Documentation/findings.rst).
 pub(crate) static CREATING: Mutex<()> = Mutex::new(());
 
 /// A process that removes an instance.
 ///
-/// It is a process and not a thread: VFIO waits for the close of a device even when the waiting task is killed, so a
-/// thread would keep the descriptors of a killed process open, and wait for itself (Documentation/findings.rst).
+/// A process, not a thread: VFIO waits for the close of a device even when the waiting task is killed. A thread would
+/// keep the descriptors of a killed process open, and wait for itself (Documentation/findings.rst).
 pub(crate) struct Removal(Child);
 
 impl Removal {
-    /// Begins to remove an instance.
+    /// Starts the removal of an instance.
     pub(crate) fn begin(instance: &Instance) -> io::Result<Self> {
         let attribute = {
             let _created = CREATING.lock().unwrap();
@@ -45,13 +45,13 @@ impl Removal {
         Ok(Removal(child))
     }
 
-    /// Waits for its end. Somebody else may have removed the instance, so it does not matter how it ended.
+    /// Waits for it to exit. Ignores the status, because somebody else may have removed the instance.
     pub(crate) fn wait(mut self) {
         let _ = self.0.wait();
     }
 }
 
-/// The `main` of such a process: its standard input is the attribute.
+/// The `main` of such a process. Its standard input is the attribute.
 pub(crate) fn main() -> Result<(), String> {
     let attribute = io::stdin().as_fd().try_clone_to_owned();
     attribute
@@ -59,7 +59,7 @@ pub(crate) fn main() -> Result<(), String> {
         .map_err(|e| format!("remove: {e}"))
 }
 
-/// Removes every instance there is; which could not be.
+/// Removes every instance; returns those that could not be removed.
 pub(crate) fn remove_all(sysfs: &Sysfs) -> Vec<String> {
     let mut problems = Vec::new();
     match sysfs.instances() {
@@ -67,7 +67,7 @@ pub(crate) fn remove_all(sysfs: &Sysfs) -> Vec<String> {
             for instance in instances {
                 match instance.remove() {
                     Ok(()) => {}
-                    // A process of a worker that died may be at it.
+                    // A process of a dead worker may be removing it.
                     Err(_) if is_gone(&instance) => {}
                     Err(e) => problems.push(e.to_string()),
                 }
@@ -78,7 +78,7 @@ pub(crate) fn remove_all(sysfs: &Sysfs) -> Vec<String> {
     problems
 }
 
-/// Whether an instance goes, if it is given time.
+/// Returns whether an instance disappears within the timeout.
 fn is_gone(instance: &Instance) -> bool {
     let start = Instant::now();
     while fs::exists(instance.path()).unwrap_or(true) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The loop: make a program, write it down, run it, keep it if it reached something new.
+//! The main loop: make a program, store it, run it, keep it if it reached something new.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,25 +17,25 @@ use crate::program::Program;
 use crate::target::Target;
 use crate::worker::Settings;
 
-/// How to run.
+/// Options of a run.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) seconds: u64,
-    /// Programs at most.
+    /// Maximum number of programs.
     pub(crate) programs: u64,
     pub(crate) seed: u64,
-    /// Where things are kept that must survive the machine.
+    /// Directory for files that must survive the machine.
     pub(crate) out: Option<PathBuf>,
-    /// Programs to begin with.
+    /// Directory of initial programs.
     pub(crate) corpus: Option<PathBuf>,
     /// As in [`Target`].
     pub(crate) limit: u64,
     pub(crate) settings: Settings,
 }
 
-/// Time between two lines that say how far things are.
+/// Interval of progress lines.
 const PROGRESS: Duration = Duration::from_secs(30);
-/// How often a program that failed is tried again before it counts as one that fails by chance.
+/// Repetitions of a failed program before it counts as failing only sometimes.
 const TRIES: u32 = 5;
 
 /// Counts of a run.
@@ -50,7 +50,7 @@ fn say(text: &str) {
     println!("fuzz: {text}");
 }
 
-/// The settings with what this kernel can do.
+/// Returns the settings, adapted to this kernel.
 pub(crate) fn on_this_kernel(settings: Settings) -> Settings {
     Settings {
         module: coverage::module(),
@@ -58,7 +58,7 @@ pub(crate) fn on_this_kernel(settings: Settings) -> Settings {
     }
 }
 
-/// Writes a file of the run, if any are kept.
+/// Writes a file of the run, if there is a directory.
 fn keep(out: Option<&Path>, name: &str, text: &str) -> Result<(), String> {
     let Some(out) = out else { return Ok(()) };
     let path = out.join(name);
@@ -68,7 +68,7 @@ fn keep(out: Option<&Path>, name: &str, text: &str) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// The programs of a directory.
+/// Reads the programs of a directory.
 fn load(dir: &Path) -> Vec<Program> {
     let mut names: Vec<_> = fs::read_dir(dir)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -80,12 +80,12 @@ fn load(dir: &Path) -> Vec<Program> {
         .collect()
 }
 
-/// The generator of a program's number in a run: any one can be made without those before it.
+/// Returns the generator of one program of a run, independent of the earlier ones.
 fn generator(seed: u64, number: u64) -> Rng {
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number)
 }
 
-/// Prints the programs that a run with this seed makes where there is no coverage to learn from.
+/// Prints the programs that a run with this seed makes without coverage.
 pub(crate) fn generate_all(options: &Options) {
     for number in 0..options.programs.min(1 << 20) {
         println!("# seed {} program {number}", options.seed);
@@ -93,7 +93,7 @@ pub(crate) fn generate_all(options: &Options) {
     }
 }
 
-/// Fuzzes; whether nothing was found.
+/// Fuzzes; returns whether nothing was found.
 pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
     let settings = on_this_kernel(options.settings);
     let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
@@ -186,7 +186,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
     Ok(false)
 }
 
-/// Minimises in this very machine.
+/// Minimises on this machine.
 fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(), String> {
     let settings = on_this_kernel(options.settings);
     let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
@@ -212,7 +212,7 @@ fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(),
     )
 }
 
-/// Runs one program some times; whether nothing was found.
+/// Runs one program some times; returns whether nothing was found.
 pub(crate) fn replay(path: &Path, times: u64, options: &Options) -> Result<bool, String> {
     let program = read(path)?;
     let mut target =
@@ -229,7 +229,7 @@ pub(crate) fn replay(path: &Path, times: u64, options: &Options) -> Result<bool,
     Ok(true)
 }
 
-/// Minimises with a command that is given the name of a file with a program, and succeeds unless that fails.
+/// Minimises with a command that gets the name of a program's file and fails if the program does.
 pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Result<(), String> {
     let program = read(path)?;
     let candidate = path.with_extension("candidate");
@@ -288,7 +288,7 @@ fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Durati
     say(&line);
 }
 
-/// The functions, those never reached first.
+/// Lists the functions, unreached ones first.
 fn table(coverage: &Coverage) -> String {
     let mut rows = coverage.table();
     rows.sort_by_key(|(_, count)| *count > 0);

@@ -2,10 +2,10 @@
 
 //! The second process of a program: an ordinary user in a control group, who makes the calls of the lines with `p|`.
 //!
-//! It has slots of its own. What it has not opened itself it is passed. It can be killed, frozen and limited in the
-//! middle of a call, and the next line for it starts another. What it reaches is not traced.
+//! It has its own slots. It opens files itself or is passed them. It can be killed, frozen and limited in the middle of
+//! a call; the next line for it starts another one. Its coverage is not traced.
 //!
-//! It is told on its standard input, and answers there, in messages:
+//! Its standard input and output carry messages:
 //!
 //! ```text
 //! in   put SLOT              with a descriptor: it belongs into this slot, d0 for instance
@@ -33,13 +33,13 @@ use crate::grammar::Kind as Slotted;
 use crate::program::{Call, Program};
 use crate::world::World;
 
-/// How long a process may take to end that was killed, on a machine however slow.
+/// Timeout of the exit of a killed process, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The longest message.
 const MESSAGE: usize = 4096;
 
-/// The first process's end. One call is made at a time, and others may kill meanwhile.
+/// The first process's side. It makes one call at a time. Other threads may kill meanwhile.
 #[derive(Default)]
 pub(crate) struct Second {
     /// Kept from the first start to the end of the program.
@@ -72,17 +72,17 @@ impl Second {
             .uid(NOBODY)
             .gid(NOBODY)
             .spawn()?;
-        // It does nothing before it is told to.
+        // The process does nothing before the first message.
         let added = cgroup.add(child.id());
         *self.process.lock().unwrap() = Some(child);
         added.map(|()| ours)
     }
 
-    /// Sends a message and waits for the answer. `None` if the process has ended meanwhile.
+    /// Sends a message and waits for the answer. `None` if the process has exited meanwhile.
     fn exchange(&self, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<Option<String>> {
         let mut socket = self.socket.lock().unwrap();
         let mut answer = vec![0; MESSAGE];
-        // The one that was there may have been killed since.
+        // The previous process may have been killed since.
         for _ in 0..2 {
             let line = match socket.take() {
                 Some(line) => line,
@@ -93,7 +93,7 @@ impl Second {
             }
             let len = match passing::receive(&line, &mut answer) {
                 Ok((len, _)) if len > 0 => len,
-                // It was killed, or it had read nothing of this.
+                // It was killed, or it read nothing of this.
                 _ => return Ok(None),
             };
             *socket = Some(line);
@@ -113,7 +113,7 @@ impl Second {
         }
     }
 
-    /// Has it make a call.
+    /// Makes a call in it.
     pub(crate) fn make(&self, call: &Call) -> Result {
         let call = Call {
             thread: None,
@@ -127,7 +127,7 @@ impl Second {
         self.result(&format!("put {}{slot}", kind.letter()), Some(fd))
     }
 
-    /// Gives it memory whose faults are answered here.
+    /// Gives it memory whose page faults this process answers.
     pub(crate) fn stalled(&self, slot: u64, kind: Kind, contents: Vec<u8>) -> Result<Stalled> {
         let mut stalled = Stalled::for_another(kind, contents)?;
         let text = format!("stalled {slot} {}", stalled.spec());
@@ -140,7 +140,7 @@ impl Second {
         Ok(stalled)
     }
 
-    /// Kills it, and waits for its end.
+    /// Kills it, and waits for its exit.
     pub(crate) fn kill(&self) -> Result {
         let Some(mut child) = self.process.lock().unwrap().take() else {
             return Err(Ended::Empty);
@@ -149,11 +149,11 @@ impl Second {
         reap(&mut child)
     }
 
-    /// Lets it end by itself, and waits for that. What is left is its control group.
+    /// Lets it exit by itself, and waits. Returns its control group.
     pub(crate) fn end(&self) -> (Result, Option<Arc<Cgroup>>) {
         let cgroup = self.cgroup.lock().unwrap().take();
         if let Some(cgroup) = &cgroup {
-            // What it was limited to must not keep it.
+            // Its limits must not delay the exit.
             let _ = cgroup.freeze(false);
             let _ = cgroup.set_cpu_max(None);
         }
@@ -164,7 +164,7 @@ impl Second {
     }
 }
 
-/// Waits for the end of a process that ends.
+/// Waits for the exit of a process.
 fn reap(child: &mut Child) -> Result {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
@@ -184,7 +184,7 @@ pub(crate) fn main() -> std::result::Result<(), String> {
 fn serve() -> io::Result<()> {
     let socket = io::stdin();
     let mut message = vec![0; MESSAGE];
-    // Nothing is made before the first message: the process may not be in its control group yet.
+    // Do nothing before the first message: the process may not be in its control group yet.
     let mut received = passing::receive(&socket, &mut message)?;
     let world = Arc::new(World::new(World::ground()?)?);
     // Kept open for the first process to take.

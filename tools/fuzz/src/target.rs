@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What programs are tried on: a worker process and the kernel's log.
+//! The target of programs: a worker process and the kernel log.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -17,10 +17,10 @@ use crate::failure::{Class, Failure};
 use crate::program::Program;
 use crate::worker::Settings;
 
-/// What came of a program.
+/// The result of a program.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
-    /// Calls that were made, and that found an empty slot.
+    /// Calls made, and calls with an empty slot.
     pub(crate) made: u64,
     pub(crate) empty: u64,
     /// Addresses reached for the first time by this worker.
@@ -29,17 +29,17 @@ pub(crate) struct Trial {
     pub(crate) failures: Vec<Failure>,
 }
 
-/// A worker that runs.
+/// A running worker.
 struct Process {
     child: Child,
     input: ChildStdin,
     lines: Receiver<String>,
 }
 
-/// The machine.
+/// The target.
 pub(crate) struct Target {
     settings: Settings,
-    /// For how many seconds with work nothing may come back from a program.
+    /// Seconds, each with work, without output after which a program counts as hung.
     limit: u64,
     kmsg: Kmsg,
     process: Option<Process>,
@@ -113,10 +113,10 @@ impl Target {
         if alive {
             self.process = Some(process);
         } else {
-            // Its second process may be frozen, with devices open.
+            // Its second process may be frozen with open devices.
             Cgroup::left_by(process.child.id())?.clear();
         }
-        // The second process may be out of memory.
+        // The second process may run out of memory.
         let lines = without_shortages(self.kmsg.since(mark));
         if let Some(line) = lines.iter().find(|line| line.is_trouble()) {
             trial
@@ -126,10 +126,10 @@ impl Target {
         Ok(trial)
     }
 
-    /// The next line of a worker.
+    /// Returns the next line of a worker.
     ///
-    /// A machine that gets no time from its host must not be taken for one that hangs, and its clock goes on all the
-    /// same. So each second comes with some work, of which the worker could have done as much.
+    /// A VM that gets no time from its host must not count as hung, although its clock continues. So each second
+    /// includes some work, of which the worker could have done as much.
     fn next_line(&self, process: &Process) -> Result<String, RecvTimeoutError> {
         const WORK: usize = 16 << 20;
         let mut work = Vec::new();
@@ -145,7 +145,7 @@ impl Target {
         Err(RecvTimeoutError::Timeout)
     }
 
-    /// Takes in what a worker says of a program; whether it can be given another.
+    /// Reads the worker's lines about a program; returns whether the worker can take another one.
     fn follow(&self, process: &mut Process, trial: &mut Trial) -> io::Result<bool> {
         loop {
             let line = match self.next_line(process) {
@@ -165,7 +165,7 @@ impl Target {
                         whereabouts(process.child.id())
                     );
                     trial.failures.push(Failure::new(Class::Hang, text));
-                    // One that hangs in the kernel cannot be waited for.
+                    // A worker that hangs in the kernel cannot be waited for.
                     let _ = process.child.kill();
                     return Ok(false);
                 }
@@ -202,7 +202,7 @@ impl Drop for Target {
     }
 }
 
-/// Where the threads of a process are in the kernel.
+/// Describes where the threads of a process are in the kernel.
 fn whereabouts(pid: u32) -> String {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return "its threads cannot be seen".into();

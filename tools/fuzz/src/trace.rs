@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes note of what the process's calls reach in the module, for as long as the process lives.
+//! Records what the process's calls reach in the module, for the lifetime of the process.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,30 +8,30 @@ use std::sync::Mutex;
 
 use vfio_client::kcov::{Kcov, RemoteKcov};
 
-/// Addresses that one call may reach, each time it reaches them. Saving a whole device is a call here.
+/// Addresses, with repetitions, that one call may reach. Saving a whole device is one call here.
 const WORDS: usize = 1 << 22;
-/// The same of what the module's workers do at a time.
+/// The same for one run of the module's workers.
 const REMOTE_WORDS: usize = 1 << 18;
 
-/// What was reached so far, by all threads.
+/// Coverage of all threads.
 #[derive(Debug)]
 pub(crate) struct Tracer {
-    /// The first address of the module.
+    /// Start address of the module.
     start: u64,
-    /// For each byte of it, whether it was reached.
+    /// Whether each byte of it was reached.
     seen: Vec<AtomicBool>,
-    /// What was reached since [`Tracer::new_addresses`] was asked.
+    /// Addresses reached since the last call of [`Tracer::new_addresses`].
     new: Mutex<Vec<u64>>,
-    /// Places for coverage that no thread uses now.
+    /// Coverage buffers that no thread uses now.
     kcov: Mutex<Vec<Kcov>>,
-    /// That of the module's workers.
+    /// The buffer of the module's workers.
     remote: Mutex<RemoteKcov>,
 }
 
 impl Tracer {
-    /// Traces the module at these addresses, in the threads that the calling one will start.
+    /// Traces the module at these addresses, in the threads that the calling thread will start.
     ///
-    /// Some kernels do not trace the calling one.
+    /// Some kernels do not trace the calling thread itself.
     pub(crate) fn new((start, end): (u64, u64)) -> io::Result<Self> {
         Ok(Tracer {
             start,
@@ -42,7 +42,7 @@ impl Tracer {
         })
     }
 
-    /// Does something and takes note of what it reaches, and of what workers did meanwhile.
+    /// Runs a function and records what it, and workers meanwhile, reached.
     pub(crate) fn trace<T>(&self, what: impl FnOnce() -> T) -> T {
         let free = self.kcov.lock().unwrap().pop();
         let mut kcov = free.unwrap_or_else(|| Kcov::new(WORDS).expect("kcov"));
@@ -64,13 +64,13 @@ impl Tracer {
         result
     }
 
-    /// What was reached for the first time since this was asked last.
+    /// Returns the addresses reached for the first time since the last call.
     pub(crate) fn new_addresses(&self) -> Vec<u64> {
         std::mem::take(&mut self.new.lock().unwrap())
     }
 }
 
-/// Does something, and has the tracer take note if there is one.
+/// Runs a function, with the tracer if there is one.
 pub(crate) fn trace<T>(tracer: Option<&Tracer>, what: impl FnOnce() -> T) -> T {
     match tracer {
         Some(tracer) => tracer.trace(what),

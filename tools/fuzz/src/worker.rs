@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The process that makes the calls. It is told programs on its standard input, and says on its standard output what
-//! came of each:
+//! The process that makes the calls. It reads programs from standard input and writes the results to standard output:
 //!
 //! ```text
 //! in   the length of a program in bytes, on a line; the program
@@ -11,7 +10,7 @@
 //!      done MADE EMPTY       the end; calls made, and calls that found nothing to make them with
 //! ```
 //!
-//! When it dies, however it dies, whoever started it starts another.
+//! Whoever started it starts another one when it dies.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
@@ -33,30 +32,30 @@ use crate::removal;
 use crate::trace::{trace, Tracer};
 use crate::world::World;
 
-/// Programs between two looks at what is kept for the whole machine.
+/// Programs between two checks of machine-wide counts.
 const EVERY: u64 = 16;
 
-/// What may stay charged to the second process's control group: the kernel's own, which goes later.
+/// Charges that may remain in the second process's control group: the kernel's, which are released later.
 const CHARGED: u64 = 4 << 20;
 
-/// What the process is started with.
+/// Settings of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
-    /// Say how each call ended.
+    /// Report how each call ended.
     pub(crate) verbose: bool,
-    /// Fail like this once a device was reset, to see that it is noticed.
+    /// Fail like this after a device reset, to test that the fuzzer detects it.
     pub(crate) plant: Option<Class>,
     /// Addresses of the module, if coverage is wanted.
     pub(crate) module: Option<(u64, u64)>,
 }
 
-/// What lasts from program to program.
+/// State that lasts from program to program.
 struct Worker {
     settings: Settings,
     ground: Arc<Mapping>,
     tracer: Option<Arc<Tracer>>,
     failures: Mutex<Vec<Failure>>,
-    /// Programs that have left an instance.
+    /// Programs that left an instance.
     programs: AtomicU64,
     made: AtomicU64,
     empty: AtomicU64,
@@ -72,7 +71,7 @@ pub(crate) fn main(settings: Settings) -> Result<(), String> {
     serving.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Runs programs as they come.
+/// Runs programs as they arrive.
 fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> {
     let worker = Worker {
         settings,
@@ -84,7 +83,7 @@ fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> 
         empty: AtomicU64::new(0),
     };
     let world = worker.world().map_err(|e| e.to_string())?;
-    // What one before this one has left.
+    // Left by a previous worker.
     for problem in removal::remove_all(&world.sysfs) {
         worker.fail(Class::Leak, problem);
     }
@@ -138,7 +137,7 @@ impl Worker {
         World::new(self.ground.clone())
     }
 
-    /// Runs a program, closes everything, and looks at what is left.
+    /// Runs a program, closes everything, and checks for leaks.
     fn run(&self, program: &Program) -> io::Result<()> {
         ground::clean(&self.ground);
         let world = Arc::new(self.world()?);
@@ -161,7 +160,7 @@ impl Worker {
         trace(self.tracer.as_deref(), || self.end(world))
     }
 
-    /// Makes some calls one after the other.
+    /// Makes some calls in order.
     fn make_all<'a>(&self, world: &Arc<World>, calls: impl Iterator<Item = &'a Call>) {
         for call in calls {
             let ended = trace(self.tracer.as_deref(), || calls::make_in(world, call));
@@ -179,7 +178,7 @@ impl Worker {
         }
     }
 
-    /// Closes what a program has opened; the devices must work as before, and nothing be left.
+    /// Closes what a program has opened. Checks that the devices still work and that nothing is left.
     fn end(&self, world: World) -> io::Result<()> {
         let sysfs = world.sysfs.clone();
         let (second, cgroup) = world.close();
@@ -219,9 +218,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a call may end like this.
+    /// Checks whether a call may end like this.
     fn judge(&self, call: &Call, ended: calls::Result) {
-        /// The last one that users may see.
+        /// The highest errno for users.
         const LAST: i32 = 133;
         let errno = match ended {
             Err(Ended::Errno(errno)) => errno,
@@ -230,7 +229,7 @@ impl Worker {
         };
         let wrong = match errno {
             libc::EFAULT => !calls::may_fault(call),
-            // The descriptors are open: one inside an argument may be wrong, and a stream goes one way only.
+            // The descriptors are open. One inside an argument may be invalid, and a stream has one direction only.
             libc::EBADF => !calls::may_be_bad(call.op),
             libc::ENOSYS => true,
             _ => errno > LAST,
@@ -257,11 +256,11 @@ impl Worker {
 
     fn say(&self, line: &str) {
         let mut out = io::stdout().lock();
-        // Nobody listens any more: the next read will tell.
+        // Nobody listens any more; the next read ends the process.
         let _ = writeln!(out, "{line}");
     }
 
-    /// Says what came of a program.
+    /// Reports the result of a program.
     fn tell(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         for pc in self.tracer.iter().flat_map(|t| t.new_addresses()) {
@@ -278,7 +277,7 @@ impl Worker {
     }
 }
 
-/// How a call ended, for people.
+/// Describes how a call ended.
 fn answer(ended: calls::Result) -> String {
     match ended {
         Ok(value) => format!("{value:#x}"),

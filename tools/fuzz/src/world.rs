@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the calls of a program have opened and made: the slots.
+//! The slots: what the calls of a program have opened and created.
 
 use std::fs::File;
 use std::io;
@@ -24,19 +24,19 @@ impl<T> Slots<T> {
         Slots((0..kind.slots()).map(|_| Mutex::default()).collect())
     }
 
-    /// What is in a slot.
+    /// Returns the content of a slot.
     pub(crate) fn get(&self, slot: u64) -> Option<Arc<T>> {
         self.0.get(slot as usize)?.lock().unwrap().clone()
     }
 
-    /// Puts something there; what was there before is dropped, unless somebody uses it.
+    /// Fills a slot. Its old content is dropped once nobody uses it.
     pub(crate) fn put(&self, slot: u64, value: impl Into<Arc<T>>) {
         let new = Some(value.into());
         let old = std::mem::replace(&mut *self.0[slot as usize].lock().unwrap(), new);
         drop(old);
     }
 
-    /// Empties a slot; whether something was in it.
+    /// Empties a slot; returns whether it had content.
     pub(crate) fn take(&self, slot: u64) -> bool {
         let old = self
             .0
@@ -52,7 +52,7 @@ impl<T> Slots<T> {
     }
 }
 
-/// All slots, and what is there from the beginning.
+/// All slots, and the initial objects.
 pub(crate) struct World {
     pub(crate) containers: Slots<Node>,
     pub(crate) groups: Slots<Node>,
@@ -61,21 +61,21 @@ pub(crate) struct World {
     pub(crate) data: Slots<Node>,
     pub(crate) events: Slots<EventFd>,
     pub(crate) streams: Slots<Vec<u8>>,
-    /// Memory that devices can be given. It lives as long as the process.
+    /// Memory for devices. It lives as long as the process.
     pub(crate) ground: Arc<Mapping>,
-    /// A file to move the contents of mappings through.
+    /// A file to transfer the contents of mappings through.
     pub(crate) file: File,
     pub(crate) sysfs: Sysfs,
     /// The second process.
     pub(crate) second: Second,
-    /// Memory in mappings, here or in the second process, whose page faults this process answers late.
+    /// Mappings, here or in the second process, whose page faults this process answers late.
     pub(crate) stalled: Mutex<Vec<Stalled>>,
     /// Processes that remove instances, and wait for their users.
     pub(crate) removals: Mutex<Vec<Removal>>,
 }
 
 impl World {
-    /// A world with nothing open.
+    /// Creates a world with nothing open.
     pub(crate) fn new(ground: Arc<Mapping>) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
         Ok(World {
@@ -102,7 +102,7 @@ impl World {
         Ok(Arc::new(ground))
     }
 
-    /// The slots of a kind of descriptors.
+    /// Returns the slots of a kind of descriptors.
     pub(crate) fn nodes(&self, kind: Kind) -> Option<&Slots<Node>> {
         match kind {
             Kind::Container => Some(&self.containers),
@@ -113,9 +113,9 @@ impl World {
         }
     }
 
-    /// Closes everything, and waits for those who remove. How the second process ended, and its control group.
+    /// Closes everything, and waits for removals. Returns how the second process ended, and its control group.
     pub(crate) fn close(self) -> (calls::Result, Option<Arc<Cgroup>>) {
-        // Everybody who waits for memory gets it.
+        // This answers all waiting page faults.
         self.stalled.into_inner().unwrap().clear();
         let second = self.second.end();
         self.mappings.clear();
@@ -130,7 +130,7 @@ impl World {
     }
 }
 
-/// The UUID of the instance in a slot.
+/// Returns the UUID of the instance in a slot.
 pub(crate) fn uuid(slot: u64) -> Uuid {
     Uuid::parse(&format!("f0220000-0000-4000-8000-{slot:012x}")).expect("of the form of one")
 }
