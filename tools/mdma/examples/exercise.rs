@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs random jobs on an instance of the device and compares with the oracle.
+//! Runs random jobs on an instance of the device and compares the results with the oracle.
 //!
 //! ```text
 //! exercise TYPE [JOBS [SEED [MOVES]]]     for example: exercise mdma-16M 500 1 100
 //! ```
 //!
-//! It creates two instances, which see the same guest memory, and moves the device from one to the
-//! other MOVES times, by the v1 region and while jobs are in flight; they are removed in the end. The
-//! exit status is 0 if completions, interrupts, guest memory and device memory are all as expected.
+//! It creates two instances that see the same guest memory. MOVES times it moves the device from one to the other, by
+//! the v1 region and with jobs in flight. In the end it removes them. The exit status is 0 if completions, interrupts,
+//! guest memory and device memory are all as expected.
 
 use mdma::regs::{Reg, INT_ALL, INT_COMPLETION};
 use mdma::{job, Descriptor, Mdma, Place, Queue, World};
@@ -20,20 +20,20 @@ use std::time::{Duration, Instant};
 use vfio_client::v1::{Migration, State};
 use vfio_client::{mdev, Access, Device, DmaBuffer, EventFd, Mapping, Region};
 
-/// Where the queue is, and where the data is.
+/// IOVAs of the queue and of the data.
 const QUEUE: u64 = 0x1_0000_0000;
 const DATA: u64 = 0xffff_f000_0000;
-/// Bytes of guest memory, and of device memory, that jobs work on.
+/// Bytes of guest memory and of device memory that jobs use.
 const SIZE: usize = 4 << 20;
 /// Order of the ring.
 const ORDER: u32 = 6;
 /// The longest job.
 const MAX: u64 = 300 << 10;
 
-/// Microseconds a unit takes at least while the device is moved.
+/// Least microseconds per unit while the device is moved.
 const THROTTLE: u32 = 300;
 
-/// A generator of numbers: xorshift.
+/// A random number generator: xorshift.
 struct Random(u64);
 
 impl Random {
@@ -48,7 +48,7 @@ impl Random {
         self.next() % limit
     }
 
-    /// A place with room for `len` bytes.
+    /// Picks a place with room for `len` bytes.
     fn place(&mut self, len: u64) -> Place {
         let at = self.below(SIZE as u64 - len + 1);
         match self.below(2) {
@@ -57,7 +57,7 @@ impl Random {
         }
     }
 
-    /// A job that succeeds.
+    /// Picks a job that succeeds.
     fn job(&mut self) -> Descriptor {
         let len = 1 + self.below(MAX);
         let desc = match self.below(8) {
@@ -70,7 +70,7 @@ impl Random {
     }
 }
 
-/// What `main` and its helpers return.
+/// The result of `main` and its helpers.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The memory of a guest.
@@ -80,7 +80,7 @@ struct Guest {
     completion: EventFd,
 }
 
-/// A device that a guest may be on.
+/// A device that can run a guest.
 struct Side {
     device: Device,
     mdma: Mdma<Region>,
@@ -106,14 +106,14 @@ impl Side {
         })
     }
 
-    /// The guest's queue, as this device sees it.
+    /// Returns the guest's queue on this device.
     fn queue_memory(&self, guest: &Guest) -> Result<DmaBuffer> {
         let container = self.device.container();
         let memory = guest.queue.clone();
         Ok(DmaBuffer::of(container, QUEUE, memory, Access::ReadWrite)?)
     }
 
-    /// Moves the device to another instance, and resets this one; returns the bytes that took.
+    /// Moves the device to another instance, and resets this one; returns the bytes transferred.
     fn move_to(&self, other: &Side) -> Result<u64> {
         let (from, to) = (&self.migration, &other.migration);
         to.set_state(State::RESUMING)?;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a queue that was disabled may take to finish its last unit.
+/// Timeout of the last unit of a queue that was disabled.
 const DISABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An `mdma` device.
@@ -20,7 +20,7 @@ pub struct Mdma<B> {
 }
 
 impl<B: Bar> Mdma<B> {
-    /// Takes a device over, if it is one.
+    /// Takes over a device after checking its identity.
     pub fn new(bar: B) -> Result<Self> {
         let mut mdma = Mdma {
             bar,
@@ -41,12 +41,12 @@ impl<B: Bar> Mdma<B> {
         Ok(mdma)
     }
 
-    /// The registers as the transport has them.
+    /// Returns the transport of the registers.
     pub fn bar(&self) -> &B {
         &self.bar
     }
 
-    /// The size of the device memory in bytes.
+    /// Returns the size of device memory in bytes.
     pub fn memory_size(&self) -> u64 {
         self.memory_size
     }
@@ -69,7 +69,7 @@ impl<B: Bar> Mdma<B> {
     ///
     /// # Panics
     ///
-    /// If the register has 32 bits and `value` more.
+    /// If the register has 32 bits and `value` needs more.
     pub fn set(&self, reg: Reg, value: u64) -> Result<()> {
         let row = reg.row();
         match row.width {
@@ -95,7 +95,7 @@ impl<B: Bar> Mdma<B> {
         Ok(Snapshot { values })
     }
 
-    /// Whether the queue has a job or a unit is in flight.
+    /// Returns whether the queue has a job or a unit is in flight.
     pub fn busy(&self) -> Result<bool> {
         Ok(self.get(Reg::Status)? & u64::from(regs::STATUS_BUSY) != 0)
     }
@@ -111,9 +111,9 @@ impl<B: Bar> Mdma<B> {
         })
     }
 
-    /// Disables the queue and waits until the device leaves guest memory alone.
+    /// Disables the queue and waits until the device no longer accesses guest memory.
     ///
-    /// Registers that say nothing about the queue keep their values.
+    /// Registers that are not about the queue keep their values.
     pub fn disable(&self) -> Result<()> {
         self.set(Reg::Control, 0)?;
         let start = Instant::now();
@@ -129,12 +129,12 @@ impl<B: Bar> Mdma<B> {
         Ok(())
     }
 
-    /// Sets which causes interrupt: [`regs::INT_COMPLETION`], [`regs::INT_HALT`].
+    /// Selects the causes that interrupt: [`regs::INT_COMPLETION`], [`regs::INT_HALT`].
     pub fn set_interrupts(&self, mask: u32) -> Result<()> {
         self.set(Reg::IntMask, mask.into())
     }
 
-    /// Clears the pending causes of interrupts and returns which they were.
+    /// Clears the pending causes of interrupts and returns them.
     pub fn acknowledge(&self) -> Result<u32> {
         let cause = self.get(Reg::IntCause)?;
         if cause != 0 {
@@ -143,7 +143,7 @@ impl<B: Bar> Mdma<B> {
         Ok(cause as u32)
     }
 
-    /// Sets how long the device waits after each unit, in microseconds.
+    /// Sets the device's wait after each unit, in microseconds.
     pub fn set_throttle(&self, us: u32) -> Result<()> {
         self.set(Reg::Throttle, us.into())
     }
@@ -156,12 +156,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The value of one register.
+    /// Returns the value of one register.
     pub fn get(&self, reg: Reg) -> u64 {
         self.values[reg as usize]
     }
 
-    /// Names and values, in the order of the table.
+    /// Returns names and values, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         REGISTERS
             .iter()
@@ -169,7 +169,7 @@ impl Snapshot {
             .zip(self.values.iter().copied())
     }
 
-    /// The registers that differ: name, value here, value there.
+    /// Returns the registers that differ: name, value here, value there.
     pub fn diff(&self, other: &Snapshot) -> Vec<(&'static str, u64, u64)> {
         self.iter()
             .zip(other.values)

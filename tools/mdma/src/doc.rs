@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The reference manual, printed from the tables.
+//! The reference manual, generated from the tables.
 
 use crate::desc::{Field, COMPLETION, DESCRIPTOR, ERRORS, FLAGS, OPERATIONS};
 use crate::list::ENTRY;
@@ -110,7 +110,7 @@ pub fn registers() -> String {
     text
 }
 
-/// The cells of a register.
+/// Returns the cells of a register.
 fn register_row(row: &Register) -> Vec<String> {
     let access = match row.access {
         Access::Ro => "RO",
@@ -139,7 +139,7 @@ fn title(out: &mut String, text: &str, line: char) {
     write!(out, "{text}\n{line}\n\n").unwrap();
 }
 
-/// Prints a paragraph, its lines broken.
+/// Prints a wrapped paragraph.
 fn paragraph(out: &mut String, text: &str) {
     let mut column = 0;
     for word in text.split(' ') {
@@ -172,7 +172,7 @@ fn fields(out: &mut String, fields: &[Field]) {
     );
 }
 
-/// Prints a table of one line a row.
+/// Prints a table with one line per row.
 fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let head: Vec<String> = head.iter().map(|&cell| cell.into()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head)
@@ -189,7 +189,7 @@ fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>
     for (i, row) in rows.iter().enumerate() {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            // An empty first cell would continue the row above; others may be empty.
+            // An empty first cell would continue the row above. Others may be empty.
             debug_assert!(column != 0 || !cell.is_empty());
             write!(line, "{cell:<width$} ").unwrap();
         }
@@ -201,7 +201,7 @@ fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>
     write!(out, "{rule}\n\n").unwrap();
 }
 
-/// Escapes what reStructuredText would take for markup.
+/// Escapes reStructuredText markup.
 fn escape(text: &str) -> String {
     text.replace('*', "\\*").replace('|', "\\|")
 }

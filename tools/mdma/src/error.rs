@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong.
+//! Errors of the driver.
 
 use crate::desc;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// The result of everything in this crate.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why the driver could not do what it was asked.
+/// An error of the driver.
 #[derive(Debug)]
 pub enum Error {
-    /// The transport failed at an access to a register.
+    /// The transport failed to access a register.
     Register {
         /// Name of the register.
         name: &'static str,
-        /// What was written; `None` for a read.
+        /// The value written; `None` for a read.
         value: Option<u64>,
-        /// What the transport answered.
+        /// The transport's error.
         source: io::Error,
     },
-    /// The device has not enabled the queue.
+    /// The device did not enable the queue.
     NotEnabled {
         /// Value of `REFUSED`.
         refused: u64,
     },
-    /// It is another device, or another revision of this one.
+    /// The device is of another kind or revision.
     Foreign {
-        /// Which register says so.
+        /// The register that differs.
         name: &'static str,
         /// Its value.
         found: u64,
         /// The value it should have.
         expected: u64,
     },
-    /// The buffer cannot hold the queue.
+    /// The buffer is unsuitable for the queue.
     Buffer(String),
-    /// The ring has no room: reap completions first.
+    /// The ring is full: reap completions first.
     Full,
     /// The queue has halted.
     Halted {
@@ -47,11 +47,11 @@ pub enum Error {
         /// Value of `ERROR_INDEX`.
         index: u64,
     },
-    /// Nothing happened in time.
+    /// Something did not happen in time.
     Timeout {
-        /// What was waited for.
+        /// The awaited event.
         what: &'static str,
-        /// How long.
+        /// The timeout.
         after: Duration,
     },
     /// The transport failed.
@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The errno of a failed access to a register.
+    /// Returns the errno of a failed register access.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Register { source, .. } => source.raw_os_error(),

@@ -9,8 +9,8 @@
 //! - [`Mdma`] is a device: registers by name, over any [`Bar`].
 //! - [`Queue`] submits jobs and reaps their completions, in any [`Buffer`].
 //! - [`job`] makes descriptors.
-//! - [`vfio`] is the transport by VFIO; a guest brings its own.
-//! - [`sim`] is a device in this process, for tests of all of this without a kernel.
+//! - [`vfio`] is the transport by VFIO; a guest provides another one.
+//! - [`sim`] is a device in this process, for tests without a kernel.
 
 mod device;
 pub mod doc;

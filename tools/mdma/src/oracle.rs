@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a job must result in.
+//! The expected result of a job.
 //!
-//! A [`World`] is a copy of guest and device memory. [`World::apply`] does a job on it the obvious
-//! way, all at once and without units, so that it shares no mistake with the engine.
+//! A [`World`] is a copy of guest and device memory. [`World::apply`] runs a job on it in the simplest way, at once and
+//! without units, so that it shares no bug with the engine.
 
 use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::list::{Entry, List, ENTRY_SIZE};
@@ -12,7 +12,7 @@ use crate::sparse::Sparse;
 /// The memory that jobs work on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
-    /// Guest memory by IOVA. What is mapped is for the caller to know.
+    /// Guest memory by IOVA. The caller keeps track of what is mapped.
     pub guest: Sparse,
     /// Device memory by offset.
     pub device: Sparse,
@@ -20,12 +20,12 @@ pub struct World {
     pub memory_size: u64,
 }
 
-/// What the completion record of a job must say.
+/// The expected completion record of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// The cookie of the job.
     pub cookie: u64,
-    /// How it ends.
+    /// How the job ends.
     pub error: Error,
     /// The result.
     pub crc: u32,
@@ -34,7 +34,7 @@ pub struct Expected {
 }
 
 impl World {
-    /// Memory of zeroes.
+    /// Creates memory of zeroes.
     pub fn new(memory_size: u64) -> Self {
         World {
             memory_size,
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Puts a scatter list into guest memory.
+    /// Writes a scatter list to guest memory.
     pub fn write_list(&mut self, iova: u64, entries: &[Entry]) -> List {
         for (entry, at) in entries.iter().zip((iova..).step_by(ENTRY_SIZE)) {
             self.guest.write(at, &entry.encode());
@@ -69,8 +69,7 @@ impl World {
         }
     }
 
-    /// The ranges that an operand of `len` bytes names, in their order, up to one that is illegal: that
-    /// is with its error behind them.
+    /// Returns the ranges of an operand of `len` bytes, in order. An illegal entry ends them with its error.
     pub fn ranges(
         &self,
         operand: Operand,
@@ -112,7 +111,7 @@ impl World {
         (ranges, error)
     }
 
-    /// The ranges that a job reads from, and those that it writes to.
+    /// Returns the ranges that a job reads, and those that it writes.
     pub fn reads_and_writes(&self, job: &Descriptor) -> [Vec<(Place, u64)>; 2] {
         let ranges = |operand: Option<Operand>, range, fault| {
             operand.map_or(Vec::new(), |operand| {
@@ -125,10 +124,9 @@ impl World {
         ]
     }
 
-    /// Does a job of a length that fits into this process.
+    /// Runs a job of a length that fits into this process.
     ///
-    /// All guest memory counts as mapped. If one side of the job has a list, source and destination must
-    /// not overlap.
+    /// All guest memory counts as mapped. If one side of the job has a list, source and destination must not overlap.
     pub fn apply(&mut self, job: &Descriptor) -> Expected {
         let mut expected = Expected {
             cookie: job.cookie,
@@ -141,7 +139,7 @@ impl World {
             return expected;
         }
 
-        // A job ends where the first of its sides does.
+        // A job ends at the end of its shorter side.
         let mut bytes = job.len;
         let mut ranges = |operand: Option<Operand>, range, fault| {
             let Some(operand) = operand else {
@@ -182,7 +180,7 @@ impl World {
 }
 
 impl Expected {
-    /// Compares with what the device wrote; the sequence number is not looked at.
+    /// Compares with a completion record, except for its sequence number.
     pub fn check(&self, completion: &Completion) -> Result<(), String> {
         let found = Expected {
             cookie: completion.cookie,

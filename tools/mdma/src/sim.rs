@@ -2,9 +2,9 @@
 
 //! The device in this process.
 //!
-//! A [`Sim`] is made of the module's own control and engine, with vectors in place of guest and
-//! device memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in
-//! ranges, and what is outside them faults, as it does behind an IOMMU.
+//! A [`Sim`] consists of the module's own control and engine, with vectors as guest and device
+//! memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in ranges;
+//! accesses outside them fault, as they do behind an IOMMU.
 
 use crate::control::{Control, Effect, Plan};
 use crate::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
@@ -18,11 +18,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Memory that simulated devices share, and which parts of it are mapped.
+/// Memory that simulated devices share, with its mappings.
 #[derive(Clone, Debug, Default)]
 pub struct Guest(Arc<Mutex<(World, Vec<Range<u64>>)>>);
 
-/// A part of guest memory.
+/// A mapped range of guest memory.
 #[derive(Clone, Debug)]
 pub struct GuestBuffer {
     guest: Guest,
@@ -31,7 +31,7 @@ pub struct GuestBuffer {
 }
 
 impl Guest {
-    /// Guest memory without a mapping.
+    /// Creates guest memory without mappings.
     pub fn new() -> Self {
         Self::default()
     }
@@ -50,17 +50,17 @@ impl Guest {
         }
     }
 
-    /// Removes the mapping that begins at `iova`.
+    /// Removes the mapping at `iova`.
     pub fn unmap(&self, iova: u64) {
         self.lock().1.retain(|range| range.start != iova);
     }
 
-    /// A copy of the contents.
+    /// Returns a copy of the contents.
     pub fn contents(&self) -> crate::Sparse {
         self.lock().0.guest.clone()
     }
 
-    /// Gives the memory other contents.
+    /// Replaces the contents.
     pub fn set_contents(&self, contents: crate::Sparse) {
         self.lock().0.guest = contents;
     }
@@ -107,12 +107,12 @@ impl Buffer for GuestBuffer {
     }
 }
 
-/// What a step of a [`Sim`] found to do.
+/// The result of a step of a [`Sim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing.
+    /// There was nothing to do.
     Idle,
-    /// It did a unit.
+    /// The device did a unit.
     Unit,
 }
 
@@ -133,7 +133,7 @@ struct Inner {
 }
 
 impl Sim {
-    /// A device in its power-on state.
+    /// Creates a device in its power-on state.
     pub fn new(guest: Guest, memory_size: u64, throttle: u32) -> Self {
         Sim {
             guest,
@@ -168,7 +168,7 @@ impl Sim {
         Step::Unit
     }
 
-    /// Does units until there is nothing to do; returns how many.
+    /// Does units until there is nothing to do; returns their number.
     pub fn run(&self) -> u64 {
         let mut units = 0;
         while self.step() == Step::Unit {
@@ -177,27 +177,27 @@ impl Sim {
         units
     }
 
-    /// Whether a register write has asked for work that was not looked at yet.
+    /// Returns whether a register write has asked for work since the last step.
     pub fn kicked(&self) -> bool {
         self.lock().kicked
     }
 
-    /// How many events were signalled since the last call: completions, halts.
+    /// Returns the number of events since the last call: completions, halts.
     pub fn take_events(&self) -> [u64; 2] {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// The level of INTx.
+    /// Returns the level of INTx.
     pub fn level(&self) -> bool {
         self.lock().control.asserted() != 0
     }
 
-    /// Reads a register of any length, or says why not.
+    /// Reads a register with an access of any length; the error is the reason of a refusal.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
         self.lock().control.read(offset, data)
     }
 
-    /// Writes a register of any length, or says why not.
+    /// Writes a register with an access of any length; the error is the reason of a refusal.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let effect = inner.control.write(offset, data)?;
@@ -205,7 +205,7 @@ impl Sim {
         Ok(())
     }
 
-    /// Back to power-on.
+    /// Resets the device to its power-on state.
     pub fn reset(&self) {
         let mut inner = self.lock();
         inner.control.reset();
@@ -217,7 +217,7 @@ impl Sim {
         state::encode(self.lock().control.state())
     }
 
-    /// Loads what another device saved.
+    /// Loads the saved state of another device.
     pub fn load(&self, bytes: &[u8; state::SIZE]) -> Result<(), Invalid> {
         let mut inner = self.lock();
         let state = state::decode(bytes, inner.control.memory_size())?;
@@ -225,12 +225,12 @@ impl Sim {
         Ok(())
     }
 
-    /// A copy of the device memory.
+    /// Returns a copy of the device memory.
     pub fn memory(&self) -> crate::Sparse {
         self.lock().memory.device.clone()
     }
 
-    /// Gives the device memory other contents.
+    /// Replaces the device memory.
     pub fn set_memory(&self, contents: crate::Sparse) {
         self.lock().memory.device = contents;
     }
@@ -245,7 +245,7 @@ impl Inner {
     }
 }
 
-/// As on a bus, no access fails: what is refused reads all ones or is dropped.
+/// As on a bus, no access fails: a refused read returns all ones, a refused write is dropped.
 impl Bar for Sim {
     fn read32(&self, offset: u64) -> io::Result<u32> {
         let mut bytes = [0xff; 4];
@@ -270,7 +270,7 @@ impl Bar for Sim {
     }
 }
 
-/// What the engine reaches: guest memory that is mapped, and the device's own.
+/// The engine's access to mapped guest memory and device memory.
 struct SimBus<'a> {
     guest: &'a Guest,
     device: &'a mut World,

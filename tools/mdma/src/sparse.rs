@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of any size of which only the pages with contents exist.
+//! Memory of any size that stores only pages with contents.
 
 use std::collections::BTreeMap;
 
 const PAGE: usize = 4096;
 
-/// Bytes by address, zero where nothing was written. Addresses wrap at 2^64.
+/// Bytes by address, zero where not written. Addresses wrap at 2^64.
 #[derive(Clone, Debug, Default)]
 pub struct Sparse {
     pages: BTreeMap<u64, Box<[u8; PAGE]>>,
 }
 
 impl Sparse {
-    /// Memory of zeroes.
+    /// Creates memory of zeroes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -59,7 +59,7 @@ impl Sparse {
         out
     }
 
-    /// The pages that are not all zero, in order of address: address, contents.
+    /// Returns the pages that are not all zero, as address and contents, sorted.
     pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8; PAGE])> {
         self.pages
             .iter()

@@ -12,13 +12,13 @@ use std::sync::atomic::{fence, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Alignment of the completion records in the buffer, so that they have pages of their own.
+/// Alignment of the completion records in the buffer, so that they share no page with descriptors.
 const PAGE: usize = 4096;
 
-/// The queue of a device, enabled.
+/// The enabled queue of a device.
 ///
-/// Descriptors are at the start of the buffer, completion records from the next page on. Dropping
-/// a queue leaves the device as it is; see [`Queue::close`].
+/// Descriptors are at the start of the buffer, completion records from the next page on. Drop does not change the
+/// device; see [`Queue::close`].
 #[derive(Debug)]
 pub struct Queue<B, M> {
     mdma: Mdma<B>,
@@ -34,14 +34,14 @@ pub struct Queue<B, M> {
 }
 
 impl<B: Bar, M: Buffer> Queue<B, M> {
-    /// Returns the size of buffer that a ring of `1 << order` entries needs.
+    /// Returns the buffer size for a ring of `1 << order` entries.
     pub fn size(order: u32) -> usize {
         let entries = 1 << order;
         (entries * crate::desc::DESCRIPTOR_SIZE).next_multiple_of(PAGE)
             + (entries * COMPLETION_SIZE).next_multiple_of(PAGE)
     }
 
-    /// Enables the queue of a device, which is disabled before if need be.
+    /// Enables the queue of a device, after disabling it if necessary.
     pub fn new(mdma: Mdma<B>, memory: M, order: u32) -> Result<Self> {
         let ring = Self::ring_in(&memory, order)?;
         let sequence = Self::start(&mdma, &memory, &ring)?;
@@ -57,11 +57,10 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         })
     }
 
-    /// Enables the queue, which is disabled before if need be; returns the sequence number of the first
-    /// completion.
+    /// Enables the queue, after disabling it if necessary; returns the sequence number of the first completion.
     fn start(mdma: &Mdma<B>, memory: &M, ring: &Ring) -> Result<u64> {
         mdma.disable()?;
-        // What an earlier queue left behind must not look like a completion of this one.
+        // Records of an earlier queue must not look like completions of this one.
         memory.write(Self::completions_at(ring), &vec![0; ring.completions_len()]);
         mdma.set(Reg::RingBase, ring.base())?;
         mdma.set(Reg::RingOrder, ring.entries().trailing_zeros().into())?;
@@ -76,7 +75,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         Ok(sequence)
     }
 
-    /// Makes a ring of the buffer, if it is large enough.
+    /// Describes a ring in the buffer, which must be large enough.
     fn ring_in(memory: &M, order: u32) -> Result<Ring> {
         if !(1..=regs::MAX_RING_ORDER).contains(&order) {
             return Err(Error::Buffer(format!("ring order {order} is illegal")));
@@ -91,13 +90,12 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         Ring::new(base, order, completions).map_err(|illegal| Error::Buffer(format!("{illegal:?}")))
     }
 
-    /// Where in the buffer the completion records are.
+    /// Returns the offset of the completion records in the buffer.
     fn completions_at(ring: &Ring) -> usize {
         ring.completions().wrapping_sub(ring.base()) as usize
     }
 
-    /// Disables the queue and enables it anew, with a ring of `1 << order` entries. Jobs that are not
-    /// completed are dropped.
+    /// Disables the queue and enables it again, with a ring of `1 << order` entries. Drops jobs that are not completed.
     pub fn restart(&mut self, order: u32) -> Result<()> {
         let ring = Self::ring_in(&self.memory, order)?;
         self.sequence = Self::start(&self.mdma, &self.memory, &ring)?;
@@ -108,8 +106,8 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         Ok(())
     }
 
-    /// Continues with another device that has taken over the state of this one, and with the
-    /// memory that has the contents of the old buffer, at the same IOVA.
+    /// Continues on a device that has taken over this one's state, with memory that has the old buffer's contents, at
+    /// the same IOVA.
     pub fn moved<C: Bar, N: Buffer>(self, mdma: Mdma<C>, memory: N) -> Queue<C, N> {
         Queue {
             mdma,
@@ -122,37 +120,37 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         }
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn mdma(&self) -> &Mdma<B> {
         &self.mdma
     }
 
-    /// The buffer.
+    /// Returns the buffer.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// Where the ring is.
+    /// Returns the ring.
     pub fn ring(&self) -> &Ring {
         &self.ring
     }
 
-    /// Index of the next completion to reap.
+    /// Returns the index of the next completion to reap.
     pub fn head(&self) -> u32 {
         self.head
     }
 
-    /// Index of the next descriptor to fill: what `TAIL` holds after the doorbell.
+    /// Returns the index of the next descriptor to fill, the value of `TAIL` after the doorbell.
     pub fn tail(&self) -> u32 {
         self.tail
     }
 
-    /// How many jobs were submitted and not reaped.
+    /// Returns the number of jobs submitted and not reaped.
     pub fn outstanding(&self) -> u32 {
         self.ring.pending(self.head, self.tail)
     }
 
-    /// How many jobs may be submitted now.
+    /// Returns the number of jobs that may be submitted now.
     pub fn room(&self) -> u32 {
         self.ring.room(self.head, self.tail)
     }
@@ -162,7 +160,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         self.fill_raw(&desc.encode())
     }
 
-    /// Puts the bytes of a descriptor into the ring, well formed or not.
+    /// Puts the raw bytes of a descriptor into the ring.
     pub fn fill_raw(&mut self, bytes: &[u8; crate::desc::DESCRIPTOR_SIZE]) -> Result<()> {
         if self.room() == 0 {
             return Err(Error::Full);
@@ -172,11 +170,11 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         Ok(())
     }
 
-    /// Tells the device about the descriptors filled since the last time.
+    /// Tells the device about the descriptors filled since the last doorbell.
     pub fn ring_doorbell(&self) -> Result<()> {
         fence(Ordering::Release);
-        // A completion record is there a moment before `HEAD` moves on. The entry it has freed, taken
-        // at once, would make a full ring look like an empty one.
+        // A completion record appears a moment before `HEAD` moves on. If its entry were reused at once, a full ring
+        // would look empty.
         if self.room() == 0 {
             while self.mdma.get(Reg::Head)? == u64::from(self.tail) {
                 self.mdma.check_halted()?;
@@ -186,13 +184,13 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         self.mdma.set(Reg::Tail, self.tail.into())
     }
 
-    /// Hands one job to the device.
+    /// Submits one job.
     pub fn submit(&mut self, desc: &Descriptor) -> Result<()> {
         self.fill(desc)?;
         self.ring_doorbell()
     }
 
-    /// Reaps the next completion if it is there. It may be that of a failed job.
+    /// Reaps the next completion, if there is one. It may be that of a failed job.
     pub fn poll(&mut self) -> Option<Completion> {
         if self.head == self.tail {
             return None;
@@ -235,9 +233,9 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         }
     }
 
-    /// Waits for all jobs submitted, and returns their completions in order.
+    /// Waits for all submitted jobs, and returns their completions in order.
     ///
-    /// `timeout` is for each. A job that failed is the last one in the list.
+    /// `timeout` applies to each. A failed job is the last one in the list.
     pub fn drain(&mut self, timeout: Duration) -> Result<Vec<Completion>> {
         let mut completions = Vec::new();
         while self.outstanding() != 0 {
@@ -250,7 +248,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         Ok(completions)
     }
 
-    /// Disables the queue and gives device and buffer back.
+    /// Disables the queue and returns device and buffer.
     pub fn close(self) -> Result<(Mdma<B>, M)> {
         self.mdma.disable()?;
         Ok((self.mdma, self.memory))

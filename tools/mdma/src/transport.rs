@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver needs from whatever carries its accesses.
+//! The traits of a transport.
 
 use std::io;
 
@@ -33,10 +33,10 @@ impl<T: Bar + ?Sized> Bar for &T {
 
 /// Memory that driver and device share.
 pub trait Buffer {
-    /// Where the device sees it.
+    /// Returns the IOVA.
     fn iova(&self) -> u64;
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     fn size(&self) -> usize;
 
     /// Copies bytes out.
@@ -45,7 +45,7 @@ pub trait Buffer {
     /// Copies bytes in.
     fn write(&self, offset: usize, data: &[u8]);
 
-    /// Reads eight aligned bytes in one access, before everything that is read later.
+    /// Reads eight aligned bytes in one access, before any later read.
     fn load_acquire(&self, offset: usize) -> u64;
 }
 

@@ -17,7 +17,7 @@ impl From<vfio_client::Error> for Error {
     }
 }
 
-/// The answer of the kernel, without the words of the client.
+/// Returns the kernel's error, without the client's text.
 fn io_error(error: vfio_client::Error) -> io::Error {
     error.source
 }
@@ -63,10 +63,10 @@ impl Buffer for DmaBuffer {
 }
 
 impl Mdma<Region> {
-    /// Takes over a device that is open: checks what it is and enables memory decoding and DMA.
+    /// Takes over an open device: checks its identity and enables memory decoding and DMA.
     ///
-    /// The queue is left as it is, which is what whoever continues with a loaded state wants. One that
-    /// an earlier user left enabled is there only if root set `keep_state`, and rests until the next doorbell.
+    /// The queue does not change, so that a loaded state can continue. It is enabled from an earlier user only if root
+    /// set `keep_state`, and then waits for the next doorbell.
     pub fn open(device: &Device) -> Result<Self> {
         let config = device.config()?;
         let (vendor, id) = config.ids()?;
@@ -86,7 +86,7 @@ impl Mdma<Region> {
         Mdma::new(device.region(BAR_REGISTERS)?)
     }
 
-    /// The region of the device memory, for reads and writes.
+    /// Returns the region of the device memory.
     pub fn memory(&self) -> Result<Region> {
         Ok(self.bar().device().region(BAR_MEMORY)?)
     }
@@ -98,7 +98,7 @@ impl Mdma<Region> {
 }
 
 impl Queue<Region, DmaBuffer> {
-    /// Enables a queue of `1 << order` entries in memory of its own, mapped at `iova`.
+    /// Enables a queue of `1 << order` entries in new memory, mapped at `iova`.
     pub fn create(device: &Device, container: &Container, iova: u64, order: u32) -> Result<Self> {
         let memory = DmaBuffer::new(container, iova, Self::size(order))?;
         Queue::new(Mdma::open(device)?, memory, order)

@@ -6,7 +6,7 @@ use mdma::desc::{self, Completion, Descriptor, Error, Op, Place};
 use mdma::{desc::OPERATIONS, job};
 use proptest::prelude::*;
 
-/// Any descriptor that is well formed.
+/// Generates any valid descriptor.
 fn legal() -> impl Strategy<Value = Descriptor> {
     (
         0..OPERATIONS.len(),
@@ -137,7 +137,7 @@ fn ranges() {
     assert_eq!(copy(Guest(u64::MAX), Guest(u64::MAX), 1), Ok(()));
     assert_eq!(copy(Guest(u64::MAX), Guest(0), 2), Err(Error::SrcFault));
     assert_eq!(copy(Guest(0), Guest(u64::MAX), 2), Err(Error::DstFault));
-    // What an operation does not use is not looked at.
+    // Fields that an operation does not use are ignored.
     let fill = Descriptor {
         src: u64::MAX,
         ..job::fill(Device(0), 0, 8)

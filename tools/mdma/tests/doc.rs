@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The manual in the repository is the one the tables give.
+//! The manual in the repository matches the tables.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine: jobs do what the oracle says, whole and in pieces.
+//! The engine: jobs give the oracle's results, in one piece and in several.
 
 mod common;
 
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Any mix of jobs gives what the oracle says, and moving to another device after any units
+    /// Any mix of jobs gives the oracle's results, and moving to another device between any units
     /// of them makes no difference.
     #[test]
     fn jobs_survive_moving_at_any_unit(
@@ -56,7 +56,7 @@ proptest! {
         prop_assert!(!machine.queue.mdma().busy().unwrap());
     }
 
-    /// Copies that overlap, by any distance in both directions.
+    /// Overlapping copies, at any distance in both directions.
     #[test]
     fn overlapping_copies(
         device: bool,
@@ -75,11 +75,11 @@ proptest! {
         prop_assert!(machine.world() == world);
     }
 
-    /// Any bytes in the ring either run or halt the queue with a record, and never anything else.
+    /// Any bytes in the ring either run or halt the queue with a record.
     #[test]
     fn any_descriptor_runs_or_halts(mut bytes in any::<[u8; DESCRIPTOR_SIZE]>(), near: bool) {
         if near {
-            // Make it nearly legal, or nothing but BAD_OP is ever seen.
+            // Make it nearly valid, or nearly all results are BAD_OP.
             bytes[0] %= 5;
             bytes[1..4].fill(0);
             bytes[4] %= 33;
@@ -98,12 +98,12 @@ proptest! {
         let mdma = machine.queue.mdma();
         prop_assert_eq!(mdma.get(Reg::Error).unwrap(), error as u64);
         prop_assert_eq!(mdma.check_halted().is_err(), error != Error::None);
-        // The state that results can be saved and loaded.
+        // The resulting state can be saved and loaded.
         machine.migrate();
     }
 }
 
-/// Runs one job that must fail, and checks all that follows.
+/// Runs one job that must fail, and checks all consequences.
 fn halts(machine: &mut Machine, job: &Descriptor, error: Error, bytes: u64) {
     let mdma = machine.queue.mdma().clone();
     let before = mdma.snapshot().unwrap();
@@ -135,7 +135,7 @@ fn halts(machine: &mut Machine, job: &Descriptor, error: Error, bytes: u64) {
         assert!(changed.contains(&name), "{name} has changed");
     }
 
-    // A halted queue stays halted, by the doorbell too, and a saved one is a halted one.
+    // A halted queue stays halted after a doorbell, and after a save and a load.
     machine.queue.ring_doorbell().unwrap();
     assert_eq!(machine.sim.step(), Step::Idle);
     let saved = machine.sim.save();
@@ -176,7 +176,7 @@ fn every_error_of_a_job() {
         (job::fill(Guest(outside), 0, 1), Error::DstFault, 0),
         (job::copy(Guest(outside), Device(0), 8), Error::SrcFault, 0),
         (job::copy(Device(0), Guest(outside), 8), Error::DstFault, 0),
-        // The second unit fails; the first was done.
+        // The second unit fails after the first one succeeded.
         (
             job::crc32c(Guest(outside - UNIT as u64), UNIT as u64 + 1),
             Error::SrcFault,
@@ -190,7 +190,7 @@ fn every_error_of_a_job() {
 
 #[test]
 fn faults_of_the_queue_itself() {
-    // The page that stays mapped, and what a fault of the other one is.
+    // The page that stays mapped, and the error of a fault on the other one.
     for (kept, error) in [
         (QUEUE + 0x1000, Error::RingFault),
         (QUEUE, Error::CompletionFault),
@@ -271,7 +271,7 @@ fn the_record_is_at_the_index_of_its_descriptor() {
     assert_eq!(record[24..], 2u64.to_le_bytes());
 }
 
-/// A bus that has one descriptor and counts records.
+/// A bus with one descriptor that counts records.
 struct Bus {
     descriptor: Descriptor,
     records: usize,
@@ -326,7 +326,8 @@ fn disabling_in_the_middle_of_a_unit() {
         panic!("there is a job");
     };
     set(&mut control, Reg::Control, 0).unwrap();
-    // The unit is still in flight: the device is busy, and what is enabled now is another run.
+    // The unit is still in flight, so the device is busy, and enabling the queue now begins another
+    // run.
     assert_eq!(get(&mut control, Reg::Status), 2);
     set(&mut control, Reg::Control, 1).unwrap();
     set(&mut control, Reg::Tail, 2).unwrap();
@@ -334,14 +335,14 @@ fn disabling_in_the_middle_of_a_unit() {
     let outcome = engine::run(&ticket, &mut bus);
     let effect = control.finish(&ticket, &outcome, &mut bus);
 
-    // What was moved counts, but there is no record and no interrupt.
+    // The moved bytes count, but there is no record and no interrupt.
     assert_eq!(bus.records, 0);
     assert_eq!(effect, Effect::default());
     assert_eq!(get(&mut control, Reg::BytesDone), 100);
     for reg in [Reg::JobsDone, Reg::Head, Reg::IntCause] {
         assert_eq!(get(&mut control, reg), 0);
     }
-    // The new run begins with its first job.
+    // The new run starts with its first job.
     let Plan::Unit(next) = control.begin() else {
         panic!("the new run has jobs");
     };

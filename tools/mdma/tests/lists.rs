@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs with scatter lists: good ones and hostile ones do what the oracle says.
+//! Jobs with scatter lists, valid and hostile: they give the oracle's results.
 
 mod common;
 
@@ -13,10 +13,10 @@ use mdma::state::{decode, LAYOUT};
 use mdma::{job, Descriptor, Entry, Expected, List, Op, Operand, Place};
 use proptest::prelude::*;
 
-/// What one job works on: half of all memory for its source, the other half for its destination.
+/// The memory of one job: half of all memory for its source, the other half for its destination.
 const HALF: u64 = DATA_SIZE / 2;
 
-/// An entry of a list, before it is known which half it is in.
+/// An entry of a list, before its half is known.
 #[derive(Clone, Debug)]
 struct Segment {
     device: bool,
@@ -25,7 +25,7 @@ struct Segment {
 }
 
 impl Segment {
-    /// The entry, in the half that begins at `base`.
+    /// Returns the entry, in the half that begins at `base`.
     fn entry(&self, base: u64) -> Entry {
         Entry {
             place: match self.device {
@@ -37,7 +37,7 @@ impl Segment {
     }
 }
 
-/// Entries of all sizes, most of them small.
+/// Generates entries of all sizes, most of them small.
 fn segment() -> impl Strategy<Value = Segment> {
     let len = prop_oneof![
         4 => 1u32..200,
@@ -50,7 +50,7 @@ fn segment() -> impl Strategy<Value = Segment> {
     })
 }
 
-/// A job in which at least one side may be a list.
+/// A planned job. Each side may be a list.
 #[derive(Clone, Debug)]
 struct Plan {
     op: Op,
@@ -108,8 +108,8 @@ impl Plan {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Any mix gives what the oracle says, and moving to another device after any units of it makes
-    /// no difference.
+    /// Any mix gives the oracle's results, and moving to another device between any units of it
+    /// makes no difference.
     #[test]
     fn lists_survive_moving_at_any_unit(
         plans in proptest::collection::vec(plan(), 1..8),
@@ -142,7 +142,7 @@ proptest! {
         prop_assert!(machine.world() == world);
     }
 
-    /// Lists of any bytes: as much is done as the oracle says, with the error it says.
+    /// Lists of any bytes: progress and error are the oracle's.
     #[test]
     fn hostile_lists_stop_where_they_turn_bad(
         plan in plan(),
@@ -153,7 +153,7 @@ proptest! {
         let mut machine = Machine::new(1);
         scatter(&machine);
         let mut job = plan.job(&machine, LISTS);
-        // Longer than the lists are, too.
+        // Also longer than the lists.
         job.len = (job.len + longer * 70_000).min(HALF);
         let side = bad % 2;
         let entry = LISTS + side as u64 * 0x1000 + (bad / 2) as u64 * ENTRY_SIZE as u64;
@@ -167,7 +167,7 @@ proptest! {
             _ => guest.write(entry + 8, &[1, 0, 0, 0]),
         }
         machine.guest.set_contents(guest);
-        // Without a list this is no more than a job that may be too long for one of its sides.
+        // Without a list the job may only be too long for one of its sides.
         prop_assume!(job.has_list());
         let fits = |place: Place| match place {
             Place::Guest(iova) => iova + job.len <= DATA + DATA_SIZE,
@@ -210,7 +210,7 @@ proptest! {
     }
 }
 
-/// One job that fails, and with what.
+/// A job that fails, and its error.
 fn error_of(machine: &mut Machine, job: &Descriptor) -> (Error, u64) {
     machine.queue.submit(job).unwrap();
     let completion = machine.run()[0];
@@ -262,7 +262,7 @@ fn every_error_of_a_list() {
             101,
             (Error::SrcFault, 100),
         ),
-        // The last entry that is needed may be longer than what is needed of it.
+        // The last entry may be longer than needed.
         (vec![good], list(LISTS, 1), 99, (Error::None, 99)),
         (
             vec![good; full as usize],
@@ -331,7 +331,7 @@ fn small_entries_do_not_make_units_long() {
         .submit(&job::crc32c(list, MAX_ENTRIES.into()))
         .unwrap();
     assert_eq!(machine.sim.run(), u64::from(MAX_ENTRIES / WINDOW));
-    // And large ones are cut.
+    // Large ones are cut.
     let list = machine.write_list(
         LISTS,
         &[Entry {
@@ -343,7 +343,7 @@ fn small_entries_do_not_make_units_long() {
     assert_eq!(machine.sim.run(), (1 << 20) / UNIT as u64);
 }
 
-/// A job whose list is in its middle.
+/// Makes a job that is in the middle of its list.
 fn in_flight() -> Machine {
     let mut machine = Machine::new(1);
     let entries = [(0, 70_000), (100_000, 100_000)];
@@ -362,7 +362,7 @@ fn in_flight() -> Machine {
 
 #[test]
 fn a_list_that_changes_under_its_job() {
-    // The entry becomes shorter than what was done of it.
+    // The entry becomes shorter than the part already done.
     let mut machine = in_flight();
     machine.write_list(
         LISTS,
@@ -377,7 +377,7 @@ fn a_list_that_changes_under_its_job() {
         (Error::BadList as u32, UNIT as u64)
     );
 
-    // The list goes away.
+    // The list is unmapped.
     let mut machine = in_flight();
     machine.guest.unmap(LISTS);
     let completion = machine.run()[0];
@@ -411,7 +411,7 @@ fn a_saved_list_is_checked() {
     assert_eq!(change("job.src_entry", 1), Err("job.src_entry"));
     assert_eq!(change("job.src_at", 1), Err("job.src_entry"));
     assert_eq!(change("job.done", 170_000), Err("job.done"));
-    // Any length is a unit's end, but the cursor goes with it.
+    // Any length may end a unit, but the cursor must match.
     assert_eq!(change("job.done", unit - 1), Err("job.dst_entry"));
 }
 

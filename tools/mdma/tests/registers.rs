@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registers: what every access does.
+//! Registers: the effect of every access.
 
 mod common;
 
@@ -19,20 +19,20 @@ fn snapshot(sim: &Sim) -> Snapshot {
     Mdma::new(sim).unwrap().snapshot().unwrap()
 }
 
-/// The names of the registers that differ.
+/// Returns the names of the registers that differ.
 fn changed(sim: &Sim, before: &Snapshot) -> Vec<&'static str> {
     let diff = snapshot(sim).diff(before);
     diff.into_iter().map(|(name, ..)| name).collect()
 }
 
-/// What `REFUSED` tells of the last refusal: offset and reason.
+/// Returns offset and reason of the last refusal, from `REFUSED`.
 fn last_refused(sim: &Sim) -> (u64, u32) {
     let refused = sim.read32(Reg::Refused.offset()).unwrap();
     let offset = (refused >> regs::REFUSED_OFFSET_SHIFT) & regs::REFUSED_OFFSET;
     (offset.into(), refused >> regs::REFUSED_REASON_SHIFT)
 }
 
-/// How many accesses were refused.
+/// Returns the number of refused accesses.
 fn count(sim: &Sim) -> u32 {
     sim.read32(Reg::Refused.offset()).unwrap() & regs::REFUSED_COUNT
 }
@@ -105,7 +105,7 @@ fn only_whole_registers_and_halves_of_wide_ones_are_accessible() {
                 }
             }
         }
-        // The count stays where it is full.
+        // The counter saturates.
         for _ in 0..=regs::REFUSED_COUNT {
             assert!(sim.read(u64::MAX - 3, &mut [0; 4]).is_err());
         }
@@ -256,7 +256,7 @@ fn doorbell_neither_takes_back_nor_overruns() {
                 assert_eq!(mdma.get(Reg::Tail).unwrap(), u64::from(*value));
                 continue;
             }
-            // The queue halts, says why and interrupts; nothing else has changed.
+            // The queue halts, reports why and interrupts; nothing else changes.
             assert_eq!(mdma.get(Reg::Error).unwrap(), Error::BadTail as u64);
             assert_eq!(mdma.get(Reg::Tail).unwrap(), before, "{values:?}");
             assert_eq!(mdma.get(Reg::Head).unwrap(), 2);
@@ -275,7 +275,7 @@ fn interrupts() {
     let sim = machine.sim.clone();
     let mdma = machine.queue.mdma().clone();
 
-    // Masked: the cause is kept, and interrupts as soon as it is unmasked.
+    // Masked: the cause stays pending, and interrupts once it is unmasked.
     machine.queue.submit(&job::nop().interrupt()).unwrap();
     machine.run();
     assert_eq!((sim.take_events(), sim.level()), ([0, 0], false));
@@ -286,14 +286,14 @@ fn interrupts() {
     assert_eq!(mdma.acknowledge().unwrap(), regs::INT_COMPLETION);
     assert!(!sim.level());
 
-    // One message an event, none for jobs without the flag.
+    // One message per event, none for jobs without the flag.
     for job in [job::nop().interrupt(), job::nop(), job::nop().interrupt()] {
         machine.queue.submit(&job).unwrap();
     }
     machine.run();
     assert_eq!((sim.take_events(), sim.level()), ([2, 0], true));
 
-    // A halt is a cause of its own.
+    // A halt is a separate cause.
     machine
         .queue
         .submit(&job::crc32c(Place::Guest(DATA - 1), 2).interrupt())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Saved states: hostile ones are refused, accepted ones are what they say.
+//! Saved states: hostile ones are refused, accepted ones round trip.
 
 mod common;
 
@@ -14,7 +14,7 @@ use mdma::state::{self, decode, encode, LAYOUT, SIZE};
 use mdma::{job, Bar, Place};
 use proptest::prelude::*;
 
-/// A queue in the middle of a job.
+/// Returns a queue in the middle of a job.
 fn in_flight() -> [u8; SIZE] {
     let mut machine = Machine::new(3);
     machine.queue.submit(&job::nop()).unwrap();
@@ -27,7 +27,7 @@ fn in_flight() -> [u8; SIZE] {
     machine.sim.save()
 }
 
-/// The bytes of a field.
+/// Returns the bytes of a field.
 fn field(name: &str) -> std::ops::Range<usize> {
     let field = LAYOUT.iter().find(|field| field.name == name).unwrap();
     field.offset..field.offset + field.size
@@ -121,7 +121,7 @@ fn each_field_is_checked() {
         assert_eq!(invalid.field, culprit, "{name} {value:#x}");
     }
 
-    // The CRC of a job that computes none.
+    // A CRC for a job that computes none.
     let mut machine = Machine::new(3);
     machine
         .queue
@@ -132,14 +132,14 @@ fn each_field_is_checked() {
     bytes[field("job.crc")].fill(7);
     assert_eq!(decode(&bytes, MEMORY).unwrap_err().field, "job.crc");
 
-    // A device memory that the job does not fit into.
+    // Device memory too small for the job.
     assert!(decode(&machine.sim.save(), 2 * unit).is_ok());
     let invalid = decode(&machine.sim.save(), 2 * unit - 1).unwrap_err();
     assert_eq!(invalid.field, "job.descriptor");
 }
 
 proptest! {
-    /// Whatever comes in: it is refused, or it is written back as it was.
+    /// Any input is refused, or written back unchanged.
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), SIZE)) {
         let bytes: [u8; SIZE] = bytes.try_into().unwrap();
@@ -148,7 +148,7 @@ proptest! {
         }
     }
 
-    /// The same, one damaged byte at a time, and the device then runs without a panic.
+    /// The same with one damaged byte, after which the device runs without a panic.
     #[test]
     fn damaged_states(at in 0..SIZE, value: u8) {
         let mut bytes = in_flight();
@@ -164,7 +164,7 @@ proptest! {
         }
     }
 
-    /// Every state a device gets into can be saved and loaded.
+    /// Every reachable state of a device can be saved and loaded.
     #[test]
     fn reachable_states(
         jobs in proptest::collection::vec(good_job(), 0..7),
@@ -180,7 +180,7 @@ proptest! {
         }
         for (reg, value) in writes {
             let row = &regs::REGISTERS[reg];
-            // Small values are legal more often.
+            // Small values are valid more often.
             for value in [value, value % 8] {
                 let _ = machine.sim.write(row.offset, &value.to_le_bytes()[..row.width as usize]);
                 machine.sim.step();

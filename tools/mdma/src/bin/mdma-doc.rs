@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes the register manual of the `mdma` device, to a file or to the standard output.
+//! Writes the register manual of the `mdma` device to a file or to standard output.
 
 use std::process::ExitCode;
 

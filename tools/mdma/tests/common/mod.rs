@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests share: a machine of a simulated device, its queue and an oracle.
+//! A machine for the tests: a simulated device, its queue and an oracle.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -9,13 +9,13 @@ use mdma::{job, Completion, Descriptor, Entry, List, Mdma, Place, Queue, World};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// Where the queue is.
+/// IOVA of the queue.
 pub(crate) const QUEUE: u64 = 0xffff_0000_0000;
-/// Where the data is: mapped up to `DATA + DATA_SIZE`.
+/// IOVA of the data, mapped up to `DATA + DATA_SIZE`.
 pub(crate) const DATA: u64 = 0x40_0000;
 /// Size of the mapped data.
 pub(crate) const DATA_SIZE: u64 = 1 << 20;
-/// Where scatter lists are.
+/// IOVA of the scatter lists.
 pub(crate) const LISTS: u64 = 0x7700_0000_0000;
 /// Size of the memory mapped for lists.
 pub(crate) const LISTS_SIZE: u64 = 1 << 20;
@@ -49,7 +49,7 @@ impl mdma::Bar for Bar {
 }
 
 impl Machine {
-    /// A device with an enabled ring of `1 << order` entries.
+    /// Creates a device with an enabled ring of `1 << order` entries.
     pub(crate) fn new(order: u32) -> Self {
         let guest = Guest::new();
         guest.map(DATA, DATA_SIZE as usize);
@@ -62,7 +62,7 @@ impl Machine {
         Machine { guest, sim, queue }
     }
 
-    /// Does all jobs in the ring and returns their completions.
+    /// Runs all jobs in the ring and returns their completions.
     pub(crate) fn run(&mut self) -> Vec<Completion> {
         self.sim.run();
         std::iter::from_fn(|| self.queue.poll()).collect()
@@ -83,7 +83,7 @@ impl Machine {
         }
     }
 
-    /// Puts a scatter list into guest memory.
+    /// Writes a scatter list to guest memory.
     pub(crate) fn write_list(&self, iova: u64, entries: &[Entry]) -> List {
         let mut world = World {
             guest: self.guest.contents(),
@@ -94,7 +94,7 @@ impl Machine {
         list
     }
 
-    /// A copy of the memory the jobs work on, without the queue's own.
+    /// Returns a copy of the memory that jobs use, without the queue.
     pub(crate) fn world(&self) -> World {
         let mut world = World::new(MEMORY);
         let contents = self.guest.contents();
@@ -108,7 +108,7 @@ impl Machine {
     }
 }
 
-/// Puts different bytes everywhere, and returns a copy of it.
+/// Writes different bytes everywhere, and returns a copy of the memory.
 pub(crate) fn scatter(machine: &Machine) -> World {
     let noise: Vec<u8> = (0u64..DATA_SIZE / 8)
         .flat_map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i >> 3)).to_le_bytes())
@@ -122,7 +122,7 @@ pub(crate) fn scatter(machine: &Machine) -> World {
     machine.world()
 }
 
-/// A range of data in guest or device memory, at most `max` bytes.
+/// Generates a range of data in guest or device memory, of at most `max` bytes.
 pub(crate) fn range(max: u64) -> impl Strategy<Value = (Place, u64)> {
     (any::<bool>(), 1..=max).prop_flat_map(|(device, len)| {
         (0..=DATA_SIZE - len).prop_map(move |at| {
@@ -135,7 +135,7 @@ pub(crate) fn range(max: u64) -> impl Strategy<Value = (Place, u64)> {
     })
 }
 
-/// A job that succeeds.
+/// Generates a job that succeeds.
 pub(crate) fn good_job() -> impl Strategy<Value = Descriptor> {
     let max = 300 << 10;
     prop_oneof![
