@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Progress for people: a bar on a terminal, now and then a line elsewhere, all on standard error.
+//! Progress of a command on standard error: a bar on a terminal, occasional lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use vfio_migrate::format;
 use vfio_migrate::{Pass, Phase, Progress};
 
-/// How often a line is printed where there is no terminal.
+/// Interval of the lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shows the progress of one command.
@@ -28,7 +28,7 @@ enum Kind {
 }
 
 impl Bar {
-    /// Shows nothing if `quiet`.
+    /// Creates it; shows nothing if `quiet`.
     pub(crate) fn new(quiet: bool) -> Self {
         let kind = if quiet {
             Kind::None
@@ -46,7 +46,7 @@ impl Bar {
         }
     }
 
-    /// Begins something with so many bytes to do; 0 if that is not known.
+    /// Begins a step of this many bytes; 0 if unknown.
     pub(crate) fn begin(&mut self, name: &str, total: u64) {
         self.clear();
         self.name = name.to_string();
@@ -75,7 +75,7 @@ impl Bar {
         }
     }
 
-    /// So many bytes more are done.
+    /// Adds bytes that are done.
     pub(crate) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         match &self.kind {
@@ -99,7 +99,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar off the screen.
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         if let Kind::Bar(bar) = &self.kind {
             bar.finish_and_clear();

@@ -12,19 +12,19 @@ use vfio_migrate::{Options, Protocol, Until};
 
 /// Saves, loads, transfers and inspects the state of VFIO devices.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the destination, or the stream is not valid;
-/// 4 the device cannot be migrated.
+/// Exit codes: 0 success; 1 failure; 2 wrong usage; 3 the destination refused, or the stream is invalid; 4 the device
+/// cannot be migrated.
 #[derive(Debug, Parser)]
 #[command(name = "vfio-migrate", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Print one JSON object instead of text, errors as well
+    /// Print one JSON object instead of text, for errors too
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// Print no progress
+    /// Do not print progress
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 }
@@ -33,19 +33,19 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// List mediated devices and whether they can migrate
     ///
-    /// Each that nobody uses is opened for that, and closed again.
+    /// Opens each idle device briefly to query it.
     List,
 
     /// Save the state of a device to a file
     ///
-    /// The file appears when it is complete and on disk. The device runs on afterwards. An instance whose `keep_state`
-    /// is 0 was reset when its last user closed it.
+    /// The file appears only when it is complete and on disk. The device continues to run afterwards. An instance whose
+    /// `keep_state` is 0 was reset when its last user closed it.
     Save {
         /// The device
         uuid: Uuid,
-        /// Where to; `-` is standard output
+        /// The file to write; `-` is standard output
         file: PathBuf,
-        /// Save while the device runs first, and stop it for the rest
+        /// Save while the device runs, and stop it only for the rest
         #[arg(long)]
         pre_copy: bool,
         /// Overwrite the file
@@ -57,12 +57,12 @@ pub(crate) enum Command {
 
     /// Load the state of a device from a file
     ///
-    /// The device runs afterwards. When the load fails it is reset. Sets `keep_state` of the instance, which takes root, so
-    /// that the state is there for the next user.
+    /// The device runs afterwards. If the load fails, the device is reset. Sets `keep_state` of the instance, which
+    /// needs root, so that the state is kept for the next user.
     Load {
         /// The device
         uuid: Uuid,
-        /// Where from; `-` is standard input
+        /// The file to read; `-` is standard input
         file: PathBuf,
         #[command(flatten)]
         drive: Drive,
@@ -70,14 +70,14 @@ pub(crate) enum Command {
 
     /// Move the state of one device to another
     ///
-    /// The source is stopped afterwards, and the destination runs. When it fails the source runs on. Sets `keep_state`
-    /// of the destination, as `load` does.
+    /// Afterwards the source is stopped and the destination runs. If the transfer fails, the source continues to run.
+    /// Sets `keep_state` of the destination, as `load` does.
     Transfer {
-        /// The device to move from
+        /// The source device
         source: Uuid,
-        /// The device to move to
+        /// The destination device
         destination: Uuid,
-        /// Passes over the state while the source runs; 0 stops it at once
+        /// Pre-copy passes while the source runs; 0 stops it at once
         #[arg(
             long,
             value_name = "N",
@@ -85,32 +85,32 @@ pub(crate) enum Command {
             default_value_if("until", clap::builder::ArgPredicate::IsPresent, "30")
         )]
         pre_copy_passes: u32,
-        /// End pre-copy earlier, when no more than this is left: 65536, 64K, 8M
+        /// End pre-copy early when at most this much is left: 65536, 64K, 8M
         #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
         until: Option<u64>,
-        /// Leave configuration space of the destination as it is
+        /// Do not copy configuration space to the destination
         #[arg(long)]
         no_config: bool,
         #[command(flatten)]
         drive: Drive,
     },
 
-    /// Check a file and tell what is in it
+    /// Check a file and describe its contents
     ///
-    /// Every checksum, number and count is verified. No device is needed.
+    /// Verifies every checksum, number and count. Needs no device.
     Inspect {
         /// The file; `-` is standard input
         file: PathBuf,
     },
 }
 
-/// How devices are driven.
+/// How to drive devices.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Drive {
     /// The migration protocol
     #[arg(long, value_enum, default_value_t = ProtocolArg::Auto)]
     protocol: ProtocolArg,
-    /// How data moves by v1: through the mapping, in one call a buffer, or in 8-byte calls
+    /// How v1 data moves: through the mapping, in one call per buffer, or in 8-byte calls
     #[arg(long, value_enum)]
     access: Option<AccessArg>,
 }
@@ -146,7 +146,7 @@ impl Drive {
         })
     }
 
-    /// The options of a transfer.
+    /// Returns the options of a transfer.
     pub(crate) fn options(self, passes: u32, until: Option<u64>, config: bool) -> Options {
         Options {
             protocol: self.protocol(),

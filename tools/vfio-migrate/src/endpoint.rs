@@ -35,7 +35,7 @@ enum End {
     },
 }
 
-/// Size of the reads and writes of a v2 data descriptor.
+/// Size of reads and writes of a v2 data descriptor.
 const STEP: usize = 1 << 20;
 
 impl End {
@@ -94,7 +94,7 @@ impl End {
     }
 }
 
-/// The device that is saved.
+/// The device being saved.
 #[derive(Debug)]
 pub struct Source {
     device: Device,
@@ -103,7 +103,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Takes an opened device.
+    /// Takes over an opened device.
     pub fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
         Ok(Source {
             end: End::new(device, protocol, access)?,
@@ -112,22 +112,22 @@ impl Source {
         })
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// How it is driven: never `Auto`.
+    /// Returns the protocol in use, never `Auto`.
     pub fn protocol(&self) -> Protocol {
         self.end.protocol()
     }
 
-    /// The name of its state.
+    /// Returns the name of its state.
     pub fn state(&self) -> Result<String> {
         Ok(self.end.state()?)
     }
 
-    /// Whether it can be saved while it runs.
+    /// Returns whether it can be saved while it runs.
     pub fn has_pre_copy(&self) -> bool {
         match &self.end {
             End::V1(_) => true,
@@ -135,20 +135,20 @@ impl Source {
         }
     }
 
-    /// Begins to save while the device runs.
+    /// Begins a save while the device runs.
     pub fn pre_copy(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::PRE_COPY, v2::State::PRE_COPY);
         result.map_err(|e| e.during("begin pre-copy").into())
     }
 
-    /// Stops the device, to save the rest.
+    /// Stops the device to save the rest.
     pub fn stop_and_copy(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::STOP_AND_COPY, v2::State::STOP_COPY);
         self.running = false;
         result.map_err(|e| e.during("stop the source").into())
     }
 
-    /// What is left to send: all that an immediate stop would have to.
+    /// Returns the bytes left to send if the device stopped now.
     pub fn pending(&self) -> Result<u64> {
         let pending = match &self.end {
             End::V1(migration) => migration.pending_bytes(),
@@ -162,7 +162,7 @@ impl Source {
         pending.map_err(|e| e.during("save").into())
     }
 
-    /// Saves one buffer to `out`, whose old contents are dropped; false when there is nothing now.
+    /// Replaces `out` with the next buffer; returns false if there is none now.
     pub fn next(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         let result = match &self.end {
             End::V1(migration) => migration.pending_bytes().and_then(|pending| {
@@ -172,7 +172,7 @@ impl Source {
                     _ => migration.save_buffer(out),
                 }
             }),
-            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device gave none")),
+            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device returned none")),
             End::V2 {
                 data: Some(data), ..
             } => {
@@ -194,22 +194,22 @@ impl Source {
         Ok(!out.is_empty())
     }
 
-    /// Ends the saving of a stopped device.
+    /// Ends the save of a stopped device.
     pub fn end(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::STOP, v2::State::STOP);
         result.map_err(|e| e.during("end the save").into())
     }
 
-    /// Lets the device run on here: after a save that is to go on, and after one that failed.
+    /// Lets the device run again, after a save or a failure.
     pub fn run(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
-        result.map_err(|e| Failure::from(e.during("let the source run on")))?;
+        result.map_err(|e| Failure::from(e.during("restart the source")))?;
         self.running = true;
         Ok(())
     }
 }
 
-/// The device that is loaded.
+/// The device being loaded.
 #[derive(Debug)]
 pub struct Destination {
     device: Device,
@@ -217,7 +217,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Takes an opened device.
+    /// Takes over an opened device.
     pub fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
         Ok(Destination {
             end: End::new(device, protocol, access)?,
@@ -225,22 +225,22 @@ impl Destination {
         })
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// How it is driven: never `Auto`.
+    /// Returns the protocol in use, never `Auto`.
     pub fn protocol(&self) -> Protocol {
         self.end.protocol()
     }
 
-    /// The name of its state.
+    /// Returns the name of its state.
     pub fn state(&self) -> Result<String> {
         Ok(self.end.state()?)
     }
 
-    /// Makes it ready for the stream.
+    /// Prepares it for the stream.
     pub fn resume(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::RESUMING, v2::State::RESUMING);
         result.map_err(|e| e.during("begin to load").into())
@@ -250,7 +250,7 @@ impl Destination {
     pub fn load(&mut self, bytes: &[u8]) -> Result<()> {
         let result = match &self.end {
             End::V1(migration) => migration.load_buffer(bytes),
-            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device gave none")),
+            End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device returned none")),
             End::V2 {
                 data: Some(data), ..
             } => data.write_all(bytes),
@@ -258,19 +258,19 @@ impl Destination {
         result.map_err(|e| Failure::new(Kind::Refused, e.during("load")))
     }
 
-    /// Ends the load: the device takes on what was loaded, and is stopped.
+    /// Ends the load: the device adopts the loaded state and stays stopped.
     pub fn finish(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::STOP, v2::State::STOP);
         result.map_err(|e| Failure::new(Kind::Refused, e.during("end the load")))
     }
 
-    /// Ends the load and lets the device run: one step by v1, as a VMM takes it.
+    /// Ends the load and runs the device, by v1 in one step as a VMM does.
     pub fn run(&mut self) -> Result<()> {
         let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
         result.map_err(|e| Failure::new(Kind::Refused, e.during("run the destination")))
     }
 
-    /// Gives up what was loaded: the device is as new, and runs.
+    /// Discards the loaded state with a reset, after which the device runs.
     pub fn abandon(&mut self) -> Result<()> {
         self.device
             .reset()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a migration failed: step, field and errno, what kind of failure it is, and what may help.
+//! Errors of a migration: step, field and errno, the kind of failure, and a hint.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 use vfio_client::errno;
 use vfio_client::Error;
 
-/// What kind of failure it is. The discriminant is the exit code of the command.
+/// The kind of failure. The discriminant is the exit code of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Something did not work.
+    /// An operation failed.
     Failed = 1,
-    /// The destination refused the stream, or the stream is not valid.
+    /// The destination refused the stream, or the stream is invalid.
     Refused = 3,
     /// The device cannot be migrated.
     NotMigratable = 4,
@@ -23,19 +23,19 @@ pub enum Kind {
 /// A failed migration.
 #[derive(Debug)]
 pub struct Failure {
-    /// What kind.
+    /// The kind.
     pub kind: Kind,
     /// Step, field, errno.
     pub error: Error,
-    /// What was done about it, and what else is known.
+    /// Recovery that was done, and other facts.
     pub notes: Vec<String>,
 }
 
-/// The result of the functions here.
+/// The result of this crate's functions.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// A failure of a kind.
+    /// Creates a failure of a kind.
     pub fn new(kind: Kind, error: Error) -> Self {
         Failure {
             kind,
@@ -44,31 +44,31 @@ impl Failure {
         }
     }
 
-    /// The failure with one more note.
+    /// Adds a note.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
     }
 
-    /// Something the user can do.
+    /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let field = &*self.error.field;
         match (self.error.errno()?, self.kind) {
             (errno::EBUSY, _) if field.starts_with("open /dev/vfio/") => {
-                Some("the group is open by another process")
+                Some("another process has opened the group")
             }
             (errno::EBUSY, _) if field.contains("state") => {
                 Some("a session of the other protocol is open on this device")
             }
             (errno::EACCES | errno::EPERM, _) if field.starts_with("open /dev/vfio/") => {
-                Some("it needs to be readable and writable for this user")
+                Some("this user needs read and write access to it")
             }
             (errno::ENOENT, _) if field.starts_with("open /dev/vfio/vfio") => {
                 Some("load the modules vfio and vfio_iommu_type1")
             }
             (errno::EINVAL, Kind::Refused) => Some(
-                "the stream is that of another device; the kernel log names the field that differs",
+                "the stream does not match this device; the kernel log names the field that differs",
             ),
             (errno::EBADMSG, Kind::Refused) => {
                 Some("the stream is corrupt; `vfio-migrate inspect` finds the record")

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a device in a file: the stream, and nothing else.
+//! The state of a device in a file, which holds the stream and nothing else.
 //!
-//! So a file can be cut, joined and sent like any other, and read by whatever reads the stream.
+//! So any tool can cut, join and send the file, and any reader of the stream can read it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,28 +17,28 @@ use crate::endpoint::{Destination, Protocol, Source};
 use crate::error::{Failure, Result};
 use crate::transfer::{Pass, Phase, PhaseReport, Progress};
 
-/// What a save did.
+/// Result of a save.
 #[derive(Clone, Debug, Serialize)]
 pub struct Saved {
-    /// How the device was driven.
+    /// The protocol used.
     pub protocol: Protocol,
-    /// Written while it ran.
+    /// Written while the device ran.
     pub pre_copy: PhaseReport,
-    /// Written while it was stopped.
+    /// Written while the device was stopped.
     pub stop_and_copy: PhaseReport,
 }
 
-/// What a load did.
+/// Result of a load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Loaded {
-    /// How the device was driven.
+    /// The protocol used.
     pub protocol: Protocol,
     /// Read and loaded.
     #[serde(flatten)]
     pub loaded: PhaseReport,
 }
 
-/// Saves a device to `out`; it runs on afterwards, and also when that fails.
+/// Saves a device to `out`. The device runs afterwards, even after a failure.
 pub fn save(
     device: &Device,
     protocol: Protocol,
@@ -53,8 +53,8 @@ pub fn save(
     match (result, resumed) {
         (Ok(saved), Ok(())) => Ok(saved),
         (Ok(_), Err(e)) => Err(e),
-        (Err(e), Ok(())) => Err(e.note("the device runs on")),
-        (Err(e), Err(e2)) => Err(e.note(format!("the device does not run on: {e2}"))),
+        (Err(e), Ok(())) => Err(e.note("the device runs again")),
+        (Err(e), Err(e2)) => Err(e.note(format!("the device could not be restarted: {e2}"))),
     }
 }
 
@@ -110,7 +110,7 @@ fn save_phase(
     Ok(sent)
 }
 
-/// Loads a device from `input`; it runs afterwards. When that fails it is reset.
+/// Loads a device from `input`, after which it runs. A failed load resets it.
 pub fn load(
     device: &Device,
     protocol: Protocol,
@@ -161,7 +161,7 @@ fn load_stream(
     })
 }
 
-/// A file that appears under its name only when it is complete and on disk.
+/// A file that appears under its name only when complete and on disk.
 #[derive(Debug)]
 pub struct NewFile {
     file: File,
@@ -172,19 +172,19 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Creates it under a temporary name next to `path`. Without `force` there must be nothing at `path`.
+    /// Creates it under a temporary name next to `path`. Without `force`, `path` must not exist.
     pub fn create(path: &Path, force: bool) -> Result<Self> {
         let what = |e| Failure::from(Error::new(format!("create {}", path.display()), e));
         if !force && path.symlink_metadata().is_ok() {
             return Err(
                 what(io::Error::from_raw_os_error(vfio_client::errno::EEXIST))
-                    .note("--force overwrites it"),
+                    .note("use --force to overwrite it"),
             );
         }
         let name = path.file_name().ok_or_else(|| {
             what(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "not the name of a file",
+                "not a file name",
             ))
         })?;
         let mut temporary = std::ffi::OsString::from(".");
@@ -205,11 +205,11 @@ impl NewFile {
         })
     }
 
-    /// Puts it in its place.
+    /// Renames it to its final name.
     pub fn commit(mut self) -> Result<()> {
         let put = || -> io::Result<()> {
             self.file.sync_all()?;
-            // What has appeared there meanwhile is not replaced either.
+            // A file created there meanwhile is not replaced either.
             let flags = match self.force {
                 true => RenameFlags::empty(),
                 false => RenameFlags::NOREPLACE,
@@ -281,7 +281,7 @@ mod tests {
     fn overwrites_only_by_force() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        // One that appears while ours is written is not replaced either.
+        // A file created while ours is written is not replaced either.
         let racing = NewFile::create(&path, false).unwrap();
         fs::write(&path, b"old").unwrap();
         assert!(racing

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers for people.
+//! Formatting of numbers.
 
 use std::time::Duration;
 
-/// Bytes in binary units with three digits: `1.00 MiB`, `96 B`.
+/// Formats bytes in binary units with three digits: `1.00 MiB`, `96 B`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if n < 1024 {
@@ -25,7 +25,7 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// Seconds or milliseconds with three digits: `1.23 s`, `45.6 ms`.
+/// Formats seconds or milliseconds with three digits: `1.23 s`, `45.6 ms`.
 pub fn time(t: Duration) -> String {
     let (value, unit) = match t.as_secs_f64() {
         s if s >= 0.9995 => (s, "s"),
@@ -53,16 +53,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "k" | "kib" => 10,
         "m" | "mib" => 20,
         "g" | "gib" => 30,
-        _ => return Err(format!("{unit:?} is no unit: K, M or G")),
+        _ => return Err(format!("{unit:?} is not a unit: use K, M or G")),
     };
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| format!("{text} is too large"))
 }
 
-/// A table: columns as wide as their widest cell, two spaces between them, no space at the end of a line.
+/// Formats a table. Columns are as wide as their widest cell and two spaces apart; lines have no trailing space.
 ///
-/// A column whose header starts with `>` is aligned to the right.
+/// A column whose header starts with `>` is right-aligned.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let width = |s: &str| s.chars().count();
     let mut widths: Vec<usize> = headers

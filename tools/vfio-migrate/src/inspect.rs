@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads a stream as a destination would, without a device, and counts what is in it.
+//! Checks a stream as a destination would, without a device, and counts its contents.
 //!
-//! The same parser that decides in the kernel decides here: `migration`'s [`LoadSession`], with a device that takes
-//! everything. So what this finds valid a device of the right kind accepts, except that only the device knows
-//! what its own state may hold.
+//! The parser is the kernel's: `migration`'s [`LoadSession`], with a device that accepts everything. A device of the
+//! right kind accepts any stream that is valid here, unless its own state is invalid, which only the device can tell.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
@@ -13,7 +12,7 @@ use migration::load::{LoadSession, Sink};
 use migration::stream::{self, Checksum, Header, Identity, Kind, HEADER_SIZE, IDENTITY_SIZE};
 use serde::Serialize;
 
-/// How many records of a kind there are.
+/// Count of the records of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Records {
     /// Records.
@@ -22,60 +21,60 @@ pub struct Records {
     pub bytes: u64,
 }
 
-/// Where a stream is broken, and why.
+/// Where and why a stream is broken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Broken {
-    /// Number of the record, from 0.
+    /// Index of the record, from 0.
     pub record: u64,
-    /// Where it starts in the file.
+    /// Offset of the record in the file.
     pub offset: u64,
-    /// What is wrong with it.
+    /// What is wrong.
     pub reason: String,
-    /// The errno that a device answers with.
+    /// The errno that a device returns.
     pub errno: i32,
 }
 
-/// What is in a stream, up to its end or to where it is broken.
+/// Contents of a stream, up to its end or its first error.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Inspection {
-    /// Name of the kind of device.
+    /// Type name of the device.
     pub device_type: Option<String>,
     /// Version of the device.
     pub device_version: u32,
     /// Its features.
     pub features: u32,
-    /// Size of its memory in bytes.
+    /// Bytes of device memory.
     pub memory_size: u64,
-    /// Size of a page of it.
+    /// Bytes per page of device memory.
     pub page_size: u32,
-    /// The most that its own state can be, in bytes.
+    /// Upper limit of the device's own state in bytes.
     pub state_size_max: u32,
-    /// The records by kind.
+    /// Records by kind.
     pub records: BTreeMap<String, Records>,
-    /// Records of all kinds.
+    /// Number of records.
     pub record_count: u64,
-    /// Bytes of stream.
+    /// Bytes of the stream.
     pub bytes: u64,
-    /// Times that memory was gone through from low to high addresses.
+    /// Passes over device memory from low to high addresses.
     pub passes: u64,
     /// Pages of device memory in MEMORY records.
     pub pages: u64,
-    /// Pages of them that were in an earlier record too.
+    /// Those of them that an earlier record contained too.
     pub pages_again: u64,
-    /// Buffers that were sent twice, as the source could not know that they had arrived.
+    /// Buffers sent twice because the source could not know whether they had arrived.
     pub repeated: u64,
-    /// Times that another stream took the place of the one before it.
+    /// Times that a new stream replaced the previous one.
     pub restarted: u64,
-    /// Unknown optional records that were skipped.
+    /// Skipped records of unknown optional kinds.
     pub skipped: u64,
-    /// Why the stream is not valid; none for a complete stream with nothing wrong.
+    /// Why the stream is invalid; `None` for a complete and valid stream.
     pub broken: Option<Broken>,
 }
 
-/// Largest device state that is read: an upper bound for memory that a file can ask for.
+/// Largest device state that is read, which limits the memory that a file can claim.
 const STATE_MAX: u32 = 256 << 20;
 
-/// The device that takes everything.
+/// A device that accepts everything.
 struct Anything;
 
 impl Checksum for Anything {
@@ -125,12 +124,12 @@ impl Sink for Anything {
     }
 }
 
-/// Counts what the records say.
+/// Counts the contents of records.
 #[derive(Default)]
 struct Counter {
     found: Inspection,
     seen: HashSet<u64>,
-    /// Where the last MEMORY or ZERO record ended.
+    /// End of the last MEMORY or ZERO record.
     last: Option<u64>,
 }
 
@@ -151,7 +150,7 @@ impl Counter {
             }
             self.last = Some(header.position);
         }
-        // Smaller pages than any device has would only make this slow.
+        // Pages smaller than any device's would only make this slow.
         if header.kind == Kind::Memory as u16 && self.found.page_size >= 512 {
             let page_size = u64::from(self.found.page_size);
             let first = header.position / page_size;
@@ -162,7 +161,7 @@ impl Counter {
         }
     }
 
-    /// Another stream begins, which makes its own passes.
+    /// A new stream begins, with its own passes.
     fn begin_again(&mut self) {
         self.seen.clear();
         self.last = None;
@@ -180,7 +179,7 @@ impl Counter {
     }
 }
 
-/// Reads as much as there is, up to the length of `buf`.
+/// Reads until `buf` is full or the input ends.
 fn read_full(input: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < buf.len() {
@@ -194,9 +193,9 @@ fn read_full(input: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
     Ok(got)
 }
 
-/// Reads a stream to its end, or to the first thing that is wrong with it.
+/// Reads a stream to its end or its first error.
 ///
-/// `progress` is told the bytes read so far. An error is one of reading; a broken stream is a result.
+/// Calls `progress` with the bytes read so far. An error means that reading failed; a broken stream is a result.
 pub fn inspect(input: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> io::Result<Inspection> {
     let mut counter = Counter::default();
     let broken = records(input, &mut counter, progress)?;
@@ -218,7 +217,7 @@ fn records(
     counter: &mut Counter,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<Option<Broken>> {
-    // The first record tells what the session expects.
+    // The session's parameters come from the first record.
     let mut first = [0; HEADER_SIZE + IDENTITY_SIZE];
     let got = read_full(input, &mut first)?;
     counter.found.bytes = got as u64;
@@ -290,18 +289,18 @@ fn records(
     }
 }
 
-/// The identity in the first record of a stream.
+/// Returns the identity in the first record of a stream.
 fn first_identity(bytes: &[u8]) -> Result<Identity, stream::Error> {
     let incomplete = stream::Error::Incomplete { sequence: 0 };
     let (header, payload) = bytes.split_first_chunk().ok_or(incomplete)?;
     let header = Header::decode::<Anything>(header, 0).map_err(|error| {
-        // Bytes of something else altogether have no right checksum either.
+        // The checksum of other data is wrong as well.
         match payload.starts_with(&stream::MAGIC) {
             true => error,
             false => stream::Error::Foreign,
         }
     })?;
-    // Further identities are checked against this one by the session.
+    // The session checks later identities against this one.
     if header.kind != Kind::Identity as u16 {
         return Err(stream::Error::Foreign);
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a VMM does with a device when it migrates a machine, without the machine.
+//! A VMM's part in the migration of a device, without a VM.
 //!
 //! - [`transfer()`] moves the state of one opened device to another, live or stopped.
-//! - [`file::save`] and [`file::load`] do it by way of a file, which holds the stream and nothing else.
-//! - [`inspect()`] reads such a file and checks every checksum, without any device.
-//! - [`list()`] tells which mediated devices there are, and which can migrate.
+//! - [`file::save`] and [`file::load`] do the same through a file, which holds only the stream.
+//! - [`inspect()`] reads such a file and checks every checksum. It needs no device.
+//! - [`list()`] lists mediated devices, and which of them can migrate.
 //!
-//! Both protocols of the kernel work, v1 and v2 ([`Protocol`]); the bytes are the same.
+//! Both protocols of the kernel work, v1 and v2 ([`Protocol`]), with the same bytes.
 
 #![forbid(unsafe_code)]
 

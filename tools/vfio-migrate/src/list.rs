@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which mediated devices there are, and which of them can migrate.
+//! The list of mediated devices, and which of them can migrate.
 
 use serde::Serialize;
 use vfio_client::errno;
@@ -9,11 +9,11 @@ use vfio_client::{Container, Error};
 
 use crate::error::Result;
 
-/// What opening a device told about it.
+/// Result of opening a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum Status {
-    /// It was opened and asked.
+    /// It was opened and queried.
     Idle {
         /// It has the v1 region.
         v1: bool,
@@ -22,11 +22,11 @@ pub enum Status {
         /// The name of its state.
         state: Option<String>,
     },
-    /// It is in use, so that nothing is known.
+    /// It is in use, so nothing else is known.
     Busy,
     /// It could not be opened.
     Unknown {
-        /// Why.
+        /// The reason.
         error: String,
     },
 }
@@ -43,13 +43,13 @@ pub struct Entry {
     pub parent: String,
     /// Its IOMMU group.
     pub group: Option<u32>,
-    /// What opening it told.
+    /// Result of opening it.
     #[serde(flatten)]
     pub status: Status,
 }
 
 impl Status {
-    /// In words: which protocols, or why not known.
+    /// Names the protocols, or the reason why they are unknown.
     pub fn migration(&self) -> String {
         match self {
             Status::Idle {
@@ -62,7 +62,7 @@ impl Status {
         }
     }
 
-    /// In words: the state.
+    /// Names the state.
     pub fn state(&self) -> String {
         match self {
             Status::Idle { state, .. } => state.clone().unwrap_or_else(|| "-".into()),
@@ -72,7 +72,7 @@ impl Status {
     }
 }
 
-/// Lists all mediated devices. Each that nobody uses is opened and closed again.
+/// Lists all mediated devices. Opens each idle device briefly to query it.
 pub fn list(sysfs: &Sysfs) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for instance in sysfs.instances()? {

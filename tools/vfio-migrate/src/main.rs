@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio-migrate`: the state of VFIO devices, saved, loaded, transferred and inspected.
+//! `vfio-migrate` saves, loads, transfers and inspects the state of VFIO devices.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use vfio_migrate::{file, inspect, list, transfer, Failure, Kind};
 use crate::bar::Bar;
 use crate::cli::{Cli, Command};
 
-/// What a command has to say: for people, and as the fields of its JSON object.
+/// The output of a command: text, and the fields of its JSON object.
 struct Answer {
     text: String,
     json: Value,
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         }
     };
     let text = if cli.json { json.to_string() } else { text };
-    // Standard output may carry the stream.
+    // Standard output may hold the stream.
     let to_stderr = (result.is_err() && !cli.json) || writes_stream(&cli.command);
     let written = match to_stderr {
         true => writeln!(io::stderr(), "{text}"),
@@ -146,7 +146,7 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
             drive,
         } => {
             if source == destination {
-                let error = Error::other("transfer", "source and destination are one device");
+                let error = Error::other("transfer", "source and destination are the same device");
                 return Err(error.into());
             }
             let options = drive.options(*pre_copy_passes, *until, !no_config);
@@ -175,10 +175,10 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
     }
 }
 
-/// Has the state of a device that is loaded stay when this program closes it.
+/// Sets `keep_state` of a device that is about to be loaded, so that its state survives the close.
 struct Kept {
     instance: Instance,
-    /// What was changed is changed back, as nothing was loaded.
+    /// Restores `keep_state`, because nothing was loaded.
     undo: bool,
 }
 
@@ -192,7 +192,7 @@ impl Kept {
         Ok(Kept { instance, undo })
     }
 
-    /// It is loaded.
+    /// Marks the load as done.
     fn confirm(mut self) {
         self.undo = false;
     }
@@ -212,17 +212,17 @@ impl Drop for Kept {
 fn open_source(uuid: &Uuid, bar: &mut Bar) -> Result<Device, Failure> {
     if Sysfs::default().instance(uuid)?.keeps_state()? == Some(false) {
         bar.clear();
-        eprintln!("vfio-migrate: keep_state of {uuid} is 0: its last close has reset it");
+        eprintln!("vfio-migrate: keep_state of {uuid} is 0, so its last close has reset it");
     }
     open(uuid)
 }
 
-/// Opens a device in a container of its own.
+/// Opens a device in a new container.
 fn open(uuid: &Uuid) -> Result<Device, Failure> {
     Ok(Sysfs::default().instance(uuid)?.open_alone()?)
 }
 
-/// Opens a file to read, and its size if it is known.
+/// Opens a file for reading; returns its size if known.
 fn input(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     if is_standard(path) {
         return Ok((Box::new(io::stdin().lock()), None));

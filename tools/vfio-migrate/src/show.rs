@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Results for people.
+//! Results as text.
 
 use std::time::Duration;
 
@@ -72,14 +72,14 @@ pub(crate) fn transferred(report: &Report) -> String {
         .collect();
     rows.push(phase("stop-and-copy", &report.stop_and_copy));
     format!(
-        "{}\n\ndowntime {} of {} in all",
+        "{}\n\ndowntime {} of {} in total",
         table(&PHASES, &rows),
         time(report.downtime),
         time(report.time)
     )
 }
 
-/// The order in which kinds of records are shown: that of a stream.
+/// The order of record kinds, as in a stream.
 const KINDS: [&str; 5] = ["IDENTITY", "MEMORY", "ZERO", "DEVICE", "END"];
 
 pub(crate) fn inspected(found: &Inspection) -> String {

@@ -20,14 +20,14 @@ use vfio_client::{v1, Device};
 use crate::endpoint::{Destination, Protocol, Source};
 use crate::error::{Failure, Kind, Result};
 
-/// How long pre-copy goes on.
+/// How long pre-copy lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Not at all: the source stops at once.
+    /// No pre-copy: the source stops at once.
     None,
-    /// For a number of passes.
+    /// A number of passes.
     Passes(u32),
-    /// Until at most so many bytes are left to send, or so many passes were made.
+    /// Until at most this many bytes are left to send, or this many passes were made.
     Pending {
         /// Bytes.
         bytes: u64,
@@ -36,18 +36,18 @@ pub enum Until {
     },
 }
 
-/// How a transfer is made.
+/// Options of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How the devices are driven.
+    /// The protocol.
     pub protocol: Protocol,
-    /// How data moves by v1; `None` for the best that the device offers.
+    /// How v1 data moves; `None` for the best way that the device offers.
     pub access: Option<v1::Access>,
-    /// How long pre-copy goes on.
+    /// How long pre-copy lasts.
     pub until: Until,
     /// Copy writable configuration space.
     pub config: bool,
-    /// Let the destination run; else it is left stopped, with its state loaded.
+    /// Let the destination run; otherwise it stays stopped, with its state loaded.
     pub run: bool,
 }
 
@@ -63,93 +63,93 @@ impl Default for Options {
     }
 }
 
-/// Where a transfer is.
+/// Phase of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The source runs; with the number of the pass, from 1.
+    /// The source runs. Number of the pass, from 1.
     PreCopy(u32),
     /// The source is stopped.
     StopAndCopy,
     /// A file is loaded.
     Load,
-    /// All is sent; the destination takes it on.
+    /// All is sent; the destination adopts it.
     Finish,
 }
 
-/// Who watches a transfer, and does a VMM's other work at the right moments.
+/// An observer of a transfer, which also does a VMM's other work at the right moments.
 pub trait Progress {
-    /// A phase or pass begins with so many bytes to send.
+    /// A phase or pass begins, with this many bytes to send.
     fn phase(&mut self, _phase: Phase, _pending: u64) {}
 
-    /// A buffer is about to be loaded. It may be changed, as a bad wire would.
+    /// A buffer is about to be loaded. The observer may corrupt it.
     fn buffer(&mut self, _buffer: &mut Vec<u8>) {}
 
-    /// A pass of pre-copy has ended: the time to copy guest memory that was written meanwhile.
+    /// A pass of pre-copy has ended. A VMM now copies the guest memory written meanwhile.
     fn pass(&mut self, _pass: &Pass) -> std::result::Result<(), vfio_client::Error> {
         Ok(())
     }
 
-    /// The source is about to be stopped: the time to stop whoever drives it, as a VMM stops its CPUs.
+    /// The source is about to stop. A VMM now stops its CPUs.
     fn stopping(&mut self) -> std::result::Result<(), vfio_client::Error> {
         Ok(())
     }
 
-    /// The source has stopped: the time to copy the rest of guest memory.
+    /// The source has stopped. A VMM now copies the rest of guest memory.
     fn stopped(&mut self) -> std::result::Result<(), vfio_client::Error> {
         Ok(())
     }
 }
 
-/// Watches nothing.
+/// An observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
 impl Progress for Quiet {}
 
-/// One pass of pre-copy: as much as was left to send when it began.
+/// One pass of pre-copy: what was left to send when it began.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Pass {
     /// Its number, from 1.
     pub number: u32,
-    /// What was left when it began, in bytes.
+    /// Bytes left when it began.
     pub pending: u64,
     /// What it sent.
     #[serde(flatten)]
     pub sent: PhaseReport,
 }
 
-/// What was sent in one phase.
+/// What one phase sent.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct PhaseReport {
     /// Bytes of stream.
     pub bytes: u64,
     /// Buffers.
     pub buffers: u64,
-    /// How long it took.
+    /// Duration.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
 }
 
-/// What a transfer did.
+/// Result of a transfer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// How the devices were driven.
+    /// The protocol used.
     pub protocol: Protocol,
     /// Sent while the source ran.
     pub pre_copy: PhaseReport,
     /// Its passes.
     pub passes: Vec<Pass>,
-    /// What was left to send at the start of each pass, and when the source was stopped.
+    /// Bytes left at the start of each pass, and when the source stopped.
     pub pending_history: Vec<u64>,
     /// Sent while the source was stopped.
     pub stop_and_copy: PhaseReport,
-    /// Words of configuration space that were written.
+    /// Words of configuration space written.
     pub config_words: usize,
-    /// From the request to stop the source until the destination had taken everything on, or ran.
+    /// From the request to stop the source until the destination had adopted everything or ran.
     #[serde(rename = "downtime_seconds", serialize_with = "seconds")]
     pub downtime: Duration,
-    /// All of it.
+    /// Total duration.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
 }
@@ -158,10 +158,9 @@ fn seconds<S: serde::Serializer>(t: &Duration, s: S) -> std::result::Result<S::O
     s.serialize_f64(t.as_secs_f64())
 }
 
-/// Moves the state of `src` to `dst`. The source is stopped afterwards, and the destination runs.
+/// Moves the state of `src` to `dst`. Afterwards the source is stopped and the destination runs.
 ///
-/// When it fails the source runs on, and the destination is reset; the failure's notes say so, or that this
-/// failed too.
+/// After a failure the source runs and the destination is reset. The failure's notes say so, or that this failed too.
 pub fn transfer(
     src: &Device,
     dst: &Device,
@@ -169,7 +168,7 @@ pub fn transfer(
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let mut source = Source::new(src, options.protocol, options.access)?;
-    // The stream is the same by both protocols: the destination may have only the other one.
+    // The stream is the same by both protocols, and the destination may have only the other one.
     let mut destination = Destination::new(dst, options.protocol, options.access)?;
     let mut resuming = false;
     let result = run(
@@ -182,15 +181,15 @@ pub fn transfer(
     result.map_err(|failure| recover(failure, &mut source, resuming.then_some(&mut destination)))
 }
 
-/// Gets both devices back to work after a failure.
+/// Returns both devices to operation after a failure.
 fn recover(
     mut failure: Failure,
     source: &mut Source,
     destination: Option<&mut Destination>,
 ) -> Failure {
     failure = match source.run() {
-        Ok(()) => failure.note("the source runs on"),
-        Err(e) => failure.note(format!("the source does not run on: {e}")),
+        Ok(()) => failure.note("the source runs again"),
+        Err(e) => failure.note(format!("the source could not be restarted: {e}")),
     };
     if let Some(destination) = destination {
         failure = match destination.abandon() {
@@ -268,7 +267,7 @@ fn pre_copy(
     };
     for number in 1..=passes {
         let pending = source.pending()?;
-        // The first pass is always made: a small device is worth one as well.
+        // The first pass always runs, even for a small device.
         if number > 1 && enough.is_some_and(|bytes| pending <= bytes) {
             break;
         }
@@ -287,7 +286,7 @@ fn pre_copy(
     Ok(())
 }
 
-/// Moves buffers until there is nothing, or so many bytes have gone over.
+/// Moves buffers until none is left or this many bytes were moved.
 fn copy(
     source: &mut Source,
     destination: &mut Destination,

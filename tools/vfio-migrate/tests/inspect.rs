@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `vfio-migrate inspect` as it is run, on streams that the crate `migration` makes.
+//! Runs `vfio-migrate inspect` on streams that the crate `migration` makes.
 
 use std::cell::RefCell;
 use std::fs;
@@ -79,7 +79,7 @@ impl Source for Fake {
     }
 }
 
-/// A stream of pre-copy, of three pages written meanwhile, and of stop-and-copy.
+/// Makes a stream of pre-copy, of three pages written meanwhile, and of stop-and-copy.
 fn stream() -> Vec<u8> {
     let identity = Identity {
         device_type: device_type("fake"),
@@ -155,7 +155,7 @@ fn a_valid_file() {
     assert_eq!(found["broken"], Value::Null);
 }
 
-/// A source that was reset sends another stream after the first, complete or not.
+/// A source that was reset sends a new stream after the first one, complete or not.
 #[test]
 fn a_stream_that_begins_anew() {
     let stream = stream();
@@ -188,7 +188,7 @@ fn for_people() {
 #[test]
 fn a_corrupt_stream_is_located() {
     let mut stream = stream();
-    // In the payload of the second record, the first of MEMORY.
+    // In the payload of the second record, the first one of MEMORY.
     stream[32 + 56 + 32 + 1000] ^= 1;
     let output = inspect(&["-", "--json"], &stream);
     assert_eq!(output.status.code(), Some(3));
