@@ -10,16 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// How long anything may take here that must happen.
+/// Timeout of operations that must succeed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A control group below the root, with the memory, cpu and pids controllers. Dropped, what is in it is killed, and it is
-/// removed.
+/// A control group below the root, with the memory, cpu and pids controllers. Drop kills its processes and removes it.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one without limits.
+    /// Creates one without limits.
     pub fn new() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         fs::write(
@@ -30,12 +29,12 @@ impl Cgroup {
         let path = PathBuf::from(format!("{ROOT}/test-{}-{number}", std::process::id()));
         fs::create_dir(&path)?;
         let cgroup = Cgroup(path);
-        // What is swapped out is not in memory.current.
+        // memory.current does not include swapped memory.
         cgroup.set_if_there("memory.swap.max", "0")?;
         Ok(cgroup)
     }
 
-    /// The control groups that a process has made and left.
+    /// Lists the control groups that a process has created and left behind.
     pub fn left_by(pid: u32) -> io::Result<Vec<Self>> {
         let prefix = format!("test-{pid}-");
         let mut groups = Vec::new();
@@ -48,7 +47,7 @@ impl Cgroup {
         Ok(groups)
     }
 
-    /// The name of its directory.
+    /// Returns the name of its directory.
     pub fn path(&self) -> &std::path::Path {
         &self.0
     }
@@ -72,7 +71,7 @@ impl Cgroup {
             .map_err(|e| io::Error::new(e.kind(), format!("{file}: {e}")))
     }
 
-    /// The number that follows `key` in one of its files, in `memory.events` or `cpu.stat` for instance.
+    /// Returns the number after `key` in one of its files, such as `memory.events` or `cpu.stat`.
     pub fn count(&self, file: &str, key: &str) -> io::Result<u64> {
         let text = self.get(file)?;
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -82,48 +81,48 @@ impl Cgroup {
             .ok_or_else(|| io::Error::other(format!("{file} has no number {key}")))
     }
 
-    /// `memory.max` in bytes; `None` for no limit.
+    /// Sets `memory.max` in bytes; `None` for no limit.
     pub fn set_memory_max(&self, bytes: Option<u64>) -> io::Result<()> {
         self.set("memory.max", &limit(bytes))
     }
 
-    /// `cpu.max`: this share of one processor, in percent; `None` for no limit.
+    /// Sets `cpu.max` to a percentage of one processor; `None` for no limit.
     pub fn set_cpu_max(&self, percent: Option<u64>) -> io::Result<()> {
         let quota = limit(percent.map(|percent| percent * 1000));
         self.set("cpu.max", &format!("{quota} 100000"))
     }
 
-    /// `pids.max`; `None` for no limit.
+    /// Sets `pids.max`; `None` for no limit.
     pub fn set_pids_max(&self, tasks: Option<u64>) -> io::Result<()> {
         self.set("pids.max", &limit(tasks))
     }
 
-    /// Puts a process into it.
+    /// Moves a process into it.
     pub fn add(&self, pid: u32) -> io::Result<()> {
         self.set("cgroup.procs", &pid.to_string())
     }
 
-    /// `memory.current`, in bytes.
+    /// Returns `memory.current` in bytes.
     pub fn memory(&self) -> io::Result<u64> {
         let text = self.get("memory.current")?;
         text.trim().parse().map_err(io::Error::other)
     }
 
-    /// `memory.current` once what can be given back has been: charges that processors keep ready, and caches.
+    /// Returns `memory.current` after a reclaim of caches and per-CPU charges.
     pub fn settled_memory(&self) -> io::Result<u64> {
-        // Lowering this limit drains both; it kills nobody.
+        // Lowering this limit drains both and kills nobody.
         self.set("memory.high", "0")?;
         self.set("memory.high", "max")?;
         self.memory()
     }
 
-    /// Processor time used by it.
+    /// Returns the processor time used.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         self.count("cpu.stat", "usage_usec")
             .map(Duration::from_micros)
     }
 
-    /// Asks for all its tasks to stop, or to go on. It does not wait.
+    /// Requests that all its tasks freeze or thaw. Does not wait.
     pub fn freeze(&self, frozen: bool) -> io::Result<()> {
         self.set("cgroup.freeze", if frozen { "1" } else { "0" })
     }
@@ -133,17 +132,17 @@ impl Cgroup {
         self.wait_event("frozen", 1)
     }
 
-    /// Kills all that is in it.
+    /// Kills all its processes.
     pub fn kill(&self) -> io::Result<()> {
         self.set("cgroup.kill", "1")
     }
 
-    /// Waits until nothing is in it.
+    /// Waits until it is empty.
     pub fn wait_empty(&self) -> io::Result<()> {
         self.wait_event("populated", 0)
     }
 
-    /// The threads in it, by their numbers.
+    /// Returns the thread IDs in it.
     pub fn threads(&self) -> io::Result<Vec<u32>> {
         let text = self.get("cgroup.threads")?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
@@ -171,7 +170,7 @@ impl Drop for Cgroup {
         let _ = self.freeze(false);
         let _ = self.kill();
         let _ = self.wait_empty();
-        // A task that has just gone may still be counted.
+        // A task that has just exited may still be counted.
         for _ in 0..1000 {
             match fs::remove_dir(&self.0) {
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}

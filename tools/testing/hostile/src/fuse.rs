@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file system that is one file, whose reads wait.
+//! A file system with one file, whose reads wait.
 //!
-//! It is served here, by reading `/dev/fuse`, and not by a library: the connection must end while processes still have
-//! the file mapped, where the libraries unmount with `umount()` and give up at EBUSY, and two settings decide whether a page
-//! fault can be killed at all (see [`INIT_FLAGS`] and [`READAHEAD`]).
+//! This file reads `/dev/fuse` itself instead of using a library, for two reasons. The connection must end while
+//! processes still map the file; the libraries call `umount()` and give up at EBUSY. And two settings decide whether a
+//! page fault can be killed at all (see [`INIT_FLAGS`] and [`READAHEAD`]).
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 
 use crate::serve::{Backend, Fault};
 
-/// Opcodes of `include/uapi/linux/fuse.h`.
+/// Opcodes from `include/uapi/linux/fuse.h`.
 mod op {
     pub(super) const FORGET: u32 = 2;
     pub(super) const GETATTR: u32 = 3;
@@ -36,22 +36,22 @@ mod op {
     pub(super) const BATCH_FORGET: u32 = 42;
 }
 
-/// `FUSE_ASYNC_READ`: a page is read in the background, and the fault waits for the page, which a kill ends. Without it
-/// the fault itself waits for the answer, and FUSE lets nothing end that once the server has taken the request.
+/// `FUSE_ASYNC_READ`: a page is read in the background, and the fault waits for the page, killably. Without it the
+/// fault waits for the answer, and FUSE waits unkillably once the server has taken the request.
 const INIT_FLAGS: u32 = 1;
-/// One page: without readahead the fault would read the page itself, and wait as above.
+/// One page. Without readahead the fault reads the page itself, and waits as described above.
 const READAHEAD: u32 = 4096;
 /// Protocol 7.31.
 const VERSION: (u32, u32) = (7, 31);
-/// `FOPEN_KEEP_CACHE`: a second open must not wait for pages that are being read.
+/// `FOPEN_KEEP_CACHE`: a second open must not wait for pages being read.
 const OPEN_FLAGS: u32 = 2;
 /// `struct fuse_in_header` and `struct fuse_out_header`.
 const IN_HEADER: usize = 40;
 const OUT_HEADER: usize = 16;
-/// The kernel sends no larger request.
+/// The largest request that the kernel sends.
 const REQUEST: usize = 1 << 17;
 
-/// The mounted file. Dropped, it is unmounted: those who have it mapped keep it.
+/// The mounted file. Drop unmounts it; processes that map it keep it.
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
@@ -67,7 +67,7 @@ impl Drop for Mount {
     }
 }
 
-/// The server's end.
+/// The server's side.
 pub(crate) struct Fuse {
     device: File,
     contents: Arc<Vec<u8>>,
@@ -75,7 +75,7 @@ pub(crate) struct Fuse {
 }
 
 impl Fuse {
-    /// Mounts a file with these contents under the temporary directory. Nothing answers before it is served.
+    /// Mounts a file with these contents under the temporary directory. Reads wait until [`Server`] serves them.
     pub(crate) fn mount(contents: Arc<Vec<u8>>) -> io::Result<(Self, Mount)> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +108,7 @@ impl Fuse {
         out.extend(unique.to_ne_bytes());
         out.extend(data);
         match self.device.write(&out) {
-            // Who asked is gone.
+            // The requester is gone.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             done => done.map(drop),
         }
@@ -144,7 +144,7 @@ impl Fuse {
         out.0
     }
 
-    /// Handles what is no page fault at once.
+    /// Answers all requests except page faults at once.
     fn handle(&mut self, len: usize) -> io::Result<Option<Fault>> {
         let u32_at = |at: usize| u32::from_ne_bytes(self.request[at..at + 4].try_into().unwrap());
         let u64_at = |at: usize| u64::from_ne_bytes(self.request[at..at + 8].try_into().unwrap());
@@ -172,7 +172,7 @@ impl Fuse {
                 self.reply(unique, 0, &out.0)?;
             }
             op::WRITE => {
-                // What is written is only ever looked at in memory. fh, offset, size.
+                // The contents stay in memory only. fh, offset, size.
                 let mut out = Out::default();
                 out.u32(u32_at(IN_HEADER + 16)).u32(0);
                 self.reply(unique, 0, &out.0)?;
@@ -200,7 +200,7 @@ impl Backend for Fuse {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                // A request that was given up while it was read; a signal.
+                // A request that was aborted while it was read, or a signal.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
                 Err(e) => return Err(e),
             }
@@ -214,7 +214,7 @@ impl Backend for Fuse {
     }
 }
 
-/// A structure as it is written.
+/// Returns a structure as bytes.
 #[derive(Default)]
 struct Out(Vec<u8>);
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a hostile user of a device has, for tests.
+//! Tools of a hostile user, for tests.
 //!
 //! - [`Stalled`]: memory whose page faults wait until the test answers them, by userfaultfd or by FUSE.
 //! - [`Cgroup`]: a control group with limits, which can be frozen and killed.
 //! - [`User`]: a process of an ordinary user in such a group.
 //!
-//! Everything here needs root, and undoes what it did when it is dropped.
+//! Everything here needs root, and is undone on drop.
 
 mod cgroup;
 mod fuse;

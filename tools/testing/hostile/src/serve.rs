@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The thread that takes page faults and answers them when it is told to.
+//! The thread that takes page faults and answers them on request.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,42 +11,42 @@ use std::time::{Duration, Instant};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use vfio_client::EventFd;
 
-/// A fault that waits.
+/// A waiting fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// What the backend knows it by.
+    /// The backend's name for it.
     pub(crate) token: u64,
     /// Offset in the memory.
     pub(crate) offset: u64,
-    /// How many bytes are asked for.
+    /// Bytes requested.
     pub(crate) len: usize,
 }
 
-/// Where faults come from.
+/// A source of faults.
 pub(crate) trait Backend: Send + 'static {
-    /// Is readable when a fault can be taken.
+    /// Returns a descriptor that is readable when there is a fault.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// Takes the next fault; `None` if there is none now. An error ends the service.
+    /// Takes the next fault; `None` if there is none. An error ends the service.
     fn take(&mut self) -> io::Result<Option<Fault>>;
-    /// Answers one.
+    /// Answers a fault.
     fn answer(&mut self, fault: &Fault) -> io::Result<()>;
 }
 
-/// When faults are answered.
+/// When to answer faults.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// The first so many at once, the others not at all.
+    /// The first ones at once, up to this number; the others never.
     HoldAfter(u64),
-    /// This much after they have come.
+    /// Each after this delay.
     After(Duration),
 }
 
 struct State {
     mode: Mode,
     stop: bool,
-    /// Faults that are not answered: their numbers, and when they came.
+    /// Numbers and arrival times of unanswered faults.
     waiting: Vec<(u64, Fault, Instant)>,
-    /// Faults that have ever come.
+    /// Number of faults so far.
     arrived: u64,
     problem: Option<String>,
 }
@@ -57,7 +57,7 @@ struct Shared {
     wake: EventFd,
 }
 
-/// A thread that serves a backend. Dropped, it answers every fault and ends.
+/// A thread that serves a backend. Drop answers every fault and ends the thread.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -86,12 +86,12 @@ impl Server {
         })
     }
 
-    /// How many faults have come.
+    /// Returns the number of faults so far.
     pub(crate) fn arrived(&self) -> u64 {
         self.shared.state.lock().unwrap().arrived
     }
 
-    /// Waits until `count` faults have come; the offset of the last one that waits.
+    /// Waits until there were `count` faults; returns the offset of the last waiting one.
     pub(crate) fn wait(&self, count: u64, limit: Duration) -> io::Result<u64> {
         let state = self.shared.state.lock().unwrap();
         let pending = |state: &mut State| state.arrived < count && state.problem.is_none();
@@ -110,18 +110,18 @@ impl Server {
         Err(io::Error::other(why))
     }
 
-    /// How many faults wait.
+    /// Returns the number of waiting faults.
     pub(crate) fn waiting(&self) -> usize {
         self.shared.state.lock().unwrap().waiting.len()
     }
 
-    /// Answers every fault this long after it has come, those that wait too.
+    /// Answers every fault after this delay, including the waiting ones.
     pub(crate) fn answer_after(&self, delay: Duration) {
         self.shared.state.lock().unwrap().mode = Mode::After(delay);
         let _ = self.shared.wake.signal();
     }
 
-    /// Answers the first `count` faults of all at once, and holds those that come after them.
+    /// Answers the first `count` faults at once, and holds later ones.
     pub(crate) fn hold_after(&self, count: u64) {
         self.shared.state.lock().unwrap().mode = Mode::HoldAfter(count);
         let _ = self.shared.wake.signal();
@@ -143,7 +143,7 @@ impl Drop for Server {
 }
 
 impl State {
-    /// The faults that are to be answered now, and how long it is to the next one.
+    /// Returns the faults to answer now, and the time until the next one.
     fn due(&mut self) -> (Vec<Fault>, Option<Duration>) {
         let mode = self.mode;
         let is_due = |number: u64, since: &Instant| match mode {
@@ -172,7 +172,7 @@ fn serve(mut backend: impl Backend, shared: &Shared) {
         Ok(()) => "the memory is not served any more".into(),
         Err(e) => format!("serving page faults: {e}"),
     });
-    // Closing the backend lets go of whoever still waits.
+    // Closing the backend releases all waiters.
     state.waiting.clear();
     shared.changed.notify_all();
 }
@@ -203,7 +203,7 @@ fn run(backend: &mut impl Backend, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Waits for a fault, an order, or the time.
+/// Waits for a fault, a command, or the timeout.
 fn wait(backend: &impl Backend, shared: &Shared, limit: Option<Duration>) -> io::Result<()> {
     let limit = limit.map(|limit| Timespec {
         tv_sec: limit.as_secs() as i64,

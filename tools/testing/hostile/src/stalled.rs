@@ -16,7 +16,7 @@ use crate::fuse::{Fuse, Mount};
 use crate::serve::Server;
 use crate::userfault::Anonymous;
 
-/// Who answers the faults.
+/// The backend that answers faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A userfaultfd, on private anonymous memory.
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Both.
+    /// All backends.
     pub const ALL: [Kind; 2] = [Kind::Userfault, Kind::Fuse];
 }
 
@@ -39,15 +39,15 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Memory of which each page waits, when it is touched first, until this process answers: whoever touches it, another
-/// process, the kernel or a device. The answer is the contents that it was made with.
+/// Memory whose pages stall the first access until this process answers. The access may come from this or another
+/// process, the kernel or a device. The answer is the contents given at creation.
 ///
-/// The memory is this process's ([`new`](Self::new)), or that of another ([`for_another`](Self::for_another), by which the
-/// answers outlive the other's death). Dropped, everybody who waits gets the answer. Memory by FUSE cannot be read after
-/// that, unless it has been before; memory by userfaultfd is zero then.
+/// The memory belongs to this process ([`new`](Self::new)) or to another ([`for_another`](Self::for_another), where the
+/// answers outlive that process). Drop answers all waiters. After that, untouched memory cannot be read if FUSE backs
+/// it, and reads zero if userfaultfd does.
 ///
-/// One opened FUSE file stalls killably for 100 pages: then the kernel takes it for one where readahead is useless, and
-/// each fault waits for the server unkillably.
+/// The first 100 pages of an opened FUSE file stall killably. Then the kernel decides that readahead is useless for the
+/// file, and each fault waits for the server unkillably.
 pub struct Stalled {
     // Dropped in this order.
     server: Option<Server>,
@@ -57,7 +57,7 @@ pub struct Stalled {
 }
 
 impl Stalled {
-    /// Memory of this process.
+    /// Creates memory of this process.
     pub fn new(kind: Kind, contents: Vec<u8>) -> io::Result<Self> {
         let mut stalled = Self::for_another(kind, contents)?;
         let len = stalled.contents.len();
@@ -74,7 +74,7 @@ impl Stalled {
         Ok(stalled)
     }
 
-    /// Memory of another process, which makes it with [`Victim::new`] from [`spec`](Self::spec).
+    /// Prepares memory of another process, which creates it with [`Victim::new`] from [`spec`](Self::spec).
     pub fn for_another(kind: Kind, contents: Vec<u8>) -> io::Result<Self> {
         let contents = Arc::new(contents);
         let mut stalled = Stalled {
@@ -86,14 +86,14 @@ impl Stalled {
         if kind == Kind::Fuse {
             let (fuse, mount) = Fuse::mount(contents)?;
             stalled.server = Some(Server::start(fuse)?);
-            // The kernel learns the file's size by this, before anybody maps it.
+            // This tells the kernel the file's size before anybody maps it.
             std::fs::metadata(mount.path())?;
             stalled.mount = Some(mount);
         }
         Ok(stalled)
     }
 
-    /// What [`Victim::new`] makes the memory from, without spaces.
+    /// Returns the description of the memory for [`Victim::new`], without spaces.
     pub fn spec(&self) -> String {
         let len = self.contents.len();
         match &self.mount {
@@ -102,7 +102,7 @@ impl Stalled {
         }
     }
 
-    /// Takes over the faults of the process `pid`, as its [`Victim::announcement`] says.
+    /// Takes over the faults of the process `pid` from its [`Victim::announcement`].
     pub fn adopt(&mut self, pid: u32, announcement: &str) -> io::Result<()> {
         if self.mount.is_some() {
             return Ok(());
@@ -125,11 +125,11 @@ impl Stalled {
         self.mount.as_ref().expect("by FUSE").path()
     }
 
-    /// The memory.
+    /// Returns the memory.
     ///
     /// # Panics
     ///
-    /// If it is another process's.
+    /// If the memory belongs to another process.
     pub fn memory(&self) -> &Arc<Mapping> {
         self.memory.as_ref().expect("memory of this process")
     }
@@ -138,36 +138,36 @@ impl Stalled {
         self.server.as_ref().expect("the faults are adopted")
     }
 
-    /// How many faults have come.
+    /// Returns the number of faults so far.
     pub fn arrived(&self) -> u64 {
         self.server.as_ref().map_or(0, Server::arrived)
     }
 
-    /// How many of them wait.
+    /// Returns the number of waiting faults.
     pub fn waiting(&self) -> usize {
         self.server.as_ref().map_or(0, Server::waiting)
     }
 
-    /// Waits until `count` faults have come since the memory was made. Returns the offset of the last one that waits.
+    /// Waits until there were `count` faults since creation. Returns the offset of the last waiting one.
     ///
     /// # Errors
     ///
-    /// A text that says what was waited for.
+    /// A text that names what did not happen in time.
     pub fn wait(&self, count: u64, limit: Duration) -> io::Result<u64> {
         self.server().wait(count, limit)
     }
 
-    /// Answers those who wait, and all who come.
+    /// Answers all waiting and future faults.
     pub fn release(&self) {
         self.answer_after(Duration::ZERO);
     }
 
-    /// Answers each fault this long after it has come.
+    /// Answers each fault after this delay.
     pub fn answer_after(&self, delay: Duration) {
         self.server().answer_after(delay);
     }
 
-    /// Answers the first `count` faults that have ever come at once, and holds the others, as at first all.
+    /// Answers the first `count` faults since creation at once, and holds the others. At first all are held.
     pub fn hold_after(&self, count: u64) {
         self.server().hold_after(count);
     }
@@ -182,7 +182,7 @@ fn map_file(path: &std::path::Path, len: usize) -> io::Result<Mapping> {
     Mapping::of_file(&file, 0, len, protection)
 }
 
-/// The end of [`Stalled`] in the other process: the memory itself.
+/// The other process's side of [`Stalled`]: the memory itself.
 pub struct Victim {
     memory: Arc<Mapping>,
     /// Kept open until the other process has it.
@@ -190,7 +190,7 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Makes the memory that a [`Stalled::spec`] says.
+    /// Creates the memory that a [`Stalled::spec`] describes.
     ///
     /// # Errors
     ///
@@ -199,7 +199,9 @@ impl Victim {
         let parts = spec.split_once(':');
         let parts = parts.and_then(|(len, path)| Some((len.parse().ok()?, path)));
         let Some((len, path)) = parts else {
-            return Err(io::Error::other(format!("{spec:?} says no memory")));
+            return Err(io::Error::other(format!(
+                "{spec:?} does not describe memory"
+            )));
         };
         if !path.is_empty() {
             return Ok(Victim {
@@ -216,12 +218,12 @@ impl Victim {
         })
     }
 
-    /// The memory. It may be touched once [`Stalled::adopt`] has been called.
+    /// Returns the memory. It must not be touched before [`Stalled::adopt`].
     pub fn memory(&self) -> &Arc<Mapping> {
         &self.memory
     }
 
-    /// What [`Stalled::adopt`] is to be told.
+    /// Returns the argument for [`Stalled::adopt`].
     pub fn announcement(&self) -> String {
         use std::os::fd::{AsFd, AsRawFd};
         let fd = self.faults.as_ref().map(|f| f.as_fd().as_raw_fd());
@@ -229,13 +231,13 @@ impl Victim {
     }
 }
 
-/// Takes the userfaultfd of another process: the faults, and the address of the memory there.
+/// Takes the userfaultfd of another process, and the address of its memory.
 pub fn adopt(pid: u32, announcement: &str) -> io::Result<(UserFault, u64)> {
     let parts = announcement.trim().split_once(':');
     let parts = parts.and_then(|(fd, at)| Some((fd.parse().ok()?, at.parse().ok()?)));
     let (Some((fd, address)), Some(pid)) = (parts, Pid::from_raw(pid as i32)) else {
         return Err(io::Error::other(format!(
-            "{announcement:?} of process {pid} says no userfaultfd"
+            "{announcement:?} of process {pid} names no userfaultfd"
         )));
     };
     let process = pidfd_open(pid, PidfdFlags::empty())?;

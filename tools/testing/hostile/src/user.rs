@@ -12,10 +12,10 @@ use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
 use crate::cgroup::Cgroup;
 
-/// The user, and the group, `nobody`.
+/// User and group ID of `nobody`.
 pub const NOBODY: u32 = 65534;
 
-/// Gives the device node of a group, `/dev/vfio/NUMBER`, and userfaultfd to [`NOBODY`].
+/// Gives [`NOBODY`] the device node of a group, `/dev/vfio/NUMBER`, and userfaultfd.
 pub fn own_node(number: u32) -> io::Result<()> {
     for path in [
         &format!("/dev/vfio/{number}"),
@@ -26,9 +26,9 @@ pub fn own_node(number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the line by which [`User::start`] says that the process is where it belongs. The process must do nothing before.
+/// Waits for the line by which [`User::start`] tells the process that it is in its control group. Call it first.
 pub fn admitted() -> io::Result<()> {
-    // One byte at a time: what follows is for others to read.
+    // Byte by byte, because later readers need the rest.
     let mut byte = [0];
     while byte != *b"\n" {
         io::stdin().read_exact(&mut byte)?;
@@ -36,7 +36,7 @@ pub fn admitted() -> io::Result<()> {
     Ok(())
 }
 
-/// A process of [`NOBODY`], which runs this program with other arguments. Killed when dropped, and waited for.
+/// A process of [`NOBODY`] that runs this program with other arguments. Drop kills it and waits for it.
 #[derive(Debug)]
 pub struct User {
     process: Child,
@@ -82,7 +82,7 @@ impl User {
         Ok(user)
     }
 
-    /// Its number.
+    /// Returns its process ID.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -92,14 +92,14 @@ impl User {
         self.input.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Reads a line of its standard output, without its end; empty when there is no more.
+    /// Reads a line of its standard output, without the newline; empty at the end.
     pub fn hear(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_string())
     }
 
-    /// [`hear`](Self::hear), unless nothing comes in time.
+    /// [`hear`](Self::hear) with a timeout.
     pub fn hear_within(&mut self, limit: Duration) -> io::Result<Option<String>> {
         use rustix::event::{poll, PollFd, PollFlags, Timespec};
         if self.output.buffer().is_empty() {
@@ -116,12 +116,12 @@ impl User {
         self.hear().map(Some)
     }
 
-    /// Sends SIGKILL. It does not wait.
+    /// Sends SIGKILL. Does not wait.
     pub fn kill(&mut self) -> io::Result<()> {
         self.process.kill()
     }
 
-    /// Waits until it has ended, `None` if it has not in time.
+    /// Waits for its exit; `None` after the timeout.
     pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(100);
@@ -136,7 +136,7 @@ impl User {
         Ok(self.ended)
     }
 
-    /// What the process waits for, if it does: the kernel's stack of each of its threads.
+    /// Returns the kernel stack of each of its threads, to show what it waits for.
     pub fn stacks(&self) -> String {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
         let tasks = tasks.into_iter().flatten().flatten();
@@ -153,7 +153,7 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         let _ = self.kill();
-        // Not without limit: one that cannot be killed must not hold up the test that finds it.
+        // With a limit: a process that cannot be killed must not hang the test that detects it.
         let _ = self.wait(Duration::from_secs(10));
     }
 }

@@ -12,7 +12,7 @@ use crate::serve::{Backend, Fault};
 
 pub(crate) struct Anonymous {
     pub(crate) faults: UserFault,
-    /// Where the memory is, in the process that it belongs to.
+    /// Address of the memory in the process that owns it.
     pub(crate) address: u64,
     pub(crate) contents: Arc<Vec<u8>>,
 }

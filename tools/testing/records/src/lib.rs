@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The stream of a saved device as a list of records, to look at and to spoil.
+//! The stream of a saved device as a list of records, to inspect and to corrupt.
 //!
-//! [`Stream::parse`] takes the bytes apart with crate `migration`'s own header; what it does not take over from there is the arithmetic that a
-//! spoiled stream needs to look whole again: [`Stream::seal`] computes sequence numbers, checksums and the closing
-//! record from the documented layout, so that a test changes exactly one thing and everything else agrees with it.
+//! [`Stream::parse`] decodes with the header of crate `migration`. [`Stream::seal`] computes sequence numbers,
+//! checksums and the closing record from the documented layout, independently of that crate. So a test can change
+//! exactly one thing in an otherwise consistent stream.
 
 pub mod spoil;
 
@@ -13,7 +13,7 @@ use migration::stream::{
     HEADER_SIZE,
 };
 
-/// CRC-32C by the host's crate.
+/// Computes a CRC-32C with the host's crate.
 pub struct Crc;
 
 impl Checksum for Crc {
@@ -23,7 +23,7 @@ impl Checksum for Crc {
     }
 }
 
-/// The CRC-32C of some bytes.
+/// Computes the CRC-32C of some bytes.
 pub fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
@@ -31,7 +31,7 @@ pub fn crc(bytes: &[u8]) -> u32 {
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its header, without its checksum.
+    /// Its header, without the checksum.
     pub header: Header,
     /// Its payload.
     pub payload: Vec<u8>,
@@ -45,7 +45,7 @@ pub struct Stream {
 }
 
 impl Record {
-    /// A record of a kind, to be sealed.
+    /// Creates an unsealed record of a kind.
     pub fn new(kind: u16, position: u64, payload: Vec<u8>) -> Self {
         Record {
             header: Header {
@@ -60,30 +60,30 @@ impl Record {
         }
     }
 
-    /// The same with the flag that lets a reader skip it.
+    /// Adds the flag that lets a reader skip the record.
     pub fn optional(mut self) -> Self {
         self.header.flags |= FLAG_OPTIONAL;
         self
     }
 
-    /// Its kind, if this version has it.
+    /// Returns its kind, if this version knows it.
     pub fn kind(&self) -> Option<Kind> {
         Kind::from_u16(self.header.kind)
     }
 
-    /// Bytes of the stream that it takes.
+    /// Returns its size in the stream in bytes.
     pub fn size(&self) -> usize {
         HEADER_SIZE + self.payload.len()
     }
 
-    /// Header and payload, the header's checksum right for what the header says.
+    /// Returns header and payload, with the checksum computed from the header as it is.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = self.header.encode::<Crc>().to_vec();
         out.extend_from_slice(&self.payload);
         out
     }
 
-    /// The pages of device memory that it sends: first byte and length, of MEMORY and ZERO.
+    /// Returns the device memory it covers: first byte and length, for MEMORY and ZERO.
     pub fn extent(&self) -> Option<(u64, u64)> {
         match self.kind()? {
             Kind::Memory => Some((self.header.position, self.payload.len() as u64)),
@@ -94,7 +94,7 @@ impl Record {
 }
 
 impl Stream {
-    /// Takes a stream apart. Says where it is no stream, for a test to fail with.
+    /// Parses a stream. The error says where it is invalid.
     pub fn parse(bytes: &[u8]) -> Result<Stream, String> {
         let mut records = Vec::new();
         let mut at = 0;
@@ -126,13 +126,13 @@ impl Stream {
         Ok(Stream { records })
     }
 
-    /// The bytes, with what the headers say.
+    /// Returns the bytes, with the headers unchanged.
     pub fn bytes(&self) -> Vec<u8> {
         self.records.iter().flat_map(Record::bytes).collect()
     }
 
-    /// What a reader makes of it: where a buffer was sent again after it had been read, only the second time counts,
-    /// and where another stream begins, only what follows.
+    /// Returns the stream that a reader ends up with: of a buffer sent twice only the second copy, and after a restart
+    /// only the new stream.
     pub fn effective(&self) -> Stream {
         let mut records: Vec<Record> = Vec::new();
         for record in &self.records {
@@ -148,7 +148,7 @@ impl Stream {
         Stream { records }
     }
 
-    /// Numbers the records, and makes lengths, checksums and the closing record right.
+    /// Numbers the records, and corrects lengths, checksums and the closing record.
     pub fn seal(&mut self) {
         for (record, number) in self.records.iter_mut().zip(0..) {
             record.header.sequence = number;
@@ -156,7 +156,7 @@ impl Stream {
         self.seal_numbered();
     }
 
-    /// [`seal`](Self::seal) that leaves the sequence numbers as they are.
+    /// [`seal`](Self::seal) without the sequence numbers.
     pub fn seal_numbered(&mut self) {
         let mut digest = CRC_SEED;
         let (mut memory, mut zero, mut state) = (0u64, 0u64, 0u64);
@@ -182,11 +182,11 @@ impl Stream {
         }
     }
 
-    /// The first record of a kind.
+    /// Returns the first record of a kind.
     ///
     /// # Panics
     ///
-    /// If there is none: such a stream is of no use to the test.
+    /// If there is none, as the stream is then useless to the test.
     pub fn position(&self, kind: Kind) -> usize {
         self.records
             .iter()
@@ -200,13 +200,13 @@ impl Stream {
         self.records.iter().filter(of_kind).count()
     }
 
-    /// The identity at its beginning.
+    /// Returns the identity at its start.
     pub fn identity(&self) -> Result<Identity, String> {
         let first = self.records.first().ok_or("the stream is empty")?;
         Identity::decode(&first.payload, first.header.length).map_err(|e| e.to_string())
     }
 
-    /// The device memory that a reader ends up with.
+    /// Returns the device memory that a reader ends up with.
     pub fn memory(&self, size: usize) -> Vec<u8> {
         let mut memory = vec![0; size];
         for record in &self.effective().records {
@@ -222,7 +222,7 @@ impl Stream {
         memory
     }
 
-    /// Pages that are sent, each as often as it is.
+    /// Returns the pages sent, each as often as it was sent.
     pub fn pages(&self, page_size: u64) -> Vec<u64> {
         let mut pages = Vec::new();
         for (position, length) in self.records.iter().filter_map(Record::extent) {
@@ -232,7 +232,7 @@ impl Stream {
     }
 }
 
-/// The bytes of a header that its checksum and the digest cover, AGAIN cleared as the digest has it.
+/// Returns the header bytes that checksum and digest cover. AGAIN is cleared, as the digest requires.
 fn covered(header: &Header) -> [u8; HEADER_SIZE - 4] {
     let mut masked = *header;
     masked.flags &= !FLAG_AGAIN;
@@ -242,11 +242,11 @@ fn covered(header: &Header) -> [u8; HEADER_SIZE - 4] {
     out
 }
 
-/// A little-endian number at an offset.
+/// Reads a little-endian number at an offset.
 ///
 /// # Panics
 ///
-/// If it is not there in full.
+/// If it is cut off.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
@@ -279,7 +279,7 @@ mod tests {
         stream
     }
 
-    /// A device that takes whatever arrives; only the session's own checks are of interest.
+    /// A device that accepts everything; only the session's own checks matter.
     struct Nothing;
 
     impl Checksum for Nothing {

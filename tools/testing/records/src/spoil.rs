@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done to the bytes of a saved device before it is loaded: as they come, and record by record with everything
-//! around the change made right again.
+//! Corruption of a saved stream before it is loaded: of raw bytes, and of single records with the rest of the stream
+//! made consistent again.
 
 use fastrand::Rng;
 use migration::stream::{FLAG_AGAIN, FLAG_START};
 
 use crate::{Record, Stream};
 
-/// The ways.
+/// The names of the ways.
 pub const WAYS: &[&str] = &[
     "bits", "cut", "bytes", "header", "payload", "state", "remove", "repeat", "swap", "insert",
     "splice", "counts", "identity", "again",
 ];
 
-/// Spoils a stream in the way of this number in [`WAYS`].
+/// Corrupts a stream in the way of this index in [`WAYS`].
 pub fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
     let rng = &mut Rng::with_seed(seed);
     let name = WAYS[(how % WAYS.len() as u64) as usize];
@@ -37,7 +37,7 @@ pub fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
             }
         }
         _ => {
-            // What is no stream any more can still be spoiled byte by byte.
+            // Bytes that are no longer a stream can still be corrupted one by one.
             match Stream::parse(bytes) {
                 Ok(mut stream) if !stream.records.is_empty() => {
                     by_records(rng, &mut stream, name);
@@ -51,7 +51,7 @@ pub fn spoil(bytes: &mut Vec<u8>, how: u64, seed: u64) {
 
 fn flip(rng: &mut Rng, bytes: &mut [u8]) {
     if !bytes.is_empty() {
-        // The first records are as interesting as all of the memory after them.
+        // The first records matter as much as all memory after them.
         let end = match rng.bool() {
             true => bytes.len().min(256),
             false => bytes.len(),
@@ -93,7 +93,7 @@ fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
                 if payload.len() < 8 {
                     break;
                 }
-                // A whole number of 4 bytes, to reach what a bit does not.
+                // A multiple of 4 bytes, to reach what a single bit does not.
                 let field = rng.usize(0..payload.len() / 4) * 4;
                 let value = match rng.u32(0..4) {
                     0 => rng.u32(..) >> rng.u32(0..32),
@@ -128,7 +128,7 @@ fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
             stream.records[to].payload = payload;
         }
         "counts" => {
-            // The closing record alone, its own checksum right: it is not sealed.
+            // The closing record alone, with a correct checksum: it is not sealed.
             if let Some(end) = stream.records.last_mut() {
                 flip(rng, &mut end.payload);
                 end.header.payload_crc = crate::crc(&end.payload);
@@ -136,7 +136,7 @@ fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
             return;
         }
         _ => {
-            // A buffer that comes again, at its right place or not.
+            // A repeated buffer, at its right place or elsewhere.
             let mut record = stream.records[at].clone();
             record.header.flags |= FLAG_START;
             stream.records[at].header.flags |= FLAG_START;
