@@ -2,7 +2,7 @@
 
 //! The dirty bitmap of a range of IOVAs.
 
-/// One bit a page of `pgsize` bytes, from `iova` on.
+/// One bit per page of `pgsize` bytes, from `iova` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirtyBitmap {
     iova: u64,
@@ -12,8 +12,8 @@ pub struct DirtyBitmap {
 }
 
 impl DirtyBitmap {
-    /// Takes the words that the kernel wrote for `size` bytes from `iova`. Missing words are clean; bits after
-    /// the last page are kept, and only [`words`](Self::words) shows them.
+    /// Wraps the words that the kernel wrote for `size` bytes from `iova`. Missing words count as clean. Bits after the
+    /// last page are visible in [`words`](Self::words) only.
     pub fn new(iova: u64, size: u64, pgsize: u64, words: Vec<u64>) -> Self {
         DirtyBitmap {
             iova,
@@ -23,22 +23,22 @@ impl DirtyBitmap {
         }
     }
 
-    /// The first page's IOVA.
+    /// Returns the IOVA of the first page.
     pub fn iova(&self) -> u64 {
         self.iova
     }
 
-    /// Bytes per bit.
+    /// Returns the bytes per bit.
     pub fn pgsize(&self) -> u64 {
         self.pgsize
     }
 
-    /// Number of pages in the range.
+    /// Returns the number of pages in the range.
     pub fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// The bitmap as the kernel wrote it.
+    /// Returns the bitmap as the kernel wrote it.
     pub fn words(&self) -> &[u64] {
         &self.words
     }
@@ -47,7 +47,7 @@ impl DirtyBitmap {
     ///
     /// # Panics
     ///
-    /// If it is of another range or page size.
+    /// If its range or page size differs.
     pub fn merge(&mut self, other: &DirtyBitmap) {
         assert_eq!(
             (self.iova, self.pgsize, self.pages),
@@ -69,31 +69,31 @@ impl DirtyBitmap {
                 .is_some_and(|w| (w >> (page % 64)) & 1 != 0)
     }
 
-    /// Whether the page that holds `iova` is dirty.
+    /// Returns whether the page that holds `iova` is dirty.
     pub fn is_dirty(&self, iova: u64) -> bool {
         iova.checked_sub(self.iova)
             .is_some_and(|offset| self.bit(offset / self.pgsize))
     }
 
-    /// Number of dirty pages.
+    /// Returns the number of dirty pages.
     pub fn count(&self) -> u64 {
         self.runs().map(|(_, size)| size / self.pgsize).sum()
     }
 
-    /// Whether no page is dirty.
+    /// Returns whether no page is dirty.
     pub fn is_clean(&self) -> bool {
         self.runs().next().is_none()
     }
 
-    /// The IOVAs of the dirty pages, ascending.
+    /// Returns the IOVAs of the dirty pages, ascending.
     pub fn dirty(&self) -> impl Iterator<Item = u64> + '_ {
-        // By number: the last page may be the last of the address space.
+        // By count, because the last page may end at the end of the address space.
         self.runs().flat_map(move |(iova, size)| {
             (0..size / self.pgsize).map(move |n| iova + n * self.pgsize)
         })
     }
 
-    /// The dirty ranges as (iova, bytes), ascending, none touching the next.
+    /// Returns the dirty ranges as (iova, bytes), ascending and not adjacent.
     pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -104,7 +104,7 @@ impl DirtyBitmap {
         })
     }
 
-    /// The first page from `from` on whose bit is `value`.
+    /// Returns the first page from `from` on whose bit is `value`.
     fn find(&self, from: u64, value: bool) -> Option<u64> {
         let mut page = from;
         while page < self.pages {

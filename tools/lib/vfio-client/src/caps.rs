@@ -12,16 +12,16 @@
 //!     ├──────────────┤ ◄─ next
 //! ```
 //!
-//! Nothing in it is trusted: every offset is checked, and a chain that loops ends.
+//! The chain is not trusted: every offset is checked, and a loop ends the walk.
 
 use vfio_bindings::bindings::vfio::vfio_info_cap_header;
 
 const HEADER: usize = size_of::<vfio_info_cap_header>();
 
-/// One capability: its contents run to the end of the buffer, as nothing gives their length.
+/// One capability. Its contents extend to the end of the buffer, because the chain holds no lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability<'a> {
-    /// What it is, per info ioctl.
+    /// Its ID, whose meaning depends on the info ioctl.
     pub id: u16,
     /// The version of its contents.
     pub version: u16,
@@ -30,18 +30,18 @@ pub struct Capability<'a> {
 }
 
 impl Capability<'_> {
-    /// The u32 at `offset` of the contents.
+    /// Returns the u32 at `offset` of the contents.
     pub fn u32(&self, offset: usize) -> Option<u32> {
         read_u32(self.body, offset)
     }
 
-    /// The u64 at `offset` of the contents.
+    /// Returns the u64 at `offset` of the contents.
     pub fn u64(&self, offset: usize) -> Option<u64> {
         read_u64(self.body, offset)
     }
 
-    /// The table of pairs of u64 that both kernel interfaces use: a count and a reserved u32, then the pairs.
-    /// Cut at the end of the buffer.
+    /// Returns the table of pairs of u64 that both kernel interfaces use: a count and a reserved u32, then the pairs.
+    /// The table is cut at the end of the buffer.
     pub fn pairs(&self) -> Option<Vec<(u64, u64)>> {
         let count = self.u32(0)? as usize;
         let table = self.body.get(8..)?;
@@ -61,26 +61,26 @@ impl Capability<'_> {
     }
 }
 
-/// Reads a native u32.
+/// Reads a u32 in native byte order.
 pub(crate) fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     let bytes = bytes.get(offset..offset.checked_add(4)?)?;
     Some(u32::from_ne_bytes(bytes.try_into().unwrap()))
 }
 
-/// Reads a native u64.
+/// Reads a u64 in native byte order.
 pub(crate) fn read_u64(bytes: &[u8], offset: usize) -> Option<u64> {
     let bytes = bytes.get(offset..offset.checked_add(8)?)?;
     Some(u64::from_ne_bytes(bytes.try_into().unwrap()))
 }
 
-/// Walks the chain that starts at `cap_offset` of `info`, the whole structure.
+/// Walks the chain at `cap_offset` of `info`, the whole structure.
 ///
-/// `None` when an offset leaves the buffer, points into the fixed part, or the chain does not end.
+/// Returns `None` if an offset is outside the buffer or inside the fixed part, or if the chain loops.
 pub fn parse(info: &[u8], fixed: usize, cap_offset: u32) -> Option<Vec<Capability<'_>>> {
     let mut caps = Vec::new();
     let mut next = cap_offset as usize;
     while next != 0 {
-        // Each capability takes at least its header: a longer chain visits one twice.
+        // Each capability takes at least its header, so a longer chain visits one twice.
         if next < fixed || caps.len() > info.len() / HEADER {
             return None;
         }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(parse(&info, 32, u32::MAX), None);
         info.extend(cap(1, 32, &[]));
         assert_eq!(parse(&info, 32, 32), None);
-        // A header that is cut.
+        // A truncated header.
         assert_eq!(parse(&info[..36], 32, 32), None);
     }
 

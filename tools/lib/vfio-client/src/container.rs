@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VFIO container: an address space of IOVAs, and what devices may reach through it.
+//! A VFIO container: an address space of IOVAs, and the memory mapped in it.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,14 +14,14 @@ use crate::error::{Context, Result};
 use crate::mapping::Mapping;
 use crate::sys;
 
-/// What devices may do with mapped memory.
+/// Access of devices to mapped memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read it.
+    /// Read only.
     Read,
-    /// Write it.
+    /// Write only.
     Write,
-    /// Both.
+    /// Read and write.
     ReadWrite,
 }
 
@@ -37,22 +37,22 @@ impl Access {
 
 /// An open `/dev/vfio/vfio`. A clone is the same container.
 ///
-/// It closes with its last clone, group and device.
+/// It closes with the last of its clones, groups and devices.
 #[derive(Clone, Debug)]
 pub struct Container(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     fd: OwnedFd,
-    /// Held while an IOMMU is looked for and set.
+    /// Held while an IOMMU is checked for and set.
     iommu: Mutex<()>,
     maps: Mutex<Maps>,
 }
 
-/// The memory that devices may access, kept alive for as long.
+/// The mapped memory, kept alive while devices can access it.
 ///
-/// An entry is made before the kernel is asked to map, and taken out after it has unmapped: what the kernel has
-/// mapped is always in here. The lock is not held over the ioctls, so that these may race as their callers want.
+/// An entry is added before the kernel maps, and removed after the kernel has unmapped, so it exists whenever the
+/// kernel has the memory mapped. The lock is not held over the ioctls, so that callers can race them.
 #[derive(Debug, Default)]
 struct Maps {
     next_id: u64,
@@ -64,7 +64,7 @@ struct Entry {
     id: u64,
     iova: u64,
     size: u64,
-    /// The kernel has mapped it. Before that an unmap of the range says nothing about it.
+    /// The kernel has mapped it. An unmap of the range before that does not concern it.
     live: bool,
     memory: Arc<Mapping>,
 }
@@ -80,7 +80,7 @@ impl Container {
         Ok(Self::from_fd(fd.into()))
     }
 
-    /// Takes over one that another process has opened. What that process has mapped is not known here.
+    /// Takes over a container that another process has opened. It does not know that process's mappings.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Container(Arc::new(Inner {
             fd,
@@ -101,15 +101,15 @@ impl Container {
             .field(|| format!("VFIO_CHECK_EXTENSION {extension}"))
     }
 
-    /// `VFIO_SET_IOMMU`. [`Group::open`](crate::Group::open) does it with type1 v2 for the first group.
+    /// `VFIO_SET_IOMMU`. [`Group::open`](crate::Group::open) sets type1 v2 for the first group.
     pub fn set_iommu(&self, iommu: u32) -> Result<()> {
         sys::ioctl_value(self.as_fd(), 2, iommu as i32)
             .map(drop)
             .field(|| format!("VFIO_SET_IOMMU {iommu}"))
     }
 
-    /// Sets type1 v2 unless an IOMMU is set already. The IOMMU goes with the last group, so this is asked of the
-    /// kernel for every group.
+    /// Sets type1 v2 unless an IOMMU is set. The IOMMU goes away with the last group, so this asks the kernel for every
+    /// group.
     pub(crate) fn ensure_iommu(&self) -> Result<()> {
         let _guard = self.0.iommu.lock().unwrap();
         if self.0.has_iommu() {
@@ -120,7 +120,7 @@ impl Container {
             .field(|| "VFIO_SET_IOMMU TYPE1v2".into())
     }
 
-    /// Maps all of `memory` at `iova`. It stays alive until it is unmapped or the container is gone.
+    /// Maps all of `memory` at `iova`. It stays alive until it is unmapped or the container is closed.
     pub fn map(&self, iova: u64, memory: &Arc<Mapping>, access: Access) -> Result<()> {
         self.map_range(iova, memory, 0, memory.len(), access)
     }
@@ -142,7 +142,7 @@ impl Container {
         self.map_raw(argsz, access.flags(), iova, size as u64, memory, offset)
     }
 
-    /// `VFIO_IOMMU_MAP_DMA` with every value as given, to see it refused.
+    /// `VFIO_IOMMU_MAP_DMA` with every value as given, for tests of refusals.
     ///
     /// # Panics
     ///
@@ -184,7 +184,7 @@ impl Container {
         result.field(|| format!("VFIO_IOMMU_MAP_DMA iova {iova:#x} size {size:#x}"))
     }
 
-    /// What is mapped, as (iova, size), sorted.
+    /// Returns the mappings as (iova, size), sorted.
     pub fn mapped(&self) -> Vec<(u64, u64)> {
         let maps = self.0.maps.lock().unwrap();
         let mut out: Vec<_> = maps
@@ -197,10 +197,10 @@ impl Container {
         out
     }
 
-    /// Runs an unmapping call for the range, which returns the bytes unmapped, and lets go of the memory in it.
+    /// Runs an unmapping call for the range, which returns the bytes unmapped, and releases the memory of the range.
     ///
-    /// Only when the kernel has unmapped at least as much as there was in the range: else something of it may be
-    /// mapped still, and it is kept until the container goes.
+    /// The memory is released only if the kernel has unmapped at least all of it. Otherwise some of it may still be
+    /// mapped, and all of it is kept until the container closes.
     pub(crate) fn release_after<T>(
         &self,
         iova: u64,
@@ -208,7 +208,7 @@ impl Container {
         unmap: impl FnOnce() -> Result<(u64, T)>,
     ) -> Result<(u64, T)> {
         let inside = |e: &Entry| {
-            // A range may end at the very end of the address space.
+            // A range may end at the end of the address space.
             let end = iova.saturating_add(size);
             e.iova >= iova && e.iova.saturating_add(e.size) <= end
         };
@@ -232,7 +232,7 @@ impl Container {
         Ok((unmapped, result))
     }
 
-    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    /// Makes any ioctl with the bytes as given; see [`crate::raw`].
     pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
         sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
     }
@@ -245,7 +245,7 @@ impl AsFd for Container {
 }
 
 impl Inner {
-    /// Whether an IOMMU is set: without one, its calls do not exist.
+    /// Returns whether an IOMMU is set. Without one its ioctls do not exist.
     fn has_iommu(&self) -> bool {
         let mut info = [0; 24];
         info[0..4].copy_from_slice(&24u32.to_ne_bytes());
@@ -255,8 +255,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The last user of the descriptor is gone, and normally the address space with it. Duplicates of the
-        // descriptors could keep it: so unmap, and where that fails let the memory live on.
+        // The last user of the descriptor is gone, and normally the address space with it. Duplicated descriptors may
+        // keep the address space, so unmap, and leak the memory where that fails.
         let maps = std::mem::take(&mut *self.maps.lock().unwrap());
         if maps.entries.is_empty() || !self.has_iommu() {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An opened device: what it has, reset, and features.
+//! An opened device: its properties, reset and features.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use crate::mapping::{Mapping, Protection};
 use crate::mapping_io;
 use crate::sys;
 
-/// What `VFIO_DEVICE_GET_INFO` tells.
+/// Result of `VFIO_DEVICE_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// `flags`.
@@ -32,18 +32,18 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// Whether [`Device::reset`] works.
+    /// Returns whether [`Device::reset`] works.
     pub fn can_reset(&self) -> bool {
         self.flags & VFIO_DEVICE_FLAGS_RESET != 0
     }
 
-    /// Whether it is a PCI device.
+    /// Returns whether it is a PCI device.
     pub fn is_pci(&self) -> bool {
         self.flags & VFIO_DEVICE_FLAGS_PCI != 0
     }
 }
 
-/// An opened device. A clone is the same descriptor; it closes with its last clone, region and interrupt.
+/// An opened device. A clone shares the descriptor, which closes with the last clone, region and interrupt.
 #[derive(Clone, Debug)]
 pub struct Device(Arc<Inner>);
 
@@ -57,8 +57,8 @@ struct Inner {
 }
 
 impl Group {
-    /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device of this name, for a mediated device its UUID. Each call gives a
-    /// further descriptor of the same opened device.
+    /// `VFIO_GROUP_GET_DEVICE_FD`: opens the device of this name, which for a mediated device is its UUID. Each call
+    /// returns another descriptor of the same opened device.
     pub fn device(&self, name: &str) -> Result<Device> {
         let fd = sys::device_fd(self.as_fd(), name)
             .field(|| format!("VFIO_GROUP_GET_DEVICE_FD {name}"))?;
@@ -90,22 +90,22 @@ impl Device {
         })))
     }
 
-    /// Its name, for a mediated device the UUID.
+    /// Returns its name, for a mediated device the UUID.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Its group.
+    /// Returns its group.
     pub fn group(&self) -> &Group {
         &self.0.group
     }
 
-    /// The container it does DMA in.
+    /// Returns the container for its DMA.
     pub fn container(&self) -> &Container {
         self.0.group.container()
     }
 
-    /// What it has.
+    /// Returns its properties.
     pub fn info(&self) -> DeviceInfo {
         self.0.info
     }
@@ -117,17 +117,17 @@ impl Device {
             .field(|| "VFIO_DEVICE_RESET".into())
     }
 
-    /// Reads at an offset of the device's file, whatever is there: one system call, its result as it is.
+    /// Reads at any offset of the device's file, in one system call whose result is returned unchanged.
     pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::pread(self.as_fd(), out, offset)?)
     }
 
-    /// Writes at an offset of the device's file, as [`pread`](Self::pread).
+    /// Writes at any offset of the device's file, like [`pread`](Self::pread).
     pub fn pwrite(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::pwrite(self.as_fd(), data, offset)?)
     }
 
-    /// [`pread`](Self::pread) into a mapping, which may be one of this device.
+    /// [`pread`](Self::pread) into a mapping, possibly of this device.
     pub fn pread_mapping(
         &self,
         offset: u64,
@@ -138,7 +138,7 @@ impl Device {
         mapping_io::pread(self.as_fd(), offset, memory, at, len)
     }
 
-    /// [`pwrite`](Self::pwrite) from a mapping, which may be one of this device.
+    /// [`pwrite`](Self::pwrite) from a mapping, possibly of this device.
     pub fn pwrite_mapping(
         &self,
         offset: u64,
@@ -149,12 +149,12 @@ impl Device {
         mapping_io::pwrite(self.as_fd(), offset, memory, at, len)
     }
 
-    /// Maps any part of the device's file, whatever it answers to that.
+    /// Maps any part of the device's file, and returns the result unchanged.
     pub fn mmap(&self, offset: u64, len: usize, protection: Protection) -> io::Result<Mapping> {
         Mapping::of_file(self.as_fd(), offset, len, protection)
     }
 
-    /// Whether a feature can be used with `VFIO_DEVICE_FEATURE_GET` and/or `_SET`.
+    /// Returns whether a feature supports `VFIO_DEVICE_FEATURE_GET` and/or `_SET`.
     pub fn feature_probe(&self, feature: u32, get: bool, set: bool) -> Result<bool> {
         let mut flags = VFIO_DEVICE_FEATURE_PROBE | feature;
         flags |= if get { VFIO_DEVICE_FEATURE_GET } else { 0 };
@@ -166,23 +166,23 @@ impl Device {
         }
     }
 
-    /// Gets a feature's structure.
+    /// Reads a feature's structure.
     pub fn feature_get(&self, feature: u32, data: &mut [u8]) -> Result<()> {
         let argsz = 8 + data.len() as u32;
         self.feature_raw(argsz, VFIO_DEVICE_FEATURE_GET | feature, data)
             .map(drop)
     }
 
-    /// Sets a feature's structure. `MIG_DEVICE_STATE` is [`crate::v2::Migration::set_state`]'s.
+    /// Writes a feature's structure. For `MIG_DEVICE_STATE` use [`crate::v2::Migration::set_state`].
     pub fn feature_set(&self, feature: u32, data: &mut [u8]) -> Result<()> {
         let argsz = 8 + data.len() as u32;
         self.feature_raw(argsz, VFIO_DEVICE_FEATURE_SET | feature, data)
             .map(drop)
     }
 
-    /// `VFIO_DEVICE_FEATURE` with every value as given; `data` follows the fixed part, both ways.
+    /// `VFIO_DEVICE_FEATURE` with every value as given; `data` follows the fixed part, in both directions.
     ///
-    /// A descriptor that a feature returns as a number is not closed by anyone.
+    /// If a feature returns the number of a descriptor, nobody closes that descriptor.
     pub fn feature_raw(&self, argsz: u32, flags: u32, data: &mut [u8]) -> Result<i32> {
         let mut arg = Vec::with_capacity(8 + data.len());
         arg.extend(argsz.to_ne_bytes());
@@ -193,7 +193,7 @@ impl Device {
         result.field(|| format!("VFIO_DEVICE_FEATURE flags {flags:#x}"))
     }
 
-    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    /// Makes any ioctl with the bytes as given; see [`crate::raw`].
     pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
         sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
     }

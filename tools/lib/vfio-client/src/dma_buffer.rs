@@ -10,7 +10,7 @@ use crate::mapping::Mapping;
 
 /// Page-aligned memory that the devices of one container can reach.
 ///
-/// It is unmapped when dropped.
+/// Drop unmaps it.
 #[derive(Debug)]
 pub struct DmaBuffer {
     container: Container,
@@ -19,13 +19,13 @@ pub struct DmaBuffer {
 }
 
 impl DmaBuffer {
-    /// Allocates zeroed memory and maps it at `iova`, for reading and writing.
+    /// Allocates zeroed memory and maps it at `iova`, readable and writable.
     pub fn new(container: &Container, iova: u64, size: usize) -> Result<Self> {
         let memory = Mapping::anonymous(size).field(|| format!("allocate {size} bytes"))?;
         Self::of(container, iova, Arc::new(memory), Access::ReadWrite)
     }
 
-    /// Maps given memory at `iova`.
+    /// Maps existing memory at `iova`.
     pub fn of(
         container: &Container,
         iova: u64,
@@ -40,17 +40,17 @@ impl DmaBuffer {
         })
     }
 
-    /// Where devices see it.
+    /// Returns its IOVA.
     pub fn iova(&self) -> u64 {
         self.iova
     }
 
-    /// The memory, which can outlive the mapping.
+    /// Returns the memory, which can outlive the mapping.
     pub fn memory(&self) -> &Arc<Mapping> {
         &self.memory
     }
 
-    /// Unmaps it, and says whether that failed. The memory stays.
+    /// Unmaps it and reports a failure. The memory stays.
     pub fn unmap(self) -> Result<Arc<Mapping>> {
         let memory = self.memory.clone();
         let size = memory.len() as u64;
@@ -75,7 +75,7 @@ impl std::ops::Deref for DmaBuffer {
 
 impl Drop for DmaBuffer {
     fn drop(&mut self) {
-        // Already unmapped is fine, and a failure leaves the memory with the container.
+        // It may be unmapped already. After a failure the container keeps the memory.
         let _ = self.container.unmap(self.iova, self.memory.len() as u64);
     }
 }

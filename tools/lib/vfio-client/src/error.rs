@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What went wrong, in the words of the interface.
+//! Errors, in the words of the interface.
 //!
-//! An [`Error`] names the step that was being done, the field or call that was refused, and keeps the
-//! [`io::Error`] with its raw errno. It prints as `device_state ← 0b011: Invalid argument (EINVAL)`;
-//! the alternate form `{:#}` puts the step in front.
+//! An [`Error`] names the step and the refused field or call, and keeps the [`io::Error`] with its raw errno. It prints
+//! as `device_state ← 0b011: Invalid argument (EINVAL)`; the alternate form `{:#}` puts the step in front.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-/// The result of everything in this crate.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A refused or failed operation.
 #[derive(Debug)]
 pub struct Error {
-    /// The step of the larger job, for example `pre-copy`. May be empty.
+    /// The step of the larger operation, for example `pre-copy`. May be empty.
     pub step: Cow<'static, str>,
-    /// The field or call, and the value that was written to it.
+    /// The field or call, and the value written to it.
     pub field: Cow<'static, str>,
-    /// What the kernel answered; [`io::Error::raw_os_error`] is its errno.
+    /// The kernel's error; [`io::Error::raw_os_error`] is its errno.
     pub source: io::Error,
 }
 
 impl Error {
-    /// Creates an error for `field` from what the kernel answered.
+    /// Creates an error for `field` from the kernel's error.
     pub fn new(field: impl Into<Cow<'static, str>>, source: impl Into<io::Error>) -> Self {
         Error {
             step: Cow::Borrowed(""),
@@ -34,7 +33,7 @@ impl Error {
         }
     }
 
-    /// Creates an error that no system call reported: something is not there, or not as promised.
+    /// Creates an error that no system call reported: something is missing or malformed.
     pub fn other(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
         Error::new(field, io::Error::other(why.into()))
     }
@@ -44,7 +43,7 @@ impl Error {
         Error::new(field, io::Error::new(io::ErrorKind::NotFound, why.into()))
     }
 
-    /// Returns the error with the step named, if none was named before.
+    /// Names the step, unless the error has one.
     #[must_use]
     pub fn during(mut self, step: impl Into<Cow<'static, str>>) -> Self {
         if self.step.is_empty() {
@@ -53,17 +52,17 @@ impl Error {
         self
     }
 
-    /// The raw errno, if a system call reported the error.
+    /// Returns the raw errno, if a system call reported the error.
     pub fn errno(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
 
-    /// The errno's name, for example `EINVAL`.
+    /// Returns the errno's name, for example `EINVAL`.
     pub fn errno_name(&self) -> Option<&'static str> {
         self.errno().and_then(errno_name)
     }
 
-    /// Whether the error is this errno.
+    /// Returns whether the error has this errno.
     pub fn is(&self, errno: i32) -> bool {
         self.errno() == Some(errno)
     }
@@ -93,7 +92,7 @@ impl fmt::Display for Reason<'_> {
         let Some(errno) = self.0.raw_os_error() else {
             return f.write_str(&text);
         };
-        // The standard library appends its own notation of the number.
+        // The standard library appends the number in its own notation.
         let text = text.split(" (os error").next().unwrap_or(&text);
         match errno_name(errno) {
             Some(name) => write!(f, "{text} ({name})"),
@@ -102,7 +101,7 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// Gives the result of a system call its field.
+/// Adds the field to the result of a system call.
 pub(crate) trait Context<T> {
     fn field(self, field: impl FnOnce() -> String) -> Result<T>;
 }
@@ -113,7 +112,7 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Gives the errors of a step its name.
+/// Adds the step to the errors of an operation.
 pub trait During<T> {
     /// See [`Error::during`].
     fn during(self, step: &'static str) -> Result<T>;
@@ -128,12 +127,12 @@ impl<T> During<T> for Result<T> {
 /// Declares the table of names from libc's constants.
 macro_rules! errno_table {
     ($($name:ident)*) => {
-        /// The numbers, so that users need no libc of their own.
+        /// The numbers, so that users need no dependency on libc.
         pub mod errno {
             $(pub use libc::$name;)*
         }
 
-        /// The name of an errno that VFIO, type1, mdev or a driver may answer with.
+        /// Returns the name of an errno that VFIO, type1, mdev or a driver may return.
         pub fn errno_name(errno: i32) -> Option<&'static str> {
             match errno {
                 $(libc::$name => Some(stringify!($name)),)*

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Event file descriptors: how interrupts arrive.
+//! Event file descriptors, by which interrupts arrive.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ impl EventFd {
         )?))
     }
 
-    /// The number of signals since the last read, and sets it to 0.
+    /// Returns the number of signals since the last read, and resets it to 0.
     pub fn take(&self) -> io::Result<u64> {
         let mut count = [0; 8];
         match rustix::io::read(&self.0, &mut count) {
@@ -31,7 +31,7 @@ impl EventFd {
         }
     }
 
-    /// Waits until there is a signal or the time is over; returns [`take`](Self::take), 0 for none in time.
+    /// Waits for a signal; returns the result of [`take`](Self::take), or 0 after the timeout.
     pub fn wait(&self, timeout: Duration) -> io::Result<u64> {
         if poll_fd(self.0.as_fd(), PollFlags::IN, timeout)?.contains(PollFlags::IN) {
             self.take()
@@ -40,7 +40,7 @@ impl EventFd {
         }
     }
 
-    /// Adds one signal, as a device does.
+    /// Adds one signal, like a device.
     pub fn signal(&self) -> io::Result<()> {
         rustix::io::write(&self.0, &1u64.to_ne_bytes())?;
         Ok(())
@@ -53,7 +53,7 @@ impl AsFd for EventFd {
     }
 }
 
-/// Waits for events on one descriptor; returns what it is ready for, empty when the time is over.
+/// Waits for events on one descriptor; returns those that occurred, none after the timeout.
 pub(crate) fn poll_fd(
     fd: BorrowedFd<'_>,
     events: PollFlags,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A VFIO group: the unit that is opened and put into a container. A mediated device has one of its own.
+//! A VFIO group: the unit that is opened and put into a container. Each mediated device has its own.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,28 +12,28 @@ use crate::container::Container;
 use crate::error::{Context, Result};
 use crate::sys;
 
-/// What `VFIO_GROUP_GET_STATUS` tells.
+/// Result of `VFIO_GROUP_GET_STATUS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
-    /// All devices of the group are bound to VFIO or to nothing.
+    /// Every device of the group is bound to VFIO or to no driver.
     pub viable: bool,
     /// It is in a container.
     pub container_set: bool,
 }
 
-/// A group in its container. A clone is the same group; it closes with its last clone and device.
+/// A group in its container. A clone is the same group, which closes with its last clone and device.
 #[derive(Clone, Debug)]
 pub struct Group(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    // Dropped in this order: the group leaves its container by being closed.
+    // Dropped in this order: closing the group removes it from its container.
     fd: OwnedFd,
     container: Container,
     number: u32,
 }
 
-/// An opened group that is in no container yet.
+/// An opened group without a container.
 #[derive(Debug)]
 pub struct LooseGroup {
     fd: OwnedFd,
@@ -41,16 +41,18 @@ pub struct LooseGroup {
 }
 
 impl Group {
-    /// Opens `/dev/vfio/NUMBER`, puts it into the container, and sets type1 v2 if it is the first there.
+    /// Opens `/dev/vfio/NUMBER`, puts it into the container, and sets type1 v2 if it is the first group there.
     ///
-    /// `EBUSY` says that it is open already: one user at a time.
+    /// # Errors
+    ///
+    /// `EBUSY` if the group is open already: it has one user at a time.
     pub fn open(number: u32, container: &Container) -> Result<Self> {
         let group = LooseGroup::open(number)?.attach(container)?;
         container.ensure_iommu()?;
         Ok(group)
     }
 
-    /// Takes over the group of this number that another process has opened and put into the container.
+    /// Takes over the group of this number, which another process has opened and put into the container.
     pub fn from_fd(fd: OwnedFd, number: u32, container: &Container) -> Self {
         Group(Arc::new(Inner {
             fd,
@@ -59,12 +61,12 @@ impl Group {
         }))
     }
 
-    /// Its number.
+    /// Returns its number.
     pub fn number(&self) -> u32 {
         self.0.number
     }
 
-    /// Its container.
+    /// Returns its container.
     pub fn container(&self) -> &Container {
         &self.0.container
     }
@@ -74,7 +76,7 @@ impl Group {
         status(self.as_fd())
     }
 
-    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    /// Makes any ioctl with the bytes as given; see [`crate::raw`].
     pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
         sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
     }

@@ -18,14 +18,14 @@ use crate::eventfd::EventFd;
 use crate::info::info_ioctl;
 use crate::sys;
 
-/// What a set-irqs call does.
+/// The action of `VFIO_DEVICE_SET_IRQS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Hold interrupts back.
+    /// Mask.
     Mask,
-    /// Let them through.
+    /// Unmask.
     Unmask,
-    /// With eventfds: where they go. Otherwise: make one now.
+    /// With eventfds: connect them. Otherwise: fire now.
     Trigger,
 }
 
@@ -39,7 +39,7 @@ impl Action {
     }
 }
 
-/// What `VFIO_DEVICE_GET_IRQ_INFO` tells.
+/// Result of `VFIO_DEVICE_GET_IRQ_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IrqInfo {
     /// `flags`.
@@ -51,22 +51,22 @@ pub struct IrqInfo {
 }
 
 impl IrqInfo {
-    /// Eventfds work.
+    /// Returns whether it supports eventfds.
     pub fn eventfd(&self) -> bool {
         self.flags & VFIO_IRQ_INFO_EVENTFD != 0
     }
 
-    /// It can be masked.
+    /// Returns whether it can be masked.
     pub fn maskable(&self) -> bool {
         self.flags & VFIO_IRQ_INFO_MASKABLE != 0
     }
 
-    /// It masks itself when it fires.
+    /// Returns whether it masks itself when it fires.
     pub fn automasked(&self) -> bool {
         self.flags & VFIO_IRQ_INFO_AUTOMASKED != 0
     }
 
-    /// All vectors are enabled at once.
+    /// Returns whether its vectors can only be enabled all at once.
     pub fn noresize(&self) -> bool {
         self.flags & VFIO_IRQ_INFO_NORESIZE != 0
     }
@@ -80,7 +80,7 @@ pub struct Irq {
 }
 
 impl Device {
-    /// The interrupt of this index.
+    /// Returns the interrupt of this index.
     pub fn irq(&self, index: u32) -> Result<Irq> {
         Irq::new(self.clone(), index)
     }
@@ -99,22 +99,22 @@ impl Irq {
         Ok(Irq { device, info })
     }
 
-    /// What it is.
+    /// Returns its properties.
     pub fn info(&self) -> IrqInfo {
         self.info
     }
 
-    /// Sends vectors from `start` on to eventfds; `None` to nowhere.
+    /// Connects vectors from `start` on to eventfds; `None` disconnects.
     pub fn set_eventfds(&self, start: u32, fds: &[Option<&EventFd>]) -> Result<()> {
         self.eventfds(Action::Trigger, start, fds)
     }
 
-    /// A signal of the eventfd unmasks the vector; `None` takes that back.
+    /// Makes a signal of the eventfd unmask the vector; `None` disconnects.
     pub fn set_unmask_eventfd(&self, vector: u32, fd: Option<&EventFd>) -> Result<()> {
         self.eventfds(Action::Unmask, vector, &[fd])
     }
 
-    /// A signal of the eventfd masks the vector; `None` takes that back.
+    /// Makes a signal of the eventfd mask the vector; `None` disconnects.
     pub fn set_mask_eventfd(&self, vector: u32, fd: Option<&EventFd>) -> Result<()> {
         self.eventfds(Action::Mask, vector, &[fd])
     }
@@ -135,7 +135,7 @@ impl Irq {
         )
     }
 
-    /// Masks, unmasks or fires those vectors from `start` on that are true, with `DATA_BOOL`.
+    /// Masks, unmasks or fires the vectors from `start` on that are true, with `DATA_BOOL`.
     pub fn set_bool(&self, action: Action, start: u32, which: &[bool]) -> Result<()> {
         let data: Vec<u8> = which.iter().map(|b| u8::from(*b)).collect();
         let flags = VFIO_IRQ_SET_DATA_BOOL | action.flag();
@@ -149,7 +149,8 @@ impl Irq {
         self.set_raw(None, flags, start, fds.len() as u32, &data)
     }
 
-    /// `VFIO_DEVICE_SET_IRQS` with every value as given; `argsz` counts the data unless it is given.
+    /// `VFIO_DEVICE_SET_IRQS` with every value as given; `None` as `argsz` stands for the right
+    /// value.
     pub fn set_raw(
         &self,
         argsz: Option<u32>,

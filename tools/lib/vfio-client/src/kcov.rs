@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What code of the kernel a thread's system calls have reached: `/sys/kernel/debug/kcov`.
+//! Coverage of the kernel by a thread's system calls: `/sys/kernel/debug/kcov`.
 //!
-//! Only on a kernel with `CONFIG_KCOV`, and only code that was compiled for it. A [`Kcov`] sees a thread's own system
-//! calls. What the kernel's own threads do on behalf of a process is seen by a [`RemoteKcov`], where they say that they do
-//! it for somebody.
+//! Needs a kernel with `CONFIG_KCOV`, and covers only code compiled for it. A [`Kcov`] covers the system calls of one
+//! thread. A [`RemoteKcov`] covers kernel threads while they work on behalf of a process, where the kernel marks that.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -27,22 +26,22 @@ const REMOTE_ENABLE: u32 = 0x4018_6366;
 /// `KCOV_TRACE_PC`.
 const TRACE_PC: u64 = 0;
 
-/// A place for coverage.
+/// A coverage buffer.
 #[derive(Debug)]
 pub struct Kcov {
     fd: OwnedFd,
-    /// A count, and as many addresses.
+    /// A count, then as many addresses.
     buffer: Mapping,
     words: usize,
 }
 
 impl Kcov {
-    /// Whether the kernel has it.
+    /// Returns whether the kernel has kcov.
     pub fn exists() -> bool {
         std::path::Path::new(PATH).exists()
     }
 
-    /// Makes room for `words - 1` addresses.
+    /// Creates a buffer for `words - 1` addresses.
     pub fn new(words: usize) -> io::Result<Self> {
         let fd = rustix::fs::open(PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         call(&fd, INIT_TRACE, words as u64)?;
@@ -50,8 +49,8 @@ impl Kcov {
         Ok(Kcov { fd, buffer, words })
     }
 
-    /// Runs `what`, and hands over each address that the system calls of this thread have reached in it, as often as
-    /// they did. What did not fit is lost.
+    /// Runs `what`, then passes each address that the thread's system calls reached in it to `seen`, with repetitions.
+    /// Addresses that did not fit are lost.
     pub fn trace<T>(
         &mut self,
         what: impl FnOnce() -> T,
@@ -82,21 +81,22 @@ struct RemoteArg {
     common_handle: u64,
 }
 
-/// A place for coverage of what the kernel's own threads do.
+/// A coverage buffer for kernel threads.
 #[derive(Debug)]
 pub struct RemoteKcov(Kcov);
 
 impl RemoteKcov {
-    /// Has what they do for this thread and for those that it starts from now on be noted, until this thread ends.
+    /// Covers kernel threads that work for this thread and for threads that it starts from now on, until this thread
+    /// ends.
     ///
-    /// There is room for `words - 1` addresses, and as many in each thing done.
+    /// There is room for `words - 1` addresses, and for as many in each piece of work.
     pub fn enable(words: usize) -> io::Result<Self> {
         let kcov = Kcov::new(words)?;
         let arg = RemoteArg {
             trace_mode: TRACE_PC as u32,
             area_size: words as u32,
             num_handles: 0,
-            // Nobody else has that number.
+            // A number that nobody else has.
             common_handle: std::process::id().into(),
         };
         let request = REMOTE_ENABLE as libc::Ioctl;
@@ -108,15 +108,15 @@ impl RemoteKcov {
         Ok(RemoteKcov(kcov))
     }
 
-    /// Hands over each address that was reached since it was asked last, in things that are over. What did not fit is
-    /// lost, and what is being added now may be.
+    /// Passes each address reached by finished work since the last call to `seen`. Addresses that did not fit are lost;
+    /// those being added now may be.
     pub fn drain(&mut self, mut seen: impl FnMut(u64)) {
         self.0.each(&mut seen);
         self.0.buffer.store_u64(0, 0, Ordering::Relaxed);
     }
 }
 
-/// One of kcov's calls, which all take a number.
+/// Makes one of kcov's ioctls, which all take a number.
 fn call(fd: &OwnedFd, request: u32, value: u64) -> io::Result<()> {
     // SAFETY: kcov's calls take numbers, not addresses. They make the kernel write to the buffer that is mapped, which
     // nobody has a reference to.

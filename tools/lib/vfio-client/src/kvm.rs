@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest of one processor under KVM, that accesses a mapping.
+//! A KVM guest with one processor that accesses a mapping.
 //!
-//! It begins in 16-bit real mode, at the first byte of its code, with `ds` and `es` at a byte of the mapping of the
-//! caller's choice and all other registers 0. It ends with `hlt`.
+//! It starts in 16-bit real mode, at the first byte of its code. `ds` and `es` point to a byte of the mapping that the
+//! caller chooses, and all other registers are 0. It ends with `hlt`.
 
 use std::io;
 
@@ -12,14 +12,14 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
 use crate::mapping::Mapping;
 
-/// Where the code is in the guest's physical memory.
+/// Guest physical address of the code.
 const CODE: u64 = 0;
-/// The size of the code's memory.
+/// Size of the code's memory.
 const CODE_SIZE: usize = 4096;
-/// Where the mapping begins there.
+/// Guest physical address of the mapping.
 const MEMORY: u64 = 16 << 20;
 
-/// Whether this machine runs guests.
+/// Returns whether this machine can run guests.
 pub fn available() -> bool {
     Kvm::new().is_ok()
 }
@@ -27,11 +27,11 @@ pub fn available() -> bool {
 /// How a run of the processor ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By `hlt`.
+    /// `hlt`.
     Halted,
-    /// KVM could not go on (`KVM_EXIT_INTERNAL_ERROR`), with the suberror; 1 is an instruction that it cannot emulate.
+    /// KVM gave up (`KVM_EXIT_INTERNAL_ERROR`). Suberror 1 means an instruction that it cannot emulate.
     InternalError(u32),
-    /// Otherwise, with the number of the reason.
+    /// Another exit reason.
     Other(u32),
 }
 
@@ -46,7 +46,7 @@ pub struct Guest<'m> {
 }
 
 impl<'m> Guest<'m> {
-    /// A guest that runs `code` and has `memory`.
+    /// Creates a guest that runs `code` and has `memory`.
     ///
     /// # Panics
     ///
@@ -78,11 +78,11 @@ impl<'m> Guest<'m> {
         })
     }
 
-    /// Runs the code from its beginning, with `ds` and `es` at byte `at` of the mapping and `cx` as told.
+    /// Runs the code from its start, with `ds` and `es` at byte `at` of the mapping and the given `cx`.
     ///
     /// # Errors
     ///
-    /// Those of `KVM_RUN`. `EFAULT` is a guest that accessed memory which KVM found not to be there.
+    /// Those of `KVM_RUN`. `EFAULT` means that the guest accessed memory that KVM could not find.
     pub fn run(&mut self, at: u64, cx: u16) -> io::Result<Exit> {
         let mut segments = self.cpu.get_sregs()?;
         for segment in [&mut segments.cs, &mut segments.ds, &mut segments.es] {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that somebody else changes: device memory, and memory that devices access.
+//! Memory that others change: device memory, and memory that devices access.
 //!
-//! No Rust reference to such memory is ever made. All accesses are relaxed atomics, so that threads of this process may
-//! access the same bytes at the same time, and the device may do so between any two of them.
+//! No Rust reference to such memory ever exists. All accesses are relaxed atomics, so that threads of this process may
+//! access the same bytes concurrently, and the device may access them between any two of those accesses.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicU8, O
 
 use rustix::mm::{mmap, mmap_anonymous, mprotect, munmap, MapFlags, MprotectFlags, ProtFlags};
 
-/// How a mapping may be accessed, and how it is asked for.
+/// Protection and flags of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protection {
     /// `PROT_READ`.
     pub read: bool,
     /// `PROT_WRITE`.
     pub write: bool,
-    /// `PROT_EXEC`: only of use to see it refused.
+    /// `PROT_EXEC`, for tests of refusals.
     pub exec: bool,
-    /// `MAP_SHARED`, or else `MAP_PRIVATE`.
+    /// `MAP_SHARED`; otherwise `MAP_PRIVATE`.
     pub shared: bool,
 }
 
@@ -60,8 +60,8 @@ impl Protection {
 
 /// A mapping of a device region, or of anonymous memory.
 ///
-/// Offsets and lengths are in bytes from its start. Accesses outside it, and writes to one that is not writable,
-/// panic like a slice's.
+/// Offsets and lengths are in bytes from its start. Like a slice, it panics on an access outside it, and on a write if
+/// it is not writable.
 ///
 /// # Invariants
 ///
@@ -71,7 +71,7 @@ pub struct Mapping {
     base: *mut u8,
     len: usize,
     protection: Protection,
-    /// What is left behind: nothing, or addresses at which nothing is.
+    /// Whether the addresses stay reserved after the drop.
     reserved: AtomicBool,
 }
 
@@ -81,7 +81,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps zeroed anonymous memory. Pages that are never touched cost nothing.
+    /// Maps zeroed anonymous memory. Untouched pages cost nothing.
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let protection = Protection {
             shared: false,
@@ -96,7 +96,7 @@ impl Mapping {
                 protection.flags() | MapFlags::NORESERVE,
             )?
         };
-        // INVARIANT: Just made, with this length and protection.
+        // INVARIANT: Just mapped, with this length and protection.
         Ok(Mapping {
             base: base.cast(),
             len,
@@ -105,7 +105,7 @@ impl Mapping {
         })
     }
 
-    /// Maps `len` bytes of a file at `offset`, whatever it answers to that.
+    /// Maps `len` bytes of a file at `offset`, and returns the result unchanged.
     pub fn of_file(
         fd: impl AsFd,
         offset: u64,
@@ -123,7 +123,7 @@ impl Mapping {
                 offset,
             )?
         };
-        // INVARIANT: Just made, with this length and protection.
+        // INVARIANT: Just mapped, with this length and protection.
         Ok(Mapping {
             base: base.cast(),
             len,
@@ -132,24 +132,24 @@ impl Mapping {
         })
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     #[allow(clippy::len_without_is_empty, reason = "mappings are never empty")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// How it was mapped.
+    /// Returns the protection.
     pub fn protection(&self) -> Protection {
         self.protection
     }
 
-    /// From now on nothing else ever comes to be at these addresses, even when the mapping is dropped: for memory of
-    /// which nobody knows how long devices can reach it.
+    /// Reserves the addresses until the process ends, even after the mapping is dropped: for memory that devices can
+    /// reach for an unknown time.
     pub fn reserve(&self) {
         self.reserved.store(true, Ordering::Relaxed);
     }
 
-    /// `mprotect()` of a range of whole pages. An access that this does not allow ends the process by a signal.
+    /// `mprotect()` of a range of whole pages. An access that violates it kills the process by a signal.
     ///
     /// # Panics
     ///
@@ -163,7 +163,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// The virtual address, as a number: for the kernel, and for messages.
+    /// Returns the virtual address as a number, for the kernel and for messages.
     pub fn address(&self) -> u64 {
         self.base as u64
     }
@@ -193,7 +193,7 @@ impl Mapping {
         unsafe { self.base.add(offset) }
     }
 
-    /// Copies bytes out, of any size and alignment.
+    /// Copies bytes out, with any size and alignment.
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         let start = self.readable(offset, out.len());
         let head = start.align_offset(8).min(out.len());
@@ -216,7 +216,7 @@ impl Mapping {
         }
     }
 
-    /// Copies bytes in, of any size and alignment.
+    /// Copies bytes in, with any size and alignment.
     pub fn write(&self, offset: usize, data: &[u8]) {
         let start = self.writable(offset, data.len());
         let head = start.align_offset(8).min(data.len());
@@ -239,9 +239,9 @@ impl Mapping {
         }
     }
 
-    /// Copies out into a new vector.
+    /// Copies bytes out into a new vector.
     pub fn to_vec(&self, offset: usize, len: usize) -> Vec<u8> {
-        // Checked before memory of this size is asked for.
+        // Check before allocating memory of this size.
         self.check(offset, len);
         let mut out = vec![0; len];
         self.read(offset, &mut out);
@@ -274,7 +274,7 @@ impl Mapping {
         }
     }
 
-    /// Touches one byte of the page at `offset`, so that it is present.
+    /// Reads one byte of the page at `offset`, so that the page is present.
     pub fn touch(&self, offset: usize) {
         self.load_u8(offset, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads and writes of files, from and to a [`Mapping`] instead of a slice.
+//! Reads and writes of files whose buffer is a [`Mapping`].
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use crate::mapping::Mapping;
 
 impl Mapping {
-    /// One write of a range to a file. Where nothing can be read it is `EFAULT`, not a signal.
+    /// Writes a range to a file, once. Unreadable memory gives `EFAULT` instead of a signal.
     pub fn save_to(
         &self,
         offset: usize,
@@ -19,7 +19,7 @@ impl Mapping {
         pwrite(file, at, self, offset, len)
     }
 
-    /// One read of a file into a range. Where nothing can be written it is `EFAULT`, not a signal.
+    /// Reads a file into a range, once. Unwritable memory gives `EFAULT` instead of a signal.
     pub fn load_from(
         &self,
         offset: usize,
@@ -31,8 +31,8 @@ impl Mapping {
     }
 }
 
-/// Has `call` move up to `size` bytes between a descriptor and a range of a mapping: it is handed the descriptor and the
-/// range, which is inside the mapping, and returns how many bytes it moved, or -1.
+/// Lets `call` transfer up to `size` bytes between a descriptor and a range of a mapping, after a bounds check. It gets
+/// the descriptor and the range, and returns the bytes transferred or -1.
 fn on_range(
     fd: impl AsFd,
     memory: &Mapping,
@@ -46,7 +46,7 @@ fn on_range(
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
-/// Reads `size` bytes at `offset` of a file into a mapping, which may be one of the same device.
+/// Reads `size` bytes at `offset` of a file into a mapping, possibly of the same device.
 pub(crate) fn pread(
     fd: impl AsFd,
     offset: u64,
@@ -60,7 +60,7 @@ pub(crate) fn pread(
     })
 }
 
-/// Reads up to `size` bytes of a stream into a mapping, which may be one of the same device.
+/// Reads up to `size` bytes of a stream into a mapping, possibly of the same device.
 pub(crate) fn read(fd: impl AsFd, memory: &Mapping, at: usize, size: usize) -> io::Result<usize> {
     on_range(fd, memory, at, size, |fd, range, size| {
         // SAFETY: As in `pread`.
@@ -68,7 +68,7 @@ pub(crate) fn read(fd: impl AsFd, memory: &Mapping, at: usize, size: usize) -> i
     })
 }
 
-/// Writes up to `size` bytes of a mapping, which may be one of the same device, to a stream.
+/// Writes up to `size` bytes of a mapping, possibly of the same device, to a stream.
 pub(crate) fn write(fd: impl AsFd, memory: &Mapping, at: usize, size: usize) -> io::Result<usize> {
     on_range(fd, memory, at, size, |fd, range, size| {
         // SAFETY: As in `pread`.
@@ -76,7 +76,7 @@ pub(crate) fn write(fd: impl AsFd, memory: &Mapping, at: usize, size: usize) -> 
     })
 }
 
-/// Writes `size` bytes of a mapping, which may be one of the same device, at `offset` of a file.
+/// Writes `size` bytes of a mapping, possibly of the same device, at `offset` of a file.
 pub(crate) fn pwrite(
     fd: impl AsFd,
     offset: u64,

@@ -12,11 +12,11 @@ use crate::device::Device;
 use crate::error::{Context, Error, Result};
 use crate::group::Group;
 
-/// Where sysfs is. Tests use another place.
+/// The root of sysfs. Tests use another directory.
 #[derive(Clone, Debug)]
 pub struct Sysfs(PathBuf);
 
-/// A device that instances can be made of.
+/// A device that offers types of instances.
 #[derive(Clone, Debug)]
 pub struct Parent {
     sysfs: Sysfs,
@@ -25,7 +25,7 @@ pub struct Parent {
     path: PathBuf,
 }
 
-/// A kind of instance that a parent offers.
+/// A type of instances that a parent offers.
 #[derive(Clone, Debug)]
 pub struct Type {
     sysfs: Sysfs,
@@ -49,7 +49,7 @@ pub struct Instance {
 pub struct Uuid(String);
 
 impl Uuid {
-    /// Takes 8-4-4-4-12 hexadecimal digits.
+    /// Parses 8-4-4-4-12 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim().to_ascii_lowercase();
         let valid = text.len() == 36
@@ -67,13 +67,13 @@ impl Uuid {
         }
     }
 
-    /// A random one, from the kernel.
+    /// Returns a random UUID from the kernel.
     pub fn random() -> Result<Self> {
         let path = "/proc/sys/kernel/random/uuid";
         Self::parse(&fs::read_to_string(path).field(|| path.into())?)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -100,12 +100,12 @@ impl Default for Sysfs {
 }
 
 impl Sysfs {
-    /// Sysfs, or what looks like it, at a path.
+    /// Uses sysfs, or an imitation of it, at a path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Sysfs(path.into())
     }
 
-    /// All parents, by name. None when the mdev module is not loaded.
+    /// Returns all parents, sorted by name. There are none if the mdev module is not loaded.
     pub fn parents(&self) -> Result<Vec<Parent>> {
         let class = self.0.join("class/mdev_bus");
         let parent = |name| Parent {
@@ -116,7 +116,7 @@ impl Sysfs {
         Ok(list(&class)?.into_iter().map(parent).collect())
     }
 
-    /// The parent of this name.
+    /// Returns the parent of this name.
     pub fn parent(&self, name: &str) -> Result<Parent> {
         let parents = self.parents()?;
         parents.into_iter().find(|p| p.name == name).ok_or_else(|| {
@@ -127,7 +127,7 @@ impl Sysfs {
         })
     }
 
-    /// All types of all parents.
+    /// Returns all types of all parents.
     pub fn types(&self) -> Result<Vec<Type>> {
         let mut types = Vec::new();
         for parent in self.parents()? {
@@ -136,7 +136,7 @@ impl Sysfs {
         Ok(types)
     }
 
-    /// Finds a type by its name, or by the part of it after the parent's prefix.
+    /// Finds a type by its name, or by the part of the name after the parent's prefix.
     pub fn find_type(&self, name: &str) -> Result<Type> {
         let types = self.types()?;
         let suffix = format!("-{name}");
@@ -150,13 +150,13 @@ impl Sysfs {
                     format!("mdev type {name}"),
                     match known.is_empty() {
                         true => "no parent offers any type; is its module loaded?".to_string(),
-                        false => format!("no such type; there are {}", known.join(", ")),
+                        false => format!("no such type; the types are {}", known.join(", ")),
                     },
                 )
             })
     }
 
-    /// All instances, by UUID. None when the mdev module is not loaded.
+    /// Returns all instances, sorted by UUID. There are none if the mdev module is not loaded.
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let devices = self.0.join("bus/mdev/devices");
         list(&devices)?
@@ -170,7 +170,7 @@ impl Sysfs {
             .collect()
     }
 
-    /// The instance with this UUID.
+    /// Returns the instance with this UUID.
     pub fn instance(&self, uuid: &Uuid) -> Result<Instance> {
         let path = self.0.join("bus/mdev/devices").join(uuid.as_str());
         if !path.exists() {
@@ -187,7 +187,7 @@ impl Sysfs {
 }
 
 impl Parent {
-    /// Its types.
+    /// Returns its types.
     pub fn types(&self) -> Result<Vec<Type>> {
         let path = self.path.join("mdev_supported_types");
         let of = |id: String| Type {
@@ -201,17 +201,17 @@ impl Parent {
 }
 
 impl Type {
-    /// Its directory in sysfs.
+    /// Returns its directory in sysfs.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `name`: for people.
+    /// Reads `name`.
     pub fn name(&self) -> Result<String> {
         read(&self.path.join("name"))
     }
 
-    /// `description`, if the driver gives one.
+    /// Reads `description`, if the driver has one.
     pub fn description(&self) -> Result<Option<String>> {
         match read(&self.path.join("description")) {
             Ok(text) => Ok(Some(text)),
@@ -220,20 +220,24 @@ impl Type {
         }
     }
 
-    /// `device_api`, for example `vfio-pci`.
+    /// Reads `device_api`, for example `vfio-pci`.
     pub fn device_api(&self) -> Result<String> {
         read(&self.path.join("device_api"))
     }
 
-    /// `available_instances`.
+    /// Reads `available_instances`.
     pub fn available_instances(&self) -> Result<u32> {
         let path = self.path.join("available_instances");
         let text = read(&path)?;
-        text.parse()
-            .map_err(|_| Error::other(path.display().to_string(), format!("{text:?} is no number")))
+        text.parse().map_err(|_| {
+            Error::other(
+                path.display().to_string(),
+                format!("{text:?} is not a number"),
+            )
+        })
     }
 
-    /// Its instances.
+    /// Returns the UUIDs of its instances.
     pub fn instances(&self) -> Result<Vec<Uuid>> {
         list(&self.path.join("devices"))?
             .iter()
@@ -241,7 +245,7 @@ impl Type {
             .collect()
     }
 
-    /// Makes an instance.
+    /// Creates an instance.
     pub fn create(&self, uuid: &Uuid) -> Result<Instance> {
         fs::write(self.path.join("create"), uuid.as_str())
             .field(|| format!("create {} of type {}", uuid, self.id))?;
@@ -250,17 +254,17 @@ impl Type {
 }
 
 impl Instance {
-    /// Its directory in sysfs.
+    /// Returns its directory in sysfs.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name of its type.
+    /// Returns the name of its type.
     pub fn type_id(&self) -> Result<String> {
         link_name(&self.path.join("mdev_type"))
     }
 
-    /// The name of its parent.
+    /// Returns the name of its parent.
     pub fn parent(&self) -> Result<String> {
         let path = fs::canonicalize(&self.path).field(|| self.path.display().to_string())?;
         let parent = path.parent().and_then(Path::file_name);
@@ -269,25 +273,30 @@ impl Instance {
             .unwrap_or_default())
     }
 
-    /// The number of its IOMMU group.
+    /// Returns the number of its IOMMU group.
     pub fn iommu_group(&self) -> Result<u32> {
         let link = self.path.join("iommu_group");
         let name = link_name(&link)?;
-        name.parse()
-            .map_err(|_| Error::other(link.display().to_string(), format!("{name:?} is no number")))
+        name.parse().map_err(|_| {
+            Error::other(
+                link.display().to_string(),
+                format!("{name:?} is not a number"),
+            )
+        })
     }
 
-    /// Opens it in a container, which may hold others already.
+    /// Opens it in a container, which may hold other devices.
     pub fn open(&self, container: &Container) -> Result<Device> {
         Group::open(self.iommu_group()?, container)?.device(self.uuid.as_str())
     }
 
-    /// Opens it in a container of its own.
+    /// Opens it in a new container.
     pub fn open_alone(&self) -> Result<Device> {
         self.open(&Container::open()?)
     }
 
-    /// Whether the state of its device stays when the last user closes it; `None` if its driver does not say.
+    /// Returns whether the device keeps its state when its last user closes it; `None` if the driver has no such
+    /// attribute.
     pub fn keeps_state(&self) -> Result<Option<bool>> {
         match read(&self.path.join("keep_state")) {
             Ok(text) => Ok(Some(text != "0")),
@@ -296,20 +305,20 @@ impl Instance {
         }
     }
 
-    /// Says whether the state of its device stays when the last user closes it. For root.
+    /// Sets whether the device keeps its state when its last user closes it. Needs root.
     pub fn keep_state(&self, keep: bool) -> Result<()> {
         let text = if keep { "1" } else { "0" };
         fs::write(self.path.join("keep_state"), text)
             .field(|| format!("write {text} to keep_state of {}", self.uuid))
     }
 
-    /// Removes it. Waits until its user closes it.
+    /// Removes it, after waiting for its user to close it.
     pub fn remove(&self) -> Result<()> {
         fs::write(self.path.join("remove"), "1").field(|| format!("remove {}", self.uuid))
     }
 }
 
-/// The names in a directory, sorted; none when there is no such directory.
+/// Returns the names in a directory, sorted; none if the directory does not exist.
 fn list(path: &Path) -> Result<Vec<String>> {
     let what = || path.display().to_string();
     let entries = match fs::read_dir(path) {
@@ -331,13 +340,13 @@ fn list(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The text of an attribute.
+/// Reads an attribute.
 fn read(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).field(|| path.display().to_string())?;
     Ok(text.trim_end().to_string())
 }
 
-/// The last part of what a link points to.
+/// Returns the last part of a link's target.
 fn link_name(path: &Path) -> Result<String> {
     let target = fs::read_link(path).field(|| path.display().to_string())?;
     Ok(target
@@ -353,7 +362,7 @@ mod tests {
 
     const UUID: &str = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
 
-    /// A tree as the mdev core makes it.
+    /// Creates a tree like the mdev core's.
     fn tree() -> (tempfile::TempDir, Sysfs) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();

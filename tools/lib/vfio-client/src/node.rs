@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bare descriptors, for users who do things in no order that makes sense.
+//! Bare descriptors, for users who do things in any order.
 //!
-//! [`Container`](crate::Container), [`Group`](crate::Group) and [`Device`](crate::Device) keep each other, so that
-//! they close in the right order. A [`Node`] keeps nothing: a container may be closed under its groups, a group under
-//! its devices, and every call may be made on any of them.
+//! [`Container`](crate::Container), [`Group`](crate::Group) and [`Device`](crate::Device) keep each other open and
+//! close in the right order. A [`Node`] keeps nothing open: a container may close before its groups, a group before its
+//! devices, and any call may be made on any node.
 //!
-//! What a device can reach must not become memory of somebody else all the same. So memory that was mapped for DMA by
-//! [`Node::map`] leaves its addresses reserved for ever: see [`Mapping::reserve`].
+//! Still, a device must never reach memory that was reused. So the addresses of memory mapped by [`Node::map`] stay
+//! reserved until the process ends: see [`Mapping::reserve`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,25 +47,25 @@ impl Node {
         Ok(Node(fd))
     }
 
-    /// Another descriptor of the same file.
+    /// Duplicates the descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Node)
     }
 
-    /// An ioctl that takes a number: `VFIO_BASE` and 0, 1, 2 of a container, 5 of a group, 11 of a device.
+    /// Makes an ioctl that takes a number: `VFIO_BASE` and 0, 1, 2 of a container, 5 of a group, 11 of a device.
     ///
     /// # Panics
     ///
-    /// If `n` is another.
+    /// If `n` is any other number.
     pub fn value(&self, n: u32, value: i32) -> io::Result<i32> {
         sys::ioctl_value(self.as_fd(), n, value)
     }
 
-    /// Any ioctl of VFIO with the bytes as given; see [`crate::raw`].
+    /// Makes any VFIO ioctl with the bytes as given; see [`crate::raw`].
     ///
     /// # Errors
     ///
-    /// The kernel's, and `EPERM` without a call for one that returns a descriptor.
+    /// The kernel's, and `EPERM` without a call for an ioctl that returns a descriptor.
     pub fn ioctl(&self, n: u32, argument: &mut [u8]) -> io::Result<i32> {
         if n == 6 {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
@@ -73,7 +73,7 @@ impl Node {
         sys::ioctl(self.as_fd(), sys::nr(n), argument)
     }
 
-    /// Any ioctl of VFIO with an address at which nothing can be.
+    /// Makes any VFIO ioctl with an address that is never mapped.
     pub fn ioctl_bad_address(&self, n: u32) -> io::Result<i32> {
         sys::ioctl_nowhere(self.as_fd(), sys::nr(n))
     }
@@ -88,7 +88,7 @@ impl Node {
         sys::device_fd(self.as_fd(), name).map(Node)
     }
 
-    /// `VFIO_DEVICE_FEATURE` with every value as given. Also the descriptor, if it made one.
+    /// `VFIO_DEVICE_FEATURE` with every value as given. Returns the value, and the descriptor if there is one.
     pub fn feature(
         &self,
         argsz: u32,
@@ -112,7 +112,7 @@ impl Node {
         result.map(|value| (value, None))
     }
 
-    /// `VFIO_IOMMU_MAP_DMA` of `memory[offset..offset + size]`, whose addresses stay reserved from now on.
+    /// `VFIO_IOMMU_MAP_DMA` of `memory[offset..offset + size]`. The addresses stay reserved from now on.
     ///
     /// # Panics
     ///
@@ -147,8 +147,8 @@ impl Node {
         sys::with_bitmap(self.as_fd(), sys::nr(n), &mut head, request.bitmap())
     }
 
-    /// [`unmap_dirty`](Self::unmap_dirty) or [`dirty_bitmap`](Self::dirty_bitmap), as the request's flags say, into a
-    /// mapping.
+    /// [`unmap_dirty`](Self::unmap_dirty) or [`dirty_bitmap`](Self::dirty_bitmap), depending on the request's flags,
+    /// into a mapping.
     ///
     /// # Panics
     ///
@@ -167,42 +167,42 @@ impl Node {
         sys::with_bitmap_in(fd, nr, &mut head, request.bitmap(), memory, at)
     }
 
-    /// One read, its result as it is.
+    /// Reads once and returns the result unchanged.
     pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.0, out)?)
     }
 
-    /// One write, its result as it is.
+    /// Writes once and returns the result unchanged.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(&self.0, data)?)
     }
 
-    /// One read at an offset, its result as it is.
+    /// Reads at an offset once and returns the result unchanged.
     pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::pread(&self.0, out, offset)?)
     }
 
-    /// One write at an offset, its result as it is.
+    /// Writes at an offset once and returns the result unchanged.
     pub fn pwrite(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::pwrite(&self.0, data, offset)?)
     }
 
-    /// One read into a mapping, which may be one of the same device.
+    /// Reads into a mapping once. The mapping may be of the same device.
     pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
         mapping_io::read(self.as_fd(), memory, at, len)
     }
 
-    /// One write from a mapping, which may be one of the same device.
+    /// Writes from a mapping once. The mapping may be of the same device.
     pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
         mapping_io::write(self.as_fd(), memory, at, len)
     }
 
-    /// Maps any part of it, whatever it answers to that.
+    /// Maps any part of it and returns the result unchanged.
     pub fn mmap(&self, offset: u64, len: usize, protection: Protection) -> io::Result<Mapping> {
         Mapping::of_file(self.as_fd(), offset, len, protection)
     }
 
-    /// Waits for any of these events, as `poll()` does; empty when the time is over.
+    /// Waits for any of these events, as `poll()` does; empty after the timeout.
     pub fn poll(&self, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
         poll_fd(self.as_fd(), events, timeout)
     }

@@ -32,14 +32,14 @@ pub mod offset {
     pub const INTERRUPT_PIN: u64 = 0x3d;
 }
 
-/// Memory decoding of the command register.
+/// Memory decoding, in the command register.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
-/// Bus mastering of the command register: the device may do DMA.
+/// Bus mastering, in the command register: the device may do DMA.
 pub const COMMAND_MASTER: u16 = 1 << 2;
-/// INTx off, of the command register.
+/// INTx disable, in the command register.
 pub const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 
-/// Capability ids.
+/// Capability IDs.
 pub mod capability {
     /// Message signalled interrupts.
     pub const MSI: u8 = 0x05;
@@ -49,19 +49,19 @@ pub mod capability {
 
 /// Size of conventional configuration space, the part that is copied.
 pub const SIZE: usize = 256;
-/// Size of its header. A device may offer less than all of the space, but not less than this.
+/// Size of its header. A device may offer less than all of the space, but at least this.
 pub const HEADER_SIZE: usize = 64;
 
 /// Configuration space of an opened device.
 #[derive(Clone, Debug)]
 pub struct Config(Region);
 
-/// All of configuration space at one time.
+/// A copy of configuration space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(Vec<u8>);
 
 impl Device {
-    /// PCI configuration space.
+    /// Returns PCI configuration space.
     pub fn config(&self) -> Result<Config> {
         Config::new(self)
     }
@@ -76,7 +76,7 @@ impl Config {
         Ok(Config(region))
     }
 
-    /// The region, for accesses of any kind.
+    /// Returns the region, for other accesses.
     pub fn region(&self) -> &Region {
         &self.0
     }
@@ -91,7 +91,7 @@ impl Config {
         self.0.write_u16(offset::COMMAND, command)
     }
 
-    /// Sets memory decoding and bus mastering, as a driver does first.
+    /// Sets memory decoding and bus mastering, the first step of a driver.
     pub fn enable(&self) -> Result<()> {
         self.set_command(self.command()? | COMMAND_MEMORY | COMMAND_MASTER)
     }
@@ -102,7 +102,7 @@ impl Config {
         self.set_command(command | if on { COMMAND_MASTER } else { 0 })
     }
 
-    /// Vendor and device id.
+    /// Returns vendor and device ID.
     pub fn ids(&self) -> Result<(u16, u16)> {
         Ok((
             self.0.read_u16(offset::VENDOR)?,
@@ -110,7 +110,7 @@ impl Config {
         ))
     }
 
-    /// Reads all of it, up to [`SIZE`] and in whole words.
+    /// Reads all of it in words, at most [`SIZE`] bytes.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let size = self.0.info().size.min(SIZE as u64) as usize & !3;
         let mut bytes = vec![0; size];
@@ -120,12 +120,12 @@ impl Config {
         Ok(Snapshot(bytes))
     }
 
-    /// Brings a device of the same kind to what `snapshot` holds, as far as it is writable, and returns how many
-    /// words it changed.
+    /// Writes a snapshot of a device of the same kind, as far as registers are writable, and returns the number of
+    /// words changed.
     ///
-    /// What a VMM does on the destination of a migration: base addresses and capabilities first, the command register
-    /// last, so that the device does not act by half of them. Read-only bits stay what they are; identity words
-    /// that differ are an error, as this is then another device.
+    /// A VMM does this on the destination of a migration. Base addresses and capabilities come first and the command
+    /// register last, so that the device does not run half configured. Read-only bits do not change. Identity words
+    /// that differ are an error, because this is then another device.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<usize> {
         let step = "restore configuration space";
         let word = |at: usize| u32::from_le_bytes(snapshot.0[at..at + 4].try_into().unwrap());
@@ -158,30 +158,30 @@ impl Config {
         Ok(changed)
     }
 
-    /// Finds a capability; returns its offset.
+    /// Finds a capability and returns its offset.
     pub fn find_capability(&self, id: u8) -> Result<Option<u64>> {
         Ok(self.snapshot()?.find_capability(id).map(u64::from))
     }
 }
 
 impl Snapshot {
-    /// Takes stored bytes; `None` unless they are whole words from [`HEADER_SIZE`] to [`SIZE`].
+    /// Takes stored bytes. Returns `None` unless they are whole words from [`HEADER_SIZE`] to [`SIZE`] bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
         let len = bytes.len();
         ((HEADER_SIZE..=SIZE).contains(&len) && len % 4 == 0).then_some(Snapshot(bytes))
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The command register.
+    /// Returns the command register.
     pub fn command(&self) -> u16 {
         u16::from_le_bytes([self.0[4], self.0[5]])
     }
 
-    /// Finds a capability; returns its offset. A list that loops ends.
+    /// Finds a capability and returns its offset. A loop ends the search.
     pub fn find_capability(&self, id: u8) -> Option<u8> {
         const STATUS_LIST: u8 = 1 << 4;
         if self.0.get(offset::STATUS as usize)? & STATUS_LIST == 0 {

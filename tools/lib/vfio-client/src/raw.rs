@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls with arguments that no well-behaved user would make, to see them refused.
+//! Calls with invalid arguments, for tests of refusals.
 //!
-//! They are safe because of where the argument lies: in memory of its own that ends at an inaccessible range. An
-//! `argsz` that claims more than there is makes the kernel fault with `EFAULT`, not touch other memory. What cannot
-//! be made safe like this, arguments that hold addresses, has calls of its own:
-//! [`Container::map_raw`](crate::Container::map_raw),
+//! The place of the argument makes them safe: its memory ends at an inaccessible range. If `argsz` claims too much, the
+//! kernel fails with `EFAULT` and accesses no other memory. Arguments that hold addresses cannot be made safe like this
+//! and have separate calls: [`Container::map_raw`](crate::Container::map_raw),
 //! [`Container::unmap_dirty_raw`](crate::Container::unmap_dirty_raw),
 //! [`Container::dirty_bitmap_raw`](crate::Container::dirty_bitmap_raw).
 
@@ -16,26 +15,26 @@ use crate::mapping::Mapping;
 use crate::sys;
 pub use crate::sys::nr;
 
-/// Calls an ioctl of VFIO with these bytes; they come back as the kernel left them.
+/// Makes a VFIO ioctl with these bytes, and stores the bytes that the kernel left.
 ///
 /// # Errors
 ///
-/// The kernel's, and `EPERM` without a call for a request that is not VFIO's or whose bytes hold an address.
+/// The kernel's, and `EPERM` without a call if the request is not VFIO's or the bytes hold an address.
 pub fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> io::Result<i32> {
     sys::ioctl(fd.as_fd(), request, argument)
 }
 
-/// Calls an ioctl of VFIO with its argument at a place of a mapping, to see it wait for a page of it.
+/// Makes a VFIO ioctl whose argument is inside a mapping, for tests in which the kernel waits for a page of it.
 ///
-/// 1 MiB has to follow. If the call succeeds, the process is aborted: nobody knows what it has done.
+/// The mapping must extend 1 MiB beyond `at`. If the call succeeds, the process aborts, because the effect is unknown.
 ///
 /// # Errors
 ///
-/// The kernel's, and `EPERM` without a call for a request that is not VFIO's.
+/// The kernel's, and `EPERM` without a call if the request is not VFIO's.
 ///
 /// # Panics
 ///
-/// If the mapping is shorter.
+/// If the mapping is too short.
 pub fn ioctl_in(
     fd: impl AsFd,
     request: u32,
@@ -45,7 +44,7 @@ pub fn ioctl_in(
     sys::ioctl_in(fd.as_fd(), request, memory, at)
 }
 
-/// Calls an ioctl with an address at which nothing can be.
+/// Makes an ioctl with an address that is never mapped.
 pub fn ioctl_bad_address(fd: impl AsFd, request: u32) -> io::Result<i32> {
     sys::ioctl_nowhere(fd.as_fd(), request)
 }

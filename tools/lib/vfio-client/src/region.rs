@@ -17,27 +17,27 @@ use crate::info::info_ioctl;
 use crate::mapping::{Mapping, Protection};
 use crate::sys;
 
-/// A range of a region that can be mapped.
+/// A mappable range of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
-    /// From the start of the region.
+    /// Offset in the region.
     pub offset: u64,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// What `VFIO_DEVICE_GET_REGION_INFO` tells.
+/// Result of `VFIO_DEVICE_GET_REGION_INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionInfo {
     /// Its index.
     pub index: u32,
     /// `flags`.
     pub flags: u32,
-    /// In bytes; 0 for a region that the device does not have.
+    /// Size in bytes; 0 for a region that the device does not have.
     pub size: u64,
-    /// Where it starts in the device's file.
+    /// Offset in the device's file.
     pub offset: u64,
-    /// The sparse-mmap capability, if there is one.
+    /// The sparse-mmap capability, if any.
     pub sparse: Option<Vec<Area>>,
     /// The type capability: type and subtype.
     pub region_type: Option<(u32, u32)>,
@@ -74,18 +74,18 @@ impl RegionInfo {
         Some(info)
     }
 
-    /// Whether it can be read.
+    /// Returns whether it is readable.
     pub fn readable(&self) -> bool {
         self.flags & VFIO_REGION_INFO_FLAG_READ != 0
     }
 
-    /// Whether it can be written.
+    /// Returns whether it is writable.
     pub fn writable(&self) -> bool {
         self.flags & VFIO_REGION_INFO_FLAG_WRITE != 0
     }
 
-    /// The ranges that can be mapped: the sparse areas, else all of a mappable region, else none. As QEMU reads it,
-    /// areas count only with the flag.
+    /// Returns the mappable ranges: the sparse areas, otherwise all of a mappable region, otherwise none. As in QEMU,
+    /// areas count only with the mmap flag.
     pub fn areas(&self) -> Vec<Area> {
         if self.flags & VFIO_REGION_INFO_FLAG_MMAP == 0 {
             return Vec::new();
@@ -126,19 +126,19 @@ macro_rules! register_access {
 }
 
 impl Device {
-    /// The region of this index. Size 0 says that the device does not have it.
+    /// Returns the region of this index. Its size is 0 if the device does not have it.
     pub fn region(&self, index: u32) -> Result<Region> {
         Region::new(self.clone(), index)
     }
 
-    /// All regions with a size.
+    /// Returns all regions whose size is not 0.
     pub fn regions(&self) -> Result<Vec<Region>> {
         let mut regions = Vec::new();
         for index in 0..self.info().num_regions {
             match self.region(index) {
                 Ok(region) if region.info().size > 0 => regions.push(region),
                 Ok(_) => {}
-                // An index that the device does not know, like VGA of most.
+                // An index unknown to the device, such as VGA on most devices.
                 Err(e) if e.is(libc::EINVAL) => {}
                 Err(e) => return Err(e),
             }
@@ -146,7 +146,7 @@ impl Device {
         Ok(regions)
     }
 
-    /// The region with this type and subtype, if there is one.
+    /// Returns the region with this type and subtype, if there is one.
     pub fn region_of_type(&self, region_type: u32, subtype: u32) -> Result<Option<Region>> {
         let regions = self.regions()?;
         Ok(regions
@@ -172,29 +172,29 @@ impl Region {
         Ok(Region { device, info })
     }
 
-    /// What it is.
+    /// Returns its properties.
     pub fn info(&self) -> &RegionInfo {
         &self.info
     }
 
-    /// The device it is of.
+    /// Returns its device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// One read at an offset of the region, its result as it is; nothing keeps it inside.
+    /// Reads once at an offset of the region, without a bounds check, and returns the result unchanged.
     pub fn pread(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         self.device
             .pread(self.info.offset.wrapping_add(offset), out)
     }
 
-    /// One write at an offset of the region, its result as it is; nothing keeps it inside.
+    /// Writes once at an offset of the region, without a bounds check, and returns the result unchanged.
     pub fn pwrite(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
         self.device
             .pwrite(self.info.offset.wrapping_add(offset), data)
     }
 
-    /// Reads all of `out`, in one system call unless the device stops in between.
+    /// Reads all of `out`, in one system call unless the device returns less.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let len = out.len();
         let what = || self.access_name("read", offset, len);
@@ -211,7 +211,7 @@ impl Region {
         Ok(())
     }
 
-    /// Writes all of `data`, in one system call unless the device stops in between.
+    /// Writes all of `data`, in one system call unless the device takes less.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let what = || self.access_name("write", offset, data.len());
         let mut done = 0;
@@ -232,7 +232,7 @@ impl Region {
     register_access!(read_u32, write_u32, u32);
     register_access!(read_u64, write_u64, u64);
 
-    /// Maps a range, readable and writable as the region is, whether or not it is said to be mappable.
+    /// Maps a range, readable, and writable if the region is. Does not check that it is mappable.
     pub fn map(&self, area: Area) -> Result<Mapping> {
         let protection = Protection {
             write: self.info.writable(),
@@ -246,14 +246,14 @@ impl Region {
         })
     }
 
-    /// Maps a range as asked, the answer as it is.
+    /// Maps a range and returns the result unchanged.
     pub fn mmap(&self, area: Area, protection: Protection) -> io::Result<Mapping> {
         let len = usize::try_from(area.size).map_err(io::Error::other)?;
         let offset = self.info.offset.wrapping_add(area.offset);
         self.device.mmap(offset, len, protection)
     }
 
-    /// Maps all of a region that is mappable as a whole.
+    /// Maps all of a region, which must be mappable as a whole.
     pub fn map_all(&self) -> Result<Mapping> {
         match self.info.areas()[..] {
             [area] if area.size == self.info.size => self.map(area),
@@ -276,7 +276,7 @@ impl Region {
 mod tests {
     use super::*;
 
-    /// A migration region as the kernel describes it: type 3/1, one area after the header page.
+    /// Returns a migration region as the kernel describes it: type 3/1, one area after the header page.
     fn bytes() -> Vec<u8> {
         let mut b = Vec::new();
         for v in [32u32 + 32 + 16, 0xf, 9, 32] {
@@ -309,7 +309,7 @@ mod tests {
         let mut b = bytes();
         b[16..24].copy_from_slice(&65536u64.to_ne_bytes());
         assert_eq!(RegionInfo::parse(&b).unwrap().areas(), []);
-        // A sum that overflows.
+        // The sum overflows.
         b[48..56].copy_from_slice(&(u64::MAX - 4095).to_ne_bytes());
         assert_eq!(RegionInfo::parse(&b).unwrap().areas(), []);
     }

@@ -2,11 +2,10 @@
 
 //! The ioctls: one unsafe call, behind functions that cannot be misused.
 //!
-//! Every argument is copied into an [`Arena`], whose last byte is followed by memory that cannot be accessed.
-//! So whatever `argsz`, counts and offsets an argument claims, the kernel reads and writes the arena or
-//! answers `EFAULT`; it never reaches other memory of the process. That makes arguments of arbitrary
-//! bytes safe, as long as none of these bytes is an address. The few ioctls whose arguments hold addresses
-//! have functions here that fill these in themselves, and [`ioctl`] refuses to send them from raw bytes.
+//! Every argument is copied into an [`Arena`], which ends at inaccessible memory. Whatever `argsz`, counts and offsets
+//! an argument claims, the kernel accesses only the arena or fails with `EFAULT`. So arguments of arbitrary bytes are
+//! safe unless they contain an address. The few ioctls whose arguments contain addresses have functions here that fill
+//! in the address, and [`ioctl`] refuses them.
 
 use std::io;
 use std::mem::offset_of;
@@ -30,11 +29,11 @@ pub const fn nr(n: u32) -> u32 {
     ((VFIO_TYPE as u32) << 8) | (VFIO_BASE + n)
 }
 
-/// Size of the inaccessible memory after an arena: more than any fixed part of any argument.
+/// Size of the inaccessible memory after an arena, larger than the fixed part of any argument.
 const GUARD: usize = 1 << 20;
 const PAGE: usize = 4096;
 
-/// Bytes for the kernel to read and write, directly followed by an inaccessible range.
+/// Bytes for the kernel to read and write, followed by inaccessible memory.
 ///
 /// # Invariants
 ///
@@ -47,7 +46,7 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// An arena of `len` zeroed bytes. Untouched pages cost nothing.
+    /// Creates an arena of `len` zeroed bytes. Untouched pages cost nothing.
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
         let usable = len
             .checked_next_multiple_of(PAGE)
@@ -85,7 +84,7 @@ impl Arena {
         Ok(arena)
     }
 
-    /// The first byte: placed so that the last one touches the guard.
+    /// Returns the first byte, placed so that the last one is next to the guard.
     fn start(&self) -> *mut u8 {
         // SAFETY: By the invariants the offset is within the mapping.
         unsafe { self.base.cast::<u8>().add(self.total - GUARD - self.len) }
@@ -130,9 +129,9 @@ unsafe fn call(fd: BorrowedFd<'_>, nr: u32, arg: u64) -> io::Result<i32> {
     }
 }
 
-/// An argument that only holds a number, for the ioctls that take one.
+/// Makes an ioctl whose argument is a number.
 ///
-/// Refuses numbers of ioctls that would take it for an address.
+/// Panics for ioctls that take an address.
 pub(crate) fn ioctl_value(fd: BorrowedFd<'_>, n: u32, value: i32) -> io::Result<i32> {
     // GET_API_VERSION, CHECK_EXTENSION, SET_IOMMU; GROUP_UNSET_CONTAINER; DEVICE_RESET.
     assert!(
@@ -143,22 +142,21 @@ pub(crate) fn ioctl_value(fd: BorrowedFd<'_>, n: u32, value: i32) -> io::Result<
     unsafe { call(fd, nr(n), value as u64) }
 }
 
-/// An address that faults on every access: in the half of the address space that is never the user's.
+/// An address that always faults: it is in the kernel's half of the address space.
 const NOWHERE: u64 = 0xffff_8000_0000_0000;
 
-/// Any VFIO ioctl with an argument address at which nothing is.
+/// Makes any VFIO ioctl with an address that is never mapped.
 pub(crate) fn ioctl_nowhere(fd: BorrowedFd<'_>, request: u32) -> io::Result<i32> {
     // SAFETY: The kernel refuses to access user memory at an address that is not a user's. Ioctls that take a
     // number instead see one they do not know.
     unsafe { call(fd, request, NOWHERE) }
 }
 
-/// Any VFIO ioctl whose argument holds no address; `bytes` go in, and come out as the kernel left them.
+/// Makes any VFIO ioctl whose argument holds no address. The kernel may change `bytes`.
 ///
 /// # Errors
 ///
-/// `EPERM` without a call when the bytes hold what the kernel would use as an address, or when `request` is not
-/// one of VFIO's.
+/// `EPERM` without a call if the kernel would use some of the bytes as an address, or if `request` is not VFIO's.
 pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u32, bytes: &mut [u8]) -> io::Result<i32> {
     let foreign = request & 0xffff_ff00 != u32::from(VFIO_TYPE) << 8;
     if foreign || holds_address(request, bytes) {
@@ -172,10 +170,10 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u32, bytes: &mut [u8]) -> io::R
     ret
 }
 
-/// Whether the kernel would follow an address inside this argument.
+/// Returns whether the kernel would follow an address inside this argument.
 ///
-/// Container, group and device share numbers, and the kind of file is not known here: a number is judged by
-/// the worst it means on any of them.
+/// Container, group and device share numbers, and this function does not know the kind of file. So a number counts as
+/// the most dangerous ioctl that it stands for.
 fn holds_address(request: u32, bytes: &[u8]) -> bool {
     let flags = bytes
         .get(4..8)
@@ -187,7 +185,7 @@ fn holds_address(request: u32, bytes: &[u8]) -> bool {
     match request {
         MAP_DMA => true,
         UNMAP_DMA => flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP != 0,
-        // Without the whole of a request's address there is nothing the kernel could follow: it would fault first.
+        // A request too short for its address is safe: the kernel would fault first.
         DIRTY_PAGES_FEATURE if bytes.len() <= 16 => false,
         DIRTY_PAGES_FEATURE => {
             let bitmap = flags & VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP != 0 && bytes.len() >= 48;
@@ -196,8 +194,8 @@ fn holds_address(request: u32, bytes: &[u8]) -> bool {
                 || feature == VFIO_DEVICE_FEATURE_DMA_LOGGING_START
                 || feature == VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT
         }
-        // Numbers up to the last one that this was checked against (VFIO_DEVICE_ATTACH_IOMMUFD_PT and
-        // VFIO_MIG_GET_PRECOPY_INFO); BIND_IOMMUFD is 18 and has an optional address.
+        // This list was checked up to VFIO_DEVICE_ATTACH_IOMMUFD_PT and VFIO_MIG_GET_PRECOPY_INFO. BIND_IOMMUFD is 18
+        // and has an optional address.
         _ => request > nr(21) || request == nr(18),
     }
 }
@@ -216,7 +214,7 @@ pub(crate) fn device_fd(group: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `VFIO_DEVICE_FEATURE_SET | MIG_DEVICE_STATE`: the new data descriptor, if the arc made one.
+/// `VFIO_DEVICE_FEATURE_SET | MIG_DEVICE_STATE`. Returns the new data descriptor, if there is one.
 pub(crate) fn set_mig_state(device: BorrowedFd<'_>, state: u32) -> io::Result<Option<OwnedFd>> {
     let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
     set_mig_state_raw(device, MIG_STATE as u32, flags, state)
@@ -225,11 +223,11 @@ pub(crate) fn set_mig_state(device: BorrowedFd<'_>, state: u32) -> io::Result<Op
 const FEATURE: usize = size_of::<vfio_device_feature>();
 const MIG_STATE: usize = FEATURE + size_of::<vfio_device_feature_mig_state>();
 
-/// [`set_mig_state`] with any `argsz`, and other flags besides.
+/// [`set_mig_state`] with any `argsz`, and with additional flags.
 ///
 /// # Panics
 ///
-/// If it is another feature, or not set.
+/// If `flags` name another feature or lack `VFIO_DEVICE_FEATURE_SET`.
 pub(crate) fn set_mig_state_raw(
     device: BorrowedFd<'_>,
     argsz: u32,
@@ -253,8 +251,8 @@ pub(crate) fn set_mig_state_raw(
     Ok((fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// `VFIO_DEVICE_FEATURE` whose structure `head` is followed by the address of `buffer`, which the kernel reads or
-/// writes as far as `head` says; both are as it left them then.
+/// `VFIO_DEVICE_FEATURE` whose structure is `head` followed by the address of `buffer`. The kernel may change both;
+/// `head` says how much of `buffer` it accesses.
 ///
 /// # Safety
 ///
@@ -280,7 +278,7 @@ unsafe fn feature_with_buffer(
     ret.map(drop)
 }
 
-/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START` of ranges of IOVA and length; returns the page size that the device took.
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_START` of ranges of IOVA and length. Returns the page size that the device chose.
 pub(crate) fn logging_start(
     device: BorrowedFd<'_>,
     page_size: u64,
@@ -298,11 +296,11 @@ pub(crate) fn logging_start(
     Ok(u64::from_ne_bytes(head[..8].try_into().unwrap()))
 }
 
-/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`: the words of the bitmap.
+/// `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`. Returns the words of the bitmap.
 ///
 /// # Panics
 ///
-/// If the bitmap would have more than 16 MiB.
+/// If the bitmap would exceed 16 MiB.
 pub(crate) fn logging_report(
     device: BorrowedFd<'_>,
     iova: u64,
@@ -311,7 +309,7 @@ pub(crate) fn logging_report(
 ) -> io::Result<Vec<u64>> {
     let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
     let mut head = [iova, length, page_size].map(u64::to_ne_bytes).concat();
-    // The kernel refuses other page sizes. A range that does not begin with a page has one more.
+    // The kernel refuses other page sizes. An unaligned range has one more page.
     let pages = length / page_size.clamp(1 << 12, 1 << 63) + 2;
     assert!(pages <= 1 << 27, "a bitmap of {pages} pages");
     let mut words = vec![0; (pages as usize).div_ceil(64) * 8];
@@ -327,8 +325,7 @@ pub(crate) fn logging_report(
 ///
 /// # Safety
 ///
-/// Devices may read and write the memory until it is unmapped from this container again: until then `memory` must
-/// not be dropped.
+/// Devices may access the memory until it is unmapped from this container. `memory` must not be dropped before.
 ///
 /// # Panics
 ///
@@ -372,24 +369,24 @@ pub(crate) fn unmap_dma(
     Ok(u64::from_ne_bytes(arg[16..24].try_into().unwrap()))
 }
 
-/// What the caller says of a bitmap, each value as it goes to the kernel.
+/// The fields of `struct vfio_bitmap`, unchecked.
 #[derive(Clone, Copy)]
 pub(crate) struct BitmapArg {
     pub(crate) pgsize: u64,
     pub(crate) size: u64,
-    /// Hand over an address at which nothing is, instead of memory.
+    /// Pass an address that always faults.
     pub(crate) nowhere: bool,
 }
 
-/// An ioctl whose argument is `head`, directly followed by a `struct vfio_bitmap`: `UNMAP_DMA` with the bitmap
-/// flag and `DIRTY_PAGES` with `GET_BITMAP`. Returns the argument as the kernel left it, and the bitmap.
+/// Makes an ioctl whose argument is `head` followed by a `struct vfio_bitmap`: `UNMAP_DMA` with the bitmap flag, or
+/// `DIRTY_PAGES` with `GET_BITMAP`. Returns the bitmap. The kernel may change `head`.
 pub(crate) fn with_bitmap(
     container: BorrowedFd<'_>,
     request: u32,
     head: &mut [u8],
     bitmap: BitmapArg,
 ) -> io::Result<Vec<u64>> {
-    /// The kernel's own limit on one bitmap; it refuses a larger `size` before it looks at the address.
+    /// The kernel's limit on one bitmap. It refuses a larger `size` before it uses the address.
     const MAX: u64 = 1 << 28;
     let words = if bitmap.nowhere || bitmap.size > MAX {
         None
@@ -411,7 +408,7 @@ pub(crate) fn with_bitmap(
         .collect())
 }
 
-/// [`with_bitmap`] whose bitmap is part of a mapping.
+/// [`with_bitmap`] with the bitmap inside a mapping.
 ///
 /// # Panics
 ///
@@ -430,7 +427,7 @@ pub(crate) fn with_bitmap_in(
     unsafe { bitmap_at(container, request, head, bitmap, address) }
 }
 
-/// The ioctl of [`with_bitmap`], with the bitmap at an address.
+/// Makes the ioctl of [`with_bitmap`], with the bitmap at an address.
 ///
 /// # Safety
 ///
@@ -455,8 +452,8 @@ unsafe fn bitmap_at(
     ret.map(drop)
 }
 
-/// Any VFIO ioctl with its argument at a place of a mapping, which may change at any time, to have the kernel wait for a
-/// page of it. Nobody can check the argument, so that the process ends if the call succeeds.
+/// Makes any VFIO ioctl whose argument is inside a mapping, so that the kernel waits for a page of it. The argument may
+/// change at any time and cannot be checked, so the process aborts if the call succeeds.
 pub(crate) fn ioctl_in(
     fd: BorrowedFd<'_>,
     request: u32,

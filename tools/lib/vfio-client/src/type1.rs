@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls of the type1 IOMMU on a container: information, unmapping, dirty pages (P30 to P35).
+//! The type1 IOMMU of a container: information, unmapping, dirty pages (P30 to P35).
 
 use std::os::fd::AsFd;
 
@@ -23,7 +23,7 @@ const GET_INFO: u32 = sys::nr(12);
 const UNMAP_DMA: u32 = sys::nr(14);
 const DIRTY_PAGES: u32 = sys::nr(17);
 
-/// `argsz` and `flags`, which every argument starts with.
+/// `argsz` and `flags`, the start of every argument.
 const HEAD: u32 = 8;
 /// `struct vfio_iommu_type1_dma_unmap` without `data`.
 const UNMAP: u32 = 24;
@@ -32,18 +32,18 @@ const BITMAP: u32 = 24;
 /// `struct vfio_iommu_type1_dirty_bitmap_get`.
 const RANGE: u32 = 40;
 
-/// What `VFIO_IOMMU_GET_INFO` tells.
+/// Result of `VFIO_IOMMU_GET_INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IommuInfo {
     /// `flags`.
     pub flags: u32,
-    /// Bitmap of the page sizes that can be mapped.
+    /// Bitmap of the supported page sizes.
     pub iova_pgsizes: u64,
-    /// The usable IOVAs, as first and last.
+    /// The usable IOVA ranges, each as first and last.
     pub iova_ranges: Vec<(u64, u64)>,
-    /// Dirty page tracking, if there is.
+    /// Dirty page tracking, if supported.
     pub migration: Option<MigrationCapability>,
-    /// How many more mappings can be made.
+    /// The number of mappings still available.
     pub dma_avail: Option<u32>,
 }
 
@@ -52,9 +52,9 @@ pub struct IommuInfo {
 pub struct MigrationCapability {
     /// `flags`.
     pub flags: u32,
-    /// Page sizes that can be tracked.
+    /// Bitmap of the page sizes of dirty tracking.
     pub pgsize_bitmap: u64,
-    /// The largest bitmap that can be asked for, in bytes.
+    /// Limit on the size of a bitmap, in bytes.
     pub max_dirty_bitmap_size: u64,
 }
 
@@ -87,19 +87,19 @@ impl IommuInfo {
         Some(info)
     }
 
-    /// The page size that dirty tracking uses: the smallest.
+    /// Returns the page size of dirty tracking, which is the smallest.
     pub fn dirty_pgsize(&self) -> Option<u64> {
         let sizes = self.migration?.pgsize_bitmap;
         (sizes != 0).then(|| 1 << sizes.trailing_zeros())
     }
 }
 
-/// A request for a bitmap with every value as given, to see it refused (P33).
+/// A request for a bitmap with every value as given, for tests of refusals (P33).
 ///
-/// [`Container::dirty_bitmap`] and [`Container::unmap_dirty`] fill it in right.
+/// [`Container::dirty_bitmap`] and [`Container::unmap_dirty`] fill it in correctly.
 #[derive(Clone, Copy, Debug)]
 pub struct BitmapRequest {
-    /// `argsz`; right is 48 for both calls: the fixed part and the structures after it, without the bitmap.
+    /// `argsz`. The right value is 48 for both calls: the fixed part and the structures after it, without the bitmap.
     pub argsz: u32,
     /// `flags`.
     pub flags: u32,
@@ -111,12 +111,12 @@ pub struct BitmapRequest {
     pub pgsize: u64,
     /// Bytes of bitmap.
     pub bitmap_size: u64,
-    /// Give an address at which no memory is.
+    /// Pass an address that is not mapped.
     pub bad_address: bool,
 }
 
 impl BitmapRequest {
-    /// The right request for `VFIO_IOMMU_DIRTY_PAGES` with `GET_BITMAP`.
+    /// Makes the right request for `VFIO_IOMMU_DIRTY_PAGES` with `GET_BITMAP`.
     pub fn get(iova: u64, size: u64, pgsize: u64) -> Self {
         BitmapRequest {
             argsz: HEAD + RANGE,
@@ -129,7 +129,7 @@ impl BitmapRequest {
         }
     }
 
-    /// The right request for `VFIO_IOMMU_UNMAP_DMA` with `GET_DIRTY_BITMAP`.
+    /// Makes the right request for `VFIO_IOMMU_UNMAP_DMA` with `GET_DIRTY_BITMAP`.
     pub fn unmap(iova: u64, size: u64, pgsize: u64) -> Self {
         BitmapRequest {
             argsz: UNMAP + BITMAP,
@@ -165,7 +165,7 @@ impl Container {
             .ok_or_else(|| Error::other("VFIO_IOMMU_GET_INFO", "malformed capability chain"))
     }
 
-    /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes unmapped, and lets go of their memory.
+    /// `VFIO_IOMMU_UNMAP_DMA`: returns the bytes unmapped, and releases their memory.
     pub fn unmap(&self, iova: u64, size: u64) -> Result<u64> {
         self.release_after(iova, size, || {
             sys::unmap_dma(self.as_fd(), 0, iova, size)
@@ -185,7 +185,7 @@ impl Container {
         .map(|(unmapped, ())| unmapped)
     }
 
-    /// Unmaps, and returns what was dirty.
+    /// Unmaps, and returns the dirty pages.
     pub fn unmap_dirty(&self, iova: u64, size: u64) -> Result<(u64, DirtyBitmap)> {
         self.unmap_dirty_raw(&BitmapRequest::unmap(iova, size, self.dirty_pgsize()?))
     }
@@ -204,7 +204,7 @@ impl Container {
                 DirtyBitmap::new(iova, size, request.pgsize, words),
             ))
         };
-        // Other flags can mean that nothing is unmapped.
+        // With other flags the call may unmap nothing.
         if request.flags == VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP {
             self.release_after(iova, size, call)
         } else {
@@ -212,11 +212,11 @@ impl Container {
         }
     }
 
-    /// `VFIO_IOMMU_UNMAP_DMA` with the bitmap at a place of a mapping. Returns the bytes unmapped.
+    /// `VFIO_IOMMU_UNMAP_DMA` with the bitmap inside a mapping. Returns the bytes unmapped.
     ///
     /// # Panics
     ///
-    /// If the bitmap does not fit there.
+    /// If the bitmap is not inside the mapping.
     pub fn unmap_dirty_into(
         &self,
         request: &BitmapRequest,
@@ -233,7 +233,7 @@ impl Container {
             .map(|(unmapped, ())| unmapped)
     }
 
-    /// `VFIO_IOMMU_DIRTY_PAGES` with `START`. Again is no error.
+    /// `VFIO_IOMMU_DIRTY_PAGES` with `START`. Starting twice is not an error.
     pub fn dirty_start(&self) -> Result<()> {
         self.dirty_flags(HEAD, VFIO_IOMMU_DIRTY_PAGES_FLAG_START)
             .map_err(|e| Error::new("VFIO_IOMMU_DIRTY_PAGES start", e.source))
@@ -255,8 +255,8 @@ impl Container {
             .field(|| format!("VFIO_IOMMU_DIRTY_PAGES flags {flags:#x}"))
     }
 
-    /// `VFIO_IOMMU_DIRTY_PAGES` with `GET_BITMAP`: the pages written since the last call, and those pinned. The
-    /// range must not cut a mapping.
+    /// `VFIO_IOMMU_DIRTY_PAGES` with `GET_BITMAP`: the pages written since the last call, and pinned ones. The range
+    /// must not split a mapping.
     pub fn dirty_bitmap(&self, iova: u64, size: u64) -> Result<DirtyBitmap> {
         self.dirty_bitmap_raw(&BitmapRequest::get(iova, size, self.dirty_pgsize()?))
     }
@@ -274,8 +274,8 @@ impl Container {
         Ok(DirtyBitmap::new(iova, size, request.pgsize, words))
     }
 
-    /// [`dirty_bitmap_raw`](Self::dirty_bitmap_raw) into a mapping at `offset`. That may be memory whose page faults
-    /// somebody answers: type1 holds its lock meanwhile.
+    /// [`dirty_bitmap_raw`](Self::dirty_bitmap_raw) into a mapping at `offset`. type1 holds its lock while it waits for
+    /// page faults on that memory.
     ///
     /// # Panics
     ///
@@ -298,8 +298,8 @@ impl Container {
         .field(|| format!("VFIO_IOMMU_DIRTY_PAGES get, iova {iova:#x} size {size:#x}"))
     }
 
-    /// The page size of dirty bitmaps. The smallest one is all that type1 takes, and for mediated devices it is
-    /// the page size.
+    /// Returns the page size of dirty bitmaps. type1 accepts only its smallest one, which for mediated devices is the
+    /// page size.
     fn dirty_pgsize(&self) -> Result<u64> {
         self.iommu_info()?
             .dirty_pgsize()
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(info.dma_avail, Some(0xfffe));
         assert_eq!(info.iova_ranges, [(0, u64::MAX)]);
         for cut in 0..b.len() - 16 {
-            // Whatever is missing, nothing is read outside; the chain or a capability is reported broken.
+            // Nothing outside is read: a truncated chain or capability is reported as broken.
             assert_eq!(IommuInfo::parse(&b[..cut]), None, "cut at {cut}");
         }
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults that userspace answers: `userfaultfd`.
+//! Page faults handled by userspace: `userfaultfd`.
 //!
-//! Tests use it to make whoever touches a mapping wait: the process itself, the kernel on its behalf, a device.
+//! Tests use it to delay accesses to a mapping by the process itself, by the kernel on its behalf, or by a device.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,7 +12,7 @@ use rustix::fs::{fcntl_setfl, Mode, OFlags};
 
 use crate::mapping::Mapping;
 
-/// Gives a userfaultfd that sees faults of the kernel too, to everybody who can open it.
+/// Opening it and an ioctl give a userfaultfd that also sees the kernel's faults.
 pub const DEVICE: &str = "/dev/userfaultfd";
 
 /// `_IO(0xaa, 0)`.
@@ -32,21 +32,21 @@ const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
 /// `struct uffd_msg`.
 const MESSAGE: usize = 32;
 
-/// Size of a page that a fault asks for.
+/// Size of a page.
 pub const PAGE: usize = 4096;
 
-/// The faults on pages of some mappings that have no memory yet.
+/// The faults on missing pages of some mappings.
 ///
-/// Whoever touches such a page waits until [`fill`](Self::fill) provides it, or until the last descriptor is closed.
+/// An access to such a page waits until [`fill`](Self::fill) provides it or the last descriptor closes.
 #[derive(Debug)]
 pub struct UserFault(OwnedFd);
 
 impl UserFault {
-    /// Opens one for the memory of this process.
+    /// Creates one for the memory of this process.
     ///
     /// # Errors
     ///
-    /// What opening [`DEVICE`] gives, `EPERM` or `EACCES` for instance.
+    /// Those of opening [`DEVICE`], such as `EPERM` or `EACCES`.
     pub fn new() -> io::Result<Self> {
         let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK) as u64;
@@ -58,7 +58,7 @@ impl UserFault {
         Ok(fault)
     }
 
-    /// Takes over the descriptor of one, which may be for the memory of another process.
+    /// Takes over the descriptor of another one, possibly for the memory of another process.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         fcntl_setfl(&fd, OFlags::NONBLOCK)?;
         Ok(UserFault(fd))
@@ -72,7 +72,7 @@ impl UserFault {
         self.ioctl(UFFDIO_REGISTER, &mut arg)
     }
 
-    /// The address of the page of the next fault that has come and not been taken yet.
+    /// Takes the next fault; returns the address of its page.
     pub fn take(&self) -> io::Result<Option<u64>> {
         let mut message = [0; MESSAGE];
         loop {
@@ -82,7 +82,7 @@ impl UserFault {
                     let address = u64::from_ne_bytes(message[16..24].try_into().unwrap());
                     return Ok(Some(address & !(PAGE as u64 - 1)));
                 }
-                // Other events are not asked for.
+                // Other events are not requested.
                 Ok(_) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Err(rustix::io::Errno::INTR) => {}
@@ -91,8 +91,8 @@ impl UserFault {
         }
     }
 
-    /// Provides the page at an address that [`take`](Self::take) gave, and wakes those who wait for it. It is no error if
-    /// the page is there already, or the memory is gone.
+    /// Provides the page at an address from [`take`](Self::take), and wakes its waiters. Succeeds if the page is
+    /// present already or the memory is gone.
     pub fn fill(&self, address: u64, page: &[u8; PAGE]) -> io::Result<()> {
         loop {
             // `struct uffdio_copy`: dst, src, len, mode, copy. The kernel reads `page`, and writes only pages of mappings
@@ -103,7 +103,7 @@ impl UserFault {
                 Err(e) => e,
             };
             match error.raw_os_error() {
-                // The mappings of the process are just changing.
+                // The process is changing its mappings.
                 Some(libc::EAGAIN) => std::thread::yield_now(),
                 Some(libc::EEXIST) => {
                     let woken = self.ioctl(UFFDIO_WAKE, &mut [address, PAGE as u64]);
@@ -114,7 +114,7 @@ impl UserFault {
         }
     }
 
-    /// Whether a fault can be taken, or becomes so in `timeout`.
+    /// Returns whether there is a fault to take, after waiting up to `timeout` for one.
     pub fn poll(&self, timeout: std::time::Duration) -> io::Result<bool> {
         let ready = crate::eventfd::poll_fd(self.as_fd(), PollFlags::IN, timeout)?;
         Ok(!ready.is_empty())
@@ -132,7 +132,7 @@ impl UserFault {
     }
 }
 
-/// An ioctl whose argument is a number.
+/// Makes an ioctl whose argument is a number.
 fn ioctl_flags(fd: BorrowedFd<'_>, request: u32, flags: u64) -> io::Result<i32> {
     debug_assert_eq!(request, USERFAULTFD_IOC_NEW);
     // SAFETY: `USERFAULTFD_IOC_NEW` takes flags and accesses no memory.
@@ -143,7 +143,7 @@ fn ioctl_flags(fd: BorrowedFd<'_>, request: u32, flags: u64) -> io::Result<i32> 
     Ok(ret)
 }
 
-/// No error if there is nobody any more who could wait.
+/// Ignores the error if no waiter can be left.
 fn gone(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::ESRCH | libc::ENOENT) => Ok(()),

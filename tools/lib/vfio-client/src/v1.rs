@@ -58,7 +58,7 @@ impl State {
     /// 110: only a reset leaves it.
     pub const ERROR: State = State(VFIO_DEVICE_STATE_V1_SAVING | VFIO_DEVICE_STATE_V1_RESUMING);
 
-    /// The name of a valid state.
+    /// Returns the name of a valid state.
     pub fn name(self) -> Option<&'static str> {
         Some(match self {
             State::STOP => "stop",
@@ -71,7 +71,7 @@ impl State {
         })
     }
 
-    /// Whether the device runs in it.
+    /// Returns whether the device runs in it.
     pub fn is_running(self) -> bool {
         self.0 & VFIO_DEVICE_STATE_V1_RUNNING != 0
     }
@@ -95,14 +95,14 @@ impl fmt::Debug for State {
     }
 }
 
-/// How data moves between the region and the user.
+/// How data moves between region and user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Through the mapping of the data section.
+    /// By the mapping of the data section.
     Mapped,
-    /// By one `pread` or `pwrite` a buffer.
+    /// By one `pread` or `pwrite` per buffer.
     Trapped,
-    /// By 8-byte accesses and smaller ones for the rest, as QEMU 7.2 without a mapping.
+    /// By 8-byte accesses, and smaller ones for the rest, like QEMU 7.2 without a mapping.
     TrappedWords,
 }
 
@@ -110,20 +110,20 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Migration {
     region: Region,
-    /// The mappable areas, mapped: their offsets in the region.
+    /// Mappings of the mappable areas, with their offsets in the region.
     mappings: Vec<(u64, Mapping)>,
     access: Access,
 }
 
 impl Device {
-    /// The migration region of protocol v1, if the device has it.
+    /// Returns the migration region of protocol v1, if the device has it.
     pub fn migration_v1(&self) -> Result<Option<Migration>> {
         Migration::find(self)
     }
 }
 
 impl Migration {
-    /// Finds the region by its type capability (P1) and maps its data section, if that can be mapped.
+    /// Finds the region by its type capability (P1), and maps its data section if possible.
     pub fn find(device: &Device) -> Result<Option<Self>> {
         let region = device.region_of_type(
             VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
@@ -148,29 +148,29 @@ impl Migration {
         }))
     }
 
-    /// The region, for accesses of any kind.
+    /// Returns the region, for other accesses.
     pub fn region(&self) -> &Region {
         &self.region
     }
 
-    /// How data moves. It starts as mapped if the region can be.
+    /// Returns how data moves. The default is `Mapped` if the region can be mapped.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Chooses how data moves; `Mapped` needs a region that can be mapped.
+    /// Sets how data moves. `Mapped` needs a mappable region.
     pub fn set_access(&mut self, access: Access) -> Result<()> {
         if access == Access::Mapped && self.mappings.is_empty() {
             return Err(Error::other(
                 "migration region",
-                "the data section can not be mapped",
+                "the data section cannot be mapped",
             ));
         }
         self.access = access;
         Ok(())
     }
 
-    /// The mapping of the data section, if it is mapped.
+    /// Returns the mapping of the data section, if there is one.
     pub fn mapping(&self) -> Option<&Mapping> {
         self.mappings.first().map(|(_, mapping)| mapping)
     }
@@ -183,16 +183,16 @@ impl Migration {
             .map_err(|e| Error::new("device_state", e.source))
     }
 
-    /// Writes `device_state`: one write.
+    /// Writes `device_state` once.
     pub fn write_state(&self, state: State) -> Result<()> {
         self.region
             .write_u32(offset::DEVICE_STATE, state.0)
             .map_err(|e| Error::new(format!("device_state ← {:#05b}", state.0), e.source))
     }
 
-    /// Changes the state: reads, writes, and reads again if the write failed.
+    /// Changes the state, and reads it back if the write failed.
     ///
-    /// The error says where a failed change has left the device, unless that is where it was.
+    /// The error names the state that the device is left in, unless the state did not change.
     pub fn set_state(&self, state: State) -> Result<()> {
         let before = self.state()?;
         self.write_state(state).map_err(|mut e| {
@@ -205,12 +205,12 @@ impl Migration {
         })
     }
 
-    /// Reads `pending_bytes`. After a staged buffer this says that it was consumed (P19).
+    /// Reads `pending_bytes`. This marks a staged buffer as consumed (P19).
     pub fn pending_bytes(&self) -> Result<u64> {
         self.register("pending_bytes", offset::PENDING_BYTES)
     }
 
-    /// Reads `data_offset`. While saving this stages the next buffer (P17).
+    /// Reads `data_offset`. While saving, this stages the next buffer (P17).
     pub fn data_offset(&self) -> Result<u64> {
         self.register("data_offset", offset::DATA_OFFSET)
     }
@@ -220,7 +220,7 @@ impl Migration {
         self.register("data_size", offset::DATA_SIZE)
     }
 
-    /// Writes `data_size`: what was written to the data section is applied (P24).
+    /// Writes `data_size`, which applies the bytes written to the data section (P24).
     pub fn write_data_size(&self, size: u64) -> Result<()> {
         self.region
             .write_u64(offset::DATA_SIZE, size)
@@ -233,10 +233,9 @@ impl Migration {
             .map_err(|e| Error::new(name, e.source))
     }
 
-    /// Stages the next buffer and copies it to `out`, whose old contents are dropped. An empty one says that the
-    /// device has nothing now.
+    /// Stages the next buffer and replaces `out` with it. An empty buffer means that the device has no data now.
     ///
-    /// Call it after a [`pending_bytes`](Self::pending_bytes) that was not 0.
+    /// Call it after [`pending_bytes`](Self::pending_bytes) returned a value other than 0.
     pub fn save_buffer(&self, out: &mut Vec<u8>) -> Result<()> {
         let at = self.data_offset()?;
         let size = self.data_size()?;
@@ -245,8 +244,7 @@ impl Migration {
         self.read_data(at, out)
     }
 
-    /// Saves until nothing is pending: `pending_bytes`, buffer, and again. `sink` takes each buffer; returns the
-    /// number of bytes.
+    /// Saves until nothing is pending, and passes each buffer to `sink`. Returns the number of bytes.
     pub fn save_all(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<u64> {
         let mut buffer = Vec::new();
         let mut bytes = 0;
@@ -261,7 +259,7 @@ impl Migration {
         Ok(bytes)
     }
 
-    /// Loads one saved buffer: in as many pieces as the data section asks for.
+    /// Loads one saved buffer, in pieces if the data section is smaller.
     pub fn load_buffer(&self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             let at = self.data_offset()?;
@@ -280,7 +278,7 @@ impl Migration {
         Ok(())
     }
 
-    /// Copies data from an offset of the region, as [`access`](Self::access) says.
+    /// Reads data at an offset of the region in the way of [`access`](Self::access).
     pub fn read_data(&self, at: u64, out: &mut [u8]) -> Result<()> {
         match self.access {
             Access::Mapped => {
@@ -299,7 +297,7 @@ impl Migration {
         .map_err(|e: Error| e.during("read the data section"))
     }
 
-    /// Copies data to an offset of the region, as [`access`](Self::access) says.
+    /// Writes data at an offset of the region in the way of [`access`](Self::access).
     pub fn write_data(&self, at: u64, data: &[u8]) -> Result<()> {
         match self.access {
             Access::Mapped => {
@@ -318,7 +316,7 @@ impl Migration {
         .map_err(|e: Error| e.during("write the data section"))
     }
 
-    /// The mapping that holds a range of the region, and where in it.
+    /// Returns the mapping that holds a range of the region, and the offset in it.
     fn mapped(&self, at: u64, len: usize) -> Result<(&Mapping, usize)> {
         self.mappings
             .iter()
@@ -347,7 +345,8 @@ impl Migration {
     }
 }
 
-/// Cuts a range of a region into accesses of 8 bytes, and 4, 2, 1 for the rest: region offset, and range of the data.
+/// Splits a range of a region into accesses of 8 bytes, and of 4, 2, 1 for the rest. Yields the region offset and the
+/// range of the data.
 fn words(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

@@ -40,18 +40,18 @@ impl State {
     pub const STOP: State = State(STOP);
     /// The default.
     pub const RUNNING: State = State(RUNNING);
-    /// Stopped, its state being read.
+    /// Stopped, while its state is read.
     pub const STOP_COPY: State = State(STOP_COPY);
-    /// Stopped, its state being written.
+    /// Stopped, while its state is written.
     pub const RESUMING: State = State(RESUMING);
     /// Running, without DMA to other devices.
     pub const RUNNING_P2P: State = State(RUNNING_P2P);
-    /// Running, its state being read.
+    /// Running, while its state is read.
     pub const PRE_COPY: State = State(PRE_COPY);
-    /// Both of these.
+    /// PRE_COPY and RUNNING_P2P together.
     pub const PRE_COPY_P2P: State = State(PRE_COPY_P2P);
 
-    /// All states, in the order of their numbers.
+    /// All states, in numerical order.
     pub const ALL: [State; 8] = [
         State(0),
         State(1),
@@ -63,7 +63,7 @@ impl State {
         State(7),
     ];
 
-    /// The name of a valid state.
+    /// Returns the name of a valid state.
     pub fn name(self) -> Option<&'static str> {
         Some(match self {
             State::ERROR => "ERROR",
@@ -94,14 +94,14 @@ impl fmt::Debug for State {
     }
 }
 
-/// What `VFIO_MIG_GET_PRECOPY_INFO` tells (P45).
+/// Result of `VFIO_MIG_GET_PRECOPY_INFO` (P45).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrecopyInfo {
     /// `flags`.
     pub flags: u32,
-    /// Left of what there was at first.
+    /// Initial data that is not read yet.
     pub initial_bytes: u64,
-    /// Changed since it was read.
+    /// Data changed since it was read.
     pub dirty_bytes: u64,
 }
 
@@ -113,14 +113,14 @@ pub struct Migration {
 }
 
 impl Device {
-    /// The migration feature of protocol v2, if the device has it.
+    /// Returns the migration feature of protocol v2, if the device has it.
     pub fn migration_v2(&self) -> Result<Option<Migration>> {
         Migration::find(self)
     }
 }
 
 impl Migration {
-    /// Asks the device whether it has the feature.
+    /// Queries the device for the feature.
     pub fn find(device: &Device) -> Result<Option<Self>> {
         let mut data = [0; 8];
         match device.feature_get(VFIO_DEVICE_FEATURE_MIGRATION, &mut data) {
@@ -133,7 +133,7 @@ impl Migration {
         }
     }
 
-    /// `flags`: which states there are.
+    /// Returns `flags`, which name the supported states.
     pub fn flags(&self) -> u64 {
         self.flags
     }
@@ -162,14 +162,14 @@ impl Migration {
         Ok(State(read_u32(&data, 0).unwrap()))
     }
 
-    /// Changes the state; returns the data descriptor of an arc that makes one (P43).
+    /// Changes the state. Returns the data descriptor if the transition makes one (P43).
     pub fn set_state(&self, state: State) -> Result<Option<DataFd>> {
         sys::set_mig_state(self.device.as_fd(), state.0)
             .map(|fd| fd.map(DataFd))
             .field(|| format!("MIG_DEVICE_STATE ← {state}"))
     }
 
-    /// `MIG_DATA_SIZE`: the bytes that stopping and copying now would take (P47).
+    /// `MIG_DATA_SIZE`: the bytes that an immediate stop and copy would take (P47).
     pub fn data_size(&self) -> Result<u64> {
         let mut data = [0; 8];
         self.device
@@ -179,22 +179,22 @@ impl Migration {
     }
 }
 
-/// The descriptor that the state stream is read from, or written to.
+/// The data descriptor, which the state stream is read from or written to.
 #[derive(Debug)]
 pub struct DataFd(OwnedFd);
 
 impl DataFd {
-    /// One read, its result as it is: 0 is the end, `ENOMSG` the end for now (P46).
+    /// Reads once and returns the result unchanged: 0 at the end, `ENOMSG` at the present end (P46).
     pub fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.0, out)?)
     }
 
-    /// One write, its result as it is.
+    /// Writes once and returns the result unchanged.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(&self.0, data)?)
     }
 
-    /// Writes all of it.
+    /// Writes all of `data`.
     pub fn write_all(&self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             match self.write(data) {
@@ -207,7 +207,8 @@ impl DataFd {
         Ok(())
     }
 
-    /// Reads up to the end in stop-copy, or to the end for now in pre-copy; appends to `out` and says how much.
+    /// Reads to the end in stop-copy, or to the present end in pre-copy. Appends to `out` and returns the number of
+    /// bytes.
     pub fn read_available(&self, out: &mut Vec<u8>) -> Result<usize> {
         const STEP: usize = 1 << 20;
         let start = out.len();
@@ -240,32 +241,32 @@ impl DataFd {
         })
     }
 
-    /// Waits until there is something to read, or an error; false when the time is over.
+    /// Waits until it is readable or has an error; false after the timeout.
     pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
         Ok(!poll_fd(self.as_fd(), PollFlags::IN, timeout)?.is_empty())
     }
 
-    /// Waits for any of these events, as `poll()` does; empty when the time is over.
+    /// Waits for any of these events, as `poll()` does; empty after the timeout.
     pub fn poll(&self, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
         poll_fd(self.as_fd(), events, timeout)
     }
 
-    /// [`read`](Self::read) into a mapping, which may be one of the same device.
+    /// [`read`](Self::read) into a mapping, possibly of the same device.
     pub fn read_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
         mapping_io::read(self.as_fd(), memory, at, len)
     }
 
-    /// [`write`](Self::write) from a mapping, which may be one of the same device.
+    /// [`write`](Self::write) from a mapping, possibly of the same device.
     pub fn write_mapping(&self, memory: &Mapping, at: usize, len: usize) -> io::Result<usize> {
         mapping_io::write(self.as_fd(), memory, at, len)
     }
 
-    /// Another descriptor of the same stream.
+    /// Duplicates the descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(DataFd)
     }
 
-    /// Any ioctl with the bytes as given; see [`crate::raw`].
+    /// Makes any ioctl with the bytes as given; see [`crate::raw`].
     pub fn raw_ioctl(&self, request: u32, argument: &mut [u8]) -> Result<i32> {
         sys::ioctl(self.as_fd(), request, argument).field(|| format!("ioctl {request:#x}"))
     }
