@@ -9,6 +9,7 @@ use super::{
 };
 use crate::bindings;
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU32,
     AtomicU64,
     Ordering, //
@@ -58,6 +59,8 @@ pub(super) struct Range {
     /// The pages while they are pinned. Locked over each access to them.
     #[pin]
     contents: SpinLock<Option<Pages>>,
+    /// Whether `contents` has pages. Changed with `contents` locked, and read without.
+    published: AtomicBool,
     /// The list that the range is in.
     pub(super) pins: Arc<Pins>,
     /// Unpins the range when its memory is unmapped.
@@ -97,6 +100,7 @@ impl Range {
                 len,
                 access,
                 contents <- new_spinlock!(None, "dma contents"),
+                published: AtomicBool::new(false),
                 pins,
                 work <- new_work!("dma unpin"),
             }),
@@ -134,12 +138,17 @@ impl Range {
     /// All must be pinned, and stay so until [`Range::withdraw`].
     pub(super) unsafe fn publish(&self, pages: KVVec<*mut bindings::page>) {
         // INVARIANT: By the requirements of this function.
-        *self.contents.lock() = Some(Pages(pages));
+        let mut contents = self.contents.lock();
+        *contents = Some(Pages(pages));
+        self.published.store(true, Ordering::Relaxed);
     }
 
     /// Makes the pages inaccessible, and returns how many there were. No access is in flight then.
     pub(super) fn withdraw(&self) -> usize {
-        let pages = self.contents.lock().take();
+        let mut contents = self.contents.lock();
+        self.published.store(false, Ordering::Relaxed);
+        let pages = contents.take();
+        drop(contents);
         pages.map_or(0, |pages| pages.0.len())
     }
 
@@ -230,7 +239,7 @@ impl PinnedRange {
 
     /// Whether the memory was unmapped. What is not revoked may be at any moment.
     pub fn is_revoked(&self) -> bool {
-        self.range.contents.lock().is_none()
+        !self.range.published.load(Ordering::Relaxed)
     }
 
     /// Copies from the range.
