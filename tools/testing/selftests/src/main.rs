@@ -41,8 +41,9 @@ use kernel_utils::Kmsg;
 
 use env::module::Module;
 use env::Env;
-use harness::diagnose;
+
 use harness::limits::Limits;
+use harness::report::diagnose;
 use harness::result::Result;
 use harness::shard::Shard;
 

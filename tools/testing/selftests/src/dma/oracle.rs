@@ -364,12 +364,7 @@ fn random_mappings(env: &Env, jobs: u64) -> Result {
                 let buffer = run.memory.buffers.swap_remove(n);
                 let found = buffer.to_vec(0, size as usize);
                 let expected = run.memory.world.read(guest(iova), found.len());
-                crate::fixture::memory::same(
-                    &found,
-                    &expected,
-                    guest(iova),
-                    "when it was unmapped",
-                );
+                crate::fixture::bytes::same(&found, &expected, guest(iova), "when it was unmapped");
             }
             (2..=3, _) => run.get(&queue)?,
             _ => run.batch(&mut queue, &mut cookie, 15)?,

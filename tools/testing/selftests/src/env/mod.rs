@@ -7,6 +7,7 @@ pub(crate) mod meminfo;
 pub(crate) mod module;
 pub(crate) mod pins;
 pub(crate) mod reclaim;
+pub(crate) mod types;
 
 use std::sync::mpsc;
 use std::thread;
@@ -17,14 +18,10 @@ use vfio_client::mdev::{self, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
 use crate::env::module::Module;
+pub(crate) use crate::env::types::{LARGE, MEDIUM, SMALL};
 use crate::harness::limits::Limits;
-use crate::harness::problem;
+use crate::harness::report::problem;
 use crate::harness::result::Result;
-
-/// The mdev types. Most tests use the smallest.
-pub(crate) const SMALL: &str = "mdma-16M";
-pub(crate) const MEDIUM: &str = "mdma-256M";
-pub(crate) const LARGE: &str = "mdma-1G";
 
 /// How long removing an unused instance may take.
 const LEAVE: Duration = Duration::from_secs(600);

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kernel_utils::module;
 
-use crate::env::Env;
-use crate::harness::problem;
+use crate::harness::report::problem;
 use crate::harness::result::Result;
 use crate::skip;
 
@@ -103,12 +102,12 @@ impl Module {
 }
 
 /// Loads the module on drop if it is not loaded.
-pub(crate) struct Loaded<'a>(pub(crate) &'a Env);
+pub(crate) struct Loaded<'a>(pub(crate) &'a Module);
 
 impl Drop for Loaded<'_> {
     fn drop(&mut self) {
         if !Module::is_loaded() {
-            if let Err(e) = self.0.module.load() {
+            if let Err(e) = self.0.load() {
                 problem(format!(
                     "cannot load the module after a test that unloaded it: {e}"
                 ));

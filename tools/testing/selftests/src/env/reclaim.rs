@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::env::pins::field;
-use crate::harness::problem;
+use crate::harness::report::problem;
 use crate::harness::result::Result;
 use crate::{fail, note};
 

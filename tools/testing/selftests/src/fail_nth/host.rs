@@ -187,7 +187,7 @@ fn loading_the_module_even_faults(env: &Env) -> Result {
 fn loading_the_module(env: &Env, first: u32) -> Result {
     env.module.path()?;
     Module::unload()?;
-    let _loaded = Loaded(env);
+    let _loaded = Loaded(&env.module);
     let sweep = Sweep::new()?;
     sweep.everywhere()?;
     sweep.not_in("jump_label_module_notify")?;

@@ -29,7 +29,7 @@ impl Default for Limits {
             kills: 10,
             attacks: 50,
             seed: 1,
-            mdev_type: crate::env::SMALL.to_string(),
+            mdev_type: crate::env::types::SMALL.to_string(),
         }
     }
 }

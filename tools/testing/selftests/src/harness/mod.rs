@@ -8,6 +8,7 @@
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod limits;
+pub(crate) mod report;
 pub(crate) mod result;
 pub(crate) mod shard;
 
@@ -23,6 +24,7 @@ use kernel_utils::filter;
 
 use crate::env::module::Module;
 use crate::env::Env;
+use crate::harness::report::{diagnose, problem, take_problems};
 use crate::harness::result::{Ended, Result};
 
 /// A test: one row of its file's table.
@@ -50,33 +52,8 @@ macro_rules! tests {
     };
 }
 
-/// Failures that cannot be returned: in a `drop`, in another thread.
-static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
 /// The running test, for the watchdog.
 static RUNNING: Mutex<Option<(&'static str, Instant)>> = Mutex::new(None);
-
-/// Fails the running test from code that can neither return an error nor panic.
-pub(crate) fn problem(what: String) {
-    PROBLEMS.lock().unwrap().push(what);
-}
-
-/// Prints a diagnostic line for each line of `text`.
-pub(crate) fn diagnose(text: &str) {
-    let mut out = std::io::stdout().lock();
-    for line in text.lines() {
-        let _ = writeln!(out, "# {line}");
-    }
-    let _ = out.flush();
-}
-
-/// Prints a diagnostic line from a test.
-#[macro_export]
-macro_rules! note {
-    ($($arg:tt)+) => {
-        $crate::harness::diagnose(&format!($($arg)+))
-    };
-}
 
 /// The counts of a run.
 #[derive(Default)]
@@ -167,7 +144,7 @@ fn run_one(env: &Env, test: &Test) -> Verdict {
     if let Err(e) = clean_up(env) {
         problem(format!("cleaning up after the test: {e}"));
     }
-    for text in std::mem::take(&mut *PROBLEMS.lock().unwrap()) {
+    for text in take_problems() {
         failed = true;
         diagnose(&text);
     }

@@ -100,7 +100,7 @@ struct Processor;
 impl Drop for Processor {
     fn drop(&mut self) {
         if let Err(e) = fs::write(ONLINE, "1") {
-            crate::harness::problem(format!("{ONLINE}: {e}"));
+            crate::harness::report::problem(format!("{ONLINE}: {e}"));
         }
     }
 }

@@ -159,7 +159,7 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
 /// the module has left: the kernel oopses.
 fn debugfs_held_open_over_unload(env: &Env) -> Result {
     env.module.path()?;
-    let _loaded = Loaded(env);
+    let _loaded = Loaded(&env.module);
     let instance = env.instance(SMALL)?;
     let directory = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
     let mut names = Vec::new();
@@ -424,7 +424,7 @@ fn nothing_is_left_after_200_loads(env: &Env) -> Result {
         Ok(look)
     };
     Module::unload()?;
-    let _loaded = Loaded(env);
+    let _loaded = Loaded(&env.module);
 
     let mut looks = vec![rounds(WARM_UP)?];
     for _ in 0..LOOKS {

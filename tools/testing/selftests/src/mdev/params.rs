@@ -25,7 +25,7 @@ tests! { "params":
 fn illegal_values_are_refused(env: &Env) -> Result {
     env.module.path()?;
     Module::unload()?;
-    let _loaded = Loaded(env);
+    let _loaded = Loaded(&env.module);
     let throttle = format!("throttle_us={}", MAX_THROTTLE_US + 1);
     for (params, name) in [
         ("staging_kib=0", "staging_kib"),

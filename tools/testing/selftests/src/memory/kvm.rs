@@ -17,7 +17,7 @@ use vfio_client::v2::State;
 use vfio_client::{v1, Area, Mapping, Protection};
 
 use crate::env::Env;
-use crate::fixture::memory::same;
+use crate::fixture::bytes::same;
 use crate::fixture::passed_fd::{Passed, User};
 use crate::fixture::v2::V2;
 use crate::fixture::{device, parse, Fixture, PAGE};

@@ -12,7 +12,7 @@ use vfio_client::v1::State;
 use vfio_client::{Access, Container, DmaBuffer, Mapping};
 
 use crate::env::Env;
-use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::bytes::{random_bytes, same};
 use crate::fixture::{device, guest, parse, run_jobs, Fixture, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;

@@ -11,7 +11,7 @@ use vfio_client::v1::State;
 use vfio_client::Error;
 
 use crate::env::Env;
-use crate::fixture::memory::random_bytes;
+use crate::fixture::bytes::random_bytes;
 use crate::fixture::{device, run_jobs, Fixture, PAGE};
 use crate::harness::result::Result;
 use records::Stream;
@@ -55,7 +55,7 @@ impl Bench {
         assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0x4950_5152, "{what}");
         let len = 16 * PAGE as usize;
         let found = fixture.read_memory(0, len)?;
-        crate::fixture::memory::same(&found, &self.stream.memory(len), device(0), what);
+        crate::fixture::bytes::same(&found, &self.stream.memory(len), device(0), what);
         Ok(fixture.device.reset()?)
     }
 

@@ -7,7 +7,7 @@ use migration::stream::{device_type, Identity};
 use vfio_client::v1::State;
 
 use crate::env::Env;
-use crate::fixture::memory::random_bytes;
+use crate::fixture::bytes::random_bytes;
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::stream::bench::Bench;

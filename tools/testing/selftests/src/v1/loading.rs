@@ -9,7 +9,7 @@ use vfio_client::v1::{Access, State};
 use vfio_client::{uapi, Action, DmaBuffer, EventFd};
 
 use crate::env::Env;
-use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::bytes::{random_bytes, same};
 use crate::fixture::{device, guest, parse, run_jobs, wait_register, Fixture, PAGE, QUEUE};
 use crate::harness::check::{expect_signal, expect_silence, PATIENCE};
 use crate::harness::result::Result;

@@ -11,7 +11,7 @@ use vfio_client::v1::State;
 use vfio_client::{Area, Protection};
 
 use crate::env::{Env, LARGE};
-use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::bytes::{random_bytes, same};
 use crate::fixture::{device, parse, run_jobs, Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::v1::saving::{pages, set, write_pages};

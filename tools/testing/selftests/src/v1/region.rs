@@ -423,7 +423,7 @@ fn p28_mapped_and_trapped_are_the_same_bytes(env: &Env) -> Result {
                 .choice([1, 2, 3, 8, 31, 4096, 70_000].iter())
                 .expect("some");
             let from = rng.usize(..=len - size);
-            let bytes = crate::fixture::memory::random_bytes(&mut rng, size);
+            let bytes = crate::fixture::bytes::random_bytes(&mut rng, size);
             let mut back = vec![0; size];
             if rng.bool() {
                 mapping.write(from, &bytes);

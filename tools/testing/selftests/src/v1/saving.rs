@@ -9,7 +9,7 @@ use migration::stream::{Kind, HEADER_SIZE};
 use vfio_client::v1::{Access, State};
 
 use crate::env::Env;
-use crate::fixture::memory::same;
+use crate::fixture::bytes::same;
 use crate::fixture::{device, parse, Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::v1::region::states;

@@ -12,7 +12,7 @@ use vfio_client::v2::State;
 use vfio_client::DmaBuffer;
 
 use crate::env::Env;
-use crate::fixture::memory::same;
+use crate::fixture::bytes::same;
 use crate::fixture::v2::{expect_over, V2};
 use crate::fixture::{guest, parse, run_jobs, wait_register, Fixture, QUEUE};
 use crate::harness::check::PATIENCE;

@@ -11,7 +11,7 @@ use rustix::event::PollFlags;
 use vfio_client::v2::{DataFd, State};
 
 use crate::env::Env;
-use crate::fixture::memory::{random_bytes, same};
+use crate::fixture::bytes::{random_bytes, same};
 use crate::fixture::v2::{expect_over, read_pieces, V2};
 use crate::fixture::{device, parse, PAGE};
 use crate::harness::result::Result;

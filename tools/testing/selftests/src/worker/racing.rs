@@ -82,7 +82,7 @@ fn saving(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
 fn loading(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
     let m = &fixture.migration;
     let _ = m.write_state(State::RESUMING);
-    let bytes = crate::fixture::memory::random_bytes(rng, 200);
+    let bytes = crate::fixture::bytes::random_bytes(rng, 200);
     let _ = m.write_data(fixture.data_offset(), &bytes);
     let _ = m.write_data_size(rng.u64(0..300));
     Ok(())

@@ -12,7 +12,7 @@ use mdma::regs::Reg;
 use vfio_client::v1::State;
 
 use crate::env::Env;
-use crate::fixture::memory::same;
+use crate::fixture::bytes::same;
 use crate::fixture::{guest, run_jobs, wait_register, Fixture, VfioQueue};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
 use crate::harness::result::Result;
