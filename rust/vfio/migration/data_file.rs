@@ -20,7 +20,10 @@
 //! one who has it does, as he looks after unlocking it whether the session is over.
 
 use super::{
-    session::Session,
+    session::{
+        link::Link,
+        Session, //
+    },
     staging::Window, //
 };
 use crate::{
@@ -80,7 +83,7 @@ const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
 
 /// What a stream moves, until it ends.
 #[derive(Clone)]
-struct Link {
+struct Moved {
     session: Arc<Session>,
     /// For the log.
     core: Arc<Core>,
@@ -123,7 +126,7 @@ impl Buffer {
 pub(super) struct Stream {
     /// The session, until it ends.
     #[pin]
-    link: Mutex<Option<Link>>,
+    link: Mutex<Option<Moved>>,
     #[pin]
     io: mutex::Mutex<Buffer>,
     /// Bytes in the buffer that are sent for the first time, for who does not wait for `io`.
@@ -140,7 +143,7 @@ impl Stream {
         core: Arc<Core>,
         dirtied: Arc<Dirtied>,
     ) -> Result<Arc<Self>> {
-        let link = Link { session, core };
+        let link = Moved { session, core };
         Arc::pin_init(
             pin_init!(Self {
                 link <- new_mutex!(Some(link), "migration stream"),
@@ -151,15 +154,6 @@ impl Stream {
             }),
             GFP_KERNEL_ACCOUNT,
         )
-    }
-
-    /// The session is over.
-    pub(super) fn end(&self) {
-        let link = self.link.lock().take();
-        self.free();
-        self.dirtied.notify();
-        // The session's own user has a reference to it, so this is not the last.
-        drop(link);
     }
 
     /// Frees the buffer of a session that is over, unless somebody is using it.
@@ -180,16 +174,6 @@ impl Stream {
         result
     }
 
-    /// The state has changed.
-    pub(super) fn changed(&self) {
-        self.dirtied.notify();
-    }
-
-    /// Bytes taken from the session that were not read yet.
-    pub(super) fn buffered(&self) -> usize {
-        self.initial.load(Ordering::Relaxed) + self.again.load(Ordering::Relaxed)
-    }
-
     /// Tells how much is in the buffer.
     fn count(&self, io: &Buffer) {
         let initial = io.initial.saturating_sub(io.at);
@@ -199,7 +183,7 @@ impl Stream {
     }
 
     /// The session and what it is of; `ENODEV` if it is over.
-    fn link(&self) -> Result<Link> {
+    fn link(&self) -> Result<Moved> {
         self.link.lock().clone().ok_or(ENODEV)
     }
 
@@ -328,7 +312,7 @@ impl Stream {
         let [a, b, c, d, ..] = bytes;
         let argsz = u32::from_ne_bytes([a, b, c, d]);
         // A session that is over is not in pre-copy either.
-        let Link { session, core } = self.link().map_err(|_| EINVAL)?;
+        let Moved { session, core } = self.link().map_err(|_| EINVAL)?;
         if (argsz as usize) < SIZE {
             refuse!(core, "precopy info: argsz {argsz} is less than {SIZE}");
             return Err(EINVAL);
@@ -373,6 +357,24 @@ impl Stream {
             _ if self.buffered() != 0 || session.has_data(&inner) => IN,
             _ => 0,
         }
+    }
+}
+
+impl Link for Stream {
+    fn changed(&self) {
+        self.dirtied.notify();
+    }
+
+    fn end(&self) {
+        let link = self.link.lock().take();
+        self.free();
+        self.dirtied.notify();
+        // The session's own user has a reference to it, so this is not the last.
+        drop(link);
+    }
+
+    fn buffered(&self) -> usize {
+        self.initial.load(Ordering::Relaxed) + self.again.load(Ordering::Relaxed)
     }
 }
 

@@ -15,53 +15,12 @@ use kernel::{
         seq_print,
         SeqFile, //
     },
-    sync::Arc,
-    time::{
-        Instant,
-        Monotonic, //
-    },
+    sync::Arc, //
 };
 use migration::{
     save::PhaseStats,
     state::State, //
 };
-
-/// How long a device was in each state.
-#[derive(Clone, Copy)]
-pub(super) struct Times {
-    since: Instant<Monotonic>,
-    /// By the states' v2 numbers, in nanoseconds.
-    spent: [i64; State::ALL.len()],
-}
-
-impl Times {
-    /// Times of a device that enters its first state now.
-    pub(super) fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            spent: [0; State::ALL.len()],
-        }
-    }
-
-    /// Takes down that `state` is left now.
-    pub(super) fn leave(&mut self, state: State) {
-        if let Some(spent) = self.spent.get_mut(state.to_v2() as usize) {
-            *spent = spent.saturating_add(self.since.elapsed().as_nanos());
-        }
-        self.since = Instant::now();
-    }
-
-    /// Milliseconds spent in `state` when the present state is `present`.
-    fn millis(&self, state: State, present: State) -> i64 {
-        let spent = self.spent.get(state.to_v2() as usize).copied().unwrap_or(0);
-        let more = if state == present {
-            self.since.elapsed().as_nanos()
-        } else {
-            0
-        };
-        spent.saturating_add(more) / 1_000_000
-    }
-}
 
 /// The file, which shows a session.
 pub(super) struct Status(pub(super) Arc<Session>);

@@ -24,11 +24,15 @@
 //! A reset waits for the change of state or the staging that is under way, each of which ends by
 //! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
 
+pub(super) mod link;
+mod times;
 mod transfer;
 
+use self::{
+    link::Link,
+    times::Times, //
+};
 use super::{
-    data_file::Stream,
-    debugfs::Times,
     endpoint::Endpoint,
     staging::Window, //
 };
@@ -136,7 +140,7 @@ pub(super) struct Inner {
     /// The buffer that is staged and was not consumed.
     pub(super) staged: Option<Staged>,
     /// The data file's part of a session of v2.
-    pub(super) stream: Option<Arc<Stream>>,
+    pub(super) stream: Option<Arc<dyn Link>>,
     /// Buffers staged so far.
     number: u64,
     /// What the last save sent.
@@ -171,10 +175,10 @@ impl Inner {
     }
 
     /// Whether the session's data file is that of `stream`.
-    pub(super) fn is_stream(&self, stream: &Stream) -> bool {
+    pub(super) fn is_stream<T: Link>(&self, stream: &T) -> bool {
         self.stream
             .as_ref()
-            .is_some_and(|mine| core::ptr::eq(&**mine, stream))
+            .is_some_and(|mine| core::ptr::addr_eq(&raw const **mine, stream))
     }
 
     /// Changes the state.

@@ -79,8 +79,8 @@ impl Migration {
                 None
             };
             session.change(&mut inner, &transition, FrontEnd::V2, None)?;
-            if stream.is_some() {
-                inner.stream = stream;
+            if let Some(stream) = stream {
+                inner.stream = Some(stream);
             }
         }
         if let Some(stream) = &inner.stream {

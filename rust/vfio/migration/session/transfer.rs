@@ -6,6 +6,7 @@
 
 use super::{
     errno,
+    times::Times,
     FrontEnd,
     Job,
     Locked,
@@ -17,10 +18,7 @@ use crate::{
         DeviceMemory,
         Dirtied, //
     },
-    migration::{
-        debugfs::Times,
-        staging::Window, //
-    },
+    migration::staging::Window, //
 };
 use kernel::{
     prelude::*,

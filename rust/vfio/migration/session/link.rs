@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a session knows of the data file that moves it.
+
+/// The data file's end of a session.
+///
+/// The file refers to the session. The session calls the file by this trait only. All methods are
+/// called with the state locked.
+pub(in crate::migration) trait Link: Send + Sync {
+    /// The state has changed.
+    fn changed(&self);
+
+    /// The session is over.
+    fn end(&self);
+
+    /// Bytes taken from the session that were not read yet.
+    fn buffered(&self) -> usize;
+}
