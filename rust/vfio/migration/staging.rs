@@ -194,10 +194,7 @@ impl Staging {
         }
         // SAFETY: The area is valid by the requirement of this function.
         let range = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1 };
-        let (first, len) = (
-            usize::try_from(offset)?,
-            (range.vm_end - range.vm_start) as usize,
-        );
+        let (first, len) = (usize::try_from(offset)?, range.vm_end - range.vm_start);
         match first.checked_add(len) {
             Some(end) if end <= self.size => {}
             _ => return Err(EINVAL),
