@@ -11,10 +11,14 @@
 //!
 //! | file    | what is in it                                   |
 //! |---------|-------------------------------------------------|
+//! | `job`   | what a worker does                              |
+//! | `mm`    | a process, told from others                     |
 //! | `task`  | a `vhost_task`                                  |
 //! | `tasks` | the worker that has one                         |
 //! | `queue` | the worker of a kernel without                  |
 
+mod job;
+mod mm;
 #[cfg(any(not(CONFIG_VHOST_TASK), worker_queue))]
 mod queue;
 #[cfg(all(CONFIG_VHOST_TASK, not(worker_queue)))]
@@ -26,74 +30,19 @@ mod tasks;
 pub(crate) use self::queue::Worker;
 #[cfg(all(CONFIG_VHOST_TASK, not(worker_queue)))]
 pub(crate) use self::tasks::Worker;
-
-use crate::bindings;
-use core::{
-    ptr,
-    sync::atomic::{
-        AtomicUsize,
-        Ordering::Relaxed, //
+pub(crate) use self::{
+    job::{
+        Job,
+        Turn, //
+    },
+    mm::{
+        AtomicMm,
+        Mm, //
     },
 };
+
+use crate::bindings;
 use kernel::prelude::*;
-
-/// What a turn of work left to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Nothing, until the worker is woken.
-    Idle,
-    /// More, at once.
-    Again,
-    /// More, after so many milliseconds, or when the worker is woken.
-    After(u32),
-}
-
-/// Work for a [`Worker`].
-pub(crate) trait Job: Send + Sync + 'static {
-    /// Whether there is something to do now. Does not sleep.
-    ///
-    /// Whoever makes this true calls [`Worker::wake`] afterwards.
-    fn is_due(&self) -> bool;
-
-    /// Works for a short while. May sleep. Is never called by two threads at once.
-    fn run(&self) -> Turn;
-}
-
-/// A process, told from others by its address space.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mm(usize);
-
-impl Mm {
-    /// No process: a thread of the kernel.
-    pub(crate) const NOBODY: Self = Self(0);
-
-    /// The process of the current task.
-    pub(crate) fn current() -> Self {
-        kernel::current!()
-            .mm()
-            .map_or(Self::NOBODY, |mm| Self(ptr::from_ref(mm).addr()))
-    }
-}
-
-/// An [`Mm`] that may be changed through a shared reference.
-pub(crate) struct AtomicMm(AtomicUsize);
-
-impl AtomicMm {
-    /// No process.
-    pub(crate) const fn nobody() -> Self {
-        Self(AtomicUsize::new(0))
-    }
-
-    /// The process.
-    pub(crate) fn load(&self) -> Mm {
-        Mm(self.0.load(Relaxed))
-    }
-
-    /// From now on it is another one.
-    pub(crate) fn store(&self, mm: Mm) {
-        self.0.store(mm.0, Relaxed);
-    }
-}
 
 /// `EINTR` if the calling task has been killed.
 ///

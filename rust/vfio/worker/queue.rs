@@ -5,7 +5,7 @@
 //! It freezes when the host suspends. It belongs to nobody: no cgroup limits it, and no signal reaches
 //! it.
 
-use super::{
+use super::job::{
     Job,
     Turn, //
 };

@@ -9,9 +9,11 @@
 //! C header: [`include/linux/sched/vhost_task.h`](srctree/include/linux/sched/vhost_task.h)
 
 use super::{
-    Job,
-    Mm,
-    Turn, //
+    job::{
+        Job,
+        Turn, //
+    },
+    mm::Mm, //
 };
 use crate::bindings;
 use core::{

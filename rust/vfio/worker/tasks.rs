@@ -8,8 +8,8 @@
 //! work item.
 
 use super::{
-    task::Task,
-    Job, //
+    job::Job,
+    task::Task, //
 };
 use crate::{
     bindings,
