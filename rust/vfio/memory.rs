@@ -5,14 +5,16 @@
 //! Pages are allocated, zeroed, when they are first written or touched by a guest. A page never
 //! touched is a hole: it reads 0, costs nothing and is not migrated.
 //!
-//! | file       | what is in it                                                      |
-//! |------------|--------------------------------------------------------------------|
-//! | `pages`    | the table of pages, and references to them                         |
-//! | `copy`     | copies between pages and everything else                           |
-//! | `fault`    | the guest's mapping: page faults                                   |
-//! | `areas`    | where the memory is mapped, and taking mappings away               |
-//! | `tracking` | which pages were written: the dirty map and write protection       |
-//! | `dirtied`  | waking those who wait for that                                     |
+//! | file        | what is in it                                                |
+//! |-------------|--------------------------------------------------------------|
+//! | `pages`     | the table of pages, and references to them                   |
+//! | `copy`      | copies between pages and everything else                     |
+//! | `fault`     | the guest's mapping: page faults                             |
+//! | `areas`     | the areas that map the memory                                |
+//! | `zap`       | removing PTEs from them                                      |
+//! | `mmap_lock` | the `mmap_lock` of a process, for `zap`                      |
+//! | `tracking`  | which pages were written: the dirty map and write protection |
+//! | `dirtied`   | waking those who wait for that                               |
 //!
 //! # Locks
 //!
@@ -20,7 +22,7 @@
 //! never held over a copy to or from a user, nor over a call into type1, which copies to users as
 //! well: guests may point either at a mapping of this very memory. Such copies hold references to
 //! pages instead. Taking a page out of the table needs the lock for writing, and so does taking
-//! mappings away, which needs the user's `mmap_lock` before it: see `areas`.
+//! mappings away, which needs the user's `mmap_lock` before it: see `zap`.
 //!
 //! ```text
 //!   a user's mmap_lock, type1's lock  ->  lock  ->  page table locks
@@ -31,8 +33,10 @@ mod areas;
 mod copy;
 mod dirtied;
 mod fault;
+mod mmap_lock;
 mod pages;
 mod tracking;
+mod zap;
 
 pub(crate) use self::dirtied::Dirtied;
 
