@@ -36,19 +36,15 @@
 //! done. There the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
 
 use super::{
-    pinned::{
-        PinnedRange,
+    device::OpenDevice,
+    logging::Logging,
+    range::{
+        Access,
         Range, //
     },
-    unmaps::Unmaps,
-    Access,
-    Logging,
-    OpenDevice, //
+    unmaps::Unmaps, //
 };
-use crate::{
-    bindings,
-    event::Event, //
-};
+use crate::event::Event;
 use core::{
     ptr,
     sync::atomic::{
@@ -57,7 +53,6 @@ use core::{
     },
 };
 use kernel::{
-    error::to_result,
     new_mutex,
     page::{
         PAGE_MASK,
@@ -71,6 +66,12 @@ use kernel::{
     time::{
         Instant,
         Monotonic, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     },
 };
 
@@ -102,9 +103,52 @@ enum State {
     Unpinning,
 }
 
+/// A range as the list, its holder and its work item share it.
+#[pin_data]
+pub(super) struct Listed {
+    #[pin]
+    pub(super) range: Range,
+    /// The list that the range is in.
+    pins: Arc<Pins>,
+    /// Unpins the range when its memory is unmapped.
+    #[pin]
+    work: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Listed { self.work }
+}
+
+impl WorkItem for Listed {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.pins.unpin_condemned(&this.range);
+    }
+}
+
+impl Listed {
+    /// A range for the list of `pins`.
+    fn new(pins: Arc<Pins>, range: impl PinInit<Range>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                range <- range,
+                pins,
+                work <- new_work!("dma unpin"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Unpins the range, unless somebody else does.
+    pub(super) fn release(&self) {
+        self.pins.release(&self.range);
+    }
+}
+
 /// A range in the list.
 struct Entry {
-    range: Arc<Range>,
+    listed: Arc<Listed>,
     state: State,
     /// How many looks of type1 found it.
     looks: u32,
@@ -137,14 +181,14 @@ impl List {
     fn find(&mut self, range: &Range) -> Option<usize> {
         self.entries
             .iter()
-            .position(|entry| ptr::eq(&*entry.range, range))
+            .position(|entry| ptr::eq(&entry.listed.range, range))
     }
 
     /// The ranges with a page in `first..=last`.
     fn overlapping(&mut self, first: u64, last: u64) -> impl Iterator<Item = &mut Entry> {
         self.entries
             .iter_mut()
-            .filter(move |entry| entry.range.overlaps(first, last))
+            .filter(move |entry| entry.listed.range.overlaps(first, last))
     }
 
     /// Removes a range from the list.
@@ -184,7 +228,7 @@ impl Pins {
         iova: u64,
         len: usize,
         access: Access,
-    ) -> Result<PinnedRange> {
+    ) -> Result<Arc<Listed>> {
         let start = iova & PAGE_MASK as u64;
         let head = (iova - start) as usize;
         let count = (head + len).div_ceil(PAGE_SIZE);
@@ -193,7 +237,9 @@ impl Pins {
         }
 
         let mut pages = KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL_ACCOUNT)?;
-        let range = Range::new(this.clone(), device, start, count, head, len, access)?;
+        let range = Range::new(device, start, count, head, len, access);
+        let listed = Listed::new(this.clone(), range)?;
+        let range = &listed.range;
         let (first, last) = range.span();
 
         {
@@ -201,7 +247,7 @@ impl Pins {
             this.admits(&list, first, last)?;
             list.entries.push(
                 Entry {
-                    range: range.clone(),
+                    listed: listed.clone(),
                     state: State::Pinning { revoked: false },
                     looks: 0,
                 },
@@ -209,10 +255,11 @@ impl Pins {
             )?;
         }
 
-        let result = range.pin(&mut pages);
+        // SAFETY: The device is open for the length of this call.
+        let result = unsafe { range.pin(&mut pages) };
 
         let mut list = this.list.lock();
-        let entry = list.find(&range).and_then(|at| list.entries.get_mut(at));
+        let entry = list.find(range).and_then(|at| list.entries.get_mut(at));
         let revoked = !matches!(
             entry.as_ref().map(|entry| entry.state),
             Some(State::Pinning { revoked: false })
@@ -226,7 +273,7 @@ impl Pins {
                 if range.writable().is_ok() {
                     this.logging.reserve(start, count * PAGE_SIZE);
                 }
-                return Ok(PinnedRange::new(range));
+                return Ok(listed);
             }
             entry.state = State::Unpinning;
         }
@@ -236,7 +283,7 @@ impl Pins {
             // SAFETY: `done` pages were pinned above, and were given to nobody.
             unsafe { range.unpin(done) };
         }
-        this.leave(&range);
+        this.leave(range);
         Err(match result {
             Err(error) => error,
             Ok(done) if done < count => EFAULT,
@@ -270,7 +317,7 @@ impl Pins {
     }
 
     /// Unpins a range, unless somebody else does.
-    pub(super) fn release(&self, range: &Range) {
+    fn release(&self, range: &Range) {
         {
             let mut list = self.list.lock();
             let Some(at) = list.find(range) else { return };
@@ -317,7 +364,7 @@ impl Pins {
                     state @ State::Pinned => {
                         *state = State::Condemned;
                         // The range was not condemned before, so its item is not queued.
-                        let _ = self.unmaps.queue().enqueue(entry.range.clone());
+                        let _ = self.unmaps.queue().enqueue(entry.listed.clone());
                     }
                     State::Condemned | State::Unpinning => {}
                 }
@@ -351,7 +398,7 @@ impl Pins {
     }
 
     /// Unpins a range that was condemned; its work item.
-    pub(super) fn unpin_condemned(&self, range: &Range) {
+    fn unpin_condemned(&self, range: &Range) {
         {
             let mut list = self.list.lock();
             let entry = list.find(range).and_then(|at| list.entries.get_mut(at));
@@ -396,9 +443,9 @@ impl Pins {
                 None => return,
                 Some(entry) if entry.state == State::Pinned => {
                     entry.state = State::Unpinning;
-                    let range = entry.range.clone();
+                    let listed = entry.listed.clone();
                     drop(list);
-                    self.unpin(&range);
+                    self.unpin(&listed.range);
                 }
                 Some(_) => {
                     drop(list);
@@ -416,7 +463,12 @@ impl Pins {
         let mut written = [None; MAX_RANGES];
         let list = self.list.lock();
         for (place, entry) in written.iter_mut().zip(&list.entries) {
-            *place = entry.range.writable().is_ok().then(|| entry.range.span());
+            *place = entry
+                .listed
+                .range
+                .writable()
+                .is_ok()
+                .then(|| entry.listed.range.span());
         }
         written
     }
@@ -445,35 +497,5 @@ impl Pins {
             }
         }
         self.logging.read_and_clear(iova, last, report)
-    }
-}
-
-impl Range {
-    /// Pins the pages; returns how many type1 pinned.
-    fn pin(&self, pages: &mut [*mut bindings::page]) -> Result<usize> {
-        // SAFETY: The device is open for the length of `Pins::pin`; the array has this many places.
-        let ret = unsafe {
-            bindings::vfio_pin_pages(
-                self.device.0.as_ptr(),
-                self.start,
-                pages.len() as i32,
-                self.prot(),
-                pages.as_mut_ptr(),
-            )
-        };
-        to_result(ret)?;
-        Ok(ret as usize)
-    }
-
-    /// Unpins the first `count` pages.
-    ///
-    /// # Safety
-    ///
-    /// These pages must be pinned, and nobody may use them any more. The device must be open.
-    unsafe fn unpin(&self, count: usize) {
-        if count != 0 {
-            // SAFETY: By the requirements of this function.
-            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), self.start, count as i32) };
-        }
     }
 }

@@ -3,9 +3,9 @@
 //! Guest memory of a ring: pinned where it can be, copied where it cannot.
 
 use super::{
-    Access,
-    Dma,
-    PinnedRange, //
+    guest_memory::Dma,
+    pinned::PinnedRange,
+    range::Access, //
 };
 use kernel::prelude::*;
 

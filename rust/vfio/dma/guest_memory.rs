@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest memory of one device.
+
+use super::{
+    chunk,
+    device::OpenDevice,
+    pinned::PinnedRange,
+    pins::Pins,
+    range::Access,
+    unmaps::Unmaps, //
+};
+use crate::{
+    bindings,
+    rwsem::{
+        new_rwsem,
+        ReadGuard,
+        RwSem, //
+    },
+    worker::not_killed, //
+};
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        AtomicI64,
+        Ordering, //
+    },
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The most bytes copied in one call into type1, which holds its lock meanwhile.
+const CHUNK: usize = 64 << 10;
+
+/// How long nothing is pinned after there was no memory to lock, in nanoseconds.
+const FULL: i64 = 10_000_000_000;
+
+/// The guest memory of one device.
+#[pin_data]
+pub struct Dma {
+    /// The device while it is open.
+    #[pin]
+    gate: RwSem<Option<OpenDevice>>,
+    /// What is pinned.
+    pins: Arc<Pins>,
+    /// Whether it was said, since the device was opened, that a ring cannot be pinned.
+    told: AtomicBool,
+    /// The user can lock no more memory: nothing is pinned before this time, by `ktime_get()`.
+    full_until: AtomicI64,
+}
+
+impl Dma {
+    /// The guest memory of a device that is not open.
+    pub(crate) fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            gate <- new_rwsem!(None, "dma gate"),
+            pins: Pins::new(unmaps)?,
+            told: AtomicBool::new(false),
+            full_until: AtomicI64::new(i64::MIN),
+        })
+    }
+
+    /// Says that the device was opened, or is about to be closed.
+    ///
+    /// Closing waits for accesses in flight and unpins what is left. No access gets past it.
+    ///
+    /// # Safety
+    ///
+    /// `device` must be open, and stay open until this is called with `None`.
+    pub(crate) unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
+        *self.gate.write() = device.map(OpenDevice);
+        if device.is_none() {
+            #[cfg(break_dirty_page)]
+            crate::sabotage::forget();
+            self.revoke_all();
+            self.pins.closed();
+            self.pins.logging.stop();
+        }
+        self.told.store(false, Ordering::Relaxed);
+        self.full_until.store(i64::MIN, Ordering::Relaxed);
+    }
+
+    /// The device, and a guard that keeps it open.
+    fn device(&self) -> Result<(OpenDevice, ReadGuard<'_, Option<OpenDevice>>)> {
+        let guard = self.gate.read();
+        match *guard {
+            Some(device) => Ok((device, guard)),
+            None => Err(ENODEV),
+        }
+    }
+
+    /// Copies from guest memory.
+    ///
+    /// Fails with `EINVAL` where nothing is mapped at an IOVA, `EPERM` where the mapping does not
+    /// allow it, `EFAULT` where the user's memory is not there or belongs to another process than the one
+    /// that set bus master, `EOVERFLOW` if the range wraps, `EINTR` if the task is killed, and `ENODEV`
+    /// while the device is not open. `data` may have been filled in part then.
+    pub fn read(&self, iova: u64, data: &mut [u8]) -> Result {
+        // SAFETY: The slice is valid for writes of its length.
+        unsafe { self.read_raw(iova, data.as_mut_ptr(), data.len()) }
+    }
+
+    /// Copies to guest memory. Errors are those of [`Dma::read`]; what was written before one is
+    /// reported dirty all the same.
+    pub fn write(&self, iova: u64, data: &[u8]) -> Result {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { self.write_raw(iova, data.as_ptr(), data.len()) }
+    }
+
+    /// [`Dma::read`] to memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writes of `len` bytes by C.
+    pub(crate) unsafe fn read_raw(&self, iova: u64, to: *mut u8, len: usize) -> Result {
+        check(iova, len)?;
+        let (device, _open) = self.device()?;
+        let mut done = 0;
+        while done < len {
+            not_killed()?;
+            let n = CHUNK.min(len - done);
+            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            unsafe { device.rw(iova + done as u64, to.add(done), n, false)? };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// [`Dma::write`] from memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C.
+    pub(crate) unsafe fn write_raw(&self, iova: u64, from: *const u8, len: usize) -> Result {
+        check(iova, len)?;
+        let (device, _open) = self.device()?;
+        let mut done = 0;
+        while done < len {
+            not_killed()?;
+            let n = CHUNK.min(len - done);
+            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            unsafe { self.write_chunk(device, iova + done as u64, from.add(done), n)? };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Pins guest memory.
+    ///
+    /// The range may begin and end anywhere in a page. Errors are those of [`Dma::read`] and:
+    ///
+    /// - `E2BIG`: the range has more than 512 pages.
+    /// - `EBUSY`: the device has four pinned ranges.
+    /// - `EAGAIN`: memory there is being unmapped. This does not wait for the end of the unmap.
+    /// - `ENODEV`: the memory was unmapped meanwhile.
+    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that:
+    ///   type1 logs each attempt, and a guest can cause as many as it likes.
+    /// - `EFAULT`: also when the user's memory cannot be pinned, as a shared mapping of a file.
+    ///
+    /// A task that waits for a page here cannot be killed, as type1 and iommufd do not let it: see
+    /// [`Dma::touch`].
+    pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
+        check(iova, len)?;
+        if len == 0 {
+            return Err(EINVAL);
+        }
+        let (device, _open) = self.device()?;
+        // SAFETY: A function without preconditions.
+        let now = || unsafe { bindings::ktime_get() };
+        if now() < self.full_until.load(Ordering::Relaxed) {
+            return Err(ENOMEM);
+        }
+        let listed = Pins::pin(&self.pins, device, iova, len, access).inspect_err(|&error| {
+            if error == ENOMEM {
+                self.full_until
+                    .store(now().saturating_add(FULL), Ordering::Relaxed);
+            }
+        })?;
+        Ok(PinnedRange::new(listed))
+    }
+
+    /// Reads a byte of each page of a range, so that [`Dma::pin`] does not wait for them.
+    ///
+    /// `vfio_pin_pages()` waits for a page, such as one of a FUSE file, without a look at signals, and
+    /// holds a lock of the container meanwhile. This read can be killed. A FUSE server can still drop
+    /// the page between the two, and only ends that wait when it answers or ends. Errors are those of
+    /// [`Dma::read`].
+    pub fn touch(&self, iova: u64, len: usize) -> Result {
+        check(iova, len)?;
+        let mut at = 0;
+        while at < len {
+            let byte = iova + at as u64;
+            self.read(byte, &mut [0])?;
+            at += PAGE_SIZE - byte as usize % PAGE_SIZE;
+        }
+        Ok(())
+    }
+
+    /// `EAGAIN` or `EBUSY` if [`Dma::pin`] would fail with it at this moment.
+    pub(super) fn may_pin(&self, iova: u64, len: usize) -> Result {
+        check(iova, len)?;
+        self.pins.admit(iova, iova + (len as u64).saturating_sub(1))
+    }
+
+    /// Whether this is the first call since the device was opened.
+    pub(super) fn tell_once(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// The most looks of type1 that found the same pages pinned, of all devices of the parent.
+    pub(crate) fn unmap_looks_max(&self) -> u32 {
+        self.pins.looks_max()
+    }
+
+    /// Has memory that is being unmapped unpinned (P35).
+    ///
+    /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
+    /// on. `by_iommufd` says that iommufd unmaps, and not type1.
+    pub(crate) fn unmap(&self, iova: u64, len: u64, by_iommufd: bool) {
+        let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) else {
+            return;
+        };
+        if by_iommufd {
+            self.pins.revoke(iova, last);
+        } else {
+            self.pins.unmap(iova, last);
+        }
+    }
+
+    /// Unpins everything.
+    pub(crate) fn revoke_all(&self) {
+        self.pins.revoke(0, u64::MAX);
+    }
+
+    /// Writes one chunk; every page of it that may have changed is reported, also if it fails: see
+    /// [`chunk`].
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C, and the device must be open for the length
+    /// of the call.
+    unsafe fn write_chunk(
+        &self,
+        device: OpenDevice,
+        iova: u64,
+        from: *const u8,
+        len: usize,
+    ) -> Result {
+        #[cfg(break_dirty_page)]
+        let (iova, from, len) = {
+            // SAFETY: By the requirements of this function.
+            let n = unsafe { crate::sabotage::divert(device.0.as_ptr(), iova, from, len) };
+            if n == len {
+                return Ok(());
+            }
+            (iova + n as u64, from.wrapping_add(n), len - n)
+        };
+        let write = |at: usize, n: usize| {
+            // SAFETY: By the requirements of this function, as `at + n <= len`; `from` is only read.
+            unsafe { device.rw(iova + at as u64, from.add(at).cast_mut(), n, true) }
+        };
+        let logging = &self.pins.logging;
+        if logging.is_active() {
+            // One page a call, so that the log has no page that was refused before any of its bytes.
+            for (at, n) in chunk::pages(iova, len, PAGE_SIZE) {
+                let result = write(at, n);
+                if !matches!(&result, Err(error) if [EINVAL, EPERM, ENOENT].contains(error)) {
+                    logging.wrote(iova + at as u64, n);
+                }
+                result?;
+            }
+            return Ok(());
+        }
+        let result = chunk::write(iova, len, PAGE_SIZE, write);
+        // Logging may have begun meanwhile.
+        logging.wrote(iova, len);
+        result
+    }
+}
+
+#[cfg(CONFIG_IOMMUFD_DRIVER)]
+impl Dma {
+    /// Begins to log what the device writes in `ranges`, each a first and a last byte, in ascending
+    /// order. `EINVAL` if that was done before.
+    pub(crate) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
+        self.pins.start_logging(ranges)
+    }
+
+    /// Forgets what was logged and logs no more.
+    pub(crate) fn stop_logging(&self) {
+        self.pins.logging.stop();
+    }
+
+    /// Hands `report` what the device has written in `iova..=last`, as ranges inside of it, and forgets
+    /// what was copied. `EINVAL` if nothing is logged.
+    pub(crate) fn report_written(
+        &self,
+        iova: u64,
+        last: u64,
+        report: impl FnMut(u64, u64),
+    ) -> Result {
+        self.pins.report_written(iova, last, report)
+    }
+}
+
+/// Refuses a range that wraps. type1 adds to IOVAs without looking. A range may end at 2^64.
+pub(crate) fn check(iova: u64, len: usize) -> Result {
+    let last = (len as u64).saturating_sub(1);
+    iova.checked_add(last).map(|_| ()).ok_or(EOVERFLOW)
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A range of guest memory: what it is pinned for, and its pages.
+
+use super::device::OpenDevice;
+use crate::bindings;
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
+use kernel::{
+    error::to_result,
+    new_spinlock,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::SpinLock, //
+};
+
+/// What a range is pinned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// The pages of a range.
+///
+/// # Invariants
+///
+/// All are pinned, until [`Range::withdraw`] takes them away.
+struct Pages(KVVec<*mut bindings::page>);
+
+// SAFETY: A `struct page` is not tied to a thread.
+unsafe impl Send for Pages {}
+
+/// A range, which is pinned for a device, or about to be.
+#[pin_data]
+pub(super) struct Range {
+    /// The device it was pinned for.
+    device: OpenDevice,
+    /// IOVA of the first page.
+    pub(super) start: u64,
+    /// Number of pages.
+    count: usize,
+    /// Bytes of the first page before the range.
+    head: usize,
+    /// Bytes in the range.
+    len: usize,
+    /// What it is pinned for.
+    access: Access,
+    /// The pages while they are pinned. Locked over each access to them.
+    #[pin]
+    contents: SpinLock<Option<Pages>>,
+    /// Whether `contents` has pages. Changed with `contents` locked, and read without.
+    published: AtomicBool,
+}
+
+impl Range {
+    /// A range without contents.
+    pub(super) fn new(
+        device: OpenDevice,
+        start: u64,
+        count: usize,
+        head: usize,
+        len: usize,
+        access: Access,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            device,
+            start,
+            count,
+            head,
+            len,
+            access,
+            contents <- new_spinlock!(None, "dma contents"),
+            published: AtomicBool::new(false),
+        })
+    }
+
+    /// IOVA of the range's first byte.
+    pub(super) fn iova(&self) -> u64 {
+        self.start + self.head as u64
+    }
+
+    /// Bytes in the range.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the pages are inaccessible.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        !self.published.load(Ordering::Relaxed)
+    }
+
+    /// The protection to ask type1 for.
+    fn prot(&self) -> i32 {
+        (match self.access {
+            Access::Read => bindings::IOMMU_READ,
+            Access::ReadWrite => bindings::IOMMU_READ | bindings::IOMMU_WRITE,
+        }) as i32
+    }
+
+    /// Whether the range has a byte in `first..=last`, counted in whole pages.
+    pub(super) fn overlaps(&self, first: u64, last: u64) -> bool {
+        let (start, end) = self.span();
+        start <= last && first <= end
+    }
+
+    /// The IOVAs of the first and the last byte of the range's pages.
+    pub(super) fn span(&self) -> (u64, u64) {
+        // The range does not wrap, so its last page has a last byte.
+        (
+            self.start,
+            self.start + ((self.count * PAGE_SIZE) as u64 - 1),
+        )
+    }
+
+    /// Makes the pages accessible.
+    ///
+    /// # Safety
+    ///
+    /// All must be pinned, and stay so until [`Range::withdraw`].
+    pub(super) unsafe fn publish(&self, pages: KVVec<*mut bindings::page>) {
+        // INVARIANT: By the requirements of this function.
+        let mut contents = self.contents.lock();
+        *contents = Some(Pages(pages));
+        self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes the pages inaccessible, and returns how many there were. No access is in flight then.
+    pub(super) fn withdraw(&self) -> usize {
+        let mut contents = self.contents.lock();
+        self.published.store(false, Ordering::Relaxed);
+        let pages = contents.take();
+        drop(contents);
+        pages.map_or(0, |pages| pages.0.len())
+    }
+
+    /// Hands `access` the address of `len` bytes at `offset` of the range, in pieces that each lie in
+    /// one page, with the index of a piece's first byte.
+    ///
+    /// Fails with `ENODEV` if the range was revoked, and `EINVAL` if it has no such bytes.
+    pub(super) fn each(
+        &self,
+        offset: usize,
+        len: usize,
+        mut access: impl FnMut(usize, *mut u8, usize),
+    ) -> Result {
+        let end = offset.checked_add(len).ok_or(EINVAL)?;
+        if end > self.len {
+            return Err(EINVAL);
+        }
+        let mut done = 0;
+        while done < len {
+            let at = self.head + offset + done;
+            let n = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
+
+            // One page at a time: pages may be revoked in between, but no longer wait for it.
+            let contents = self.contents.lock();
+            let pages = contents.as_ref().ok_or(ENODEV)?;
+            let page = *pages.0.get(at / PAGE_SIZE).ok_or(EINVAL)?;
+            // SAFETY: The page is pinned by the invariant of `Pages`, and stays so while the lock is
+            // held. Pages type1 pins are in the direct mapping, as its own `dma_rw` relies on too.
+            let address = unsafe { bindings::vfio_rs_page_address(page) }.cast::<u8>();
+            // `at % PAGE_SIZE + n` is inside the page.
+            access(done, address.wrapping_add(at % PAGE_SIZE), n);
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Hands `access` the address of a naturally aligned word.
+    pub(super) fn word<T, W>(&self, offset: usize, access: impl FnOnce(*mut T) -> W) -> Result<W> {
+        if self.head.wrapping_add(offset) % size_of::<T>() != 0 {
+            return Err(EINVAL);
+        }
+        let mut access = Some(access);
+        let mut word = None;
+        self.each(offset, size_of::<T>(), |_, address, _| {
+            if let Some(access) = access.take() {
+                // CAST: Aligned, so it is in one piece.
+                word = Some(access(address.cast::<T>()));
+            }
+        })?;
+        word.ok_or(EINVAL)
+    }
+
+    /// Refuses to write a range that is pinned for reading.
+    pub(super) fn writable(&self) -> Result {
+        match self.access {
+            Access::Read => Err(EPERM),
+            Access::ReadWrite => Ok(()),
+        }
+    }
+
+    /// Pins the pages; returns how many type1 pinned.
+    ///
+    /// # Safety
+    ///
+    /// The device must be open for the length of the call.
+    pub(super) unsafe fn pin(&self, pages: &mut [*mut bindings::page]) -> Result<usize> {
+        // SAFETY: By the requirement of this function; the array has this many places.
+        let ret = unsafe {
+            bindings::vfio_pin_pages(
+                self.device.0.as_ptr(),
+                self.start,
+                pages.len() as i32,
+                self.prot(),
+                pages.as_mut_ptr(),
+            )
+        };
+        to_result(ret)?;
+        Ok(ret as usize)
+    }
+
+    /// Unpins the first `count` pages.
+    ///
+    /// # Safety
+    ///
+    /// These pages must be pinned, and nobody may use them any more. The device must be open.
+    pub(super) unsafe fn unpin(&self, count: usize) {
+        if count != 0 {
+            // SAFETY: By the requirements of this function.
+            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), self.start, count as i32) };
+        }
+    }
+}
