@@ -49,6 +49,7 @@ mod mutex;
 mod nospec;
 mod ops;
 pub mod pci;
+mod position;
 mod region;
 mod registration;
 mod rwsem;

@@ -18,11 +18,9 @@ use crate::{
     instance::Instance,
     irq::NUM_IRQS,
     log::Refusal,
+    position::Position,
     refuse,
-    region::{
-        Position,
-        NUM_REGIONS, //
-    },
+    region::NUM_REGIONS, //
 };
 use core::{
     marker::PhantomData,

@@ -30,6 +30,10 @@ use crate::{
         Bar,
         MSIX_BAR_SIZE, //
     },
+    position::{
+        Position,
+        INDEX_SHIFT, //
+    },
 };
 use core::mem::{
     offset_of,
@@ -50,9 +54,6 @@ pub(crate) const MIGRATION: usize = bindings::VFIO_PCI_NUM_REGIONS as usize;
 
 /// Number of regions.
 pub(crate) const NUM_REGIONS: usize = MIGRATION + 1;
-
-/// The bits of a file offset below the region index.
-pub(crate) const INDEX_SHIFT: u32 = 40;
 
 /// The widest access of a guest.
 const WIDTH_MAX: usize = 8;
@@ -101,25 +102,6 @@ impl Region {
                 Ok(nospec::index(offset as usize, self.size() as usize) as u64)
             }
             _ => Err(Refusal(EINVAL, "outside the region")),
-        }
-    }
-}
-
-/// A file offset taken apart.
-#[derive(Clone, Copy)]
-pub(crate) struct Position {
-    /// Index of the region; not checked.
-    pub(crate) index: u64,
-    /// Offset in it.
-    pub(crate) offset: u64,
-}
-
-impl Position {
-    /// Takes apart a file offset.
-    pub(crate) fn new(pos: u64) -> Self {
-        Self {
-            index: pos >> INDEX_SHIFT,
-            offset: pos & ((1 << INDEX_SHIFT) - 1),
         }
     }
 }

@@ -14,7 +14,10 @@ use super::{
     pages::Held,
     DeviceMemory, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    position::INDEX_SHIFT, //
+};
 use core::sync::atomic::Ordering;
 use kernel::{
     ffi::{
@@ -29,8 +32,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// Pages of a region's part of the device's file: regions are `1 << 40` bytes apart.
-const REGION_PAGES: usize = 1 << (40 - PAGE_SHIFT);
+/// Pages of a region's part of the device's file.
+const REGION_PAGES: usize = 1 << (INDEX_SHIFT as usize - PAGE_SHIFT);
 
 impl DeviceMemory {
     /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared, `ENOMEM` if there is
