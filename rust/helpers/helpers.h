@@ -72,9 +72,6 @@ bool vfio_rs_fatal_signal_pending(void);
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
-/* linux/uaccess.h */
-unsigned long vfio_rs_clear_user(void __user *to, unsigned long n);
-
 /* linux/vmalloc.h */
 void *vfio_rs_vzalloc_account(unsigned long size);
 

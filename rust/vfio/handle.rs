@@ -138,11 +138,6 @@ impl Handle {
         &self.0.irq
     }
 
-    /// The UUID the instance was created with.
-    pub fn uuid(&self) -> Uuid {
-        self.0.uuid
-    }
-
     /// Logs why something was refused. Use it through [`refuse!`](crate::refuse).
     pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
         self.0.refuse(reason);

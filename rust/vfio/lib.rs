@@ -57,7 +57,7 @@ mod rwsem;
 mod sabotage;
 mod set_irqs;
 pub mod stream;
-pub mod uuid;
+mod uuid;
 mod worker;
 
 pub use crc::crc32c;

@@ -6,7 +6,7 @@ use crate::bindings;
 
 /// The UUID an mdev was created with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Uuid([u8; 16]);
+pub(crate) struct Uuid([u8; 16]);
 
 impl Uuid {
     /// From the kernel's `guid_t`, whose first three groups are little endian.

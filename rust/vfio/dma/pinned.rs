@@ -5,7 +5,6 @@
 use super::pins::Listed;
 use crate::bindings;
 use core::sync::atomic::{
-    AtomicU32,
     AtomicU64,
     Ordering, //
 };
@@ -43,7 +42,7 @@ impl PinnedRange {
     }
 
     /// Whether the memory was unmapped. What is not revoked may be at any moment.
-    pub fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.listed.range.is_withdrawn()
     }
 
@@ -78,31 +77,6 @@ impl PinnedRange {
             unsafe {
                 bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
             }
-        })
-    }
-
-    /// Reads a little-endian word in one access. What is read after it is at least as new.
-    pub fn read_u32(&self, offset: usize) -> Result<u32> {
-        self.listed.range.word(offset, |word| {
-            // SAFETY: `word` is valid and aligned, and accessed as a whole.
-            u32::from_le(unsafe { AtomicU32::from_ptr(word) }.load(Ordering::Acquire))
-        })
-    }
-
-    /// Reads a little-endian word in one access. What is read after it is at least as new.
-    pub fn read_u64(&self, offset: usize) -> Result<u64> {
-        self.listed.range.word(offset, |word| {
-            // SAFETY: `word` is valid and aligned, and accessed as a whole.
-            u64::from_le(unsafe { AtomicU64::from_ptr(word) }.load(Ordering::Acquire))
-        })
-    }
-
-    /// Writes a little-endian word in one access, seen not before what was written earlier.
-    pub fn write_u32(&self, offset: usize, value: u32) -> Result {
-        self.listed.range.writable()?;
-        self.listed.range.word(offset, |word| {
-            // SAFETY: `word` is valid and aligned, and accessed as a whole.
-            unsafe { AtomicU32::from_ptr(word) }.store(value.to_le(), Ordering::Release);
         })
     }
 

@@ -171,20 +171,15 @@ impl Range {
         Ok(())
     }
 
-    /// Hands `access` the address of a naturally aligned word.
-    pub(super) fn word<T, W>(&self, offset: usize, access: impl FnOnce(*mut T) -> W) -> Result<W> {
-        if self.head.wrapping_add(offset) % size_of::<T>() != 0 {
+    /// Hands `access` the address of a naturally aligned 64-bit word.
+    pub(super) fn word(&self, offset: usize, mut access: impl FnMut(*mut u64)) -> Result {
+        if self.head.wrapping_add(offset) % size_of::<u64>() != 0 {
             return Err(EINVAL);
         }
-        let mut access = Some(access);
-        let mut word = None;
-        self.each(offset, size_of::<T>(), |_, address, _| {
-            if let Some(access) = access.take() {
-                // CAST: Aligned, so it is in one piece.
-                word = Some(access(address.cast::<T>()));
-            }
-        })?;
-        word.ok_or(EINVAL)
+        // CAST: Aligned, so it is in one piece.
+        self.each(offset, size_of::<u64>(), |_, address, _| {
+            access(address.cast::<u64>())
+        })
     }
 
     /// Refuses to write a range that is pinned for reading.
