@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What debugfs counts for an instance.
+//! The counters of an instance in debugfs.
 
 use std::fs;
 
@@ -8,11 +8,11 @@ use crate::fail;
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 
-/// A number in a file of an instance's directory: a line `NAME: VALUE`.
+/// Returns the value of a line `NAME: VALUE` in a file of the instance's directory.
 fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
     let path = format!("/sys/kernel/debug/mdma/{uuid}/{file}");
     let mut text = String::new();
-    // The file does not wait for a change of the state or a buffer that is being loaded.
+    // The file reports "busy" instead of waiting for a state change or for a buffer that is being loaded.
     wait_for("the device not to be busy", || {
         text = fs::read_to_string(&path)?;
         Ok(text != "state: busy\n")
@@ -23,16 +23,16 @@ fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
     });
     match value {
         Some(value) => Ok(value),
-        None => fail!("debugfs does not count {name}"),
+        None => fail!("{path} has no line {name}"),
     }
 }
 
-/// What is counted of its migrations and its memory.
+/// Returns a counter of migrations or of memory.
 pub(crate) fn migration(uuid: &str, name: &str) -> Result<u64> {
     number(uuid, "migration", name)
 }
 
-/// What is counted of its use.
+/// Returns a counter of accesses.
 pub(crate) fn counters(uuid: &str, name: &str) -> Result<u64> {
     number(uuid, "counters", name)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much memory the kernel uses, and for what.
+//! The kernel's memory use by purpose.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use crate::harness::result::Result;
 
-/// Amounts by name, at one time.
+/// A snapshot of amounts by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meminfo {
     /// `/proc/meminfo`, in KiB.
     kib: BTreeMap<String, i64>,
-    /// Free pages that each processor keeps for itself, in KiB: `MemFree` is without them.
+    /// Free pages on per-CPU lists, in KiB; `MemFree` does not include them.
     kept_kib: i64,
     /// `/proc/vmstat`, counts.
     vmstat: BTreeMap<String, i64>,
     /// Objects in use of each slab cache.
     objects: BTreeMap<String, i64>,
-    /// Areas of vmalloc by who asked for them.
+    /// vmalloc areas by caller.
     areas: BTreeMap<String, i64>,
 }
 
-/// The lines of a file as a name and a number.
+/// Parses the lines of a file into names and numbers.
 fn table(path: &str, column: usize) -> Result<BTreeMap<String, i64>> {
     let text = fs::read_to_string(path)?;
     let row = |line: &str| {
@@ -36,12 +36,12 @@ fn table(path: &str, column: usize) -> Result<BTreeMap<String, i64>> {
 }
 
 impl Meminfo {
-    /// The amounts once caches are dropped and what is freed late is freed.
+    /// Takes a snapshot after dropping caches and waiting for deferred frees.
     pub(crate) fn settled() -> Result<Self> {
         for _ in 0..3 {
             rustix::fs::sync();
             fs::write("/proc/sys/vm/drop_caches", "3")?;
-            // Caches keep free objects for each processor; asked to shrink, they give them back.
+            // Slab caches keep free objects per CPU and release them when shrunk.
             for cache in fs::read_dir("/sys/kernel/slab")
                 .into_iter()
                 .flatten()
@@ -55,9 +55,9 @@ impl Meminfo {
         Self::now()
     }
 
-    /// The amounts as they are.
+    /// Takes a snapshot now.
     pub(crate) fn now() -> Result<Self> {
-        // Each processor counts by itself; reading this adds it all up.
+        // Folds the per-CPU counts.
         fs::read_to_string("/proc/sys/vm/stat_refresh")?;
         let mut areas = BTreeMap::new();
         for line in fs::read_to_string("/proc/vmallocinfo")?.lines() {
@@ -83,12 +83,12 @@ impl Meminfo {
         })
     }
 
-    /// Free memory, in KiB.
+    /// Returns free memory in KiB.
     pub(crate) fn free_kib(&self) -> i64 {
         self.kib("MemFree") + self.kept_kib
     }
 
-    /// Memory in use that is neither a process's nor a cache's nor a slab's: pages that a driver has allocated, in KiB.
+    /// Returns memory, in KiB, that belongs to no process, cache or slab: pages that a driver has allocated.
     pub(crate) fn nameless_kib(&self) -> i64 {
         const NAMED: [&str; 9] = [
             "Buffers",
@@ -105,7 +105,7 @@ impl Meminfo {
         self.kib("MemTotal") - self.free_kib() - named
     }
 
-    /// A line of `/proc/meminfo`, in KiB.
+    /// Returns a line of `/proc/meminfo` in KiB.
     pub(crate) fn kib(&self, name: &str) -> i64 {
         *self
             .kib
@@ -113,7 +113,7 @@ impl Meminfo {
             .unwrap_or_else(|| panic!("no {name} in /proc/meminfo"))
     }
 
-    /// Pages pinned by drivers and not unpinned.
+    /// Returns the number of pages that drivers have pinned and not unpinned.
     pub(crate) fn pinned(&self) -> i64 {
         let get = |name| {
             self.vmstat
@@ -124,7 +124,7 @@ impl Meminfo {
         get("nr_foll_pin_acquired") - get("nr_foll_pin_released")
     }
 
-    /// What the kernel's memory has grown by, in KiB.
+    /// Returns the growth of the kernel's memory in KiB.
     pub(crate) fn total_growth(first: &Meminfo, last: &Meminfo) -> Vec<(&'static str, i64)> {
         let mut growth: Vec<_> = AMOUNTS.map(|n| (n, last.kib(n) - first.kib(n))).into();
         growth.push((
@@ -134,8 +134,8 @@ impl Meminfo {
         growth
     }
 
-    /// What has grown between any two looks that follow each other: objects of slab caches by at least `by`, amounts by
-    /// as many pages, and areas of vmalloc by one.
+    /// Returns what grew from each snapshot to the next: slab objects by at least `by`, amounts by as many pages, vmalloc
+    /// areas by one.
     pub(crate) fn steady_growth(looks: &[Meminfo], by: i64) -> Vec<String> {
         let mut steady = steady(looks, by, |look| &look.objects, "objects of slab cache");
         steady.extend(steady_areas(looks));
@@ -152,7 +152,7 @@ impl Meminfo {
     }
 }
 
-/// Amounts of `/proc/meminfo` that have no business to grow.
+/// Amounts of `/proc/meminfo` that must not grow.
 const AMOUNTS: [&str; 6] = [
     "SUnreclaim",
     "Percpu",
@@ -166,7 +166,7 @@ fn steady_areas(looks: &[Meminfo]) -> Vec<String> {
     steady(looks, 1, |look| &look.areas, "areas of vmalloc by")
 }
 
-/// The names whose count has grown from each look to the next by at least `by`.
+/// Returns the names whose count grew from each snapshot to the next by at least `by`.
 fn steady(
     looks: &[Meminfo],
     by: i64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much guest memory is pinned, as the kernel counts it.
+//! The kernel's counts of pinned guest memory.
 
 use std::fs;
 
@@ -14,14 +14,14 @@ pub(crate) struct Pins {
     acquired: u64,
     /// Pages ever unpinned.
     released: u64,
-    /// Pages accounted to this process as locked, which is what type1 does with pins.
+    /// Pages accounted to this process as locked; type1 accounts pins there.
     pub(crate) locked: u64,
 }
 
 impl Pins {
-    /// Reads them. Nobody else on the machine should be pinning.
+    /// Reads the counts. No other process may pin meanwhile.
     pub(crate) fn now() -> Result<Self> {
-        // The counts are kept by processor and brought together now and then; this does it now.
+        // Folds the per-CPU counts.
         fs::read("/proc/sys/vm/stat_refresh")?;
         let vmstat = fs::read_to_string("/proc/vmstat")?;
         let status = fs::read_to_string("/proc/self/status")?;
@@ -40,13 +40,13 @@ impl Pins {
         })
     }
 
-    /// Pages that are pinned.
+    /// Returns the number of pinned pages.
     pub(crate) fn held(&self) -> u64 {
         self.acquired - self.released
     }
 }
 
-/// The number that follows a name.
+/// Returns the number after a name.
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that the kernel takes away all the time and has to bring back.
+//! Memory that the kernel swaps out again and again.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::{fail, note};
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "/sys/fs/cgroup/vfio-mdev-selftests";
 
-/// More than there is: all that can be taken away.
+/// More memory than any test machine has: reclaims everything reclaimable.
 const ALL: &str = "64G";
 
-/// Whether there is somewhere to swap to, and a group of processes can be made to.
+/// Returns whether there is swap space and a memory control group.
 pub(crate) fn available() -> bool {
     let controllers = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers"));
     let swaps = fs::read_to_string("/proc/swaps");
@@ -26,7 +26,7 @@ pub(crate) fn available() -> bool {
         && swaps.is_ok_and(|text| text.lines().count() > 1)
 }
 
-/// A control group with this process in it, and whatever memory it gets from now on; back in the root when dropped.
+/// A control group that this process and its new memory belong to. On drop the process returns to the root group.
 struct Group;
 
 impl Group {
@@ -38,7 +38,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Swaps out what there is. The kernel says `EAGAIN` when it has come to the end of it.
+    /// Swaps out all memory of the group. The kernel returns `EAGAIN` when nothing is left to reclaim.
     fn reclaim() -> Result {
         match fs::write(Path::new(GROUP).join("memory.reclaim"), ALL) {
             Err(e) if e.raw_os_error() != Some(libc::EAGAIN) => Err(e.into()),
@@ -56,7 +56,7 @@ impl Drop for Group {
     }
 }
 
-/// Pages swapped out and in since the machine was started.
+/// Returns the numbers of pages swapped out and in since boot.
 fn swapped() -> Result<(u64, u64)> {
     let vmstat = fs::read_to_string("/proc/vmstat")?;
     let (Some(out), Some(into)) = (field(&vmstat, "pswpout "), field(&vmstat, "pswpin ")) else {
@@ -65,7 +65,7 @@ fn swapped() -> Result<(u64, u64)> {
     Ok((out, into))
 }
 
-/// Does something while all memory of this process is swapped out again and again.
+/// Runs `f` while all memory of this process is swapped out again and again.
 pub(crate) fn under_reclaim(f: impl FnOnce() -> Result) -> Result {
     let _group = Group::join()?;
     let before = swapped()?;
