@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use mdma::regs::Reg;
 use serde::Serialize;
+use vfio_migrate::format::{bytes, time};
 use vfio_migrate::{Pass, Phase, Progress};
 
 use crate::error::{fail, Error, Result};
 use crate::machine::Machine;
-use crate::show::Out;
+use crate::out::{count, Out};
 use crate::workload::Workload;
 
 /// One copy of the guest memory that was written since the last one.
@@ -125,7 +126,16 @@ impl Progress for Guest<'_, '_> {
 
     fn pass(&mut self, pass: &Pass) -> vfio_client::Result<()> {
         self.sync()?;
-        self.out.pass(pass, self.syncs.last());
+        let pages = count(self.syncs.last().map_or(0, |s| s.pages));
+        self.out.line(
+            "pre-copy",
+            format!(
+                "pass {}: {} of device state in {}, {pages} pages of guest memory",
+                pass.number,
+                bytes(pass.sent.bytes),
+                time(pass.sent.time),
+            ),
+        );
         Ok(())
     }
 

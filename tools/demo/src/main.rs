@@ -12,6 +12,7 @@ mod compare;
 mod error;
 mod guest;
 mod machine;
+mod out;
 mod ram;
 mod rng;
 mod scene;
@@ -29,8 +30,8 @@ use vfio_migrate::format::{bytes, parse_bytes, time};
 use vfio_migrate::Protocol;
 
 use crate::error::{fail, Result};
+use crate::out::Out;
 use crate::scene::{Outcome, Settings};
-use crate::show::Out;
 
 /// Live-migrates an mdma device under load, and verifies every byte.
 #[derive(Debug, Parser)]

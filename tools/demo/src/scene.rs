@@ -16,7 +16,7 @@ use crate::compare::{self, Compared};
 use crate::error::{fail, Result};
 use crate::guest::{Guest, Queued, Sync};
 use crate::machine::{Machine, RING_ORDER};
-use crate::show::{count, Out};
+use crate::out::{count, Out};
 use crate::workload::{Done, Workload, LEFT};
 
 /// What to demonstrate.

@@ -1,59 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The output of the demonstration.
+//! The tables at the end of the demonstration.
 
 use vfio_migrate::format::{bytes, table, time};
-use vfio_migrate::{Pass, PhaseReport};
+use vfio_migrate::PhaseReport;
 
 use crate::guest::Sync;
+use crate::out::count;
 use crate::scene::Summary;
-
-/// Prints lines, unless the output is JSON.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Out {
-    pub(crate) quiet: bool,
-}
-
-impl Out {
-    /// Prints one line: a subject, and text about it.
-    pub(crate) fn line(&self, name: &str, text: impl AsRef<str>) {
-        if !self.quiet {
-            println!("{name:<15} {}", text.as_ref());
-        }
-    }
-
-    pub(crate) fn blank(&self) {
-        if !self.quiet {
-            println!();
-        }
-    }
-
-    pub(crate) fn pass(&self, pass: &Pass, sync: Option<&Sync>) {
-        let pages = count(sync.map_or(0, |s| s.pages));
-        self.line(
-            "pre-copy",
-            format!(
-                "pass {}: {} of device state in {}, {pages} pages of guest memory",
-                pass.number,
-                bytes(pass.sent.bytes),
-                time(pass.sent.time),
-            ),
-        );
-    }
-}
-
-/// Formats a number with its digits in groups of three.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
 
 fn sync_cells(sync: Option<&Sync>) -> [String; 3] {
     match sync {

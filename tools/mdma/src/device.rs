@@ -2,8 +2,9 @@
 
 //! A device: its registers by name.
 
+use mdma_model::regs::{self, Reg, REGISTERS};
+
 use crate::error::{Error, Result};
-use crate::regs::{self, Reg, REGISTERS};
 use crate::transport::Bar;
 use std::fmt;
 use std::thread;

@@ -2,10 +2,10 @@
 
 //! The reference manual, generated from the tables.
 
-use crate::desc::{Field, COMPLETION, DESCRIPTOR, ERRORS, FLAGS, OPERATIONS};
-use crate::list::ENTRY;
-use crate::regs::{Access, Register, Reset, REGISTERS};
-use crate::state;
+use mdma_model::desc::{Field, COMPLETION, DESCRIPTOR, ERRORS, FLAGS, OPERATIONS};
+use mdma_model::list::ENTRY;
+use mdma_model::regs::{Access, Register, Reset, REGISTERS};
+use mdma_model::state;
 use std::fmt::Write;
 
 /// The file in the repository that holds the text.

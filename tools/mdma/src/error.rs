@@ -2,10 +2,11 @@
 
 //! Errors of the driver.
 
-use crate::desc;
 use std::fmt;
 use std::io;
 use std::time::Duration;
+
+use mdma_model::desc;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -11,10 +11,10 @@
 //! assert_eq!(job.len, 4096);
 //! ```
 //!
-//! Source and destination are each a [`Place`] or a [`List`](crate::list::List) in guest memory.
+//! Source and destination are each a [`Place`] or a [`List`](mdma_model::list::List) in guest memory.
 
-use crate::desc::{Descriptor, Op, Operand, Place};
-use crate::desc::{DST_DEVICE, DST_LIST, SRC_DEVICE, SRC_LIST};
+use mdma_model::desc::{Descriptor, Op, Operand, Place};
+use mdma_model::desc::{DST_DEVICE, DST_LIST, SRC_DEVICE, SRC_LIST};
 
 /// Makes a job that does nothing.
 pub fn nop() -> Descriptor {

@@ -5,8 +5,9 @@
 //! A [`World`] is a copy of guest and device memory. [`World::apply`] runs a job on it in the simplest way, at once and
 //! without units, so that it shares no bug with the engine.
 
-use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
-use crate::list::{Entry, List, ENTRY_SIZE};
+use mdma_model::desc::{Completion, Descriptor, Error, Op, Operand, Place};
+use mdma_model::list::{Entry, List, ENTRY_SIZE};
+
 use crate::sparse::Sparse;
 
 /// The memory that jobs work on.

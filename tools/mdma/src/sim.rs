@@ -6,13 +6,15 @@
 //! memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in ranges;
 //! accesses outside them fault, as they do behind an IOMMU.
 
-use crate::control::{Control, Effect, Plan};
-use crate::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
-use crate::engine::{self, Bus};
+use mdma_model::control::{Control, Effect, Plan};
+use mdma_model::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
+use mdma_model::engine::{self, Bus};
+use mdma_model::queue::Ring;
+use mdma_model::refusal::Refusal;
+use mdma_model::state::{self, Invalid};
+
 use crate::oracle::World;
-use crate::queue::Ring;
-use crate::refusal::Refusal;
-use crate::state::{self, Invalid};
+use crate::sparse::Sparse;
 use crate::transport::{Bar, Buffer};
 use std::io;
 use std::ops::Range;
@@ -56,12 +58,12 @@ impl Guest {
     }
 
     /// Returns a copy of the contents.
-    pub fn contents(&self) -> crate::Sparse {
+    pub fn contents(&self) -> Sparse {
         self.lock().0.guest.clone()
     }
 
     /// Replaces the contents.
-    pub fn set_contents(&self, contents: crate::Sparse) {
+    pub fn set_contents(&self, contents: Sparse) {
         self.lock().0.guest = contents;
     }
 
@@ -209,7 +211,7 @@ impl Sim {
     pub fn reset(&self) {
         let mut inner = self.lock();
         inner.control.reset();
-        inner.memory.device = crate::Sparse::new();
+        inner.memory.device = Sparse::new();
     }
 
     /// Saves the registers and the job in flight.
@@ -226,12 +228,12 @@ impl Sim {
     }
 
     /// Returns a copy of the device memory.
-    pub fn memory(&self) -> crate::Sparse {
+    pub fn memory(&self) -> Sparse {
         self.lock().memory.device.clone()
     }
 
     /// Replaces the device memory.
-    pub fn set_memory(&self, contents: crate::Sparse) {
+    pub fn set_memory(&self, contents: Sparse) {
         self.lock().memory.device = contents;
     }
 }

@@ -2,11 +2,12 @@
 
 //! A queue: jobs in, completions out.
 
-use crate::desc::{Completion, Descriptor, COMPLETION_SEQUENCE, COMPLETION_SIZE};
+use mdma_model::desc::{Completion, Descriptor, COMPLETION_SEQUENCE, COMPLETION_SIZE};
+use mdma_model::queue::Ring;
+use mdma_model::regs::{self, Reg};
+
 use crate::device::Mdma;
 use crate::error::{Error, Result};
-use crate::queue::Ring;
-use crate::regs::{self, Reg};
 use crate::transport::{Bar, Buffer};
 use std::sync::atomic::{fence, Ordering};
 use std::thread;
@@ -37,7 +38,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
     /// Returns the buffer size for a ring of `1 << order` entries.
     pub fn size(order: u32) -> usize {
         let entries = 1 << order;
-        (entries * crate::desc::DESCRIPTOR_SIZE).next_multiple_of(PAGE)
+        (entries * mdma_model::desc::DESCRIPTOR_SIZE).next_multiple_of(PAGE)
             + (entries * COMPLETION_SIZE).next_multiple_of(PAGE)
     }
 
@@ -84,7 +85,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
             let (have, need) = (memory.size(), Self::size(order));
             return Err(Error::Buffer(format!("{have} bytes, {need} needed")));
         }
-        let completions_at = (crate::desc::DESCRIPTOR_SIZE << order).next_multiple_of(PAGE);
+        let completions_at = (mdma_model::desc::DESCRIPTOR_SIZE << order).next_multiple_of(PAGE);
         let base = memory.iova();
         let completions = base.wrapping_add(completions_at as u64);
         Ring::new(base, order, completions).map_err(|illegal| Error::Buffer(format!("{illegal:?}")))
@@ -161,7 +162,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
     }
 
     /// Puts the raw bytes of a descriptor into the ring.
-    pub fn fill_raw(&mut self, bytes: &[u8; crate::desc::DESCRIPTOR_SIZE]) -> Result<()> {
+    pub fn fill_raw(&mut self, bytes: &[u8; mdma_model::desc::DESCRIPTOR_SIZE]) -> Result<()> {
         if self.room() == 0 {
             return Err(Error::Full);
         }

@@ -2,9 +2,10 @@
 
 //! The transport by VFIO.
 
+use mdma_model::regs::{self, BAR_MEMORY, BAR_REGISTERS};
+
 use crate::device::Mdma;
 use crate::error::{Error, Result};
-use crate::regs::{self, BAR_MEMORY, BAR_REGISTERS};
 use crate::submit::Queue;
 use crate::transport::{Bar, Buffer};
 use std::io;
