@@ -11,8 +11,8 @@
 //!
 //! ```text
 //!   io         one read or write at a time; held over the copy to or from the user
-//!     state    the session's
-//!       link   what the session is
+//!     state    the state machine's
+//!       link   what is moved
 //! ```
 //!
 //! `io` may be held for as long as a user's memory takes, so who waits for it can be killed. Ending a
@@ -20,11 +20,11 @@
 //! one who has it does, as he looks after unlocking it whether the session is over.
 
 use super::{
-    session::{
+    staging::Window,
+    state_machine::{
         link::Link,
-        Session, //
+        StateMachine, //
     },
-    staging::Window, //
 };
 use crate::{
     bindings,
@@ -84,7 +84,7 @@ const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
 /// What a stream moves, until it ends.
 #[derive(Clone)]
 struct Moved {
-    session: Arc<Session>,
+    machine: Arc<StateMachine>,
     /// For the log.
     core: Arc<Core>,
 }
@@ -124,7 +124,7 @@ impl Buffer {
 /// What a data file and its session share.
 #[pin_data]
 pub(super) struct Stream {
-    /// The session, until it ends.
+    /// What is moved, until the session ends.
     #[pin]
     link: Mutex<Option<Moved>>,
     #[pin]
@@ -139,11 +139,11 @@ pub(super) struct Stream {
 impl Stream {
     /// A stream of a session that is about to begin.
     pub(super) fn new(
-        session: Arc<Session>,
+        machine: Arc<StateMachine>,
         core: Arc<Core>,
         dirtied: Arc<Dirtied>,
     ) -> Result<Arc<Self>> {
-        let link = Moved { session, core };
+        let link = Moved { machine, core };
         Arc::pin_init(
             pin_init!(Self {
                 link <- new_mutex!(Some(link), "migration stream"),
@@ -182,14 +182,14 @@ impl Stream {
             .store(io.end - io.at - initial, Ordering::Relaxed);
     }
 
-    /// The session and what it is of; `ENODEV` if it is over.
+    /// What is moved; `ENODEV` if the session is over.
     fn link(&self) -> Result<Moved> {
         self.link.lock().clone().ok_or(ENODEV)
     }
 
-    /// The session; `ENODEV` if it is over.
-    fn session(&self) -> Result<Arc<Session>> {
-        Ok(self.link()?.session)
+    /// The state machine; `ENODEV` if the session is over.
+    fn machine(&self) -> Result<Arc<StateMachine>> {
+        Ok(self.link()?.machine)
     }
 
     /// A file for the user: to read from while saving, else to write to.
@@ -226,9 +226,9 @@ impl Stream {
             return Ok(0);
         }
         self.transfer(|io| {
-            let session = self.session()?;
+            let machine = self.machine()?;
             if io.at == io.end {
-                self.refill(&session, io)?;
+                self.refill(&machine, io)?;
                 if io.end == 0 {
                     return Ok(0);
                 }
@@ -250,19 +250,19 @@ impl Stream {
     }
 
     /// Fills the buffer, which was handed over. If it stays empty, the stream has ended.
-    fn refill(&self, session: &Session, io: &mut Buffer) -> Result {
+    fn refill(&self, machine: &StateMachine, io: &mut Buffer) -> Result {
         (io.at, io.initial, io.end) = (0, 0, 0);
         let memory = io.memory()?;
         let len = memory.len();
         // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
         let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-        let mut inner = session.lock()?;
+        let mut inner = machine.lock()?;
         if !inner.is_stream(self) {
             return Err(ENODEV);
         }
-        let before = session.precopy_info(&inner);
-        io.end = session.fill(&mut inner, &mut window, len)?;
-        let after = session.precopy_info(&inner);
+        let before = machine.precopy_info(&inner);
+        io.end = machine.fill(&mut inner, &mut window, len)?;
+        let after = machine.precopy_info(&inner);
         let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
         io.initial = match (before.initial_bytes, before.dirty_bytes) {
             (0, _) => 0,
@@ -286,7 +286,7 @@ impl Stream {
             return Ok(0);
         }
         self.transfer(|io| {
-            let session = self.session()?;
+            let machine = self.machine()?;
             let memory = io.memory()?;
             let len = memory.len().min(len);
             let part = memory.get_mut(..len).unwrap_or_default();
@@ -294,11 +294,11 @@ impl Stream {
 
             // SAFETY: As in `refill`.
             let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-            let mut inner = session.lock()?;
+            let mut inner = machine.lock()?;
             if !inner.is_stream(self) {
                 return Err(ENODEV);
             }
-            session.feed(&mut inner, &window, len)
+            machine.feed(&mut inner, &window, len)
         })
     }
 
@@ -312,13 +312,13 @@ impl Stream {
         let [a, b, c, d, ..] = bytes;
         let argsz = u32::from_ne_bytes([a, b, c, d]);
         // A session that is over is not in pre-copy either.
-        let Moved { session, core } = self.link().map_err(|_| EINVAL)?;
+        let Moved { machine, core } = self.link().map_err(|_| EINVAL)?;
         if (argsz as usize) < SIZE {
             refuse!(core, "precopy info: argsz {argsz} is less than {SIZE}");
             return Err(EINVAL);
         }
         let info = {
-            let inner = session.lock()?;
+            let inner = machine.lock()?;
             if !inner.is_stream(self) {
                 return Err(EINVAL);
             }
@@ -326,7 +326,7 @@ impl Stream {
                 refuse!(core, "precopy info: {} is no pre-copy state", inner.state());
                 return Err(EINVAL);
             }
-            session.precopy_info(&inner)
+            machine.precopy_info(&inner)
         };
         let initial = self.initial.load(Ordering::Relaxed) as u64;
         let again = self.again.load(Ordering::Relaxed) as u64;
@@ -344,17 +344,17 @@ impl Stream {
         const OUT: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
 
         self.dirtied.register(file, table);
-        let Ok(session) = self.session() else {
+        let Ok(machine) = self.machine() else {
             return bindings::POLLERR | IN | OUT;
         };
         // A task that is killed does not look at the result.
-        let Ok(inner) = session.lock() else {
+        let Ok(inner) = machine.lock() else {
             return bindings::POLLERR;
         };
         match inner.state() {
             State::Resuming => OUT,
             State::StopCopy => IN,
-            _ if self.buffered() != 0 || session.has_data(&inner) => IN,
+            _ if self.buffered() != 0 || machine.has_data(&inner) => IN,
             _ => 0,
         }
     }
@@ -369,7 +369,7 @@ impl Link for Stream {
         let link = self.link.lock().take();
         self.free();
         self.dirtied.notify();
-        // The session's own user has a reference to it, so this is not the last.
+        // The caller has a reference to the state machine, so this is not the last.
         drop(link);
     }
 

@@ -6,7 +6,7 @@
 //! of the save that is open, or was last; so are those of a load. While the state changes and that takes
 //! long, the file has one line, `state: busy`.
 
-use super::session::Session;
+use super::state_machine::StateMachine;
 use crate::debugfs::Show;
 use kernel::{
     page::PAGE_SIZE,
@@ -22,8 +22,8 @@ use migration::{
     state::State, //
 };
 
-/// The file, which shows a session.
-pub(super) struct Status(pub(super) Arc<Session>);
+/// The file, which shows a migration.
+pub(super) struct Status(pub(super) Arc<StateMachine>);
 
 /// Writes the counters of one phase of a save.
 fn phase(out: &SeqFile, name: &str, stats: &PhaseStats) {

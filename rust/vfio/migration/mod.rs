@@ -2,15 +2,15 @@
 
 //! Migration: what a device's state is moved by.
 //!
-//! | file       | what is in it                                                       |
-//! |------------|---------------------------------------------------------------------|
-//! | `session`  | the one state of a device, and what a change of it does             |
-//! | `endpoint` | the device as crate `migration` reads and writes it                 |
-//! | `staging`  | the data section of the v1 region: memory shared with the user      |
-//! | `v1`       | the v1 region: registers and the data section                       |
-//! | `v2`       | the v2 changes of state                                             |
-//! | `data_file` | the files v2 moves the state through                               |
-//! | `debugfs`  | counters and times                                                  |
+//! | file            | what is in it                                                  |
+//! |-----------------|----------------------------------------------------------------|
+//! | `state_machine` | the one state of a device, and what a change of it does        |
+//! | `endpoint`      | the device as crate `migration` reads and writes it            |
+//! | `staging`       | the data section of the v1 region: memory shared with the user |
+//! | `v1`            | the v1 region: registers and the data section                  |
+//! | `v2`            | the v2 changes of state                                        |
+//! | `data_file`     | the files v2 moves the state through                           |
+//! | `debugfs`       | counters and times                                             |
 //!
 //! What is sent, what is accepted and which changes of state there are is decided by crate
 //! `migration`, which has no `unsafe` code and is tested by itself.
@@ -18,15 +18,15 @@
 mod data_file;
 mod debugfs;
 mod endpoint;
-mod session;
 mod staging;
+mod state_machine;
 mod v1;
 mod v2;
 
 use self::{
     debugfs::Status,
-    session::Session,
-    staging::Staging, //
+    staging::Staging,
+    state_machine::StateMachine, //
 };
 use crate::{
     debugfs::{
@@ -120,7 +120,7 @@ impl Params {
 /// The migration of one device.
 pub(crate) struct Migration {
     core: Arc<Core>,
-    session: Arc<Session>,
+    machine: Arc<StateMachine>,
     staging: Staging,
     /// Where the data section is in the v1 region.
     layout: Layout,
@@ -152,10 +152,10 @@ impl Migration {
             return Err(EINVAL);
         }
 
-        let session = Session::new(core.clone(), device, identity)?;
+        let machine = StateMachine::new(core.clone(), device, identity)?;
         Ok(Self {
-            _status: debugfs.file(c"migration", Status(session.clone()))?,
-            session,
+            _status: debugfs.file(c"migration", Status(machine.clone()))?,
+            machine,
             core,
             staging: Staging::new(size),
             layout: Layout {
@@ -171,20 +171,20 @@ impl Migration {
     pub(crate) fn open(&self) -> Result {
         // SAFETY: VFIO opens and closes a device in turns.
         unsafe { self.staging.open()? };
-        self.session.open()
+        self.machine.open()
     }
 
     /// The last user has closed the device. Sessions end, and the device is reset unless its state is to
     /// be kept.
     pub(crate) fn close(&self) {
-        self.session.close();
+        self.machine.close();
         // SAFETY: The device was open, and with its last file went the last mapping and call.
         unsafe { self.staging.close() };
     }
 
     /// Whether the last close leaves the device as it is.
     pub(crate) fn keeps_state(&self) -> bool {
-        self.session.keeps_state()
+        self.machine.keeps_state()
     }
 
     /// Says whether the last close leaves the device as it is. If not, a state that was kept is dropped
@@ -192,13 +192,13 @@ impl Migration {
     ///
     /// `EINTR` if the caller is killed while it waits: nothing has changed then.
     pub(crate) fn keep_state(&self, keep: bool) -> Result {
-        self.session.keep_state(keep)
+        self.machine.keep_state(keep)
     }
 
     /// `VFIO_DEVICE_RESET`: ends any session, resets the device and has it run (P11).
     ///
     /// `EINTR` if the caller is killed while it waits: nothing has changed then.
     pub(crate) fn reset(&self) -> Result {
-        self.session.reset()
+        self.machine.reset()
     }
 }

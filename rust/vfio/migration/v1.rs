@@ -14,8 +14,8 @@
 //! ```
 
 use super::{
-    session::FrontEnd,
     staging::Window,
+    state_machine::FrontEnd,
     Migration, //
 };
 use crate::{
@@ -87,16 +87,16 @@ impl Migration {
             Target::Register(register) => register,
         };
 
-        // No lock is held over the copy, see `session`.
+        // No lock is held over the copy, see `state_machine`.
         let mut consumed = None;
         let value = match register {
-            Register::DeviceState => u64::from(self.session.lock()?.state().to_v1()),
+            Register::DeviceState => u64::from(self.machine.lock()?.state().to_v1()),
             Register::Reserved => 0,
             Register::PendingBytes => {
-                let inner = self.session.lock()?;
+                let inner = self.machine.lock()?;
                 // Another's session has nothing pending for this front end.
-                let pending = match self.session.is_owner(&inner, FrontEnd::V1) {
-                    true => self.session.pending(&inner),
+                let pending = match self.machine.is_owner(&inner, FrontEnd::V1) {
+                    true => self.machine.pending(&inner),
                     false => 0,
                 };
                 match inner.staged {
@@ -110,12 +110,12 @@ impl Migration {
             }
             Register::DataOffset => {
                 let mut window = self.window()?;
-                let mut inner = self.session.lock()?;
-                self.session
+                let mut inner = self.machine.lock()?;
+                self.machine
                     .stage(&mut inner, &mut window, self.staging.size())?;
                 self.layout.data_offset
             }
-            Register::DataSize => match self.session.lock()?.staged {
+            Register::DataSize => match self.machine.lock()?.staged {
                 Some(staged) if staged.offered => staged.len as u64,
                 _ => 0,
             },
@@ -129,8 +129,8 @@ impl Migration {
 
         // A read that failed has consumed nothing (P3). Another thread may have been faster.
         if consumed.is_some() {
-            let mut inner = self.session.lock()?;
-            let same = |s: &super::session::Staged| s.offered && Some(s.number) == consumed;
+            let mut inner = self.machine.lock()?;
+            let same = |s: &super::state_machine::Staged| s.offered && Some(s.number) == consumed;
             if inner.staged.as_ref().is_some_and(same) {
                 inner.staged = None;
             }
@@ -152,7 +152,7 @@ impl Migration {
             Target::Register(register) => register,
         };
 
-        // Before the lock is taken, see `session`.
+        // Before the lock is taken, see `state_machine`.
         let mut reader = UserSlice::new(buf, len).reader();
         let value = match len {
             4 => u64::from(reader.read::<u32>()?),
@@ -160,22 +160,22 @@ impl Migration {
         };
 
         let mut window = self.window()?;
-        let mut inner = self.session.lock()?;
+        let mut inner = self.machine.lock()?;
         permits(target, Direction::Write, inner.state()).map_err(|r| refuse(r.errno(), &r))?;
         match register {
             Register::DeviceState => {
                 let transition =
                     v1_write(inner.state(), value as u32).map_err(|r| refuse(r.errno(), &r))?;
-                self.session
+                self.machine
                     .change(&mut inner, &transition, FrontEnd::V1, Some(&mut window))?;
             }
             Register::DataSize => {
-                self.session.check_owner(&inner, FrontEnd::V1)?;
+                self.machine.check_owner(&inner, FrontEnd::V1)?;
                 if value == 0 || value > self.layout.section_size {
                     let reason = "data_size is 0 or beyond the data section";
                     return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
                 }
-                self.session.feed_all(&mut inner, &window, value as usize)?;
+                self.machine.feed_all(&mut inner, &window, value as usize)?;
             }
             Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
         }

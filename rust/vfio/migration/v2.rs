@@ -11,7 +11,7 @@ use super::{
         DataFile,
         Stream, //
     },
-    session::FrontEnd,
+    state_machine::FrontEnd,
     Migration, //
 };
 use crate::bindings;
@@ -45,16 +45,16 @@ impl Migration {
             self.core.refuse(format_args!("migration: {error}"));
             Error::from_errno(-error.errno())
         };
-        let session = &self.session;
-        let mut inner = session.lock()?;
+        let machine = &self.machine;
+        let mut inner = machine.lock()?;
         let mut file = None;
 
-        session.check_owner(&inner, FrontEnd::V2)?;
+        machine.check_owner(&inner, FrontEnd::V2)?;
         let to = State::from_v2(to).map_err(refuse)?;
         v2_check(inner.state(), to).map_err(refuse)?;
         if inner.state() == to {
             let transition = v2_transition(to, to).map_err(refuse)?;
-            session.change(&mut inner, &transition, FrontEnd::V2, None)?;
+            machine.change(&mut inner, &transition, FrontEnd::V2, None)?;
         }
         while inner.state() != to {
             let mut next = 0;
@@ -72,13 +72,13 @@ impl Migration {
 
             // What can fail comes first: the file before the change.
             let stream = if transition.opens_data_fd() {
-                let stream = Stream::new(session.clone(), self.core.clone(), session.dirtied())?;
+                let stream = Stream::new(machine.clone(), self.core.clone(), machine.dirtied())?;
                 file = Some(stream.file(next.is_saving())?);
                 Some(stream)
             } else {
                 None
             };
-            session.change(&mut inner, &transition, FrontEnd::V2, None)?;
+            machine.change(&mut inner, &transition, FrontEnd::V2, None)?;
             if let Some(stream) = stream {
                 inner.stream = Some(stream);
             }
@@ -91,13 +91,13 @@ impl Migration {
 
     /// The number of the state.
     pub(crate) fn v2_state(&self) -> Result<u32> {
-        Ok(self.session.lock()?.state().to_v2())
+        Ok(self.machine.lock()?.state().to_v2())
     }
 
     /// Bytes that a save would have to move if the device were stopped now (P47).
     pub(crate) fn data_size(&self) -> Result<u64> {
-        let inner = self.session.lock()?;
+        let inner = self.machine.lock()?;
         let buffered = inner.stream.as_ref().map_or(0, |stream| stream.buffered());
-        Ok(self.session.size(&inner).saturating_add(buffered as u64))
+        Ok(self.machine.size(&inner).saturating_add(buffered as u64))
     }
 }

@@ -10,8 +10,8 @@ use super::{
     FrontEnd,
     Job,
     Locked,
-    Session,
-    Staged, //
+    Staged,
+    StateMachine, //
 };
 use crate::{
     memory::{
@@ -60,7 +60,7 @@ pub(in crate::migration) struct Report {
     pub(in crate::migration) times: Times,
 }
 
-impl Session {
+impl StateMachine {
     /// Offers the staged buffer again, as its user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
         let endpoint = self.endpoint();
@@ -181,7 +181,7 @@ impl Session {
         }
     }
 
-    /// [`Session::feed`] for a front end that can take all of its buffer or fail.
+    /// [`StateMachine::feed`] for a front end that can take all of its buffer or fail.
     ///
     /// After an errno that passes, its user does not know how much of it was taken: what he hands over
     /// next has to be the beginning of a buffer.

@@ -151,7 +151,7 @@ pub(super) struct Inner {
 
 /// The migration state of one device.
 #[pin_data]
-pub(super) struct Session {
+pub(super) struct StateMachine {
     core: Arc<Core>,
     device: Arc<dyn Operations>,
     identity: Identity,
@@ -195,7 +195,7 @@ fn errno(error: stream::Error) -> Error {
     Error::from_errno(-error.errno())
 }
 
-impl Session {
+impl StateMachine {
     /// The state of a device that is not open.
     pub(super) fn new(
         core: Arc<Core>,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a session knows of the data file that moves it.
+//! What the state machine knows of a data file.
 
-/// The data file's end of a session.
+/// The data file of a session.
 ///
-/// The file refers to the session. The session calls the file by this trait only. All methods are
+/// The file refers to the state machine, which calls the file by this trait only. All methods are
 /// called with the state locked.
 pub(in crate::migration) trait Link: Send + Sync {
     /// The state has changed.
