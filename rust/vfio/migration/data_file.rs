@@ -257,7 +257,7 @@ impl Stream {
         // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
         let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
         let mut inner = machine.lock()?;
-        if !inner.is_stream(self) {
+        if !inner.is_file(self) {
             return Err(ENODEV);
         }
         let before = machine.precopy_info(&inner);
@@ -295,7 +295,7 @@ impl Stream {
             // SAFETY: As in `refill`.
             let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
             let mut inner = machine.lock()?;
-            if !inner.is_stream(self) {
+            if !inner.is_file(self) {
                 return Err(ENODEV);
             }
             machine.feed(&mut inner, &window, len)
@@ -319,7 +319,7 @@ impl Stream {
         }
         let info = {
             let inner = machine.lock()?;
-            if !inner.is_stream(self) {
+            if !inner.is_file(self) {
                 return Err(EINVAL);
             }
             if !matches!(inner.state(), State::PreCopy | State::PreCopyP2p) {

@@ -25,17 +25,22 @@
 //! itself, and what waits behind the reset finds the device running. So it is neither lost nor stuck.
 
 pub(super) mod link;
+pub(super) mod owner;
 mod times;
 mod transfer;
 
 use self::{
     link::Link,
+    owner::{
+        FrontEnd,
+        Owner,
+        Request,
+        Session,
+        Staged, //
+    },
     times::Times, //
 };
-use super::{
-    endpoint::Endpoint,
-    staging::Window, //
-};
+use super::endpoint::Endpoint;
 use crate::{
     bindings,
     device::Operations,
@@ -85,46 +90,6 @@ const LOOKS: u32 = 50;
 /// How long he waits between two times.
 const LOOK_MSECS: u32 = 10;
 
-/// Who drives a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrontEnd {
-    /// The v1 region.
-    V1,
-    /// The v2 ioctls and data files.
-    V2,
-}
-
-impl FrontEnd {
-    /// Its name.
-    fn name(self) -> &'static str {
-        match self {
-            FrontEnd::V1 => "v1",
-            FrontEnd::V2 => "v2",
-        }
-    }
-}
-
-/// What is open.
-enum Job {
-    /// Nothing.
-    None,
-    /// A save.
-    Save(SaveSession<KVVec<u8>>),
-    /// A load.
-    Load(LoadSession<KVVec<u8>>),
-}
-
-/// The buffer that v1 has staged.
-#[derive(Clone, Copy)]
-pub(super) struct Staged {
-    /// Its bytes.
-    pub(super) len: usize,
-    /// Whether `data_offset` was read since it was staged, or since it is to be sent again (P23).
-    pub(super) offered: bool,
-    /// Which one it is, of all of this device.
-    pub(super) number: u64,
-}
-
 /// What the mutex locks.
 pub(super) struct Inner {
     /// The state.
@@ -133,14 +98,8 @@ pub(super) struct Inner {
     open: bool,
     /// How long it was what.
     times: Times,
-    /// Who opened the session.
-    front_end: Option<FrontEnd>,
-    /// The session.
-    job: Job,
-    /// The buffer that is staged and was not consumed.
-    pub(super) staged: Option<Staged>,
-    /// The data file's part of a session of v2.
-    pub(super) stream: Option<Arc<dyn Link>>,
+    /// Who has a session open.
+    owner: Owner,
     /// Buffers staged so far.
     number: u64,
     /// What the last save sent.
@@ -174,11 +133,35 @@ impl Inner {
         self.state
     }
 
-    /// Whether the session's data file is that of `stream`.
-    pub(super) fn is_stream<T: Link>(&self, stream: &T) -> bool {
-        self.stream
-            .as_ref()
-            .is_some_and(|mine| core::ptr::addr_eq(&raw const **mine, stream))
+    /// The data file of a session of v2.
+    pub(super) fn file(&self) -> Option<&dyn Link> {
+        match &self.owner {
+            Owner::V2 { file, .. } => Some(&**file),
+            Owner::None | Owner::V1 { .. } => None,
+        }
+    }
+
+    /// Whether `file` is the session's data file.
+    pub(super) fn is_file<T: Link>(&self, file: &T) -> bool {
+        self.file()
+            .is_some_and(|mine| core::ptr::addr_eq(mine, file))
+    }
+
+    /// The buffer that v1 has staged and that was not consumed.
+    pub(super) fn staged(&self) -> Option<Staged> {
+        match self.owner {
+            Owner::V1 { staged, .. } => staged,
+            Owner::None | Owner::V2 { .. } => None,
+        }
+    }
+
+    /// Forgets the buffer that v1 has staged if it is number `number` and `data_offset` was read.
+    pub(super) fn consume(&mut self, number: u64) {
+        if let Owner::V1 { staged, .. } = &mut self.owner {
+            if staged.is_some_and(|s| s.offered && s.number == number) {
+                *staged = None;
+            }
+        }
     }
 
     /// Changes the state.
@@ -221,10 +204,7 @@ impl StateMachine {
                         state: State::Running,
                         open: false,
                         times: Times::new(),
-                        front_end: None,
-                        job: Job::None,
-                        staged: None,
-                        stream: None,
+                        owner: Owner::None,
                         number: 0,
                         saved: save::Stats::default(),
                         loaded: load::Stats::default(),
@@ -346,21 +326,19 @@ impl StateMachine {
 
     /// Ends the session, whatever became of it.
     fn end(&self, inner: &mut Locked<'_>) {
-        let job = core::mem::replace(&mut inner.job, Job::None);
-        match &job {
-            Job::None => {}
-            Job::Save(save) => {
+        let owner = core::mem::replace(&mut inner.owner, Owner::None);
+        match owner.session() {
+            None => {}
+            Some(Session::Save(save)) => {
                 inner.saved = save.stats();
                 if let Some(memory) = &self.core.memory {
                     memory.stop_tracking();
                 }
             }
-            Job::Load(load) => inner.loaded = load.stats(),
+            Some(Session::Load(load)) => inner.loaded = load.stats(),
         }
-        inner.front_end = None;
-        inner.staged = None;
-        if let Some(stream) = inner.stream.take() {
-            stream.end();
+        if let Owner::V2 { file, .. } = &owner {
+            file.end();
         }
     }
 
@@ -375,7 +353,7 @@ impl StateMachine {
 
     /// Refuses what `front_end` asks for while the session is the other one's (P48).
     pub(super) fn check_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> Result {
-        match inner.front_end {
+        match inner.owner.front_end() {
             Some(owner) if owner != front_end => {
                 refuse!(
                     self.core,
@@ -391,7 +369,7 @@ impl StateMachine {
 
     /// Whether the session is `front_end`'s.
     pub(super) fn is_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> bool {
-        inner.front_end == Some(front_end)
+        inner.owner.front_end() == Some(front_end)
     }
 
     /// Changes the state.
@@ -403,10 +381,9 @@ impl StateMachine {
         &self,
         inner: &mut Locked<'_>,
         transition: &Transition,
-        front_end: FrontEnd,
-        mut window: Option<&mut Window>,
+        mut request: Request<'_>,
     ) -> Result {
-        self.check_owner(inner, front_end)?;
+        self.check_owner(inner, request.front_end())?;
         // First, as a kill of the caller ends the wait: nothing has changed then.
         let stops = transition
             .actions
@@ -416,7 +393,7 @@ impl StateMachine {
             self.stop()?;
         }
         for action in transition.actions {
-            if let Err(error) = self.act(inner, *action, front_end, window.as_deref_mut()) {
+            if let Err(error) = self.act(inner, *action, &mut request) {
                 // Only the first other action of a change fails, so there is nothing more to undo.
                 let state = transition.on_failure();
                 inner.enter(state);
@@ -431,24 +408,14 @@ impl StateMachine {
     }
 
     /// Does one step of a change.
-    fn act(
-        &self,
-        inner: &mut Locked<'_>,
-        action: Action,
-        front_end: FrontEnd,
-        window: Option<&mut Window>,
-    ) -> Result {
+    fn act(&self, inner: &mut Locked<'_>, action: Action, request: &mut Request<'_>) -> Result {
         match action {
-            Action::BeginSave => {
-                self.begin_save(inner)
-                    .inspect_err(|e| refuse!(self.core, "migration: cannot begin a save: {e:?}"))?;
-                inner.front_end = Some(front_end);
-            }
-            Action::PrepareLoad => {
-                self.prepare_load(inner)
-                    .inspect_err(|e| refuse!(self.core, "migration: cannot begin a load: {e:?}"))?;
-                inner.front_end = Some(front_end);
-            }
+            Action::BeginSave => self
+                .begin_save(inner, request)
+                .inspect_err(|e| refuse!(self.core, "migration: cannot begin a save: {e:?}"))?,
+            Action::PrepareLoad => self
+                .prepare_load(inner, request)
+                .inspect_err(|e| refuse!(self.core, "migration: cannot begin a load: {e:?}"))?,
             // `change` has done it. A device that may do no DMA does nothing but answer accesses to its
             // registers, in whatever state.
             Action::QuiescePeer | Action::QuiesceAll => {}
@@ -459,19 +426,19 @@ impl StateMachine {
                 self.core.engine.kick();
             }
             Action::StopSave => {
-                if let Job::Save(save) = &mut inner.job {
+                if let Some(Session::Save(save)) = inner.owner.session_mut() {
                     save.stop();
                 }
             }
             Action::Restage => {
-                if let Some(window) = window {
+                if let Request::V1(window) = request {
                     self.restage(inner, window);
                 }
             }
             Action::EndSave => self.end(inner),
             Action::BeginLoad => self.begin_load(),
             Action::RestartLoad => {
-                if let Job::Load(load) = &mut inner.job {
+                if let Some(Session::Load(load)) = inner.owner.session_mut() {
                     if load.is_broken() {
                         load.restart();
                         self.begin_load();
@@ -484,30 +451,33 @@ impl StateMachine {
     }
 
     /// Opens a save session and starts tracking.
-    fn begin_save(&self, inner: &mut Locked<'_>) -> Result {
+    fn begin_save(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
         let buffer = self.buffer()?;
         let memory = self.core.memory.as_deref();
         if let Some(memory) = memory {
             memory.start_tracking()?;
         }
-        match SaveSession::begin(self.identity, buffer, &self.endpoint()) {
-            Ok(save) => {
-                inner.job = Job::Save(save);
+        let owner = SaveSession::begin(self.identity, buffer, &self.endpoint())
+            .map_err(errno)
+            .and_then(|save| request.owner(Session::Save(save)));
+        match owner {
+            Ok(owner) => {
+                inner.owner = owner;
                 Ok(())
             }
             Err(error) => {
                 if let Some(memory) = memory {
                     memory.stop_tracking();
                 }
-                Err(errno(error))
+                Err(error)
             }
         }
     }
 
     /// Opens a load session.
-    fn prepare_load(&self, inner: &mut Locked<'_>) -> Result {
+    fn prepare_load(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
         let load = LoadSession::new(self.identity, self.buffer()?).map_err(errno)?;
-        inner.job = Job::Load(load);
+        inner.owner = request.owner(Session::Load(load))?;
         Ok(())
     }
 
@@ -523,9 +493,9 @@ impl StateMachine {
     /// Has what was loaded take effect (P26).
     fn commit_load(&self, inner: &mut Locked<'_>) -> Result {
         let endpoint = self.endpoint();
-        let result = match &mut inner.job {
-            Job::Load(load) => load.finish(&endpoint),
-            Job::None | Job::Save(_) => Ok(()),
+        let result = match inner.owner.session_mut() {
+            Some(Session::Load(load)) => load.finish(&endpoint),
+            None | Some(Session::Save(_)) => Ok(()),
         };
         self.end(inner);
         result.map_err(|error| {

@@ -15,7 +15,10 @@
 
 use super::{
     staging::Window,
-    state_machine::FrontEnd,
+    state_machine::owner::{
+        FrontEnd,
+        Request, //
+    },
     Migration, //
 };
 use crate::{
@@ -99,7 +102,7 @@ impl Migration {
                     true => self.machine.pending(&inner),
                     false => 0,
                 };
-                match inner.staged {
+                match inner.staged() {
                     None => pending,
                     Some(staged) if staged.offered => {
                         consumed = Some(staged.number);
@@ -115,7 +118,7 @@ impl Migration {
                     .stage(&mut inner, &mut window, self.staging.size())?;
                 self.layout.data_offset
             }
-            Register::DataSize => match self.machine.lock()?.staged {
+            Register::DataSize => match self.machine.lock()?.staged() {
                 Some(staged) if staged.offered => staged.len as u64,
                 _ => 0,
             },
@@ -128,12 +131,8 @@ impl Migration {
         }
 
         // A read that failed has consumed nothing (P3). Another thread may have been faster.
-        if consumed.is_some() {
-            let mut inner = self.machine.lock()?;
-            let same = |s: &super::state_machine::Staged| s.offered && Some(s.number) == consumed;
-            if inner.staged.as_ref().is_some_and(same) {
-                inner.staged = None;
-            }
+        if let Some(number) = consumed {
+            self.machine.lock()?.consume(number);
         }
         Ok(len)
     }
@@ -167,7 +166,7 @@ impl Migration {
                 let transition =
                     v1_write(inner.state(), value as u32).map_err(|r| refuse(r.errno(), &r))?;
                 self.machine
-                    .change(&mut inner, &transition, FrontEnd::V1, Some(&mut window))?;
+                    .change(&mut inner, &transition, Request::V1(&mut window))?;
             }
             Register::DataSize => {
                 self.machine.check_owner(&inner, FrontEnd::V1)?;

@@ -11,13 +11,20 @@ use super::{
         DataFile,
         Stream, //
     },
-    state_machine::FrontEnd,
+    state_machine::{
+        link::Link,
+        owner::{
+            FrontEnd,
+            Request, //
+        },
+    },
     Migration, //
 };
 use crate::bindings;
 use kernel::{
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 use migration::{
     state::{
@@ -54,7 +61,7 @@ impl Migration {
         v2_check(inner.state(), to).map_err(refuse)?;
         if inner.state() == to {
             let transition = v2_transition(to, to).map_err(refuse)?;
-            machine.change(&mut inner, &transition, FrontEnd::V2, None)?;
+            machine.change(&mut inner, &transition, Request::V2(None))?;
         }
         while inner.state() != to {
             let mut next = 0;
@@ -74,17 +81,14 @@ impl Migration {
             let stream = if transition.opens_data_fd() {
                 let stream = Stream::new(machine.clone(), self.core.clone(), machine.dirtied())?;
                 file = Some(stream.file(next.is_saving())?);
-                Some(stream)
+                Some(stream as Arc<dyn Link>)
             } else {
                 None
             };
-            machine.change(&mut inner, &transition, FrontEnd::V2, None)?;
-            if let Some(stream) = stream {
-                inner.stream = Some(stream);
-            }
+            machine.change(&mut inner, &transition, Request::V2(stream))?;
         }
-        if let Some(stream) = &inner.stream {
-            stream.changed();
+        if let Some(file) = inner.file() {
+            file.changed();
         }
         Ok(file)
     }
@@ -97,7 +101,7 @@ impl Migration {
     /// Bytes that a save would have to move if the device were stopped now (P47).
     pub(crate) fn data_size(&self) -> Result<u64> {
         let inner = self.machine.lock()?;
-        let buffered = inner.stream.as_ref().map_or(0, |stream| stream.buffered());
+        let buffered = inner.file().map_or(0, |file| file.buffered());
         Ok(self.machine.size(&inner).saturating_add(buffered as u64))
     }
 }

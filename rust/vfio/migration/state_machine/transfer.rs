@@ -6,11 +6,14 @@
 
 use super::{
     errno,
+    owner::{
+        FrontEnd,
+        Owner,
+        Session,
+        Staged, //
+    },
     times::Times,
-    FrontEnd,
-    Job,
     Locked,
-    Staged,
     StateMachine, //
 };
 use crate::{
@@ -64,8 +67,11 @@ impl StateMachine {
     /// Offers the staged buffer again, as its user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
         let endpoint = self.endpoint();
-        let inner = &mut **inner;
-        let (Some(staged), Job::Save(save)) = (&mut inner.staged, &mut inner.job) else {
+        let Owner::V1 {
+            session: Session::Save(save),
+            staged: Some(staged),
+        } = &mut inner.owner
+        else {
             return;
         };
         // The header it rewrites is in the window, so this does not fail.
@@ -80,7 +86,7 @@ impl StateMachine {
         window: &mut Window,
         len: usize,
     ) -> Result<usize> {
-        let Job::Save(save) = &mut inner.job else {
+        let Some(Session::Save(save)) = inner.owner.session_mut() else {
             return Ok(0);
         };
         let endpoint = self.endpoint();
@@ -99,20 +105,28 @@ impl StateMachine {
         window: &mut Window,
         len: usize,
     ) -> Result {
-        if let Some(staged) = &mut inner.staged {
-            staged.offered = true;
-            return Ok(());
-        }
-        if inner.front_end != Some(FrontEnd::V1) {
-            return Ok(());
+        match &mut inner.owner {
+            Owner::None | Owner::V2 { .. } => return Ok(()),
+            Owner::V1 {
+                staged: Some(staged),
+                ..
+            } => {
+                staged.offered = true;
+                return Ok(());
+            }
+            Owner::V1 { staged: None, .. } => {}
         }
         let len = self.fill(inner, window, len)?;
-        if len != 0 {
-            inner.number += 1;
-            inner.staged = Some(Staged {
+        if len == 0 {
+            return Ok(());
+        }
+        inner.number += 1;
+        let number = inner.number;
+        if let Owner::V1 { staged, .. } = &mut inner.owner {
+            *staged = Some(Staged {
                 len,
                 offered: true,
-                number: inner.number,
+                number,
             });
         }
         Ok(())
@@ -120,33 +134,33 @@ impl StateMachine {
 
     /// What v1 reads from `pending_bytes`, without what is staged (P22).
     pub(in crate::migration) fn pending(&self, inner: &Locked<'_>) -> u64 {
-        match &inner.job {
-            Job::Save(save) => save.pending(&self.endpoint()),
-            Job::None | Job::Load(_) => 0,
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.pending(&self.endpoint()),
+            None | Some(Session::Load(_)) => 0,
         }
     }
 
     /// What a save of the stopped device has to send, the save that is open or another one (P47).
     pub(in crate::migration) fn size(&self, inner: &Locked<'_>) -> u64 {
-        match &inner.job {
-            Job::Save(save) => save.remaining(&self.endpoint()),
-            Job::None | Job::Load(_) => save::estimate(&self.identity, &self.endpoint()),
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.remaining(&self.endpoint()),
+            None | Some(Session::Load(_)) => save::estimate(&self.identity, &self.endpoint()),
         }
     }
 
     /// What pre-copy still has to send (P45).
     pub(in crate::migration) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
-        match &inner.job {
-            Job::Save(save) => save.precopy_info(&self.endpoint()),
-            Job::None | Job::Load(_) => PrecopyInfo::default(),
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.precopy_info(&self.endpoint()),
+            None | Some(Session::Load(_)) => PrecopyInfo::default(),
         }
     }
 
     /// Whether a save has something to send now.
     pub(in crate::migration) fn has_data(&self, inner: &Locked<'_>) -> bool {
-        match &inner.job {
-            Job::Save(save) => save.has_data(&self.endpoint()),
-            Job::None | Job::Load(_) => false,
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.has_data(&self.endpoint()),
+            None | Some(Session::Load(_)) => false,
         }
     }
 
@@ -165,7 +179,7 @@ impl StateMachine {
         len: usize,
     ) -> Result<usize> {
         let endpoint = self.endpoint();
-        let Job::Load(load) = &mut inner.job else {
+        let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
         let before = load.stats().bytes;
@@ -192,7 +206,7 @@ impl StateMachine {
         len: usize,
     ) -> Result {
         let endpoint = self.endpoint();
-        let Job::Load(load) = &mut inner.job else {
+        let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
         load.feed(&endpoint, window, len).map_err(|error| {
@@ -210,8 +224,8 @@ impl StateMachine {
         let memory = self.core.memory.as_deref();
         let mut report = Report {
             state: inner.state,
-            front_end: inner.front_end.map_or("none", FrontEnd::name),
-            staged: inner.staged.map_or(0, |staged| staged.len),
+            front_end: inner.owner.front_end().map_or("none", FrontEnd::name),
+            staged: inner.staged().map_or(0, |staged| staged.len),
             pending: self.pending(&inner),
             saved: inner.saved,
             loaded: inner.loaded,
@@ -221,10 +235,10 @@ impl StateMachine {
             unmap_looks_max: self.core.dma.unmap_looks_max(),
             times: inner.times,
         };
-        match &inner.job {
-            Job::None => {}
-            Job::Save(save) => report.saved = save.stats(),
-            Job::Load(load) => report.loaded = load.stats(),
+        match inner.owner.session() {
+            None => {}
+            Some(Session::Save(save)) => report.saved = save.stats(),
+            Some(Session::Load(load)) => report.loaded = load.stats(),
         }
         Some(report)
     }
