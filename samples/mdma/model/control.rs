@@ -7,13 +7,11 @@
 //! done without it: [`Control::begin`] hands out a [`Ticket`] that says what to do next, and
 //! [`Control::finish`] takes in what came of it. A queue that was disabled in between has
 //! forgotten the ticket, which [`Ticket::run`] tells by its number.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::desc::Error;
-use crate::engine::{Bus, End, Job, Outcome};
-use crate::queue::{Illegal, Ring};
-use crate::refusal::{Refusal, Refused};
+use crate::engine::{Bus, End, Job, Outcome, Ticket};
+use crate::queue::{Ring, RingError};
+use crate::refused::{RefusedRegister, RegisterError};
 use crate::regs::{self, Access, Reg, Target};
 
 /// What the registers hold and how far the job in flight has come: all that is saved.
@@ -46,7 +44,7 @@ pub struct State {
     /// `THROTTLE`.
     pub throttle: u32,
     /// `REFUSED`.
-    pub refused: Refused,
+    pub refused: RefusedRegister,
     /// The job at `head`, if its descriptor has been fetched.
     pub job: Option<Job>,
 }
@@ -68,13 +66,13 @@ impl State {
             bytes_done: 0,
             scratch: 0,
             throttle,
-            refused: Refused::NONE,
+            refused: RefusedRegister::NONE,
             job: None,
         }
     }
 
     /// Returns the ring the registers describe.
-    pub fn ring(&self) -> Result<Ring, Illegal> {
+    pub fn ring(&self) -> Result<Ring, RingError> {
         Ring::new(self.ring_base, self.ring_order, self.completion_base)
     }
 
@@ -109,26 +107,6 @@ pub enum Plan {
     Release,
     /// A unit.
     Unit(Ticket),
-}
-
-/// An order to do one unit of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// Which run of the queue this belongs to; it changes whenever the queue is disabled or halted by
-    /// software.
-    pub run: u32,
-    /// The ring.
-    pub ring: Ring,
-    /// The entry at which the device works.
-    pub index: u32,
-    /// The job, if its descriptor was fetched by an earlier unit.
-    pub job: Option<Job>,
-    /// `JOBS_DONE` once this job is completed.
-    pub sequence: u64,
-    /// Size of the device memory in bytes.
-    pub memory_size: u64,
-    /// Microseconds to wait after the unit.
-    pub throttle: u32,
 }
 
 /// The state of one device and the rules of its registers.
@@ -186,7 +164,7 @@ impl Control {
     }
 
     /// Reads a register into `data`, which stays as it is if that is refused.
-    pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), RegisterError> {
         let target =
             target(offset, data.len()).inspect_err(|r| self.state.refused.add(offset, *r))?;
         let value = self.value(target.reg) >> target.shift;
@@ -196,19 +174,19 @@ impl Control {
     }
 
     /// Writes `data` to a register. A refused write changes nothing but `REFUSED`.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, Refusal> {
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         self.try_write(offset, data)
             .inspect_err(|r| self.state.refused.add(offset, *r))
     }
 
     /// Writes `data` to a register, or says why not.
-    fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, Refusal> {
+    fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         let target = target(offset, data.len())?;
         let reg = target.reg;
 
         match reg.row().access {
-            Access::Ro => return Err(Refusal::ReadOnly(reg)),
-            Access::RwDisabled if self.state.enabled => return Err(Refusal::Enabled(reg)),
+            Access::Ro => return Err(RegisterError::ReadOnly(reg)),
+            Access::RwDisabled if self.state.enabled => return Err(RegisterError::Enabled(reg)),
             Access::RwDisabled | Access::Rw | Access::Rw1c => (),
         }
 
@@ -262,7 +240,7 @@ impl Control {
     }
 
     /// Gives a register that may be written a new value.
-    fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, Refusal> {
+    fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, RegisterError> {
         match reg {
             Reg::Control => {
                 let value = bits(reg, value, regs::CONTROL_ENABLE)?;
@@ -306,13 +284,13 @@ impl Control {
             | Reg::Head
             | Reg::JobsDone
             | Reg::BytesDone
-            | Reg::Refused => return Err(Refusal::ReadOnly(reg)),
+            | Reg::Refused => return Err(RegisterError::ReadOnly(reg)),
         }
         Ok(Effect::default())
     }
 
     /// Writes `CONTROL.ENABLE`.
-    fn enable(&mut self, enable: bool) -> Result<Effect, Refusal> {
+    fn enable(&mut self, enable: bool) -> Result<Effect, RegisterError> {
         let state = &mut self.state;
 
         if enable == state.enabled {
@@ -321,7 +299,7 @@ impl Control {
         if enable {
             // A unit of the previous run may be in flight: its outcome is dropped, and the next unit is
             // not begun before it has ended.
-            state.ring().map_err(Refusal::Ring)?;
+            state.ring().map_err(RegisterError::Ring)?;
             state.enabled = true;
         } else {
             state.enabled = false;
@@ -339,13 +317,13 @@ impl Control {
     }
 
     /// Writes `TAIL`.
-    fn doorbell(&mut self, value: u64) -> Result<Effect, Refusal> {
+    fn doorbell(&mut self, value: u64) -> Result<Effect, RegisterError> {
         let state = &mut self.state;
 
         if !state.enabled {
-            return Err(Refusal::Disabled);
+            return Err(RegisterError::Disabled);
         }
-        let ring = state.ring().map_err(Refusal::Ring)?;
+        let ring = state.ring().map_err(RegisterError::Ring)?;
         let (head, tail) = (state.head, state.tail);
         let value = match u32::try_from(value) {
             // What was handed over stays handed over: the device may have begun with it.
@@ -465,22 +443,22 @@ impl Control {
 }
 
 /// Finds the register of an access.
-fn target(offset: u64, len: usize) -> Result<Target, Refusal> {
-    regs::decode(offset, len).ok_or(Refusal::NoRegister { offset, len })
+fn target(offset: u64, len: usize) -> Result<Target, RegisterError> {
+    regs::decode(offset, len).ok_or(RegisterError::NoRegister { offset, len })
 }
 
 /// Refuses bits outside `legal`.
-fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, Refusal> {
+fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, RegisterError> {
     match value & !u64::from(legal) {
         0 => Ok(value as u32),
-        reserved => Err(Refusal::ReservedBits(reg, reserved)),
+        reserved => Err(RegisterError::ReservedBits(reg, reserved)),
     }
 }
 
 /// Refuses values from `limit` on.
-fn below(reg: Reg, value: u64, limit: u64) -> Result<u32, Refusal> {
+fn below(reg: Reg, value: u64, limit: u64) -> Result<u32, RegisterError> {
     match u32::try_from(value) {
         Ok(value) if u64::from(value) < limit => Ok(value),
-        _ => Err(Refusal::Limit { reg, value, limit }),
+        _ => Err(RegisterError::Limit { reg, value, limit }),
     }
 }

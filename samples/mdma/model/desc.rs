@@ -4,10 +4,11 @@
 //!
 //! Software puts a descriptor of 64 bytes into the ring for each job; the device answers with a
 //! completion record of 32 bytes at the same index. All numbers are little endian.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
+pub use crate::error::{Error, ERRORS};
+pub use crate::layout::{dense, Field};
 use crate::list::List;
+pub use crate::place::Place;
 
 /// Size of a descriptor in bytes, and the alignment of the ring.
 pub const DESCRIPTOR_SIZE: usize = 64;
@@ -17,19 +18,6 @@ pub const COMPLETION_SIZE: usize = 32;
 
 /// The most bytes one job may process.
 pub const MAX_LEN: u64 = 1 << 32;
-
-/// A field of a descriptor or a completion record.
-#[derive(Clone, Copy, Debug)]
-pub struct Field {
-    /// Name of the field.
-    pub name: &'static str,
-    /// Offset in bytes.
-    pub offset: usize,
-    /// Size in bytes.
-    pub size: usize,
-    /// What it means.
-    pub meaning: &'static str,
-}
 
 /// Layout of a descriptor.
 #[rustfmt::skip]
@@ -121,48 +109,6 @@ pub const FLAGS: [(u32, &str, &str); 5] = [
     (DST_LIST, "DST_LIST", "dst is the IOVA of a scatter list of dst_entries entries. Only where the operation has a destination, and not with DST_DEVICE."),
 ];
 
-/// Why a job failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[expect(missing_docs)]
-pub enum Error {
-    None = 0,
-    BadOp = 1,
-    BadFlags = 2,
-    BadLength = 3,
-    BadReserved = 4,
-    SrcRange = 5,
-    DstRange = 6,
-    SrcFault = 7,
-    DstFault = 8,
-    RingFault = 9,
-    CompletionFault = 10,
-    MemoryFault = 11,
-    BadList = 12,
-    ListFault = 13,
-    BadTail = 14,
-}
-
-/// The error codes in the order of their numbers: name, meaning.
-#[rustfmt::skip]
-pub const ERRORS: [(Error, &str, &str); 15] = [
-    (Error::None, "NONE", "Success."),
-    (Error::BadOp, "BAD_OP", "The operation does not exist."),
-    (Error::BadFlags, "BAD_FLAGS", "An unknown flag, or one that the operation does not support; or both DEVICE and LIST for one side."),
-    (Error::BadLength, "BAD_LENGTH", "len is 0 or above 2^32; or not 0 for NOP."),
-    (Error::BadReserved, "BAD_RESERVED", "A reserved byte is not 0, or the number of entries of a side without a list."),
-    (Error::SrcRange, "SRC_RANGE", "The source, or an entry of its list, is not inside the device memory."),
-    (Error::DstRange, "DST_RANGE", "The destination, or an entry of its list, is not inside the device memory."),
-    (Error::SrcFault, "SRC_FAULT", "Guest memory at src is not mapped or not readable, or src + len is beyond 2^64."),
-    (Error::DstFault, "DST_FAULT", "Guest memory at dst is not mapped or not writable, or dst + len is beyond 2^64."),
-    (Error::RingFault, "RING_FAULT", "The ring is not mapped. There is no completion record."),
-    (Error::CompletionFault, "COMPLETION_FAULT", "The completion records are not mapped or not writable. There is no completion record."),
-    (Error::MemoryFault, "MEMORY_FAULT", "The device has no page for its memory: the host is out of memory."),
-    (Error::BadList, "BAD_LIST", "A list of no entries or more than 4096, not aligned to 16 bytes, or beyond 2^64; an entry with a length of 0 or an unknown flag; or a list that ends before len."),
-    (Error::ListFault, "LIST_FAULT", "A list is not mapped or not readable."),
-    (Error::BadTail, "BAD_TAIL", "Software wrote an invalid value to TAIL: see there. Uncompleted jobs are dropped, without completion records."),
-];
-
 impl Op {
     /// Returns the operation with this number.
     pub const fn from_raw(raw: u32) -> Option<Op> {
@@ -191,59 +137,6 @@ impl Op {
             } else {
                 0
             }
-    }
-}
-
-impl Error {
-    /// Returns the error with this number.
-    pub fn from_raw(raw: u32) -> Option<Error> {
-        ERRORS.get(usize::try_from(raw).ok()?).map(|row| row.0)
-    }
-
-    /// Returns the name of the error in the manual.
-    pub fn name(self) -> &'static str {
-        ERRORS[self as usize].1
-    }
-}
-
-/// An address: in guest memory by IOVA, or in device memory by offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Guest memory.
-    Guest(u64),
-    /// Device memory.
-    Device(u64),
-}
-
-impl Place {
-    /// Checks `len` bytes, which are not none, against a device memory of `memory_size` bytes; fails
-    /// with `range` for device memory and with `fault` for guest memory.
-    pub fn check(
-        self,
-        len: u64,
-        memory_size: u64,
-        range: Error,
-        fault: Error,
-    ) -> Result<(), Error> {
-        match self {
-            Place::Device(offset) => match offset.checked_add(len) {
-                Some(end) if end <= memory_size => Ok(()),
-                _ => Err(range),
-            },
-            // The last byte of the address space is a legal one.
-            Place::Guest(iova) => match iova.checked_add(len.saturating_sub(1)) {
-                Some(_) => Ok(()),
-                None => Err(fault),
-            },
-        }
-    }
-
-    /// Returns the place `offset` bytes on, in a range that has been checked.
-    pub fn plus(self, offset: u64) -> Place {
-        match self {
-            Place::Guest(iova) => Place::Guest(iova.wrapping_add(offset)),
-            Place::Device(at) => Place::Device(at.wrapping_add(offset)),
-        }
     }
 }
 
@@ -468,20 +361,6 @@ impl Completion {
     }
 }
 
-/// Checks that a layout has no holes and ends at `size`.
-pub const fn dense(fields: &[Field], size: usize) -> bool {
-    let mut end = 0;
-    let mut i = 0;
-    while i < fields.len() {
-        if fields[i].offset != end {
-            return false;
-        }
-        end += fields[i].size;
-        i += 1;
-    }
-    end == size
-}
-
 // The tables are in the order of the numbers, and the layouts are dense.
 const _: () = {
     assert!(dense(&DESCRIPTOR, DESCRIPTOR_SIZE));
@@ -489,11 +368,6 @@ const _: () = {
     let mut i = 0;
     while i < OPERATIONS.len() {
         assert!(OPERATIONS[i].op as usize == i);
-        i += 1;
-    }
-    i = 0;
-    while i < ERRORS.len() {
-        assert!(ERRORS[i].0 as usize == i);
         i += 1;
     }
 };

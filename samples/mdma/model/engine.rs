@@ -16,10 +16,7 @@
 //!
 //! What the engine works on is behind [`Bus`]: guest memory and device memory in the kernel,
 //! vectors in tests.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
-use crate::control::Ticket;
 use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE, INTERRUPT};
 use crate::list::{Cursor, Entry, List, ENTRY_SIZE, WINDOW};
@@ -48,6 +45,26 @@ pub struct Job {
     pub src: Cursor,
     /// Where the job is in the list of its destination, if that is one.
     pub dst: Cursor,
+}
+
+/// An order to do one unit of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which run of the queue this belongs to; it changes whenever the queue is disabled or halted by
+    /// software.
+    pub run: u32,
+    /// The ring.
+    pub ring: Ring,
+    /// The entry at which the device works.
+    pub index: u32,
+    /// The job, if its descriptor was fetched by an earlier unit.
+    pub job: Option<Job>,
+    /// `JOBS_DONE` once this job is completed.
+    pub sequence: u64,
+    /// Size of the device memory in bytes.
+    pub memory_size: u64,
+    /// Microseconds to wait after the unit.
+    pub throttle: u32,
 }
 
 /// What the engine can reach.

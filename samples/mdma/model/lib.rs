@@ -9,7 +9,7 @@
 //! | [`list`]    | scatter lists: entries, and a job's position in one       |
 //! | [`queue`]   | the ring: indexes and addresses                           |
 //! | [`control`] | the contents of the registers, and the effects of accesses |
-//! | [`refusal`] | why an access is refused                                  |
+//! | [`refused`] | why an access is refused, and the register that tells     |
 //! | [`engine`]  | one unit of work on a job                                 |
 //! | [`state`]   | the saved state: layout and checks                        |
 //!
@@ -24,8 +24,11 @@
 pub mod control;
 pub mod desc;
 pub mod engine;
+mod error;
+mod layout;
 pub mod list;
+mod place;
 pub mod queue;
-pub mod refusal;
+pub mod refused;
 pub mod regs;
 pub mod state;

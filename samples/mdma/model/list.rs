@@ -5,10 +5,10 @@
 //! A list is an array of entries in guest memory. Each names a range, of guest memory or of device
 //! memory; together they are the source or the destination of a job, in their order. The device
 //! reads entries as it comes to them, up to [`WINDOW`] at a time.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
-use crate::desc::{dense, Error, Field, Place};
+use crate::error::Error;
+use crate::layout::{dense, Field};
+use crate::place::Place;
 
 /// Size of an entry in bytes, and the alignment of a list.
 pub const ENTRY_SIZE: usize = 16;

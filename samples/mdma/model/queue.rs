@@ -5,8 +5,6 @@
 //! The device takes descriptors from `head` up to, not including, `tail`; both are indexes into a
 //! ring of a power of two entries. `head == tail` is the empty ring, so one entry always stays
 //! free.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE};
 use crate::regs::MAX_RING_ORDER;
@@ -26,7 +24,7 @@ pub struct Ring {
 
 /// Why there can be no such ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Illegal {
+pub enum RingError {
     /// `RING_ORDER` is 0 or above the maximum.
     Order(u32),
     /// `RING_BASE` is not a multiple of 64, or the ring goes beyond 2^64.
@@ -37,9 +35,9 @@ pub enum Illegal {
 
 impl Ring {
     /// Makes a ring of what the registers say.
-    pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, Illegal> {
+    pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, RingError> {
         if order == 0 || order > MAX_RING_ORDER {
-            return Err(Illegal::Order(order));
+            return Err(RingError::Order(order));
         }
         // INVARIANT: Checked above and below.
         let ring = Ring {
@@ -51,10 +49,10 @@ impl Ring {
             at % align as u64 == 0 && at.checked_add(len as u64 - 1).is_some()
         };
         if !fits(base, DESCRIPTOR_SIZE, ring.descriptors_len()) {
-            return Err(Illegal::Base(base));
+            return Err(RingError::Base(base));
         }
         if !fits(completions, COMPLETION_SIZE, ring.completions_len()) {
-            return Err(Illegal::Completions(completions));
+            return Err(RingError::Completions(completions));
         }
         Ok(ring)
     }

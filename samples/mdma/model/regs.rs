@@ -5,8 +5,6 @@
 //! Every register of BAR 0 is one row of [`REGISTERS`]. The device decodes accesses with it, the
 //! userspace driver takes its offsets from it and the reference manual is printed from it, so a
 //! register is described once. What a register does when it is written is in `control.rs`.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
 use Access::{Ro, Rw, Rw1c, RwDisabled};
 use Reset::Value;

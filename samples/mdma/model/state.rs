@@ -6,15 +6,13 @@
 //! [`decode`] reads it back. A saved state comes from outside, so nothing in it is believed: a
 //! state is accepted only if a device could have got into it, and then it is written back as the
 //! same bytes.
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
 
 use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
 use crate::engine::{Job, CRC_SEED, UNIT};
 use crate::list::Cursor;
-use crate::queue::Illegal;
-use crate::refusal::Refused;
+use crate::queue::RingError;
+use crate::refused::RefusedRegister;
 use crate::regs;
 use core::fmt;
 
@@ -60,14 +58,14 @@ const _: () = assert!(desc::dense(&LAYOUT, SIZE));
 
 /// A field that cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct InvalidField {
     /// Name of the field.
     pub field: &'static str,
     /// Its value, or for the descriptor the number of the [`Error`].
     pub value: u64,
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for InvalidField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -117,7 +115,7 @@ pub fn encode(state: &State) -> [u8; SIZE] {
 }
 
 /// Reads a state that was written down, for a device with `memory_size` bytes of memory.
-pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
+pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidField> {
     let mut from = Fields {
         bytes: *bytes,
         at: 0,
@@ -138,7 +136,7 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
         jobs_done: from.u64(),
         bytes_done: from.u64(),
         scratch: from.u64(),
-        refused: Refused::NONE,
+        refused: RefusedRegister::NONE,
         job: None,
     };
     let done = from.u64();
@@ -152,7 +150,7 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
     let (src, dst) = (cursor(), cursor());
 
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
-    state.refused = Refused::from_raw(refused).ok_or(invalid("refused", refused))?;
+    state.refused = RefusedRegister::from_raw(refused).ok_or(invalid("refused", refused))?;
     if flags & JOB != 0 {
         let desc = descriptor(&desc, memory_size)?;
         state.job = Some(job(Job {
@@ -174,7 +172,7 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, Invalid> {
 }
 
 /// Reads the descriptor of the job in flight.
-fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor, Invalid> {
+fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor, InvalidField> {
     Descriptor::decode(bytes)
         .and_then(|desc| {
             desc.check(memory_size)?;
@@ -184,7 +182,7 @@ fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descrip
 }
 
 /// Checks that a device can be in the middle of a job.
-fn job(job: Job) -> Result<Job, Invalid> {
+fn job(job: Job) -> Result<Job, InvalidField> {
     let Job {
         desc, done, crc, ..
     } = job;
@@ -207,7 +205,7 @@ fn job(job: Job) -> Result<Job, Invalid> {
 }
 
 /// Checks that the registers agree with each other.
-fn check(state: &State) -> Result<(), Invalid> {
+fn check(state: &State) -> Result<(), InvalidField> {
     let State {
         cause,
         mask,
@@ -231,9 +229,9 @@ fn check(state: &State) -> Result<(), Invalid> {
     }
 
     let ring = state.ring().map_err(|illegal| match illegal {
-        Illegal::Order(order) => invalid("ring_order", order),
-        Illegal::Base(base) => invalid("ring_base", base),
-        Illegal::Completions(base) => invalid("completion_base", base),
+        RingError::Order(order) => invalid("ring_order", order),
+        RingError::Base(base) => invalid("ring_base", base),
+        RingError::Completions(base) => invalid("completion_base", base),
     })?;
     ensure(ring.contains(head), "head", head)?;
     ensure(ring.contains(tail), "tail", tail)?;
@@ -249,15 +247,15 @@ fn check(state: &State) -> Result<(), Invalid> {
 }
 
 /// Makes an error of a field and its value.
-fn invalid(field: &'static str, value: impl Into<u64>) -> Invalid {
-    Invalid {
+fn invalid(field: &'static str, value: impl Into<u64>) -> InvalidField {
+    InvalidField {
         field,
         value: value.into(),
     }
 }
 
 /// Refuses a field unless `legal`.
-fn ensure(legal: bool, field: &'static str, value: impl Into<u64>) -> Result<(), Invalid> {
+fn ensure(legal: bool, field: &'static str, value: impl Into<u64>) -> Result<(), InvalidField> {
     if legal {
         Ok(())
     } else {

@@ -10,8 +10,8 @@ use mdma_model::control::{Control, Effect, Plan};
 use mdma_model::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
 use mdma_model::engine::{self, Bus};
 use mdma_model::queue::Ring;
-use mdma_model::refusal::Refusal;
-use mdma_model::state::{self, Invalid};
+use mdma_model::refused::RegisterError;
+use mdma_model::state::{self, InvalidField};
 
 use crate::oracle::World;
 use crate::sparse::Sparse;
@@ -195,12 +195,12 @@ impl Sim {
     }
 
     /// Reads a register with an access of any length; the error is the reason of a refusal.
-    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), RegisterError> {
         self.lock().control.read(offset, data)
     }
 
     /// Writes a register with an access of any length; the error is the reason of a refusal.
-    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Refusal> {
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), RegisterError> {
         let mut inner = self.lock();
         let effect = inner.control.write(offset, data)?;
         inner.apply(effect);
@@ -220,7 +220,7 @@ impl Sim {
     }
 
     /// Loads the saved state of another device.
-    pub fn load(&self, bytes: &[u8; state::SIZE]) -> Result<(), Invalid> {
+    pub fn load(&self, bytes: &[u8; state::SIZE]) -> Result<(), InvalidField> {
         let mut inner = self.lock();
         let state = state::decode(bytes, inner.control.memory_size())?;
         inner.control.load(state);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Machine, DATA, MEMORY};
 use mdma::desc::Error;
-use mdma::refusal::Refusal;
+use mdma::refused::RegisterError;
 use mdma::regs::{self, Access, Reg, Reset, REGISTERS};
 use mdma::sim::{Guest, Sim};
 use mdma::{job, Bar, Mdma, Place, Snapshot};
@@ -94,7 +94,7 @@ fn only_whole_registers_and_halves_of_wide_ones_are_accessible() {
                     "{offset:#x} {len}"
                 );
                 if !legal {
-                    let refusal = Refusal::NoRegister {
+                    let refusal = RegisterError::NoRegister {
                         offset,
                         len: len as usize,
                     };
@@ -121,7 +121,7 @@ fn read_only_registers_refuse_writes() {
         let data = vec![1; row.width as usize];
         assert_eq!(
             sim.write(row.offset, &data),
-            Err(Refusal::ReadOnly(row.reg))
+            Err(RegisterError::ReadOnly(row.reg))
         );
         assert_eq!(last_refused(&sim), (row.offset, 2));
     }
@@ -139,7 +139,7 @@ fn ring_registers_are_locked_while_enabled() {
         let data = vec![0; row.width as usize];
         assert_eq!(
             machine.sim.write(row.offset, &data),
-            Err(Refusal::Enabled(row.reg))
+            Err(RegisterError::Enabled(row.reg))
         );
         assert_eq!(last_refused(&machine.sim), (row.offset, 3));
     }
@@ -171,7 +171,7 @@ fn illegal_values_change_nothing() {
     assert!(order.is_err());
     assert_eq!(
         sim.write(Reg::Tail.offset(), &[0; 4]),
-        Err(Refusal::Disabled)
+        Err(RegisterError::Disabled)
     );
     assert_eq!(last_refused(&sim), (Reg::Tail.offset(), 4));
 }

@@ -3,17 +3,15 @@
 //! Why an access to a register is refused.
 //!
 //! The access itself does not fail: as on a bus, a refused read returns all ones and a refused write
-//! is dropped. The register `REFUSED` tells software about it: a [`Refused`].
-//!
-//! This file imports `core` only: it is compiled into the module and into userspace.
+//! is dropped. The register `REFUSED` tells software about it: a [`RefusedRegister`].
 
-use crate::queue::Illegal;
+use crate::queue::RingError;
 use crate::regs::{self, Reg};
 use core::fmt;
 
 /// Why an access to a register was refused. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RegisterError {
     /// No register there, or not by this length.
     NoRegister {
         /// Offset in the BAR.
@@ -28,7 +26,7 @@ pub enum Refusal {
     /// A reserved bit is set.
     ReservedBits(Reg, u64),
     /// The ring cannot be enabled.
-    Ring(Illegal),
+    Ring(RingError),
     /// The doorbell rings for a queue that is not enabled.
     Disabled,
     /// The value is beyond the limit.
@@ -42,15 +40,17 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl RegisterError {
     /// Returns the code of the refusal in `REFUSED.REASON`.
     pub const fn reason(&self) -> u32 {
         match self {
-            Refusal::NoRegister { .. } => 1,
-            Refusal::ReadOnly(_) => 2,
-            Refusal::Enabled(_) => 3,
-            Refusal::Disabled => 4,
-            Refusal::ReservedBits(..) | Refusal::Ring(_) | Refusal::Limit { .. } => 5,
+            RegisterError::NoRegister { .. } => 1,
+            RegisterError::ReadOnly(_) => 2,
+            RegisterError::Enabled(_) => 3,
+            RegisterError::Disabled => 4,
+            RegisterError::ReservedBits(..)
+            | RegisterError::Ring(_)
+            | RegisterError::Limit { .. } => 5,
         }
     }
 }
@@ -61,11 +61,11 @@ impl Refusal {
 ///
 /// Its fields are all 0, or none of the count and the reason is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused(u32);
+pub struct RefusedRegister(u32);
 
-impl Refused {
+impl RefusedRegister {
     /// None since reset.
-    pub const NONE: Refused = Refused(0);
+    pub const NONE: RefusedRegister = RefusedRegister(0);
 
     /// The largest reason.
     pub const REASON_MAX: u32 = 5;
@@ -76,17 +76,17 @@ impl Refused {
     }
 
     /// Takes the value of the register of another device, if it can be one.
-    pub fn from_raw(raw: u32) -> Option<Refused> {
+    pub fn from_raw(raw: u32) -> Option<RefusedRegister> {
         let count = raw & regs::REFUSED_COUNT;
         let reason = raw >> regs::REFUSED_REASON_SHIFT;
 
         // INVARIANT: Checked here.
         (raw == 0 || (count != 0 && (1..=Self::REASON_MAX).contains(&reason)))
-            .then_some(Refused(raw))
+            .then_some(RefusedRegister(raw))
     }
 
     /// Counts a refusal of an access at `offset`.
-    pub fn add(&mut self, offset: u64, refusal: Refusal) {
+    pub fn add(&mut self, offset: u64, refusal: RegisterError) {
         let count = (self.0 & regs::REFUSED_COUNT) + 1;
 
         // INVARIANT: The count is not 0, and no reason is.
@@ -96,26 +96,30 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Refusal::NoRegister { offset, len } => {
+            RegisterError::NoRegister { offset, len } => {
                 write!(f, "no register of {len} bytes at offset {offset:#x}")
             }
-            Refusal::ReadOnly(reg) => write!(f, "{} is read only", reg.row().name),
-            Refusal::Enabled(reg) => {
+            RegisterError::ReadOnly(reg) => write!(f, "{} is read only", reg.row().name),
+            RegisterError::Enabled(reg) => {
                 write!(f, "{} may be written only while disabled", reg.row().name)
             }
-            Refusal::ReservedBits(reg, bits) => {
+            RegisterError::ReservedBits(reg, bits) => {
                 write!(f, "reserved bits {bits:#x} set in {}", reg.row().name)
             }
-            Refusal::Ring(Illegal::Order(order)) => write!(f, "RING_ORDER {order} is illegal"),
-            Refusal::Ring(Illegal::Base(base)) => write!(f, "RING_BASE {base:#x} is illegal"),
-            Refusal::Ring(Illegal::Completions(base)) => {
+            RegisterError::Ring(RingError::Order(order)) => {
+                write!(f, "RING_ORDER {order} is illegal")
+            }
+            RegisterError::Ring(RingError::Base(base)) => {
+                write!(f, "RING_BASE {base:#x} is illegal")
+            }
+            RegisterError::Ring(RingError::Completions(base)) => {
                 write!(f, "COMPLETION_BASE {base:#x} is illegal")
             }
-            Refusal::Disabled => f.write_str("TAIL written while disabled"),
-            Refusal::Limit { reg, value, limit } => {
+            RegisterError::Disabled => f.write_str("TAIL written while disabled"),
+            RegisterError::Limit { reg, value, limit } => {
                 write!(f, "{} {value} is not below {limit}", reg.row().name)
             }
         }
