@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine reaches: guest memory and device memory.
+//! Guest memory and device memory, for the engine.
 //!
-//! The ring and the completion records are polled and written all the time, so their pages are
-//! pinned where they can be, from the first job on until the queue is disabled or the device is
-//! stopped. Everything else is copied by IOVA and not pinned, unless a module parameter asks for it:
-//! see [`PIN_FROM`].
+//! The device accesses the ring and the completion records all the time. So it pins their pages if it
+//! can, from the first job until the queue is disabled or the device is stopped. It copies everything
+//! else by IOVA without pinning, unless a module parameter says otherwise: see [`PIN_FROM`].
 
 use kernel::prelude::*;
 use mdma_model::{
@@ -32,9 +31,8 @@ use vfio::{
     Handle, //
 };
 
-/// Writes to guest memory of at least so many bytes go through pages that are pinned for them: none
-/// do, as copying by IOVA is cheaper at every size. Instructions for one write, from device memory
-/// (`make bench`, table `bulk`):
+/// Default of [`Bus::pin_from`]: no write pins pages, because copying by IOVA is cheaper at every
+/// size. Instructions for one write from device memory (`make bench`, table `bulk`):
 ///
 /// ```text
 ///             4 KiB    8 KiB   16 KiB   32 KiB   64 KiB
@@ -42,9 +40,9 @@ use vfio::{
 ///   pinned    7,842   12,045   20,593   37,783   72,626
 /// ```
 ///
-/// A copy of up to a unit is a lookup and some hundred instructions more than `memcpy()`; pinning
-/// looks up, accounts and records each page, and unpinning does again. Reads never pin whatever they
-/// cost: type1 would report the pages dirty (P32).
+/// A copy of up to a unit costs a lookup and some hundred instructions more than `memcpy()`. Pinning
+/// looks up, accounts and records each page, and unpinning does so again. Reads never pin: type1
+/// would report the pages dirty (P32).
 pub(crate) const PIN_FROM: usize = usize::MAX;
 
 /// The guest memory of a queue.
@@ -55,13 +53,13 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Unpins.
+    /// Unpins the pages.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
     }
 }
 
-/// Gives `slot` access to the range at `iova`, pinned where it can be.
+/// Gives `slot` access to the range at `iova`, and pins it if possible.
 fn access(
     slot: &mut Option<RingMemory>,
     handle: &Handle,
@@ -73,7 +71,7 @@ fn access(
     let reason = match slot {
         Some(memory) if memory.is(iova, len) => memory.refresh(dma)?,
         _ => {
-            // What is no longer wanted goes first.
+            // Unpin the old range first.
             *slot = None;
             let (memory, reason) = dma.ring(iova, len, access)?;
             *slot = Some(memory);
@@ -95,7 +93,7 @@ fn access(
     Ok(())
 }
 
-/// A completion record without its sequence, and the sequence.
+/// Splits a completion record into its body and its sequence.
 fn parts(record: &[u8; COMPLETION_SIZE]) -> (&[u8], [u8; 8]) {
     let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
     let mut word = [0; 8];
@@ -109,22 +107,22 @@ pub(crate) struct Bus<'a> {
     pub(crate) handle: &'a Handle,
     /// The pages of the queue.
     pub(crate) pages: &'a mut Pages,
-    /// [`UNIT`] bytes, for what cannot be copied directly.
+    /// [`UNIT`] bytes, for data that cannot be copied directly.
     pub(crate) bounce: &'a mut [u8],
-    /// Writes to guest memory of at least so many bytes go through pinned pages.
+    /// Writes to guest memory of at least this many bytes pin the pages.
     pub(crate) pin_from: usize,
-    /// What became of a completion record that was copied in advance.
+    /// Result of copying a completion record in advance.
     pub(crate) recorded: Option<Result<(), Error>>,
 }
 
 impl Bus<'_> {
-    /// Returns whether completion records are copied, which may wait for the user's memory.
+    /// Returns whether completion records are copied, which may wait for a page fault of the user.
     pub(crate) fn copies_records(&self) -> bool {
         matches!(&self.pages.completions, Some(memory) if !memory.is_pinned())
     }
 
-    /// Copies the completion record at `index`, its sequence last, before
-    /// [`complete`](engine::Bus::complete) is called for it, which must not wait.
+    /// Copies the completion record at `index` in advance, its sequence last, because
+    /// [`complete`](engine::Bus::complete) must not wait.
     pub(crate) fn record(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) {
         let (dma, at) = (self.handle.dma(), ring.completion_at(index));
         let (body, sequence) = parts(record);
@@ -157,7 +155,7 @@ impl Bus<'_> {
         }
     }
 
-    /// Pins where a large write goes to. What cannot be pinned may still be written.
+    /// Pins the target of a large write. Returns `None` if the write has to copy.
     fn pin(&self, iova: u64, len: usize) -> Option<PinnedRange> {
         if len < self.pin_from {
             return None;
@@ -227,7 +225,7 @@ impl engine::Bus for Bus<'_> {
 
         memory
             .write_at_pinned(at, body)
-            // Ordered after what was written before it.
+            // Ordered after the writes before it.
             .and_then(|()| {
                 memory.write_u64_pinned(at + COMPLETION_SEQUENCE, u64::from_le_bytes(sequence))
             })
@@ -269,7 +267,7 @@ impl engine::Bus for Bus<'_> {
         let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
         let value = value.to_le_bytes();
         let mut words = buf.chunks_exact_mut(value.len());
-        // Each of a length known here: a store, not a call.
+        // The length is a constant, so this compiles to a store.
         for word in &mut words {
             word.copy_from_slice(&value);
         }
@@ -285,7 +283,7 @@ impl engine::Bus for Bus<'_> {
     }
 }
 
-/// Makes a bounce buffer.
+/// Allocates a bounce buffer.
 pub(crate) fn bounce() -> Result<KVVec<u8>> {
     KVVec::from_elem(0, UNIT, GFP_KERNEL_ACCOUNT).map_err(Into::into)
 }

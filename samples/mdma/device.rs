@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device, as the framework sees it.
+//! The device as a [`vfio::Device`].
 //!
 //! # Locks
 //!
 //! ```text
-//!   worker     what a step works with; held over DMA. Taken by steps, and by who has stopped them
-//!     control  the registers; held for a few instructions, never over DMA or a user copy. Also over
-//!              the writing of a completion record to pinned pages, which does not wait. While one is
-//!              copied, accesses to registers wait killably: see [`Mdma::registers`]
+//!   worker     the data of a step; held during DMA. Taken by steps, and by callers that stopped them
+//!     control  the registers; held for a few instructions, never during DMA or a user copy. Also held
+//!              while a completion record is written to pinned pages, which does not wait. While a
+//!              record is copied, register accesses wait killably: see [`Mdma::registers`]
 //!       (the framework's locks of a pinned range and of the interrupts)
 //! ```
 
@@ -64,31 +64,31 @@ use vfio::{
     Step, //
 };
 
-/// Vectors of MSI and of MSI-X. Only the first two ever fire: one for each cause.
+/// Vectors of MSI and of MSI-X. Only the first two fire, one for each cause.
 const VECTORS: u8 = 4;
 
-/// Up to here a step waits by itself; longer pauses are the framework's, which ends them at once
-/// when the device is stopped.
+/// The longest pause in a step. The framework waits for longer ones, and ends them at once when the
+/// device is stopped.
 const NAP: Delta = Delta::from_millis(1);
 
-/// What one mdev type is.
+/// The configuration of one mdev type.
 pub(crate) struct Config {
     /// Bytes of device memory.
     pub(crate) memory_size: u64,
     /// `THROTTLE` after a reset.
     pub(crate) throttle_us: u32,
-    /// Writes to guest memory of at least so many bytes go through pinned pages.
+    /// Writes to guest memory of at least this many bytes pin the pages.
     pub(crate) pin_from: usize,
 }
 
-/// What a step works with.
+/// The data of a step.
 struct Worker {
     pages: Pages,
-    /// The run of the queue that `pages` are of.
+    /// The run of the queue to which `pages` belong.
     run: u32,
     bounce: KVVec<u8>,
     pin_from: usize,
-    /// When the last unit ended, and how long to wait from then on.
+    /// The end of the last unit, and the time to wait from then on.
     pause: Option<(Instant<Monotonic>, Delta)>,
 }
 
@@ -99,7 +99,7 @@ impl Worker {
         let left = pause - start.elapsed();
 
         if left > NAP {
-            // Rounded up, and not more than `MAX_THROTTLE_US`.
+            // Rounded up, and at most `MAX_THROTTLE_US`.
             return Some(u32::try_from((left.as_micros_ceil() + 999) / 1000).unwrap_or(0));
         }
         if left > Delta::ZERO {
@@ -118,19 +118,19 @@ pub(crate) struct Mdma {
     control: Mutex<Control>,
     #[pin]
     worker: Mutex<Worker>,
-    /// A completion record is being copied. Changed with `control` locked.
+    /// A completion record is being copied. Changes only while `control` is locked.
     recording: AtomicBool,
-    /// Notified when it has been.
+    /// Notified when the copy is done.
     #[pin]
     recorded: Event,
 }
 
 impl Mdma {
-    /// Locks the registers for an access of the user's.
+    /// Locks the registers for an access of the user.
     ///
-    /// Software that sees a completion record sees the registers that go with it. So while one is
-    /// copied, which may wait for the user's memory, accesses wait too. An access of a caller who
-    /// is killed is refused: nobody sees the answer.
+    /// Software that sees a completion record must see its registers too. So while a record is
+    /// copied, which may wait for a page fault of the user, accesses wait as well. If the calling task
+    /// is killed meanwhile, the access is refused: nobody sees the result.
     fn registers(&self) -> Result<Guard<'_, Control, MutexBackend>, Refused> {
         loop {
             let seen = self.recorded.generation();
@@ -144,8 +144,8 @@ impl Mdma {
         }
     }
 
-    /// Does what a change of the registers asks for. Called with them locked, so that two changes
-    /// assert vectors in their order.
+    /// Applies the effect of a register change. The caller holds the lock of the registers, so two
+    /// changes assert vectors in order.
     fn apply(&self, control: &Control, effect: Effect) {
         let irq = self.handle.irq();
 
@@ -162,7 +162,7 @@ impl Mdma {
         }
     }
 
-    /// Reads a saved state to its end.
+    /// Decodes a complete saved state, and logs why it is refused.
     fn decode(&self, state: &mut Reader<'_>) -> Result<control::State> {
         let bytes = state
             .get_array()
@@ -241,7 +241,7 @@ impl vfio::Device for Mdma {
 
     fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
         let result = self.registers()?.read(offset, data);
-        // Why is in the register REFUSED.
+        // The register REFUSED has the reason.
         result.map_err(|_| Refused)
     }
 
@@ -268,8 +268,8 @@ impl vfio::Device for Mdma {
             }
         };
 
-        // A queue that was disabled and enabled before a step could release its pages is another
-        // one: its memory may have been unmapped, and other memory mapped in its place.
+        // The queue may have been disabled and enabled before a step could release its pages. Its
+        // memory may have been unmapped and replaced since then.
         if worker.run != ticket.run {
             worker.pages.release();
             worker.run = ticket.run;
@@ -340,7 +340,7 @@ impl vfio::Device for Mdma {
         let mut control = self.control.lock();
         control.load(state);
         self.handle.irq().set_asserted(control.asserted().into());
-        // There may be jobs to go on with.
+        // There may be jobs to continue.
         self.handle.kick();
         Ok(())
     }

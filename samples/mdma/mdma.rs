@@ -2,9 +2,8 @@
 
 //! A mediated DMA engine with memory on board.
 //!
-//! The flagship of the framework: a PCI device that exists only here, does real DMA to its user's
-//! memory, has memory that its user maps, and migrates. `Documentation/mdma.rst` describes it to
-//! who drives it.
+//! The main sample of the framework: an invented PCI device that does real DMA to its user's memory,
+//! has memory that its user maps, and migrates. `Documentation/mdma.rst` is its manual.
 //!
 //! | file     | contents                                                        |
 //! |----------|-----------------------------------------------------------------|
@@ -48,7 +47,7 @@ module! {
         },
         pin_from_kib: u32 {
             default: 0,
-            description: "Writes to guest memory of at least so many KiB go through pinned pages; 0: none do",
+            description: "Writes to guest memory of at least this many KiB pin the pages; 0: no write does",
         },
         throttle_us: u32 {
             default: 0,
@@ -63,12 +62,13 @@ const KIB: usize = 1 << 10;
 /// One MiB.
 const MIB: u64 = 1 << 20;
 
-/// The module.
+/// The loaded module.
 struct MdmaModule {
     _parent: Parent<Mdma>,
 }
 
-/// Reads a module parameter, which is returned by value or by reference depending on the kernel.
+/// Reads a module parameter, which the kernel returns by value or by reference, depending on its
+/// version.
 macro_rules! param {
     ($name:ident) => {
         *Borrow::<u32>::borrow(&module_parameters::$name.value())
@@ -108,13 +108,13 @@ impl kernel::Module for MdmaModule {
     }
 }
 
-/// Refuses to load because of a module parameter.
+/// Logs that a module parameter is out of range. Returns `EINVAL`.
 fn refused<T>(name: &str, value: u32) -> Result<T> {
     pr_err!("{}={} is out of range\n", name, value);
     Err(EINVAL)
 }
 
-/// Makes the list of types: sysfs name, name, description, MiB of device memory.
+/// Returns the mdev types: sysfs name, name, description, MiB of device memory.
 fn types(throttle_us: u32, pin_from: usize) -> Result<KVec<Type<Mdma>>> {
     #[rustfmt::skip]
     let table = [

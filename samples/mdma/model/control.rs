@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the device remembers, and what reading and writing its registers does.
+//! The state of the device, and the effects of reading and writing its registers.
 //!
 //! [`Control`] is the whole state of a device except its memory: the registers and the job in
-//! flight. It lives under one lock that is held for a few instructions at a time. Work on a job is
-//! done without it: [`Control::begin`] hands out a [`Ticket`] that says what to do next, and
-//! [`Control::finish`] takes in what came of it. A queue that was disabled in between has
-//! forgotten the ticket, which [`Ticket::run`] tells by its number.
+//! flight. One lock protects it, which is held for a few instructions at a time. The engine works
+//! without this lock: [`Control::begin`] returns a [`Ticket`] for the next unit, and
+//! [`Control::finish`] takes its outcome. If the queue was disabled in between, [`Ticket::run`]
+//! does not match any more and the outcome is dropped.
 
 use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome, Ticket};
@@ -14,12 +14,12 @@ use crate::queue::{Ring, RingError};
 use crate::refused::{RefusedRegister, RegisterError};
 use crate::regs::{self, Access, Reg, Target};
 
-/// What the registers hold and how far the job in flight has come: all that is saved.
+/// The values of the registers and the progress of the job in flight: everything that is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     /// `CONTROL.ENABLE`.
     pub enabled: bool,
-    /// `ERROR`; `STATUS.HALTED` is that it is not [`Error::None`].
+    /// `ERROR`; `STATUS.HALTED` is set unless this is [`Error::None`].
     pub error: Error,
     /// `INT_CAUSE`.
     pub cause: u32,
@@ -45,12 +45,12 @@ pub struct State {
     pub throttle: u32,
     /// `REFUSED`.
     pub refused: RefusedRegister,
-    /// The job at `head`, if its descriptor has been fetched.
+    /// The job at `head`, if the device has fetched its descriptor.
     pub job: Option<Job>,
 }
 
 impl State {
-    /// The state after a reset.
+    /// Returns the state after a reset.
     pub const fn new(throttle: u32) -> State {
         State {
             enabled: false,
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Returns the ring the registers describe.
+    /// Returns the ring that the registers describe, or why they are illegal.
     pub fn ring(&self) -> Result<Ring, RingError> {
         Ring::new(self.ring_base, self.ring_order, self.completion_base)
     }
@@ -81,31 +81,31 @@ impl State {
         self.error != Error::None
     }
 
-    /// Returns whether there is work.
+    /// Returns whether the queue has work.
     pub fn pending(&self) -> bool {
         self.enabled && !self.halted() && self.head != self.tail
     }
 }
 
-/// What the rest of the device has to do after a register was written or a unit has ended.
+/// What the rest of the device has to do after a write of a register or the end of a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// The engine has something to do.
+    /// The engine has work.
     pub kick: bool,
-    /// Causes of which there is a new event to signal, all of them enabled.
+    /// Enabled causes with a new event to signal.
     pub events: u32,
     /// Whether [`Control::asserted`] may have changed.
     pub asserted: bool,
 }
 
-/// What the engine does next.
+/// The next step of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Nothing: the ring is empty.
     Idle,
-    /// Nothing, and the queue has no use for its pages.
+    /// Nothing, and the queue does not need its pages any more.
     Release,
-    /// A unit.
+    /// One unit of work.
     Unit(Ticket),
 }
 
@@ -116,14 +116,14 @@ pub struct Control {
     memory_size: u64,
     /// `THROTTLE` after a reset.
     throttle: u32,
-    /// Counts the times the queue was disabled or halted by software.
+    /// Counts how often software disabled or halted the queue.
     run: u32,
-    /// A ticket is out.
+    /// A ticket was not handed back yet.
     in_flight: bool,
 }
 
 impl Control {
-    /// Makes a device with `memory_size` bytes of memory in its power-on state.
+    /// Creates a device with `memory_size` bytes of memory in its power-on state.
     ///
     /// `throttle` is the value of `THROTTLE` after a reset, at most
     /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US).
@@ -137,7 +137,7 @@ impl Control {
         }
     }
 
-    /// Returns what is saved.
+    /// Returns the state that is saved.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -147,23 +147,23 @@ impl Control {
         self.memory_size
     }
 
-    /// Takes over a state that has been checked.
+    /// Replaces the state by one that was checked.
     pub fn load(&mut self, state: State) {
         self.state = state;
         self.run = self.run.wrapping_add(1);
     }
 
-    /// Goes back to the power-on state.
+    /// Returns to the power-on state.
     pub fn reset(&mut self) {
         self.load(State::new(self.throttle));
     }
 
-    /// Returns the enabled causes that are pending. INTx is asserted while there is one.
+    /// Returns the pending causes that are enabled. INTx is asserted while there is one.
     pub fn asserted(&self) -> u32 {
         self.state.cause & self.state.mask
     }
 
-    /// Reads a register into `data`, which stays as it is if that is refused.
+    /// Reads a register into `data`. A refused read leaves `data` unchanged.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), RegisterError> {
         let target =
             target(offset, data.len()).inspect_err(|r| self.state.refused.add(offset, *r))?;
@@ -179,7 +179,7 @@ impl Control {
             .inspect_err(|r| self.state.refused.add(offset, *r))
     }
 
-    /// Writes `data` to a register, or says why not.
+    /// Writes `data` to a register; the caller counts a refusal.
     fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         let target = target(offset, data.len())?;
         let reg = target.reg;
@@ -190,7 +190,7 @@ impl Control {
             Access::RwDisabled | Access::Rw | Access::Rw1c => (),
         }
 
-        // A half of a wide register leaves the other half as it is.
+        // A write to one half of a wide register keeps the other half.
         let mut value = match target.len as u64 == reg.row().width {
             true => [0; 8],
             false => self.value(reg).to_le_bytes(),
@@ -239,7 +239,7 @@ impl Control {
             | bit(self.state.halted(), regs::STATUS_HALTED)
     }
 
-    /// Gives a register that may be written a new value.
+    /// Sets a writable register to a new value.
     fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, RegisterError> {
         match reg {
             Reg::Control => {
@@ -297,8 +297,8 @@ impl Control {
             return Ok(Effect::default());
         }
         if enable {
-            // A unit of the previous run may be in flight: its outcome is dropped, and the next unit is
-            // not begun before it has ended.
+            // A unit of the previous run may be in flight. Its outcome is dropped, and the next unit
+            // starts only after it has ended.
             state.ring().map_err(RegisterError::Ring)?;
             state.enabled = true;
         } else {
@@ -309,7 +309,7 @@ impl Control {
             state.job = None;
             self.run = self.run.wrapping_add(1);
         }
-        // A queue that is disabled wants its pages released.
+        // A disabled queue must release its pages.
         Ok(Effect {
             kick: true,
             ..Effect::default()
@@ -326,7 +326,7 @@ impl Control {
         let ring = state.ring().map_err(RegisterError::Ring)?;
         let (head, tail) = (state.head, state.tail);
         let value = match u32::try_from(value) {
-            // What was handed over stays handed over: the device may have begun with it.
+            // Software cannot take descriptors back: the device may have started on them.
             Ok(value)
                 if ring.contains(value)
                     && ring.pending(head, value) >= ring.pending(head, tail) =>
@@ -342,8 +342,8 @@ impl Control {
         })
     }
 
-    /// Halts the queue because of what software did, unless it has halted: of two errors the first is
-    /// the one to look into.
+    /// Halts the queue because of an error of software. A halted queue keeps its first error, which
+    /// is the useful one.
     fn halt(&mut self, error: Error) -> Effect {
         let state = &mut self.state;
 
@@ -353,17 +353,17 @@ impl Control {
         state.error = error;
         state.job = None;
         state.cause |= regs::INT_HALT;
-        // The outcome of a unit in flight is dropped.
+        // Drop the outcome of a unit in flight.
         self.run = self.run.wrapping_add(1);
         Effect {
-            // The queue wants its pages released.
+            // The queue must release its pages.
             kick: true,
             events: regs::INT_HALT & state.mask,
             asserted: true,
         }
     }
 
-    /// Plans the next unit. A ticket must be handed back to [`Control::finish`].
+    /// Plans the next unit. The caller must hand a ticket back to [`Control::finish`].
     pub fn begin(&mut self) -> Plan {
         let state = &self.state;
 
@@ -386,28 +386,28 @@ impl Control {
                     throttle: state.throttle,
                 })
             }
-            // Cannot be: the registers of the ring are checked before they are enabled and do not
-            // change until they are disabled.
+            // Unreachable: enabling the queue checks the registers of the ring, which then do not
+            // change until it is disabled.
             Err(_) => Plan::Release,
         }
     }
 
-    /// Returns whether the queue still awaits what comes of a ticket.
+    /// Returns whether the queue still waits for the outcome of a ticket.
     pub fn awaits(&self, ticket: &Ticket) -> bool {
         self.run == ticket.run
     }
 
-    /// Takes in what came of a unit, and writes the completion record if there is one.
+    /// Applies the outcome of a unit, and writes the completion record if there is one.
     ///
-    /// The caller has the registers locked, so nobody sees the record without `HEAD` and
-    /// `JOBS_DONE` that go with it. If the queue was disabled meanwhile there is no record: guest
-    /// memory is left alone.
+    /// The caller holds the lock of the registers, so software that sees the record also sees its
+    /// `HEAD` and `JOBS_DONE`. If the queue was disabled meanwhile, this writes no record and does not
+    /// touch guest memory.
     pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome, bus: &mut impl Bus) -> Effect {
         let awaited = self.awaits(ticket);
         let state = &mut self.state;
 
         self.in_flight = false;
-        // What was done was done, whether or not the queue still exists.
+        // The bytes count even if the queue was disabled.
         state.bytes_done = state.bytes_done.wrapping_add(outcome.bytes);
         if !awaited {
             return Effect::default();
@@ -417,7 +417,7 @@ impl Control {
         if let Some(record) = &outcome.record {
             match bus.complete(&ticket.ring, ticket.index, &record.encode()) {
                 Ok(()) => state.jobs_done = record.sequence,
-                // Of two errors the first is the one to look into.
+                // Keep the first of two errors.
                 Err(_) if matches!(end, End::Failed(_)) => (),
                 Err(error) => end = End::Failed(error),
             }
@@ -442,12 +442,12 @@ impl Control {
     }
 }
 
-/// Finds the register of an access.
+/// Returns the register that an access reaches.
 fn target(offset: u64, len: usize) -> Result<Target, RegisterError> {
     regs::decode(offset, len).ok_or(RegisterError::NoRegister { offset, len })
 }
 
-/// Refuses bits outside `legal`.
+/// Returns `value`, or an error if it has bits outside `legal`.
 fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, RegisterError> {
     match value & !u64::from(legal) {
         0 => Ok(value as u32),
@@ -455,7 +455,7 @@ fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, RegisterError> {
     }
 }
 
-/// Refuses values from `limit` on.
+/// Returns `value`, or an error if it is not below `limit`.
 fn below(reg: Reg, value: u64, limit: u64) -> Result<u32, RegisterError> {
     match u32::try_from(value) {
         Ok(value) if u64::from(value) < limit => Ok(value),

@@ -2,7 +2,7 @@
 
 //! Descriptors and completion records: layout, operations, flags and error codes.
 //!
-//! Software puts a descriptor of 64 bytes into the ring for each job; the device answers with a
+//! For each job, software puts a descriptor of 64 bytes into the ring, and the device writes a
 //! completion record of 32 bytes at the same index. All numbers are little endian.
 
 pub use crate::error::{Error, ERRORS};
@@ -58,10 +58,10 @@ pub enum Op {
     Crc32c = 3,
 }
 
-/// An operation and what it takes.
+/// An operation and its operands.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// Which operation this is.
+    /// The operation.
     pub op: Op,
     /// Its name.
     pub name: &'static str,
@@ -69,7 +69,7 @@ pub struct Operation {
     pub source: bool,
     /// Whether it writes to `dst`.
     pub destination: bool,
-    /// What it does.
+    /// The text in the manual.
     pub meaning: &'static str,
 }
 
@@ -87,7 +87,7 @@ pub const OPERATIONS: [Operation; 4] = [
         meaning: "Computes the CRC-32C (Castagnoli) of len bytes from src." },
 ];
 
-/// Flag: an interrupt is wanted when the job completes.
+/// Flag: the device interrupts when the job completes.
 pub const INTERRUPT: u32 = 1 << 0;
 /// Flag: `src` is an offset in the device memory.
 pub const SRC_DEVICE: u32 = 1 << 1;
@@ -127,7 +127,7 @@ impl Op {
         &TABLE[self as usize]
     }
 
-    /// Returns the flags that the operation may have.
+    /// Returns the legal flags of the operation.
     pub const fn flags(self) -> u32 {
         let row = self.row();
         INTERRUPT
@@ -145,7 +145,7 @@ impl Op {
 pub enum Operand {
     /// A range.
     At(Place),
-    /// The ranges that a scatter list names.
+    /// The ranges in a scatter list.
     List(List),
 }
 
@@ -165,11 +165,11 @@ impl From<List> for Operand {
 ///
 /// # Invariants
 ///
-/// What [`Descriptor::decode`] returns has only the flags that its operation may have, and a
-/// length that is legal for it. Its ranges are checked by [`Descriptor::check`].
+/// A descriptor from [`Descriptor::decode`] has only legal flags and a legal length for its
+/// operation. [`Descriptor::check`] checks its ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What to do.
+    /// The operation.
     pub op: Op,
     /// Bits of [`FLAGS`].
     pub flags: u32,
@@ -179,9 +179,9 @@ pub struct Descriptor {
     pub dst: u64,
     /// Bytes to process.
     pub len: u64,
-    /// What to fill with.
+    /// The value to fill with.
     pub value: u64,
-    /// Software's own.
+    /// A value for software, returned in the completion record.
     pub cookie: u64,
     /// Entries of the list at `src`.
     pub src_entries: u32,
@@ -218,7 +218,7 @@ impl Descriptor {
         self
     }
 
-    /// Decodes the bytes of a descriptor and checks all but its ranges.
+    /// Decodes the bytes of a descriptor and checks everything except its ranges.
     pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor, Error> {
         let desc = Descriptor {
             op: Op::from_raw(u32_at(bytes, 0)).ok_or(Error::BadOp)?,
@@ -255,7 +255,7 @@ impl Descriptor {
         Ok(desc)
     }
 
-    /// Returns the cookie of a descriptor, which need not be well formed.
+    /// Returns the cookie of a descriptor, even of a malformed one.
     pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
         u64_at(bytes, 40)
     }
@@ -275,7 +275,7 @@ impl Descriptor {
         bytes
     }
 
-    /// Returns one side of the job: what its address and the number of its entries mean with its flags.
+    /// Returns the operand with this address and number of entries. `list` and `device` are its flags.
     fn operand(&self, address: u64, entries: u32, list: u32, device: u32) -> Operand {
         if self.flags & list != 0 {
             Operand::List(List {
@@ -289,25 +289,25 @@ impl Descriptor {
         }
     }
 
-    /// Returns where the operation reads from, if it does.
+    /// Returns the source, if the operation has one.
     pub fn source(&self) -> Option<Operand> {
         let used = self.op.row().source;
         used.then(|| self.operand(self.src, self.src_entries, SRC_LIST, SRC_DEVICE))
     }
 
-    /// Returns where the operation writes to, if it does.
+    /// Returns the destination, if the operation has one.
     pub fn destination(&self) -> Option<Operand> {
         let used = self.op.row().destination;
         used.then(|| self.operand(self.dst, self.dst_entries, DST_LIST, DST_DEVICE))
     }
 
-    /// Returns whether a side of the job is a list.
+    /// Returns whether the source or the destination is a list.
     pub fn has_list(&self) -> bool {
         self.flags & (SRC_LIST | DST_LIST) != 0
     }
 
-    /// Checks the ranges against a device memory of `memory_size` bytes. The ranges that lists name
-    /// are not known yet.
+    /// Checks the ranges in a device with `memory_size` bytes of memory. The engine checks the entries
+    /// of lists later.
     pub fn check(&self, memory_size: u64) -> Result<(), Error> {
         let check = |operand: Option<Operand>, range, fault| match operand {
             None => Ok(()),
@@ -334,7 +334,7 @@ pub struct Completion {
     pub sequence: u64,
 }
 
-/// Where `sequence` is, which is written after all the rest.
+/// Offset of `sequence` in bytes. It is written last.
 pub const COMPLETION_SEQUENCE: usize = 24;
 
 impl Completion {

@@ -2,20 +2,20 @@
 
 //! The engine: one unit of work on one job.
 //!
-//! A job is done in units of at most [`UNIT`] bytes. [`run`] does one: it fetches the descriptor
-//! if the job is new, moves the next unit, and makes the completion record if that was the last.
-//! Between two units all there is to know about a job is in [`Job`], so a device can be stopped,
-//! saved and continued elsewhere there.
+//! The engine does a job in units of at most [`UNIT`] bytes. [`run`] does one unit: it fetches the
+//! descriptor if the job is new, processes the next bytes, and makes the completion record if they
+//! were the last. Between two units, [`Job`] holds everything about the job, so the device can be
+//! stopped and saved there and continue elsewhere.
 //!
-//! A job between two ranges is cut at multiples of [`UNIT`]. One with a scatter list is cut where
-//! its lists have their borders too, and a unit of it ends after [`WINDOW`] of these pieces, so that
-//! lists of small entries do not make units long.
+//! A job between two ranges is cut at multiples of [`UNIT`]. A job with a scatter list is also cut
+//! at the borders of its entries. Its units end after [`WINDOW`] such pieces, so that small entries
+//! do not make units long.
 //!
-//! [`Control::finish`](crate::control::Control::finish) writes the record, together with the
-//! registers that go with it: software that sees the one sees the others.
+//! [`Control::finish`](crate::control::Control::finish) writes the record and updates its registers
+//! together, so software sees both or neither.
 //!
-//! What the engine works on is behind [`Bus`]: guest memory and device memory in the kernel,
-//! vectors in tests.
+//! The engine reaches memory through [`Bus`]: guest memory and device memory in the kernel, vectors
+//! in tests.
 
 use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE, INTERRUPT};
@@ -28,36 +28,35 @@ use crate::queue::Ring;
 /// of a saved state.
 pub const UNIT: usize = 64 << 10;
 
-/// A CRC-32C before the first byte, and what the last value is inverted by.
+/// The initial value of a CRC-32C, and the mask that inverts the last one.
 pub const CRC_SEED: u32 = !0;
 
 /// A job in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// What to do, as it was when the job was begun.
+    /// The descriptor, as it was when the job began.
     pub desc: Descriptor,
     /// Bytes processed: between two units above 0 and below `desc.len`, and without a list a
     /// multiple of [`UNIT`].
     pub done: u64,
-    /// CRC of the bytes processed, from [`CRC_SEED`] on and not inverted.
+    /// CRC of the bytes processed, starting from [`CRC_SEED`] and not inverted.
     pub crc: u32,
-    /// Where the job is in the list of its source, if that is one.
+    /// Position in the list of the source, if it is a list.
     pub src: Cursor,
-    /// Where the job is in the list of its destination, if that is one.
+    /// Position in the list of the destination, if it is a list.
     pub dst: Cursor,
 }
 
 /// An order to do one unit of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Which run of the queue this belongs to; it changes whenever the queue is disabled or halted by
-    /// software.
+    /// Number of the run of the queue. It changes when software disables or halts the queue.
     pub run: u32,
     /// The ring.
     pub ring: Ring,
-    /// The entry at which the device works.
+    /// Index of the descriptor.
     pub index: u32,
-    /// The job, if its descriptor was fetched by an earlier unit.
+    /// The job, if an earlier unit fetched its descriptor.
     pub job: Option<Job>,
     /// `JOBS_DONE` once this job is completed.
     pub sequence: u64,
@@ -67,18 +66,18 @@ pub struct Ticket {
     pub throttle: u32,
 }
 
-/// What the engine can reach.
+/// The memory that the engine reaches.
 ///
-/// All lengths are at most [`UNIT`]. A transfer that fails may have been done in part.
+/// All lengths are in bytes and at most [`UNIT`]. A failed transfer may be partly done.
 pub trait Bus {
-    /// Makes ring and completion records accessible. Called at the beginning of each unit.
+    /// Makes ring and completion records accessible. Called at the start of each unit.
     fn prepare(&mut self, ring: &Ring) -> Result<(), Error>;
 
     /// Reads the descriptor at `index`.
     fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error>;
 
-    /// Writes the completion record at `index`, its sequence last. Called with the registers
-    /// locked, so it does not wait for anything.
+    /// Writes the completion record at `index`, its sequence last. Must not wait: the caller holds the
+    /// lock of the registers.
     fn complete(
         &mut self,
         ring: &Ring,
@@ -92,10 +91,10 @@ pub trait Bus {
     /// Copies `len` bytes; the ranges may overlap.
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error>;
 
-    /// Repeats `value`, little endian, over `len` bytes.
+    /// Fills `len` bytes with repetitions of `value`, little endian.
     fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error>;
 
-    /// Continues `crc` over `len` bytes.
+    /// Returns `crc` continued over `len` bytes.
     fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error>;
 }
 
@@ -106,19 +105,19 @@ pub enum End {
     More,
     /// The job is completed.
     Completed {
-        /// An interrupt is wanted.
+        /// Software requested an interrupt.
         interrupt: bool,
     },
-    /// The job has failed: the queue halts.
+    /// The job failed: the queue halts.
     Failed(Error),
 }
 
-/// What came of a unit.
+/// The outcome of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// How it ended.
     pub end: End,
-    /// The job with what was done, unless it ended.
+    /// The job and its progress, unless it ended.
     pub job: Option<Job>,
     /// Bytes processed by this unit.
     pub bytes: u64,
@@ -126,7 +125,7 @@ pub struct Outcome {
     pub record: Option<Completion>,
 }
 
-/// The entries of a list that a unit may come to.
+/// The entries of a list that a unit can reach.
 struct Window {
     list: List,
     /// Index of the first entry.
@@ -135,7 +134,7 @@ struct Window {
 }
 
 impl Window {
-    /// Reads the entries from a cursor on.
+    /// Reads the entries from the cursor on.
     fn new(list: List, cursor: Cursor, bus: &mut impl Bus) -> Result<Window, Error> {
         let mut window = Window {
             list,
@@ -148,7 +147,7 @@ impl Window {
         Ok(window)
     }
 
-    /// Decodes the entry at which a cursor is. A unit has no more pieces than the window entries.
+    /// Decodes the entry at the cursor. A unit has at most as many pieces as the window has entries.
     fn entry(&self, cursor: Cursor) -> Result<Entry, Error> {
         if cursor.entry >= self.list.entries {
             return Err(Error::BadList);
@@ -160,25 +159,22 @@ impl Window {
     }
 }
 
-/// One side of a job for the length of a unit.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is nothing to allocate from here"
-)]
+/// The source or the destination of a job during a unit.
+#[expect(clippy::large_enum_variant, reason = "the engine does not allocate")]
 enum Side {
-    /// A range, from its beginning.
+    /// The start of a range.
     At(Place),
     /// A list.
     List(Window),
 }
 
-/// Where one side of a piece is.
+/// The source or the destination of a piece.
 #[derive(Clone, Copy)]
 struct Span {
     place: Place,
-    /// Bytes that are there without a border.
+    /// Contiguous bytes from there on.
     len: u64,
-    /// The entry, if the side is a list.
+    /// The entry of the list, if there is one.
     entry: Option<Entry>,
 }
 
@@ -196,7 +192,7 @@ impl Side {
         })
     }
 
-    /// Returns where the job goes on after `done` bytes: `len` more, or those of the entry it is at.
+    /// Returns the next span after `done` bytes: `len` bytes, or the rest of the current entry.
     fn span(
         &self,
         cursor: Cursor,
@@ -213,7 +209,7 @@ impl Side {
             Side::List(window) => {
                 let entry = window.entry(cursor)?;
                 check(entry)?;
-                // The entry may have become shorter since the job went into it.
+                // Software may have shortened the entry since the job entered it.
                 let left = entry.len.checked_sub(cursor.at).filter(|&left| left > 0);
                 Ok(Span {
                     place: entry.place.plus(cursor.at.into()),
@@ -226,7 +222,7 @@ impl Side {
 }
 
 impl Job {
-    /// Begins a job.
+    /// Creates a job that has processed nothing.
     pub fn new(desc: Descriptor) -> Job {
         Job {
             desc,
@@ -237,10 +233,10 @@ impl Job {
         }
     }
 
-    /// Returns where the next unit of a job without lists begins, relative to the job's addresses,
+    /// Returns the offset of the next unit of a job without lists, relative to the job's addresses,
     /// and its length.
     ///
-    /// A copy to a higher address that overlaps its source goes from the end to the beginning.
+    /// A copy to a higher address that overlaps its source runs from the end to the beginning.
     pub fn unit(&self) -> (u64, usize) {
         let desc = &self.desc;
         let left = desc.len - self.done;
@@ -257,7 +253,7 @@ impl Job {
         (offset, len as usize)
     }
 
-    /// Does the operation on `len` bytes.
+    /// Processes `len` bytes.
     fn piece(
         &mut self,
         src: Option<Place>,
@@ -268,7 +264,7 @@ impl Job {
         match (self.desc.op, src, dst) {
             (Op::Copy, Some(src), Some(dst)) => bus.copy(src, dst, len),
             (Op::Fill, _, Some(dst)) => {
-                // The byte of `value` that comes next is its first.
+                // Rotate so that the next byte of `value` comes first.
                 let phase = (self.done % 8) as u32;
                 bus.fill(dst, self.desc.value.rotate_right(8 * phase), len)
             }
@@ -296,7 +292,7 @@ impl Job {
         Ok(())
     }
 
-    /// Does the next unit of a job with a list. What it did before an error is in `done`.
+    /// Does the next unit of a job with a list. After an error, `done` counts the bytes before it.
     fn advance_lists(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<(), Error> {
         let desc = self.desc;
         let source = Side::new(desc.source(), self.src, bus)?;
@@ -363,10 +359,10 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
     }
 }
 
-/// Returns the job in flight, or fetches and checks the next one; fails with the completion record
-/// if there is to be one.
+/// Returns the job in flight, or fetches and checks the next one. An error comes with the completion
+/// record, if there is one.
 fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<Completion>)> {
-    // Without the descriptor there is no cookie to answer with.
+    // Without the descriptor there is no cookie, so no record.
     let lost = |error| (error, None);
 
     bus.prepare(&ticket.ring).map_err(lost)?;
@@ -425,7 +421,7 @@ fn record(ticket: &Ticket, cookie: u64, error: Error, crc: u32, bytes: u64) -> C
 }
 
 impl Outcome {
-    /// The end of a job.
+    /// Returns the outcome of the last unit of a job.
     fn ended(end: End, bytes: u64, record: Option<Completion>) -> Outcome {
         Outcome {
             end,

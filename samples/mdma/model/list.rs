@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scatter lists: layout of an entry, and where a job stands in a list.
+//! Scatter lists: layout of an entry, and the position of a job in a list.
 //!
-//! A list is an array of entries in guest memory. Each names a range, of guest memory or of device
-//! memory; together they are the source or the destination of a job, in their order. The device
-//! reads entries as it comes to them, up to [`WINDOW`] at a time.
+//! A list is an array of entries in guest memory. Each entry describes a range of guest memory or of
+//! device memory; together, in order, they are the source or the destination of a job. The device
+//! reads entries when it reaches them, up to [`WINDOW`] at a time.
 
 use crate::error::Error;
 use crate::layout::{dense, Field};
@@ -16,7 +16,7 @@ pub const ENTRY_SIZE: usize = 16;
 /// The most entries of one list.
 pub const MAX_ENTRIES: u32 = 4096;
 
-/// The most entries read at once, and the most pieces a unit of a job with a list is made of.
+/// The most entries read at once, and the most pieces in a unit of a job with a list.
 pub const WINDOW: u32 = 32;
 
 /// Flag of an entry: `address` is an offset in the device memory.
@@ -36,17 +36,17 @@ const _: () = assert!(dense(&ENTRY, ENTRY_SIZE));
 ///
 /// # Invariants
 ///
-/// What [`Entry::decode`] returns is not empty. Its range is checked by [`Place::check`].
+/// An entry from [`Entry::decode`] is not empty. [`Place::check`] checks its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where the range begins.
+    /// Start of the range.
     pub place: Place,
-    /// Bytes in it.
+    /// Length in bytes.
     pub len: u32,
 }
 
 impl Entry {
-    /// Decodes the bytes of an entry and checks all but its range.
+    /// Decodes the bytes of an entry and checks everything except its range.
     pub fn decode(bytes: &[u8; ENTRY_SIZE]) -> Result<Entry, Error> {
         let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, f0, f1, f2, f3] = *bytes;
         let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
@@ -87,7 +87,7 @@ pub struct List {
 }
 
 impl List {
-    /// Checks where the list is and how long, but none of its entries.
+    /// Checks the position and the length of the list, but not its entries.
     pub fn check(&self) -> Result<(), Error> {
         let bytes = u64::from(self.entries) * ENTRY_SIZE as u64;
         let legal = 0 < self.entries
@@ -101,25 +101,25 @@ impl List {
         }
     }
 
-    /// Returns the IOVA of an entry of a list that was checked.
+    /// Returns the IOVA of an entry; the list must be checked.
     pub fn entry_at(&self, index: u32) -> u64 {
         self.base.wrapping_add(u64::from(index) * ENTRY_SIZE as u64)
     }
 }
 
-/// The byte of a list at which a job goes on.
+/// The position in a list at which a job continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Index of the entry; the number of entries once all are used up.
+    /// Index of the entry; the number of entries after the last one.
     pub entry: u32,
-    /// Bytes of that entry which are processed, fewer than it has.
+    /// Bytes of this entry that are processed: fewer than its length.
     pub at: u32,
 }
 
 impl Cursor {
-    /// Goes `len` bytes on, which are left in `entry`, the one at which the cursor is.
+    /// Advances by `len` bytes, at most the rest of `entry`, which is the current entry.
     pub fn advance(&mut self, entry: &Entry, len: usize) {
-        // What a piece has, an entry has: it fits.
+        // No overflow: a piece is not longer than its entry.
         self.at = self.at.wrapping_add(len as u32);
         if self.at >= entry.len {
             self.entry += 1;
@@ -127,12 +127,13 @@ impl Cursor {
         }
     }
 
-    /// Returns whether a job that has processed `done` bytes can be here in a list of `entries`.
+    /// Returns whether a job that has processed `done` bytes can be at this position in a list of
+    /// `entries` entries.
     pub fn possible(&self, entries: u32, done: u64) -> bool {
         let before = u64::from(self.entry);
         let at = u64::from(self.at);
 
-        // The entries before have a byte at least, and as many as their length can say at most.
+        // Each entry before has at least one byte, and at most what its length field can hold.
         self.entry <= entries
             && (self.entry < entries || self.at == 0)
             && before + at <= done

@@ -2,9 +2,9 @@
 
 //! The ring: indexes and addresses.
 //!
-//! The device takes descriptors from `head` up to, not including, `tail`; both are indexes into a
-//! ring of a power of two entries. `head == tail` is the empty ring, so one entry always stays
-//! free.
+//! The device takes descriptors from `head` up to but not including `tail`. Both are indexes into a
+//! ring whose number of entries is a power of two. `head == tail` means that the ring is empty, so
+//! one entry always stays free.
 
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE};
 use crate::regs::MAX_RING_ORDER;
@@ -14,7 +14,7 @@ use crate::regs::MAX_RING_ORDER;
 /// # Invariants
 ///
 /// - `order` is in `1..=MAX_RING_ORDER`.
-/// - `base` is a multiple of 64 and `completions` of 32; neither array goes beyond 2^64.
+/// - `base` is a multiple of 64 and `completions` of 32; neither array exceeds 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ring {
     base: u64,
@@ -22,19 +22,19 @@ pub struct Ring {
     order: u32,
 }
 
-/// Why there can be no such ring.
+/// Why the registers do not describe a legal ring. Each variant has the illegal value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingError {
     /// `RING_ORDER` is 0 or above the maximum.
     Order(u32),
-    /// `RING_BASE` is not a multiple of 64, or the ring goes beyond 2^64.
+    /// `RING_BASE` is not a multiple of 64, or the ring exceeds 2^64.
     Base(u64),
-    /// `COMPLETION_BASE` is not a multiple of 32, or the records go beyond 2^64.
+    /// `COMPLETION_BASE` is not a multiple of 32, or the records exceed 2^64.
     Completions(u64),
 }
 
 impl Ring {
-    /// Makes a ring of what the registers say.
+    /// Creates the ring that the registers describe.
     pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, RingError> {
         if order == 0 || order > MAX_RING_ORDER {
             return Err(RingError::Order(order));
@@ -62,7 +62,7 @@ impl Ring {
         1 << self.order
     }
 
-    /// Returns whether `index` is one of the entries.
+    /// Returns whether `index` is the index of an entry.
     pub fn contains(&self, index: u32) -> bool {
         index < self.entries()
     }
@@ -72,12 +72,12 @@ impl Ring {
         (index + 1) & (self.entries() - 1)
     }
 
-    /// Returns how many descriptors lie from `head` up to `tail`.
+    /// Returns the number of descriptors from `head` up to `tail`.
     pub fn pending(&self, head: u32, tail: u32) -> u32 {
         tail.wrapping_sub(head) & (self.entries() - 1)
     }
 
-    /// Returns how many more descriptors software may put into the ring.
+    /// Returns how many descriptors software can still add.
     pub fn room(&self, head: u32, tail: u32) -> u32 {
         self.entries() - 1 - self.pending(head, tail)
     }
@@ -102,12 +102,12 @@ impl Ring {
         COMPLETION_SIZE << self.order
     }
 
-    /// Returns where in the descriptors that of `index` is.
+    /// Returns the offset of descriptor `index` from [`Ring::base`], in bytes.
     pub fn descriptor_at(&self, index: u32) -> usize {
         index as usize * DESCRIPTOR_SIZE
     }
 
-    /// Returns where in the completion records that of `index` is.
+    /// Returns the offset of completion record `index` from [`Ring::completions`], in bytes.
     pub fn completion_at(&self, index: u32) -> usize {
         index as usize * COMPLETION_SIZE
     }

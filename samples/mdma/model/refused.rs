@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why an access to a register is refused.
+//! Errors of register accesses, and the register `REFUSED` that reports them.
 //!
 //! The access itself does not fail: as on a bus, a refused read returns all ones and a refused write
-//! is dropped. The register `REFUSED` tells software about it: a [`RefusedRegister`].
+//! is dropped. The register `REFUSED` reports it to software: a [`RefusedRegister`].
 
 use crate::queue::RingError;
 use crate::regs::{self, Reg};
 use core::fmt;
 
-/// Why an access to a register was refused. Nothing has changed then.
+/// Why an access to a register was refused. A refused access changes nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterError {
-    /// No register there, or not by this length.
+    /// No register at this offset, or not of this width.
     NoRegister {
         /// Offset in the BAR.
         offset: u64,
@@ -27,21 +27,21 @@ pub enum RegisterError {
     ReservedBits(Reg, u64),
     /// The ring cannot be enabled.
     Ring(RingError),
-    /// The doorbell rings for a queue that is not enabled.
+    /// `TAIL` was written while the queue is disabled.
     Disabled,
-    /// The value is beyond the limit.
+    /// The value is too large.
     Limit {
         /// The register.
         reg: Reg,
-        /// What was written.
+        /// The value written.
         value: u64,
-        /// The first value that is too much.
+        /// The smallest value that is too large.
         limit: u64,
     },
 }
 
 impl RegisterError {
-    /// Returns the code of the refusal in `REFUSED.REASON`.
+    /// Returns the code of this error in `REFUSED.REASON`.
     pub const fn reason(&self) -> u32 {
         match self {
             RegisterError::NoRegister { .. } => 1,
@@ -55,16 +55,16 @@ impl RegisterError {
     }
 }
 
-/// The value of the register `REFUSED`: how many accesses were refused, and the last of them.
+/// The value of the register `REFUSED`: the number of refused accesses, and the last one.
 ///
 /// # Invariants
 ///
-/// Its fields are all 0, or none of the count and the reason is.
+/// Either all fields are 0, or neither the count nor the reason is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusedRegister(u32);
 
 impl RefusedRegister {
-    /// None since reset.
+    /// No access was refused since reset.
     pub const NONE: RefusedRegister = RefusedRegister(0);
 
     /// The largest reason.
@@ -75,7 +75,7 @@ impl RefusedRegister {
         self.0
     }
 
-    /// Takes the value of the register of another device, if it can be one.
+    /// Returns the register with a saved value, or `None` if the value is impossible.
     pub fn from_raw(raw: u32) -> Option<RefusedRegister> {
         let count = raw & regs::REFUSED_COUNT;
         let reason = raw >> regs::REFUSED_REASON_SHIFT;
@@ -85,7 +85,7 @@ impl RefusedRegister {
             .then_some(RefusedRegister(raw))
     }
 
-    /// Counts a refusal of an access at `offset`.
+    /// Counts the error of an access at `offset`.
     pub fn add(&mut self, offset: u64, refusal: RegisterError) {
         let count = (self.0 & regs::REFUSED_COUNT) + 1;
 

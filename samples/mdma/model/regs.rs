@@ -2,9 +2,9 @@
 
 //! Registers: the table.
 //!
-//! Every register of BAR 0 is one row of [`REGISTERS`]. The device decodes accesses with it, the
-//! userspace driver takes its offsets from it and the reference manual is printed from it, so a
-//! register is described once. What a register does when it is written is in `control.rs`.
+//! Every register of BAR 0 is one row of [`REGISTERS`]. The device decodes accesses with this table,
+//! the userspace driver takes offsets from it, and the reference manual is printed from it, so each
+//! register is described once. `control.rs` implements the effects of writes.
 
 use Access::{Ro, Rw, Rw1c, RwDisabled};
 use Reset::Value;
@@ -52,11 +52,11 @@ pub const STATUS_BUSY: u32 = 1 << 1;
 /// `STATUS.HALTED`.
 pub const STATUS_HALTED: u32 = 1 << 2;
 
-/// Cause of an interrupt: a job with the `INTERRUPT` flag has completed. Vector 0.
+/// Interrupt cause: a job with the `INTERRUPT` flag completed. Vector 0.
 pub const INT_COMPLETION: u32 = 1 << 0;
-/// Cause of an interrupt: the queue has halted. Vector 1, or 0 where only one is enabled.
+/// Interrupt cause: the queue halted. Vector 1, or 0 if only one is enabled.
 pub const INT_HALT: u32 = 1 << 1;
-/// Every cause there is.
+/// All causes.
 pub const INT_ALL: u32 = INT_COMPLETION | INT_HALT;
 
 /// `REFUSED.COUNT`.
@@ -94,7 +94,7 @@ pub enum Reg {
     Refused,
 }
 
-/// What software may do with a register.
+/// Access type of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read only: a write is refused.
@@ -107,12 +107,12 @@ pub enum Access {
     Rw1c,
 }
 
-/// What a register holds after a reset.
+/// Value of a register after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// This value.
     Value(u64),
-    /// The size of the device memory in bytes, which the mdev type decides.
+    /// The size of the device memory in bytes, which depends on the mdev type.
     MemorySize,
     /// The module parameter `throttle_us`.
     ThrottleUs,
@@ -125,7 +125,7 @@ pub struct Bits {
     pub name: &'static str,
     /// Number of its lowest bit.
     pub shift: u32,
-    /// How many bits it has.
+    /// Number of bits.
     pub width: u32,
     /// What it means.
     pub meaning: &'static str,
@@ -134,7 +134,7 @@ pub struct Bits {
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Register {
-    /// Which register this is.
+    /// The register.
     pub reg: Reg,
     /// Its name in the manual.
     pub name: &'static str,
@@ -142,17 +142,17 @@ pub struct Register {
     pub offset: u64,
     /// Width in bytes, 4 or 8.
     pub width: u64,
-    /// What software may do with it.
+    /// Its access type.
     pub access: Access,
     /// Value after a reset.
     pub reset: Reset,
-    /// Its fields; none where the value is one number.
+    /// Its fields; empty if the value is one number.
     pub bits: &'static [Bits],
     /// What it means.
     pub meaning: &'static str,
 }
 
-/// How many registers there are.
+/// Number of registers.
 pub const COUNT: usize = 20;
 
 /// The registers, in ascending order of offset.
@@ -252,21 +252,21 @@ impl Reg {
     }
 }
 
-/// What an access of a legal offset and length reaches.
+/// The register and the bytes that a legal access reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The register.
     pub reg: Reg,
-    /// Where in the register the access begins: 0, or 32 for the upper half of a wide one.
+    /// Lowest bit of the access in the register: 0, or 32 for the upper half of a wide one.
     pub shift: u32,
     /// Length of the access in bytes, 4 or 8.
     pub len: usize,
 }
 
-/// Finds what an access of `len` bytes at `offset` reaches.
+/// Returns the register that an access of `len` bytes at `offset` reaches.
 ///
-/// A register is accessed whole; one of 8 bytes also by its two halves. Everything else reaches
-/// nothing.
+/// An access reaches a whole register, or one half of a register of 8 bytes. Every other access
+/// returns `None`.
 pub fn decode(offset: u64, len: usize) -> Option<Target> {
     if offset % 4 != 0 {
         return None;
@@ -275,7 +275,7 @@ pub fn decode(offset: u64, len: usize) -> Option<Target> {
     if word >= WORDS {
         return None;
     }
-    // The mask is for a processor that goes on before it has compared.
+    // The mask bounds the index under speculation as well.
     let reg = MAP[word & (WORDS - 1)]?;
     let row = reg.row();
     let within = offset - row.offset;
@@ -289,7 +289,7 @@ pub fn decode(offset: u64, len: usize) -> Option<Target> {
     })
 }
 
-/// The table as one object that references may point into.
+/// The table in memory, for references to its rows.
 static TABLE: [Register; COUNT] = REGISTERS;
 
 /// Number of 32-bit words up to the end of the last register, rounded up to a power of two.
@@ -298,7 +298,7 @@ const WORDS: usize = {
     ((last.offset + last.width) / 4).next_power_of_two() as usize
 };
 
-/// Which register owns each word of the window.
+/// The register at each word of the window.
 static MAP: [Option<Reg>; WORDS] = {
     let mut map = [None; WORDS];
     let mut i = 0;

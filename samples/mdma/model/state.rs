@@ -2,10 +2,9 @@
 
 //! The saved state: layout and checks.
 //!
-//! [`encode`] writes all that a device remembers, except its memory, into [`SIZE`] bytes;
-//! [`decode`] reads it back. A saved state comes from outside, so nothing in it is believed: a
-//! state is accepted only if a device could have got into it, and then it is written back as the
-//! same bytes.
+//! [`encode`] writes the whole state of a device except its memory into [`SIZE`] bytes; [`decode`]
+//! reads it back. A saved state is untrusted: [`decode`] accepts it only if a device can reach that
+//! state, and then [`encode`] returns the same bytes.
 
 use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
@@ -56,7 +55,7 @@ pub const LAYOUT: [Field; 21] = [
 
 const _: () = assert!(desc::dense(&LAYOUT, SIZE));
 
-/// A field that cannot be so.
+/// A field whose value no device can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidField {
     /// Name of the field.
@@ -75,7 +74,7 @@ impl fmt::Display for InvalidField {
     }
 }
 
-/// Writes a state down.
+/// Encodes a state.
 pub fn encode(state: &State) -> [u8; SIZE] {
     let job = state.job.as_ref();
     let mut flags = 0;
@@ -114,7 +113,8 @@ pub fn encode(state: &State) -> [u8; SIZE] {
     out.bytes
 }
 
-/// Reads a state that was written down, for a device with `memory_size` bytes of memory.
+/// Decodes and checks a saved state for a device with `memory_size` bytes of memory. The error is
+/// the first field with an impossible value.
 pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidField> {
     let mut from = Fields {
         bytes: *bytes,
@@ -171,7 +171,7 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
     Ok(state)
 }
 
-/// Reads the descriptor of the job in flight.
+/// Decodes the descriptor of the job in flight.
 fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor, InvalidField> {
     Descriptor::decode(bytes)
         .and_then(|desc| {
@@ -187,7 +187,7 @@ fn job(job: Job) -> Result<Job, InvalidField> {
         desc, done, crc, ..
     } = job;
 
-    // A job is in flight from the end of its first unit to the beginning of its last.
+    // A job is saved only after its first unit and before its last one.
     let between_units = 0 < done && done < desc.len && (desc.has_list() || done % UNIT as u64 == 0);
     ensure(between_units, "job.done", done)?;
     ensure(crc == CRC_SEED || desc.op == Op::Crc32c, "job.crc", crc)?;
@@ -238,7 +238,7 @@ fn check(state: &State) -> Result<(), InvalidField> {
     if state.halted() {
         ensure(state.job.is_none(), "flags", ENABLED | JOB)?;
     }
-    // The queue works on, or halts at, a descriptor that was handed over, unless software halted it.
+    // The queue works on or halts at a submitted descriptor, unless software halted it.
     let at_descriptor = state.halted() && state.error != Error::BadTail;
     if at_descriptor || state.job.is_some() {
         ensure(head != tail, "tail", tail)?;
@@ -246,7 +246,7 @@ fn check(state: &State) -> Result<(), InvalidField> {
     Ok(())
 }
 
-/// Makes an error of a field and its value.
+/// Returns the error for a field and its value.
 fn invalid(field: &'static str, value: impl Into<u64>) -> InvalidField {
     InvalidField {
         field,
@@ -254,7 +254,7 @@ fn invalid(field: &'static str, value: impl Into<u64>) -> InvalidField {
     }
 }
 
-/// Refuses a field unless `legal`.
+/// Returns an error for the field unless `legal`.
 fn ensure(legal: bool, field: &'static str, value: impl Into<u64>) -> Result<(), InvalidField> {
     if legal {
         Ok(())
