@@ -22,7 +22,7 @@ consoles:
 	@$(SCRIPTS)/migrate consoles --qemu $(QEMU)
 
 demo:
-	@$(SCRIPTS)/run
+	@$(SCRIPTS)/demo
 
 test:
 	@$(SCRIPTS)/test
@@ -49,7 +49,7 @@ check:
 	@$(SCRIPTS)/check
 
 shell:
-	@$(SCRIPTS)/run --shell
+	@$(SCRIPTS)/demo --shell
 
 install:
 	@$(SCRIPTS)/module --install

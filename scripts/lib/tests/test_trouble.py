@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests of the patterns of kernel trouble."""
 
-import pathlib
-import sys
 import unittest
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
-
-from trouble import is_trouble, regex  # noqa: E402
+from trouble import is_trouble, regex
 
 
 class Trouble(unittest.TestCase):
@@ -36,7 +32,3 @@ class Trouble(unittest.TestCase):
             "",
         ):
             self.assertFalse(is_trouble(line), line)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -3,7 +3,7 @@
 //! The list of patterns that tell trouble from other lines of the kernel log.
 
 /// The list, which explains its own format.
-const PATTERNS: &str = include_str!("../../../../scripts/trouble.txt");
+const PATTERNS: &str = include_str!("../../../../scripts/lib/trouble.txt");
 
 /// Returns whether a line of the kernel log reports a fault of the kernel.
 pub fn is_trouble(line: &str) -> bool {

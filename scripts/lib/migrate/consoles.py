@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+"""By hand: what the guest and both QEMUs say, and commands to move the guest."""
+
+import asyncio
+import json
+import os
+import sys
+
+from migrate import report
+from migrate.fixture import Fixture, keep
+from migrate.settings import Settings
+from migrate.wait import Trouble
+
+HELP = """\
+  migrate        move the guest to the other side
+  check          have the guest verify all that it knows
+  status         what the devices say of their migration
+  table          figures of the last migration, and its timeline
+  console        the last lines of the guest's kernel log
+  qmp CMD [ARGS] a command for the QEMU that has the guest, its arguments as JSON
+  shell CMD      a command of the virtual machine's shell
+  end            have the guest verify all and switch off, and leave
+Both QEMUs' monitors, consoles, logs are in {directory}, for qmp-shell and the like."""
+
+
+class Hand(report.Show):
+    """All that the guest says, side and all."""
+
+    def guest(self, event):
+        if event["event"] != "beat" or self.now_and_then():
+            words = {name: value for name, value in event.items() if name not in ("at", "time")}
+            print(f"\r  {event['at']}> {json.dumps(words)}", flush=True)
+
+
+async def perform(fixture, line):
+    """One command; whether it was the last."""
+    word, _, rest = line.strip().partition(" ")
+    qemu = fixture.running
+    if word == "migrate":
+        result = await fixture.migrate()
+        print(f"  {result.info['total-time']} ms, {result.info['downtime']} ms of them without the guest")
+    elif word == "check":
+        await fixture.guest.verify(qemu)
+    elif word == "status":
+        for side, devices in fixture.sides.items():
+            for device in devices:
+                print(f"  {side}: " + " ".join(f"{name}={value}" for name, value in device.status().items()))
+    elif word == "table" and fixture.results:
+        source, destination, result = fixture.results[-1]
+        report.show_timeline(source, destination, result, fixture.guest)
+        report.show_table(fixture.settings.words(), report.table(source, result, fixture.guest.totals))
+    elif word == "console":
+        for each in fixture.qemus[-2:]:
+            with open(each.path("console.log"), encoding="utf-8", errors="replace") as file:
+                for text in file.read().splitlines()[-12:]:
+                    print(f"  {each.name}| {text}")
+    elif word == "qmp":
+        command, _, given = rest.partition(" ")
+        print(json.dumps(await qemu.execute(command, **json.loads(given or "{}")), indent=1))
+    elif word == "shell":
+        await (await asyncio.create_subprocess_shell(rest)).wait()
+    elif word == "end":
+        print(f"  {await fixture.end()}")
+        return True
+    elif word:
+        print(HELP.format(directory=fixture.directory))
+    return False
+
+
+async def run(options, module, work, out):
+    """Until `end`, or the end of the input."""
+    settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
+                        memory=options.memory, seed=options.seed)
+    module.load(**({"mmap_staging": 0} if options.no_mmap else {}))
+    show = Hand()
+    show.say("fixture", settings.words())
+    directory = os.path.join(work, "consoles")
+    try:
+        async with Fixture(settings, directory, show) as fixture:
+            await fixture.boot()
+            print(HELP.format(directory=directory), flush=True)
+            while line := await asyncio.to_thread(sys.stdin.readline):
+                try:
+                    if await perform(fixture, line):
+                        return
+                except (Trouble, ValueError) as trouble:
+                    print(f"  {trouble}")
+    finally:
+        keep(directory, out)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The module and the instances of its device, by sysfs and debugfs."""
+
+import os
+import subprocess
+import time
+import uuid
+
+from migrate.wait import LIMIT, Expired, Trouble
+
+MDEV = "/sys/class/mdev_bus/mdma/mdev_supported_types"
+DEBUGFS = "/sys/kernel/debug/mdma"
+MODULE = "/lib/modules/extra/mdma.ko"
+
+
+class Module:
+    """The module: loaded with these parameters as long as this exists."""
+
+    def __init__(self):
+        self.loaded = None
+
+    def load(self, path=MODULE, **parameters):
+        """Has it loaded from `path` with `parameters`; anew, unless it is."""
+        wanted = (path, parameters)
+        if self.loaded == wanted:
+            return
+        self.unload()
+        words = [f"{name}={value}" for name, value in parameters.items()]
+        run(["insmod", path, *words])
+        self.loaded = wanted
+
+    def unload(self):
+        if self.loaded is not None:
+            run(["rmmod", "mdma"])
+            self.loaded = None
+
+
+class Log:
+    """What the kernel logs from now on."""
+
+    def __init__(self):
+        self.file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.file, 0, os.SEEK_END)
+
+    def close(self):
+        os.close(self.file)
+
+    def lines(self):
+        """The lines since the last call."""
+        while True:
+            try:
+                record = os.read(self.file, 8192)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # Overwritten before it was read. The next call goes on behind the gap.
+                continue
+            yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
+
+    def refusals(self):
+        """The lines in which the module tells why it refused something."""
+        return [line for line in self.lines() if line.startswith("vfio_mdev_rs: mdma ")]
+
+
+class Device:
+    """An instance."""
+
+    def __init__(self, name, size):
+        self.name = name
+        self.uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+        self.size = size
+        write(f"{MDEV}/mdma-{size}/create", self.uuid)
+
+    @property
+    def sysfs(self):
+        return f"/sys/bus/mdev/devices/{self.uuid}"
+
+    def remove(self):
+        if os.path.exists(self.sysfs):
+            write(f"{self.sysfs}/remove", "1")
+
+    def status(self):
+        """What the module tells about its migration: numbers where it gives numbers."""
+        end = time.monotonic() + LIMIT
+        while True:
+            status = {}
+            with open(f"{DEBUGFS}/{self.uuid}/migration", encoding="utf-8") as file:
+                for line in file:
+                    name, _, value = line.strip().partition(": ")
+                    status[name] = int(value) if value.lstrip("-").isdigit() else value
+            # The file does not wait for a change of the state, or a buffer that is being moved.
+            if status["state"] != "busy":
+                return status
+            if time.monotonic() > end:
+                raise Expired(f"{LIMIT:.0f} s over while waiting for {self.uuid} not to be busy")
+            time.sleep(0.01)
+
+
+def run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise Trouble(f"{' '.join(command)}: {done.stdout.decode(errors='replace').strip()}")
+
+
+def write(path, text):
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Trouble(f"writing {text} to {path}: {error.strerror}") from error

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Two hosts side by side, each with its own devices, and a guest that moves between them."""
+
+import os
+import shutil
+
+from migrate import wait
+from migrate.device import Device, Log
+from migrate.guest import Guest, kernel_log
+from migrate.migration import Device as Moved
+from migrate.migration import Migration, Result
+from migrate.qemu import Qemu, now
+from migrate.wait import Emulation, Trouble
+
+# A guest that the emulator's quirk hits, which is at its first page faults if at all,
+# is booted again, so often at most.
+BOOTS = 5
+
+
+class Fixture:
+    """A guest with its devices on side A, and the devices of side B, which wait."""
+
+    def __init__(self, settings, directory, show=None):
+        self.settings = settings
+        self.directory = directory
+        self.show = show
+        self.sides = {}
+        self.launched = 0
+        self.qemus = []
+        self.guest = None
+        self.running = None
+        self.results = []
+        self.log = None
+        # What the log said of rings that are copied, where they have to be.
+        self.copied = []
+
+    async def __aenter__(self):
+        os.makedirs(self.directory)
+        self.log = Log()
+        for side in "AB":
+            self.sides[side] = [Device(f"{side}{number}", self.settings.size)
+                                for number in range(self.settings.devices)]
+        return self
+
+    async def __aexit__(self, *_error):
+        for qemu in self.qemus:
+            await qemu.kill()
+        for devices in self.sides.values():
+            for device in devices:
+                device.remove()
+        self.log.close()
+
+    # ---- its parts -----------------------------------------------------------------
+
+    async def launch(self, side, incoming=False, devices=None):
+        """Starts a QEMU at this side."""
+        self.launched += 1
+        qemu = Qemu(f"{side}{self.launched}", self.settings, devices or self.sides[side], self.directory)
+        self.qemus.append(qemu)
+        await qemu.start(incoming)
+        await self.guest.connect(qemu)
+        return qemu
+
+    async def boot(self):
+        """Starts the guest at side A; returns once it works."""
+        for left in range(BOOTS - 1, -1, -1):
+            self.guest = Guest(f"{self.directory}/guest.json", self.show and self.show.guest)
+            self.running = await self.launch("A")
+            try:
+                ready = await self.guest.next("ready", self.running, 0)
+                break
+            except Emulation as trouble:
+                print(f"# boots anew: {trouble}", flush=True)
+                await self.running.kill()
+                if left == 0:
+                    raise
+        if ready["devices"] != self.settings.devices:
+            raise Trouble(f"the guest found {ready['devices']} devices of {self.settings.devices}")
+        await self.guest.work(self.running)
+        self.nothing_refused("QEMU started")
+
+    def nothing_refused(self, when):
+        """Raises if the module has refused something since the last call: all was in order."""
+        lines = self.log.refusals()
+        if self.settings.copies_rings:
+            self.copied += [line for line in lines if "cannot be pinned" in line]
+            lines = [line for line in lines if line not in self.copied]
+        if lines:
+            raise Trouble(f"when {when} the kernel logged: {'; '.join(lines)}")
+
+    @property
+    def side(self):
+        """Where the guest is."""
+        return self.running.name[0]
+
+    @property
+    def other(self):
+        return "B" if self.side == "A" else "A"
+
+    def migration(self, destination):
+        """A migration of the guest to `destination`."""
+        return Migration(self.settings, self.running, destination, f"{self.directory}/{destination.name}.migration",
+                         self.show and self.show.migration)
+
+    # ---- what is done with it ---------------------------------------------------------
+
+    async def migrate(self, beats=3, meanwhile=None, **parameters):
+        """Migrates the guest to the other side, where it has to work on; `meanwhile` is done while it goes on."""
+        guest, source = self.guest, self.running
+        destination = await self.launch(self.other, incoming=True)
+        before = dict(guest.totals)
+        migration = self.migration(destination)
+        await migration.begin(**parameters)
+        if meanwhile:
+            await meanwhile(migration)
+        status = await migration.ended([guest, destination])
+        if status != "completed":
+            raise Trouble(f"the migration {status}: {migration.info.get('error-desc', 'no reason given')}; "
+                          f"{source.name}: {source.words()}; {destination.name}: {destination.words()}")
+        result = Result(migration.info, [], migration.begun, now(), before, {},
+                        self.settings.downtime_ms << migration.raised)
+        await wait.until("the destination to run", lambda: is_running(destination), [guest, destination])
+        for saved, loaded in zip(source.devices, destination.devices, strict=True):
+            result.devices.append(Moved(saved.status(), loaded.status()))
+        await source.quit()
+        result.during = dict(guest.totals)
+        last = guest.events[-1]["time"]
+        since = len(guest.events)
+        await guest.moved(source, destination)
+        self.running = destination
+        await guest.work(destination, beats)
+        result.silence = guest.events[since]["time"] - last
+        for device in result.devices:
+            device.check()
+        migration.check_protocol()
+        self.results.append((source, destination, result))
+        return result
+
+    async def drop(self, destination):
+        """Ends a destination that the guest has not moved to."""
+        await destination.kill()
+        self.guest.forget(destination)
+
+    async def goes_on(self):
+        """Raises unless the guest works where it is, and finds all in order."""
+        running = await self.running.execute("query-status")
+        if not running["running"]:
+            raise Trouble(f"the source does not run: {running['status']}")
+        for device in self.running.devices:
+            state = device.status()["state"]
+            if state != "RUNNING":
+                raise Trouble(f"the device of the source is in {state}")
+        await self.guest.work(self.running)
+        await self.guest.verify(self.running)
+
+    async def end(self):
+        """Ends the guest, which verifies everything once more; its last word."""
+        ended = await self.guest.end(self.running)
+        for qemu in self.qemus:
+            kernel_log(qemu.path("console.log"))
+        return ended
+
+
+async def is_running(qemu):
+    return (await qemu.execute("query-status"))["running"]
+
+
+def keep(directory, out):
+    """Copies what a fixture has logged to where it lasts."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            os.makedirs(out, exist_ok=True)
+            shutil.copyfile(path, os.path.join(out, name))

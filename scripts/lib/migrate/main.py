@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Moves a running guest between two QEMUs; scripts/migrate says how it is used.
+
+This runs in the virtual machine, inside the build environment.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import traceback
+
+from migrate import consoles
+from migrate import report
+from migrate import suite
+from migrate.device import Module
+from migrate.fixture import Fixture, keep
+from migrate.settings import Settings
+from migrate.version import VERSIONS
+from migrate.qemu import IMAGE
+from migrate.wait import Trouble
+
+WORK = "/tmp/fixture"
+OUT = "/out"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/migrate")
+    parser.add_argument("what", choices=("run", "test", "consoles"))
+    parser.add_argument("--qemu", choices=VERSIONS, default="7.2")
+    parser.add_argument("--irq", choices=("intx", "msi", "msix"), default="msix")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--size", default="16M", help="memory of each device")
+    parser.add_argument("--memory", default="256M", help="memory of the guest")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-mmap", action="store_true", help="the data section of v1 cannot be mapped")
+    parser.add_argument("--module", help="another build of the module")
+    parser.add_argument("--trips", type=int, default=1, help="round trips of the test of them")
+    parser.add_argument("--only", help="only the tests whose names match")
+    return parser.parse_args()
+
+
+async def run(options, module):
+    """The demonstration."""
+    settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
+                        memory=options.memory, seed=options.seed)
+    parameters = {"mmap_staging": 0} if options.no_mmap else {}
+    module.load(**({"path": options.module} if options.module else {}), **parameters)
+    show = report.Show()
+    show.say("fixture", settings.words())
+    directory = f"{WORK}/run"
+    try:
+        async with Fixture(settings, directory, show) as fixture:
+            show.say("guest", "boots")
+            await fixture.boot()
+            await fixture.guest.work(fixture.running, 8)
+            result = await fixture.migrate(beats=8)
+            last = await fixture.end()
+            source, destination, _ = fixture.results[0]
+            report.show_timeline(source, destination, result, fixture.guest)
+            rows = report.table(source, result, last)
+            report.show_table(f"{settings.words()}{', data section not mapped' if options.no_mmap else ''}", rows)
+            with open(f"{directory}/result.json", "w", encoding="utf-8") as file:
+                json.dump({"info": result.info, "rows": dict(rows),
+                           "devices": [vars(device) for device in result.devices]}, file, indent=1)
+            print(f"\n  every byte as it must be: {last['verified']} jobs verified, the guest's kernel log is clean")
+    finally:
+        keep(directory, OUT)
+
+
+async def main():
+    options = arguments()
+    os.makedirs(WORK, exist_ok=True)
+    os.makedirs(IMAGE)
+    for name in ("vmlinuz", "initrd", "append"):
+        shutil.copyfile(f"/image/{name}", f"{IMAGE}/{name}")
+    module = Module()
+    try:
+        if options.what == "test":
+            return await suite.run(options, module, WORK, OUT)
+        if options.what == "consoles":
+            await consoles.run(options, module, WORK, OUT)
+        else:
+            await run(options, module)
+        return 0
+    except Trouble as trouble:
+        print(f"\nFAILED: {trouble}", flush=True)
+        return 1
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc(file=sys.stdout)
+        return 2
+    finally:
+        try:
+            module.unload()
+        except Trouble as trouble:
+            print(f"FAILED: {trouble}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One QEMU: its command line, its monitor, its end."""
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import time
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+from migrate import guest_memory
+from migrate import wait
+from migrate.wait import Emulation, Trouble
+
+# No vfio_region_read and the like: they come by the hundred thousand.
+TRACE = ["vfio_migration_*", "vfio_save_*", "vfio_load_*", "vfio_state_*", "vfio_vmstate_*",
+         "vfio*dirty*", "migration_bitmap_sync_end", "migration_completion*", "migrate_set_state"]
+
+IMAGE = "/tmp/image"
+
+# The emulator under the machine that this runs in leaves an event's type behind once
+# it is delivered, and KVM then takes the next access to a register for one that
+# cannot be emulated ("KVM internal error"). Asynchronous page faults are such events;
+# a page fault of the guest that is delivered in two steps is another.
+CPU = "qemu64,kvm-asyncpf=off"
+
+# What QEMU says of a guest that cannot go on, while it lives on itself.
+BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
+
+
+class Qemu:
+    """A QEMU with the devices of one side."""
+
+    def __init__(self, name, settings, devices, directory):
+        self.name = name
+        self.version = settings.version
+        self.devices = devices
+        self.directory = directory
+        self.settings = settings
+        self.process = None
+        self.client = None
+        self.events = []
+        self.expected_end = False
+        self.broken = None
+        self.tasks = []
+
+    def path(self, what):
+        return f"{self.directory}/{self.name}.{what}"
+
+    def command(self, incoming):
+        settings = self.settings
+        with open(f"{IMAGE}/append", encoding="utf-8") as file:
+            append = [file.read().strip()]
+        append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
+                   f"guest.seed={settings.seed}", *settings.append]
+        user = guest_memory.NOBODY if settings.ordinary_user else None
+        machine, memory = guest_memory.options(settings, self.name)
+        command = [
+            *self.version.command(user), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-machine", machine, *memory, "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
+            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/initrd", "-append", " ".join(append),
+            "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
+            "-msg", "timestamp=on", "-D", self.path("trace"),
+        ]
+        for channel in ("console", "program"):
+            command += ["-chardev", f"socket,id={channel},path={self.path(channel)},server=on,wait=off,"
+                        f"logfile={self.path(channel + '.log')}", "-serial", f"chardev:{channel}"]
+        for pattern in TRACE:
+            command += ["-trace", pattern]
+        for number, device in enumerate(self.devices):
+            options = [f"vfio-pci,id=mdma{number},sysfsdev={device.sysfs},bus=pcie.0,addr={5 + number:#x}",
+                       self.version.options, *settings.device_options]
+            if settings.irq == "intx":
+                # KVM's own path is laid when the device is made: after a move it ends at the line that the
+                # firmware begins with.
+                options.append("x-no-kvm-intx=on")
+            command += ["-device", ",".join(options)]
+        if incoming:
+            command += ["-incoming", "defer"]
+        return command
+
+    async def start(self, incoming=False):
+        """Starts it; with `incoming` it waits for a guest to come."""
+        self.version.enter()
+        if self.settings.backing == "ext4":
+            # For both sides of a migration.
+            guest_memory.make_ext4(self.version, "1G")
+        if self.settings.ordinary_user:
+            guest_memory.own(self.devices, self.directory)
+        command = self.command(incoming)
+        with open(self.path("command"), "w", encoding="utf-8") as file:
+            file.write(shlex.join(command) + "\n")
+        with open(self.path("stderr"), "wb") as errors:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                preexec_fn=guest_memory.lock_nothing if self.settings.ordinary_user else None)
+        self.client = QMPClient(self.name)
+        log = self.client.logger
+        handler = logging.FileHandler(self.path("qmp.log"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        # The words to and from it, not what the library does meanwhile.
+        handler.addFilter(lambda record: record.msg.startswith(("-->", "<--")))
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+        log.propagate = False
+        await wait.until(f"the monitor of {self.name}", self.connect, [self])
+        self.tasks.append(asyncio.create_task(self.listen()))
+
+    async def connect(self):
+        if not os.path.exists(self.path("qmp")):
+            return False
+        try:
+            await self.client.connect(self.path("qmp"))
+        except ConnectError:
+            return False
+        return True
+
+    async def listen(self):
+        with self.client.listener() as listener:
+            async for event in listener:
+                stamp = event["timestamp"]
+                self.events.append((stamp["seconds"] + stamp["microseconds"] / 1e6, event))
+                if event["event"] == "STOP":
+                    self.broken = next((cause for cause in BROKEN if cause in self.words(40)), None)
+
+    async def execute(self, command, **arguments):
+        names = {name.replace("_", "-"): value for name, value in arguments.items()}
+        try:
+            return await wait.event(f"{command} of {self.name}", self.client.execute(command, names or None))
+        except ExecuteError as error:
+            raise Trouble(f"{self.name}: {command}: {error}") from error
+        except (QMPError, OSError) as error:
+            self.check()
+            raise Trouble(f"{self.name}: {command}: {error or type(error).__name__}; {self.words()}") from error
+
+    async def reset(self):
+        """Resets its guest, which boots anew."""
+        since = len(self.events)
+        await self.execute("set-action", reboot="reset")
+        await self.execute("system_reset")
+        await wait.until(f"{self.name} to reset its guest",
+                         lambda: any(event["event"] == "RESET" for _, event in self.events[since:]), [self])
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def check(self):
+        """Raises if it has ended and should not have, or if its guest cannot run any more."""
+        if self.broken:
+            raise BROKEN[self.broken](f"QEMU {self.name} stopped its guest: {self.broken}")
+        if not self.expected_end and self.process is not None and self.process.poll() is not None:
+            raise Trouble(f"QEMU {self.name} ended with {self.process.returncode}: {self.words()}")
+
+    def words(self, lines=4):
+        """The last that it complained of."""
+        try:
+            with open(self.path("stderr"), encoding="utf-8", errors="replace") as file:
+                return " / ".join(file.read().strip().splitlines()[-lines:]) or "no word"
+        except FileNotFoundError:
+            return "not started"
+
+    def pause(self):
+        """Lets it do nothing any more, not even read what it is sent."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    async def kill(self):
+        """Ends it in the middle of whatever it does."""
+        self.expected_end = True
+        if self.alive():
+            self.process.kill()
+        await self.ended()
+
+    async def quit(self):
+        """Ends it in order."""
+        self.expected_end = True
+        if self.alive():
+            try:
+                await self.client.execute("quit")
+            except QMPError:
+                pass  # It may be gone before it answers.
+        status = await self.ended()
+        if status:
+            raise Trouble(f"QEMU {self.name} ended with {status}: {self.words()}")
+
+    async def ended(self):
+        """Waits for its end; the exit status."""
+        self.expected_end = True
+        await wait.until(f"QEMU {self.name} to end", lambda: self.process.poll() is not None)
+        for task in self.tasks:
+            task.cancel()
+        guest_memory.forget(self.name)
+        try:
+            await self.client.disconnect()
+        except (QMPError, OSError, EOFError):
+            pass
+        return self.process.returncode
+
+    def resident(self):
+        """Its memory, in bytes."""
+        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+
+def now():
+    """The clock that QEMU's timestamps are of."""
+    return time.time()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The table of figures of a migration, and the progress before it."""
+
+import sys
+import time
+
+from migrate.timeline import device_dirty_pages, passes, timeline
+
+
+def size(count):
+    """A number of bytes, for people."""
+    if count < 10240:
+        return f"{count} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1000 or unit == "GiB":
+            return f"{count:.1f} {unit}"
+    return None
+
+
+class Show:
+    """Progress: a line for each thing that happens, and for a beat now and then."""
+
+    def __init__(self):
+        self.begin = time.monotonic()
+        self.last = 0.0
+        self.status = None
+
+    def say(self, noun, text):
+        print(f"  {noun:<11} {text}", flush=True)
+
+    def now_and_then(self):
+        moment = time.monotonic()
+        if moment - self.last < 2:
+            return False
+        self.last = moment
+        return True
+
+    def guest(self, event):
+        if event["event"] == "beat" and self.now_and_then():
+            self.say("guest", f"at {event['at'][0]}: {event['verified']} jobs verified, "
+                     f"{size(event.get('bytes', 0))} moved")
+
+    def migration(self, migration):
+        info = migration.info
+        if info.get("status") != self.status or self.now_and_then():
+            self.status = info.get("status")
+            ram = info.get("ram", {})
+            states = " ".join(device.status()["state"] for device in migration.source.devices)
+            self.say("migration", f"{self.status}: guest RAM {size(ram.get('transferred', 0))} sent, "
+                     f"{size(ram.get('remaining', 0))} left, device {states}")
+
+
+def table(source, result, last):
+    """The rows of the table of a migration: what, how much."""
+    info, ram = result.info, result.info.get("ram", {})
+    dirty = passes(source, result)
+    reported = device_dirty_pages(source, result)
+    before, during, after = (totals.get("verified", 0) for totals in (result.before, result.during, last))
+    rows = [
+        ("total time", f"{info['total-time']} ms"),
+        ("downtime", f"{info['downtime']} ms"),
+        ("its limit at the end", f"{result.limit_ms} ms"),
+        ("guest not heard of for", f"{result.silence * 1000:.0f} ms"),
+        ("guest RAM, pre-copy", size(ram["precopy-bytes"] + ram["multifd-bytes"])),
+        ("guest RAM, stop-and-copy", size(ram["downtime-bytes"])),
+        ("guest RAM, passes", f"{ram['dirty-sync-count']}"),
+        ("dirty pages, in all of them", f"{sum(dirty)}"),
+        ("dirty pages, the last three", ", ".join(map(str, dirty[-3:])) or "not traced"),
+        ("by the container", "not traced by this QEMU" if reported is None else f"{reported}"),
+        ("device, pre-copy", size(result.sum("pre_copy_bytes"))),
+        ("device, stop-and-copy", size(result.sum("stop_copy_bytes"))),
+        ("device memory pages", f"{result.sum('pre_copy_pages')} + {result.sum('stop_copy_pages')}"),
+        ("device memory, passes", f"{result.sum('passes')}"),
+        ("device, loaded", size(result.sum("load_bytes", "loaded"))),
+        ("jobs verified before", f"{before}"),
+        ("jobs verified during", f"{during - before}"),
+        ("jobs verified after", f"{after - during}"),
+    ]
+    return rows
+
+
+def show_timeline(source, destination, result, guest, file=sys.stdout):
+    print(f"\n  {'seconds':>9}  {'where':<12} what", file=file)
+    for moment, where, what in timeline(source, destination, result, guest):
+        print(f"  {moment:9.3f}  {where:<12} {what}", file=file)
+
+
+def show_table(title, rows, file=sys.stdout):
+    print(f"\n  {title}", file=file)
+    for name, value in rows:
+        print(f"  {name:<28} {value:>24}", file=file)
+    file.flush()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The tests with real QEMUs: which guest is booted for which of them."""
+
+import os
+import re
+import traceback
+from dataclasses import dataclass, field
+
+from migrate import cases
+from migrate.ktap import Ktap
+from migrate.fixture import Fixture, keep
+from migrate.settings import Settings
+from migrate.wait import Emulation, Trouble
+
+# So many guests are given to the tests of a plan, each to those that the one before
+# did not come to, because it was the victim of the emulator's mistake.
+GUESTS = 3
+
+BASE = Settings().capabilities
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A guest, and the tests that it goes through one after another."""
+
+    name: str
+    settings: Settings
+    tests: tuple
+    # Parameters of the module, and another build of it.
+    parameters: dict = field(default_factory=dict)
+    module: str = ""
+    # The last test wants the guest to be in order.
+    whole: bool = True
+
+    def names(self):
+        ends = (cases.ends,) if self.whole else ()
+        return [(f"{self.name}_{test.__name__}", test) for test in self.tests + ends]
+
+
+PLANS = [
+    Plan("v1_msix", Settings(),
+         (cases.live, cases.trips, cases.other_memory, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy,
+          cases.stops_and_goes_on, cases.reboots)),
+    Plan("v1_two_devices_msi", Settings(irq="msi", devices=2), (cases.interrupts,)),
+    Plan("v1_intx_not_mapped", Settings(irq="intx"), (cases.live, cases.interrupts), {"mmap_staging": 0}),
+    Plan("v2_qemu10_switchover_ack", Settings(qemu="10", capabilities=(*BASE, "switchover-ack")),
+         (cases.live, cases.interrupts, cases.trips, cases.other_memory, cases.dies_in_pre_copy,
+          cases.dies_in_stop_and_copy, cases.reboots)),
+    Plan("v2_qemu10_intx", Settings(qemu="10", irq="intx"), (cases.live, cases.interrupts)),
+    Plan("v2_qemu11_two_devices_msi_multifd",
+         Settings(qemu="11", irq="msi", devices=2, capabilities=(*BASE, "multifd"), multifd_channels=4,
+                  device_options=("x-migration-multifd-transfer=on",)),
+         (cases.live, cases.interrupts, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy)),
+    Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,)),
+    Plan("v2_qemu10_memory_on_ext4", Settings(qemu="10", backing="ext4"), (cases.copied_rings,)),
+    Plan("v2_qemu11_ordinary_user", Settings(qemu="11", ordinary_user=True), (cases.copied_rings,)),
+    Plan("break_dirty_page", Settings(), (cases.notices,), module="/break/dirty-page/mdma.ko", whole=False),
+    Plan("break_memory_page", Settings(), (cases.notices,), module="/break/memory-page/mdma.ko", whole=False),
+]
+
+
+class Stage:
+    """A guest of a plan as it goes through its tests."""
+
+    def __init__(self, plan, options, ktap, fixture):
+        self.plan = plan
+        self.options = options
+        self.ktap = ktap
+        self.fixture = fixture
+        # The guest has ended, or is not to be believed any more.
+        self.lost = False
+
+    def say(self, text):
+        self.ktap.say(text)
+
+    progress = say
+
+
+async def perform(stage, test, last):
+    """One test; why it failed, if it did. Not for the emulator's mistake, unless it is the `last` guest."""
+    if stage.lost:
+        return "the guest was lost before"
+    try:
+        await test(stage)
+        return None
+    except Emulation as trouble:
+        if not last:
+            raise
+        stage.lost = True
+        return str(trouble)
+    except Trouble as trouble:
+        stage.lost = True
+        return f"{type(trouble).__name__}: {trouble}"
+    except Exception:  # pylint: disable=broad-except
+        stage.lost = True
+        return traceback.format_exc()
+
+
+async def go_through(stage, tests, last):
+    """The tests, each taken from the list once it has a result."""
+    while tests:
+        name, test = tests[0]
+        why = await perform(stage, test, last)
+        tests.pop(0)
+        stage.ktap.result(name, why)
+
+
+async def run(options, module, work, out):
+    """All of the tests; the exit status."""
+    wanted = re.compile(options.only or "")
+    plans = [(plan, tests) for plan in PLANS
+             if (tests := [pair for pair in plan.names() if wanted.search(pair[0])])]
+    ktap = Ktap(sum(len(tests) for _, tests in plans))
+    for plan, tests in plans:
+        ktap.say(f"{plan.name}: {plan.settings.words()}")
+        why = None
+        for number in range(1, GUESTS + 1):
+            directory = os.path.join(work, f"{plan.name}.{number}")
+            try:
+                module.load(**({"path": plan.module} if plan.module else {}), **plan.parameters)
+                async with Fixture(plan.settings, directory) as fixture:
+                    await fixture.boot()
+                    await go_through(Stage(plan, options, ktap, fixture), tests, number == GUESTS)
+                why = None
+                break
+            except Emulation as trouble:
+                ktap.say(f"again with another guest: {trouble}")
+                why = str(trouble)
+            except Trouble as trouble:
+                why = str(trouble)
+                break
+            except Exception:  # pylint: disable=broad-except
+                why = traceback.format_exc()
+                break
+            finally:
+                if os.path.isdir(directory):
+                    keep(directory, os.path.join(out, os.path.basename(directory)))
+        if not tests and why:
+            ktap.say(f"{plan.name}, after its tests: {why}")
+            ktap.failed += 1
+        for name, _ in tests:
+            ktap.result(name, why)
+    return 1 if ktap.failed else 0
