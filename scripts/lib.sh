@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC2034
 #
-# What the scripts share: where the cache is, how progress is shown, how runs
-# that happen at once keep out of each other's way. Sourced, never run.
+# Sourced by the other scripts: the cache, progress output, and locks between
+# concurrent runs.
 
 umask 022
 LC_ALL=C.UTF-8
@@ -11,27 +11,26 @@ export LC_ALL
 : "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
 export HOME
 
-# The checkout these scripts belong to.
+# The checkout that the script belongs to.
 TOP=$(cd "$(dirname "$0")/.." && pwd -P)
 
-# Everything downloaded or built. Deleting it is always safe.
+# Everything downloaded or built. You can delete it while nothing runs.
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/vfio-mdev-rs
 mkdir -p "$CACHE/log" "$CACHE/lock"
 CACHE=$(cd "$CACHE" && pwd -P)
 
-# What is built from this checkout lives apart from what is built from others.
+# Build results of this checkout. Each checkout has a directory.
 BUILD=$CACHE/build/$(basename "$TOP")-$(printf %s "$TOP" | sha256sum | cut -c1-8)
 
 SUITE=${SUITE:-trixie}
 
-# QEMU of trixie-backports. apt takes no other package from there than those that are
-# named so.
+# QEMU of trixie-backports. apt takes only packages that are named so from backports.
 QEMU_BACKPORTS='qemu-system-x86/trixie-backports qemu-system-common/trixie-backports
 	qemu-system-data/trixie-backports seabios/trixie-backports'
 
-# ---- words ------------------------------------------------------------------
+# ---- messages ---------------------------------------------------------------
 
-# say NOUN TEXT... - one aligned line for the human.
+# say NOUN TEXT... - prints one aligned line for the user.
 say()
 {
 	_noun=$1
@@ -39,7 +38,7 @@ say()
 	printf '  %-9s %s\n' "$_noun" "$*" >&2
 }
 
-# die TEXT [LINE...] - says what failed and ends the script.
+# die TEXT [LINE...] - prints an error and ends the script.
 die()
 {
 	printf '\n%s: %s\n' "$(basename "$0")" "$1" >&2
@@ -50,13 +49,13 @@ die()
 	exit 1
 }
 
-# usage - prints the header comment of the script as its help.
+# usage - prints the header comment of the script.
 usage()
 {
 	awk '/^# usage:/ { on = 1 } !/^#/ { if (on) exit } on { sub(/^# ?/, ""); print }' "$0"
 }
 
-# elapsed SECONDS - as "12 s" or "3 min 05 s".
+# elapsed SECONDS - prints "12 s" or "3 min 05 s".
 elapsed()
 {
 	if [ "$1" -lt 100 ]; then
@@ -68,7 +67,7 @@ elapsed()
 
 # ---- steps ------------------------------------------------------------------
 
-# ticker LOG NOUN TEXT - keeps one terminal line alive while a step runs.
+# ticker LOG NOUN TEXT - updates one terminal line while a step runs.
 ticker()
 {
 	_start=$(date +%s)
@@ -80,10 +79,9 @@ ticker()
 	done
 }
 
-# complaints LOG - the lines of a log that say what went wrong: what failed tests
-# had to say and what the machine had, the compilers' words from the first error
-# on, or else the last ones.
-complaints()
+# errors LOG - prints the lines of a log that explain a failure: the output of failed
+# tests and of the VM, or compiler output from the first error on, or the last lines.
+errors()
 {
 	if grep -qE '^(not ok|vm: )' "$1"; then
 		awk '
@@ -104,8 +102,8 @@ complaints()
 	fi
 }
 
-# step LOG NOUN TEXT COMMAND... - runs COMMAND with its output in LOG and one
-# line on the terminal; a failure names the log and shows its end.
+# step LOG NOUN TEXT COMMAND... - runs COMMAND with its output in LOG, and prints one
+# line. If COMMAND fails, also prints errors and the path of the log.
 step()
 {
 	STEP_LOG=$1
@@ -146,22 +144,22 @@ step()
 	printf '%12s\n' "failed" >&2
 	{
 		printf '\n'
-		complaints "$STEP_LOG" | sed 's/^/  | /'
+		errors "$STEP_LOG" | sed 's/^/  | /'
 		printf '\n%s: %s: %s failed (exit %d) after %s\n' \
 			"$(basename "$0")" "$_what" "$_text" "$_status" "$(elapsed $_took)"
-		printf '  the whole log: %s\n' "$STEP_LOG"
+		printf '  complete log: %s\n' "$STEP_LOG"
 	} >&2
 	return "$_status"
 }
 
 # ---- one at a time ----------------------------------------------------------
 
-# lock NAME - holds the lock NAME until the script ends or unlock.
+# lock NAME - holds the lock NAME until unlock or the end of the script.
 lock()
 {
 	exec 9>"$CACHE/lock/$1"
 	if ! flock -n 9; then
-		say "${1%%-*}" "another run is at it; waiting for it"
+		say "${1%%-*}" "waiting for another run"
 		flock 9
 	fi
 }

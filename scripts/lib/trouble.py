@@ -8,13 +8,13 @@ PATTERNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trouble.txt
 
 
 def regex(patterns):
-    """A regular expression that finds any of the patterns."""
+    """Returns a regular expression that finds any of the patterns."""
     return re.compile("|".join(
         r"(?<!\w)" + ".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns))
 
 
 def read(path=PATTERNS):
-    """The expressions for what is trouble and for what is not."""
+    """Returns the expressions for trouble and for harmless lines."""
     with open(path, encoding="utf-8") as file:
         lines = [line.strip() for line in file]
     lines = [line for line in lines if line and not line.startswith("#")]

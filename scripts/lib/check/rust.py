@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Rust source as far as the checks need it: tokens, modules and paths."""
 
+import functools
 import pathlib
 import re
 from dataclasses import dataclass, field
@@ -47,6 +48,12 @@ def tokens(text):
         line += text.count("\n", position, end)
         position = end
     return found
+
+
+@functools.cache
+def file_tokens(file):
+    """Returns the tokens of a file."""
+    return tokens(file.read_text())
 
 
 def comment_end(text, position):
@@ -101,7 +108,7 @@ class Parser:
     """Reads one file into the tree of modules."""
 
     def __init__(self, file, parent):
-        self.tokens = tokens(file.read_text())
+        self.tokens = file_tokens(file)
         self.at = 0
         self.module = Module(file, parent)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The tests, each of which finds a guest that works and leaves one that does."""
+"""The tests. Each starts with a working guest, and leaves one unless it is the last."""
 
 import asyncio
 
@@ -10,48 +10,48 @@ from migrate.device import Device
 from migrate.guest import Wrong
 from migrate.wait import Trouble
 
-# So slow that the migration cannot end by itself while it is looked at.
+# Too slow for the migration to complete.
 SLOW = {"max_bandwidth": 2 << 20, "downtime_limit": 1}
-# Stop at once, whatever is left.
+# Stops the guest at once, however much is left to send.
 AT_ONCE = {"downtime_limit": 2000000}
 
 
 async def live(stage):
-    """The guest moves while it works, and works on."""
+    """A working guest migrates, and continues to work."""
     fixture = stage.fixture
     result = await fixture.migrate()
-    fixture.nothing_refused("the guest moved")
+    fixture.nothing_refused("the guest migrated")
     await fixture.guest.verify(fixture.running)
-    # The device works while it is saved: its last words are later than the begin of the migration.
+    # The device must work while it is saved.
     if result.during.get("verified", 0) <= result.before.get("verified", 0):
-        raise Trouble("the guest verified no job while it was migrated")
+        raise Trouble("the guest verified no job during the migration")
     source = fixture.results[-1][0]
     for name, value in report.table(source, result, fixture.guest.totals):
         stage.say(f"{name:<28} {value:>24}")
 
 
 async def trips(stage):
-    """There and back, again and again; the host keeps nothing of it."""
+    """Round trips, which do not leak memory on the host."""
     fixture = stage.fixture
     seen = []
     for number in range(1, stage.options.trips + 1):
         await fixture.migrate(beats=2)
         await fixture.migrate(beats=2)
         await fixture.guest.verify(fixture.running)
-        # What is freed after a grace period of RCU.
+        # Let RCU free what waits for a grace period.
         await asyncio.sleep(1)
         seen.append((number, host_memory.look()))
         stage.progress(f"round trip {number}: {fixture.guest.verified} jobs verified")
     for line in host_memory.lines(seen):
         stage.say(line)
     stage.say(f"{2 * len(seen)} migrations, {fixture.guest.verified} jobs verified")
-    # The first ones fill caches.
+    # The first trips fill caches.
     if len(seen) > 5:
         host_memory.check(seen[4][1], seen[-1][1])
 
 
 async def other_memory(stage):
-    """A destination whose device has another size of memory is refused, and the source goes on."""
+    """A destination whose device has a different memory size fails, and the source continues."""
     fixture = stage.fixture
     wrong = [Device(f"wrong{number}", "256M") for number in range(fixture.settings.devices)]
     try:
@@ -61,10 +61,10 @@ async def other_memory(stage):
         await migration.begin()
         status = await migration.ended([fixture.guest])
         if status != "failed":
-            raise Trouble(f"the migration to a device of another size {status}")
+            raise Trouble(f"the migration to a device of a different size {status}, not failed")
         await fixture.drop(destination)
         stage.say(f"the destination said: {destination.words()}")
-        # What it loaded is refused by the module, not only by QEMU.
+        # The module must refuse the data, not only QEMU.
         await fixture.goes_on()
     finally:
         for qemu in fixture.qemus:
@@ -76,7 +76,7 @@ async def other_memory(stage):
 
 
 async def dies_in_pre_copy(stage):
-    """The destination dies while the guest still runs at the source, which goes on."""
+    """The destination is killed while the guest still runs, and the source continues."""
     fixture = stage.fixture
     destination = await fixture.launch(fixture.other, incoming=True)
     migration = fixture.migration(destination)
@@ -91,23 +91,23 @@ async def dies_in_pre_copy(stage):
     await fixture.drop(destination)
     status = await migration.ended([fixture.guest])
     if status != "failed":
-        raise Trouble(f"the destination was killed and the migration {status}")
+        raise Trouble(f"the destination was killed, but the migration {status}")
     await fixture.goes_on()
     await fixture.migrate()
 
 
 async def dies_in_stop_and_copy(stage):
-    """The destination dies while the guest stands still, and the source goes on with it."""
+    """The destination is killed while the guest is stopped, and the source continues."""
     fixture = stage.fixture
     destination = await fixture.launch(fixture.other, incoming=True)
     migration = fixture.migration(destination)
     await migration.begin(["pause-before-switchover"], **AT_ONCE)
     await migration.until("the switch-over", "pre-switchover", [fixture.guest, destination])
-    # It takes nothing any more, so the source cannot get to the end. Nor can the source's
-    # monitor answer: QEMU writes the last part of the stream with its lock held.
+    # The paused destination reads nothing, so the migration cannot complete. The source's
+    # monitor does not answer, since QEMU writes the end of the stream with its lock held.
     destination.pause()
     told = asyncio.ensure_future(fixture.running.execute("migrate-continue", state="pre-switchover"))
-    await wait.until("the source's device to be stopped", lambda: all(
+    await wait.until("the source's device to stop", lambda: all(
         device.status()["state"] in ("STOP_COPY", "STOP") for device in fixture.running.devices))
     await asyncio.sleep(1)
     stage.say("killed in " + ", ".join(device.status()["state"] for device in fixture.running.devices))
@@ -115,52 +115,52 @@ async def dies_in_stop_and_copy(stage):
     await told
     status = await migration.ended([fixture.guest])
     if status != "failed":
-        raise Trouble(f"the destination was killed and the migration {status}")
+        raise Trouble(f"the destination was killed, but the migration {status}")
     await fixture.running.execute("migrate-set-capabilities",
                                   capabilities=[{"capability": "pause-before-switchover", "state": False}])
     await fixture.goes_on()
     await fixture.migrate()
 
 
-async def data_of_the_device(migration, fixture, state="PRE_COPY"):
-    """Waits until each device has sent some of its memory in this state, in which it still is."""
+async def device_data(migration, fixture, state="PRE_COPY"):
+    """Waits until each device is in this state and has sent some of its memory."""
 
     async def sent():
         told = [device.status() for device in fixture.running.devices]
         return all(one["state"] == state and one["pre_copy_pages"] + one["stop_copy_pages"] for one in told)
 
-    await migration.until(f"data of the device in {state}", sent, [fixture.guest])
+    await migration.until(f"device data in {state}", sent, [fixture.guest])
 
 
 async def stops_and_goes_on(stage):
-    """The guest is stopped and goes on in pre-copy, which ends the device's save without QEMU's knowledge."""
+    """A stop and a continue in pre-copy end the device's save, which QEMU does not notice."""
     fixture = stage.fixture
 
-    async def stop_and_go_on(migration):
-        await data_of_the_device(migration, fixture)
-        # So slow that it cannot end while the guest is stopped.
+    async def stop_and_continue(migration):
+        await device_data(migration, fixture)
+        # Too slow for the migration to complete while the guest is stopped.
         await fixture.running.execute("migrate-set-parameters", max_bandwidth=4 << 20)
         await fixture.running.execute("stop")
         await fixture.running.execute("cont")
         told = [device.status()["state"] for device in fixture.running.devices]
         stage.say(f"after stop and cont: {', '.join(told)}")
         if any(state != "RUNNING" for state in told):
-            raise Trouble(f"the save of the device goes on: {told}")
+            raise Trouble(f"the save of the device did not end: {told}")
         await fixture.guest.work(fixture.running, 2)
         await migration.let_end()
 
-    await begun_anew(stage, stop_and_go_on)
+    await restarted_save(stage, stop_and_continue)
 
 
 async def reboots(stage):
-    """The guest is reset in pre-copy, which ends the device's save."""
+    """A reset of the guest in pre-copy ends the device's save."""
     fixture = stage.fixture
     since = len(fixture.guest.events)
 
     async def reset(migration):
-        await data_of_the_device(migration, fixture)
-        # So slow that it cannot end before the guest has booted: whether a guest survives a move
-        # in the middle of its firmware is QEMU's own matter.
+        await device_data(migration, fixture)
+        # Too slow for the migration to complete before the guest has booted: migration of a guest
+        # that runs its firmware is not tested here.
         await fixture.running.execute("migrate-set-parameters", max_bandwidth=64 << 10)
         await fixture.running.reset()
         fixture.guest.rebooted()
@@ -171,9 +171,9 @@ async def reboots(stage):
             await fixture.guest.next("ready", fixture.running, since)
             await migration.let_end()
 
-        await begun_anew(stage, reset_and_end)
+        await restarted_save(stage, reset_and_end)
     else:
-        # QEMU itself finds that the save is over, and gives the migration up.
+        # QEMU notices that the save has ended, and fails the migration.
         destination = await fixture.launch(fixture.other, incoming=True)
         destination.expected_end = True
         migration = fixture.migration(destination)
@@ -181,7 +181,7 @@ async def reboots(stage):
         await reset(migration)
         status = await migration.ended([fixture.guest])
         if status != "failed":
-            raise Trouble(f"the guest was reset and the migration {status}")
+            raise Trouble(f"the guest was reset, but the migration {status}")
         stage.say(f"the source said: {fixture.running.words()}")
         await fixture.drop(destination)
     await fixture.guest.next("ready", fixture.running, since)
@@ -191,23 +191,23 @@ async def reboots(stage):
         await fixture.migrate()
 
 
-async def begun_anew(stage, meanwhile):
-    """A migration in which the device's save ends and begins again: the destination takes the second stream."""
+async def restarted_save(stage, meanwhile):
+    """Migrates while `meanwhile` restarts the device's save: the destination loads the second stream."""
     fixture = stage.fixture
     result = await fixture.migrate(meanwhile=meanwhile, downtime_limit=1)
     await fixture.guest.verify(fixture.running)
     restarted = [device.loaded["load_restarted"] for device in result.devices]
-    stage.say(f"streams that began after another: {restarted}")
+    stage.say(f"streams that replaced an earlier one: {restarted}")
     if 0 in restarted:
-        raise Trouble("the destination has seen one stream only: nothing was tested")
+        raise Trouble("the destination got only one stream, so the restart was not tested")
 
 
 async def interrupts(stage):
-    """The guest is interrupted before and after the move, by the kind it was booted with."""
+    """The guest gets interrupts of its type before and after a migration."""
     fixture = stage.fixture
     before = fixture.guest.totals.get("interrupts", 0)
     if before == 0:
-        raise Trouble("the guest was never interrupted")
+        raise Trouble("the guest got no interrupts")
     ready = next(event for event in fixture.guest.events if event["event"] == "ready")
     if ready["irq"] != fixture.settings.irq:
         raise Trouble(f"the guest uses {ready['irq']}, not {fixture.settings.irq}")
@@ -215,16 +215,16 @@ async def interrupts(stage):
     during = result.during["interrupts"]
     await fixture.guest.work(fixture.running)
     if fixture.guest.totals["interrupts"] <= during:
-        raise Trouble(f"no interrupt after the move: {during} of them before")
+        raise Trouble(f"no interrupts after the migration, {during} before")
     stage.say(f"{during} interrupts before, {fixture.guest.totals['interrupts'] - during} after")
     result = await fixture.migrate()
     await fixture.guest.work(fixture.running)
     if fixture.guest.totals["interrupts"] <= result.during["interrupts"]:
-        raise Trouble("no interrupt after the move back")
+        raise Trouble("no interrupts after the migration back")
 
 
 async def copied_rings(stage):
-    """The guest's ring cannot be pinned: the log says so and why, once for each opening, and all works."""
+    """The guest's ring cannot be pinned: the log says why, once per open, and the device works."""
     fixture = stage.fixture
     errno = "ENOMEM" if fixture.settings.ordinary_user else "EFAULT"
 
@@ -232,7 +232,7 @@ async def copied_rings(stage):
         for device in fixture.running.devices:
             lines = [line for line in fixture.copied if device.uuid in line]
             if len(lines) != 1 or errno not in lines[0]:
-                raise Trouble(f"of {device.name} the log says {lines} and not once {errno}")
+                raise Trouble(f"the log has {lines} about {device.name}, expected one line with {errno}")
 
     check()
     await live(stage)
@@ -240,7 +240,7 @@ async def copied_rings(stage):
 
 
 async def notices(stage):
-    """A build of the module that loses a page on the way: the guest has to find out."""
+    """Mutation test: the guest finds that the module loses a page."""
     fixture = stage.fixture
     try:
         for _ in range(4):
@@ -250,11 +250,11 @@ async def notices(stage):
         stage.say(str(wrong))
         stage.lost = True
         return
-    raise Trouble("a page was lost in each of four migrations, and the guest found all in order")
+    raise Trouble("the module lost a page in each of four migrations, and the guest did not notice")
 
 
 async def ends(stage):
-    """The guest finds every byte as it must be, its kernel's log too, and switches off."""
+    """The guest verifies all data and its kernel log, and powers off."""
     ended = await stage.fixture.end()
     stage.say(f"{ended['verified']} jobs verified, {len(stage.fixture.results)} migrations")
     stage.lost = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""By hand: what the guest and both QEMUs say, and commands to move the guest."""
+"""Interactive use: shows the guest and both QEMUs, and takes commands."""
 
 import asyncio
 import json
@@ -12,19 +12,19 @@ from migrate.settings import Settings
 from migrate.wait import Trouble
 
 HELP = """\
-  migrate        move the guest to the other side
-  check          have the guest verify all that it knows
-  status         what the devices say of their migration
-  table          figures of the last migration, and its timeline
-  console        the last lines of the guest's kernel log
-  qmp CMD [ARGS] a command for the QEMU that has the guest, its arguments as JSON
-  shell CMD      a command of the virtual machine's shell
-  end            have the guest verify all and switch off, and leave
-Both QEMUs' monitors, consoles, logs are in {directory}, for qmp-shell and the like."""
+  migrate        migrate the guest to the other side
+  check          make the guest verify all data
+  status         print the migration status of the devices
+  table          print the timeline and the figures of the last migration
+  console        print the last lines of the guest's kernel log
+  qmp CMD [ARGS] send a command, with arguments as JSON, to the guest's QEMU
+  shell CMD      run a command in the virtual machine
+  end            make the guest verify all data and power off, and leave
+{directory} has the monitors, consoles and logs of both QEMUs."""
 
 
 class Hand(report.Show):
-    """All that the guest says, side and all."""
+    """Prints all events of the guest, with the side."""
 
     def guest(self, event):
         if event["event"] != "beat" or self.now_and_then():
@@ -33,12 +33,12 @@ class Hand(report.Show):
 
 
 async def perform(fixture, line):
-    """One command; whether it was the last."""
+    """Runs a command. Returns whether it was the last one."""
     word, _, rest = line.strip().partition(" ")
     qemu = fixture.running
     if word == "migrate":
         result = await fixture.migrate()
-        print(f"  {result.info['total-time']} ms, {result.info['downtime']} ms of them without the guest")
+        print(f"  {result.info['total-time']} ms in total, {result.info['downtime']} ms downtime")
     elif word == "check":
         await fixture.guest.verify(qemu)
     elif word == "status":
@@ -68,12 +68,12 @@ async def perform(fixture, line):
 
 
 async def run(options, module, work, out):
-    """Until `end`, or the end of the input."""
+    """Runs commands until `end` or the end of the input."""
     settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
                         memory=options.memory, seed=options.seed)
     module.load(**({"mmap_staging": 0} if options.no_mmap else {}))
     show = Hand()
-    show.say("fixture", settings.words())
+    show.say("settings", settings.words())
     directory = os.path.join(work, "consoles")
     try:
         async with Fixture(settings, directory, show) as fixture:

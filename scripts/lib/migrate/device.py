@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The module and the instances of its device, by sysfs and debugfs."""
+"""The module and its device instances, through sysfs and debugfs."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ MODULE = "/lib/modules/extra/mdma.ko"
 
 
 class Module:
-    """The module: loaded with these parameters as long as this exists."""
+    """The kernel module."""
 
     def __init__(self):
         self.loaded = None
 
     def load(self, path=MODULE, **parameters):
-        """Has it loaded from `path` with `parameters`; anew, unless it is."""
+        """Loads the module with `parameters`, and unloads it first if they differ."""
         wanted = (path, parameters)
         if self.loaded == wanted:
             return
@@ -30,13 +30,14 @@ class Module:
         self.loaded = wanted
 
     def unload(self):
+        """Unloads the module if it is loaded."""
         if self.loaded is not None:
             run(["rmmod", "mdma"])
             self.loaded = None
 
 
 class Log:
-    """What the kernel logs from now on."""
+    """The kernel log from now on."""
 
     def __init__(self):
         self.file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -46,24 +47,24 @@ class Log:
         os.close(self.file)
 
     def lines(self):
-        """The lines since the last call."""
+        """Yields the lines since the last call."""
         while True:
             try:
                 record = os.read(self.file, 8192)
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                # Overwritten before it was read. The next call goes on behind the gap.
+                # Overwritten before it was read. The next read continues after the gap.
                 continue
             yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
 
     def refusals(self):
-        """The lines in which the module tells why it refused something."""
+        """Returns the lines in which the module explains a refusal."""
         return [line for line in self.lines() if line.startswith("vfio_mdev_rs: mdma ")]
 
 
 class Device:
-    """An instance."""
+    """A device instance."""
 
     def __init__(self, name, size):
         self.name = name
@@ -80,7 +81,7 @@ class Device:
             write(f"{self.sysfs}/remove", "1")
 
     def status(self):
-        """What the module tells about its migration: numbers where it gives numbers."""
+        """Returns the migration status in debugfs, with numbers as int."""
         end = time.monotonic() + LIMIT
         while True:
             status = {}
@@ -88,23 +89,25 @@ class Device:
                 for line in file:
                     name, _, value = line.strip().partition(": ")
                     status[name] = int(value) if value.lstrip("-").isdigit() else value
-            # The file does not wait for a change of the state, or a buffer that is being moved.
+            # The file reads "busy" while the state changes or data is copied.
             if status["state"] != "busy":
                 return status
             if time.monotonic() > end:
-                raise Expired(f"{LIMIT:.0f} s over while waiting for {self.uuid} not to be busy")
+                raise Expired(f"limit of {LIMIT:.0f} s reached while {self.uuid} was busy")
             time.sleep(0.01)
 
 
 def run(command):
+    """Runs a command; its output is the error if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise Trouble(f"{' '.join(command)}: {done.stdout.decode(errors='replace').strip()}")
 
 
 def write(path, text):
+    """Writes a text to a file of sysfs."""
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise Trouble(f"writing {text} to {path}: {error.strerror}") from error
+        raise Trouble(f"cannot write {text} to {path}: {error.strerror}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two hosts side by side, each with its own devices, and a guest that moves between them."""
+"""Two sides, A and B, each with its own devices, and a guest that migrates between them."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ from migrate.migration import Migration, Result
 from migrate.qemu import Qemu, now
 from migrate.wait import Emulation, Trouble
 
-# A guest that the emulator's quirk hits, which is at its first page faults if at all,
-# is booted again, so often at most.
+# Attempts to boot a guest: the emulator's bug hits a guest at its first page faults or
+# not at all.
 BOOTS = 5
 
 
 class Fixture:
-    """A guest with its devices on side A, and the devices of side B, which wait."""
+    """A guest with the devices of side A, and the devices of side B."""
 
     def __init__(self, settings, directory, show=None):
         self.settings = settings
@@ -31,7 +31,7 @@ class Fixture:
         self.running = None
         self.results = []
         self.log = None
-        # What the log said of rings that are copied, where they have to be.
+        # Log lines about rings that are copied because they cannot be pinned.
         self.copied = []
 
     async def __aenter__(self):
@@ -50,10 +50,10 @@ class Fixture:
                 device.remove()
         self.log.close()
 
-    # ---- its parts -----------------------------------------------------------------
+    # ---- parts ---------------------------------------------------------------------
 
     async def launch(self, side, incoming=False, devices=None):
-        """Starts a QEMU at this side."""
+        """Starts a QEMU on this side."""
         self.launched += 1
         qemu = Qemu(f"{side}{self.launched}", self.settings, devices or self.sides[side], self.directory)
         self.qemus.append(qemu)
@@ -62,7 +62,7 @@ class Fixture:
         return qemu
 
     async def boot(self):
-        """Starts the guest at side A; returns once it works."""
+        """Boots the guest on side A, and waits until it works."""
         for left in range(BOOTS - 1, -1, -1):
             self.guest = Guest(f"{self.directory}/guest.json", self.show and self.show.guest)
             self.running = await self.launch("A")
@@ -70,17 +70,17 @@ class Fixture:
                 ready = await self.guest.next("ready", self.running, 0)
                 break
             except Emulation as trouble:
-                print(f"# boots anew: {trouble}", flush=True)
+                print(f"# boots again: {trouble}", flush=True)
                 await self.running.kill()
                 if left == 0:
                     raise
         if ready["devices"] != self.settings.devices:
-            raise Trouble(f"the guest found {ready['devices']} devices of {self.settings.devices}")
+            raise Trouble(f"the guest found {ready['devices']} of {self.settings.devices} devices")
         await self.guest.work(self.running)
         self.nothing_refused("QEMU started")
 
     def nothing_refused(self, when):
-        """Raises if the module has refused something since the last call: all was in order."""
+        """Raises if the module logged a refusal since the last call."""
         lines = self.log.refusals()
         if self.settings.copies_rings:
             self.copied += [line for line in lines if "cannot be pinned" in line]
@@ -90,22 +90,23 @@ class Fixture:
 
     @property
     def side(self):
-        """Where the guest is."""
+        """The side of the guest."""
         return self.running.name[0]
 
     @property
     def other(self):
+        """The side without the guest."""
         return "B" if self.side == "A" else "A"
 
     def migration(self, destination):
-        """A migration of the guest to `destination`."""
+        """Returns a migration of the guest to `destination`."""
         return Migration(self.settings, self.running, destination, f"{self.directory}/{destination.name}.migration",
                          self.show and self.show.migration)
 
-    # ---- what is done with it ---------------------------------------------------------
+    # ---- operations ----------------------------------------------------------------
 
     async def migrate(self, beats=3, meanwhile=None, **parameters):
-        """Migrates the guest to the other side, where it has to work on; `meanwhile` is done while it goes on."""
+        """Migrates the guest to the other side, and waits until it works there. Runs `meanwhile` in between."""
         guest, source = self.guest, self.running
         destination = await self.launch(self.other, incoming=True)
         before = dict(guest.totals)
@@ -137,24 +138,24 @@ class Fixture:
         return result
 
     async def drop(self, destination):
-        """Ends a destination that the guest has not moved to."""
+        """Ends a destination that did not get the guest."""
         await destination.kill()
         self.guest.forget(destination)
 
     async def goes_on(self):
-        """Raises unless the guest works where it is, and finds all in order."""
+        """Raises unless the guest works at the source and verifies all data."""
         running = await self.running.execute("query-status")
         if not running["running"]:
-            raise Trouble(f"the source does not run: {running['status']}")
+            raise Trouble(f"the source is not running but {running['status']}")
         for device in self.running.devices:
             state = device.status()["state"]
             if state != "RUNNING":
-                raise Trouble(f"the device of the source is in {state}")
+                raise Trouble(f"the source's device is in state {state}, not RUNNING")
         await self.guest.work(self.running)
         await self.guest.verify(self.running)
 
     async def end(self):
-        """Ends the guest, which verifies everything once more; its last word."""
+        """Ends the guest, which verifies all data first. Returns its last event."""
         ended = await self.guest.end(self.running)
         for qemu in self.qemus:
             kernel_log(qemu.path("console.log"))
@@ -162,11 +163,12 @@ class Fixture:
 
 
 async def is_running(qemu):
+    """Whether the guest runs at this QEMU."""
     return (await qemu.execute("query-status"))["running"]
 
 
 def keep(directory, out):
-    """Copies what a fixture has logged to where it lasts."""
+    """Copies the logs in a directory to `out`."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         if os.path.isfile(path):

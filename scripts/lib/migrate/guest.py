@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the guest's program says over its serial port, wherever the guest runs.
+"""The events that the guest's program prints to its serial port, on either side.
 
-The port moves with the guest: one line may begin at the source and end at the
-destination. So what the destination says waits until the source has said all. What
-is in the port's queue at that moment QEMU may send twice, by either side: the line
-at the seam need not make sense.
+The port moves with the guest, and a line may start at the source and end at the
+destination. So output of the destination is held until the source has ended. QEMU may
+send what is in the port's queue at that moment from both sides, so the line at the
+seam may be garbled.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from trouble import is_trouble
 
 
 class Wrong(Trouble):
-    """The guest has found something that is not as it must be."""
+    """The guest found an error."""
 
 
 class Console:
-    """One end of a serial port, at one QEMU."""
+    """The serial port of the guest at one QEMU."""
 
     def __init__(self, guest, name):
         self.guest = guest
@@ -32,10 +32,12 @@ class Console:
         self.task = None
 
     async def open(self, path):
+        """Connects to the socket at `path`."""
         reader, self.writer = await asyncio.open_unix_connection(path)
         self.task = asyncio.create_task(self.listen(reader))
 
     async def listen(self, reader):
+        """Passes on the output until QEMU ends."""
         try:
             while data := await reader.read(65536):
                 self.guest.take(self, time.time(), data)
@@ -45,7 +47,7 @@ class Console:
 
 
 class Guest:
-    """A guest: its program's words, put together."""
+    """A guest: the events of its program, from all sides."""
 
     def __init__(self, log, on_event=None):
         self.log = open(log, "w", encoding="utf-8", buffering=1)
@@ -59,7 +61,7 @@ class Guest:
         self.wrong = None
 
     async def connect(self, qemu):
-        """Listens to the port at `qemu`; the first one is the current one."""
+        """Connects to the port at `qemu`; the first port becomes the current one."""
         console = Console(self, qemu.name)
         await console.open(qemu.path("program"))
         self.consoles[qemu.name] = console
@@ -67,8 +69,8 @@ class Guest:
             self.current = console
 
     async def moved(self, source, destination):
-        """The guest runs at `destination`, and the QEMU `source` has ended."""
-        await wait.event(f"the end of what {source.name} says", self.consoles.pop(source.name).ended.wait())
+        """Switches to the port at `destination`, once the QEMU `source` has ended."""
+        await wait.event(f"the end of the output of {source.name}", self.consoles.pop(source.name).ended.wait())
         self.current = self.consoles[destination.name]
         held, self.current.held = self.current.held, []
         self.seam = True
@@ -76,10 +78,11 @@ class Guest:
             self.take(self.current, moment, data)
 
     def forget(self, qemu):
-        """`qemu` has ended and never had the guest."""
+        """Forgets a QEMU that ended without the guest."""
         self.consoles.pop(qemu.name, None)
 
     def take(self, console, moment, data):
+        """Takes output of a port: holds it, or splits it into lines."""
         if console is not self.current:
             console.held.append((moment, data))
             return
@@ -89,6 +92,7 @@ class Guest:
                 self.line(console.name, moment, line)
 
     def line(self, where, moment, line):
+        """Takes a line: logs it as an event."""
         seam, self.seam = self.seam, False
         try:
             event = json.loads(line)
@@ -97,7 +101,7 @@ class Guest:
             if seam and b"wrong" not in line:
                 self.log.write(json.dumps({"event": "seam", "line": repr(line)}) + "\n")
                 return
-            event = {"event": "wrong", "what": f"not a line of the program: {line!r}"}
+            event = {"event": "wrong", "what": f"unexpected output: {line!r}"}
             kind = "wrong"
         event |= {"at": where, "time": round(moment, 6)}
         self.log.write(json.dumps(event) + "\n")
@@ -110,12 +114,12 @@ class Guest:
             self.on_event(event)
 
     def rebooted(self):
-        """The guest was reset: it begins anew, and does not end the line that it was at."""
+        """Drops the unfinished line and the totals after a reset of the guest."""
         self.rest = b""
         self.totals = {}
 
     def check(self):
-        """Raises if the guest has found an error."""
+        """Raises if the guest found an error."""
         if self.wrong:
             more = " ".join(f"{name}={value}" for name, value in self.wrong.items()
                             if name not in ("event", "what", "time"))
@@ -123,17 +127,18 @@ class Guest:
 
     @property
     def verified(self):
+        """The number of jobs that the guest verified."""
         return self.totals.get("verified", 0)
 
     async def next(self, kind, qemu, since=None):
-        """Waits for an event of this kind after the first `since` ones."""
+        """Waits for an event of this kind after the first `since` events."""
         since = len(self.events) if since is None else since
         return await wait.until(
-            f"'{kind}' of the guest at {qemu.name}",
+            f"event '{kind}' of the guest at {qemu.name}",
             lambda: next((event for event in self.events[since:] if event["event"] == kind), None), [self, qemu])
 
     async def work(self, qemu, beats=3):
-        """Waits for so many beats, and for jobs that were verified between them."""
+        """Waits for this many heartbeats, and for verified jobs."""
         since, verified = len(self.events), self.verified
 
         def enough():
@@ -143,16 +148,17 @@ class Guest:
         await wait.until(f"the guest at {qemu.name} to work", enough, [self, qemu])
 
     def send(self, word):
+        """Sends a command to the guest's program."""
         self.current.writer.write(word.encode() + b"\n")
 
     async def verify(self, qemu):
-        """Has it verify all that it knows."""
+        """Makes the guest verify all data."""
         since = len(self.events)
         self.send("check")
         return await self.next("checked", qemu, since)
 
     async def end(self, qemu):
-        """Has it verify all and switch off."""
+        """Makes the guest verify all data and power off."""
         since = len(self.events)
         qemu.expected_end = True
         self.send("end")
@@ -166,7 +172,7 @@ class Guest:
 
 
 def kernel_log(path):
-    """Raises if a guest's kernel log, as the QEMU at `path` kept it, tells of trouble."""
+    """Raises if the guest's kernel log at `path` reports a fault."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             if is_trouble(line):

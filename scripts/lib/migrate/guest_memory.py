@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the memory of a guest is, and whose: memory that type1 cannot pin."""
+"""Guest memory that type1 cannot pin: a shared file on ext4, or that of a user who may lock none."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ import shutil
 
 from migrate.device import run
 
-# Where the file system for the memory is.
+# The mount point of the file system for guest memory.
 EXT4 = "/tmp/ext4"
 
 # The user and group `nobody`.
@@ -15,7 +15,7 @@ NOBODY = 65534
 
 
 def make_ext4(version, size):
-    """Mounts an ext4 of this size, made by the tools beside a QEMU, once."""
+    """Creates and mounts an ext4 of this size, once. The root of a QEMU has mkfs."""
     if os.path.ismount(EXT4):
         return
     for module in ("loop", "ext4"):
@@ -25,12 +25,12 @@ def make_ext4(version, size):
     run([*(["chroot", version.root] if version.root else []), "mkfs.ext4", "-q", "-F", f"{EXT4}.img"])
     run(["mount", "-o", "loop", f"{EXT4}.img", EXT4])
     if version.root:
-        # Its /tmp was bound before.
+        # /tmp was bound into the root before this mount.
         run(["mount", "--bind", EXT4, version.root + EXT4])
 
 
 def options(settings, name):
-    """The options of a QEMU for the guest's memory; the machine's own option is added to."""
+    """Returns QEMU's -machine option, and further options for guest memory."""
     if settings.backing == "anonymous":
         return "q35", []
     path = f"{EXT4}/{name}"
@@ -39,13 +39,13 @@ def options(settings, name):
 
 
 def forget(name):
-    """Removes the memory of a QEMU that has ended."""
+    """Removes the memory file of a QEMU that has ended."""
     if os.path.exists(f"{EXT4}/{name}"):
         os.remove(f"{EXT4}/{name}")
 
 
 def own(devices, directory):
-    """Gives the user all that QEMU opens."""
+    """Makes `nobody` the owner of everything that QEMU opens."""
     paths = ["/dev/kvm", directory]
     for device in devices:
         group = os.path.basename(os.path.realpath(f"{device.sysfs}/iommu_group"))
@@ -55,5 +55,5 @@ def own(devices, directory):
 
 
 def lock_nothing():
-    """In the child, before it becomes QEMU."""
+    """Forbids locked memory. Runs in the child before it executes QEMU."""
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))

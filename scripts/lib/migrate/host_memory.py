@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Memory of the host of the guests: what a migration may not keep."""
+"""Memory of the virtual machine, which is the host of the guests: a migration must not leak it."""
 
 from migrate.wait import Trouble
 
 KIB = 1024
 PAGE = 4096
 FIELDS = ("MemAvailable", "Slab", "SUnreclaim", "VmallocUsed", "PageTables", "KernelStack", "Percpu")
-# What comes and goes: the nested page tables of the guest.
+# Allowed growth: the nested page tables of the guest come and go.
 SLACK = {"kernel": 8 << 20, "SUnreclaim": 4 << 20, "VmallocUsed": 1 << 20, "Percpu": 1 << 20}
 
 
 def meminfo():
+    """Returns /proc/meminfo in bytes."""
     values = {}
     with open("/proc/meminfo", encoding="utf-8") as file:
         for line in file:
@@ -20,16 +21,16 @@ def meminfo():
 
 
 def pagesets():
-    """What each processor keeps free for itself, in bytes, which is not in MemFree."""
+    """Returns the bytes in per-processor free lists, which MemFree does not count."""
     with open("/proc/zoneinfo", encoding="utf-8") as file:
         words = [line.split() for line in file]
     return sum(int(line[1]) for line in words if line[:1] == ["count:"]) * PAGE
 
 
 def look():
-    """Memory now, in bytes; `kernel` is what is neither free nor a cache nor of a process.
+    """Returns the memory in use, in bytes. `kernel` is memory that is neither free, cache nor of a process.
 
-    Caches are left alone: without them each QEMU would be read anew from the host.
+    Does not drop caches: each QEMU would then be read from the host again.
     """
     values = meminfo()
     seen = {name: values[name] for name in FIELDS}
@@ -40,7 +41,7 @@ def look():
 
 
 def lines(trips):
-    """A table of what was seen after each trip."""
+    """Yields the lines of a table with the memory after each round trip."""
     names = ("MemAvailable", "processes", "kernel", "Slab", "SUnreclaim", "VmallocUsed", "PageTables", "Percpu")
     yield "trip  " + "".join(f"{name:>14}" for name in names) + "   KiB"
     for number, seen in trips:
@@ -48,8 +49,8 @@ def lines(trips):
 
 
 def check(early, late):
-    """Raises if what the kernel holds has grown from `early` to `late`."""
+    """Raises if kernel memory has grown from `early` to `late` by more than SLACK."""
     grown = {name: late[name] - early[name] for name in SLACK}
     bad = [f"{name} by {grown[name] // KIB} KiB" for name in SLACK if grown[name] > SLACK[name]]
     if bad:
-        raise Trouble(f"memory of the host has grown: {', '.join(bad)}")
+        raise Trouble(f"kernel memory has grown: {', '.join(bad)}")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of tests, as KTAP."""
+"""Test results as KTAP."""
 
 import time
 
 
 class Ktap:
-    """A report of a known number of tests."""
+    """A report with a plan."""
 
     def __init__(self, planned):
         self.number = 0
@@ -14,11 +14,12 @@ class Ktap:
         print(f"KTAP version 1\n1..{planned}", flush=True)
 
     def say(self, text):
+        """Prints a diagnostic text."""
         for line in text.splitlines():
             print(f"# {line}", flush=True)
 
     def result(self, name, trouble=None):
-        """One test's result; `trouble` says why it failed."""
+        """Prints the result of a test; `trouble` is the reason of a failure."""
         self.number += 1
         took, self.begin = time.monotonic() - self.begin, time.monotonic()
         if trouble is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Moves a running guest between two QEMUs; scripts/migrate says how it is used.
+"""Migrates a running guest between two QEMUs; scripts/migrate --help describes the options.
 
-This runs in the virtual machine, inside the build environment.
+Runs in the virtual machine, in the build root.
 """
 
 import argparse
@@ -22,11 +22,12 @@ from migrate.version import VERSIONS
 from migrate.qemu import IMAGE
 from migrate.wait import Trouble
 
-WORK = "/tmp/fixture"
+WORK = "/tmp/migrate"
 OUT = "/out"
 
 
 def arguments():
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="scripts/migrate")
     parser.add_argument("what", choices=("run", "test", "consoles"))
     parser.add_argument("--qemu", choices=VERSIONS, default="7.2")
@@ -35,21 +36,21 @@ def arguments():
     parser.add_argument("--size", default="16M", help="memory of each device")
     parser.add_argument("--memory", default="256M", help="memory of the guest")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-mmap", action="store_true", help="the data section of v1 cannot be mapped")
-    parser.add_argument("--module", help="another build of the module")
-    parser.add_argument("--trips", type=int, default=1, help="round trips of the test of them")
-    parser.add_argument("--only", help="only the tests whose names match")
+    parser.add_argument("--no-mmap", action="store_true", help="make the data section of v1 not mappable")
+    parser.add_argument("--module", help="use this build of the module")
+    parser.add_argument("--trips", type=int, default=1, help="number of round trips in the tests")
+    parser.add_argument("--only", help="run only tests whose names match")
     return parser.parse_args()
 
 
 async def run(options, module):
-    """The demonstration."""
+    """Migrates once, and prints a timeline and figures."""
     settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
                         memory=options.memory, seed=options.seed)
     parameters = {"mmap_staging": 0} if options.no_mmap else {}
     module.load(**({"path": options.module} if options.module else {}), **parameters)
     show = report.Show()
-    show.say("fixture", settings.words())
+    show.say("settings", settings.words())
     directory = f"{WORK}/run"
     try:
         async with Fixture(settings, directory, show) as fixture:
@@ -65,12 +66,13 @@ async def run(options, module):
             with open(f"{directory}/result.json", "w", encoding="utf-8") as file:
                 json.dump({"info": result.info, "rows": dict(rows),
                            "devices": [vars(device) for device in result.devices]}, file, indent=1)
-            print(f"\n  every byte as it must be: {last['verified']} jobs verified, the guest's kernel log is clean")
+            print(f"\n  all data correct: {last['verified']} jobs verified, the guest's kernel log is clean")
     finally:
         keep(directory, OUT)
 
 
 async def main():
+    """Runs the command and returns its exit status."""
     options = arguments()
     os.makedirs(WORK, exist_ok=True)
     os.makedirs(IMAGE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One migration, from one QEMU to another, and what there is to tell of it."""
+"""A migration from one QEMU to another, and its result."""
 
 from dataclasses import dataclass, field
 
@@ -12,42 +12,43 @@ ENDS = ("completed", "failed", "cancelled")
 
 @dataclass
 class Device:
-    """What a device told before, and at, its end of the migration."""
+    """The status of a device at the source, and at the destination."""
 
     saved: dict
     loaded: dict = field(default_factory=dict)
 
     def check(self):
-        """Raises unless what was saved is what was loaded, perhaps after streams that were given up."""
+        """Raises unless the destination loaded what the source saved, and more only after a restart."""
         saved = self.saved["pre_copy_bytes"] + self.saved["stop_copy_bytes"]
         loaded = self.loaded["load_bytes"]
         right = loaded > saved if self.loaded["load_restarted"] else loaded == saved
         if saved == 0 or not right:
-            raise Trouble(f"the source's device saved {saved} bytes, the destination's loaded "
-                          f"{loaded}, in {self.loaded['load_restarted'] + 1} streams")
+            raise Trouble(f"the source saved {saved} bytes, the destination loaded {loaded}, "
+                          f"in {self.loaded['load_restarted'] + 1} streams")
 
 
 @dataclass
 class Result:
-    """A migration that has completed."""
+    """A completed migration."""
 
     info: dict
     devices: list
     begin: float
     end: float
-    # Of the guest's totals: at the begin, at the last word from the source.
+    # The guest's totals at the start, and in its last message from the source.
     before: dict
     during: dict
     limit_ms: int
-    # How long the guest was not heard of, in seconds.
+    # Seconds between the last message from the source and the first from the destination.
     silence: float = 0.0
 
     def sum(self, name, which="saved"):
+        """Returns the sum of a figure over all devices."""
         return sum(getattr(device, which)[name] for device in self.devices)
 
 
 class Migration:
-    """A migration from `source` to `destination`, which listens for none yet."""
+    """A migration from `source` to `destination`, which does not listen yet."""
 
     def __init__(self, settings, source, destination, path, tell=None):
         self.settings = settings
@@ -57,15 +58,15 @@ class Migration:
         self.tell = tell
         self.info = {}
         self.begun = None
-        # How often the limit of the downtime was doubled, and whether it may be.
+        # How often the downtime limit was doubled, and whether it may be.
         self.raised = 0
         self.patient = True
-        # What was seen of the source's devices while it went on.
+        # Front ends and states of the source's devices seen so far.
         self.front_ends = set()
         self.states = set()
 
     async def begin(self, capabilities=(), **parameters):
-        """Starts it; `parameters` besides those that the settings have."""
+        """Starts the migration; `parameters` add to those of the settings."""
         settings = self.settings
         names = [*settings.capabilities, *capabilities]
         both = {}
@@ -84,7 +85,7 @@ class Migration:
         await self.source.execute("migrate", uri=f"unix:{self.path}")
 
     async def poll(self):
-        """Looks at it; the source's word on it."""
+        """Updates the state of the migration, and returns the status that the source reports."""
         self.info = await self.source.execute("query-migrate")
         await self.converge()
         for device in self.source.devices:
@@ -97,9 +98,9 @@ class Migration:
         return self.info.get("status")
 
     async def converge(self):
-        """Lets the guest stand still for longer if it writes faster than it can be sent.
+        """Doubles the downtime limit if the guest dirties memory faster than QEMU sends it.
 
-        By what was sent and how often it was looked at, which does not depend on the host's speed.
+        Decides by bytes and passes, which do not depend on the speed of the host.
         """
         ram = self.info.get("ram", {})
         if self.info.get("status") != "active" or not self.patient or not ram.get("total"):
@@ -110,7 +111,7 @@ class Migration:
                                       downtime_limit=self.settings.downtime_ms << self.raised)
 
     async def until(self, what, condition, watch=()):
-        """Waits until `condition` is met, looking again and again; it must not have ended."""
+        """Waits until `condition`, a status or a coroutine; raises if the migration ends first."""
 
         async def met():
             status = await self.poll()
@@ -124,13 +125,13 @@ class Migration:
         await wait.until(what, met, [self.source, *watch], pause=0.1)
 
     async def let_end(self):
-        """The guest may stand still now for as long as the settings have it, and longer."""
+        """Removes the limits that keep the migration from completing."""
         self.patient = True
         await self.source.execute("migrate-set-parameters", downtime_limit=self.settings.downtime_ms,
                                   max_bandwidth=1 << 40)
 
     async def ended(self, watch=()):
-        """Waits for its end, whatever that is: the source's status."""
+        """Waits for the end of the migration, and returns the status that the source reports."""
 
         async def over():
             status = await self.poll()
@@ -139,7 +140,7 @@ class Migration:
         return await wait.until("the migration to end", over, [self.source, *watch], pause=0.1)
 
     def check_protocol(self):
-        """Raises if the source's devices were saved by another protocol, or none was seen."""
+        """Raises unless the source's devices were saved by the protocol of the settings."""
         if self.front_ends != {self.settings.protocol}:
             raise Trouble(f"the devices were saved by {', '.join(self.front_ends) or 'no protocol'}, "
                           f"not by {self.settings.protocol}")

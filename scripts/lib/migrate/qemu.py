@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One QEMU: its command line, its monitor, its end."""
+"""A QEMU process: its command line, its monitor and its exit."""
 
 import asyncio
 import logging
@@ -15,19 +15,19 @@ from migrate import guest_memory
 from migrate import wait
 from migrate.wait import Emulation, Trouble
 
-# No vfio_region_read and the like: they come by the hundred thousand.
+# Without frequent events like vfio_region_read, of which there are hundreds of thousands.
 TRACE = ["vfio_migration_*", "vfio_save_*", "vfio_load_*", "vfio_state_*", "vfio_vmstate_*",
          "vfio*dirty*", "migration_bitmap_sync_end", "migration_completion*", "migrate_set_state"]
 
 IMAGE = "/tmp/image"
 
-# The emulator under the machine that this runs in leaves an event's type behind once
-# it is delivered, and KVM then takes the next access to a register for one that
-# cannot be emulated ("KVM internal error"). Asynchronous page faults are such events;
-# a page fault of the guest that is delivered in two steps is another.
+# The emulator that runs the virtual machine does not clear the type of an event after
+# its delivery. KVM then refuses to emulate the next register access ("KVM internal
+# error"). Asynchronous page faults are such events, and so is a guest's page fault that
+# is delivered in two steps.
 CPU = "qemu64,kvm-asyncpf=off"
 
-# What QEMU says of a guest that cannot go on, while it lives on itself.
+# What QEMU prints when the guest cannot continue, although QEMU does not exit.
 BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
 
 
@@ -48,9 +48,11 @@ class Qemu:
         self.tasks = []
 
     def path(self, what):
+        """Returns the path of a socket or log of this QEMU."""
         return f"{self.directory}/{self.name}.{what}"
 
     def command(self, incoming):
+        """Returns the command line."""
         settings = self.settings
         with open(f"{IMAGE}/append", encoding="utf-8") as file:
             append = [file.read().strip()]
@@ -74,8 +76,8 @@ class Qemu:
             options = [f"vfio-pci,id=mdma{number},sysfsdev={device.sysfs},bus=pcie.0,addr={5 + number:#x}",
                        self.version.options, *settings.device_options]
             if settings.irq == "intx":
-                # KVM's own path is laid when the device is made: after a move it ends at the line that the
-                # firmware begins with.
+                # KVM's own INTx path is set up when the device is created. After a migration it would
+                # raise the line that the firmware assigned first.
                 options.append("x-no-kvm-intx=on")
             command += ["-device", ",".join(options)]
         if incoming:
@@ -83,10 +85,10 @@ class Qemu:
         return command
 
     async def start(self, incoming=False):
-        """Starts it; with `incoming` it waits for a guest to come."""
+        """Starts QEMU; with `incoming` it waits for a migration."""
         self.version.enter()
         if self.settings.backing == "ext4":
-            # For both sides of a migration.
+            # Large enough for both sides of a migration.
             guest_memory.make_ext4(self.version, "1G")
         if self.settings.ordinary_user:
             guest_memory.own(self.devices, self.directory)
@@ -101,7 +103,7 @@ class Qemu:
         log = self.client.logger
         handler = logging.FileHandler(self.path("qmp.log"))
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        # The words to and from it, not what the library does meanwhile.
+        # Log the messages, not the internals of the library.
         handler.addFilter(lambda record: record.msg.startswith(("-->", "<--")))
         log.addHandler(handler)
         log.setLevel(logging.DEBUG)
@@ -137,7 +139,7 @@ class Qemu:
             raise Trouble(f"{self.name}: {command}: {error or type(error).__name__}; {self.words()}") from error
 
     async def reset(self):
-        """Resets its guest, which boots anew."""
+        """Resets the guest, which boots again."""
         since = len(self.events)
         await self.execute("set-action", reboot="reset")
         await self.execute("system_reset")
@@ -148,14 +150,14 @@ class Qemu:
         return self.process is not None and self.process.poll() is None
 
     def check(self):
-        """Raises if it has ended and should not have, or if its guest cannot run any more."""
+        """Raises if QEMU exited unexpectedly, or if the guest cannot continue."""
         if self.broken:
             raise BROKEN[self.broken](f"QEMU {self.name} stopped its guest: {self.broken}")
         if not self.expected_end and self.process is not None and self.process.poll() is not None:
             raise Trouble(f"QEMU {self.name} ended with {self.process.returncode}: {self.words()}")
 
     def words(self, lines=4):
-        """The last that it complained of."""
+        """Returns the end of its error output."""
         try:
             with open(self.path("stderr"), encoding="utf-8", errors="replace") as file:
                 return " / ".join(file.read().strip().splitlines()[-lines:]) or "no word"
@@ -163,30 +165,30 @@ class Qemu:
             return "not started"
 
     def pause(self):
-        """Lets it do nothing any more, not even read what it is sent."""
+        """Stops the process, which then reads nothing either."""
         self.process.send_signal(signal.SIGSTOP)
 
     async def kill(self):
-        """Ends it in the middle of whatever it does."""
+        """Kills the process."""
         self.expected_end = True
         if self.alive():
             self.process.kill()
         await self.ended()
 
     async def quit(self):
-        """Ends it in order."""
+        """Quits QEMU."""
         self.expected_end = True
         if self.alive():
             try:
                 await self.client.execute("quit")
             except QMPError:
-                pass  # It may be gone before it answers.
+                pass  # QEMU may exit before it answers.
         status = await self.ended()
         if status:
             raise Trouble(f"QEMU {self.name} ended with {status}: {self.words()}")
 
     async def ended(self):
-        """Waits for its end; the exit status."""
+        """Waits for the exit, and returns the status."""
         self.expected_end = True
         await wait.until(f"QEMU {self.name} to end", lambda: self.process.poll() is not None)
         for task in self.tasks:
@@ -199,7 +201,7 @@ class Qemu:
         return self.process.returncode
 
     def resident(self):
-        """Its memory, in bytes."""
+        """Returns its resident memory, in bytes."""
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("VmRSS:"):
@@ -208,5 +210,5 @@ class Qemu:
 
 
 def now():
-    """The clock that QEMU's timestamps are of."""
+    """Returns the time by the clock of QEMU's timestamps."""
     return time.time()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The table of figures of a migration, and the progress before it."""
+"""Progress messages, and the table of figures of a migration."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from migrate.timeline import device_dirty_pages, passes, timeline
 
 
 def size(count):
-    """A number of bytes, for people."""
+    """Returns a number of bytes with a unit."""
     if count < 10240:
         return f"{count} B"
     for unit in ("KiB", "MiB", "GiB"):
@@ -19,7 +19,7 @@ def size(count):
 
 
 class Show:
-    """Progress: a line for each thing that happens, and for a beat now and then."""
+    """Prints events, and heartbeats at most every two seconds."""
 
     def __init__(self):
         self.begin = time.monotonic()
@@ -27,9 +27,11 @@ class Show:
         self.status = None
 
     def say(self, noun, text):
+        """Prints a line."""
         print(f"  {noun:<11} {text}", flush=True)
 
     def now_and_then(self):
+        """Whether two seconds have passed since this was last true."""
         moment = time.monotonic()
         if moment - self.last < 2:
             return False
@@ -37,11 +39,13 @@ class Show:
         return True
 
     def guest(self, event):
+        """Shows an event of the guest."""
         if event["event"] == "beat" and self.now_and_then():
             self.say("guest", f"at {event['at'][0]}: {event['verified']} jobs verified, "
                      f"{size(event.get('bytes', 0))} moved")
 
     def migration(self, migration):
+        """Shows the progress of a migration."""
         info = migration.info
         if info.get("status") != self.status or self.now_and_then():
             self.status = info.get("status")
@@ -52,7 +56,7 @@ class Show:
 
 
 def table(source, result, last):
-    """The rows of the table of a migration: what, how much."""
+    """Returns the rows of the table: name, value."""
     info, ram = result.info, result.info.get("ram", {})
     dirty = passes(source, result)
     reported = device_dirty_pages(source, result)
@@ -60,14 +64,14 @@ def table(source, result, last):
     rows = [
         ("total time", f"{info['total-time']} ms"),
         ("downtime", f"{info['downtime']} ms"),
-        ("its limit at the end", f"{result.limit_ms} ms"),
-        ("guest not heard of for", f"{result.silence * 1000:.0f} ms"),
+        ("downtime limit at the end", f"{result.limit_ms} ms"),
+        ("guest silent for", f"{result.silence * 1000:.0f} ms"),
         ("guest RAM, pre-copy", size(ram["precopy-bytes"] + ram["multifd-bytes"])),
         ("guest RAM, stop-and-copy", size(ram["downtime-bytes"])),
         ("guest RAM, passes", f"{ram['dirty-sync-count']}"),
-        ("dirty pages, in all of them", f"{sum(dirty)}"),
-        ("dirty pages, the last three", ", ".join(map(str, dirty[-3:])) or "not traced"),
-        ("by the container", "not traced by this QEMU" if reported is None else f"{reported}"),
+        ("dirty pages, all passes", f"{sum(dirty)}"),
+        ("dirty pages, last three", ", ".join(map(str, dirty[-3:])) or "not traced"),
+        ("dirty pages, container", "not traced by this QEMU" if reported is None else f"{reported}"),
         ("device, pre-copy", size(result.sum("pre_copy_bytes"))),
         ("device, stop-and-copy", size(result.sum("stop_copy_bytes"))),
         ("device memory pages", f"{result.sum('pre_copy_pages')} + {result.sum('stop_copy_pages')}"),
@@ -81,12 +85,14 @@ def table(source, result, last):
 
 
 def show_timeline(source, destination, result, guest, file=sys.stdout):
-    print(f"\n  {'seconds':>9}  {'where':<12} what", file=file)
+    """Prints the timeline."""
+    print(f"\n  {'seconds':>9}  {'side':<12} event", file=file)
     for moment, where, what in timeline(source, destination, result, guest):
         print(f"  {moment:9.3f}  {where:<12} {what}", file=file)
 
 
 def show_table(title, rows, file=sys.stdout):
+    """Prints the table."""
     print(f"\n  {title}", file=file)
     for name, value in rows:
         print(f"  {name:<28} {value:>24}", file=file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a fixture is made of."""
+"""The settings of a guest and its migrations."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from migrate.version import VERSIONS, Version
 
 @dataclass(frozen=True)
 class Settings:
-    """A guest, its devices, and how it moves."""
+    """A guest, its devices and its migrations."""
 
     qemu: str = "7.2"
     irq: str = "msix"
@@ -17,33 +17,35 @@ class Settings:
     size: str = "16M"
     memory: str = "256M"
     seed: int = 1
-    # Words for the guest's kernel command line, and for QEMU's device.
+    # Additions to the guest's kernel command line and to QEMU's -device options.
     append: tuple = ()
     device_options: tuple = ()
-    # What the guest's memory is: "anonymous", or "ext4", a shared file there.
+    # Guest memory: "anonymous", or a shared file on "ext4".
     backing: str = "anonymous"
-    # QEMU runs as a user who may lock no memory.
+    # Runs QEMU as a user who may not lock memory.
     ordinary_user: bool = False
-    # Capabilities and parameters of migrations, at both sides.
+    # Migration capabilities and parameters, on both sides.
     capabilities: tuple = ("events", "return-path")
     downtime_ms: int = 300
     multifd_channels: int = 0
 
     @property
     def version(self) -> Version:
+        """The QEMU version."""
         return VERSIONS[self.qemu]
 
     @property
     def copies_rings(self):
-        """Whether the guest's memory cannot be pinned."""
+        """Whether the device copies its rings, because guest memory cannot be pinned."""
         return self.ordinary_user or self.backing != "anonymous"
 
     @property
     def protocol(self):
+        """The migration protocol, "v1" or "v2"."""
         return self.version.protocol
 
     def words(self):
-        """In words, for people."""
+        """Returns a description."""
         words = [f"QEMU {self.qemu}", self.protocol, self.irq,
                  f"{self.devices} devices" if self.devices > 1 else "1 device"]
         words += [name for name in self.capabilities if name not in ("events", "return-path")]

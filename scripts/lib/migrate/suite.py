@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The tests with real QEMUs: which guest is booted for which of them."""
+"""The test plans with real QEMUs: which guest is booted for which tests."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from migrate.fixture import Fixture, keep
 from migrate.settings import Settings
 from migrate.wait import Emulation, Trouble
 
-# So many guests are given to the tests of a plan, each to those that the one before
-# did not come to, because it was the victim of the emulator's mistake.
+# Guests per plan: if the emulator's bug hits a guest, the next one runs the tests that
+# are left.
 GUESTS = 3
 
 BASE = Settings().capabilities
@@ -21,18 +21,19 @@ BASE = Settings().capabilities
 
 @dataclass(frozen=True)
 class Plan:
-    """A guest, and the tests that it goes through one after another."""
+    """A guest, and the tests that run with it, in order."""
 
     name: str
     settings: Settings
     tests: tuple
-    # Parameters of the module, and another build of it.
+    # Parameters of the module, and the path of another build.
     parameters: dict = field(default_factory=dict)
     module: str = ""
-    # The last test wants the guest to be in order.
+    # Whether the plan ends with a test that all data is correct.
     whole: bool = True
 
     def names(self):
+        """Returns pairs of name and test."""
         ends = (cases.ends,) if self.whole else ()
         return [(f"{self.name}_{test.__name__}", test) for test in self.tests + ends]
 
@@ -60,26 +61,27 @@ PLANS = [
 
 
 class Stage:
-    """A guest of a plan as it goes through its tests."""
+    """The state of a plan while its tests run."""
 
     def __init__(self, plan, options, ktap, fixture):
         self.plan = plan
         self.options = options
         self.ktap = ktap
         self.fixture = fixture
-        # The guest has ended, or is not to be believed any more.
+        # Whether the guest has ended or failed.
         self.lost = False
 
     def say(self, text):
+        """Prints a diagnostic text."""
         self.ktap.say(text)
 
     progress = say
 
 
 async def perform(stage, test, last):
-    """One test; why it failed, if it did. Not for the emulator's mistake, unless it is the `last` guest."""
+    """Runs a test, and returns the reason of a failure. Raises the emulator's bug unless this is the `last` guest."""
     if stage.lost:
-        return "the guest was lost before"
+        return "the guest ended or failed in an earlier test"
     try:
         await test(stage)
         return None
@@ -97,7 +99,7 @@ async def perform(stage, test, last):
 
 
 async def go_through(stage, tests, last):
-    """The tests, each taken from the list once it has a result."""
+    """Runs the tests, and removes each from the list once it has a result."""
     while tests:
         name, test = tests[0]
         why = await perform(stage, test, last)
@@ -106,7 +108,7 @@ async def go_through(stage, tests, last):
 
 
 async def run(options, module, work, out):
-    """All of the tests; the exit status."""
+    """Runs all tests, and returns the exit status."""
     wanted = re.compile(options.only or "")
     plans = [(plan, tests) for plan in PLANS
              if (tests := [pair for pair in plan.names() if wanted.search(pair[0])])]
@@ -124,7 +126,7 @@ async def run(options, module, work, out):
                 why = None
                 break
             except Emulation as trouble:
-                ktap.say(f"again with another guest: {trouble}")
+                ktap.say(f"continues with another guest: {trouble}")
                 why = str(trouble)
             except Trouble as trouble:
                 why = str(trouble)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What happened when: from QEMU's traces and its monitor's events."""
+"""The timeline of a migration, from QEMU's traces and monitor events."""
 
 import re
 from datetime import datetime
 
 V1_STATES = {0: "STOP", 1: "RUNNING", 2: "STOP_COPY", 3: "PRE_COPY", 4: "RESUMING", 6: "ERROR"}
 
-# 621@1795269164.321463:vfio_save_cleanup (UUID)  of QEMU 7.2 and 10, an ISO date in front since.
+# 621@1795269164.321463:vfio_save_cleanup (UUID)  in QEMU 7.2 and 10; later, an ISO date in front.
 STAMP = re.compile(r"(?:\d+@(\d+\.\d+):|(\d+-\S+Z) )(\w+) (.*)")
-# (UUID) state 3  of QEMU 7.2, (UUID) state PRE_COPY  of those since.
+# (UUID) state 3  in QEMU 7.2; later, (UUID) state PRE_COPY.
 STATE = re.compile(r"\s*\(([^)]+)\) (?:new )?state (\w+)")
 DIRTY = re.compile(r"dirty_pages[ =:]*(\d+)")
 
 
 class Trace:
-    """What one QEMU has traced."""
+    """The trace of one QEMU."""
 
     def __init__(self, path):
         self.lines = []
@@ -26,7 +26,7 @@ class Trace:
                     self.lines.append((moment, match[3], match[4]))
 
     def states(self, begin):
-        """The device states since `begin`: when, of which device, which."""
+        """Yields the changes of device state since `begin`: time, device, state."""
         seen = {}
         for moment, name, rest in self.lines:
             if moment < begin or name not in ("vfio_migration_set_state", "vfio_migration_set_device_state"):
@@ -38,7 +38,7 @@ class Trace:
                 yield moment, match[1], V1_STATES.get(number, match[2])
 
     def dirty(self, begin, event):
-        """The numbers of dirty pages that the event told, in the order of time."""
+        """Yields the dirty page counts of an event since `begin`: time, count."""
         for moment, name, rest in self.lines:
             match = DIRTY.search(rest)
             if moment >= begin and name.startswith(event) and match:
@@ -46,7 +46,7 @@ class Trace:
 
 
 def timeline(source, destination, result, guest):
-    """The lines of the timeline: seconds since the begin, where, what."""
+    """Returns the rows of the timeline: seconds since the start, side, event."""
     lines = []
     for where, qemu in (("source", source), ("destination", destination)):
         names = {device.uuid: f"device {number}" if len(qemu.devices) > 1 else "device"
@@ -55,7 +55,7 @@ def timeline(source, destination, result, guest):
         for moment, uuid, state in trace.states(result.begin):
             lines.append((moment, where, f"{names.get(uuid, uuid)} {state}"))
         for number, (moment, pages) in enumerate(trace.dirty(result.begin, "migration_bitmap_sync_end"), 1):
-            lines.append((moment, where, f"pass {number}: {pages} pages of the guest are dirty"))
+            lines.append((moment, where, f"pass {number}: {pages} dirty pages of the guest"))
         for moment, event in qemu.events:
             if moment < result.begin:
                 continue
@@ -65,15 +65,15 @@ def timeline(source, destination, result, guest):
                 lines.append((moment, where, f"migration {event['data']['status']}"))
     first = next((event for event in guest.events if event["at"] == destination.name), None)
     if first:
-        # What comes later is of the next migration, or of the end.
+        # Later events belong to the next migration or to the end.
         lines = [line for line in lines if line[0] <= first["time"]]
         lines.append((first["time"], "destination",
-                      f"first word of the guest, {first.get('verified', 0)} jobs verified"))
+                      f"first message of the guest, {first.get('verified', 0)} jobs verified"))
     return [(moment - result.begin, where, what) for moment, where, what in sorted(lines)]
 
 
 def device_dirty_pages(source, result):
-    """Pages that the containers reported, of the QEMUs that trace it; else None."""
+    """Returns the dirty pages that the container reported, or None if this QEMU does not trace them."""
     trace = Trace(source.path("trace"))
     told = [pages for name in ("vfio_get_dirty_bitmap", "vfio_container_query_dirty_bitmap", "vfio_iommu_query_dirty")
             for _, pages in trace.dirty(result.begin, name)]
@@ -81,5 +81,5 @@ def device_dirty_pages(source, result):
 
 
 def passes(source, result):
-    """Dirty pages at each look at guest RAM."""
+    """Returns the dirty pages of each pass over guest RAM."""
     return [pages for _, pages in Trace(source.path("trace")).dirty(result.begin, "migration_bitmap_sync_end")]

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The QEMUs, as Debian ships them, and what each has to be told."""
+"""The QEMU versions of Debian, and the options of each."""
 
 import os
 from dataclasses import dataclass
 
-# What is visible inside the root of a QEMU, too.
+# Directories that are bound into the root of a QEMU.
 BOUND = ["dev", "proc", "sys", "tmp"]
 
 
 @dataclass(frozen=True)
 class Version:
-    """A release of QEMU."""
+    """A version of QEMU."""
 
     name: str
     protocol: str
-    # The options of a vfio-pci device that let it migrate.
+    # The options that make a vfio-pci device migratable.
     options: str
 
     @property
     def root(self):
-        """Its own root file system, if it is not in the one that this runs in."""
+        """The root file system of this QEMU, or None if it is in the current one."""
         path = f"/qemu/{self.name}"
         return path if os.path.isdir(path) else None
 
     def command(self, user=None):
-        """How its QEMU is started, by root or by the `user` of this number."""
+        """Returns the start of the command line, for root or for a user ID."""
         if self.root:
             spec = [] if user is None else [f"--userspec={user}:{user}"]
             return ["chroot", *spec, self.root, "qemu-system-x86_64"]
@@ -32,14 +32,14 @@ class Version:
         return [*spec, "qemu-system-x86_64"]
 
     def enter(self):
-        """Makes its root ready, once."""
+        """Binds the directories into its root, once."""
         if self.root and not os.path.ismount(f"{self.root}/proc"):
             for name in BOUND:
                 os.system(f"mount --rbind /{name} {self.root}/{name}")
 
 
-# QEMU dropped the region protocol in 8.0 and speaks the other one since. It refuses
-# to let a device without dirty tracking of its own migrate unless told to.
+# QEMU 8.0 replaced v1 by v2. QEMU does not migrate a device without dirty tracking
+# unless an option enables it.
 VERSIONS = {
     version.name: version for version in [
         Version("7.2", "v1", "x-enable-migration=on"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Waiting for events, never for a time to pass.
+"""Waits for events, never for a fixed time.
 
-Every wait has a limit so that nothing hangs for ever, and one that expires says
-what was awaited. The limits are far beyond what a busy host takes.
+Each wait has a limit, which a busy host does not reach, and an error that names the
+event.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ LIMIT = 600.0
 
 
 class Trouble(Exception):
-    """Something went another way than it should have."""
+    """A test failed, or its environment did."""
 
 
 class Emulation(Trouble):
-    """The emulator below has a mistake that KVM stumbled over; see `CPU` in vmm.py."""
+    """A bug of the emulator that runs the virtual machine hit KVM; see `CPU` in qemu.py."""
 
 
 class Expired(Trouble):
-    """What was awaited did not happen."""
+    """A wait reached its limit."""
 
 
 async def event(what, awaitable, limit=LIMIT):
@@ -28,13 +28,13 @@ async def event(what, awaitable, limit=LIMIT):
     try:
         return await asyncio.wait_for(awaitable, limit)
     except asyncio.TimeoutError:
-        raise Expired(f"nothing for {limit:.0f} s while waiting for {what}") from None
+        raise Expired(f"limit of {limit:.0f} s reached while waiting for {what}") from None
 
 
 async def until(what, condition, watch=(), limit=LIMIT, pause=0.05):
-    """Waits until `condition()`, which may be a coroutine, gives something, and returns that.
+    """Waits until `condition()`, a function or coroutine, returns a true value, and returns it.
 
-    Meanwhile each of `watch` is asked by `check()`, which raises if it is in trouble.
+    Also calls `check()` of each object in `watch`, which raises if the object failed.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + limit
@@ -47,5 +47,5 @@ async def until(what, condition, watch=(), limit=LIMIT, pause=0.05):
         if value:
             return value
         if loop.time() > end:
-            raise Expired(f"{limit:.0f} s over while waiting for {what}")
+            raise Expired(f"limit of {limit:.0f} s reached while waiting for {what}")
         await asyncio.sleep(pause)

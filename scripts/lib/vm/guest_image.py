@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Writes the guest's first root file system; scripts/guest-image calls it."""
+"""Writes the initrd of the guest that VMMs migrate; scripts/guest-image runs it."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from vm.initramfs import Initramfs, Modules, module_depends
 
 
 def main():
+    """Runs the command."""
     parser = argparse.ArgumentParser()
     for name in ("modules", "driver", "init", "initrd"):
         parser.add_argument("--" + name, required=True)

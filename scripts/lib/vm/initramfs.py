@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The VM's first root file system: busybox, modules, files, as a cpio archive."""
+"""The initramfs of a virtual machine, and the kernel modules for it."""
 
 import lzma
 import os
@@ -9,7 +9,7 @@ import subprocess
 
 
 class Initramfs:
-    """A cpio archive in the `newc` format, written as it is asked for."""
+    """A cpio archive in the `newc` format."""
 
     def __init__(self, path):
         self.out = open(path, "wb")
@@ -17,11 +17,12 @@ class Initramfs:
         self.ino = 0
         for name in ("dev", "proc", "sys", "etc", "bin", "lib"):
             self.directory(name)
-        # The kernel opens it before anything is mounted.
+        # The kernel opens the console before init mounts /dev.
         self.entry("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1))
         self.entry("dev/null", stat.S_IFCHR | 0o666, b"", (1, 3))
 
     def entry(self, name, mode, data=b"", rdev=(0, 0), links=1):
+        """Writes an entry."""
         self.ino += 1
         encoded = name.encode() + b"\0"
         fields = (self.ino, mode, 0, 0, links, 0, len(data), 0, 0, *rdev, len(encoded), 0)
@@ -31,6 +32,7 @@ class Initramfs:
         self.out.write(b"\0" * (-len(data) % 4))
 
     def directory(self, name):
+        """Adds a directory and its parents, once."""
         if not name or name in self.seen:
             return
         self.directory(os.path.dirname(name))
@@ -38,6 +40,7 @@ class Initramfs:
         self.entry(name, stat.S_IFDIR | 0o755, links=2)
 
     def data(self, name, data, mode=0o644):
+        """Adds a file with this content, once."""
         name = name.lstrip("/")
         if name in self.seen:
             return
@@ -46,7 +49,7 @@ class Initramfs:
         self.entry(name, stat.S_IFREG | mode, data)
 
     def file(self, name, source):
-        """A file with its mode, or a directory with all that is in it."""
+        """Adds a file with its mode, or a directory with its contents."""
         if os.path.isdir(source):
             for inside in sorted(os.listdir(source)):
                 self.file(os.path.join(name, inside), os.path.join(source, inside))
@@ -55,17 +58,18 @@ class Initramfs:
             self.data(name, opened.read(), stat.S_IMODE(os.stat(source).st_mode))
 
     def finish(self):
+        """Ends the archive."""
         self.entry("TRAILER!!!", 0)
         self.out.close()
 
 
 def normal(name):
-    """A module's name as the kernel has it."""
+    """Returns the kernel's name of a module."""
     return os.path.basename(name).split(".ko")[0].replace("-", "_")
 
 
 class Modules:
-    """The modules of one kernel, /lib/modules/RELEASE, and what depends on what."""
+    """The modules of a kernel, /lib/modules/RELEASE, and their dependencies."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -86,7 +90,7 @@ class Modules:
             self.builtin = {normal(line.strip()) for line in lines}
 
     def closure(self, names):
-        """The modules to insert for `names`, each after what it depends on."""
+        """Returns `names` and their dependencies in the order of insertion."""
         order = []
         for name in map(normal, names):
             if name in self.builtin:
@@ -100,6 +104,7 @@ class Modules:
         return order
 
     def read(self, name):
+        """Returns the content of a module, uncompressed."""
         path = os.path.join(self.directory, self.paths[name])
         with open(path, "rb") as opened:
             data = opened.read()
@@ -111,7 +116,7 @@ class Modules:
 
 
 def module_depends(ko):
-    """The modules that an external one says it depends on, and its vermagic."""
+    """Returns the modules that an external module depends on."""
     with open(ko, "rb") as opened:
         data = opened.read()
     depends = re.search(rb"\0depends=([^\0]*)\0", data)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs a command in a virtual machine; scripts/vm --help says how it is used.
+"""Runs a command in a virtual machine; scripts/vm --help describes the options.
 
-This part runs inside the build root, next to QEMU. It waits for events (output,
-a mark in the kernel log, the end of QEMU), never for a time to pass.
+Runs in the build root, next to QEMU. Waits for events (output, a mark in the kernel
+log, the exit of QEMU), never for a fixed time.
 """
 
 import argparse
@@ -22,20 +22,21 @@ from vm.initramfs import Initramfs, Modules, module_depends
 
 ALWAYS = ["vfio", "vfio_iommu_type1", "mdev"]
 
-# The parts of the kernel whose data races are trouble, and how near to the race they
-# have to be in one of the two traces: the kernel has some of its own.
+# The modules whose data races are trouble, and the depth up to which they must appear in
+# one of the two traces. The kernel has data races elsewhere.
 PARTS = re.compile(r"\[(?:mdma|mdev|vfio\w*)\]")
 NEAR = 4
 
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel printk.devkmsg=on panic=-1 oops=panic "
-    # A busy host must not look like a broken or hung guest.
+    # A busy host must not look like a hung kernel.
     "no_timer_check rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60 "
     "sysctl.kernel.hung_task_timeout_secs=300 "
     "tsc=reliable random.trust_cpu=on mitigations=off")
 
 
 def arguments():
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="scripts/vm", add_help=False)
     for name in ("kernel", "modules", "accel", "log", "build-root"):
         parser.add_argument("--" + name, required=True)
@@ -57,17 +58,18 @@ def arguments():
 
 
 def terminal_size():
+    """Returns rows and columns."""
     size = shutil.get_terminal_size((100, 40))
     return size.lines, size.columns
 
 
 def shared(options):
-    """Of each --share: its tag, the host's directory, the guest's."""
+    """Returns the tag, the host's directory and the guest's directory of each --share."""
     return [(f"share{number}", *pair.rsplit(":", 1)) for number, pair in enumerate(options.share)]
 
 
 def build_initramfs(options, path):
-    """Writes the initramfs; returns the kernel's release."""
+    """Writes the initramfs, and returns the kernel's release."""
     modules = Modules(options.modules)
     archive = Initramfs(path)
     here = os.path.dirname(os.path.abspath(__file__))
@@ -87,7 +89,7 @@ def build_initramfs(options, path):
     order = modules.closure(wanted)
     names = []
     for name in order:
-        # Uncompressed, in the place the kernel's own modprobe expects it.
+        # Uncompressed, at the path that modprobe expects.
         where = re.sub(r"\.(xz|zst|gz)$", "", modules.paths[name])
         names.append(f"/lib/modules/{modules.release}/{where}")
         archive.data(names[-1], modules.read(name))
@@ -131,6 +133,7 @@ def build_initramfs(options, path):
 
 
 def qemu_command(options, directory):
+    """Returns QEMU's command line."""
     cpu = options.cpu or ("host" if options.accel == "kvm" else "max,la57=off")
     append = " ".join([COMMAND_LINE, *options.append])
     accel = "tcg,thread=multi" if options.accel == "tcg" else options.accel
@@ -157,18 +160,19 @@ def qemu_command(options, directory):
 
 
 class Tail:
-    """What was added to a file since it was last looked at."""
+    """A file that grows."""
 
     def __init__(self, path):
         open(path, "wb").close()
         self.file = open(path, "rb")
 
     def read(self):
+        """Returns what was added since the last call."""
         return self.file.read()
 
 
 class Log:
-    """The kernel log as it grows: its lines, its marks, its trouble."""
+    """The kernel log while it grows: its lines, the marks of init, and trouble."""
 
     def __init__(self, path, allow):
         self.tail = Tail(path)
@@ -188,7 +192,7 @@ class Log:
         self.frames = 0
 
     def poll(self):
-        """Reads what there is; whether there was any."""
+        """Reads new lines, and returns whether there were any."""
         data = self.tail.read()
         *lines, self.rest = (self.rest + data).split(b"\n")
         for raw in lines:
@@ -196,6 +200,7 @@ class Log:
         return bool(data)
 
     def line(self, line):
+        """Takes a line."""
         self.lines.append(line)
         mark = re.search(r"(?:^|\] )vm: (.*)$", line)
         if mark:
@@ -211,7 +216,7 @@ class Log:
                 self.problems.append(words)
         if "Kernel panic" in line:
             self.panicked = True
-        # Where allocations are made to fail, that one did is not trouble, nor how it was come to.
+        # Where a test injects allocation failures, their reports and traces are not trouble.
         test = re.search(r"selftests: ([a-z0-9_]+)\.[a-z0-9_]+$", line)
         if test:
             self.failing = test.group(1) == "fail_nth"
@@ -224,14 +229,14 @@ class Log:
             return
         if self.shortage and len(self.lines) < self.shortage + 20 and line.endswith("Call Trace:"):
             return
-        # Who is killed, the kernel says after the trace of who needed memory.
+        # The kernel first prints the trace of the allocation, then the task that it kills.
         if "invoked oom-killer: " in line:
             self.oom = len(self.lines)
         if self.oom and len(self.lines) < self.oom + 20 and line.endswith("Call Trace:"):
             self.oom = None
             return
         if "BUG: KCSAN:" in line:
-            # Whose it is comes with the traces.
+            # The traces that follow tell whether the race is in PARTS.
             self.race = len(self.lines) - 1
             return
         if self.race is not None:
@@ -245,18 +250,20 @@ class Log:
             self.found(len(self.lines) - 1)
 
     def found(self, at):
-        """A line that is trouble, unless it is an exception."""
+        """Records a line as trouble unless --allow-log matches it."""
         if not any(pattern.search(self.lines[at]) for pattern in self.allow):
             self.trouble.append(at)
 
 
 class Machine:
+    """A virtual machine and the files of its run."""
+
     def __init__(self, options):
         self.options = options
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}-{time.time_ns() % 1000000}"
         self.directory = os.path.join(options.log, stamp)
         os.makedirs(self.directory)
-        # Locked for as long as this runs: see forget_old_runs().
+        # Locked while this runs: see forget_old_runs().
         self.lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.forget_old_runs()
@@ -266,6 +273,7 @@ class Machine:
         self.unfinished = b""
 
     def forget_old_runs(self):
+        """Removes all but the last 30 runs, and updates the link to the latest."""
         runs = sorted(name for name in os.listdir(self.options.log) if re.match(r"\d{8}-", name))
         for name in runs[:-30]:
             path = os.path.join(self.options.log, name)
@@ -273,7 +281,7 @@ class Machine:
                 directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                # Its machine still runs, or another one is about to forget it.
+                # It still runs, or another run is removing it.
                 continue
             shutil.rmtree(path, ignore_errors=True)
             os.close(directory)
@@ -283,21 +291,26 @@ class Machine:
         os.replace(link, latest)
 
     def seconds(self):
+        """Returns the time since the start."""
         return time.monotonic() - self.begin
 
     def say(self, text):
+        """Prints progress."""
         if not self.options.quiet:
             print(f"  {'vm':<9} {text}", file=sys.stderr, flush=True)
 
     def complain(self, text):
+        """Prints an error."""
         print(f"\nvm: {text}", file=sys.stderr, flush=True)
 
     def show(self, lines):
+        """Prints lines of a log."""
         for line in lines:
             print(f"  | {line}", file=sys.stderr)
         sys.stderr.flush()
 
     def forward(self, output):
+        """Prints new output of the command, and returns whether there was any."""
         data = output.read() if output else b""
         if data:
             sys.stdout.buffer.write(data)
@@ -310,6 +323,7 @@ class Machine:
         return bool(data)
 
     def run(self):
+        """Runs the virtual machine, and returns the exit status."""
         options = self.options
         release = build_initramfs(options, f"{self.directory}/initramfs")
         self.say(f"{release}, {options.cpus} cpus, {options.memory}, {options.accel}")
@@ -333,22 +347,22 @@ class Machine:
                 qemu.wait()
                 if saved:
                     termios.tcsetattr(0, termios.TCSADRAIN, saved)
-        # What arrived between the last look and the end.
+        # Read what arrived since the last poll.
         log.poll()
         self.forward(output)
         os.unlink(f"{self.directory}/initramfs")
         return self.judge(qemu.returncode, log, expired)
 
     def raw_terminal(self):
-        """For the shell: keys go to the guest, which has a terminal of its own."""
+        """Returns the terminal's settings if there is a shell, which has its own terminal."""
         if not self.options.shell or not os.isatty(0):
             return None
         saved = termios.tcgetattr(0)
-        self.say("exit or Ctrl-D ends the machine")
+        self.say("exit or Ctrl-D ends the virtual machine")
         return saved
 
     def watch(self, qemu, log, output):
-        """Until QEMU ends or has to be ended; whether that was for the limit."""
+        """Waits until QEMU exits or must be killed. Returns whether the limit was reached."""
         told = False
         silent_since = time.monotonic()
         while True:
@@ -368,19 +382,19 @@ class Machine:
             time.sleep(0.02)
 
     def judge(self, returncode, log, expired):
-        """What it all means: the exit status."""
-        where = f"the kernel's log: {self.directory}/console"
+        """Prints what went wrong, and returns the exit status."""
+        where = f"kernel log: {self.directory}/console"
         if log.status is None:
             awaited = ("the command to end" if log.running else
-                       "init to set things up" if log.started else "the kernel to reach init")
+                       "the set-up by init" if log.started else "the kernel to reach init")
             if self.stopped:
-                self.complain(f"stopped, for the command said: {self.stopped}")
+                self.complain(f"stopped, because the command printed: {self.stopped}")
             elif expired:
-                self.complain(f"nothing happened for {self.options.limit:.0f} s while waiting for {awaited}")
+                self.complain(f"no output for {self.options.limit:.0f} s while waiting for {awaited}")
             elif log.panicked:
                 self.complain(f"the kernel panicked while waiting for {awaited}")
             else:
-                self.complain(f"QEMU ended (exit {returncode}) while waiting for {awaited}")
+                self.complain(f"QEMU exited with {returncode} while waiting for {awaited}")
                 with open(f"{self.directory}/qemu", encoding="utf-8", errors="replace") as errors:
                     self.show(errors.read().splitlines()[-10:])
             self.show(log.lines[max(0, min(log.trouble[:1] or [len(log.lines)]) - 3):][:60]
@@ -390,7 +404,7 @@ class Machine:
         if log.problems:
             self.complain("; ".join(log.problems))
         if log.trouble:
-            self.complain(f"what should not be in the kernel log (lines that match: {len(log.trouble)}):")
+            self.complain(f"the kernel log reports a fault (matching lines: {len(log.trouble)}):")
             first = log.trouble[0]
             self.show(log.lines[max(0, first - 2):first + 40])
             print(f"  {where}", file=sys.stderr)
@@ -402,10 +416,12 @@ class Machine:
 
 
 def terminate(_signal, _frame):
+    """Ends the run after a signal."""
     raise KeyboardInterrupt
 
 
 def main():
+    """Runs the command and returns its exit status."""
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGHUP, terminate)
     try:
