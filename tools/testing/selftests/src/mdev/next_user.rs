@@ -296,7 +296,8 @@ fn a_kept_half_load_is_reset(env: &Env) -> Result {
 
 /// Its driver is another one now, which has not looked at the queue yet.
 fn a_kept_queue_waits_to_be_asked(env: &Env) -> Result {
-    let asks: [(&str, fn(&Fixture) -> Result); 2] = [
+    type Ask = fn(&Fixture) -> Result;
+    let asks: [(&str, Ask); 2] = [
         ("a doorbell", |fixture| {
             Ok(fixture.mdma.set(Reg::Tail, 1)?)
         }),
