@@ -303,7 +303,7 @@ fn p03_refusals_are_logged(env: &Env) -> Result {
         uuid,
         region.pread(end - 1, &mut [0; 2]),
         EINVAL,
-        "beyond"
+        "outside"
     );
     Ok(())
 }
