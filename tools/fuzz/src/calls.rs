@@ -9,43 +9,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fastrand::Rng;
 use mdma::regs::{self, Reg, REGISTERS};
 use rustix::event::PollFlags;
 use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 
+use crate::bytes::bytes;
 use crate::disturb;
+use crate::ended::{Ended, Result};
 use crate::grammar::{Domain, Op, CLOSABLE, GROUND, TYPES};
 use crate::ground::{self, part};
 use crate::program::{Call, SECOND};
 use crate::removal::{self, Removal};
 use crate::world::{uuid, World};
-
-/// Why a call did not succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// A slot that it needed was empty.
-    Empty,
-    /// The kernel's errno.
-    Errno(i32),
-    /// A process that was killed or had finished did not exit.
-    Stuck,
-}
-
-impl From<io::Error> for Ended {
-    fn from(e: io::Error) -> Self {
-        Ended::Errno(e.raw_os_error().unwrap_or(0))
-    }
-}
-
-impl From<vfio_client::Error> for Ended {
-    fn from(e: vfio_client::Error) -> Self {
-        Ended::from(e.source)
-    }
-}
-
-/// The result of a call.
-pub(crate) type Result<T = u64> = std::result::Result<T, Ended>;
 
 /// Exit status of a process whose program ends it.
 pub(crate) const DIED: i32 = 77;
@@ -64,28 +39,6 @@ fn at(region: u64, offset: u64) -> u64 {
 
 fn need<T>(slot: Option<Arc<T>>) -> Result<Arc<T>> {
     slot.ok_or(Ended::Empty)
-}
-
-pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng::with_seed(seed);
-    let mut out = vec![0; len];
-    match seed % 4 {
-        0 => {}
-        1 => rng.fill(&mut out),
-        // Small numbers of 4 bytes.
-        _ => {
-            for word in out.chunks_exact_mut(4) {
-                let value = match rng.u32(0..4) {
-                    0 => 0,
-                    1 => rng.u32(0..8),
-                    2 => 1 << rng.u32(0..32),
-                    _ => rng.u32(..) >> rng.u32(0..32),
-                };
-                word.copy_from_slice(&value.to_ne_bytes());
-            }
-        }
-    }
-    out
 }
 
 /// Makes the argument of an ioctl: `argsz`, `flags`, and bytes from the seed. With an odd seed the length is as

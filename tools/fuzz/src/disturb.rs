@@ -6,7 +6,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::calls::{bytes, Ended, Result};
+use crate::bytes::bytes;
+use crate::ended::{Ended, Result};
 use crate::grammar::LIMITS;
 use crate::program::{Call, SECOND};
 use crate::world::World;

@@ -4,15 +4,13 @@
 
 use std::fs;
 use std::io;
-use std::time::Duration;
 
 use mdma::regs::{self, Reg};
 use mdma::{job, Mdma, Place, Queue};
 use vfio_client::mdev::Instance;
 use vfio_client::{v1, v2, Container, DmaBuffer};
 
-/// Timeout of a job on a healthy device, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::patience::PATIENCE;
 
 /// Bytes that the checking job moves.
 const BYTES: u64 = 8192;

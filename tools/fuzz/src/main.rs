@@ -28,19 +28,23 @@ use std::process::ExitCode;
 
 use kernel_utils::module;
 
+mod bytes;
 mod calls;
 mod coverage;
 mod disturb;
+mod ended;
 mod failure;
 mod generate;
 mod grammar;
 mod ground;
 mod health;
 mod minimise;
+mod patience;
 mod program;
 mod removal;
 mod run;
 mod second;
+mod server;
 mod target;
 mod trace;
 mod worker;
@@ -157,7 +161,7 @@ fn run_task(args: &Arguments) -> Result<bool, String> {
             run::minimise_with(path, with, options).map(|()| true)
         }
         Task::Worker => worker::main(options.settings).map(|()| true),
-        Task::Second => second::main().map(|()| true),
+        Task::Second => server::main().map(|()| true),
         Task::Remove => removal::main().map(|()| true),
     }
 }

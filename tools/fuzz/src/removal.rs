@@ -7,13 +7,10 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use vfio_client::mdev::{Instance, Sysfs};
 
-/// Timeout of the removal of an unused instance.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::patience;
 
 /// Held while an instance is created, and while the attribute that removes one is opened.
 ///
@@ -80,12 +77,5 @@ pub(crate) fn remove_all(sysfs: &Sysfs) -> Vec<String> {
 
 /// Returns whether an instance disappears within the timeout.
 fn is_gone(instance: &Instance) -> bool {
-    let start = Instant::now();
-    while fs::exists(instance.path()).unwrap_or(true) {
-        if start.elapsed() > PATIENCE {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    true
+    patience::holds(|| Ok(!fs::exists(instance.path()).unwrap_or(true))).unwrap_or(false)
 }

@@ -22,22 +22,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use hostile::{Cgroup, Kind, Stalled, Victim, NOBODY};
-use vfio_client::{passing, Node};
+use hostile::{Cgroup, Kind, Stalled, NOBODY};
+use vfio_client::passing;
 
-use crate::calls::{self, Ended, Result};
+use crate::ended::{Ended, Result};
 use crate::grammar::Kind as Slotted;
-use crate::program::{Call, Program};
-use crate::world::World;
-
-/// Timeout of the exit of a killed process, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::patience;
+use crate::program::Call;
 
 /// The longest message.
-const MESSAGE: usize = 4096;
+pub(crate) const MESSAGE: usize = 4096;
 
 /// The first process's side. It makes one call at a time. Other threads may kill meanwhile.
 #[derive(Default)]
@@ -166,83 +161,8 @@ impl Second {
 
 /// Waits for the exit of a process.
 fn reap(child: &mut Child) -> Result {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if child.try_wait()?.is_some() {
-            return Ok(0);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Err(Ended::Stuck)
-}
-
-/// The second process's `main`.
-pub(crate) fn main() -> std::result::Result<(), String> {
-    serve().map_err(|e| format!("the second process: {e}"))
-}
-
-fn serve() -> io::Result<()> {
-    let socket = io::stdin();
-    let mut message = vec![0; MESSAGE];
-    // Do nothing before the first message: the process may not be in its control group yet.
-    let mut received = passing::receive(&socket, &mut message)?;
-    let world = Arc::new(World::new(World::ground()?)?);
-    // Kept open for the first process to take.
-    let mut victims = Vec::new();
-    while received.0 > 0 {
-        let (len, fd) = received;
-        let text = String::from_utf8_lossy(&message[..len]).into_owned();
-        let answer = match text.strip_prefix("stalled ") {
-            Some(rest) => match stalled(&world, rest) {
-                Ok(victim) => {
-                    let answer = format!("at {}", victim.announcement());
-                    victims.push(victim);
-                    answer
-                }
-                Err(e) => format!("errno {}", e.raw_os_error().unwrap_or(0)),
-            },
-            None => match handle(&world, &text, fd) {
-                Ok(value) => format!("done {value}"),
-                Err(Ended::Errno(number)) => format!("errno {number}"),
-                Err(Ended::Empty | Ended::Stuck) => "empty".into(),
-            },
-        };
-        if passing::send(&socket, answer.as_bytes(), None).is_err() {
-            // The first process was killed.
-            break;
-        }
-        received = passing::receive(&socket, &mut message)?;
-    }
-    Ok(())
-}
-
-fn stalled(world: &World, text: &str) -> io::Result<Victim> {
-    let (slot, spec) = text.split_once(' ').unwrap_or(("0", text));
-    let victim = Victim::new(spec)?;
-    let slot = slot.parse().unwrap_or(0);
-    world.mappings.put(slot, victim.memory().clone());
-    Ok(victim)
-}
-
-fn handle(world: &Arc<World>, text: &str, fd: Option<OwnedFd>) -> Result {
-    if let (Some(rest), Some(fd)) = (text.strip_prefix("put "), fd) {
-        for kind in [
-            Slotted::Device,
-            Slotted::Data,
-            Slotted::Container,
-            Slotted::Group,
-        ] {
-            let slot = rest.strip_prefix(kind.letter()).map(str::parse);
-            if let (Some(Ok(slot)), Some(nodes)) = (slot, world.nodes(kind)) {
-                nodes.put(slot, Node::from(fd));
-                return Ok(0);
-            }
-        }
-        return Err(Ended::Empty);
-    }
-    let program: Program = text.parse().map_err(|_| Ended::Empty)?;
-    match &program.calls[..] {
-        [call] => calls::make(world, call),
-        _ => Err(Ended::Empty),
+    match patience::holds(|| Ok(child.try_wait()?.is_some()))? {
+        true => Ok(0),
+        false => Err(Ended::Stuck),
     }
 }

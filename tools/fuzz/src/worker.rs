@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use vfio_client::{errno_name, Mapping};
 
-use crate::calls::{self, Ended};
+use crate::calls;
+use crate::ended::{self, Ended};
 use crate::failure::{Class, Failure};
 use crate::grammar::Op;
 use crate::ground;
@@ -219,7 +220,7 @@ impl Worker {
     }
 
     /// Checks whether a call may end like this.
-    fn judge(&self, call: &Call, ended: calls::Result) {
+    fn judge(&self, call: &Call, ended: ended::Result) {
         /// The highest errno for users.
         const LAST: i32 = 133;
         let errno = match ended {
@@ -278,7 +279,7 @@ impl Worker {
 }
 
 /// Describes how a call ended.
-fn answer(ended: calls::Result) -> String {
+fn answer(ended: ended::Result) -> String {
     match ended {
         Ok(value) => format!("{value:#x}"),
         Err(Ended::Empty) => "nothing there".into(),

@@ -11,7 +11,7 @@ use rustix::fs::MemfdFlags;
 use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::{EventFd, Mapping, Node};
 
-use crate::calls;
+use crate::ended;
 use crate::grammar::{Kind, GROUND};
 use crate::removal::Removal;
 use crate::second::Second;
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// Closes everything, and waits for removals. Returns how the second process ended, and its control group.
-    pub(crate) fn close(self) -> (calls::Result, Option<Arc<Cgroup>>) {
+    pub(crate) fn close(self) -> (ended::Result, Option<Arc<Cgroup>>) {
         // This answers all waiting page faults.
         self.stalled.into_inner().unwrap().clear();
         let second = self.second.end();
