@@ -8,11 +8,7 @@ module that the path names. So a module that re-exports an item of a child
 imports the child, and a child that uses the item through its parent imports the
 parent. `mod child;` alone is no import.
 
-circles.txt lists the circles that are left to remove. A circle with a file that
-is not listed fails, and so does a listed file that is in no circle any more.
-
-FOLDER limits the check, for instance to rust/vfio, and ignores that list. --graph
-prints each import.
+FOLDER limits the check, for instance to rust/vfio. --graph prints each import.
 """
 
 import pathlib
@@ -21,7 +17,6 @@ import sys
 from check import TOP, graph, python, rust, shown
 
 FOLDERS = ("rust", "samples", "tools", "scripts")
-KNOWN = pathlib.Path(__file__).with_name("circles.txt")
 
 
 def graphs(folders):
@@ -34,28 +29,15 @@ def named(edges):
     return {shown(file): set(map(shown, targets)) for file, targets in edges.items()}
 
 
-def read_known(text):
-    """Returns the sets of files that a list of known circles allows: one set a line."""
-    return [set(line.split()) for line in text.splitlines() if not line.startswith("#")]
-
-
-def problems(found, known):
-    """Returns a message for each circle in the graphs that is not known, and for each
-    known file that is in none."""
-    messages, in_circle = {}, set()
-    for edges in found:
-        for knot in graph.knots(edges):
-            in_circle |= knot
-            if not any(knot <= allowed for allowed in known):
-                # Test programs share modules, so several crates can have the same circle.
-                messages[frozenset(knot)] = describe(edges, knot)
-    for file in sorted(set().union(*known) - in_circle):
-        messages[file] = f"{file}: is in no circle any more: remove it from {shown(KNOWN)}"
+def problems(found):
+    """Returns a message for each circle in the graphs."""
+    # Test programs share modules, so several crates can have the same circle.
+    messages = {frozenset(knot): describe(edges, knot) for edges in found for knot in graph.knots(edges)}
     return list(messages.values())
 
 
 def describe(edges, knot):
-    """Returns the message about a circle that is not known."""
+    """Returns the message about a circle."""
     path = "\n".join(f"  {file}" for file in graph.circle(edges, knot))
     rest = " ".join(sorted(knot))
     return f"{len(knot)} files import each other; the shortest circle:\n{path}\n  all: {rest}"
@@ -68,10 +50,7 @@ def main(arguments):
         return 0
     show = "--graph" in arguments
     folders = [pathlib.Path(name).resolve() for name in arguments if name != "--graph"]
-    known = []
-    if not folders:
-        folders = [TOP / name for name in FOLDERS]
-        known = read_known(KNOWN.read_text()) if KNOWN.exists() else []
+    folders = folders or [TOP / name for name in FOLDERS]
     for folder in folders:
         if not folder.is_dir():
             print(f"no such folder: {folder}", file=sys.stderr)
@@ -83,7 +62,7 @@ def main(arguments):
             for file in sorted(edges):
                 for target in sorted(edges[file]):
                     print(f"{file} -> {target}")
-    messages = problems(found, known)
+    messages = problems(found)
     for message in messages:
         print(message, file=sys.stderr)
     return 1 if messages else 0
