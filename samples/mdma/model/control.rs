@@ -10,7 +10,7 @@
 
 use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome, Ticket};
-use crate::queue::{Ring, RingError};
+use crate::queue::Ring;
 use crate::refused::{RefusedRegister, RegisterError};
 use crate::regs::{self, Access, Reg, Target};
 
@@ -71,8 +71,8 @@ impl State {
         }
     }
 
-    /// Returns the ring that the registers describe, or why they are illegal.
-    pub fn ring(&self) -> Result<Ring, RingError> {
+    /// Returns the ring that the registers describe, or the register that is illegal.
+    pub fn ring(&self) -> Result<Ring, Reg> {
         Ring::new(self.ring_base, self.ring_order, self.completion_base)
     }
 
@@ -185,8 +185,8 @@ impl Control {
         let reg = target.reg;
 
         match reg.row().access {
-            Access::Ro => return Err(RegisterError::ReadOnly(reg)),
-            Access::RwDisabled if self.state.enabled => return Err(RegisterError::Enabled(reg)),
+            Access::Ro => return Err(RegisterError::ReadOnly),
+            Access::RwDisabled if self.state.enabled => return Err(RegisterError::Enabled),
             Access::RwDisabled | Access::Rw | Access::Rw1c => (),
         }
 
@@ -243,18 +243,18 @@ impl Control {
     fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, RegisterError> {
         match reg {
             Reg::Control => {
-                let value = bits(reg, value, regs::CONTROL_ENABLE)?;
-                return self.enable(value & regs::CONTROL_ENABLE != 0);
+                let value = at_most(value, regs::CONTROL_ENABLE)?;
+                return self.enable(value != 0);
             }
             Reg::IntCause => {
-                self.state.cause &= !bits(reg, value, regs::INT_ALL)?;
+                self.state.cause &= !at_most(value, regs::INT_ALL)?;
                 return Ok(Effect {
                     asserted: true,
                     ..Effect::default()
                 });
             }
             Reg::IntMask => {
-                let mask = bits(reg, value, regs::INT_ALL)?;
+                let mask = at_most(value, regs::INT_ALL)?;
                 let unmasked = mask & !self.state.mask;
                 self.state.mask = mask;
                 return Ok(Effect {
@@ -265,14 +265,13 @@ impl Control {
             }
             Reg::RingBase => self.state.ring_base = value,
             Reg::RingOrder => {
-                let order = below(reg, value, u64::from(regs::MAX_RING_ORDER) + 1)?;
-                self.state.ring_order = order;
+                self.state.ring_order = at_most(value, regs::MAX_RING_ORDER)?;
             }
             Reg::CompletionBase => self.state.completion_base = value,
             Reg::Tail => return self.doorbell(value),
             Reg::Scratch => self.state.scratch = value,
             Reg::Throttle => {
-                self.state.throttle = below(reg, value, u64::from(regs::MAX_THROTTLE_US) + 1)?;
+                self.state.throttle = at_most(value, regs::MAX_THROTTLE_US)?;
             }
             Reg::Id
             | Reg::Version
@@ -284,7 +283,7 @@ impl Control {
             | Reg::Head
             | Reg::JobsDone
             | Reg::BytesDone
-            | Reg::Refused => return Err(RegisterError::ReadOnly(reg)),
+            | Reg::Refused => return Err(RegisterError::ReadOnly),
         }
         Ok(Effect::default())
     }
@@ -299,7 +298,7 @@ impl Control {
         if enable {
             // A unit of the previous run may be in flight. Its outcome is dropped, and the next unit
             // starts only after it has ended.
-            state.ring().map_err(RegisterError::Ring)?;
+            state.ring().map_err(|_| RegisterError::Illegal)?;
             state.enabled = true;
         } else {
             state.enabled = false;
@@ -323,7 +322,7 @@ impl Control {
         if !state.enabled {
             return Err(RegisterError::Disabled);
         }
-        let ring = state.ring().map_err(RegisterError::Ring)?;
+        let ring = state.ring().map_err(|_| RegisterError::Illegal)?;
         let (head, tail) = (state.head, state.tail);
         let value = match u32::try_from(value) {
             // Software cannot take descriptors back: the device may have started on them.
@@ -444,21 +443,13 @@ impl Control {
 
 /// Returns the register that an access reaches.
 fn target(offset: u64, len: usize) -> Result<Target, RegisterError> {
-    regs::decode(offset, len).ok_or(RegisterError::NoRegister { offset, len })
+    regs::decode(offset, len).ok_or(RegisterError::NoRegister)
 }
 
-/// Returns `value`, or an error if it has bits outside `legal`.
-fn bits(reg: Reg, value: u64, legal: u32) -> Result<u32, RegisterError> {
-    match value & !u64::from(legal) {
-        0 => Ok(value as u32),
-        reserved => Err(RegisterError::ReservedBits(reg, reserved)),
-    }
-}
-
-/// Returns `value`, or an error if it is not below `limit`.
-fn below(reg: Reg, value: u64, limit: u64) -> Result<u32, RegisterError> {
+/// Returns `value`, or an error if it is above `max`.
+fn at_most(value: u64, max: u32) -> Result<u32, RegisterError> {
     match u32::try_from(value) {
-        Ok(value) if u64::from(value) < limit => Ok(value),
-        _ => Err(RegisterError::Limit { reg, value, limit }),
+        Ok(value) if value <= max => Ok(value),
+        _ => Err(RegisterError::Illegal),
     }
 }

@@ -7,7 +7,7 @@
 //! one entry always stays free.
 
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE};
-use crate::regs::MAX_RING_ORDER;
+use crate::regs::{Reg, MAX_RING_ORDER};
 
 /// A ring of `1 << order` descriptors with as many completion records.
 ///
@@ -22,22 +22,11 @@ pub struct Ring {
     order: u32,
 }
 
-/// Why the registers do not describe a legal ring. Each variant has the illegal value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RingError {
-    /// `RING_ORDER` is 0 or above the maximum.
-    Order(u32),
-    /// `RING_BASE` is not a multiple of 64, or the ring exceeds 2^64.
-    Base(u64),
-    /// `COMPLETION_BASE` is not a multiple of 32, or the records exceed 2^64.
-    Completions(u64),
-}
-
 impl Ring {
-    /// Creates the ring that the registers describe.
-    pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, RingError> {
+    /// Creates the ring that the registers describe. The error is the register that is illegal.
+    pub fn new(base: u64, order: u32, completions: u64) -> Result<Ring, Reg> {
         if order == 0 || order > MAX_RING_ORDER {
-            return Err(RingError::Order(order));
+            return Err(Reg::RingOrder);
         }
         // INVARIANT: Checked above and below.
         let ring = Ring {
@@ -49,10 +38,10 @@ impl Ring {
             at % align as u64 == 0 && at.checked_add(len as u64 - 1).is_some()
         };
         if !fits(base, DESCRIPTOR_SIZE, ring.descriptors_len()) {
-            return Err(RingError::Base(base));
+            return Err(Reg::RingBase);
         }
         if !fits(completions, COMPLETION_SIZE, ring.completions_len()) {
-            return Err(RingError::Completions(completions));
+            return Err(Reg::CompletionBase);
         }
         Ok(ring)
     }

@@ -10,9 +10,8 @@ use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
 use crate::engine::{Job, CRC_SEED, UNIT};
 use crate::list::Cursor;
-use crate::queue::RingError;
 use crate::refused::RefusedRegister;
-use crate::regs;
+use crate::regs::{self, Reg};
 use core::fmt;
 
 /// Size of a saved state in bytes.
@@ -229,9 +228,9 @@ fn check(state: &State) -> Result<(), InvalidField> {
     }
 
     let ring = state.ring().map_err(|illegal| match illegal {
-        RingError::Order(order) => invalid("ring_order", order),
-        RingError::Base(base) => invalid("ring_base", base),
-        RingError::Completions(base) => invalid("completion_base", base),
+        Reg::RingOrder => invalid("ring_order", ring_order),
+        Reg::RingBase => invalid("ring_base", state.ring_base),
+        _ => invalid("completion_base", state.completion_base),
     })?;
     ensure(ring.contains(head), "head", head)?;
     ensure(ring.contains(tail), "tail", tail)?;

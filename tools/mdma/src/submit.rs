@@ -88,7 +88,8 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
         let completions_at = (mdma_model::desc::DESCRIPTOR_SIZE << order).next_multiple_of(PAGE);
         let base = memory.iova();
         let completions = base.wrapping_add(completions_at as u64);
-        Ring::new(base, order, completions).map_err(|illegal| Error::Buffer(format!("{illegal:?}")))
+        Ring::new(base, order, completions)
+            .map_err(|reg| Error::Buffer(format!("{} would be illegal", reg.row().name)))
     }
 
     /// Returns the offset of the completion records in the buffer.

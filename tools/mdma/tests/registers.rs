@@ -94,12 +94,8 @@ fn only_whole_registers_and_halves_of_wide_ones_are_accessible() {
                     "{offset:#x} {len}"
                 );
                 if !legal {
-                    let refusal = RegisterError::NoRegister {
-                        offset,
-                        len: len as usize,
-                    };
                     assert_eq!(data, vec![0xa5; len as usize]);
-                    assert_eq!(sim.write(offset, &data), Err(refusal));
+                    assert_eq!(sim.write(offset, &data), Err(RegisterError::NoRegister));
                     assert_eq!(changed(&sim, &before), ["REFUSED"]);
                     assert_eq!(last_refused(&sim), (offset, 1));
                 }
@@ -119,10 +115,7 @@ fn read_only_registers_refuse_writes() {
     let before = snapshot(&sim);
     for row in REGISTERS.iter().filter(|row| row.access == Access::Ro) {
         let data = vec![1; row.width as usize];
-        assert_eq!(
-            sim.write(row.offset, &data),
-            Err(RegisterError::ReadOnly(row.reg))
-        );
+        assert_eq!(sim.write(row.offset, &data), Err(RegisterError::ReadOnly));
         assert_eq!(last_refused(&sim), (row.offset, 2));
     }
     assert_eq!(changed(&sim, &before), ["REFUSED"]);
@@ -139,7 +132,7 @@ fn ring_registers_are_locked_while_enabled() {
         let data = vec![0; row.width as usize];
         assert_eq!(
             machine.sim.write(row.offset, &data),
-            Err(RegisterError::Enabled(row.reg))
+            Err(RegisterError::Enabled)
         );
         assert_eq!(last_refused(&machine.sim), (row.offset, 3));
     }
