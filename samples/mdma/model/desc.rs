@@ -5,10 +5,11 @@
 //! For each job, software puts a descriptor of 64 bytes into the ring, and the device writes a
 //! completion record of 32 bytes at the same index. All numbers are little endian.
 
-pub use crate::error::{Error, ERRORS};
+pub use crate::error::{Error, ErrorCode, ERRORS};
 pub use crate::layout::{dense, Field};
 use crate::list::List;
 pub use crate::place::Place;
+use crate::table::table;
 
 /// Size of a descriptor in bytes, and the alignment of the ring.
 pub const DESCRIPTOR_SIZE: usize = 64;
@@ -44,20 +45,6 @@ pub const COMPLETION: [Field; 5] = [
     Field { name: "sequence", offset: 24, size: 8, meaning: "JOBS_DONE with this job counted. It is written last: a new value means that the record is complete." },
 ];
 
-/// What a job does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Op {
-    /// Completes at once.
-    Nop = 0,
-    /// Copies.
-    Copy = 1,
-    /// Repeats `value`.
-    Fill = 2,
-    /// Computes a checksum.
-    Crc32c = 3,
-}
-
 /// An operation and its operands.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
@@ -73,19 +60,22 @@ pub struct Operation {
     pub meaning: &'static str,
 }
 
-/// The operations, in the order of their numbers.
-#[rustfmt::skip]
-pub const OPERATIONS: [Operation; 4] = [
-    Operation { op: Op::Nop, name: "NOP", source: false, destination: false,
-        meaning: "Completes without doing anything." },
-    Operation { op: Op::Copy, name: "COPY", source: true, destination: true,
-        meaning: "Copies len bytes from src to dst. Source and destination may overlap within one address space: \
-                  the result is as if the whole source had been read first." },
-    Operation { op: Op::Fill, name: "FILL", source: false, destination: true,
-        meaning: "Repeats the eight bytes of value over len bytes from dst." },
-    Operation { op: Op::Crc32c, name: "CRC32C", source: true, destination: false,
-        meaning: "Computes the CRC-32C (Castagnoli) of len bytes from src." },
-];
+table! {
+    /// What a job does.
+    pub enum Op;
+    /// The operations, in the order of their numbers.
+    pub const OPERATIONS: [Operation; _] = [
+        Nop { name: "NOP", source: false, destination: false,
+            meaning: "Completes without doing anything." }
+        Copy { name: "COPY", source: true, destination: true,
+            meaning: "Copies len bytes from src to dst. Source and destination may overlap within one address space: \
+                      the result is as if the whole source had been read first." }
+        Fill { name: "FILL", source: false, destination: true,
+            meaning: "Repeats the eight bytes of value over len bytes from dst." }
+        Crc32c { name: "CRC32C", source: true, destination: false,
+            meaning: "Computes the CRC-32C (Castagnoli) of len bytes from src." }
+    ] by op;
+}
 
 /// Flag: the device interrupts when the job completes.
 pub const INTERRUPT: u32 = 1 << 0;
@@ -121,22 +111,16 @@ impl Op {
         }
     }
 
-    /// Returns the row of this operation.
-    pub const fn row(self) -> &'static Operation {
-        const TABLE: &[Operation; OPERATIONS.len()] = &OPERATIONS;
-        &TABLE[self as usize]
-    }
-
     /// Returns the legal flags of the operation.
     pub const fn flags(self) -> u32 {
         let row = self.row();
-        INTERRUPT
-            | if row.source { SRC_DEVICE | SRC_LIST } else { 0 }
-            | if row.destination {
-                DST_DEVICE | DST_LIST
-            } else {
-                0
-            }
+        let src = if row.source { SRC_DEVICE | SRC_LIST } else { 0 };
+        let dst = if row.destination {
+            DST_DEVICE | DST_LIST
+        } else {
+            0
+        };
+        INTERRUPT | src | dst
     }
 }
 
@@ -361,13 +345,5 @@ impl Completion {
     }
 }
 
-// The tables are in the order of the numbers, and the layouts are dense.
-const _: () = {
-    assert!(dense(&DESCRIPTOR, DESCRIPTOR_SIZE));
-    assert!(dense(&COMPLETION, COMPLETION_SIZE));
-    let mut i = 0;
-    while i < OPERATIONS.len() {
-        assert!(OPERATIONS[i].op as usize == i);
-        i += 1;
-    }
-};
+const _: () = assert!(dense(&DESCRIPTOR, DESCRIPTOR_SIZE));
+const _: () = assert!(dense(&COMPLETION, COMPLETION_SIZE));

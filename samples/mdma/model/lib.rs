@@ -32,3 +32,4 @@ pub mod queue;
 pub mod refused;
 pub mod regs;
 pub mod state;
+mod table;

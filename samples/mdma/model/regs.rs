@@ -6,6 +6,7 @@
 //! the userspace driver takes offsets from it, and the reference manual is printed from it, so each
 //! register is described once. `control.rs` implements the effects of writes.
 
+use crate::table::table;
 use Access::{Ro, Rw, Rw1c, RwDisabled};
 use Reset::Value;
 
@@ -68,32 +69,6 @@ pub const REFUSED_OFFSET: u32 = 0xfff;
 /// Lowest bit of `REFUSED.REASON`.
 pub const REFUSED_REASON_SHIFT: u32 = 28;
 
-/// Names of the registers, in the order of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs)]
-pub enum Reg {
-    Id,
-    Version,
-    Caps,
-    MemSize,
-    Control,
-    Status,
-    Error,
-    ErrorIndex,
-    IntCause,
-    IntMask,
-    RingBase,
-    RingOrder,
-    CompletionBase,
-    Head,
-    Tail,
-    JobsDone,
-    BytesDone,
-    Scratch,
-    Throttle,
-    Refused,
-}
-
 /// Access type of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -152,100 +127,98 @@ pub struct Register {
     pub meaning: &'static str,
 }
 
-/// Number of registers.
-pub const COUNT: usize = 20;
+table! {
+    /// A register.
+    pub enum Reg;
+    /// The registers, in ascending order of offset.
+    pub const REGISTERS: [Register; _] = [
+        Id { name: "ID", offset: 0x000, width: 4, access: Ro, reset: Value(ID as u64), bits: &[],
+            meaning: "Identifies the device: the bytes \"MDMA\"." }
+        Version { name: "VERSION", offset: 0x004, width: 4, access: Ro, reset: Value(VERSION as u64), bits: &[],
+            meaning: "Revision of this programming interface." }
+        Caps { name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64),
+            bits: &[
+                Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
+                Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: valid codes are 0 to this number minus 1." },
+            ],
+            meaning: "Limits of this device." }
+        MemSize { name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, bits: &[],
+            meaning: "Size of the device memory in bytes, which is the size of BAR 2." }
+        Control { name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0),
+            bits: &[
+                Bits { name: "ENABLE", shift: 0, width: 1,
+                    meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused when one of them \
+                              is illegal. While a unit of the previous run is in flight the queue starts after that unit. Writing 0 stops \
+                              the queue after the unit in flight, drops the jobs not completed and clears STATUS.HALTED, ERROR, ERROR_INDEX, \
+                              HEAD and TAIL." },
+            ],
+            meaning: "Controls the queue. The other bits must be 0." }
+        Status { name: "STATUS", offset: 0x01c, width: 4, access: Ro, reset: Value(0),
+            bits: &[
+                Bits { name: "ENABLED", shift: 0, width: 1, meaning: "The queue is enabled." },
+                Bits { name: "BUSY", shift: 1, width: 1,
+                    meaning: "The queue has a job that is not completed, or a unit is in flight. After CONTROL.ENABLE was cleared, 0 means \
+                              that the device no longer accesses guest memory." },
+                Bits { name: "HALTED", shift: 2, width: 1, meaning: "An error has halted the queue. It takes no descriptors until it is disabled and enabled." },
+            ],
+            meaning: "State of the queue." }
+        Error { name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), bits: &[],
+            meaning: "Error code of the halt. 0 unless STATUS.HALTED." }
+        ErrorIndex { name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), bits: &[],
+            meaning: "Index of the descriptor at which the queue has halted. 0 unless STATUS.HALTED." }
+        IntCause { name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0),
+            bits: &[
+                Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "A job with the flag INTERRUPT has completed. Vector 0." },
+                Bits { name: "HALT", shift: 1, width: 1, meaning: "The queue has halted. Vector 1, or 0 where only one is enabled." },
+            ],
+            meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message per event. \
+                      The other bits must be 0." }
+        IntMask { name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0),
+            bits: &[
+                Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 enables interrupts by the cause with this name." },
+                Bits { name: "HALT", shift: 1, width: 1, meaning: "1 enables interrupts by the cause with this name." },
+            ],
+            meaning: "Enables interrupts by cause. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." }
+        RingBase { name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+            meaning: "IOVA of the descriptor ring, a multiple of 64." }
+        RingOrder { name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), bits: &[],
+            meaning: "The ring has 2^RING_ORDER entries, and room for one job fewer. 1 to CAPS.MAX_RING_ORDER." }
+        CompletionBase { name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+            meaning: "IOVA of the completion records, one for each entry of the ring, a multiple of 32." }
+        Head { name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), bits: &[],
+            meaning: "Index of the descriptor that the device takes next or is working on. It moves on together with the completion record." }
+        Tail { name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
+            meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
+                      A value that is not below the number of entries, or that takes back descriptors or overruns HEAD, halts the queue \
+                      with BAD_TAIL and leaves TAIL unchanged. A write while the queue is disabled is refused." }
+        JobsDone { name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
+            meaning: "Completion records written since reset, including those of failed jobs." }
+        BytesDone { name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
+            meaning: "Bytes processed since reset; it grows by the unit, while a job is in flight." }
+        Scratch { name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), bits: &[],
+            meaning: "Free for software." }
+        Throttle { name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, bits: &[],
+            meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." }
+        Refused { name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0),
+            bits: &[
+                Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it saturates at 65535." },
+                Bits { name: "OFFSET", shift: REFUSED_OFFSET_SHIFT, width: 12, meaning: "Offset of the last one." },
+                Bits { name: "REASON", shift: REFUSED_REASON_SHIFT, width: 4,
+                    meaning: "Reason of the last refusal. 1: no register at this offset and width. 2: the register is read-only. \
+                              3: it is writable only while CONTROL.ENABLE is 0. 4: it is writable only while CONTROL.ENABLE is 1. \
+                              5: the value is illegal." },
+            ],
+            meaning: "Refused accesses: a read returned all ones, a write was dropped." }
+    ] by reg;
+}
 
-/// The registers, in ascending order of offset.
-#[rustfmt::skip]
-pub const REGISTERS: [Register; COUNT] = [
-    Register { reg: Reg::Id, name: "ID", offset: 0x000, width: 4, access: Ro, reset: Value(ID as u64), bits: &[],
-        meaning: "Identifies the device: the bytes \"MDMA\"." },
-    Register { reg: Reg::Version, name: "VERSION", offset: 0x004, width: 4, access: Ro, reset: Value(VERSION as u64), bits: &[],
-        meaning: "Revision of this programming interface." },
-    Register { reg: Reg::Caps, name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64),
-        bits: &[
-            Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
-            Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: valid codes are 0 to this number minus 1." },
-        ],
-        meaning: "Limits of this device." },
-    Register { reg: Reg::MemSize, name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, bits: &[],
-        meaning: "Size of the device memory in bytes, which is the size of BAR 2." },
-    Register { reg: Reg::Control, name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0),
-        bits: &[
-            Bits { name: "ENABLE", shift: 0, width: 1,
-                meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused when one of them \
-                          is illegal. While a unit of the previous run is in flight the queue starts after that unit. Writing 0 stops \
-                          the queue after the unit in flight, drops the jobs not completed and clears STATUS.HALTED, ERROR, ERROR_INDEX, \
-                          HEAD and TAIL." },
-        ],
-        meaning: "Controls the queue. The other bits must be 0." },
-    Register { reg: Reg::Status, name: "STATUS", offset: 0x01c, width: 4, access: Ro, reset: Value(0),
-        bits: &[
-            Bits { name: "ENABLED", shift: 0, width: 1, meaning: "The queue is enabled." },
-            Bits { name: "BUSY", shift: 1, width: 1,
-                meaning: "The queue has a job that is not completed, or a unit is in flight. After CONTROL.ENABLE was cleared, 0 means \
-                          that the device no longer accesses guest memory." },
-            Bits { name: "HALTED", shift: 2, width: 1, meaning: "An error has halted the queue. It takes no descriptors until it is disabled and enabled." },
-        ],
-        meaning: "State of the queue." },
-    Register { reg: Reg::Error, name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Error code of the halt. 0 unless STATUS.HALTED." },
-    Register { reg: Reg::ErrorIndex, name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Index of the descriptor at which the queue has halted. 0 unless STATUS.HALTED." },
-    Register { reg: Reg::IntCause, name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0),
-        bits: &[
-            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "A job with the flag INTERRUPT has completed. Vector 0." },
-            Bits { name: "HALT", shift: 1, width: 1, meaning: "The queue has halted. Vector 1, or 0 where only one is enabled." },
-        ],
-        meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message per event. \
-                  The other bits must be 0." },
-    Register { reg: Reg::IntMask, name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0),
-        bits: &[
-            Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 enables interrupts by the cause with this name." },
-            Bits { name: "HALT", shift: 1, width: 1, meaning: "1 enables interrupts by the cause with this name." },
-        ],
-        meaning: "Enables interrupts by cause. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." },
-    Register { reg: Reg::RingBase, name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
-        meaning: "IOVA of the descriptor ring, a multiple of 64." },
-    Register { reg: Reg::RingOrder, name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), bits: &[],
-        meaning: "The ring has 2^RING_ORDER entries, and room for one job fewer. 1 to CAPS.MAX_RING_ORDER." },
-    Register { reg: Reg::CompletionBase, name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
-        meaning: "IOVA of the completion records, one for each entry of the ring, a multiple of 32." },
-    Register { reg: Reg::Head, name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Index of the descriptor that the device takes next or is working on. It moves on together with the completion record." },
-    Register { reg: Reg::Tail, name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
-        meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
-                  A value that is not below the number of entries, or that takes back descriptors or overruns HEAD, halts the queue \
-                  with BAD_TAIL and leaves TAIL unchanged. A write while the queue is disabled is refused." },
-    Register { reg: Reg::JobsDone, name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Completion records written since reset, including those of failed jobs." },
-    Register { reg: Reg::BytesDone, name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
-        meaning: "Bytes processed since reset; it grows by the unit, while a job is in flight." },
-    Register { reg: Reg::Scratch, name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), bits: &[],
-        meaning: "Free for software." },
-    Register { reg: Reg::Throttle, name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, bits: &[],
-        meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." },
-    Register { reg: Reg::Refused, name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0),
-        bits: &[
-            Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it saturates at 65535." },
-            Bits { name: "OFFSET", shift: REFUSED_OFFSET_SHIFT, width: 12, meaning: "Offset of the last one." },
-            Bits { name: "REASON", shift: REFUSED_REASON_SHIFT, width: 4,
-                meaning: "Reason of the last refusal. 1: no register at this offset and width. 2: the register is read-only. \
-                          3: it is writable only while CONTROL.ENABLE is 0. 4: it is writable only while CONTROL.ENABLE is 1. \
-                          5: the value is illegal." },
-        ],
-        meaning: "Refused accesses: a read returned all ones, a write was dropped." },
-];
+/// Number of registers.
+pub const COUNT: usize = REGISTERS.len();
 
 /// Value of `CAPS`.
 pub const CAPS: u32 = MAX_RING_ORDER | ((crate::desc::OPERATIONS.len() as u32) << 8);
 
 impl Reg {
-    /// Returns the row of this register.
-    pub const fn row(self) -> &'static Register {
-        &TABLE[self as usize]
-    }
-
     /// Returns the offset of this register in BAR 0.
     pub const fn offset(self) -> u64 {
         self.row().offset
@@ -289,43 +262,27 @@ pub fn decode(offset: u64, len: usize) -> Option<Target> {
     })
 }
 
-/// The table in memory, for references to its rows.
-static TABLE: [Register; COUNT] = REGISTERS;
-
 /// Number of 32-bit words up to the end of the last register, rounded up to a power of two.
 const WORDS: usize = {
     let last = &REGISTERS[COUNT - 1];
     ((last.offset + last.width) / 4).next_power_of_two() as usize
 };
 
-/// The register at each word of the window.
+/// The register at each word of the window. The table is aligned, ascending and without overlaps.
 static MAP: [Option<Reg>; WORDS] = {
     let mut map = [None; WORDS];
-    let mut i = 0;
-    while i < COUNT {
-        let row = &REGISTERS[i];
-        let first = (row.offset / 4) as usize;
-        map[first] = Some(row.reg);
-        if row.width == 8 {
-            map[first + 1] = Some(row.reg);
-        }
-        i += 1;
-    }
-    map
-};
-
-// The table is in the order of `Reg`, aligned, ascending and without overlaps.
-const _: () = {
     let mut end = 0;
     let mut i = 0;
     while i < COUNT {
-        let row = &REGISTERS[i];
-        assert!(row.reg as usize == i);
-        assert!(row.width == 4 || row.width == 8);
-        assert!(row.offset % row.width == 0);
-        assert!(row.offset >= end);
-        end = row.offset + row.width;
+        let Register {
+            reg, offset, width, ..
+        } = REGISTERS[i];
+        assert!((width == 4 || width == 8) && offset % width == 0 && offset >= end);
+        end = offset + width;
+        map[offset as usize / 4] = Some(reg);
+        map[end as usize / 4 - 1] = Some(reg);
         i += 1;
     }
     assert!(end <= WINDOW);
+    map
 };

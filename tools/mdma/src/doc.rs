@@ -91,11 +91,11 @@ pub fn registers() -> String {
     table(
         out,
         &["Code", "Name", "Meaning"],
-        ERRORS.iter().map(|(code, name, meaning)| {
+        ERRORS.iter().map(|row| {
             vec![
-                (*code as u32).to_string(),
-                (*name).into(),
-                (*meaning).into(),
+                (row.error as u32).to_string(),
+                row.name.into(),
+                row.meaning.into(),
             ]
         }),
     );

@@ -92,7 +92,7 @@ impl fmt::Display for Error {
                 let name = u32::try_from(*error)
                     .ok()
                     .and_then(desc::Error::from_raw)
-                    .map_or("unknown error", desc::Error::name);
+                    .map_or("unknown error", |error| error.row().name);
                 write!(f, "the queue has halted at descriptor {index}: {name}")
             }
             Error::Timeout { what, after } => write!(f, "no {what} within {after:?}"),
