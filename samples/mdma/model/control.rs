@@ -11,79 +11,67 @@
 use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome, Ticket};
 use crate::queue::Ring;
-use crate::refused::{RefusedRegister, RegisterError};
-use crate::regs::{self, Access, Reg, Target};
+use crate::refused::{self, RegisterError};
+use crate::regs::{self, Access, Reg, Reset, REGISTERS};
+use core::ops::{Index, IndexMut};
 
 /// The values of the registers and the progress of the job in flight: everything that is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// `CONTROL.ENABLE`.
-    pub enabled: bool,
-    /// `ERROR`; `STATUS.HALTED` is set unless this is [`Error::None`].
-    pub error: Error,
-    /// `INT_CAUSE`.
-    pub cause: u32,
-    /// `INT_MASK`.
-    pub mask: u32,
-    /// `RING_BASE`.
-    pub ring_base: u64,
-    /// `RING_ORDER`.
-    pub ring_order: u32,
-    /// `COMPLETION_BASE`.
-    pub completion_base: u64,
-    /// `HEAD`.
-    pub head: u32,
-    /// `TAIL`.
-    pub tail: u32,
-    /// `JOBS_DONE`.
-    pub jobs_done: u64,
-    /// `BYTES_DONE`.
-    pub bytes_done: u64,
-    /// `SCRATCH`.
-    pub scratch: u64,
-    /// `THROTTLE`.
-    pub throttle: u32,
-    /// `REFUSED`.
-    pub refused: RefusedRegister,
-    /// The job at `head`, if the device has fetched its descriptor.
+    /// The value of each register; of `STATUS` and `ERROR_INDEX`, which follow from others, the value
+    /// after a reset.
+    values: [u64; regs::COUNT],
+    /// The job at `HEAD`, if the device has fetched its descriptor.
     pub job: Option<Job>,
+}
+
+impl Index<Reg> for State {
+    type Output = u64;
+
+    #[inline]
+    fn index(&self, reg: Reg) -> &u64 {
+        &self.values[reg as usize]
+    }
+}
+
+impl IndexMut<Reg> for State {
+    #[inline]
+    fn index_mut(&mut self, reg: Reg) -> &mut u64 {
+        &mut self.values[reg as usize]
+    }
 }
 
 impl State {
     /// Returns the state after a reset.
-    pub const fn new(throttle: u32) -> State {
-        State {
-            enabled: false,
-            error: Error::None,
-            cause: 0,
-            mask: 0,
-            ring_base: 0,
-            ring_order: 0,
-            completion_base: 0,
-            head: 0,
-            tail: 0,
-            jobs_done: 0,
-            bytes_done: 0,
-            scratch: 0,
-            throttle,
-            refused: RefusedRegister::NONE,
+    pub fn new(memory_size: u64, throttle: u32) -> State {
+        let mut state = State {
+            values: [0; regs::COUNT],
             job: None,
+        };
+        for row in &REGISTERS {
+            state[row.reg] = match row.reset {
+                Reset::Value(value) => value,
+                Reset::MemorySize => memory_size,
+                Reset::ThrottleUs => throttle.into(),
+            };
         }
+        state
     }
 
     /// Returns the ring that the registers describe, or the register that is illegal.
     pub fn ring(&self) -> Result<Ring, Reg> {
-        Ring::new(self.ring_base, self.ring_order, self.completion_base)
+        let order = self[Reg::RingOrder] as u32;
+        Ring::new(self[Reg::RingBase], order, self[Reg::CompletionBase])
+    }
+
+    /// Returns whether the queue is enabled.
+    pub fn enabled(&self) -> bool {
+        self[Reg::Control] != 0
     }
 
     /// Returns whether the queue has halted.
     pub fn halted(&self) -> bool {
-        self.error != Error::None
-    }
-
-    /// Returns whether the queue has work.
-    pub fn pending(&self) -> bool {
-        self.enabled && !self.halted() && self.head != self.tail
+        self[Reg::Error] != Error::None as u64
     }
 }
 
@@ -96,6 +84,15 @@ pub struct Effect {
     pub events: u32,
     /// Whether [`Control::asserted`] may have changed.
     pub asserted: bool,
+}
+
+impl Effect {
+    /// The engine has work.
+    const KICK: Effect = Effect {
+        kick: true,
+        events: 0,
+        asserted: false,
+    };
 }
 
 /// The next step of the engine.
@@ -113,7 +110,8 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Control {
     state: State,
-    memory_size: u64,
+    /// The ring of the queue, while it is enabled.
+    ring: Option<Ring>,
     /// `THROTTLE` after a reset.
     throttle: u32,
     /// Counts how often software disabled or halted the queue.
@@ -129,8 +127,8 @@ impl Control {
     /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US).
     pub fn new(memory_size: u64, throttle: u32) -> Control {
         Control {
-            state: State::new(throttle),
-            memory_size,
+            state: State::new(memory_size, throttle),
+            ring: None,
             throttle,
             run: 0,
             in_flight: false,
@@ -144,60 +142,71 @@ impl Control {
 
     /// Returns the size of the device memory in bytes.
     pub fn memory_size(&self) -> u64 {
-        self.memory_size
+        self.state[Reg::MemSize]
     }
 
     /// Replaces the state by one that was checked.
     pub fn load(&mut self, state: State) {
         self.state = state;
+        self.ring = state.ring().ok().filter(|_| state.enabled());
         self.run = self.run.wrapping_add(1);
     }
 
     /// Returns to the power-on state.
     pub fn reset(&mut self) {
-        self.load(State::new(self.throttle));
+        self.load(State::new(self.memory_size(), self.throttle));
     }
 
     /// Returns the pending causes that are enabled. INTx is asserted while there is one.
     pub fn asserted(&self) -> u32 {
-        self.state.cause & self.state.mask
+        (self.state[Reg::IntCause] & self.state[Reg::IntMask]) as u32
     }
 
     /// Reads a register into `data`. A refused read leaves `data` unchanged.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), RegisterError> {
-        let target =
-            target(offset, data.len()).inspect_err(|r| self.state.refused.add(offset, *r))?;
-        let value = self.value(target.reg) >> target.shift;
-
-        data.copy_from_slice(&value.to_le_bytes()[..target.len]);
+        let Some((reg, first)) = regs::decode(offset, data.len()) else {
+            return Err(self.refuse(offset, RegisterError::NoRegister));
+        };
+        let value = self.value(reg).to_le_bytes();
+        data.copy_from_slice(&value[first..first + data.len()]);
         Ok(())
     }
 
     /// Writes `data` to a register. A refused write changes nothing but `REFUSED`.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         self.try_write(offset, data)
-            .inspect_err(|r| self.state.refused.add(offset, *r))
+            .map_err(|error| self.refuse(offset, error))
+    }
+
+    /// Counts a refused access and returns its error.
+    fn refuse(&mut self, offset: u64, error: RegisterError) -> RegisterError {
+        let refused = &mut self.state[Reg::Refused];
+        *refused = refused::count(*refused, offset, error);
+        error
     }
 
     /// Writes `data` to a register; the caller counts a refusal.
     fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
-        let target = target(offset, data.len())?;
-        let reg = target.reg;
+        let (reg, first) = regs::decode(offset, data.len()).ok_or(RegisterError::NoRegister)?;
+        let row = reg.row();
 
-        match reg.row().access {
+        match row.access {
             Access::Ro => return Err(RegisterError::ReadOnly),
-            Access::RwDisabled if self.state.enabled => return Err(RegisterError::Enabled),
+            Access::RwDisabled if self.state.enabled() => return Err(RegisterError::Enabled),
             Access::RwDisabled | Access::Rw | Access::Rw1c => (),
         }
 
         // A write to one half of a wide register keeps the other half.
-        let mut value = match target.len as u64 == reg.row().width {
+        let mut value = match data.len() as u64 == row.width {
             true => [0; 8],
             false => self.value(reg).to_le_bytes(),
         };
-        let first = target.shift as usize / 8;
-        value[first..first + target.len].copy_from_slice(data);
-        self.set(reg, u64::from_le_bytes(value))
+        value[first..first + data.len()].copy_from_slice(data);
+        let value = u64::from_le_bytes(value);
+        if value > row.max {
+            return Err(RegisterError::Illegal);
+        }
+        self.set(reg, value)
     }
 
     /// Returns the value of a register.
@@ -205,160 +214,104 @@ impl Control {
         let state = &self.state;
 
         match reg {
-            Reg::Id => regs::ID.into(),
-            Reg::Version => regs::VERSION.into(),
-            Reg::Caps => regs::CAPS.into(),
-            Reg::MemSize => self.memory_size,
-            Reg::Control if state.enabled => regs::CONTROL_ENABLE.into(),
-            Reg::Control => 0,
-            Reg::Status => self.status().into(),
-            Reg::Error => state.error as u64,
-            Reg::ErrorIndex if state.halted() => state.head.into(),
-            Reg::ErrorIndex => 0,
-            Reg::IntCause => state.cause.into(),
-            Reg::IntMask => state.mask.into(),
-            Reg::RingBase => state.ring_base,
-            Reg::RingOrder => state.ring_order.into(),
-            Reg::CompletionBase => state.completion_base,
-            Reg::Head => state.head.into(),
-            Reg::Tail => state.tail.into(),
-            Reg::JobsDone => state.jobs_done,
-            Reg::BytesDone => state.bytes_done,
-            Reg::Scratch => state.scratch,
-            Reg::Throttle => state.throttle.into(),
-            Reg::Refused => state.refused.to_raw().into(),
+            Reg::Status => {
+                let busy =
+                    state.enabled() && !state.halted() && state[Reg::Head] != state[Reg::Tail];
+                let bit = |set, bit| u64::from(if set { bit } else { 0 });
+
+                bit(state.enabled(), regs::STATUS_ENABLED)
+                    | bit(busy || self.in_flight, regs::STATUS_BUSY)
+                    | bit(state.halted(), regs::STATUS_HALTED)
+            }
+            Reg::ErrorIndex if state.halted() => state[Reg::Head],
+            _ => state[reg],
         }
     }
 
-    /// Returns the value of `STATUS`.
-    fn status(&self) -> u32 {
-        let bit = |set, bit| if set { bit } else { 0 };
-
-        bit(self.state.enabled, regs::STATUS_ENABLED)
-            | bit(self.state.pending() || self.in_flight, regs::STATUS_BUSY)
-            | bit(self.state.halted(), regs::STATUS_HALTED)
-    }
-
-    /// Sets a writable register to a new value.
+    /// Sets a writable register to a new value, which is not above its maximum.
     fn set(&mut self, reg: Reg, value: u64) -> Result<Effect, RegisterError> {
+        let state = &mut self.state;
+        let mut effect = Effect::default();
+
         match reg {
-            Reg::Control => {
-                let value = at_most(value, regs::CONTROL_ENABLE)?;
-                return self.enable(value != 0);
-            }
+            Reg::Control => return self.enable(value != 0),
+            Reg::Tail => return self.doorbell(value as u32),
             Reg::IntCause => {
-                self.state.cause &= !at_most(value, regs::INT_ALL)?;
-                return Ok(Effect {
-                    asserted: true,
-                    ..Effect::default()
-                });
+                state[reg] &= !value;
+                effect.asserted = true;
             }
             Reg::IntMask => {
-                let mask = at_most(value, regs::INT_ALL)?;
-                let unmasked = mask & !self.state.mask;
-                self.state.mask = mask;
-                return Ok(Effect {
-                    events: unmasked & self.state.cause,
-                    asserted: true,
-                    ..Effect::default()
-                });
+                let unmasked = value & !state[reg];
+                state[reg] = value;
+                effect.events = (unmasked & state[Reg::IntCause]) as u32;
+                effect.asserted = true;
             }
-            Reg::RingBase => self.state.ring_base = value,
-            Reg::RingOrder => {
-                self.state.ring_order = at_most(value, regs::MAX_RING_ORDER)?;
-            }
-            Reg::CompletionBase => self.state.completion_base = value,
-            Reg::Tail => return self.doorbell(value),
-            Reg::Scratch => self.state.scratch = value,
-            Reg::Throttle => {
-                self.state.throttle = at_most(value, regs::MAX_THROTTLE_US)?;
-            }
-            Reg::Id
-            | Reg::Version
-            | Reg::Caps
-            | Reg::MemSize
-            | Reg::Status
-            | Reg::Error
-            | Reg::ErrorIndex
-            | Reg::Head
-            | Reg::JobsDone
-            | Reg::BytesDone
-            | Reg::Refused => return Err(RegisterError::ReadOnly),
+            _ => state[reg] = value,
         }
-        Ok(Effect::default())
+        Ok(effect)
     }
 
     /// Writes `CONTROL.ENABLE`.
     fn enable(&mut self, enable: bool) -> Result<Effect, RegisterError> {
         let state = &mut self.state;
 
-        if enable == state.enabled {
+        if enable == state.enabled() {
             return Ok(Effect::default());
         }
         if enable {
             // A unit of the previous run may be in flight. Its outcome is dropped, and the next unit
             // starts only after it has ended.
-            state.ring().map_err(|_| RegisterError::Illegal)?;
-            state.enabled = true;
+            self.ring = Some(state.ring().map_err(|_| RegisterError::Illegal)?);
         } else {
-            state.enabled = false;
-            state.error = Error::None;
-            state.head = 0;
-            state.tail = 0;
-            state.job = None;
+            self.ring = None;
             self.run = self.run.wrapping_add(1);
+            state.job = None;
+            for reg in [Reg::Error, Reg::Head, Reg::Tail] {
+                state[reg] = 0;
+            }
         }
+        state[Reg::Control] = enable.into();
         // A disabled queue must release its pages.
-        Ok(Effect {
-            kick: true,
-            ..Effect::default()
-        })
+        Ok(Effect::KICK)
     }
 
     /// Writes `TAIL`.
-    fn doorbell(&mut self, value: u64) -> Result<Effect, RegisterError> {
-        let state = &mut self.state;
+    fn doorbell(&mut self, value: u32) -> Result<Effect, RegisterError> {
+        let ring = self.ring.ok_or(RegisterError::Disabled)?;
+        let (head, tail) = (self.state[Reg::Head] as u32, self.state[Reg::Tail] as u32);
 
-        if !state.enabled {
-            return Err(RegisterError::Disabled);
+        // Software cannot take descriptors back: the device may have started on them.
+        if !ring.contains(value) || ring.pending(head, value) < ring.pending(head, tail) {
+            return Ok(self.halt(Error::BadTail));
         }
-        let ring = state.ring().map_err(|_| RegisterError::Illegal)?;
-        let (head, tail) = (state.head, state.tail);
-        let value = match u32::try_from(value) {
-            // Software cannot take descriptors back: the device may have started on them.
-            Ok(value)
-                if ring.contains(value)
-                    && ring.pending(head, value) >= ring.pending(head, tail) =>
-            {
-                value
-            }
-            _ => return Ok(self.halt(Error::BadTail)),
-        };
-        state.tail = value;
-        Ok(Effect {
-            kick: true,
-            ..Effect::default()
-        })
+        self.state[Reg::Tail] = value.into();
+        Ok(Effect::KICK)
     }
 
     /// Halts the queue because of an error of software. A halted queue keeps its first error, which
     /// is the useful one.
     fn halt(&mut self, error: Error) -> Effect {
-        let state = &mut self.state;
-
-        if state.halted() {
+        if self.state.halted() {
             return Effect::default();
         }
-        state.error = error;
-        state.job = None;
-        state.cause |= regs::INT_HALT;
+        self.state[Reg::Error] = error as u64;
+        self.state.job = None;
         // Drop the outcome of a unit in flight.
         self.run = self.run.wrapping_add(1);
         Effect {
             // The queue must release its pages.
             kick: true,
-            events: regs::INT_HALT & state.mask,
-            asserted: true,
+            ..self.cause(regs::INT_HALT)
+        }
+    }
+
+    /// Adds causes of interrupts.
+    fn cause(&mut self, causes: u32) -> Effect {
+        self.state[Reg::IntCause] |= u64::from(causes);
+        Effect {
+            kick: false,
+            events: causes & self.state[Reg::IntMask] as u32,
+            asserted: causes != 0,
         }
     }
 
@@ -366,29 +319,22 @@ impl Control {
     pub fn begin(&mut self) -> Plan {
         let state = &self.state;
 
-        if !state.enabled || state.halted() {
+        let Some(ring) = self.ring.filter(|_| !state.halted()) else {
             return Plan::Release;
-        }
-        if !state.pending() {
+        };
+        if state[Reg::Head] == state[Reg::Tail] {
             return Plan::Idle;
         }
-        match state.ring() {
-            Ok(ring) => {
-                self.in_flight = true;
-                Plan::Unit(Ticket {
-                    run: self.run,
-                    ring,
-                    index: state.head,
-                    job: state.job,
-                    sequence: state.jobs_done.wrapping_add(1),
-                    memory_size: self.memory_size,
-                    throttle: state.throttle,
-                })
-            }
-            // Unreachable: enabling the queue checks the registers of the ring, which then do not
-            // change until it is disabled.
-            Err(_) => Plan::Release,
-        }
+        self.in_flight = true;
+        Plan::Unit(Ticket {
+            run: self.run,
+            ring,
+            index: state[Reg::Head] as u32,
+            job: state.job,
+            sequence: state[Reg::JobsDone].wrapping_add(1),
+            memory_size: state[Reg::MemSize],
+            throttle: state[Reg::Throttle] as u32,
+        })
     }
 
     /// Returns whether the queue still waits for the outcome of a ticket.
@@ -407,7 +353,7 @@ impl Control {
 
         self.in_flight = false;
         // The bytes count even if the queue was disabled.
-        state.bytes_done = state.bytes_done.wrapping_add(outcome.bytes);
+        state[Reg::BytesDone] = state[Reg::BytesDone].wrapping_add(outcome.bytes);
         if !awaited {
             return Effect::default();
         }
@@ -415,41 +361,28 @@ impl Control {
         let mut end = outcome.end;
         if let Some(record) = &outcome.record {
             match bus.complete(&ticket.ring, ticket.index, &record.encode()) {
-                Ok(()) => state.jobs_done = record.sequence,
+                Ok(()) => state[Reg::JobsDone] = record.sequence,
                 // Keep the first of two errors.
                 Err(_) if matches!(end, End::Failed(_)) => (),
                 Err(error) => end = End::Failed(error),
             }
         }
         state.job = outcome.job;
-        let cause = match end {
-            End::More | End::Completed { interrupt: false } => 0,
-            End::Completed { interrupt: true } => regs::INT_COMPLETION,
-            End::Failed(_) => regs::INT_HALT,
+        let causes = match end {
+            End::More => 0,
+            End::Completed { interrupt } => {
+                state[Reg::Head] = ticket.ring.next(ticket.index).into();
+                if interrupt {
+                    regs::INT_COMPLETION
+                } else {
+                    0
+                }
+            }
+            End::Failed(error) => {
+                state[Reg::Error] = error as u64;
+                regs::INT_HALT
+            }
         };
-        match end {
-            End::More => (),
-            End::Completed { .. } => state.head = ticket.ring.next(ticket.index),
-            End::Failed(error) => state.error = error,
-        }
-        state.cause |= cause;
-        Effect {
-            kick: false,
-            events: cause & state.mask,
-            asserted: cause != 0,
-        }
-    }
-}
-
-/// Returns the register that an access reaches.
-fn target(offset: u64, len: usize) -> Result<Target, RegisterError> {
-    regs::decode(offset, len).ok_or(RegisterError::NoRegister)
-}
-
-/// Returns `value`, or an error if it is above `max`.
-fn at_most(value: u64, max: u32) -> Result<u32, RegisterError> {
-    match u32::try_from(value) {
-        Ok(value) if value <= max => Ok(value),
-        _ => Err(RegisterError::Illegal),
+        self.cause(causes)
     }
 }

@@ -3,9 +3,10 @@
 //! Errors of register accesses, and the register `REFUSED` that reports them.
 //!
 //! The access itself does not fail: as on a bus, a refused read returns all ones and a refused write
-//! is dropped. The register `REFUSED` reports it to software: a [`RefusedRegister`].
+//! is dropped. The register `REFUSED` reports it to software: the number of refused accesses, and the
+//! last one.
 
-use crate::regs;
+use crate::regs::{REFUSED_COUNT, REFUSED_OFFSET, REFUSED_OFFSET_SHIFT, REFUSED_REASON_SHIFT};
 
 /// Why an access to a register was refused: a code in `REFUSED.REASON`. A refused access changes
 /// nothing else.
@@ -24,40 +25,23 @@ pub enum RegisterError {
     Illegal = 5,
 }
 
-/// The value of the register `REFUSED`: the number of refused accesses, and the last one.
-///
-/// # Invariants
-///
-/// Either all fields are 0, or neither the count nor the reason is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RefusedRegister(u32);
+/// Returns the value of `REFUSED` after one more refused access, at `offset`.
+pub fn count(refused: u64, offset: u64, error: RegisterError) -> u64 {
+    let count = (refused as u32 & REFUSED_COUNT) + 1;
+    let offset = offset as u32 & REFUSED_OFFSET;
+    let reason = error as u32;
 
-impl RefusedRegister {
-    /// No access was refused since reset.
-    pub const NONE: RefusedRegister = RefusedRegister(0);
+    u64::from(
+        count.min(REFUSED_COUNT)
+            | (offset << REFUSED_OFFSET_SHIFT)
+            | (reason << REFUSED_REASON_SHIFT),
+    )
+}
 
-    /// Returns the register's value.
-    pub fn to_raw(self) -> u32 {
-        self.0
-    }
+/// Returns whether `REFUSED` can have this value: 0, or a count and a reason that are not.
+pub fn possible(refused: u64) -> bool {
+    let count = refused & u64::from(REFUSED_COUNT);
+    let reason = refused >> REFUSED_REASON_SHIFT;
 
-    /// Returns the register with a saved value, or `None` if the value is impossible.
-    pub fn from_raw(raw: u32) -> Option<RefusedRegister> {
-        let count = raw & regs::REFUSED_COUNT;
-        let reason = raw >> regs::REFUSED_REASON_SHIFT;
-
-        // INVARIANT: Checked here.
-        (raw == 0 || (count != 0 && (1..=RegisterError::Illegal as u32).contains(&reason)))
-            .then_some(RefusedRegister(raw))
-    }
-
-    /// Counts the error of an access at `offset`.
-    pub fn add(&mut self, offset: u64, error: RegisterError) {
-        let count = (self.0 & regs::REFUSED_COUNT) + 1;
-
-        // INVARIANT: The count is not 0, and no reason is.
-        self.0 = count.min(regs::REFUSED_COUNT)
-            | ((offset as u32 & regs::REFUSED_OFFSET) << regs::REFUSED_OFFSET_SHIFT)
-            | ((error as u32) << regs::REFUSED_REASON_SHIFT);
-    }
+    refused == 0 || (count != 0 && (1..=RegisterError::Illegal as u64).contains(&reason))
 }

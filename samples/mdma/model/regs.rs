@@ -121,6 +121,8 @@ pub struct Register {
     pub access: Access,
     /// Value after a reset.
     pub reset: Reset,
+    /// The largest value that software may write.
+    pub max: u64,
     /// Its fields; empty if the value is one number.
     pub bits: &'static [Bits],
     /// What it means.
@@ -132,19 +134,19 @@ table! {
     pub enum Reg;
     /// The registers, in ascending order of offset.
     pub const REGISTERS: [Register; _] = [
-        Id { name: "ID", offset: 0x000, width: 4, access: Ro, reset: Value(ID as u64), bits: &[],
+        Id { name: "ID", offset: 0x000, width: 4, access: Ro, reset: Value(ID as u64), max: 0, bits: &[],
             meaning: "Identifies the device: the bytes \"MDMA\"." }
-        Version { name: "VERSION", offset: 0x004, width: 4, access: Ro, reset: Value(VERSION as u64), bits: &[],
+        Version { name: "VERSION", offset: 0x004, width: 4, access: Ro, reset: Value(VERSION as u64), max: 0, bits: &[],
             meaning: "Revision of this programming interface." }
-        Caps { name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64),
+        Caps { name: "CAPS", offset: 0x008, width: 4, access: Ro, reset: Value(CAPS as u64), max: 0,
             bits: &[
                 Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
                 Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: valid codes are 0 to this number minus 1." },
             ],
             meaning: "Limits of this device." }
-        MemSize { name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, bits: &[],
+        MemSize { name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, max: 0, bits: &[],
             meaning: "Size of the device memory in bytes, which is the size of BAR 2." }
-        Control { name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0),
+        Control { name: "CONTROL", offset: 0x018, width: 4, access: Rw, reset: Value(0), max: CONTROL_ENABLE as u64,
             bits: &[
                 Bits { name: "ENABLE", shift: 0, width: 1,
                     meaning: "Writing 1 checks RING_BASE, RING_ORDER and COMPLETION_BASE and starts the queue; it is refused when one of them \
@@ -153,7 +155,7 @@ table! {
                               HEAD and TAIL." },
             ],
             meaning: "Controls the queue. The other bits must be 0." }
-        Status { name: "STATUS", offset: 0x01c, width: 4, access: Ro, reset: Value(0),
+        Status { name: "STATUS", offset: 0x01c, width: 4, access: Ro, reset: Value(0), max: 0,
             bits: &[
                 Bits { name: "ENABLED", shift: 0, width: 1, meaning: "The queue is enabled." },
                 Bits { name: "BUSY", shift: 1, width: 1,
@@ -162,44 +164,44 @@ table! {
                 Bits { name: "HALTED", shift: 2, width: 1, meaning: "An error has halted the queue. It takes no descriptors until it is disabled and enabled." },
             ],
             meaning: "State of the queue." }
-        Error { name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), bits: &[],
+        Error { name: "ERROR", offset: 0x020, width: 4, access: Ro, reset: Value(0), max: 0, bits: &[],
             meaning: "Error code of the halt. 0 unless STATUS.HALTED." }
-        ErrorIndex { name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), bits: &[],
+        ErrorIndex { name: "ERROR_INDEX", offset: 0x024, width: 4, access: Ro, reset: Value(0), max: 0, bits: &[],
             meaning: "Index of the descriptor at which the queue has halted. 0 unless STATUS.HALTED." }
-        IntCause { name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0),
+        IntCause { name: "INT_CAUSE", offset: 0x028, width: 4, access: Rw1c, reset: Value(0), max: INT_ALL as u64,
             bits: &[
                 Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "A job with the flag INTERRUPT has completed. Vector 0." },
                 Bits { name: "HALT", shift: 1, width: 1, meaning: "The queue has halted. Vector 1, or 0 where only one is enabled." },
             ],
             meaning: "Causes of interrupts. INTx is asserted while INT_CAUSE & INT_MASK is not 0. MSI and MSI-X send one message per event. \
                       The other bits must be 0." }
-        IntMask { name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0),
+        IntMask { name: "INT_MASK", offset: 0x02c, width: 4, access: Rw, reset: Value(0), max: INT_ALL as u64,
             bits: &[
                 Bits { name: "COMPLETION", shift: 0, width: 1, meaning: "1 enables interrupts by the cause with this name." },
                 Bits { name: "HALT", shift: 1, width: 1, meaning: "1 enables interrupts by the cause with this name." },
             ],
             meaning: "Enables interrupts by cause. Setting a bit whose cause is pending interrupts at once. The other bits must be 0." }
-        RingBase { name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+        RingBase { name: "RING_BASE", offset: 0x030, width: 8, access: RwDisabled, reset: Value(0), max: u64::MAX, bits: &[],
             meaning: "IOVA of the descriptor ring, a multiple of 64." }
-        RingOrder { name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), bits: &[],
+        RingOrder { name: "RING_ORDER", offset: 0x038, width: 4, access: RwDisabled, reset: Value(0), max: MAX_RING_ORDER as u64, bits: &[],
             meaning: "The ring has 2^RING_ORDER entries, and room for one job fewer. 1 to CAPS.MAX_RING_ORDER." }
-        CompletionBase { name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), bits: &[],
+        CompletionBase { name: "COMPLETION_BASE", offset: 0x040, width: 8, access: RwDisabled, reset: Value(0), max: u64::MAX, bits: &[],
             meaning: "IOVA of the completion records, one for each entry of the ring, a multiple of 32." }
-        Head { name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), bits: &[],
+        Head { name: "HEAD", offset: 0x048, width: 4, access: Ro, reset: Value(0), max: 0, bits: &[],
             meaning: "Index of the descriptor that the device takes next or is working on. It moves on together with the completion record." }
-        Tail { name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), bits: &[],
+        Tail { name: "TAIL", offset: 0x04c, width: 4, access: Rw, reset: Value(0), max: u64::MAX, bits: &[],
             meaning: "Doorbell: index after the last descriptor that software has filled. HEAD = TAIL means that the ring is empty. \
                       A value that is not below the number of entries, or that takes back descriptors or overruns HEAD, halts the queue \
                       with BAD_TAIL and leaves TAIL unchanged. A write while the queue is disabled is refused." }
-        JobsDone { name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), bits: &[],
+        JobsDone { name: "JOBS_DONE", offset: 0x050, width: 8, access: Ro, reset: Value(0), max: 0, bits: &[],
             meaning: "Completion records written since reset, including those of failed jobs." }
-        BytesDone { name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), bits: &[],
+        BytesDone { name: "BYTES_DONE", offset: 0x058, width: 8, access: Ro, reset: Value(0), max: 0, bits: &[],
             meaning: "Bytes processed since reset; it grows by the unit, while a job is in flight." }
-        Scratch { name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), bits: &[],
+        Scratch { name: "SCRATCH", offset: 0x060, width: 8, access: Rw, reset: Value(0), max: u64::MAX, bits: &[],
             meaning: "Free for software." }
-        Throttle { name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, bits: &[],
+        Throttle { name: "THROTTLE", offset: 0x068, width: 4, access: Rw, reset: Reset::ThrottleUs, max: MAX_THROTTLE_US as u64, bits: &[],
             meaning: "Test aid: microseconds that the device waits after each unit, at most 1000000, so that a job can be caught in flight." }
-        Refused { name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0),
+        Refused { name: "REFUSED", offset: 0x06c, width: 4, access: Ro, reset: Value(0), max: 0,
             bits: &[
                 Bits { name: "COUNT", shift: 0, width: 16, meaning: "Accesses refused since reset; it saturates at 65535." },
                 Bits { name: "OFFSET", shift: REFUSED_OFFSET_SHIFT, width: 12, meaning: "Offset of the last one." },
@@ -225,41 +227,23 @@ impl Reg {
     }
 }
 
-/// The register and the bytes that a legal access reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The register.
-    pub reg: Reg,
-    /// Lowest bit of the access in the register: 0, or 32 for the upper half of a wide one.
-    pub shift: u32,
-    /// Length of the access in bytes, 4 or 8.
-    pub len: usize,
-}
-
-/// Returns the register that an access of `len` bytes at `offset` reaches.
+/// Returns the register that an access of `len` bytes at `offset` reaches, and its first byte in it.
 ///
 /// An access reaches a whole register, or one half of a register of 8 bytes. Every other access
 /// returns `None`.
-pub fn decode(offset: u64, len: usize) -> Option<Target> {
-    if offset % 4 != 0 {
-        return None;
-    }
-    let word = usize::try_from(offset / 4).ok()?;
-    if word >= WORDS {
+pub fn decode(offset: u64, len: usize) -> Option<(Reg, usize)> {
+    let word = offset / 4;
+    if offset % 4 != 0 || word >= WORDS as u64 {
         return None;
     }
     // The mask bounds the index under speculation as well.
-    let reg = MAP[word & (WORDS - 1)]?;
+    let reg = MAP[word as usize & (WORDS - 1)]?;
     let row = reg.row();
-    let within = offset - row.offset;
-    let whole = within == 0 && len as u64 == row.width;
+    let first = (offset - row.offset) as usize;
+    let whole = first == 0 && len as u64 == row.width;
     let half = row.width == 8 && len == 4;
 
-    (whole || half).then_some(Target {
-        reg,
-        shift: within as u32 * 8,
-        len,
-    })
+    (whole || half).then_some((reg, first))
 }
 
 /// Number of 32-bit words up to the end of the last register, rounded up to a power of two.

@@ -7,11 +7,11 @@
 //! state, and then [`encode`] returns the same bytes.
 
 use crate::control::State;
-use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE};
+use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE, ERRORS};
 use crate::engine::{Job, CRC_SEED, UNIT};
 use crate::list::Cursor;
-use crate::refused::RefusedRegister;
-use crate::regs::{self, Reg};
+use crate::refused;
+use crate::regs::Reg;
 use core::fmt;
 
 /// Size of a saved state in bytes.
@@ -73,37 +73,36 @@ impl fmt::Display for InvalidField {
     }
 }
 
+/// The registers in the fields from the second one on.
+#[rustfmt::skip]
+const REGISTERS: [Reg; 12] = [
+    Reg::Error, Reg::IntCause, Reg::IntMask, Reg::RingBase, Reg::CompletionBase, Reg::RingOrder,
+    Reg::Throttle, Reg::Head, Reg::Tail, Reg::JobsDone, Reg::BytesDone, Reg::Scratch,
+];
+
+/// Returns the name of the field that holds a register.
+fn name(reg: Reg) -> &'static str {
+    let at = REGISTERS.iter().position(|&other| other == reg);
+    at.map_or("refused", |at| LAYOUT[1 + at].name)
+}
+
 /// Encodes a state.
 pub fn encode(state: &State) -> [u8; SIZE] {
     let job = state.job.as_ref();
-    let mut flags = 0;
-    if state.enabled {
-        flags |= ENABLED;
-    }
-    if job.is_some() {
-        flags |= JOB;
-    }
+    let enabled = if state.enabled() { ENABLED } else { 0 };
+    let flags = enabled | job.map_or(0, |_| JOB);
 
     let mut out = Fields {
         bytes: [0; SIZE],
         at: 0,
     };
     out.put(&flags.to_le_bytes());
-    out.put(&(state.error as u32).to_le_bytes());
-    out.put(&state.cause.to_le_bytes());
-    out.put(&state.mask.to_le_bytes());
-    out.put(&state.ring_base.to_le_bytes());
-    out.put(&state.completion_base.to_le_bytes());
-    out.put(&state.ring_order.to_le_bytes());
-    out.put(&state.throttle.to_le_bytes());
-    out.put(&state.head.to_le_bytes());
-    out.put(&state.tail.to_le_bytes());
-    out.put(&state.jobs_done.to_le_bytes());
-    out.put(&state.bytes_done.to_le_bytes());
-    out.put(&state.scratch.to_le_bytes());
+    for reg in REGISTERS {
+        out.put(&state[reg].to_le_bytes()[..reg.row().width as usize]);
+    }
     out.put(&job.map_or(0, |job| job.done).to_le_bytes());
     out.put(&job.map_or(0, |job| job.crc).to_le_bytes());
-    out.put(&state.refused.to_raw().to_le_bytes());
+    out.put(&(state[Reg::Refused] as u32).to_le_bytes());
     out.put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
     for cursor in job.map_or([Cursor::default(); 2], |job| [job.src, job.dst]) {
         out.put(&cursor.entry.to_le_bytes());
@@ -119,28 +118,17 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
         bytes: *bytes,
         at: 0,
     };
+    let mut state = State::new(memory_size, 0);
     let flags = from.u32();
-    let error = from.u32();
-    let mut state = State {
-        enabled: flags & ENABLED != 0,
-        error: Error::from_raw(error).ok_or(invalid("error", error))?,
-        cause: from.u32(),
-        mask: from.u32(),
-        ring_base: from.u64(),
-        completion_base: from.u64(),
-        ring_order: from.u32(),
-        throttle: from.u32(),
-        head: from.u32(),
-        tail: from.u32(),
-        jobs_done: from.u64(),
-        bytes_done: from.u64(),
-        scratch: from.u64(),
-        refused: RefusedRegister::NONE,
-        job: None,
-    };
-    let done = from.u64();
-    let crc = from.u32();
-    let refused = from.u32();
+    state[Reg::Control] = u64::from(flags & ENABLED);
+    for reg in REGISTERS {
+        state[reg] = match reg.row().width {
+            4 => from.u32().into(),
+            _ => from.u64(),
+        };
+    }
+    let (done, crc) = (from.u64(), from.u32());
+    state[Reg::Refused] = from.u32().into();
     let desc: [u8; DESCRIPTOR_SIZE] = from.take();
     let mut cursor = || Cursor {
         entry: from.u32(),
@@ -148,8 +136,10 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
     };
     let (src, dst) = (cursor(), cursor());
 
+    let ensure_reg = |legal, reg| ensure(legal, name(reg), state[reg]);
+    ensure_reg(state[Reg::Error] < ERRORS.len() as u64, Reg::Error)?;
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
-    state.refused = RefusedRegister::from_raw(refused).ok_or(invalid("refused", refused))?;
+    ensure_reg(refused::possible(state[Reg::Refused]), Reg::Refused)?;
     if flags & JOB != 0 {
         let desc = descriptor(&desc, memory_size)?;
         state.job = Some(job(Job {
@@ -205,42 +195,28 @@ fn job(job: Job) -> Result<Job, InvalidField> {
 
 /// Checks that the registers agree with each other.
 fn check(state: &State) -> Result<(), InvalidField> {
-    let State {
-        cause,
-        mask,
-        ring_order,
-        throttle,
-        head,
-        tail,
-        ..
-    } = *state;
-
-    ensure(cause & !regs::INT_ALL == 0, "cause", cause)?;
-    ensure(mask & !regs::INT_ALL == 0, "mask", mask)?;
-    ensure(throttle <= regs::MAX_THROTTLE_US, "throttle", throttle)?;
-    ensure(ring_order <= regs::MAX_RING_ORDER, "ring_order", ring_order)?;
-
-    if !state.enabled {
-        ensure(!state.halted(), "error", state.error as u32)?;
-        ensure(head == 0, "head", head)?;
-        ensure(tail == 0, "tail", tail)?;
+    let ensure_reg = |legal, reg| ensure(legal, name(reg), state[reg]);
+    for reg in [Reg::IntCause, Reg::IntMask, Reg::Throttle, Reg::RingOrder] {
+        ensure_reg(state[reg] <= reg.row().max, reg)?;
+    }
+    if !state.enabled() {
+        for reg in [Reg::Error, Reg::Head, Reg::Tail] {
+            ensure_reg(state[reg] == 0, reg)?;
+        }
         return ensure(state.job.is_none(), "flags", JOB);
     }
 
-    let ring = state.ring().map_err(|illegal| match illegal {
-        Reg::RingOrder => invalid("ring_order", ring_order),
-        Reg::RingBase => invalid("ring_base", state.ring_base),
-        _ => invalid("completion_base", state.completion_base),
-    })?;
-    ensure(ring.contains(head), "head", head)?;
-    ensure(ring.contains(tail), "tail", tail)?;
+    let ring = state.ring().map_err(|reg| invalid(name(reg), state[reg]))?;
+    for reg in [Reg::Head, Reg::Tail] {
+        ensure_reg(ring.contains(state[reg] as u32), reg)?;
+    }
     if state.halted() {
         ensure(state.job.is_none(), "flags", ENABLED | JOB)?;
     }
     // The queue works on or halts at a submitted descriptor, unless software halted it.
-    let at_descriptor = state.halted() && state.error != Error::BadTail;
+    let at_descriptor = state.halted() && state[Reg::Error] != Error::BadTail as u64;
     if at_descriptor || state.job.is_some() {
-        ensure(head != tail, "tail", tail)?;
+        ensure_reg(state[Reg::Head] != state[Reg::Tail], Reg::Tail)?;
     }
     Ok(())
 }
