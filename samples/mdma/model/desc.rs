@@ -239,6 +239,17 @@ impl Descriptor {
         Ok(desc)
     }
 
+    /// Decodes the bytes of a descriptor for a device with `memory_size` bytes of memory, and checks
+    /// everything except the entries of lists, which the engine checks later.
+    pub fn decode_and_check(
+        bytes: &[u8; DESCRIPTOR_SIZE],
+        memory_size: u64,
+    ) -> Result<Descriptor, Error> {
+        let desc = Descriptor::decode(bytes)?;
+        desc.check(memory_size)?;
+        Ok(desc)
+    }
+
     /// Returns the cookie of a descriptor, even of a malformed one.
     pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
         u64_at(bytes, 40)
@@ -290,8 +301,7 @@ impl Descriptor {
         self.flags & (SRC_LIST | DST_LIST) != 0
     }
 
-    /// Checks the ranges in a device with `memory_size` bytes of memory. The engine checks the entries
-    /// of lists later.
+    /// Checks the ranges, but not the entries of lists.
     pub fn check(&self, memory_size: u64) -> Result<(), Error> {
         let check = |operand: Option<Operand>, range, fault| match operand {
             None => Ok(()),

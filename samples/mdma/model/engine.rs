@@ -125,53 +125,27 @@ pub struct Outcome {
     pub record: Option<Completion>,
 }
 
-/// The entries of a list that a unit can reach.
-struct Window {
-    list: List,
-    /// Index of the first entry.
-    first: u32,
-    bytes: [u8; WINDOW as usize * ENTRY_SIZE],
-}
-
-impl Window {
-    /// Reads the entries from the cursor on.
-    fn new(list: List, cursor: Cursor, bus: &mut impl Bus) -> Result<Window, Error> {
-        let mut window = Window {
-            list,
-            first: cursor.entry,
-            bytes: [0; WINDOW as usize * ENTRY_SIZE],
-        };
-        let count = WINDOW.min(list.entries.saturating_sub(cursor.entry));
-        let bytes = &mut window.bytes[..count as usize * ENTRY_SIZE];
-        bus.entries(list.entry_at(cursor.entry), bytes)?;
-        Ok(window)
-    }
-
-    /// Decodes the entry at the cursor. A unit has at most as many pieces as the window has entries.
-    fn entry(&self, cursor: Cursor) -> Result<Entry, Error> {
-        if cursor.entry >= self.list.entries {
-            return Err(Error::BadList);
-        }
-        let at = cursor.entry.wrapping_sub(self.first) as usize * ENTRY_SIZE;
-        let bytes = self.bytes.get(at..at + ENTRY_SIZE);
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-        Entry::decode(bytes.ok_or(Error::BadList)?)
-    }
-}
-
-/// The source or the destination of a job during a unit.
+/// The source or the destination of a job with a list, during a unit.
 #[expect(clippy::large_enum_variant, reason = "the engine does not allocate")]
 enum Side {
+    /// The operation does not use it.
+    None,
     /// The start of a range.
     At(Place),
     /// A list.
-    List(Window),
+    List {
+        list: List,
+        /// Index of the first entry that the unit can reach.
+        first: u32,
+        /// The bytes of these entries.
+        window: [[u8; ENTRY_SIZE]; WINDOW as usize],
+    },
 }
 
 /// The source or the destination of a piece.
 #[derive(Clone, Copy)]
 struct Span {
-    place: Place,
+    place: Option<Place>,
     /// Contiguous bytes from there on.
     len: u64,
     /// The entry of the list, if there is one.
@@ -179,16 +153,22 @@ struct Span {
 }
 
 impl Side {
-    /// Prepares an operand, if there is one.
-    fn new(
-        operand: Option<Operand>,
-        cursor: Cursor,
-        bus: &mut impl Bus,
-    ) -> Result<Option<Side>, Error> {
+    /// Prepares an operand, if there is one. Reads the entries of a list from the cursor on.
+    fn new(operand: Option<Operand>, cursor: Cursor, bus: &mut impl Bus) -> Result<Side, Error> {
         Ok(match operand {
-            None => None,
-            Some(Operand::At(place)) => Some(Side::At(place)),
-            Some(Operand::List(list)) => Some(Side::List(Window::new(list, cursor, bus)?)),
+            None => Side::None,
+            Some(Operand::At(place)) => Side::At(place),
+            Some(Operand::List(list)) => {
+                let mut window = [[0; ENTRY_SIZE]; WINDOW as usize];
+                let first = cursor.entry;
+                let count = WINDOW.min(list.entries.saturating_sub(first)) as usize;
+                bus.entries(list.entry_at(first), window[..count].as_flattened_mut())?;
+                Side::List {
+                    list,
+                    first,
+                    window,
+                }
+            }
         })
     }
 
@@ -200,19 +180,28 @@ impl Side {
         len: u64,
         check: impl Fn(Entry) -> Result<(), Error>,
     ) -> Result<Span, Error> {
+        let range = |place| Span {
+            place,
+            len,
+            entry: None,
+        };
         match self {
-            Side::At(place) => Ok(Span {
-                place: place.plus(done),
-                len,
-                entry: None,
-            }),
-            Side::List(window) => {
-                let entry = window.entry(cursor)?;
+            Side::None => Ok(range(None)),
+            Side::At(place) => Ok(range(Some(place.plus(done)))),
+            Side::List {
+                list,
+                first,
+                window,
+            } => {
+                // A unit has at most as many pieces as the window has entries.
+                let bytes = window.get(cursor.entry.wrapping_sub(*first) as usize);
+                let bytes = bytes.filter(|_| cursor.entry < list.entries);
+                let entry = Entry::decode(bytes.ok_or(Error::BadList)?)?;
                 check(entry)?;
                 // Software may have shortened the entry since the job entered it.
                 let left = entry.len.checked_sub(cursor.at).filter(|&left| left > 0);
                 Ok(Span {
-                    place: entry.place.plus(cursor.at.into()),
+                    place: Some(entry.place.plus(cursor.at.into())),
                     len: left.ok_or(Error::BadList)?.into(),
                     entry: Some(entry),
                 })
@@ -233,26 +222,6 @@ impl Job {
         }
     }
 
-    /// Returns the offset of the next unit of a job without lists, relative to the job's addresses,
-    /// and its length.
-    ///
-    /// A copy to a higher address that overlaps its source runs from the end to the beginning.
-    pub fn unit(&self) -> (u64, usize) {
-        let desc = &self.desc;
-        let left = desc.len - self.done;
-        let len = left.min(UNIT as u64);
-
-        let overlaps = match (desc.source(), desc.destination()) {
-            (Some(Operand::At(Place::Guest(src))), Some(Operand::At(Place::Guest(dst))))
-            | (Some(Operand::At(Place::Device(src))), Some(Operand::At(Place::Device(dst)))) => {
-                src < dst && dst - src < desc.len
-            }
-            _ => false,
-        };
-        let offset = if overlaps { left - len } else { self.done };
-        (offset, len as usize)
-    }
-
     /// Processes `len` bytes.
     fn piece(
         &mut self,
@@ -262,34 +231,42 @@ impl Job {
         bus: &mut impl Bus,
     ) -> Result<(), Error> {
         match (self.desc.op, src, dst) {
-            (Op::Copy, Some(src), Some(dst)) => bus.copy(src, dst, len),
+            (Op::Copy, Some(src), Some(dst)) => bus.copy(src, dst, len)?,
             (Op::Fill, _, Some(dst)) => {
                 // Rotate so that the next byte of `value` comes first.
                 let phase = (self.done % 8) as u32;
-                bus.fill(dst, self.desc.value.rotate_right(8 * phase), len)
+                bus.fill(dst, self.desc.value.rotate_right(8 * phase), len)?;
             }
-            (Op::Crc32c, Some(src), _) => {
-                self.crc = bus.crc32c(src, self.crc, len)?;
-                Ok(())
-            }
-            (Op::Nop | Op::Copy | Op::Fill | Op::Crc32c, _, _) => Ok(()),
+            (Op::Crc32c, Some(src), _) => self.crc = bus.crc32c(src, self.crc, len)?,
+            _ => (),
         }
+        self.done += len as u64;
+        Ok(())
     }
 
     /// Does the next unit of a job without lists.
+    ///
+    /// A copy to a higher address that overlaps its source runs from the end to the beginning.
     fn advance_ranges(&mut self, bus: &mut impl Bus) -> Result<(), Error> {
-        let (offset, len) = self.unit();
-        if len == 0 {
-            return Ok(());
-        }
+        let desc = &self.desc;
+        let left = desc.len - self.done;
+        let len = left.min(UNIT as u64);
+
         let place = |operand| match operand {
-            Some(Operand::At(place)) => Some(Place::plus(place, offset)),
+            Some(Operand::At(place)) => Some(place),
             Some(Operand::List(_)) | None => None,
         };
-        let (src, dst) = (place(self.desc.source()), place(self.desc.destination()));
-        self.piece(src, dst, len, bus)?;
-        self.done += len as u64;
-        Ok(())
+        let (src, dst) = (place(desc.source()), place(desc.destination()));
+        let overlaps = match (src, dst) {
+            (Some(Place::Guest(src)), Some(Place::Guest(dst)))
+            | (Some(Place::Device(src)), Some(Place::Device(dst))) => {
+                src < dst && dst - src < desc.len
+            }
+            _ => false,
+        };
+        let offset = if overlaps { left - len } else { self.done };
+        let at = |place: Place| place.plus(offset);
+        self.piece(src.map(at), dst.map(at), len as usize, bus)
     }
 
     /// Does the next unit of a job with a list. After an error, `done` counts the bytes before it.
@@ -298,71 +275,88 @@ impl Job {
         let source = Side::new(desc.source(), self.src, bus)?;
         let destination = Side::new(desc.destination(), self.dst, bus)?;
         let end = desc.len.min(self.done + UNIT as u64);
+        let check = |range, fault| {
+            move |entry: Entry| {
+                let len = entry.len.into();
+                entry.place.check(len, memory_size, range, fault)
+            }
+        };
+        let check_src = check(Error::SrcRange, Error::SrcFault);
+        let check_dst = check(Error::DstRange, Error::DstFault);
 
         for _ in 0..WINDOW {
-            let room = end - self.done;
+            let (done, room) = (self.done, end - self.done);
             if room == 0 {
                 break;
             }
-            let span = |side: &Option<Side>, cursor, range, fault| {
-                side.as_ref()
-                    .map(|side| {
-                        side.span(cursor, self.done, room, |entry| {
-                            entry
-                                .place
-                                .check(entry.len.into(), memory_size, range, fault)
-                        })
-                    })
-                    .transpose()
-            };
-            let src = span(&source, self.src, Error::SrcRange, Error::SrcFault)?;
-            let dst = span(&destination, self.dst, Error::DstRange, Error::DstFault)?;
-            let spans = [src, dst];
-            let len = spans
-                .iter()
-                .flatten()
-                .map(|span| span.len)
-                .fold(room, u64::min);
-            let len = len as usize;
+            let src = source.span(self.src, done, room, check_src)?;
+            let dst = destination.span(self.dst, done, room, check_dst)?;
+            let len = room.min(src.len).min(dst.len) as usize;
 
-            self.piece(
-                src.map(|span| span.place),
-                dst.map(|span| span.place),
-                len,
-                bus,
-            )?;
-            for (span, cursor) in spans.iter().zip([&mut self.src, &mut self.dst]) {
-                if let Some(entry) = span.and_then(|span| span.entry) {
+            self.piece(src.place, dst.place, len, bus)?;
+            for (span, cursor) in [(src, &mut self.src), (dst, &mut self.dst)] {
+                if let Some(entry) = span.entry {
                     cursor.advance(&entry, len);
                 }
             }
-            self.done += len as u64;
         }
         Ok(())
-    }
-
-    /// Does the next unit.
-    fn advance(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<(), Error> {
-        if self.desc.has_list() {
-            self.advance_lists(memory_size, bus)
-        } else {
-            self.advance_ranges(bus)
-        }
     }
 }
 
 /// Does one unit of work.
 pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
-    match begin(ticket, bus) {
-        Ok(job) => advance(ticket, job, bus),
-        Err((error, record)) => Outcome::ended(End::Failed(error), 0, record),
+    let mut job = match begin(ticket, bus) {
+        Ok(job) => job,
+        Err((error, cookie)) => {
+            return Outcome {
+                end: End::Failed(error),
+                job: None,
+                bytes: 0,
+                record: cookie.map(|cookie| record(ticket, cookie, error)),
+            }
+        }
+    };
+    let before = job.done;
+    let result = match job.desc.has_list() {
+        true => job.advance_lists(ticket.memory_size, bus),
+        false => job.advance_ranges(bus),
+    };
+    let bytes = job.done - before;
+    let (end, error) = match result {
+        Ok(()) if job.done < job.desc.len => {
+            return Outcome {
+                end: End::More,
+                job: Some(job),
+                bytes,
+                record: None,
+            }
+        }
+        Ok(()) => {
+            let interrupt = job.desc.flags & INTERRUPT != 0;
+            (End::Completed { interrupt }, Error::None)
+        }
+        Err(error) => (End::Failed(error), error),
+    };
+    let crc = match job.desc.op {
+        Op::Crc32c if error == Error::None => !job.crc,
+        _ => 0,
+    };
+    Outcome {
+        end,
+        job: None,
+        bytes,
+        record: Some(Completion {
+            crc,
+            bytes: job.done,
+            ..record(ticket, job.desc.cookie, error)
+        }),
     }
 }
 
-/// Returns the job in flight, or fetches and checks the next one. An error comes with the completion
-/// record, if there is one.
-fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<Completion>)> {
-    // Without the descriptor there is no cookie, so no record.
+/// Returns the job in flight, or fetches and checks the next one. An error comes with the cookie, if
+/// the descriptor could be fetched. Without it there is no completion record.
+fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>)> {
     let lost = |error| (error, None);
 
     bus.prepare(&ticket.ring).map_err(lost)?;
@@ -370,64 +364,18 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<Comp
         return Ok(job);
     }
     let bytes = bus.fetch(&ticket.ring, ticket.index).map_err(lost)?;
-    Descriptor::decode(&bytes)
-        .and_then(|desc| {
-            desc.check(ticket.memory_size)?;
-            Ok(Job::new(desc))
-        })
-        .map_err(|error| {
-            let cookie = Descriptor::cookie_of(&bytes);
-            (error, Some(record(ticket, cookie, error, 0, 0)))
-        })
+    Descriptor::decode_and_check(&bytes, ticket.memory_size)
+        .map(Job::new)
+        .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))
 }
 
-/// Does the next unit of a job.
-fn advance(ticket: &Ticket, mut job: Job, bus: &mut impl Bus) -> Outcome {
-    let cookie = job.desc.cookie;
-    let before = job.done;
-    let result = job.advance(ticket.memory_size, bus);
-    let bytes = job.done - before;
-    if let Err(error) = result {
-        let record = record(ticket, cookie, error, 0, job.done);
-        return Outcome::ended(End::Failed(error), bytes, Some(record));
-    }
-    if job.done < job.desc.len {
-        return Outcome {
-            end: End::More,
-            job: Some(job),
-            bytes,
-            record: None,
-        };
-    }
-
-    let crc = match job.desc.op {
-        Op::Crc32c => !job.crc,
-        Op::Nop | Op::Copy | Op::Fill => 0,
-    };
-    let interrupt = job.desc.flags & INTERRUPT != 0;
-    let record = record(ticket, cookie, Error::None, crc, job.done);
-    Outcome::ended(End::Completed { interrupt }, bytes, Some(record))
-}
-
-/// Makes a completion record.
-fn record(ticket: &Ticket, cookie: u64, error: Error, crc: u32, bytes: u64) -> Completion {
+/// Makes the completion record of a job that has processed nothing.
+fn record(ticket: &Ticket, cookie: u64, error: Error) -> Completion {
     Completion {
         cookie,
         error: error as u32,
-        crc,
-        bytes,
+        crc: 0,
+        bytes: 0,
         sequence: ticket.sequence,
-    }
-}
-
-impl Outcome {
-    /// Returns the outcome of the last unit of a job.
-    fn ended(end: End, bytes: u64, record: Option<Completion>) -> Outcome {
-        Outcome {
-            end,
-            job: None,
-            bytes,
-            record,
-        }
     }
 }

@@ -141,7 +141,8 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
     ensure_reg(refused::possible(state[Reg::Refused]), Reg::Refused)?;
     if flags & JOB != 0 {
-        let desc = descriptor(&desc, memory_size)?;
+        let desc = Descriptor::decode_and_check(&desc, memory_size)
+            .map_err(|error| invalid("job.descriptor", error as u32))?;
         state.job = Some(job(Job {
             desc,
             done,
@@ -158,16 +159,6 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
     }
     check(&state)?;
     Ok(state)
-}
-
-/// Decodes the descriptor of the job in flight.
-fn descriptor(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor, InvalidField> {
-    Descriptor::decode(bytes)
-        .and_then(|desc| {
-            desc.check(memory_size)?;
-            Ok(desc)
-        })
-        .map_err(|error| invalid("job.descriptor", error as u32))
 }
 
 /// Checks that a device can be in the middle of a job.
