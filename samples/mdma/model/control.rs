@@ -12,7 +12,7 @@ use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome, Ticket};
 use crate::queue::Ring;
 use crate::refused::{self, RegisterError};
-use crate::regs::{self, Access, Reg, Reset, REGISTERS};
+use crate::regs::{self, Access, Reg, Reset, INT_COMPLETION, INT_HALT, REGISTERS};
 use core::ops::{Index, IndexMut};
 
 /// The values of the registers and the progress of the job in flight: everything that is saved.
@@ -84,15 +84,6 @@ pub struct Effect {
     pub events: u32,
     /// Whether [`Control::asserted`] may have changed.
     pub asserted: bool,
-}
-
-impl Effect {
-    /// The engine has work.
-    const KICK: Effect = Effect {
-        kick: true,
-        events: 0,
-        asserted: false,
-    };
 }
 
 /// The next step of the engine.
@@ -272,7 +263,7 @@ impl Control {
         }
         state[Reg::Control] = enable.into();
         // A disabled queue must release its pages.
-        Ok(Effect::KICK)
+        Ok(self.effect(true, 0))
     }
 
     /// Writes `TAIL`.
@@ -285,7 +276,7 @@ impl Control {
             return Ok(self.halt(Error::BadTail));
         }
         self.state[Reg::Tail] = value.into();
-        Ok(Effect::KICK)
+        Ok(self.effect(true, 0))
     }
 
     /// Halts the queue because of an error of software. A halted queue keeps its first error, which
@@ -298,18 +289,15 @@ impl Control {
         self.state.job = None;
         // Drop the outcome of a unit in flight.
         self.run = self.run.wrapping_add(1);
-        Effect {
-            // The queue must release its pages.
-            kick: true,
-            ..self.cause(regs::INT_HALT)
-        }
+        // The queue must release its pages.
+        self.effect(true, INT_HALT)
     }
 
-    /// Adds causes of interrupts.
-    fn cause(&mut self, causes: u32) -> Effect {
+    /// Adds causes of interrupts and returns their effect.
+    fn effect(&mut self, kick: bool, causes: u32) -> Effect {
         self.state[Reg::IntCause] |= u64::from(causes);
         Effect {
-            kick: false,
+            kick,
             events: causes & self.state[Reg::IntMask] as u32,
             asserted: causes != 0,
         }
@@ -373,16 +361,16 @@ impl Control {
             End::Completed { interrupt } => {
                 state[Reg::Head] = ticket.ring.next(ticket.index).into();
                 if interrupt {
-                    regs::INT_COMPLETION
+                    INT_COMPLETION
                 } else {
                     0
                 }
             }
             End::Failed(error) => {
                 state[Reg::Error] = error as u64;
-                regs::INT_HALT
+                INT_HALT
             }
         };
-        self.cause(causes)
+        self.effect(false, causes)
     }
 }

@@ -5,11 +5,14 @@
 //! For each job, software puts a descriptor of 64 bytes into the ring, and the device writes a
 //! completion record of 32 bytes at the same index. All numbers are little endian.
 
+use crate::error::Result;
 pub use crate::error::{Error, ErrorCode, ERRORS};
 pub use crate::layout::{dense, Field};
+use crate::layout::{layout, Decoder, Encoder};
 use crate::list::List;
 pub use crate::place::Place;
 use crate::table::table;
+use core::mem::offset_of;
 
 /// Size of a descriptor in bytes, and the alignment of the ring.
 pub const DESCRIPTOR_SIZE: usize = 64;
@@ -19,31 +22,6 @@ pub const COMPLETION_SIZE: usize = 32;
 
 /// The most bytes one job may process.
 pub const MAX_LEN: u64 = 1 << 32;
-
-/// Layout of a descriptor.
-#[rustfmt::skip]
-pub const DESCRIPTOR: [Field; 10] = [
-    Field { name: "op", offset: 0, size: 4, meaning: "Operation." },
-    Field { name: "flags", offset: 4, size: 4, meaning: "Flags." },
-    Field { name: "src", offset: 8, size: 8, meaning: "Source: an IOVA, with SRC_DEVICE an offset in the device memory, with SRC_LIST the IOVA of a scatter list." },
-    Field { name: "dst", offset: 16, size: 8, meaning: "Destination: an IOVA, with DST_DEVICE an offset in the device memory, with DST_LIST the IOVA of a scatter list." },
-    Field { name: "len", offset: 24, size: 8, meaning: "Bytes to process, 1 to 2^32; 0 for NOP." },
-    Field { name: "value", offset: 32, size: 8, meaning: "FILL: the eight bytes to repeat, beginning at dst." },
-    Field { name: "cookie", offset: 40, size: 8, meaning: "Returned in the completion record." },
-    Field { name: "src_entries", offset: 48, size: 4, meaning: "Entries of the list at src; 0 without SRC_LIST." },
-    Field { name: "dst_entries", offset: 52, size: 4, meaning: "Entries of the list at dst; 0 without DST_LIST." },
-    Field { name: "reserved", offset: 56, size: 8, meaning: "Must be 0." },
-];
-
-/// Layout of a completion record.
-#[rustfmt::skip]
-pub const COMPLETION: [Field; 5] = [
-    Field { name: "cookie", offset: 0, size: 8, meaning: "The cookie of the descriptor." },
-    Field { name: "error", offset: 8, size: 4, meaning: "Error code; 0 is success." },
-    Field { name: "crc", offset: 12, size: 4, meaning: "CRC32C: the result. Otherwise 0." },
-    Field { name: "bytes", offset: 16, size: 8, meaning: "Bytes processed; fewer than len when the job failed." },
-    Field { name: "sequence", offset: 24, size: 8, meaning: "JOBS_DONE with this job counted. It is written last: a new value means that the record is complete." },
-];
 
 /// An operation and its operands.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +40,7 @@ pub struct Operation {
 
 table! {
     /// What a job does.
+    #[repr(u32)]
     pub enum Op;
     /// The operations, in the order of their numbers.
     pub const OPERATIONS: [Operation; _] = [
@@ -101,26 +80,22 @@ pub const FLAGS: [(u32, &str, &str); 5] = [
 
 impl Op {
     /// Returns the operation with this number.
-    pub const fn from_raw(raw: u32) -> Option<Op> {
-        match raw {
-            0 => Some(Op::Nop),
-            1 => Some(Op::Copy),
-            2 => Some(Op::Fill),
-            3 => Some(Op::Crc32c),
-            _ => None,
-        }
+    pub fn from_raw(raw: u32) -> Option<Op> {
+        let mut ops = OPERATIONS.iter().map(|row| row.op);
+        ops.find(|&op| op as u32 == raw)
+    }
+
+    fn to_le_bytes(self) -> [u8; 4] {
+        (self as u32).to_le_bytes()
     }
 
     /// Returns the legal flags of the operation.
-    pub const fn flags(self) -> u32 {
+    pub fn flags(self) -> u32 {
         let row = self.row();
-        let src = if row.source { SRC_DEVICE | SRC_LIST } else { 0 };
-        let dst = if row.destination {
-            DST_DEVICE | DST_LIST
-        } else {
-            0
-        };
-        INTERRUPT | src | dst
+        let of = |used, flags| if used { flags } else { 0 };
+        INTERRUPT
+            | of(row.source, SRC_DEVICE | SRC_LIST)
+            | of(row.destination, DST_DEVICE | DST_LIST)
     }
 }
 
@@ -145,46 +120,25 @@ impl From<List> for Operand {
     }
 }
 
-/// A well-formed descriptor.
-///
-/// # Invariants
-///
-/// A descriptor from [`Descriptor::decode`] has only legal flags and a legal length for its
-/// operation. [`Descriptor::check`] checks its ranges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptor {
-    /// The operation.
-    pub op: Op,
-    /// Bits of [`FLAGS`].
-    pub flags: u32,
-    /// Source.
-    pub src: u64,
-    /// Destination.
-    pub dst: u64,
-    /// Bytes to process.
-    pub len: u64,
-    /// The value to fill with.
-    pub value: u64,
-    /// A value for software, returned in the completion record.
-    pub cookie: u64,
-    /// Entries of the list at `src`.
-    pub src_entries: u32,
-    /// Entries of the list at `dst`.
-    pub dst_entries: u32,
-}
-
-/// Reads a little-endian number at `at`.
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut raw = [0; 4];
-    raw.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(raw)
-}
-
-/// Reads a little-endian number at `at`.
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut raw = [0; 8];
-    raw.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(raw)
+layout! {
+    /// A well-formed descriptor.
+    ///
+    /// # Invariants
+    ///
+    /// A descriptor from [`Descriptor::decode`] has only legal flags and a legal length for its
+    /// operation. [`Descriptor::check`] checks its ranges.
+    pub struct Descriptor in DESCRIPTOR[DESCRIPTOR_SIZE] {
+        op: Op, "Operation.";
+        flags: u32, "Flags.";
+        src: u64, "Source: an IOVA, with SRC_DEVICE an offset in the device memory, with SRC_LIST the IOVA of a scatter list.";
+        dst: u64, "Destination: an IOVA, with DST_DEVICE an offset in the device memory, with DST_LIST the IOVA of a scatter list.";
+        len: u64, "Bytes to process, 1 to 2^32; 0 for NOP.";
+        value: u64, "FILL: the eight bytes to repeat, beginning at dst.";
+        cookie: u64, "Returned in the completion record.";
+        src_entries: u32, "Entries of the list at src; 0 without SRC_LIST.";
+        dst_entries: u32, "Entries of the list at dst; 0 without DST_LIST.";
+        reserved: u64, "Must be 0.";
+    }
 }
 
 impl Descriptor {
@@ -203,48 +157,40 @@ impl Descriptor {
     }
 
     /// Decodes the bytes of a descriptor and checks everything except its ranges.
-    pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor, Error> {
+    pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor> {
+        let mut from = Decoder(bytes);
         let desc = Descriptor {
-            op: Op::from_raw(u32_at(bytes, 0)).ok_or(Error::BadOp)?,
-            flags: u32_at(bytes, 4),
-            src: u64_at(bytes, 8),
-            dst: u64_at(bytes, 16),
-            len: u64_at(bytes, 24),
-            value: u64_at(bytes, 32),
-            cookie: Self::cookie_of(bytes),
-            src_entries: u32_at(bytes, 48),
-            dst_entries: u32_at(bytes, 52),
+            op: Op::from_raw(from.u32()).ok_or(Error::BadOp)?,
+            flags: from.u32(),
+            src: from.u64(),
+            dst: from.u64(),
+            len: from.u64(),
+            value: from.u64(),
+            cookie: from.u64(),
+            src_entries: from.u32(),
+            dst_entries: from.u32(),
+            reserved: from.u64(),
         };
 
-        let both = |flags| desc.flags & flags == flags;
-        if desc.flags & !desc.op.flags() != 0
-            || both(SRC_DEVICE | SRC_LIST)
-            || both(DST_DEVICE | DST_LIST)
-        {
-            return Err(Error::BadFlags);
-        }
-        let legal = match desc.op {
+        let all = |flags| desc.flags & flags == flags;
+        let contradiction = all(SRC_DEVICE | SRC_LIST) || all(DST_DEVICE | DST_LIST);
+        let legal = desc.flags & !desc.op.flags() == 0 && !contradiction;
+        Error::BadFlags.unless(legal)?;
+
+        Error::BadLength.unless(match desc.op {
             Op::Nop => desc.len == 0,
-            _ => 0 < desc.len && desc.len <= MAX_LEN,
-        };
-        if !legal {
-            return Err(Error::BadLength);
-        }
-        if (desc.flags & SRC_LIST == 0 && desc.src_entries != 0)
-            || (desc.flags & DST_LIST == 0 && desc.dst_entries != 0)
-            || u64_at(bytes, 56) != 0
-        {
-            return Err(Error::BadReserved);
-        }
+            _ => (1..=MAX_LEN).contains(&desc.len),
+        })?;
+
+        let allowed = |entries, flag| entries == 0 || all(flag);
+        let legal = allowed(desc.src_entries, SRC_LIST) && allowed(desc.dst_entries, DST_LIST);
+        Error::BadReserved.unless(legal && desc.reserved == 0)?;
         Ok(desc)
     }
 
     /// Decodes the bytes of a descriptor for a device with `memory_size` bytes of memory, and checks
     /// everything except the entries of lists, which the engine checks later.
-    pub fn decode_and_check(
-        bytes: &[u8; DESCRIPTOR_SIZE],
-        memory_size: u64,
-    ) -> Result<Descriptor, Error> {
+    pub fn decode_and_check(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor> {
         let desc = Descriptor::decode(bytes)?;
         desc.check(memory_size)?;
         Ok(desc)
@@ -252,35 +198,16 @@ impl Descriptor {
 
     /// Returns the cookie of a descriptor, even of a malformed one.
     pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
-        u64_at(bytes, 40)
-    }
-
-    /// Returns the bytes of the descriptor.
-    pub fn encode(&self) -> [u8; DESCRIPTOR_SIZE] {
-        let mut bytes = [0; DESCRIPTOR_SIZE];
-        bytes[0..4].copy_from_slice(&(self.op as u32).to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.flags.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.src.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.dst.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.len.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.value.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.cookie.to_le_bytes());
-        bytes[48..52].copy_from_slice(&self.src_entries.to_le_bytes());
-        bytes[52..56].copy_from_slice(&self.dst_entries.to_le_bytes());
-        bytes
+        Decoder(&bytes[offset_of!(Descriptor, cookie)..]).u64()
     }
 
     /// Returns the operand with this address and number of entries. `list` and `device` are its flags.
     fn operand(&self, address: u64, entries: u32, list: u32, device: u32) -> Operand {
-        if self.flags & list != 0 {
-            Operand::List(List {
-                base: address,
-                entries,
-            })
-        } else if self.flags & device != 0 {
-            Operand::At(Place::Device(address))
-        } else {
-            Operand::At(Place::Guest(address))
+        let base = address;
+        match self.flags & (list | device) {
+            0 => Operand::At(Place::Guest(address)),
+            flag if flag == device => Operand::At(Place::Device(address)),
+            _ => Operand::List(List { base, entries }),
         }
     }
 
@@ -302,7 +229,7 @@ impl Descriptor {
     }
 
     /// Checks the ranges, but not the entries of lists.
-    pub fn check(&self, memory_size: u64) -> Result<(), Error> {
+    pub fn check(&self, memory_size: u64) -> Result {
         let check = |operand: Option<Operand>, range, fault| match operand {
             None => Ok(()),
             Some(Operand::At(place)) => place.check(self.len, memory_size, range, fault),
@@ -313,47 +240,30 @@ impl Descriptor {
     }
 }
 
-/// A completion record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// The cookie of the descriptor.
-    pub cookie: u64,
-    /// Number of an [`Error`].
-    pub error: u32,
-    /// Result of [`Op::Crc32c`].
-    pub crc: u32,
-    /// Bytes processed.
-    pub bytes: u64,
-    /// `JOBS_DONE` with this job counted.
-    pub sequence: u64,
+layout! {
+    /// A completion record.
+    pub struct Completion in COMPLETION[COMPLETION_SIZE] {
+        cookie: u64, "The cookie of the descriptor.";
+        error: u32, "Error code; 0 is success.";
+        crc: u32, "CRC32C: the result. Otherwise 0.";
+        bytes: u64, "Bytes processed; fewer than len when the job failed.";
+        sequence: u64, "JOBS_DONE with this job counted. It is written last: a new value means that the record is complete.";
+    }
 }
 
-/// Offset of `sequence` in bytes. It is written last.
-pub const COMPLETION_SEQUENCE: usize = 24;
+/// Offset of `sequence` in a completion record.
+pub const COMPLETION_SEQUENCE: usize = offset_of!(Completion, sequence);
 
 impl Completion {
-    /// Returns the bytes of the record.
-    pub fn encode(&self) -> [u8; COMPLETION_SIZE] {
-        let mut bytes = [0; COMPLETION_SIZE];
-        bytes[0..8].copy_from_slice(&self.cookie.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.error.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.crc.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes
-    }
-
     /// Decodes the bytes of a record.
     pub fn decode(bytes: &[u8; COMPLETION_SIZE]) -> Completion {
+        let mut from = Decoder(bytes);
         Completion {
-            cookie: u64_at(bytes, 0),
-            error: u32_at(bytes, 8),
-            crc: u32_at(bytes, 12),
-            bytes: u64_at(bytes, 16),
-            sequence: u64_at(bytes, COMPLETION_SEQUENCE),
+            cookie: from.u64(),
+            error: from.u32(),
+            crc: from.u32(),
+            bytes: from.u64(),
+            sequence: from.u64(),
         }
     }
 }
-
-const _: () = assert!(dense(&DESCRIPTOR, DESCRIPTOR_SIZE));
-const _: () = assert!(dense(&COMPLETION, COMPLETION_SIZE));

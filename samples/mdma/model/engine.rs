@@ -2,23 +2,19 @@
 
 //! The engine: one unit of work on one job.
 //!
-//! The engine does a job in units of at most [`UNIT`] bytes. [`run`] does one unit: it fetches the
-//! descriptor if the job is new, processes the next bytes, and makes the completion record if they
-//! were the last. Between two units, [`Job`] holds everything about the job, so the device can be
-//! stopped and saved there and continue elsewhere.
+//! The engine does a job in units of at most [`UNIT`] bytes. [`run`] fetches the descriptor of a new
+//! job, processes the next bytes, and makes the completion record if they were the last. Between two
+//! units, [`Job`] holds everything about the job, so the device can be saved there and continue
+//! elsewhere. [`Control::finish`](crate::control::Control::finish) writes the record and updates the
+//! registers together, so software sees both or neither.
 //!
 //! A job between two ranges is cut at multiples of [`UNIT`]. A job with a scatter list is also cut
 //! at the borders of its entries. Its units end after [`WINDOW`] such pieces, so that small entries
 //! do not make units long.
-//!
-//! [`Control::finish`](crate::control::Control::finish) writes the record and updates its registers
-//! together, so software sees both or neither.
-//!
-//! The engine reaches memory through [`Bus`]: guest memory and device memory in the kernel, vectors
-//! in tests.
 
 use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE, INTERRUPT};
+use crate::error::Result;
 use crate::list::{Cursor, Entry, List, ENTRY_SIZE, WINDOW};
 use crate::queue::Ring;
 
@@ -71,31 +67,26 @@ pub struct Ticket {
 /// All lengths are in bytes and at most [`UNIT`]. A failed transfer may be partly done.
 pub trait Bus {
     /// Makes ring and completion records accessible. Called at the start of each unit.
-    fn prepare(&mut self, ring: &Ring) -> Result<(), Error>;
+    fn prepare(&mut self, ring: &Ring) -> Result;
 
     /// Reads the descriptor at `index`.
-    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE], Error>;
+    fn fetch(&mut self, ring: &Ring, index: u32) -> Result<[u8; DESCRIPTOR_SIZE]>;
 
     /// Writes the completion record at `index`, its sequence last. Must not wait: the caller holds the
     /// lock of the registers.
-    fn complete(
-        &mut self,
-        ring: &Ring,
-        index: u32,
-        record: &[u8; COMPLETION_SIZE],
-    ) -> Result<(), Error>;
+    fn complete(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) -> Result;
 
     /// Reads entries of a list.
-    fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error>;
+    fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result;
 
     /// Copies `len` bytes; the ranges may overlap.
-    fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error>;
+    fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result;
 
     /// Fills `len` bytes with repetitions of `value`, little endian.
-    fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error>;
+    fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result;
 
     /// Returns `crc` continued over `len` bytes.
-    fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error>;
+    fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32>;
 }
 
 /// How a unit ended.
@@ -128,10 +119,8 @@ pub struct Outcome {
 /// The source or the destination of a job with a list, during a unit.
 #[expect(clippy::large_enum_variant, reason = "the engine does not allocate")]
 enum Side {
-    /// The operation does not use it.
-    None,
-    /// The start of a range.
-    At(Place),
+    /// The start of a range; `None` if the operation does not use this side.
+    Range(Option<Place>),
     /// A list.
     List {
         list: List,
@@ -154,10 +143,10 @@ struct Span {
 
 impl Side {
     /// Prepares an operand, if there is one. Reads the entries of a list from the cursor on.
-    fn new(operand: Option<Operand>, cursor: Cursor, bus: &mut impl Bus) -> Result<Side, Error> {
+    fn new(operand: Option<Operand>, cursor: Cursor, bus: &mut impl Bus) -> Result<Side> {
         Ok(match operand {
-            None => Side::None,
-            Some(Operand::At(place)) => Side::At(place),
+            None => Side::Range(None),
+            Some(Operand::At(place)) => Side::Range(Some(place)),
             Some(Operand::List(list)) => {
                 let mut window = [[0; ENTRY_SIZE]; WINDOW as usize];
                 let first = cursor.entry;
@@ -172,22 +161,14 @@ impl Side {
         })
     }
 
-    /// Returns the next span after `done` bytes: `len` bytes, or the rest of the current entry.
-    fn span(
-        &self,
-        cursor: Cursor,
-        done: u64,
-        len: u64,
-        check: impl Fn(Entry) -> Result<(), Error>,
-    ) -> Result<Span, Error> {
-        let range = |place| Span {
-            place,
-            len,
-            entry: None,
-        };
+    /// Returns the next span after `done` bytes: the rest of the range or of the current entry.
+    fn span(&self, cursor: Cursor, done: u64, check: impl Fn(Entry) -> Result) -> Result<Span> {
         match self {
-            Side::None => Ok(range(None)),
-            Side::At(place) => Ok(range(Some(place.plus(done)))),
+            Side::Range(start) => Ok(Span {
+                place: start.map(|start| start.plus(done)),
+                len: u64::MAX,
+                entry: None,
+            }),
             Side::List {
                 list,
                 first,
@@ -229,7 +210,7 @@ impl Job {
         dst: Option<Place>,
         len: usize,
         bus: &mut impl Bus,
-    ) -> Result<(), Error> {
+    ) -> Result {
         match (self.desc.op, src, dst) {
             (Op::Copy, Some(src), Some(dst)) => bus.copy(src, dst, len)?,
             (Op::Fill, _, Some(dst)) => {
@@ -247,7 +228,7 @@ impl Job {
     /// Does the next unit of a job without lists.
     ///
     /// A copy to a higher address that overlaps its source runs from the end to the beginning.
-    fn advance_ranges(&mut self, bus: &mut impl Bus) -> Result<(), Error> {
+    fn advance_ranges(&mut self, bus: &mut impl Bus) -> Result {
         let desc = &self.desc;
         let left = desc.len - self.done;
         let len = left.min(UNIT as u64);
@@ -270,7 +251,7 @@ impl Job {
     }
 
     /// Does the next unit of a job with a list. After an error, `done` counts the bytes before it.
-    fn advance_lists(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<(), Error> {
+    fn advance_lists(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result {
         let desc = self.desc;
         let source = Side::new(desc.source(), self.src, bus)?;
         let destination = Side::new(desc.destination(), self.dst, bus)?;
@@ -289,8 +270,8 @@ impl Job {
             if room == 0 {
                 break;
             }
-            let src = source.span(self.src, done, room, check_src)?;
-            let dst = destination.span(self.dst, done, room, check_dst)?;
+            let src = source.span(self.src, done, check_src)?;
+            let dst = destination.span(self.dst, done, check_dst)?;
             let len = room.min(src.len).min(dst.len) as usize;
 
             self.piece(src.place, dst.place, len, bus)?;
@@ -356,7 +337,7 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
 
 /// Returns the job in flight, or fetches and checks the next one. An error comes with the cookie, if
 /// the descriptor could be fetched. Without it there is no completion record.
-fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>)> {
+fn begin(ticket: &Ticket, bus: &mut impl Bus) -> core::result::Result<Job, (Error, Option<u64>)> {
     let lost = |error| (error, None);
 
     bus.prepare(&ticket.ring).map_err(lost)?;

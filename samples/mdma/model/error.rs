@@ -4,6 +4,9 @@
 
 use crate::table::table;
 
+/// The result of a unit, of a part of it, or of a check before it.
+pub(crate) type Result<T = ()> = core::result::Result<T, Error>;
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCode {
@@ -41,6 +44,16 @@ table! {
 impl Error {
     /// Returns the error with this number.
     pub fn from_raw(raw: u32) -> Option<Error> {
-        ERRORS.get(usize::try_from(raw).ok()?).map(|row| row.error)
+        let mut errors = ERRORS.iter().map(|row| row.error);
+        errors.find(|&error| error as u32 == raw)
+    }
+
+    /// Returns this error unless `legal`.
+    pub(crate) fn unless(self, legal: bool) -> Result {
+        if legal {
+            Ok(())
+        } else {
+            Err(self)
+        }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Layouts of structures in memory, as tables.
+//! Layouts of structures in memory. All numbers are little endian.
 
 /// A field of a structure.
 #[derive(Clone, Copy, Debug)]
@@ -27,4 +27,81 @@ pub const fn dense(fields: &[Field], size: usize) -> bool {
         i += 1;
     }
     end == size
+}
+
+/// Declares a structure, the table of its fields, and the encoding in which they follow each other.
+macro_rules! layout {
+    (
+        $(#[$attr:meta])*
+        pub struct $Name:ident in $TABLE:ident[$SIZE:ident] {
+            $($field:ident: $type:ty, $meaning:literal;)*
+        }
+    ) => {
+        $(#[$attr])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct $Name {
+            $(#[doc = $meaning] pub $field: $type,)*
+        }
+
+        #[doc = concat!("Layout of [`", stringify!($Name), "`].")]
+        pub const $TABLE: [Field; [$($meaning),*].len()] = [$(
+            Field {
+                name: stringify!($field),
+                offset: offset_of!($Name, $field),
+                size: size_of::<$type>(),
+                meaning: $meaning,
+            },
+        )*];
+        const _: () = assert!(dense(&$TABLE, $SIZE));
+
+        impl $Name {
+            /// Returns its bytes.
+            pub fn encode(&self) -> [u8; $SIZE] {
+                let mut out = Encoder::new();
+                $(out.put(&self.$field.to_le_bytes());)*
+                out.bytes
+            }
+        }
+    };
+}
+pub(crate) use layout;
+
+/// Writes fields one after the other.
+pub(crate) struct Encoder<const SIZE: usize> {
+    pub(crate) bytes: [u8; SIZE],
+    end: usize,
+}
+
+impl<const SIZE: usize> Encoder<SIZE> {
+    pub(crate) fn new() -> Self {
+        let bytes = [0; SIZE];
+        Encoder { bytes, end: 0 }
+    }
+
+    pub(crate) fn put(&mut self, field: &[u8]) {
+        self.bytes[self.end..self.end + field.len()].copy_from_slice(field);
+        self.end += field.len();
+    }
+}
+
+/// Reads fields one after the other.
+pub(crate) struct Decoder<'a>(pub(crate) &'a [u8]);
+
+impl Decoder<'_> {
+    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_at(N);
+        self.0 = rest;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(field);
+        bytes
+    }
+
+    pub(crate) fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    pub(crate) fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
 }

@@ -6,8 +6,8 @@
 //! device memory; together, in order, they are the source or the destination of a job. The device
 //! reads entries when it reaches them, up to [`WINDOW`] at a time.
 
-use crate::error::Error;
-use crate::layout::{dense, Field};
+use crate::error::{Error, Result};
+use crate::layout::{dense, Decoder, Encoder, Field};
 use crate::place::Place;
 
 /// Size of an entry in bytes, and the alignment of a list.
@@ -47,19 +47,16 @@ pub struct Entry {
 
 impl Entry {
     /// Decodes the bytes of an entry and checks everything except its range.
-    pub fn decode(bytes: &[u8; ENTRY_SIZE]) -> Result<Entry, Error> {
-        let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, f0, f1, f2, f3] = *bytes;
-        let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        let len = u32::from_le_bytes([l0, l1, l2, l3]);
-        let place = match u32::from_le_bytes([f0, f1, f2, f3]) {
+    pub fn decode(bytes: &[u8; ENTRY_SIZE]) -> Result<Entry> {
+        let mut from = Decoder(bytes);
+        let (address, len) = (from.u64(), from.u32());
+        let place = match from.u32() {
             0 => Place::Guest(address),
             DEVICE => Place::Device(address),
             _ => return Err(Error::BadList),
         };
-        if len == 0 {
-            return Err(Error::BadList);
-        }
-        // INVARIANT: Checked just above.
+        // INVARIANT: Checked here.
+        Error::BadList.unless(len != 0)?;
         Ok(Entry { place, len })
     }
 
@@ -69,11 +66,11 @@ impl Entry {
             Place::Guest(iova) => (iova, 0),
             Place::Device(offset) => (offset, DEVICE),
         };
-        let mut bytes = [0; ENTRY_SIZE];
-        bytes[0..8].copy_from_slice(&address.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
-        bytes[12..16].copy_from_slice(&flags.to_le_bytes());
-        bytes
+        let mut out = Encoder::new();
+        out.put(&address.to_le_bytes());
+        out.put(&self.len.to_le_bytes());
+        out.put(&flags.to_le_bytes());
+        out.bytes
     }
 }
 
@@ -88,17 +85,12 @@ pub struct List {
 
 impl List {
     /// Checks the position and the length of the list, but not its entries.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result {
         let bytes = u64::from(self.entries) * ENTRY_SIZE as u64;
-        let legal = 0 < self.entries
-            && self.entries <= MAX_ENTRIES
+        let legal = (1..=MAX_ENTRIES).contains(&self.entries)
             && self.base % ENTRY_SIZE as u64 == 0
             && self.base.checked_add(bytes - 1).is_some();
-        if legal {
-            Ok(())
-        } else {
-            Err(Error::BadList)
-        }
+        Error::BadList.unless(legal)
     }
 
     /// Returns the IOVA of an entry; the list must be checked.

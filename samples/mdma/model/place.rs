@@ -2,7 +2,7 @@
 
 //! Addresses in guest memory and in device memory.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// An address: in guest memory by IOVA, or in device memory by offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,23 +16,14 @@ pub enum Place {
 impl Place {
     /// Checks a range of `len` bytes, not 0, in a device with `memory_size` bytes of memory. Returns
     /// `range` for an illegal range of device memory, `fault` for one of guest memory.
-    pub fn check(
-        self,
-        len: u64,
-        memory_size: u64,
-        range: Error,
-        fault: Error,
-    ) -> Result<(), Error> {
+    pub fn check(self, len: u64, memory_size: u64, range: Error, fault: Error) -> Result {
         match self {
-            Place::Device(offset) => match offset.checked_add(len) {
-                Some(end) if end <= memory_size => Ok(()),
-                _ => Err(range),
-            },
+            Place::Device(offset) => {
+                let end = offset.checked_add(len);
+                range.unless(end.is_some_and(|end| end <= memory_size))
+            }
             // The last byte of the address space is legal.
-            Place::Guest(iova) => match iova.checked_add(len.saturating_sub(1)) {
-                Some(_) => Ok(()),
-                None => Err(fault),
-            },
+            Place::Guest(iova) => fault.unless(iova.checked_add(len.saturating_sub(1)).is_some()),
         }
     }
 

@@ -246,11 +246,8 @@ pub fn decode(offset: u64, len: usize) -> Option<(Reg, usize)> {
     (whole || half).then_some((reg, first))
 }
 
-/// Number of 32-bit words up to the end of the last register, rounded up to a power of two.
-const WORDS: usize = {
-    let last = &REGISTERS[COUNT - 1];
-    ((last.offset + last.width) / 4).next_power_of_two() as usize
-};
+/// Number of 32-bit words of the window that may have registers, a power of two.
+const WORDS: usize = 32;
 
 /// The register at each word of the window. The table is aligned, ascending and without overlaps.
 static MAP: [Option<Reg>; WORDS] = {

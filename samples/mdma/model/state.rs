@@ -9,9 +9,10 @@
 use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE, ERRORS};
 use crate::engine::{Job, CRC_SEED, UNIT};
+use crate::layout::{Decoder, Encoder};
 use crate::list::Cursor;
 use crate::refused;
-use crate::regs::Reg;
+use crate::regs::{Reg, CONTROL_ENABLE};
 use core::fmt;
 
 /// Size of a saved state in bytes.
@@ -21,7 +22,7 @@ pub const SIZE: usize = 168;
 pub const VERSION: u32 = 3;
 
 /// Bit of `flags`: the queue is enabled.
-const ENABLED: u32 = 1 << 0;
+const ENABLED: u32 = CONTROL_ENABLE;
 
 /// Bit of `flags`: a job is in flight.
 const JOB: u32 = 1 << 1;
@@ -65,11 +66,8 @@ pub struct InvalidField {
 
 impl fmt::Display for InvalidField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "saved state: {} {:#x} is invalid",
-            self.field, self.value
-        )
+        let InvalidField { field, value } = self;
+        write!(f, "saved state: {field} {value:#x} is invalid")
     }
 }
 
@@ -89,13 +87,9 @@ fn name(reg: Reg) -> &'static str {
 /// Encodes a state.
 pub fn encode(state: &State) -> [u8; SIZE] {
     let job = state.job.as_ref();
-    let enabled = if state.enabled() { ENABLED } else { 0 };
-    let flags = enabled | job.map_or(0, |_| JOB);
+    let flags = state[Reg::Control] as u32 | job.map_or(0, |_| JOB);
 
-    let mut out = Fields {
-        bytes: [0; SIZE],
-        at: 0,
-    };
+    let mut out = Encoder::new();
     out.put(&flags.to_le_bytes());
     for reg in REGISTERS {
         out.put(&state[reg].to_le_bytes()[..reg.row().width as usize]);
@@ -114,10 +108,7 @@ pub fn encode(state: &State) -> [u8; SIZE] {
 /// Decodes and checks a saved state for a device with `memory_size` bytes of memory. The error is
 /// the first field with an impossible value.
 pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidField> {
-    let mut from = Fields {
-        bytes: *bytes,
-        at: 0,
-    };
+    let mut from = Decoder(bytes);
     let mut state = State::new(memory_size, 0);
     let flags = from.u32();
     state[Reg::Control] = u64::from(flags & ENABLED);
@@ -201,9 +192,8 @@ fn check(state: &State) -> Result<(), InvalidField> {
     for reg in [Reg::Head, Reg::Tail] {
         ensure_reg(ring.contains(state[reg] as u32), reg)?;
     }
-    if state.halted() {
-        ensure(state.job.is_none(), "flags", ENABLED | JOB)?;
-    }
+    let halted_job = state.halted() && state.job.is_some();
+    ensure(!halted_job, "flags", ENABLED | JOB)?;
     // The queue works on or halts at a submitted descriptor, unless software halted it.
     let at_descriptor = state.halted() && state[Reg::Error] != Error::BadTail as u64;
     if at_descriptor || state.job.is_some() {
@@ -222,37 +212,5 @@ fn invalid(field: &'static str, value: impl Into<u64>) -> InvalidField {
 
 /// Returns an error for the field unless `legal`.
 fn ensure(legal: bool, field: &'static str, value: impl Into<u64>) -> Result<(), InvalidField> {
-    if legal {
-        Ok(())
-    } else {
-        Err(invalid(field, value))
-    }
-}
-
-/// A cursor over the fields of a saved state, in order.
-struct Fields {
-    bytes: [u8; SIZE],
-    at: usize,
-}
-
-impl Fields {
-    fn put(&mut self, field: &[u8]) {
-        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
-        self.at += field.len();
-    }
-
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let mut field = [0; N];
-        field.copy_from_slice(&self.bytes[self.at..self.at + N]);
-        self.at += N;
-        field
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
+    legal.then_some(()).ok_or_else(|| invalid(field, value))
 }

@@ -60,5 +60,6 @@ fn new(op: Op, src: Option<Operand>, dst: Option<Operand>, len: u64) -> Descript
         cookie: 0,
         src_entries,
         dst_entries,
+        reserved: 0,
     }
 }

@@ -35,6 +35,7 @@ fn legal() -> impl Strategy<Value = Descriptor> {
                 cookie,
                 src_entries: entries_of(desc::SRC_LIST, entries[0]),
                 dst_entries: entries_of(desc::DST_LIST, entries[1]),
+                reserved: 0,
             }
         })
 }
