@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Dirty pages are named by IOVA: mappings that are disjoint, not identical, many, far apart, and of several devices.
+//! Dirty pages are reported by IOVA: for disjoint, non-identity, many and distant mappings, and for several devices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

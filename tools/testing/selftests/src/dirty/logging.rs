@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging by the device itself, on kernels that have what it takes. On others these tests are not there.
+//! DMA logging by the device itself. On kernels without iommufd drivers these tests do not exist.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What type1 reports of the pages that the device writes, reads and pins.
+//! The pages that type1 reports as dirty after the device writes, reads or pins them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The dirty-page calls of type1 by themselves: what they take, what they refuse, and that a refusal changes nothing.
+//! The dirty-page calls of type1: accepted and refused arguments. A refused call changes nothing.
 //!
-//! These tests ask nothing of the device but to be there: a container has calls only with a group in it. Any mediated
-//! device serves, `--type` names it.
+//! These tests only need a device in the container, because a container without a group has no calls. Any mediated device
+//! will do; `--type` names it.
 
 use std::sync::Arc;
 

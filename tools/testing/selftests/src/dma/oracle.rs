@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random jobs against the oracle: contents, completions, and the pages reported dirty.
+//! Random jobs compared with the oracle: contents, completions, and dirty pages.
 //!
-//! `--jobs N` says how many, `--seed N` which.
+//! `--jobs N` sets the number of jobs, `--seed N` the random seed.
 
 use std::collections::BTreeSet;
 

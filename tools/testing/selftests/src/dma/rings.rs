@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rings that cannot be pinned: they are copied, and all else is as with pinned ones.
+//! Rings that cannot be pinned. They are copied, and behave like pinned ones otherwise.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ tests! { "rings":
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 64 * PAGE as usize;
 
-/// The user who may lock no memory.
+/// The user that may not lock memory.
 pub(crate) fn child(args: &[String]) -> Result {
     admitted()?;
     let [uuid] = args else {

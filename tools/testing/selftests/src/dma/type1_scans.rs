@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How often type1 looks at a mapping that is being unmapped.
+//! Counts how often type1 scans a mapping that it is unmapping.
 //!
-//! After each look that finds pinned pages type1 takes the lock of its list of devices to call them, and at the twelfth
-//! look in a row it panics the host. The kernel's trace counts how often that lock is taken. So modules of which
-//! debugfs shows no count can be tested too, and looks that find pages that were pinned anew count as well.
+//! After each scan that finds pinned pages type1 takes the lock of its device list to call the devices. At the twelfth
+//! scan in a row it panics the host. A kernel trace counts how often that lock is taken. This also works for modules
+//! without a counter in debugfs, and it includes scans that find pages that were pinned again.
 
 use std::fs;
 use std::io::Write;
@@ -13,16 +13,16 @@ use crate::fail;
 use crate::harness::result::Result;
 
 const TRACING: &str = "/sys/kernel/debug/tracing";
-/// The name of the instance of the trace, and of the group of its events.
+/// The name of the trace instance and of its event group.
 const NAME: &str = "mdma_looks";
 /// A `struct vfio_iommu` is not larger.
 const IOMMU: u64 = 4096;
 
-/// Counts the looks at mappings of a container from when it is made until it is dropped.
+/// Counts the scans of a container's mappings until it is dropped.
 pub(crate) struct Looks;
 
 impl Looks {
-    /// Begins to count; `open` opens a device in the container, which shows where the lock is.
+    /// Starts counting. `open` opens a device in the container, which reveals the address of the lock.
     pub(crate) fn of<T>(open: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let mutex_lock = ["mutex_lock", "mutex_lock_nested"]
@@ -53,7 +53,7 @@ impl Looks {
         Ok((looks, opened))
     }
 
-    /// How many there have been, devices that were opened since among them.
+    /// Returns the count, which includes devices opened since.
     pub(crate) fn so_far(&self) -> Result<u64> {
         let mut looks = 0;
         for cpu in fs::read_dir(instance("per_cpu"))? {
@@ -78,7 +78,7 @@ impl Drop for Looks {
     }
 }
 
-/// The address of `device_list_lock`: when a device is registered it is taken inside the lock of the IOMMU.
+/// Returns the address of `device_list_lock`: registering a device takes it inside the lock of the IOMMU.
 fn list_lock(trace: &str) -> Result<u64> {
     let value = |line: &str, name: &str| {
         let (_, value) = line.split_once(name)?;

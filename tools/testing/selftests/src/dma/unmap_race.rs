@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unmapping memory while the device works on it, again and again (P35).
+//! Unmaps memory again and again while the device works on it (P35).
 //!
-//! A driver that forgets a pin here panics the host; one that forgets to account it leaves locked memory behind.
-//! `--iterations N` says how often.
+//! A driver that leaks a pin here panics the host. One that leaks the accounting leaves memory locked. `--iterations N` sets
+//! the number of rounds.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every allocation and copy that fails in an operation on a device: interrupts, registers, memory, guest memory.
+//! Fault injection in operations on a device: interrupts, registers, memory, guest memory.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ tests! { "fail_nth":
     guest_memory [],
 }
 
-/// Brings the device back after a fault: it runs and does a job.
+/// Checks after a fault that the device runs and does a job.
 pub(crate) fn works(dev: &V2) -> Result {
     if dev.now()? != State::RUNNING && dev.feature.set_state(State::RUNNING).is_err() {
         dev.device.reset()?;
@@ -41,7 +41,7 @@ pub(crate) fn works(dev: &V2) -> Result {
     Ok(())
 }
 
-/// [`works`], and the device is saved and loaded.
+/// Checks like [`works`], and also saves and loads the device.
 pub(crate) fn usable(dev: &V2) -> Result {
     works(dev)?;
     let (before, memory) = (dev.registers()?, dev.read_memory(0, 4096)?);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every allocation and copy that fails while the module is loaded, and instances come, are opened and go.
+//! Fault injection while the module is loaded and instances are created, opened, closed and removed.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every allocation and copy that fails while a device is saved or loaded, by either protocol.
+//! Fault injection while a device is saved or loaded through either protocol.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -250,7 +250,7 @@ fn v1_loading(env: &Env) -> Result {
     sweep.finish()
 }
 
-/// The direct arcs but the end of a load.
+/// The direct arcs except the end of a load.
 const ARCS: [(State, State); 14] = [
     (State::RUNNING, State::RUNNING_P2P),
     (State::RUNNING_P2P, State::RUNNING),

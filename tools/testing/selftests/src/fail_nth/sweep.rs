@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Failures made to order: the kernel's allocations and its copies to and from users, one at a time.
+//! Fault injection: fails the kernel's allocations and user copies one at a time.
 //!
-//! A kernel with fault injection fails the Nth thing that can fail in a thread when the thread asks for it in
-//! `/proc/thread-self/fail-nth`. A [`Sweep`] does that to an operation for N = 1, 2, ... until the operation is through
-//! with N to spare, so that nothing is left that was not made to fail. What was refused is asked for again, and has to
-//! succeed.
+//! A thread that writes N to `/proc/thread-self/fail-nth` makes the Nth fault point it reaches fail. A [`Sweep`] runs an
+//! operation with N = 1, 2, ... until the operation completes with fewer than N fault points, so each has failed once. A
+//! failed operation is repeated and must then succeed.
 //!
-//! What counts is what a module does or has done: VFIO's, mdev's and the one under test. The rest of the kernel, which
-//! is in the way of every system call, has failures of its own.
+//! Only fault points below a module count: VFIO, mdev and the module under test. Other kernel code on the path of every
+//! system call is excluded.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +25,7 @@ const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const DEBUGFS: &str = "/sys/kernel/debug";
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
-/// What has to be set for every allocation to be one that can fail, silently.
+/// The settings that let every allocation fail, without a log line.
 const KNOBS: [(&str, &str); 8] = [
     ("failslab/ignore-gfp-wait", "N"),
     ("failslab/verbose", "0"),
@@ -38,38 +37,38 @@ const KNOBS: [(&str, &str); 8] = [
     ("fail_usercopy/probability", "0"),
 ];
 
-/// The three that can be made to fail.
+/// The three kinds of faults.
 const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
 
-/// An object younger than this is not taken for a leak by kmemleak.
+/// kmemleak does not report objects younger than this.
 const LEAK_AGE: Duration = Duration::from_secs(6);
 
-/// More than any operation has.
+/// More fault points than any operation has.
 const MANY: u32 = 20_000;
 
-/// Whether this kernel can.
+/// Returns whether the kernel has fault injection.
 pub(crate) fn available() -> bool {
     Path::new(FAIL_NTH).exists() && Path::new(DEBUGFS).join("fail_usercopy").exists()
 }
 
-/// What a kernel refuses with that lacks memory, or cannot reach a user's.
+/// The errnos of a failed allocation and of a failed user copy.
 pub(crate) const SHORT: &[i32] = &[libc::ENOMEM, libc::EFAULT];
 
-/// Operations made to fail, and what came of it. All on the thread that made it.
+/// A series of operations with injected faults, and the results. It works on the thread that created it.
 pub(crate) struct Sweep {
     file: File,
     pinned: i64,
-    /// The name of each operation, faults, and how many of them it was refused for.
+    /// For each operation its name, the number of faults, and how many of them made it fail.
     rows: Vec<(String, u32, u32)>,
 }
 
 impl Sweep {
-    /// Sets the kernel up for it.
+    /// Configures fault injection.
     pub(crate) fn new() -> Result<Self> {
         for (knob, value) in KNOBS {
             fs::write(Path::new(DEBUGFS).join(knob), value)?;
         }
-        // Modules lie above the kernel: what is called from there has such an address on its stack.
+        // Modules lie above the kernel, so a call from a module has such an address on its stack.
         let modules = fs::read_to_string("/proc/modules")?;
         let address = |line: &str| {
             let text = line.split_whitespace().nth(5)?;
@@ -84,7 +83,7 @@ impl Sweep {
             fs::write(knob.join("reject-end"), "0")?;
         }
         if Path::new(KMEMLEAK).exists() {
-            // What was there before is not ours.
+            // Ignore earlier reports.
             fs::write(KMEMLEAK, "scan")?;
             fs::write(KMEMLEAK, "clear")?;
         }
@@ -95,7 +94,7 @@ impl Sweep {
         })
     }
 
-    /// From now on anything in the kernel counts.
+    /// Makes all fault points in the kernel count from now on.
     pub(crate) fn everywhere(&self) -> Result {
         for kind in KINDS {
             fs::write(Path::new(DEBUGFS).join(kind).join("require-start"), "0")?;
@@ -103,7 +102,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Leaves out what a function does: one that is known not to survive it (see findings.rst).
+    /// Excludes a function that is known not to survive a fault (see findings.rst).
     pub(crate) fn not_in(&self, function: &str) -> Result {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let parse = |line: &str| {
@@ -132,7 +131,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Does it with the `n`th thing that can fail failing; also says whether there were that many.
+    /// Runs the operation with a fault at its `n`th fault point. Also returns whether it reached that many.
     pub(crate) fn failing<T>(&self, n: u32, operation: impl FnOnce() -> T) -> (T, bool) {
         let mut left = [0; 16];
         self.file
@@ -141,18 +140,18 @@ impl Sweep {
         let result = operation();
         let failed = match self.file.read_at(&mut left, 0) {
             Ok(len) => left[..len].starts_with(b"0"),
-            // The one that was left was the copy of this answer.
+            // The remaining fault hit the copy of this result.
             Err(_) => false,
         };
-        // And this is copied as well.
+        // This write is copied too and may fail.
         while self.file.write_all_at(b"0", 0).is_err() {}
         (result, failed)
     }
 
-    /// Has everything fail in an operation, one after the other.
+    /// Fails each fault point of an operation in turn.
     ///
-    /// `prepare` comes before each, `after` after each; the operation may end with one of these errors, and then has to
-    /// succeed when it is done again.
+    /// `prepare` runs before each attempt and `after` after it. The operation may fail with one of `errors`, and must then
+    /// succeed when repeated.
     pub(crate) fn over<T, E: Errno>(
         &mut self,
         name: &str,
@@ -169,7 +168,7 @@ impl Sweep {
             |(), _| Ok(()),
             |operation| {
                 if let Err(e) = operation(()) {
-                    fail!("{name}: refused after it was refused once: {e:?}");
+                    fail!("{name}: failed again without a fault: {e:?}");
                 }
                 Ok(())
             },
@@ -177,8 +176,8 @@ impl Sweep {
         )
     }
 
-    /// The same for an operation that is not done again, as it takes what `prepare` makes: `check` is handed that, and
-    /// the error.
+    /// Does the same for an operation that cannot be repeated because it consumes the result of `prepare`. `check` gets that
+    /// result and the errno.
     pub(crate) fn over_each<S: Clone, T, E: Errno>(
         &mut self,
         name: &str,
@@ -224,7 +223,7 @@ impl Sweep {
                         fail!("{name} failed without a fault, after {}: {e:?}", n - 1);
                     }
                     if !errors.contains(&errno) {
-                        fail!("{name}, fault {n}: an error it should not have: {e:?}");
+                        fail!("{name}, fault {n}: expected one of {errors:?}, got {e:?}");
                     }
                     refused += 1;
                     Some(errno)
@@ -244,10 +243,10 @@ impl Sweep {
         fail!("{name} has more than {MANY} things that can fail")
     }
 
-    /// Has everything of a kind fail that workers do for an operation, one after the other.
+    /// Fails each fault point of a kind that workers reach for an operation in turn.
     ///
-    /// Which worker it is cannot be said beforehand, so the kernel counts what all of them ask for: `step` bytes of slab
-    /// more are granted each time, or as many copies. `operation` returns when the workers are through.
+    /// The worker is not known beforehand, so the kernel counts the requests of all workers: each attempt grants `step` more
+    /// bytes of slab, or `step` more copies. `operation` returns when the workers are done.
     pub(crate) fn over_workers(
         &mut self,
         name: &str,
@@ -283,7 +282,7 @@ impl Sweep {
         fail!("{name} has more than {MANY} things that can fail")
     }
 
-    /// Prints the table, and looks for what was leaked.
+    /// Prints the results, and checks for leaks.
     pub(crate) fn finish(self) -> Result {
         for (name, faults, refused) in &self.rows {
             note!(
@@ -292,7 +291,7 @@ impl Sweep {
             );
         }
         if self.rows.iter().all(|(_, faults, _)| *faults == 0) {
-            fail!("nothing was made to fail");
+            fail!("no fault was injected");
         }
         wait_for("the pages to be unpinned", || {
             Ok(Meminfo::now()?.pinned() == self.pinned)
@@ -301,25 +300,25 @@ impl Sweep {
     }
 }
 
-/// Has the kernel's workers be those that things fail for, and those it makes later.
+/// Enables faults for the kernel's workers, present and future.
 fn mark_workers() -> Result {
     for process in fs::read_dir("/proc")? {
         let path = process?.path();
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
         if name.starts_with("kworker") || name.trim() == "kthreadd" {
-            // It may have ended.
+            // The worker may have ended.
             let _ = fs::write(path.join("make-it-fail"), "1");
         }
     }
     Ok(())
 }
 
-/// Fails if kmemleak finds something that nothing points to any more.
+/// Fails if kmemleak reports a leak.
 pub(crate) fn leaks() -> Result {
     if !Path::new(KMEMLEAK).exists() {
         return Ok(());
     }
-    // A leak counts once two scans have not found a way to the object.
+    // kmemleak reports an object that two scans found unreachable.
     fs::write(KMEMLEAK, "scan")?;
     thread::sleep(LEAK_AGE);
     fs::write(KMEMLEAK, "scan")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every allocation and copy that fails while the device works, which no system call waits for.
+//! Fault injection in work of the device that no system call waits for.
 
 use mdma::job;
 use mdma::regs::{self, Reg};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ordinary users who do whatever they can, and are killed, frozen, and run into limits, at random points.
+//! Ordinary users who make random calls and are killed, frozen or limited at random points.
 //!
-//! The user owns the device's node and nothing else, in a control group with limits on memory, processor time and tasks.
-//! Whatever becomes of him, the machine must be as it was before. `--attacks N` is how many rounds are played, `--seed` the
-//! number they begin with.
+//! The user owns only the device's node, and runs in a control group with limits on memory, processor time and tasks. The
+//! test checks that the user leaves nothing behind on the machine. `--attacks N` sets the number of rounds, `--seed` the
+//! random seed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,17 +23,17 @@ tests! { "attack":
     users_end_at_random_points [],
 }
 
-/// The limits of the group while nothing else is asked for.
+/// The default limits of the group.
 const MEMORY: u64 = 64 << 20;
 const TASKS: u64 = 16;
 const PERCENT: u64 = 100;
 
-/// Calls that a user makes in a round, at most.
+/// The most calls of a user in one round.
 const CALLS: u64 = 40;
-/// Rounds after which the machine is looked at.
+/// The machine is checked after this many rounds.
 const EVERY: u64 = 250;
 
-/// What becomes of the user in the middle of a round.
+/// What happens to the user in the middle of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     /// Nothing.
@@ -42,7 +42,7 @@ enum Blow {
     Kill,
     /// `cgroup.kill`.
     KillGroup,
-    /// `cgroup.freeze`, and on.
+    /// `cgroup.freeze`, then thawed.
     Freeze,
     /// `cgroup.freeze`, and SIGKILL while it is frozen.
     FreezeAndKill,
@@ -69,12 +69,12 @@ impl Blow {
         Blow::NoTask,
     ];
 
-    /// Whether the user ends by it.
+    /// Returns whether it ends the user.
     fn is_fatal(self) -> bool {
         matches!(self, Blow::Kill | Blow::KillGroup | Blow::FreezeAndKill)
     }
 
-    /// Whether the user may end by it.
+    /// Returns whether it may end the user.
     fn may_be_fatal(self) -> bool {
         self.is_fatal() || matches!(self, Blow::OutOfMemory | Blow::LittleMemory)
     }
@@ -90,7 +90,7 @@ struct Attack<'a> {
     instance: &'a Instance,
     cgroup: Cgroup,
     rng: fastrand::Rng,
-    /// The user of the round before, and whether he may be dying for want of memory.
+    /// The user of the previous round, and whether the OOM killer may be ending it.
     user: Option<(User, bool)>,
 }
 
@@ -140,7 +140,7 @@ impl Attack<'_> {
         Ok(self.cgroup.set_pids_max(Some(TASKS))?)
     }
 
-    /// A new user.
+    /// Starts a new user.
     fn new_user(&mut self) -> Result<User> {
         let locked = [0, 64 << 10, 8 << 20, 1 << 30][self.rng.usize(0..4)];
         let limits = [
@@ -153,7 +153,7 @@ impl Attack<'_> {
         Ok(User::start(&args, Some(&self.cgroup), &limits)?)
     }
 
-    /// A user who is in the middle of a round.
+    /// Returns a user in the middle of a round.
     fn user(&mut self) -> Result<User> {
         let calls = self.rng.u64(1..=CALLS);
         let at = self.rng.u64(0..calls);
@@ -165,7 +165,7 @@ impl Attack<'_> {
             }
             let ended = user.wait(PATIENCE)?;
             if !dying {
-                fail!("the user has ended between two rounds: {ended:?}");
+                fail!("the user ended between two rounds: {ended:?}");
             }
         }
         let mut user = self.new_user()?;
@@ -177,7 +177,7 @@ impl Attack<'_> {
         Ok(user)
     }
 
-    /// One round; whether the user has ended by it.
+    /// Runs one round, and returns whether the user ended.
     fn round(&mut self, blow: Blow) -> Result<bool> {
         self.limits()?;
         let mut user = self.user()?;
@@ -194,7 +194,7 @@ impl Attack<'_> {
         if !blow.may_be_fatal() {
             fail!("the user has ended, {status}");
         }
-        // By the signal, not by an error that it has met.
+        // It must end by a signal, not by an error.
         if !matches!(status.signal(), Some(libc::SIGKILL | libc::SIGBUS)) && !blow.is_fatal() {
             fail!("the user has ended, {status}");
         }
@@ -233,12 +233,12 @@ impl Attack<'_> {
     }
 }
 
-/// What the user says next; nothing if it has ended.
+/// Returns the user's next line, which is empty if the user has ended.
 fn hear(user: &mut User) -> Result<String> {
     match user.hear_within(PATIENCE)? {
         Some(line) => Ok(line),
         None => fail!(
-            "waited {} s for a word of the user:\n{}",
+            "waited {} s for a line from the user:\n{}",
             PATIENCE.as_secs(),
             user.stacks()
         ),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An ordinary user who does whatever a device lets him, in a random order: the other process of `attack.rs`.
+//! The child process of `attack.rs`: an ordinary user who makes random calls on a device.
 //!
-//! It is told rounds on its standard input, `SEED CALLS AT`, and makes that many calls on a device that it opens anew. It
-//! says `at` just before call number AT, and `done` after the last.
+//! It reads rounds, `SEED CALLS AT`, from standard input. In each it opens the device again and makes CALLS calls. It
+//! prints `at` just before call number AT, and `done` after the last.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::fixture::{device, guest, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::skip;
 
-/// Memory of the user: this many mappings, each at a fixed IOVA.
+/// The user's memory: this many mappings, each at a fixed IOVA.
 const SLOTS: u64 = 4;
 const SLOT: u64 = 0x100_0000;
 const SLOT_SIZE: usize = 1 << 20;
@@ -72,7 +72,7 @@ struct Attacker {
     ring: Arc<Mapping>,
     memory: Arc<Mapping>,
     events: [EventFd; 2],
-    /// What has been saved, to be loaded again.
+    /// A saved stream, to load again.
     saved: Vec<u8>,
     tail: u32,
     rng: fastrand::Rng,
@@ -106,7 +106,7 @@ impl Attacker {
         Ok(attacker)
     }
 
-    /// Makes one call, or a few that belong together.
+    /// Makes one call, or a few related ones.
     fn call(&mut self) -> Result {
         match self.rng.u8(0..24) {
             0..=3 => self.submit(),
@@ -144,7 +144,7 @@ impl Attacker {
         Ok(self.mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?)
     }
 
-    /// Puts some jobs into the ring, and rings.
+    /// Puts some jobs into the ring and rings the doorbell.
     fn submit(&mut self) -> Result {
         for _ in 0..self.rng.u8(1..6) {
             let job = self.job();

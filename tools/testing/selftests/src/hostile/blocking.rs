@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whatever waits for a page of a user's memory can be killed, and afterwards others can use the device.
+//! A process that waits for a page of its memory can be killed, and other users can use the device afterwards.
 //!
-//! The memory is behind a userfaultfd or a FUSE server in this process, which answers when the test is over. The user who
-//! waits is another process, without privileges.
+//! A userfaultfd or a FUSE server in this process backs the memory and answers when the test is over. The waiting user is
+//! another process without privileges.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ tests! { "blocking":
     calls_that_wait_for_fuse_can_be_killed [],
 }
 
-/// How long a process may live after it was killed. One that waits for the memory lives until that is answered.
+/// How long a killed process may live. One whose wait cannot be killed lives until the fault is answered.
 const DEATH: Duration = Duration::from_secs(20);
-/// How long a call that comes second is given to begin to wait.
+/// How long the second call has to start waiting.
 const BEGIN: Duration = Duration::from_millis(50);
 
 fn calls_that_wait_for_userfaultfd_can_be_killed(env: &Env) -> Result {
@@ -34,7 +34,7 @@ fn calls_that_wait_for_fuse_can_be_killed(env: &Env) -> Result {
     each_can_be_killed(env, Kind::Fuse)
 }
 
-/// A user who waits for his memory.
+/// A user that waits for its memory.
 struct Blocked {
     // Dropped in this order: the memory last.
     user: User,
@@ -42,7 +42,7 @@ struct Blocked {
 }
 
 impl Blocked {
-    /// Starts a user with a row of the table, and returns when he waits.
+    /// Starts a user with a row of the table, and returns when it waits.
     fn start(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Result<Self> {
         let row = &ROWS[number];
         let mut stalled = Stalled::for_another(kind, row.contents())?;
@@ -66,7 +66,7 @@ impl Blocked {
         Ok(blocked)
     }
 
-    /// Returns when he waits. A line of output instead says why he does not.
+    /// Returns when the user waits. If it does not, it prints the reason.
     fn wait(&mut self, row: &Row) -> Result {
         if row.dma {
             self.hear("done")?;
@@ -78,7 +78,7 @@ impl Blocked {
                 return Ok(());
             }
             if let Some(said) = self.user.hear_within(Duration::ZERO)? {
-                fail!("it does not wait for its memory, it says {said:?}");
+                fail!("the user does not wait for its memory, it printed {said:?}");
             }
             if start.elapsed() > PATIENCE {
                 fail!("no page fault in {} s: {result:?}", PATIENCE.as_secs());
@@ -90,21 +90,21 @@ impl Blocked {
     fn hear(&mut self, expected: &str) -> Result {
         match self.user.hear_within(PATIENCE)? {
             Some(said) if said == expected => Ok(()),
-            said => fail!("it says {said:?} instead of {expected:?}"),
+            said => fail!("the user printed {said:?} instead of {expected:?}"),
         }
     }
 
-    /// Kills the user; what he waits in if he does not die.
+    /// Kills the user. Returns its stacks if it does not die.
     fn kill(mut self) -> Result<Option<String>> {
         self.user.kill()?;
         if self.user.wait(DEATH)?.is_some() {
             return Ok(None);
         }
         let stacks = self.user.stacks();
-        // So that the next row can be tried.
+        // Lets the next row run.
         self.stalled.release();
         if self.user.wait(PATIENCE)?.is_none() {
-            fail!("it does not die even with its memory there:\n{stacks}");
+            fail!("the user does not die even after its fault was answered:\n{stacks}");
         }
         Ok(Some(stacks))
     }
@@ -134,7 +134,10 @@ fn each_can_be_killed(env: &Env, kind: Kind) -> Result {
 fn try_row(number: usize, kind: Kind, instance: &Instance, cgroup: &Cgroup) -> Result {
     let blocked = Blocked::start(number, kind, instance, cgroup)?;
     if let Some(stacks) = blocked.kill()? {
-        fail!("killed, it lives for {} s:\n{stacks}", DEATH.as_secs());
+        fail!(
+            "the killed user still lives after {} s:\n{stacks}",
+            DEATH.as_secs()
+        );
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each way to have the kernel or a device wait for a page of the user's memory, as a table, and the process that does it.
+//! A table of all calls that make the kernel or a device wait for a page of the user's memory, and the process that makes
+//! them.
 //!
-//! `Documentation/blocking.rst` is the same table for people; a test of this file compares them.
+//! `Documentation/blocking.rst` contains the same table; a test in this file compares them.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -25,26 +26,26 @@ use crate::{fail, skip};
 /// The memory that stalls: pages for the test, and then what an argument needs to have behind it.
 pub(crate) const SIZE: usize = (1 << 20) + 8 * P;
 const P: usize = PAGE as usize;
-/// Where it is mapped for devices.
+/// The IOVA of that memory.
 const STALLED: u64 = 0x4000_0000;
 
-/// One way.
+/// One call.
 pub(crate) struct Row {
-    /// The name, as in the document.
+    /// The name in the document.
     pub(crate) name: &'static str,
-    /// What of it lies in the memory that stalls.
+    /// Which part of the argument is in the memory that stalls.
     pub(crate) memory: &'static str,
-    /// What others of the same device, descriptor or container wait for meanwhile.
+    /// What other users of the same device, file or container wait for meanwhile.
     pub(crate) held: &'static str,
-    /// What the memory holds, from its beginning; zeros follow.
+    /// The initial contents of the memory; the rest is 0.
     contents: fn() -> Vec<u8>,
-    /// Faults that are answered before the one that stalls.
+    /// The number of faults to answer before the one that stalls.
     pub(crate) answered: u64,
-    /// Whether the device waits, and not a call.
+    /// Whether the device waits rather than a call.
     pub(crate) dma: bool,
-    /// Does it. Of DMA it only begins it.
+    /// Makes the call. It only starts DMA.
     run: fn(&Fixture, &Arc<Mapping>) -> Result,
-    /// What is called once the device waits: a call that may wait for the device.
+    /// A call that may wait for the device, made once the device waits.
     pub(crate) then: Option<fn(&Fixture) -> Result>,
 }
 
@@ -163,7 +164,7 @@ const V1_REGION: u32 = 9;
 const GET: u32 = 1 << 16;
 const SET: u32 = 1 << 17;
 
-/// All of them.
+/// All calls.
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row] = &[
     // Containers.
@@ -327,7 +328,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 impl Row {
-    /// What the memory holds.
+    /// Returns the contents of the memory.
     pub(crate) fn contents(&self) -> Vec<u8> {
         let mut bytes = (self.contents)();
         bytes.resize(SIZE, 0);
@@ -405,8 +406,8 @@ fn begin(fixture: &Fixture, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Res
     Ok(fixture.mdma.set(Reg::Tail, 1)?)
 }
 
-/// The process that blocks: `ROW MEMORY UUID`. It says where its memory and its device are, and does what the row says
-/// when it gets a line. It says `done` after that, and does what comes then when it gets another.
+/// The process that blocks: `ROW MEMORY UUID`. It announces its memory and its device, and makes the call of the row when
+/// it reads a line. Then it prints `done`, and makes the second call when it reads another line.
 pub(crate) fn main(args: &[String]) -> Result {
     admitted()?;
     let [row, spec, uuid] = args else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a user who is gone has left anything behind.
+//! Checks that a user who is gone has left nothing behind.
 
 use std::fs;
 
@@ -13,17 +13,17 @@ use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
 use crate::harness::check::wait_for;
 use crate::harness::result::{Ended, Result};
 
-/// Memory that may stay charged to an empty group: what the kernel frees only when it needs memory.
+/// Memory that may stay charged to an empty group because the kernel frees it only under memory pressure.
 const SLACK: u64 = 64 * PAGE;
 
-/// What the machine was like before a user came.
+/// The state of the machine before a user came.
 pub(crate) struct Quiescent {
     pins: Pins,
     memory: u64,
 }
 
 impl Quiescent {
-    /// Looks at it. Nobody is at work in `cgroup`.
+    /// Records the state. No task may run in `cgroup`.
     pub(crate) fn before(cgroup: &Cgroup) -> Result<Self> {
         Ok(Quiescent {
             pins: Pins::now()?,
@@ -31,8 +31,8 @@ impl Quiescent {
         })
     }
 
-    /// Checks that everything is as it was: the group is empty and its memory back, no task of the machine is stuck, nothing
-    /// is pinned, and another user can use the instance. The harness checks the kernel's log.
+    /// Checks that the group is empty and its memory freed, no task is stuck, no page is pinned, and another user can use
+    /// the instance. The harness checks the kernel log.
     pub(crate) fn check(&self, cgroup: &Cgroup, instance: &Instance) -> Result {
         cgroup.wait_empty()?;
         nobody_is_stuck()?;
@@ -72,7 +72,7 @@ pub(crate) fn nobody_is_stuck() -> Result {
     .map_err(|e| explain(e, stuck.join("\n")))
 }
 
-/// The tasks in state D: number, name and stack of each.
+/// Returns the tasks in state D: ID, name and stack of each.
 fn in_state_d() -> Vec<String> {
     let mut found = Vec::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests of hostile users are made of works: memory that stalls, users in control groups.
+//! Tests of the helpers of these tests: memory that stalls, users in control groups.
 
 use std::io::Write;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ tests! { "hostile":
     a_group_limits_freezes_and_kills_its_user [],
 }
 
-/// Contents by which pages can be told from each other.
+/// Contents that differ from page to page.
 pub(crate) fn contents(pages: usize) -> Vec<u8> {
     let page = |n: usize| [n as u8 + 1; PAGE as usize];
     (0..pages).flat_map(page).collect()
@@ -61,7 +61,7 @@ fn memory_waits_until_it_is_released(_: &Env) -> Result {
     Ok(())
 }
 
-/// The other process: makes the memory, and touches it.
+/// The child: creates the memory and touches it.
 pub(crate) fn touch(args: &[String]) -> Result {
     admitted()?;
     let [spec] = args else {
@@ -77,7 +77,7 @@ pub(crate) fn touch(args: &[String]) -> Result {
     }
 }
 
-/// Starts [`touch`]; returns when it waits for its memory.
+/// Starts [`touch`], and returns when it waits for its memory.
 fn toucher(stalled: &mut Stalled, cgroup: &Cgroup) -> Result<User> {
     let spec = stalled.spec();
     let mut user = User::start(&["--child", "touch", &spec], Some(cgroup), &[])?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INTx: a level, which masks itself when it is delivered.
+//! INTx: a level-triggered interrupt that is masked on delivery.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages, MSI and MSI-X, and what all interrupts have in common; the request to let the device go.
+//! MSI and MSI-X, behaviour common to all interrupts, and the request interrupt.
 
 use std::sync::mpsc;
 use std::thread;
@@ -81,7 +81,7 @@ impl Source {
         Ok(())
     }
 
-    /// Has the queue halt, and starts it anew.
+    /// Halts the queue and enables it again.
     pub(crate) fn halt(&mut self) -> Result {
         self.queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
         self.queue.ring_doorbell()?;
@@ -96,7 +96,7 @@ impl Source {
         Ok(())
     }
 
-    /// A number that differs for every halt.
+    /// Returns a number that differs for every halt.
     fn halts(&self) -> Result<u64> {
         Ok(self.mdma.get(Reg::JobsDone)? + 1)
     }

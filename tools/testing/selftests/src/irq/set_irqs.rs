@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `VFIO_DEVICE_SET_IRQS` with wrong arguments: each is refused, and nothing changes.
+//! `VFIO_DEVICE_SET_IRQS` with wrong arguments: each call is refused and changes nothing.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -37,7 +37,7 @@ fn set(guest: &Guest, words: &[u32]) -> std::io::Result<i32> {
     raw::ioctl(&guest.device, nr(10), &mut bytes)
 }
 
-/// Has a call refused, whose reason is in the log.
+/// Checks that a call is refused and that the log contains the reason.
 #[track_caller]
 fn refused(env: &Env, guest: &Guest, errno: i32, what: &str, words: &[u32]) {
     expect_refusal(env, guest.uuid(), errno, "SET_IRQS", what, || {

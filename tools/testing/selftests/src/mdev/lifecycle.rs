@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Opening, closing, removing and unloading, in order and not, and what is left afterwards.
+//! Opening, closing, removing and unloading in any order, and leaks.
 
 use std::fs;
 use std::io::Read;
@@ -389,12 +389,12 @@ fn use_the_device(env: &Env) -> Result {
     Ok(())
 }
 
-/// Rounds before the first look, which fill what is never given back.
+/// Rounds before the first snapshot. They fill caches that are never freed.
 const WARM_UP: u32 = 20;
-/// Looks after that, and rounds between two of them.
+/// Snapshots after that, and rounds between two of them.
 const LOOKS: u32 = 4;
 const ROUNDS: u32 = 50;
-/// A round in so many uses the device.
+/// One round in this many uses the device.
 const USE_EVERY: u32 = 4;
 
 /// More memory than this in all the rounds is a leak, even if it came at once: 64 pages for 200 rounds.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one user of an instance leaves to the next: nothing, unless root sets `keep_state`.
+//! A user of an instance leaves nothing to the next one unless root sets `keep_state`.
 //!
 //! An instance stays in its group when it is closed, and whoever may open the group next gets the same device. Registers
 //! and memory that stayed would be read there, and a queue that stayed would write to the memory of the next user.
@@ -34,7 +34,7 @@ tests! { "next_user":
     a_kept_queue_waits_to_be_asked [],
 }
 
-/// All that a user can read of a device.
+/// Everything that a user can read from a device.
 struct Look {
     registers: Snapshot,
     config: Vec<u8>,
@@ -131,7 +131,7 @@ fn everything_is_as_at_power_on(env: &Env) -> Result {
     power_on.expect(&Fixture::of(Guest::open(instance)?)?)
 }
 
-/// Where both users have memory.
+/// The IOVA at which both users have memory.
 const IOVA: u64 = 0x10_0000;
 const BYTES: usize = 4 << 20;
 

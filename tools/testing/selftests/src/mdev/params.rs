@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module: its parameters, and what it says of itself.
+//! The module: its parameters and its modinfo.
 
 use std::fs;
 

@@ -41,7 +41,7 @@ fn type_dir(of: &str) -> PathBuf {
     PathBuf::from("/sys/class/mdev_bus/mdma/mdev_supported_types").join(of)
 }
 
-/// Writes to a file of sysfs that exists, in one call.
+/// Writes to an existing sysfs file in one call.
 fn store(path: impl Into<PathBuf>, text: &str) -> io::Result<()> {
     let path = path.into();
     let written = OpenOptions::new()
@@ -277,7 +277,7 @@ fn equal_uuids_race(env: &Env) -> Result {
     Ok(())
 }
 
-/// Creates one instance in each of `threads` threads, all at once.
+/// Creates one instance in each of `threads` threads in parallel.
 fn race(
     t: &Type,
     threads: usize,

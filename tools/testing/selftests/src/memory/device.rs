@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory, BAR 2: by system calls, mapped, and by the device itself.
+//! Device memory, BAR 2: accessed by system calls, through mappings, and by the device itself.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest under KVM whose memory is the device's: it must not notice a save or a reset, whichever process does that.
+//! A KVM guest whose memory is device memory. It must not notice a save or a reset by any process.
 //!
 //! KVM handles a page fault of the guest and looks the page up in two steps. It gives up the guest if it finds no page
 //! (`KVM_RUN` returns `EFAULT`), and emulates a store to a page that it finds read-only, which it cannot do for stores of
@@ -36,7 +36,7 @@ tests! { "kvm":
     saved_while_processes_fork [],
 }
 
-/// Whether this machine runs guests.
+/// Returns whether KVM is available.
 pub(crate) fn available() -> bool {
     vfio_client::kvm::available()
 }
@@ -64,7 +64,7 @@ const MOVE: &[u8] = &[
 /// The pages that a guest reaches without another segment.
 const WINDOW: u64 = 16;
 
-/// What it stores.
+/// The value that it stores.
 const STORED: u64 = 1.0f64.to_bits();
 
 /// Maps all of the device's memory once more.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest memory that is not there when the device wants it. Where there is no swap space these tests are not there.
+//! Guest memory that is swapped out when the device needs it. Without swap space these tests do not exist.
 
 use mdma::job;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers in BAR 0, by the table they are declared in, and the MSI-X BAR.
+//! The registers in BAR 0, according to the table that declares them, and the MSI-X BAR.
 
 use mdma::desc::Error;
 use mdma::regs::{self, Access, Reg, Register, Reset, REGISTERS};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the device says of itself, reset, and accesses outside its regions.
+//! Device information, reset, and accesses outside the regions.
 
 use std::os::fd::AsFd;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses to registers that the device refuses. They do not fail: a guest can make them at will, and a VMM prints a
-//! line for each that fails.
+//! Register accesses that the device refuses. They do not fail, because a guest can make any number of them and a VMM
+//! prints a line for each failed access.
 
 use mdma::regs::{self, Reg};
 use mdma::Mdma;
@@ -18,12 +18,12 @@ pub(crate) const WHILE_ENABLED: u64 = 3;
 pub(crate) const WHILE_DISABLED: u64 = 4;
 pub(crate) const ILLEGAL: u64 = 5;
 
-/// How many accesses the framework has counted for this instance.
+/// Returns how many refused accesses the framework has counted for this instance.
 pub(crate) fn counted(uuid: &str) -> Result<u64> {
     debugfs::counters(uuid, "refused")
 }
 
-/// The fields of `REFUSED`: count, offset and reason.
+/// Returns the fields of `REFUSED`: count, offset and reason.
 pub(crate) fn fields(refused: u64) -> (u64, u64, u64) {
     (
         refused & u64::from(regs::REFUSED_COUNT),

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A bench to try streams on.
+//! A saved stream and a device to load changed copies of it.
 //!
-//! Everything that is refused goes the way of [`Bench::refused`]: the intact stream is loaded by the same calls first,
-//! so that what fails afterwards fails for the change that was made.
+//! [`Bench::refused`] first loads the intact stream by the same calls, so a later failure comes from the change.
 
 use mdma::regs::Reg;
 use migration::stream::Identity;
@@ -16,15 +15,15 @@ use crate::fixture::{device, run_jobs, Fixture, PAGE};
 use crate::harness::result::Result;
 use records::Stream;
 
-/// A saved device, and one to try streams on.
+/// A saved stream, and a device that loads changed copies of it.
 pub(crate) struct Bench {
-    /// The device that streams are tried on.
+    /// The device that loads the streams.
     pub(crate) fixture: Fixture,
-    /// What was saved.
+    /// The saved stream.
     pub(crate) stream: Stream,
 }
 
-/// Pages of device memory that the stream sends: two runs.
+/// The pages of device memory in the stream: two runs.
 const PAGES: [u64; 3] = [3, 4, 9];
 
 impl Bench {
@@ -46,7 +45,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Loads a stream that is right, compares, and resets.
+    /// Loads a valid stream, compares, and resets.
     pub(crate) fn accepted(&self, stream: &Stream, what: &str) -> Result {
         let fixture = &self.fixture;
         if let Err(e) = fixture.load(&stream.bytes()) {
@@ -59,7 +58,7 @@ impl Bench {
         Ok(fixture.device.reset()?)
     }
 
-    /// Hands bytes over and asks for the end of the load; returns the refusal, if there was one.
+    /// Loads bytes and ends the load. Returns the error, if any.
     pub(crate) fn attempt(&self, bytes: &[u8], piece: usize) -> Result<Option<Error>> {
         let fixture = &self.fixture;
         fixture.go(&[State::RESUMING])?;
@@ -82,7 +81,8 @@ impl Bench {
         })
     }
 
-    /// A stream must be refused with an errno; the device is in the error state then, and a reset makes it usable.
+    /// Checks that a stream is refused with an errno, that the device is then in the error state, and that a reset makes
+    /// it usable.
     pub(crate) fn refused(&self, bytes: &[u8], errno: i32, what: &str) -> Result {
         let fixture = &self.fixture;
         let before = fixture.registers()?;
@@ -99,7 +99,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Changes the stream, seals it so that all the rest is right, and has it refused.
+    /// Changes the stream, corrects sequence numbers, lengths, checksums and totals, and checks that it is refused.
     pub(crate) fn spoilt(
         &self,
         what: &str,
@@ -112,7 +112,7 @@ impl Bench {
         self.refused(&stream.bytes(), errno, what)
     }
 
-    /// At the end of a test: the device works as ever.
+    /// Checks that the device still works.
     pub(crate) fn usable(&self) -> Result {
         self.accepted(&self.stream, "after everything")?;
         self.fixture.device.config()?.enable()?;
@@ -120,7 +120,7 @@ impl Bench {
         run_jobs(&mut queue, &[mdma::job::nop()])
     }
 
-    /// The stream with another identity.
+    /// Returns the stream with another identity.
     pub(crate) fn with_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<Stream> {
         let mut stream = self.stream.clone();
         let mut identity = stream

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Streams of something else: another device, another version, no stream at all.
+//! Streams of another device or version, and bytes that are no stream.
 
 use mdma::regs::Reg;
 use migration::stream::{device_type, Identity};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Streams that are not quite right: what is wrong with each is one thing, and that thing is why it is refused.
+//! Malformed streams. Each has one error, and is refused because of it.
 
 use migration::stream::{Kind, END_SIZE, FLAG_AGAIN, FLAG_START};
 use vfio_client::v1::State;
@@ -107,10 +107,10 @@ fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
     bench.usable()
 }
 
-/// The errnos that a change of one bit may give: by which check it is seen first depends on the place.
+/// The errnos that a flipped bit may cause. Its place decides which check finds it first.
 const CORRUPT: [i32; 2] = [libc::EBADMSG, libc::EINVAL];
 
-/// Flips a bit and has the stream refused, at once or at the end.
+/// Flips a bit and checks that the stream is refused, at once or at the end.
 fn flip(bench: &Bench, intact: &[u8], at: usize, bit: usize) -> Result {
     let mut bytes = intact.to_vec();
     bytes[at] ^= 1 << bit;

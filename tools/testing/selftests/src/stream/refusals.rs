@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log says why a stream was refused: in one line that names the device.
+//! Each refused stream causes one log line that names the device and the reason.
 
 use migration::stream::{Kind, END_SIZE};
 use vfio_client::v1::State;
@@ -19,7 +19,7 @@ tests! { "refusals":
 
 type Change = fn(&mut Stream);
 
-/// What is changed, whether the rest is made to agree with it, and what the log says of it.
+/// The change, whether the rest of the stream is corrected to match, and the expected log text.
 #[rustfmt::skip]
 const SPOILT: [(Change, bool, &str); 18] = [
     (|s| s.records[1].header.sequence = 7, false, "record 7"),
@@ -46,13 +46,13 @@ fn memory(position: u64, len: u64) -> Record {
     Record::new(Kind::Memory as u16, position, vec![0; len as usize])
 }
 
-/// Changes a byte of the device's own state.
+/// Changes a byte of the device state.
 fn state(stream: &mut Stream, at: usize, value: u8) {
     let device = stream.position(Kind::Device);
     stream.records[device].payload[at] = value;
 }
 
-/// Has the bytes refused by a device that has said nothing yet, as the log takes only so many lines of each.
+/// Checks that a new device refuses the bytes. It is new because log lines are limited per device.
 fn refused(env: &Env, bytes: &[u8], errno: i32, reason: &str) -> Result {
     let fixture = Fixture::new(env)?;
     fixture.go(&[State::RESUMING])?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A stream that begins anew inside one load: the source was reset, or its save given up, and it sends again from the
-//! beginning (P50). And a load that was refused, begun afresh by writing the state it is in.
+//! A stream that restarts inside one load: the source was reset or its save was given up, and it sends from the start
+//! again (P50). Also a refused load that restarts when the VMM writes the current state.
 
 use mdma::regs::Reg;
 use vfio_client::v1::State;
@@ -31,7 +31,7 @@ fn write(fixture: &Fixture, pages: &[u64], value: u8) -> Result {
     Ok(())
 }
 
-/// One load of a destination that takes all that a source sends, whatever happens there.
+/// One load of everything that a source sends.
 fn migrate(
     env: &Env,
     what: &str,
@@ -70,7 +70,7 @@ fn p50_a_source_that_is_reset_in_pre_copy(env: &Env) -> Result {
     })
 }
 
-/// A VMM that stops the guest and lets it go on, in pre-copy.
+/// A VMM stops the guest in pre-copy and resumes it.
 fn p50_a_save_that_was_given_up(env: &Env) -> Result {
     migrate(env, "given up in pre-copy", |source, send| {
         source.go(&[State::PRE_COPY])?;
@@ -101,7 +101,7 @@ fn p50_a_save_that_was_complete(env: &Env) -> Result {
     })
 }
 
-/// A device with something in it, and its stream.
+/// Returns a device with filled state, and its stream.
 fn saved(env: &Env) -> Result<(Fixture, Vec<u8>)> {
     let source = Fixture::new(env)?;
     source.fill_state(&[4, 5, 300])?;
@@ -129,7 +129,7 @@ fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
     source.expect_equal(&destination, "begun afresh")
 }
 
-/// VMMs write the state that a device is in: a load that is in order must not suffer from it.
+/// VMMs write the current state again. A correct load must continue.
 fn p50_a_load_in_order_goes_on(env: &Env) -> Result {
     let (source, stream) = saved(env)?;
     let destination = Fixture::new(env)?;
@@ -164,7 +164,7 @@ fn p50_v2_begins_a_refused_load_afresh(env: &Env) -> Result {
     source.expect_equal(&destination, "begun afresh")
 }
 
-/// A user who iterates until nothing is pending never came to an end in pre-copy.
+/// Before, a user that iterates until nothing is pending never left pre-copy.
 fn p22_nothing_to_stage_is_nothing_pending(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     write(&fixture, &[1, 2], 1)?;

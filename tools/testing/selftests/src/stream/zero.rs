@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a load costs the host: by ZERO records, which are 40 bytes and may say that all of device memory reads 0.
+//! The cost of a load to the host: a ZERO record is 40 bytes and can cover all device memory.
 
 use std::fs;
 use std::io::Write;
@@ -32,7 +32,7 @@ tests! { "zero":
     p43_files_of_former_sessions_hold_no_memory ["P43"],
 }
 
-/// The beginning of a stream of a device, then `count` records that `length` bytes read 0.
+/// Returns the start of a stream of a device, then `count` ZERO records of `length` bytes.
 fn zeros(identity: &[u8], count: usize, length: u64) -> Vec<u8> {
     let mut bytes = identity.to_vec();
     let mut record = Record::new(Kind::Zero as u16, 0, length.to_le_bytes().to_vec());
@@ -44,7 +44,7 @@ fn zeros(identity: &[u8], count: usize, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// The IDENTITY record of a device.
+/// Returns the IDENTITY record of a device.
 fn identity(device: &Fixture) -> Result<Vec<u8>> {
     device.go(&[State::PRE_COPY])?;
     let mut bytes = device.save_pending()?.concat();
@@ -53,7 +53,7 @@ fn identity(device: &Fixture) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Pages that a record says to read 0 are given back, and a mapping of them reads 0 and can be written again.
+/// A ZERO record frees its pages. A mapping of them then reads 0 and can be written again.
 fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let begin = identity(&fixture)?;
@@ -141,7 +141,7 @@ fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
     Ok(())
 }
 
-/// The child: hands over ZERO records of all of memory by v2, without an end.
+/// The child: loads ZERO records of all device memory through v2 without end.
 pub(crate) fn flood(args: &[String]) -> Result {
     admitted()?;
     let [uuid, count] = args else {
@@ -183,7 +183,7 @@ pub(crate) fn flood(args: &[String]) -> Result {
     }
 }
 
-/// A process that hands over records is killed: it dies, though it is in the middle of a write.
+/// A process that loads records can be killed in the middle of a write.
 fn p26_a_kill_ends_a_load(env: &Env) -> Result {
     // 80 MB of stream, and minutes of work.
     const RECORDS: &str = "2000000";
@@ -211,7 +211,7 @@ fn p26_a_kill_ends_a_load(env: &Env) -> Result {
     Ok(())
 }
 
-/// Data descriptors whose sessions are over. Each had its buffer of 1 MiB as long as somebody kept it open.
+/// Data files whose sessions are over. Before, each kept its buffer of 1 MiB while it was open.
 fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     const ROUNDS: usize = 1000;
     const MOST: u64 = 50 << 20;
@@ -241,7 +241,7 @@ fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     Ok(())
 }
 
-/// This process in a control group, until it is dropped: a group that is dropped kills what is in it.
+/// Keeps this process in a control group until dropped. Dropping a group kills the processes in it.
 struct Inside(PathBuf);
 
 impl Inside {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading by v1: the sequence, cuts at any place, refusals, and what becomes of the device.
+//! Loading through v1: the sequence, buffers cut anywhere, refusals, and the resulting device state.
 
 use mdma::job;
 use mdma::regs::Reg;
@@ -35,7 +35,7 @@ tests! { "v1_loading":
     intx_is_delivered_once_when_a_loaded_device_runs [],
 }
 
-/// A device with something in every kind of its state, and its stream.
+/// Returns a device with filled state, and its stream.
 fn source(env: &Env, pages: &[u64]) -> Result<(Fixture, Vec<u8>)> {
     let fixture = Fixture::new(env)?;
     fixture.fill_state(pages)?;
@@ -43,7 +43,7 @@ fn source(env: &Env, pages: &[u64]) -> Result<(Fixture, Vec<u8>)> {
     Ok((fixture, bytes))
 }
 
-/// The ways of moving data that this device offers.
+/// Returns the ways of moving data that this device offers.
 fn accesses(fixture: &Fixture) -> Vec<Access> {
     let mut accesses = vec![Access::Trapped, Access::TrappedWords];
     if fixture.migration.mapping().is_some() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is sent of device memory, and how often: what is there, and then what has changed.
+//! The passes of pre-copy: the first sends the contents of device memory, each later one what changed since.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,7 @@ fn holes_are_not_sent(env: &Env) -> Result {
     Ok(())
 }
 
-/// Changes some pages in every way that there is, and returns which.
+/// Changes some pages in every possible way, and returns which.
 fn change(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result<BTreeSet<u64>> {
     let mapping = fixture.mdma.map_memory()?;
     let mut changed = BTreeSet::new();
@@ -158,7 +158,7 @@ fn a_stop_sends_what_changed(env: &Env) -> Result {
     Ok(())
 }
 
-/// Drains what is pending, and returns how many bytes that were.
+/// Saves everything pending, and returns the number of bytes.
 fn drained(fixture: &Fixture) -> Result<u64> {
     Ok(fixture.migration.save_all(&mut |_| Ok(()))?)
 }

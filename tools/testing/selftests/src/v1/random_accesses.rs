@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random sequences of register accesses, legal and not, against a model of the protocol.
+//! Random sequences of legal and illegal register accesses, compared with a model of the protocol.
 //!
-//! The model is made from the text of the protocol and knows nothing of the driver: what state a device is in, whether
-//! a buffer is staged, and whether it was offered. `--iterations N` says how many accesses, `--seed N` which.
+//! The model follows the text of the protocol, not the driver. It holds the device's state, whether a buffer is staged, and
+//! whether it was offered. `--iterations N` sets the number of accesses, `--seed N` the random seed.
 
 use vfio_client::v1::State;
 
@@ -17,7 +17,7 @@ tests! { "v1_random_accesses":
     p14_p23_random_accesses_follow_the_model ["P10", "P14", "P16", "P17", "P18", "P19", "P22", "P23", "P26"],
 }
 
-/// A buffer that was staged and not consumed.
+/// A buffer that is staged and not consumed.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     size: u64,
@@ -25,7 +25,7 @@ struct Staged {
     offered: bool,
 }
 
-/// What the text says a device is like.
+/// The model of a device.
 #[derive(Debug)]
 struct Model {
     state: u32,
@@ -37,7 +37,7 @@ impl Model {
         matches!(self.state, 0b010 | 0b011)
     }
 
-    /// What a write to `device_state` leads to: a state, or the errno and the state it leaves.
+    /// The result of a write to `device_state`: the new state, or the errno and the state after it.
     fn change(&self, to: u32) -> Result<u32, u32> {
         let legal = match (self.state, to) {
             (0b110, _) => false,

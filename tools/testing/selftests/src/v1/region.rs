@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The v1 migration region: where it is, its registers, and every access that is refused.
+//! The v1 migration region: its place, its registers, and every refused access.
 
 use vfio_client::uapi::{
     VFIO_PCI_NUM_REGIONS, VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
@@ -33,10 +33,10 @@ tests! { "v1_region":
     p29_bytes_never_written_read_0 ["P29"],
 }
 
-/// Whether a register is written in a state.
+/// Whether a register is writable in a state.
 type Written = fn(State) -> bool;
 
-/// The register block as the protocol has it: offset, width, and when it is written.
+/// The register block of the protocol: offset, width, and when it is writable.
 const REGISTERS: [(u64, usize, Written); 5] = [
     (0, 4, |_| true),
     (4, 4, |_| true),
@@ -45,7 +45,7 @@ const REGISTERS: [(u64, usize, Written); 5] = [
     (24, 8, |state| state == State::RESUMING),
 ];
 
-/// The states, and how each is reached from the running state.
+/// The states, and the path to each from the running state.
 const STATES: [(State, &[State]); 6] = [
     (State::RUNNING, &[]),
     (State::STOP, &[State::STOP]),
@@ -55,7 +55,7 @@ const STATES: [(State, &[State]); 6] = [
     (State::ERROR, &[State::RESUMING]),
 ];
 
-/// Brings a running device into a state. The error state is what a load without data ends in.
+/// Brings a running device into a state. A load without data leads to the error state.
 pub(crate) fn reach(fixture: &Fixture, state: State) -> Result {
     let (_, path) = STATES.iter().find(|(s, _)| *s == state).expect("a state");
     fixture.go(path)?;
@@ -151,7 +151,7 @@ fn look(fixture: &Fixture) -> Result<Seen> {
     })
 }
 
-/// Makes every access to the header that must be refused, and looks at the device after each.
+/// Makes every access to the header that must be refused, and checks the device after each.
 fn refuse_all(fixture: &Fixture, offsets: impl Iterator<Item = u64> + Clone, what: &str) -> Result {
     let region = fixture.migration.region();
     let end = region.info().size;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Saving by v1: pending, stage, size, data, and what is sent how often.
+//! Saving through v1: `pending_bytes`, staging, `data_size`, the data, and how often it is sent.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ pub(crate) fn write_pages(
     Ok(())
 }
 
-/// The set of pages that a stream sends.
+/// Returns the set of pages in a stream.
 pub(crate) fn pages(stream: &Stream) -> BTreeSet<u64> {
     stream.pages(PAGE).into_iter().collect()
 }

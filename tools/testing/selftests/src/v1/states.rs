@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `device_state`: every change from every state, as the protocol's text has it.
+//! `device_state`: every change from every state, according to the protocol.
 
 use mdma::job;
 use mdma::regs::Reg;
@@ -35,9 +35,9 @@ tests! { "v1_states":
     p52_everything_else_works_in_every_state ["P52"],
 }
 
-/// What a write of 0 to 7 does in each state: `Some` with the state it leads to, `None` if it is refused.
+/// The result of writing 0 to 7 in each state: `Some` new state, or `None` if the write is refused.
 ///
-/// The error state is entered only by 4→0 and 4→1 of a load that is not complete, which is a case of its own.
+/// Only 4→0 and 4→1 of an incomplete load lead to the error state. Other tests cover that.
 const ARCS: [(u32, [Option<u32>; 8]); 6] = {
     const fn to(state: u32) -> Option<u32> {
         Some(state)
@@ -226,7 +226,7 @@ fn take(fixture: &Fixture, from: u32, to: u32, saved: &[u8]) -> Result {
     fixture.device.reset().map_err(Into::into)
 }
 
-/// A saved device to load.
+/// Returns a saved device to load.
 fn saved(fixture: &Fixture) -> Result<Vec<u8>> {
     fixture.write_memory(8192, b"contents")?;
     let bytes = fixture.save()?;

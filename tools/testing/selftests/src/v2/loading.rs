@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading by v2, and streams that cross from one protocol to the other.
+//! Loading through v2, and streams saved by one protocol and loaded by the other.
 
 use std::thread;
 
@@ -32,7 +32,7 @@ tests! { "v2_loading":
     two_writers [],
 }
 
-/// A device with something in every kind of its state, and its stream.
+/// Returns a device with filled state, and its stream.
 fn source(env: &Env, pages: &[u64]) -> Result<(V2, Vec<u8>)> {
     let v2 = V2::new(env)?;
     v2.fill_state(pages)?;

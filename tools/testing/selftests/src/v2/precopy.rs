@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pre-copy by v2: what is left to read of a device that runs, and who waits for more.
+//! Pre-copy through v2: the precopy info of a running device, and poll for more data.
 
 use std::thread;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Saving by v2: what the data descriptor gives, and how long.
+//! Saving through v2: what reads of the data file return, and for how long.
 
 use std::sync::Mutex;
 use std::thread;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every sequence of changes of state, by v1, by v2 and by both, to a fixed length, against a model.
+//! Every sequence of state changes up to a fixed length, by v1, by v2 and by both, compared with a model.
 //!
-//! The model is made from the text: the pairs of states that each protocol has, and whose the session is. Sequences that
-//! begin alike begin alike in the device too, so that nothing which a refused change left behind stays hidden.
+//! The model follows the text of the protocols: the pairs of states that each protocol has, and which one owns the session.
+//! Each sequence runs on the device from a reset, step by step, so anything that a refused change leaves behind shows.
 
 use vfio_client::v2::State;
 use vfio_client::{errno, errno_name, v1};
@@ -20,10 +20,10 @@ tests! { "state_sequences":
 
 const LENGTH: u32 = 3;
 
-/// With less `--iterations` than there are by default, only every so many sequences are played.
+/// If `--iterations` is below its default, only one in this many sequences runs.
 const STEP: usize = 23;
 
-/// Something that is asked of the device.
+/// A request to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     /// A write to `device_state`.
@@ -34,21 +34,21 @@ enum Event {
     Reset,
 }
 
-/// Who has opened a session.
+/// The protocol that opened the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     V1,
     V2,
 }
 
-/// What the text says a device is like.
+/// The model of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Model {
     state: State,
     owner: Option<Owner>,
 }
 
-/// What an event must answer: whether a data descriptor comes, or the errno.
+/// The expected answer: whether a data file comes, or the errno.
 type Answer = Result<bool, i32>;
 
 fn events() -> Vec<Event> {
@@ -82,7 +82,7 @@ impl Model {
         owner: None,
     };
 
-    /// What v1 reads.
+    /// Returns the value that v1 reads.
     fn bits(self) -> u32 {
         v1_state(self.state).0
     }
@@ -173,7 +173,7 @@ impl Model {
     }
 }
 
-/// Has the device do it; what it answers.
+/// Makes the request of the device, and returns its answer.
 fn play(v2: &V2, event: Event) -> Answer {
     let number = |e: vfio_client::Error| e.errno().unwrap_or(0);
     match event {

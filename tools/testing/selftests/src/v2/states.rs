@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states of v2, the arcs between them, and the data descriptors that come with some.
+//! The states of v2, the arcs between them, and the data files that some arcs return.
 
 use std::thread;
 
@@ -43,7 +43,7 @@ const RUNNING_P2P: State = State::RUNNING_P2P;
 const PRE_COPY: State = State::PRE_COPY;
 const PRE_COPY_P2P: State = State::PRE_COPY_P2P;
 
-/// The arcs that a driver does, and whether a new data descriptor comes with them.
+/// The arcs that a driver implements, and whether each returns a new data file.
 const DIRECT: [(State, State, bool); 15] = [
     (RUNNING, RUNNING_P2P, false),
     (RUNNING_P2P, RUNNING, false),
@@ -62,7 +62,7 @@ const DIRECT: [(State, State, bool); 15] = [
     (PRE_COPY_P2P, STOP_COPY, false),
 ];
 
-/// All others, with the states they go through, as the UAPI lists them.
+/// All other changes with the states they pass, as the UAPI lists them.
 const COMBINATIONS: [&[State]; 25] = [
     &[PRE_COPY, PRE_COPY_P2P, STOP_COPY],
     &[PRE_COPY, RUNNING, RUNNING_P2P],
@@ -91,7 +91,7 @@ const COMBINATIONS: [&[State]; 25] = [
     &[STOP_COPY, STOP, RUNNING_P2P, RUNNING],
 ];
 
-/// Whether a new data descriptor comes with a direct arc.
+/// Returns whether a direct arc returns a new data file.
 fn opens(from: State, to: State) -> bool {
     let arc = DIRECT.iter().find(|(f, t, _)| (*f, *t) == (from, to));
     arc.unwrap_or_else(|| panic!("{from} to {to} is no direct arc"))
@@ -140,7 +140,7 @@ fn take(v2: &V2, path: &[State], saved: &[u8]) -> Result {
     Ok(())
 }
 
-/// A saved device to load.
+/// Returns a saved device to load.
 fn saved(v2: &V2) -> Result<Vec<u8>> {
     v2.write_pages([2], 0xc0)?;
     let bytes = v2.save_v2()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! v1 and v2 on one device, data descriptors that outlive it, and many threads at once.
+//! v1 and v2 on one device, data files that outlive it, and many threads at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -274,7 +274,7 @@ fn a_descriptor_outlives_the_device(env: &Env) -> Result {
     Ok(())
 }
 
-/// After all that, the device is as good as new.
+/// Checks that the device still works like a new one.
 fn usable(v2: &V2) -> Result {
     v2.reset()?;
     v2.device.config()?.enable()?;
@@ -287,7 +287,7 @@ fn usable(v2: &V2) -> Result {
     v2.fixture.load(&v2.fixture.save()?)
 }
 
-/// Whether an errno is one that a call on a data descriptor may give.
+/// Checks that an errno is one that a call on a data file may return.
 fn may_be(result: std::io::Result<usize>) {
     if let Err(e) = result {
         let errno = e.raw_os_error().unwrap_or(0);

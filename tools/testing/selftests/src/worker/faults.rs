@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs that fail: each error code, where the queue halts, and that it goes on after it was enabled again.
+//! Jobs that fail: each error code, where the queue halts, and that it continues once enabled again.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ tests! { "faults":
     completions_without_write_access [],
 }
 
-/// Guest memory of these tests: some pages, with nothing mapped before and behind.
+/// Guest memory of these tests: some pages with unmapped IOVAs around them.
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 0x4_0000;
 
@@ -40,7 +40,7 @@ fn with(job: &Descriptor, at: usize, value: &[u8]) -> [u8; DESCRIPTOR_SIZE] {
     bytes
 }
 
-/// Submits a descriptor that must fail like this, and checks all that the device says about it. The queue was empty.
+/// Submits a descriptor that must fail, and checks the completion and the registers. The queue must be empty.
 pub(crate) fn fails(
     fixture: &Fixture,
     queue: &mut VfioQueue,
@@ -87,7 +87,7 @@ fn halted(fixture: &Fixture, error: Error, index: u64, what: &str) -> Result {
     Ok(())
 }
 
-/// Enables the halted queue of this fixture again, in the same memory, and sees that it works.
+/// Enables the halted queue again in the same memory, and checks that it works.
 pub(crate) fn recover(fixture: &Fixture, queue: VfioQueue) -> Result<VfioQueue> {
     let order = queue.ring().entries().ilog2();
     let (mdma, memory) = queue.close()?;

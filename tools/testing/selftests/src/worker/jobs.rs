@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs that succeed: every operation between every two kinds of memory, against the oracle.
+//! Jobs that succeed: every operation between every two kinds of memory, compared with the oracle.
 
 use mdma::engine::UNIT;
 use mdma::regs::Reg;
@@ -29,7 +29,7 @@ tests! { "jobs":
     a_re_enabled_queue_has_new_pages [],
 }
 
-/// Where the guest memory of these tests is.
+/// The IOVA of the guest memory of these tests.
 const BASE: u64 = 0x100_0000;
 
 /// Two places each of guest and device memory, for source and destination.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs with scatter lists: errors, what is reported dirty of them, unmapping under them, and moving in the middle.
+//! Jobs with scatter lists: errors, dirty pages, unmapping during a job, and migration during a job.
 
 use mdma::desc::Error;
 use mdma::engine::UNIT;
@@ -29,7 +29,7 @@ tests! { "lists":
     p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere ["P50"],
 }
 
-/// Guest memory of these tests, and where their lists are.
+/// The IOVAs of the guest memory and of the lists.
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 1 << 20;
 const LIST: u64 = 0x900_0000;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two and more threads on one device. Whatever they do to each other, every call ends, with success or with an errno
-//! that the call may give, and afterwards the device is as good as new. `--iterations N` says how often.
+//! Two or more threads on one device. Every call returns success or an errno that it may return, and the device works like
+//! a new one afterwards. `--iterations N` sets the number of rounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -178,7 +178,7 @@ fn fixture(env: &Env) -> Result<(Fixture, vfio_client::DmaBuffer)> {
     Ok((fixture, memory))
 }
 
-/// After all that, the device is as good as new.
+/// Checks that the device still works like a new one.
 fn usable(fixture: &Fixture) -> Result {
     fixture.device.reset()?;
     assert_eq!(fixture.state()?, State::RUNNING);
@@ -192,7 +192,7 @@ fn usable(fixture: &Fixture) -> Result {
     Ok(())
 }
 
-/// Runs an action of each thread `times` times, all at once.
+/// Runs one action per thread, `times` times each, in parallel.
 fn race(env: &Env, fixture: &Fixture, actions: &[(&str, Do)], times: u64) -> Result {
     let done = AtomicUsize::new(0);
     thread::scope(|threads| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What stopping means to the engine: nothing in flight, nothing started, nothing lost.
+//! Stopping the device: no DMA in flight, no job started, no job lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whose the device's work is: a thread of the process that sets bus master, with that user's limits.
+//! The worker is a thread of the process that sets bus master, and is subject to that user's limits.
 //!
-//! It was a kworker's: `memory.max`, `cpu.max`, `pids.max` and `cgroup.freeze` of the user did not hold for it.
+//! Before, it was a kworker: the user's `memory.max`, `cpu.max`, `pids.max` and `cgroup.freeze` did not apply to it.
 
 use std::fs;
 use std::thread;
@@ -129,7 +129,7 @@ fn killed_while_another_process_has_the_device(env: &Env) -> Result {
     Ok(())
 }
 
-/// A queue in memory of this process.
+/// Returns a queue in the memory of this process.
 fn queue(device: &Device, container: &Container) -> Result<VfioQueue> {
     const AT: u64 = QUEUE + (1 << 32);
     let memory = DmaBuffer::new(container, AT, VfioQueue::size(4))?;

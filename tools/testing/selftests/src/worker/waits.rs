@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who waits for a step can be killed, while the step waits for a page of the user's memory that another process holds back.
+//! A process that waits for a step can be killed while the step waits for a page that another process holds back.
 //!
 //! With a kworker that ran the steps nothing of this ended before the page came: not the user's exit, nor a reset, a change
 //! of state, a write of the command register, or an administrator's look at debugfs.
@@ -61,7 +61,7 @@ fn killed_while_dma_waits_for_its_memory(env: &Env) -> Result {
     quiescent.check(&cgroup, &instance)
 }
 
-/// Each call, and one that waits behind it.
+/// Each call, and a second one that waits for it.
 const CALLS: [(&str, &str); 3] = [("reset", "state"), ("stop", "state"), ("disable", "master")];
 
 fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
