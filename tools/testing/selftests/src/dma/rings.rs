@@ -11,12 +11,11 @@ use mdma::desc::Error;
 use mdma::regs::Reg;
 use mdma::{job, Completion};
 use rustix::process::Resource;
-use vfio_client::mdev::{Sysfs, Uuid};
-use vfio_client::{Access, BitmapRequest, Container, DmaBuffer};
+use vfio_client::{Access, BitmapRequest, DmaBuffer};
 
 use crate::dirty::pages::{of, set};
 use crate::env::pins::Pins;
-use crate::env::{Env, Guest, Instance, SMALL};
+use crate::env::{Env, Guest, SMALL};
 use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, PAGE, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE};
 use crate::harness::result::Result;
@@ -40,13 +39,7 @@ pub(crate) fn child(args: &[String]) -> Result {
     let [uuid] = args else {
         fail!("ring takes a uuid");
     };
-    let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
-    let container = Container::open()?;
-    let fixture = Fixture::of(Guest {
-        device: instance.open(&container)?,
-        container,
-        instance: Instance::from(instance),
-    })?;
+    let fixture = Fixture::of(Guest::of_uuid(uuid)?)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let half = SIZE as u64 / 2;
     let mut queue = fixture.queue(7)?;

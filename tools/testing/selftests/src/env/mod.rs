@@ -139,6 +139,18 @@ impl Guest {
         })
     }
 
+    /// Opens an existing instance by its UUID, in a child process.
+    pub(crate) fn of_uuid(uuid: &str) -> Result<Self> {
+        let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
+        let container = Container::open()?;
+        // The child must not remove the instance if it cannot open it.
+        Ok(Guest {
+            device: instance.open(&container)?,
+            container,
+            instance: Instance::from(instance),
+        })
+    }
+
     /// Opens an instance without taking ownership of it.
     pub(crate) fn open_of(instance: &Instance) -> vfio_client::Result<Device> {
         instance.open_alone()

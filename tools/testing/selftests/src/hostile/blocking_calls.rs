@@ -14,11 +14,10 @@ use ::hostile::{admitted, Victim};
 use mdma::job;
 use mdma::list::List;
 use mdma::regs::{self, Reg};
-use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::v2::{DataFd, State as V2State};
-use vfio_client::{raw, v1, Access, BitmapRequest, Container, Mapping};
+use vfio_client::{raw, v1, Access, BitmapRequest, Mapping};
 
-use crate::env::{Guest, Instance};
+use crate::env::Guest;
 use crate::fixture::{device, guest, Fixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::{fail, skip};
@@ -415,13 +414,7 @@ pub(crate) fn main(args: &[String]) -> Result {
     };
     let row = &ROWS[row.parse::<usize>()?];
     let victim = Victim::new(spec)?;
-    let instance = Sysfs::default().instance(&Uuid::parse(uuid)?)?;
-    let container = Container::open()?;
-    let guest = Guest {
-        device: instance.open(&container)?,
-        container,
-        instance: Instance::from(instance),
-    };
+    let guest = Guest::of_uuid(uuid)?;
     // The user before may have left a job that waits for his memory.
     guest.device.reset()?;
     let fixture = Fixture::of(guest)?;
