@@ -97,30 +97,15 @@ macro_rules! after_header {
     };
 }
 
-/// A `pread` into the memory that stalls.
-macro_rules! read_row {
-    ($name:literal, $region:literal, $at:literal, $len:expr) => {
+/// A `pread` or `pwrite` of a region whose buffer is the stalling memory.
+macro_rules! transfer {
+    ($name:literal, $call:ident, $region:literal, $at:literal, $len:expr) => {
         Row {
             name: $name,
             memory: "the buffer",
             run: |fixture, memory| {
                 let offset = fixture.region($region)?.info().offset + $at;
-                pread_at(fixture, memory, offset, $len)
-            },
-            ..ROW
-        }
-    };
-}
-
-/// A `pwrite` from the memory that stalls.
-macro_rules! write_row {
-    ($name:literal, $region:literal, $at:literal, $len:expr) => {
-        Row {
-            name: $name,
-            memory: "the buffer",
-            run: |fixture, memory| {
-                let offset = fixture.region($region)?.info().offset + $at;
-                pwrite_at(fixture, memory, offset, $len)
+                $call(fixture, memory, offset, $len)
             },
             ..ROW
         }
@@ -211,12 +196,12 @@ pub(crate) const ROWS: &[Row] = &[
     after_header!("VFIO_DEVICE_FEATURE MIG_DEVICE_STATE, SET", "the data", 17, [16, SET | 2]),
     after_header!("VFIO_DEVICE_FEATURE MIG_DATA_SIZE", "the data", 17, [16, GET | 9]),
     // Reads and writes of the device's file.
-    read_row!("read of configuration space", 7, 0, 256),
-    write_row!("write of configuration space", 7, 4, 2),
-    read_row!("read of BAR 0", 0, 0, 4),
-    write_row!("write of BAR 0", 0, 0x40, 4),
-    read_row!("read of BAR 2", 2, 0, P),
-    write_row!("write of BAR 2", 2, 0, P),
+    transfer!("read of configuration space", pread_at, 7, 0, 256),
+    transfer!("write of configuration space", pwrite_at, 7, 4, 2),
+    transfer!("read of BAR 0", pread_at, 0, 0, 4),
+    transfer!("write of BAR 0", pwrite_at, 0, 0x40, 4),
+    transfer!("read of BAR 2", pread_at, 2, 0, P),
+    transfer!("write of BAR 2", pwrite_at, 2, 0, P),
     Row {
         name: "read of the migration region's registers",
         memory: "the buffer",
