@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::io;
 use std::time::{Duration, Instant};
 
-use kernel_utils::Line;
+use kernel_utils::{Line, Mark};
 use vfio_client::{errno_name, EventFd};
 
 use crate::env::Env;
@@ -116,6 +116,14 @@ pub(crate) fn expect_refusal<T, E: Errno>(
             many.len()
         ),
     }
+}
+
+/// Checks that the kernel has logged no line that names the device since `mark`.
+#[track_caller]
+pub(crate) fn expect_no_line(env: &Env, uuid: &str, mark: Mark, what: &str) {
+    let lines = env.kmsg.since(mark);
+    let ours: Vec<_> = lines.iter().filter(|l| l.text.contains(uuid)).collect();
+    assert!(ours.is_empty(), "{what}: logged {ours:?}");
 }
 
 /// Returns the module's lines that name the device. Rate limit notices and the driver core's line about each failed
