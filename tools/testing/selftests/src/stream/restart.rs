@@ -101,16 +101,11 @@ fn p50_a_save_that_was_complete(env: &Env) -> Result {
     })
 }
 
-/// Returns a device with filled state, and its stream.
-fn saved(env: &Env) -> Result<(Fixture, Vec<u8>)> {
-    let source = Fixture::new(env)?;
-    source.fill_state(&[4, 5, 300])?;
-    let stream = source.save()?;
-    Ok((source, stream))
-}
+/// The pages of device memory in the saved streams.
+const PAGES: &[u64] = &[4, 5, 300];
 
 fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
-    let (source, stream) = saved(env)?;
+    let (source, stream) = Fixture::saved(env, PAGES)?;
     let destination = Fixture::new(env)?;
     let mut bad = stream.clone();
     let middle = bad.len() / 2;
@@ -131,7 +126,7 @@ fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
 
 /// VMMs write the current state again. A correct load must continue.
 fn p50_a_load_in_order_goes_on(env: &Env) -> Result {
-    let (source, stream) = saved(env)?;
+    let (source, stream) = Fixture::saved(env, PAGES)?;
     let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     for piece in stream.chunks(PAGE as usize + 1) {
@@ -144,7 +139,7 @@ fn p50_a_load_in_order_goes_on(env: &Env) -> Result {
 }
 
 fn p50_v2_begins_a_refused_load_afresh(env: &Env) -> Result {
-    let (source, stream) = saved(env)?;
+    let (source, stream) = Fixture::saved(env, PAGES)?;
     let destination = V2::new(env)?;
     let mut bad = stream.clone();
     let middle = bad.len() / 2;

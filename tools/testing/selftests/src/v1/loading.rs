@@ -35,14 +35,6 @@ tests! { "v1_loading":
     intx_is_delivered_once_when_a_loaded_device_runs [],
 }
 
-/// Returns a device with filled state, and its stream.
-fn source(env: &Env, pages: &[u64]) -> Result<(Fixture, Vec<u8>)> {
-    let fixture = Fixture::new(env)?;
-    fixture.fill_state(pages)?;
-    let bytes = fixture.save()?;
-    Ok((fixture, bytes))
-}
-
 /// Returns the ways of moving data that this device offers.
 fn accesses(fixture: &Fixture) -> Vec<Access> {
     let mut accesses = vec![Access::Trapped, Access::TrappedWords];
@@ -53,7 +45,7 @@ fn accesses(fixture: &Fixture) -> Vec<Access> {
 }
 
 fn p24_offset_data_size_mapped_and_trapped(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[0, 7, 8, 300])?;
+    let (source, bytes) = Fixture::saved(env, &[0, 7, 8, 300])?;
     let mut destination = Fixture::new(env)?;
     for access in accesses(&destination) {
         destination.migration.set_access(access)?;
@@ -76,7 +68,7 @@ fn p24_offset_data_size_mapped_and_trapped(env: &Env) -> Result {
 }
 
 fn p24_nothing_is_applied_before_data_size_is_written(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[3])?;
+    let (source, bytes) = Fixture::saved(env, &[3])?;
     let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     let m = &destination.migration;
@@ -93,7 +85,7 @@ fn p24_nothing_is_applied_before_data_size_is_written(env: &Env) -> Result {
 }
 
 fn p25_a_small_stream_cut_at_every_byte(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[])?;
+    let (source, bytes) = Fixture::saved(env, &[])?;
     assert!(bytes.len() < 4096, "{} bytes", bytes.len());
     let mut destination = Fixture::new(env)?;
     let expected = source.registers()?;
@@ -121,7 +113,7 @@ fn p25_a_small_stream_cut_at_every_byte(env: &Env) -> Result {
 }
 
 fn p25_a_large_stream_cut_anywhere(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[0, 1, 2, 9, 4095])?;
+    let (source, bytes) = Fixture::saved(env, &[0, 1, 2, 9, 4095])?;
     let destination = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(26);
     for cut in (1..bytes.len()).step_by(211) {
@@ -155,7 +147,7 @@ fn p25_a_large_stream_cut_anywhere(env: &Env) -> Result {
 }
 
 fn p25_sizes_that_are_refused(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[2])?;
+    let (source, bytes) = Fixture::saved(env, &[2])?;
     let destination = Fixture::new(env)?;
     let m = &destination.migration;
     destination.go(&[State::RESUMING])?;
@@ -187,7 +179,7 @@ fn p25_sizes_that_are_refused(env: &Env) -> Result {
 fn p25_a_smaller_section_takes_larger_buffers(env: &Env) -> Result {
     let pages: Vec<u64> = (0..200).collect();
     let bytes = {
-        let (_, bytes) = source(env, &pages)?;
+        let (_, bytes) = Fixture::saved(env, &pages)?;
         bytes
     };
     env.module.with("staging_kib=64", || {
@@ -210,7 +202,7 @@ fn p25_a_smaller_section_takes_larger_buffers(env: &Env) -> Result {
 }
 
 fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[4])?;
+    let (source, bytes) = Fixture::saved(env, &[4])?;
     let destination = Fixture::new(env)?;
     destination.mdma.set(Reg::Scratch, 1)?;
     let before = destination.registers()?;
@@ -231,7 +223,7 @@ fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
 }
 
 fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[4])?;
+    let (source, bytes) = Fixture::saved(env, &[4])?;
     let destination = Fixture::new(env)?;
     let stream = parse(&bytes)?;
     let mut cuts = vec![0, 1, 31, 32, 33, bytes.len() - 1];
@@ -269,7 +261,7 @@ fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
 }
 
 fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
-    let (_source, bytes) = source(env, &[4, 5])?;
+    let (_source, bytes) = Fixture::saved(env, &[4, 5])?;
     let destination = Fixture::new(env)?;
     let stream = parse(&bytes)?;
     let m = &destination.migration;
@@ -329,7 +321,7 @@ fn p26_after_a_refusal_the_device_does_not_run(env: &Env) -> Result {
 }
 
 fn p26_a_load_replaces_what_was_there(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[10, 11])?;
+    let (source, bytes) = Fixture::saved(env, &[10, 11])?;
     let destination = Fixture::new(env)?;
     let mapping = destination.mdma.map_memory()?;
     let size = destination.mdma.memory_size() as usize;
@@ -351,7 +343,7 @@ fn p26_a_load_replaces_what_was_there(env: &Env) -> Result {
 }
 
 fn p50_loaded_twice_is_loaded_once(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[1, 2, 100])?;
+    let (source, bytes) = Fixture::saved(env, &[1, 2, 100])?;
     let destination = Fixture::new(env)?;
     for round in 0..3 {
         destination.load(&bytes)?;
@@ -456,7 +448,7 @@ fn a_halted_queue_stays_halted(env: &Env) -> Result {
 }
 
 fn a_load_from_stop_to_stop(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[6])?;
+    let (source, bytes) = Fixture::saved(env, &[6])?;
     let destination = Fixture::new(env)?;
     // A VMM that loads a paused guest.
     destination.go(&[State::STOP, State::RESUMING])?;
@@ -470,7 +462,7 @@ fn a_load_from_stop_to_stop(env: &Env) -> Result {
 
 /// Asserted or not: it may be asserted in the interrupt controller that has moved as well, and has to be lowered there.
 fn intx_is_delivered_once_when_a_loaded_device_runs(env: &Env) -> Result {
-    let (_source, bytes) = source(env, &[1])?;
+    let (_source, bytes) = Fixture::saved(env, &[1])?;
     for (index, signals) in [
         (uapi::VFIO_PCI_INTX_IRQ_INDEX, 1),
         (uapi::VFIO_PCI_MSI_IRQ_INDEX, 0),

@@ -32,17 +32,9 @@ tests! { "v2_loading":
     two_writers [],
 }
 
-/// Returns a device with filled state, and its stream.
-fn source(env: &Env, pages: &[u64]) -> Result<(V2, Vec<u8>)> {
-    let v2 = V2::new(env)?;
-    v2.fill_state(pages)?;
-    let bytes = v2.save_v2()?;
-    Ok((v2, bytes))
-}
-
 fn p25_writes_of_any_size(env: &Env) -> Result {
     let pages: Vec<u64> = (0..600).collect();
-    let (source, bytes) = source(env, &[0, 1, 2, 9, 4095])?;
+    let (source, bytes) = V2::saved(env, &[0, 1, 2, 9, 4095])?;
     let destination = V2::new(env)?;
     for size in [1, 3, 31, 32, 33, 4095, 4128, 65_537, 4 << 20] {
         let fd = destination.begin(State::RESUMING)?;
@@ -70,7 +62,7 @@ fn p25_writes_of_any_size(env: &Env) -> Result {
 }
 
 fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
-    let (_source, bytes) = source(env, &[4, 5])?;
+    let (_source, bytes) = V2::saved(env, &[4, 5])?;
     let destination = V2::new(env)?;
     let stream = parse(&bytes)?;
     let mut start = 0;
@@ -107,7 +99,7 @@ fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
 }
 
 fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[4])?;
+    let (source, bytes) = V2::saved(env, &[4])?;
     let destination = V2::new(env)?;
     for cut in [0, 1, 31, 32, 33, bytes.len() / 2, bytes.len() - 1] {
         let fd = destination.begin(State::RESUMING)?;
@@ -122,7 +114,7 @@ fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
 }
 
 fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[4])?;
+    let (source, bytes) = V2::saved(env, &[4])?;
     let destination = V2::new(env)?;
     destination.mdma.set(Reg::Scratch, 1)?;
     let before = destination.registers()?;
@@ -260,7 +252,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
 }
 
 fn two_writers(env: &Env) -> Result {
-    let (source, bytes) = source(env, &[1, 2, 3])?;
+    let (source, bytes) = V2::saved(env, &[1, 2, 3])?;
     let destination = V2::new(env)?;
     // Whole writes do not mix: one of them is the stream, and the second begins anew after its end.
     let fd = destination.begin(State::RESUMING)?;
