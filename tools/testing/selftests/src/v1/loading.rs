@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading through v1: the sequence, buffers cut anywhere, refusals, and the resulting device state.
+//! Loading through v1: the sequence, buffers split at any byte, refusals, and the resulting device state.
 
 use mdma::job;
 use mdma::regs::Reg;
@@ -35,7 +35,7 @@ tests! { "v1_loading":
     intx_is_delivered_once_when_a_loaded_device_runs [],
 }
 
-/// Returns the ways of moving data that this device offers.
+/// Returns the access methods for the data section that the device supports.
 fn accesses(fixture: &Fixture) -> Vec<Access> {
     let mut accesses = vec![Access::Trapped, Access::TrappedWords];
     if fixture.migration.mapping().is_some() {
@@ -72,7 +72,7 @@ fn p24_nothing_is_applied_before_data_size_is_written(env: &Env) -> Result {
     let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     let m = &destination.migration;
-    // Data that is overwritten before its size is written was never there.
+    // The user overwrites data before it writes data_size. The device never reads the old data.
     let at = m.data_offset()?;
     m.write_data(at, &vec![0xff; bytes.len()])?;
     assert_eq!(m.data_offset()?, at);
@@ -152,7 +152,7 @@ fn p25_sizes_that_are_refused(env: &Env) -> Result {
     let m = &destination.migration;
     destination.go(&[State::RESUMING])?;
     let section = destination.section() as u64;
-    // At the beginning, and in the middle of a record: the load goes on as if nothing had been said.
+    // At the start of the stream and in the middle of a record. The refused write does not affect the load.
     for piece in [&bytes[..100], &bytes[100..]] {
         m.data_offset()?;
         m.write_data(destination.data_offset(), piece)?;
@@ -164,7 +164,7 @@ fn p25_sizes_that_are_refused(env: &Env) -> Result {
     }
     destination.go(&[State::RUNNING])?;
     source.expect_equal(&destination, "after refused sizes")?;
-    // The whole section at once is not too much.
+    // A buffer that fills the whole section is not too large.
     destination.go(&[State::RESUMING])?;
     m.write_data(destination.data_offset(), &vec![0; section as usize])?;
     assert_errno!(m.write_data_size(section), EINVAL, "not a stream");
@@ -192,9 +192,9 @@ fn p25_a_smaller_section_takes_larger_buffers(env: &Env) -> Result {
             &found,
             &parse(&bytes)?.memory(size),
             device(0),
-            "from larger buffers",
+            "loaded from larger buffers",
         );
-        // And the other way it makes small ones.
+        // In the other direction, the device sends smaller buffers.
         let again = destination.save()?;
         assert_eq!(parse(&again)?.memory(size), found);
         Ok(())
@@ -217,7 +217,7 @@ fn p26_registers_change_when_the_load_is_complete(env: &Env) -> Result {
         destination.migration.load_buffer(piece)?;
         unchanged("in the middle of a load")?;
     }
-    unchanged("the closing record is there")?;
+    unchanged("after the end record")?;
     destination.go(&[State::RUNNING])?;
     source.expect_equal(&destination, "running")
 }
@@ -247,10 +247,10 @@ fn p26_an_incomplete_load_is_refused(env: &Env) -> Result {
             destination.device.reset()?;
         }
     }
-    // The same with all of it.
+    // The complete stream loads.
     destination.load(&bytes)?;
     source.expect_equal(&destination, "complete")?;
-    // On a device of its own, as the log takes only so many lines of one.
+    // A new device, because the kernel limits the log lines per device.
     let destination = Fixture::new(env)?;
     destination.go(&[State::RESUMING])?;
     destination.feed(&bytes[..200], 4096)?;
@@ -267,7 +267,8 @@ fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
     let m = &destination.migration;
     let mut start = 0;
     for (n, record) in stream.records.iter().enumerate() {
-        // Two ways to spoil each record: seen at the end of its header, and at the end of its payload.
+        // Corrupt each record twice: the device detects one at the end of the header, the other at the end of
+        // the payload.
         for (at, shown) in [(8, 32), (32, record.size())] {
             if record.kind() == Some(Kind::Identity) && at == 8 {
                 continue;
@@ -278,7 +279,7 @@ fn p26_refused_at_the_write_that_shows_it(env: &Env) -> Result {
             m.load_buffer(&bad[..start + shown - 1])?;
             let next = &bad[start + shown - 1..][..1];
             assert_errno!(m.load_buffer(next), EBADMSG, "record {n}, byte {at}");
-            // The loop is over: nothing is taken any more, right or wrong.
+            // The load has failed: the device accepts no more data, not even valid data.
             assert_errno!(
                 m.load_buffer(&bytes),
                 EBADMSG,
@@ -307,14 +308,14 @@ fn p26_after_a_refusal_the_device_does_not_run(env: &Env) -> Result {
     std::thread::sleep(crate::harness::check::SILENCE);
     assert_eq!(queue.poll(), None);
     assert_eq!(buffer.to_vec(0, 8), 1u64.to_le_bytes());
-    // Opening it again resets it as well: who comes next has a device that works.
+    // The next open resets the device too, so the next user has a working device.
     drop((queue, buffer));
     let fixture = Fixture::of(crate::env::Guest::open(fixture.close())?)?;
     assert_eq!(fixture.state()?, State::RUNNING);
     assert_eq!(
         fixture.mdma.get(Reg::JobsDone)?,
         0,
-        "the refused load is left in the device"
+        "the device kept state of the refused load"
     );
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
@@ -328,14 +329,14 @@ fn p26_a_load_replaces_what_was_there(env: &Env) -> Result {
     mapping.fill(0, size, 0x77);
     destination.mdma.set(Reg::IntMask, 3)?;
     destination.load(&bytes)?;
-    source.expect_equal(&destination, "over other contents")?;
-    // A mapping from before shows the new contents, zero where nothing was sent.
+    source.expect_equal(&destination, "loaded over other contents")?;
+    // A mapping made before the load shows the new contents, and zeros in pages that were not sent.
     let expected = source.read_memory(0, size)?;
     same(
         &mapping.to_vec(0, size),
         &expected,
         device(0),
-        "through the old mapping",
+        "through the mapping made before the load",
     );
     mapping.write(0, b"alive");
     assert_eq!(destination.read_memory(0, 5)?, b"alive");
@@ -350,7 +351,7 @@ fn p50_loaded_twice_is_loaded_once(env: &Env) -> Result {
         source.expect_equal(&destination, &format!("load {round}"))?;
         assert!(
             destination.save()? == bytes,
-            "load {round} saves as another stream"
+            "load {round}: the device saves a different stream"
         );
         destination.go(&[State::RUNNING])?;
     }
@@ -368,12 +369,17 @@ fn p50_saved_again_is_the_same_stream(env: &Env) -> Result {
             job::copy(guest(0x10_0000), device(123), 77_777),
         ],
     )?;
-    wait_register(&fixture.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
+    wait_register(
+        &fixture.mdma,
+        Reg::Status,
+        "the engine to become idle",
+        |s| s == 1,
+    )?;
     let first = fixture.save()?;
     assert!(fixture.save()? == first, "saved twice");
     let other = Fixture::new(env)?;
     other.load(&first)?;
-    // Registers are whole: the queue stands where it stood.
+    // The registers are complete: the queue is at the same position.
     assert_eq!(other.mdma.get(Reg::RingBase)?, QUEUE);
     assert_eq!(other.mdma.get(Reg::Head)?, 2);
     assert_eq!(other.mdma.get(Reg::JobsDone)?, 2);
@@ -401,11 +407,11 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     })?;
     let bytes = source.save()?;
     let done = source.mdma.get(Reg::BytesDone)?;
-    assert!(done < SIZE as u64, "the job was over before the stop");
+    assert!(done < SIZE as u64, "the job finished before the stop");
     assert_eq!(queue.wait(PATIENCE)?.cookie, 1);
     assert_eq!(queue.poll(), None);
 
-    // The destination has the guest's memory at the same IOVAs and another address.
+    // The destination maps the guest's memory at the same IOVAs but at another address.
     let destination = Fixture::new(env)?;
     let there = destination.buffer(BASE, SIZE)?;
     memory.copy_to(0, &there, 0, SIZE);
@@ -425,7 +431,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
         [0x66, 0, 0, 0, 0, 0, 0, 0].repeat(SIZE / 8)
     );
     assert_eq!(destination.mdma.get(Reg::BytesDone)?, 2 * SIZE as u64);
-    // The source has not gone on.
+    // The source has not continued.
     assert_eq!(source.mdma.get(Reg::BytesDone)?, done);
     Ok(())
 }
@@ -450,7 +456,7 @@ fn a_halted_queue_stays_halted(env: &Env) -> Result {
 fn a_load_from_stop_to_stop(env: &Env) -> Result {
     let (source, bytes) = Fixture::saved(env, &[6])?;
     let destination = Fixture::new(env)?;
-    // A VMM that loads a paused guest.
+    // A VMM does this when it loads a paused guest.
     destination.go(&[State::STOP, State::RESUMING])?;
     destination.feed(&bytes, 1000)?;
     destination.go(&[State::STOP])?;
@@ -460,7 +466,8 @@ fn a_load_from_stop_to_stop(env: &Env) -> Result {
     run_jobs(&mut queue, &[job::nop()])
 }
 
-/// Asserted or not: it may be asserted in the interrupt controller that has moved as well, and has to be lowered there.
+/// The device signals INTx once after a load, asserted or not: the migrated interrupt controller may have INTx asserted
+/// and must then lower it.
 fn intx_is_delivered_once_when_a_loaded_device_runs(env: &Env) -> Result {
     let (_source, bytes) = Fixture::saved(env, &[1])?;
     for (index, signals) in [
@@ -481,9 +488,9 @@ fn intx_is_delivered_once_when_a_loaded_device_runs(env: &Env) -> Result {
             assert_eq!(expect_signal(&event, "INTx of a loaded device"), signals);
             irq.set_none(Action::Unmask, 0, 1)?;
         }
-        expect_silence(&event, "it is not asserted");
+        expect_silence(&event, "INTx is not asserted");
         destination.go(&[State::STOP, State::RUNNING])?;
-        expect_silence(&event, "nothing was loaded since");
+        expect_silence(&event, "no load since the last signal");
         irq.disable()?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The passes of pre-copy: the first sends the contents of device memory, each later one what changed since.
+//! Pre-copy passes: the first pass sends the contents of device memory, each later pass sends the changes since.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ fn holes_are_not_sent(env: &Env) -> Result {
     assert_eq!(pages(&fixture.save_stream()?), set([]));
     let last = fixture.mdma.memory_size() / PAGE - 1;
     let mapping = fixture.mdma.map_memory()?;
-    // Written by a system call, through a mapping, and by the engine.
+    // Write by system call, through a mapping, and with the engine.
     fixture.write_memory(5 * PAGE + 17, &[1])?;
     mapping.write(100 * PAGE as usize + 4095, &[1, 2]);
     fixture.go(&[State::RUNNING])?;
@@ -40,7 +40,7 @@ fn holes_are_not_sent(env: &Env) -> Result {
     run_jobs(&mut queue, &[job::fill(device(last * PAGE), 1, PAGE)])?;
     let stream = fixture.save_stream()?;
     assert_eq!(pages(&stream), set([5, 100, 101, last]));
-    // What they hold arrives; the rest costs no byte.
+    // The stream contains these pages and no bytes for the others.
     let size = fixture.mdma.memory_size() as usize;
     let mut expected = vec![0; size];
     expected[5 * PAGE as usize + 17] = 1;
@@ -53,7 +53,7 @@ fn holes_are_not_sent(env: &Env) -> Result {
     Ok(())
 }
 
-/// Changes some pages in every possible way, and returns which.
+/// Changes some pages by mapping, system call and DMA, and returns their numbers.
 fn change(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result<BTreeSet<u64>> {
     let mapping = fixture.mdma.map_memory()?;
     let mut changed = BTreeSet::new();
@@ -80,7 +80,7 @@ fn a_second_pass_sends_what_changed(env: &Env) -> Result {
     let mut bytes = fixture.save_pending()?.concat();
     assert_eq!(pages(&parse(&bytes)?), set(0..2000));
     for pass in 2..6 {
-        // Nothing changed, nothing sent.
+        // Without changes, the device sends nothing.
         assert_eq!(fixture.save_pending()?.concat(), []);
         let changed = change(&fixture, &mut rng)?;
         let more = fixture.save_pending()?.concat();
@@ -88,7 +88,7 @@ fn a_second_pass_sends_what_changed(env: &Env) -> Result {
         let cost = changed.len() * PAGE as usize;
         assert!(
             more.len() < cost + cost / 8,
-            "{} bytes for {cost}",
+            "sent {} bytes for {cost} changed bytes",
             more.len()
         );
         bytes.extend(more);
@@ -103,26 +103,26 @@ fn a_second_pass_sends_what_changed(env: &Env) -> Result {
         &parse(&bytes)?.memory(len),
         &expected,
         device(0),
-        "all passes together",
+        "all passes combined",
     );
     Ok(())
 }
 
-/// A page that is read through a mapping can be written afterwards without a further fault. KVM, which has it mapped for
-/// a guest's read, would not even bring that fault to the device.
+/// The device counts a page as written when a user reads it through a writable mapping, because a later write causes no
+/// further fault. If KVM maps the page for a guest's read, the guest's writes do not reach the device at all.
 fn mapped_pages_count_as_written(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     write_pages(&fixture, 0..64, 3)?;
     let mapping = fixture.mdma.map_memory()?;
     fixture.go(&[State::PRE_COPY])?;
     fixture.save_pending()?;
-    // Reads of mapped pages by the user, and by the kernel for a system call: it reads page 40 there to write it here.
+    // The user reads page 20 through the mapping. In pwrite(), the kernel reads page 40 as the source buffer.
     assert_eq!(mapping.to_vec(20 * PAGE as usize, 16).len(), 16);
     let scratch = fixture.mdma.bar().info().offset + mdma::regs::Reg::Scratch.offset();
     let at = 40 * PAGE as usize;
     let copied = fixture.device.pwrite_mapping(scratch, &mapping, at, 8)?;
     assert_eq!(copied, 8);
-    // A mapping that cannot be written marks nothing.
+    // A read-only mapping marks nothing dirty.
     let memory = fixture.mdma.memory()?;
     let area = Area {
         offset: 0,
@@ -132,7 +132,7 @@ fn mapped_pages_count_as_written(env: &Env) -> Result {
     assert_eq!(only_read.to_vec(60 * PAGE as usize, 16).len(), 16);
     let sent = pages(&parse(&fixture.save_pending()?.concat())?);
     assert_eq!(sent, set([20, 40]));
-    // Once sent, it takes another access.
+    // After the device has sent a page, only another access marks it dirty.
     assert_eq!(fixture.save_pending()?.concat(), []);
     mapping.write(20 * PAGE as usize, &[9]);
     assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([20]));
@@ -149,7 +149,7 @@ fn a_stop_sends_what_changed(env: &Env) -> Result {
     fixture.go(&[State::STOP_AND_COPY])?;
     let stream = parse(&fixture.save_pending()?.concat())?;
     assert_eq!(pages(&stream), changed);
-    // A new session knows nothing of the old one.
+    // A new session starts from the beginning.
     fixture.go(&[State::STOP, State::STOP_AND_COPY])?;
     assert_eq!(
         pages(&parse(&fixture.save_pending()?.concat())?),
@@ -158,7 +158,7 @@ fn a_stop_sends_what_changed(env: &Env) -> Result {
     Ok(())
 }
 
-/// Saves everything pending, and returns the number of bytes.
+/// Saves all pending data, and returns the number of bytes.
 fn drained(fixture: &Fixture) -> Result<u64> {
     Ok(fixture.migration.save_all(&mut |_| Ok(()))?)
 }
@@ -169,7 +169,7 @@ fn one_percent_of_a_gibibyte_costs_one_percent(env: &Env) -> Result {
     let size = fixture.mdma.memory_size();
     let pages = size / PAGE;
     let mut rng = fastrand::Rng::with_seed(26);
-    // All of it populated: by the engine, which is the fastest. In parts, none of which takes long.
+    // Fill all of device memory with the engine, which is the fastest way, in parts that are short jobs.
     const PART: u64 = 16 << 20;
     let mut queue = fixture.queue(2)?;
     for at in (0..size).step_by(PART as usize) {
@@ -178,7 +178,7 @@ fn one_percent_of_a_gibibyte_costs_one_percent(env: &Env) -> Result {
     queue.close()?;
     fixture.go(&[State::PRE_COPY])?;
     let first = drained(&fixture)?;
-    assert!(first > size, "{first} bytes for {size}");
+    assert!(first > size, "sent {first} bytes for {size}");
 
     let mut rewrite = || {
         let changed: BTreeSet<_> = (0..pages / 100).map(|_| rng.u64(0..pages)).collect();
@@ -191,10 +191,13 @@ fn one_percent_of_a_gibibyte_costs_one_percent(env: &Env) -> Result {
         let changed = rewrite();
         fixture.go(&[phase])?;
         let sent = drained(&fixture)?;
-        note!("{phase:?}: {changed} bytes changed, {sent} sent, of {first} at first");
-        assert!(sent >= changed, "{sent} bytes for {changed}");
-        // A header for each run of pages, and the state.
-        assert!(sent < changed + changed / 50, "{sent} bytes for {changed}");
+        note!("{phase:?}: {changed} bytes changed, {sent} sent, {first} in the first pass");
+        assert!(sent >= changed, "sent {sent} bytes for {changed}");
+        // The rest is one header per run of pages, and the device state.
+        assert!(
+            sent < changed + changed / 50,
+            "sent {sent} bytes for {changed}"
+        );
     }
     Ok(())
 }
@@ -207,7 +210,7 @@ fn writes_during_pre_copy_arrive(env: &Env) -> Result {
     let mapping = source.mdma.map_memory()?;
     let over = AtomicBool::new(false);
     let bytes = thread::scope(|threads| -> Result<Vec<u8>> {
-        // Writes as fast as it can, through a mapping that was made before tracking began.
+        // Writes as fast as possible through a mapping made before dirty tracking began.
         let writer = threads.spawn(|| {
             let mut rng = fastrand::Rng::with_seed(24);
             let mut writes = 0u64;
@@ -240,7 +243,7 @@ fn writes_during_pre_copy_arrive(env: &Env) -> Result {
     destination.load(&bytes)?;
     let expected = source.read_memory(0, len)?;
     let found = destination.read_memory(0, len)?;
-    same(&found, &expected, device(0), "written while it was saved");
+    same(&found, &expected, device(0), "written during the save");
     drop(mapping);
     Ok(())
 }

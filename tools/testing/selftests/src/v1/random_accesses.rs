@@ -2,8 +2,8 @@
 
 //! Random sequences of legal and illegal register accesses, compared with a model of the protocol.
 //!
-//! The model follows the text of the protocol, not the driver. It holds the device's state, whether a buffer is staged, and
-//! whether it was offered. `--iterations N` sets the number of accesses, `--seed N` the random seed.
+//! The model follows the text of the protocol, not the driver. It holds the device's state, whether a buffer is staged,
+//! and whether the device offered it. `--iterations N` sets the number of accesses, `--seed N` the random seed.
 
 use vfio_client::v1::State;
 
@@ -17,11 +17,11 @@ tests! { "v1_random_accesses":
     p14_p23_random_accesses_follow_the_model ["P10", "P14", "P16", "P17", "P18", "P19", "P22", "P23", "P26"],
 }
 
-/// A buffer that is staged and not consumed.
+/// A staged buffer that the user has not consumed.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     size: u64,
-    /// `data_offset` was read for it, since it was staged or since the device stopped.
+    /// The user has read `data_offset` since the device staged the buffer, or since it stopped.
     offered: bool,
 }
 
@@ -41,7 +41,7 @@ impl Model {
     fn change(&self, to: u32) -> Result<u32, u32> {
         let legal = match (self.state, to) {
             (0b110, _) => false,
-            // A load of which nothing came is not complete (P26).
+            // A load without data is incomplete (P26).
             (0b100, 0b000 | 0b001) => return Err(0b110),
             (from, to) if from == to => true,
             (0b001, 0b000 | 0b010 | 0b011 | 0b100) => true,
@@ -57,10 +57,10 @@ impl Model {
         }
     }
 
-    /// A change of state that was accepted.
+    /// Updates the model after an accepted change of state.
     fn enter(&mut self, to: u32) {
         if (self.state, to) == (0b011, 0b010) {
-            // Nobody knows whether it was read (P23).
+            // The device cannot know whether the user read the buffer (P23).
             if let Some(staged) = &mut self.staged {
                 staged.offered = false;
             }
@@ -72,7 +72,7 @@ impl Model {
     }
 }
 
-/// One access, checked against the model.
+/// Makes one random access and checks it against the model.
 fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section: u64) -> Result {
     let migration = &fixture.migration;
     match rng.u32(0..100) {
@@ -96,17 +96,17 @@ fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section
         30..=54 => {
             let pending = migration.pending_bytes()?;
             if !model.saving() {
-                assert_eq!(pending, 0, "outside of a save");
+                assert_eq!(pending, 0, "pending_bytes outside a save");
             }
             match model.staged {
-                // To be sent again: it is pending, and stays.
+                // The device sends the buffer again: it stays pending.
                 Some(staged) if !staged.offered => assert!(pending >= staged.size),
                 _ => model.staged = None,
             }
             if model.state == 0b011 {
                 assert!(
                     pending > 0,
-                    "a running device has at least its registers to send"
+                    "a running device always has its registers to send"
                 );
             }
             if model.staged.is_none() {
@@ -121,7 +121,7 @@ fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section
                 assert!(size <= section, "{size}");
                 match &mut model.staged {
                     Some(staged) => {
-                        assert_eq!(size, staged.size, "another buffer");
+                        assert_eq!(size, staged.size, "the staged buffer changed");
                         staged.offered = true;
                     }
                     None if size > 0 => {
@@ -146,7 +146,7 @@ fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section
                 .choice(&[0, 1, 8, section, section + 1, u64::MAX])
                 .expect("some");
             let done = migration.write_data_size(size);
-            // What is in the section is no whole stream, but may be the beginning of one.
+            // The section does not hold a complete stream, but may hold the start of one.
             if model.state != 0b100 || !(1..=section).contains(&size) {
                 assert_errno!(done, EINVAL);
             }
@@ -157,7 +157,7 @@ fn access(fixture: &Fixture, model: &mut Model, rng: &mut fastrand::Rng, section
                 state: 0b001,
                 staged: None,
             };
-            // So that there is something to send.
+            // Give the device data to send.
             write_pages(fixture, 0..600, rng.u8(..))?;
         }
     }
@@ -184,13 +184,13 @@ fn p14_p23_random_accesses_follow_the_model(env: &Env) -> Result {
         }
         staged += u64::from(model.staged.is_some());
         errors += u64::from(model.state == 0b110);
-        // Only a reset leads out of it, and that is rare.
+        // Only a reset leaves the error state, and the walk seldom resets.
         if model.state == 0b110 && rng.u32(0..4) == 0 {
             fixture.device.reset()?;
             model.enter(0b001);
         }
     }
     note!("{staged} accesses with a buffer staged, {errors} in the error state");
-    assert!(staged > 0 && errors > 0, "the walk did not get around");
+    assert!(staged > 0 && errors > 0, "the walk did not reach all cases");
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The v1 migration region: its place, its registers, and every refused access.
+//! The v1 migration region: its index, its registers, and all accesses that it refuses.
 
 use vfio_client::uapi::{
     VFIO_PCI_NUM_REGIONS, VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
@@ -36,7 +36,7 @@ tests! { "v1_region":
 /// Whether a register is writable in a state.
 type Written = fn(State) -> bool;
 
-/// The register block of the protocol: offset, width, and when it is writable.
+/// The registers of the protocol: offset, width, and in which states each is writable.
 const REGISTERS: [(u64, usize, Written); 5] = [
     (0, 4, |_| true),
     (4, 4, |_| true),
@@ -99,7 +99,7 @@ fn p01_type_3_1_behind_the_pci_regions(env: &Env) -> Result {
 fn p02_registers_match_the_structure(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let region = fixture.migration.region();
-    // Values that only these registers have: the state, and all three that a staged buffer fills.
+    // Distinct values identify the registers: the state, and the three registers of a staged buffer.
     assert_eq!(region.read_u32(0)?, 1);
     fixture.go(&[State::PRE_COPY])?;
     assert_eq!(region.read_u32(0)?, 3);
@@ -110,7 +110,7 @@ fn p02_registers_match_the_structure(env: &Env) -> Result {
     assert!(pending > 0);
     assert_eq!(at, fixture.data_offset());
     assert!(size > 0 && size <= pending, "{size} of {pending} bytes");
-    // They are where the C structure has them.
+    // The offsets are those of the C structure.
     let fields = [
         offset::DEVICE_STATE,
         offset::RESERVED,
@@ -122,8 +122,8 @@ fn p02_registers_match_the_structure(env: &Env) -> Result {
     Ok(())
 }
 
-/// What must not change when an access is refused. Looking at it changes nothing either: `pending_bytes` is read only
-/// where no buffer is staged, as that would consume it.
+/// What a refused access must not change. Taking it has no side effect: `pending_bytes` is read only if no buffer is
+/// staged, because the read would consume the buffer.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     state: State,
@@ -151,20 +151,20 @@ fn look(fixture: &Fixture) -> Result<Seen> {
     })
 }
 
-/// Makes every access to the header that must be refused, and checks the device after each.
+/// Makes all accesses to the header that the device must refuse, and checks the device after each.
 fn refuse_all(fixture: &Fixture, offsets: impl Iterator<Item = u64> + Clone, what: &str) -> Result {
     let region = fixture.migration.region();
     let end = region.info().size;
     let data = fixture.data_offset();
     let before = look(fixture)?;
-    // Bytes that would be a different, legal state.
+    // The bytes of a different, legal state.
     let other = if before.state == State::RUNNING {
         0u8
     } else {
         1
     };
     for at in offsets {
-        // No bytes are no access.
+        // An access of no bytes has no effect.
         assert_eq!(region.pread(at, &mut [])?, 0, "{what}: at {at:#x}");
         assert_eq!(region.pwrite(at, &[])?, 0, "{what}: at {at:#x}");
         assert_eq!(look(fixture)?, before, "{what}: no bytes at {at:#x}");
@@ -175,7 +175,10 @@ fn refuse_all(fixture: &Fixture, offsets: impl Iterator<Item = u64> + Clone, wha
                 let mut out = vec![0xee; len];
                 let result = region.pread(at, &mut out);
                 assert_errno!(result, EINVAL, "{what}: read of {len} bytes at {at:#x}");
-                assert!(out.iter().all(|b| *b == 0xee), "a refused read gave bytes");
+                assert!(
+                    out.iter().all(|b| *b == 0xee),
+                    "a refused read returned bytes"
+                );
             }
             let written = register.is_some_and(|(_, _, written)| written(before.state));
             if !inside && !written {
@@ -201,7 +204,7 @@ fn p03_every_offset_and_length_in_every_state(env: &Env) -> Result {
         reach(&fixture, state)?;
         refuse_all(&fixture, 0..=40, &format!("{state:?}"))?;
         if state == State::PRE_COPY || state == State::STOP_AND_COPY {
-            // The same with a staged buffer, which none of it consumes or replaces.
+            // Repeat with a staged buffer. No access consumes or replaces it.
             fixture.migration.data_offset()?;
             assert!(look(&fixture)?.data_size > 0);
             refuse_all(&fixture, 0..=40, &format!("{state:?}, staged"))?;
@@ -217,17 +220,17 @@ fn p03_edges_of_pages_and_of_the_region(env: &Env) -> Result {
     let (data, end) = (fixture.data_offset(), region.info().size);
     for state in states() {
         reach(&fixture, state)?;
-        // Before the data section and into it; at the end of the region and beyond.
+        // Accesses from the header into the data section, and across the end of the region.
         refuse_all(&fixture, data - 41..data, &format!("{state:?}"))?;
         refuse_all(&fixture, end - 40..=end + 1, &format!("{state:?}"))?;
-        // The last bytes of the section are there, at any length and alignment.
+        // The last bytes of the section are readable with any length and alignment.
         for len in 1..=40 {
             let mut out = vec![0; len];
             assert_eq!(region.pread(end - len as u64, &mut out)?, len);
         }
         fixture.device.reset()?;
     }
-    // Far beyond, up to where the next region would start: never another region's bytes.
+    // Accesses far beyond the end, up to the start of the next region, never reach another region.
     for at in [end + PAGE, 1 << 32, (1 << 40) - 8, (1 << 40) - 4] {
         assert_errno!(region.pread(at, &mut [0; 16]), EINVAL, "read at {at:#x}");
         assert_errno!(region.pwrite(at, &[0; 16]), EINVAL, "write at {at:#x}");
@@ -241,8 +244,8 @@ fn p03_edges_of_pages_and_of_the_region(env: &Env) -> Result {
     Ok(())
 }
 
-/// An access of no bytes returns 0, whatever it is to. It was refused, and logged, by some regions, and a data file
-/// filled its buffer for it.
+/// An access of no bytes returns 0 at any offset. Earlier, some regions refused and logged it, and a data file filled
+/// its buffer.
 fn no_bytes_are_no_access(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     v2.write_pages([1], 1)?;
@@ -264,13 +267,21 @@ fn no_bytes_are_no_access(env: &Env) -> Result {
     everything()?;
     let info = fd.precopy_info()?;
     assert_eq!(fd.read(&mut [])?, 0);
-    assert_eq!(fd.precopy_info()?, info, "it was read for no bytes");
+    assert_eq!(
+        fd.precopy_info()?,
+        info,
+        "a read of no bytes took data from the device"
+    );
     let mut bytes = Vec::new();
     fd.read_available(&mut bytes)?;
-    // Not ENOMSG either.
+    // It does not return ENOMSG either.
     assert_eq!(fd.read(&mut [])?, 0);
     v2.to(v2::State::RUNNING)?;
-    assert_eq!(fd.read(&mut [])?, 0, "of a session that is over");
+    assert_eq!(
+        fd.read(&mut [])?,
+        0,
+        "a read of no bytes after the session ended"
+    );
     let fd = v2.begin(v2::State::RESUMING)?;
     everything()?;
     assert_eq!(fd.write(&[])?, 0);
@@ -363,7 +374,7 @@ fn p06_the_header_page_cannot_be_mapped(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let region = fixture.migration.region();
     let info = region.info();
-    // A region that says it can be mapped says where, or all of it could be.
+    // A mappable region must list its areas. Without a list, a user may map all of it.
     let areas = info.sparse.as_deref().unwrap_or_default();
     assert_eq!(info.areas(), areas);
     assert!(areas.iter().all(|a| a.offset >= 4096), "{areas:?}");
@@ -393,7 +404,10 @@ fn p27_data_offset_is_the_start_of_the_one_area(env: &Env) -> Result {
         fixture.device.reset()?;
     }
     let at = seen[0];
-    assert!(seen.iter().all(|other| *other == at), "it moves: {seen:x?}");
+    assert!(
+        seen.iter().all(|other| *other == at),
+        "data_offset changed: {seen:x?}"
+    );
     assert!(at != 0 && at % PAGE == 0, "data_offset {at:#x}");
     let size = region.info().size - at;
     match region.info().sparse.as_deref() {
@@ -411,7 +425,7 @@ fn p28_mapped_and_trapped_are_the_same_bytes(env: &Env) -> Result {
     };
     let (at, len) = (fixture.data_offset(), fixture.section());
     let mut rng = fastrand::Rng::with_seed(28);
-    // Both ways, at the edges and in the middle, of every width.
+    // Both directions, at the edges and in the middle, with different widths.
     for state in [State::RESUMING, State::RUNNING] {
         fixture.go(if state == State::RESUMING {
             &[State::RESUMING]
@@ -455,7 +469,7 @@ fn p28_mapping_can_be_turned_off(env: &Env) -> Result {
         };
         let result = fixture.migration.region().mmap(area, Protection::READ);
         assert_errno!(result, EINVAL);
-        // And it migrates all the same.
+        // The device still migrates.
         fixture.write_memory(5, b"without a mapping")?;
         let bytes = fixture.save()?;
         fixture.device.reset()?;
@@ -490,8 +504,13 @@ fn p29_refused_mappings(env: &Env) -> Result {
         (0, PAGE, Protection::READ_WRITE, "the header"),
         (0, PAGE + len, Protection::READ_WRITE, "header and section"),
         (at, len + PAGE, Protection::READ_WRITE, "past the section"),
-        (at + len, PAGE, Protection::READ, "behind the section"),
-        (at + len - PAGE, 2 * PAGE, Protection::READ, "over the end"),
+        (at + len, PAGE, Protection::READ, "after the section"),
+        (
+            at + len - PAGE,
+            2 * PAGE,
+            Protection::READ,
+            "across the end",
+        ),
         (
             (1 << 40) - PAGE,
             PAGE,
@@ -503,7 +522,7 @@ fn p29_refused_mappings(env: &Env) -> Result {
         let result = region.mmap(Area { offset, size }, protection);
         assert_errno!(result, EINVAL, "mmap: {why}");
     }
-    // The kernel itself maps no device's file executable: such files are of a file system that has no programs.
+    // The kernel itself refuses executable mappings: a device file is on a noexec file system.
     for protection in [exec, write_exec] {
         let area = Area {
             offset: at,
@@ -511,7 +530,7 @@ fn p29_refused_mappings(env: &Env) -> Result {
         };
         assert_errno!(region.mmap(area, protection), EPERM, "mmap: {protection:?}");
     }
-    // What is refused above is refused for its reason: these are fine.
+    // The refusals above had the expected reason: the device accepts these similar mappings.
     for (offset, size) in [(at, PAGE), (at, len), (at + len - PAGE, PAGE)] {
         region.mmap(Area { offset, size }, Protection::READ_WRITE)?;
         region.mmap(Area { offset, size }, Protection::READ)?;
@@ -535,17 +554,20 @@ fn p29_bytes_never_written_read_0(env: &Env) -> Result {
         }
         Ok(())
     };
-    zeros("never used", 0)?;
+    zeros("unused", 0)?;
     fixture.go(&[State::STOP_AND_COPY])?;
     zeros("nothing staged", 0)?;
     fixture.migration.pending_bytes()?;
     fixture.migration.data_offset()?;
     let size = fixture.migration.data_size()? as usize;
-    assert!(size < len, "a device without memory contents is small");
-    zeros("behind the staged buffer", size)?;
+    assert!(
+        size < len,
+        "the state of a device with empty memory fills the section"
+    );
+    zeros("after the staged buffer", size)?;
     fixture.device.reset()?;
-    zeros("behind what was staged before a reset", size)?;
-    // The next user sees nothing of this one.
+    zeros("after the buffer that was staged before a reset", size)?;
+    // The next user does not see this user's data.
     region.write(at, b"secret")?;
     let instance = {
         drop(fixture.close());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Saving through v1: `pending_bytes`, staging, `data_size`, the data, and how often it is sent.
+//! Saving through v1: `pending_bytes`, staging, `data_size`, the data, and how often the device sends it.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ tests! { "v1_saving":
     p23_a_consumed_buffer_is_not_sent_again ["P23"],
 }
 
-/// Writes recognisable bytes to whole pages of device memory.
+/// Fills whole pages of device memory with `value`.
 pub(crate) fn write_pages(
     fixture: &Fixture,
     pages: impl IntoIterator<Item = u64>,
@@ -49,7 +49,7 @@ pub(crate) fn pages(stream: &Stream) -> BTreeSet<u64> {
     stream.pages(PAGE).into_iter().collect()
 }
 
-/// A set of pages.
+/// Returns a set of these pages.
 pub(crate) fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     pages.into_iter().collect()
 }
@@ -78,7 +78,7 @@ fn p16_reading_pending_again_changes_nothing(env: &Env) -> Result {
             }
             all.extend(buffer);
         }
-        // Nothing was lost between the reads.
+        // No data was lost between the reads.
         if state == State::PRE_COPY {
             assert_eq!(pages(&parse(&all)?), set(0..300));
         }
@@ -95,7 +95,7 @@ fn p16_nothing_pending_when_not_saving(env: &Env) -> Result {
         assert_eq!(fixture.migration.pending_bytes()? != 0, saving, "{state:?}");
         fixture.device.reset()?;
     }
-    // A session that is over leaves nothing behind.
+    // A session leaves no data behind when it ends.
     fixture.go(&[State::STOP_AND_COPY])?;
     fixture.migration.data_offset()?;
     fixture.go(&[State::STOP])?;
@@ -130,7 +130,7 @@ fn p17_the_staged_buffer_is_complete(env: &Env) -> Result {
                     "mapped",
                 );
             }
-            // Every record in it is there to its last byte, with its checksum.
+            // The parser checks that each record is complete and has the right checksum.
             records += parse(&trapped)?.records.len();
         }
         assert!(records > 0, "{state:?}");
@@ -150,7 +150,7 @@ fn p18_reading_again_gives_the_same_buffer(env: &Env) -> Result {
         assert!(!first.is_empty());
         let size = m.data_size()?;
         for round in 0..10 {
-            // Meanwhile the device's memory changes. The buffer does not.
+            // Device memory changes in the meantime. The buffer does not.
             if state == State::PRE_COPY {
                 write_pages(&fixture, 0..20, 100 + round)?;
             }
@@ -190,7 +190,7 @@ fn p19_reading_pending_consumes_mapped_or_not(env: &Env) -> Result {
                 let pending = m.pending_bytes()?;
                 m.data_offset()?;
                 let size = m.data_size()?;
-                // Whether or not the user has looked at it.
+                // The device consumes the buffer whether or not the user has read it.
                 if access.is_some() {
                     let mut bytes = vec![0; size as usize];
                     m.read_data(fixture.data_offset(), &mut bytes)?;
@@ -224,7 +224,7 @@ fn p20_stop_and_copy_ends_at_0(env: &Env) -> Result {
         for _ in 0..3 {
             assert_eq!(m.pending_bytes()?, 0);
         }
-        // Asking for more gives nothing, not an error and not the last buffer again.
+        // Another round returns no data: neither an error nor the last buffer again.
         assert_eq!(m.data_offset()?, fixture.data_offset());
         assert_eq!(m.data_size()?, 0);
         assert_eq!(m.pending_bytes()?, 0);
@@ -245,7 +245,7 @@ fn p20_pre_copy_is_left_at_every_point(env: &Env) -> Result {
     let count = source.section() as u64 / PAGE * 3 + 7;
     write_pages(&source, 0..count, 7)?;
     let expected = source.read_memory(0, (count * PAGE) as usize)?;
-    // After so many buffers, the last of them consumed or only staged.
+    // Stop after `buffers` buffers, with the last one consumed or only staged.
     for buffers in 0..6 {
         for consumed in [true, false] {
             let mut bytes = Vec::new();
@@ -268,7 +268,7 @@ fn p20_pre_copy_is_left_at_every_point(env: &Env) -> Result {
                 &found,
                 &expected,
                 device(0),
-                &format!("{buffers} buffers, {consumed}"),
+                &format!("{buffers} buffers, last one consumed: {consumed}"),
             );
         }
     }
@@ -279,7 +279,7 @@ fn p21_a_session_that_is_over_gives_no_more_data(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let m = &fixture.migration;
     write_pages(&fixture, 0..1000, 8)?;
-    // A reset in the middle of the loop: the session is gone, and what the loop reads next says so.
+    // A reset in the middle of a save ends the session, and the next reads show it.
     fixture.go(&[State::PRE_COPY])?;
     m.pending_bytes()?;
     m.data_offset()?;
@@ -288,19 +288,19 @@ fn p21_a_session_that_is_over_gives_no_more_data(env: &Env) -> Result {
     assert_eq!(m.data_size()?, 0);
     assert_eq!(m.pending_bytes()?, 0);
     m.data_offset()?;
-    assert_eq!(m.data_size()?, 0, "a buffer after the session was ended");
-    // An error ends a loop: the same answer to every later turn of it.
+    assert_eq!(m.data_size()?, 0, "a buffer after the session ended");
+    // After an error, the device refuses all later writes of data_size.
     fixture.go(&[State::RESUMING])?;
     m.write_data(fixture.data_offset(), &[0xff; 64])?;
     assert_errno!(m.write_data_size(64), EINVAL);
     for size in [32, 64, 4096] {
-        assert_errno!(m.write_data_size(size), EINVAL, "after the loop's error");
+        assert_errno!(m.write_data_size(size), EINVAL, "after the first error");
     }
     Ok(())
 }
 
-/// How far an estimate may be from what is sent: the headers of records that the ends of buffers cut, and state
-/// that is smaller than it may be.
+/// The maximal error of an estimate: additional headers where a buffer ends within a record, and state that is smaller
+/// than its maximum.
 fn slack(buffers: usize) -> u64 {
     (mdma::state::SIZE + HEADER_SIZE * (4 + 2 * buffers)) as u64
 }
@@ -313,11 +313,7 @@ fn p22_pending_is_what_a_stop_would_send(env: &Env) -> Result {
         fixture.go(&[State::PRE_COPY])?;
         let estimate = m.pending_bytes()?;
         fixture.go(&[State::STOP_AND_COPY])?;
-        assert_eq!(
-            m.pending_bytes()?,
-            estimate,
-            "the stop itself added something"
-        );
+        assert_eq!(m.pending_bytes()?, estimate, "the stop added data");
         let buffers = fixture.save_pending()?;
         let sent: usize = buffers.iter().map(Vec::len).sum();
         let off = estimate.abs_diff(sent as u64);
@@ -327,18 +323,18 @@ fn p22_pending_is_what_a_stop_would_send(env: &Env) -> Result {
         );
         fixture.go(&[State::STOP, State::RUNNING])?;
     }
-    // While it runs, what changes is added.
+    // While the device runs, changed pages are added.
     fixture.go(&[State::PRE_COPY])?;
     fixture.save_pending()?;
     let quiet = m.pending_bytes()?;
-    assert_eq!(quiet, 0, "there is nothing to stage");
+    assert_eq!(quiet, 0, "pending_bytes without changes");
     write_pages(&fixture, 10..20, 10)?;
     let busy = m.pending_bytes()?;
     assert!(
         (10 * PAGE..11 * PAGE).contains(&(busy - quiet)),
         "{quiet} then {busy}"
     );
-    // The same pages again cost nothing more.
+    // Changing the same pages again adds nothing.
     write_pages(&fixture, 10..20, 11)?;
     assert_eq!(m.pending_bytes()?, busy);
     Ok(())
@@ -359,13 +355,13 @@ fn p22_pending_counts_what_is_offered_again(env: &Env) -> Result {
     assert_eq!(
         m.pending_bytes()?,
         after,
-        "reading it consumed what was not staged again"
+        "the read consumed a buffer that was not offered again"
     );
     let mut again = Vec::new();
     m.save_buffer(&mut again)?;
     assert_eq!(again.len() as u64, staged);
     let left = m.pending_bytes()?;
-    assert_eq!(after - left, staged, "the buffer was counted once");
+    assert_eq!(after - left, staged, "the buffer was not counted once");
     Ok(())
 }
 
@@ -403,7 +399,7 @@ fn p23_a_buffer_offered_again_may_have_been_read(env: &Env) -> Result {
         source.migration.pending_bytes()?;
         let mut staged = Vec::new();
         source.migration.save_buffer(&mut staged)?;
-        // Changes after the staging come with the rest.
+        // The rest contains changes made after the staging.
         write_pages(&source, 20..30, if was_read { 15 } else { 16 })?;
         source.go(&[State::STOP_AND_COPY])?;
         let rest = source.save_pending()?;
@@ -414,7 +410,7 @@ fn p23_a_buffer_offered_again_may_have_been_read(env: &Env) -> Result {
         assert_eq!(again.records.len(), first.records.len());
         for (a, b) in again.records.iter().zip(&first.records) {
             assert_eq!(a.header.sequence, b.header.sequence);
-            assert!(a.payload == b.payload, "the buffer has changed");
+            assert!(a.payload == b.payload, "the buffer changed");
         }
         let mut bytes = if was_read { staged } else { Vec::new() };
         bytes.extend(rest.concat());

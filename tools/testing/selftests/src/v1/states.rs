@@ -58,7 +58,7 @@ fn p07_invalid_values_are_refused(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     for state in states() {
         reach(&fixture, state)?;
-        // The bits are what the register reads: 000, 001, 010, 011, 100 and 110 are states, these are not.
+        // 000, 001, 010, 011, 100 and 110 are states. These values are not.
         for invalid in [5, 7] {
             let result = fixture.migration.write_state(State(invalid));
             assert_errno!(result, EINVAL, "{state:?} to {invalid:#b}");
@@ -72,7 +72,7 @@ fn p07_invalid_values_are_refused(env: &Env) -> Result {
 fn p08_running_is_the_default(env: &Env) -> Result {
     let mut fixture = Fixture::new(env)?;
     assert_eq!(fixture.state()?, State::RUNNING);
-    // Whatever the last user left it in.
+    // The device runs after each open, whatever state the last user left it in.
     for state in states() {
         reach(&fixture, state)?;
         fixture = Fixture::of(Guest::open(fixture.close())?)?;
@@ -87,7 +87,7 @@ fn p08_running_is_the_default(env: &Env) -> Result {
 fn p08_a_device_whose_region_is_not_touched(env: &Env) -> Result {
     let instance = env.instance(crate::env::SMALL)?;
     let guest = Guest::open(instance)?;
-    // No look at the region at all.
+    // This user never accesses the migration region.
     let mdma = mdma::Mdma::open(&guest.device)?;
     let memory = guest.buffer(
         0x1000,
@@ -110,7 +110,7 @@ fn p10_a_failed_change_leaves_the_state(env: &Env) -> Result {
                 continue;
             }
             reach(&fixture, State(from))?;
-            // A session goes on as if nothing had been asked: the staged buffer is the same one.
+            // The session continues: the staged buffer stays the same.
             let saving = from & 2 != 0;
             let mut staged = Vec::new();
             if saving {
@@ -157,7 +157,7 @@ fn p11_error_is_left_by_reset_only(env: &Env) -> Result {
             assert_errno!(result, EINVAL, "110 to {to:#b}");
             assert_eq!(fixture.state()?, State::ERROR, "round {round}");
         }
-        // Data does not help either.
+        // Data does not leave the error state either.
         assert_errno!(fixture.migration.write_data_size(32), EINVAL);
         assert_eq!(fixture.migration.pending_bytes()?, 0);
     }
@@ -166,7 +166,7 @@ fn p11_error_is_left_by_reset_only(env: &Env) -> Result {
     fixture.mdma.bar().device().config()?.enable()?;
     let mut queue = fixture.queue(2)?;
     run_jobs(&mut queue, &[job::nop()])?;
-    // And the next migration is like the first.
+    // The next migration works.
     drop(queue);
     fixture.save().map(drop)
 }
@@ -185,12 +185,12 @@ fn p11_reset_gives_running_from_every_state(env: &Env) -> Result {
         assert_eq!(fixture.state()?, State::RUNNING, "from {state:?}");
         assert_eq!(fixture.migration.data_size()?, 0, "from {state:?}");
         assert_eq!(fixture.migration.pending_bytes()?, 0, "from {state:?}");
-        // Every buffer is dropped: what was staged is not offered any more, memory and registers are as new.
+        // The reset drops the staged buffer and clears memory and registers.
         fixture.migration.data_offset()?;
         assert_eq!(fixture.migration.data_size()?, 0, "from {state:?}");
         assert_eq!(fixture.read_memory(4096, 17)?, [0; 17], "from {state:?}");
         assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0, "from {state:?}");
-        // Twice is as good as once.
+        // A second reset changes nothing.
         fixture.device.reset()?;
         assert_eq!(fixture.state()?, State::RUNNING);
     }
@@ -215,7 +215,7 @@ fn p12_reserved_bits_are_refused_and_read_0(env: &Env) -> Result {
     Ok(())
 }
 
-/// Takes a change of state that is legal, from a load that is complete where it starts with one.
+/// Makes a legal change of state. If it starts in the resuming state, loads a complete stream first.
 fn take(fixture: &Fixture, from: u32, to: u32, saved: &[u8]) -> Result {
     reach(fixture, State(from))?;
     if from == 4 && to != 4 {
@@ -226,7 +226,7 @@ fn take(fixture: &Fixture, from: u32, to: u32, saved: &[u8]) -> Result {
     fixture.device.reset().map_err(Into::into)
 }
 
-/// Returns a saved device to load.
+/// Returns a stream to load.
 fn saved(fixture: &Fixture) -> Result<Vec<u8>> {
     fixture.write_memory(8192, b"contents")?;
     let bytes = fixture.save()?;
@@ -240,7 +240,7 @@ fn p13_required_changes(env: &Env) -> Result {
     for (from, to) in [(1, 0), (1, 2), (1, 3), (3, 2), (2, 0), (1, 4), (4, 1)] {
         take(&fixture, from, to, &saved)?;
     }
-    // The whole of a live migration's source, and of a suspend, in one go.
+    // All changes of a live migration's source, then those of a suspend.
     fixture.go(&[
         State::PRE_COPY,
         State::STOP_AND_COPY,
@@ -307,7 +307,7 @@ fn p15_every_state_is_left_at_any_pending(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     for from in [State::PRE_COPY, State::STOP_AND_COPY] {
         for to in [State::RUNNING, State::STOP, State::STOP_AND_COPY] {
-            // Nothing read, staged and not read, one consumed, everything consumed.
+            // No buffer staged, one staged but not read, one consumed, all consumed.
             for stage in 0..4 {
                 fixture.write_memory(0, &[1; 3 * 4096])?;
                 fixture.go(&[from])?;
@@ -331,7 +331,7 @@ fn p15_every_state_is_left_at_any_pending(env: &Env) -> Result {
 
 fn p15_pre_copy_of_a_device_with_nothing_to_send(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    // A device whose memory was never touched: there is no more than what says what it is.
+    // The memory of the device is untouched, so pre-copy sends little more than the identity.
     fixture.go(&[State::PRE_COPY])?;
     let first = fixture.save_pending()?;
     assert!(first.concat().len() < 4096);
@@ -349,7 +349,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
     let intx = fixture.device.irq(VFIO_PCI_INTX_IRQ_INDEX)?;
     for state in states() {
         reach(&fixture, state)?;
-        // Configuration space, as QEMU restores it while resuming.
+        // Configuration space: QEMU restores it while the device is resuming.
         let snapshot = config.snapshot()?;
         config.set_command(pci::COMMAND_MEMORY)?;
         assert_eq!(config.command()?, pci::COMMAND_MEMORY, "{state:?}");
@@ -359,7 +359,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
         let event = EventFd::new()?;
         msix.set_eventfds(0, &[None, Some(&event)])?;
         msix.set_none(Action::Trigger, 1, 1)?;
-        expect_signal(&event, "an interrupt made by the user");
+        expect_signal(&event, "an interrupt triggered by the user");
         msix.disable()?;
         intx.set_eventfds(0, &[Some(&event)])?;
         intx.disable()?;
@@ -379,7 +379,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
                 .size
                 >= 256
         );
-        // The mapping of device memory, and its registers.
+        // Device memory through a mapping, and registers.
         let memory = fixture.mdma.map_memory()?;
         memory.write(8192, b"through a mapping");
         assert_eq!(
@@ -393,7 +393,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
         fixture.device.reset()?;
         config.enable()?;
     }
-    // What was set up while stopped is in force when it runs.
+    // Settings made while the device is stopped take effect when it runs.
     let event = EventFd::new()?;
     fixture.go(&[State::STOP])?;
     msix.set_eventfds(0, &[Some(&event)])?;
@@ -403,7 +403,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
     assert_eq!(
         event.wait(crate::harness::check::SILENCE)?,
         0,
-        "a job was done while stopped"
+        "the device ran a job while stopped"
     );
     fixture.go(&[State::RUNNING])?;
     expect_signal(&event, "the interrupt of a job submitted while stopped");
