@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading through v2, and streams saved by one protocol and loaded by the other.
+//! Loading through v2, including streams saved by one protocol and loaded by the other.
 
 use std::thread;
 
@@ -43,7 +43,7 @@ fn p25_writes_of_any_size(env: &Env) -> Result {
         }
         assert_eq!(fd.write(&[])?, 0);
         destination.to(State::RUNNING)?;
-        expect_over(&fd, "a load that is complete");
+        expect_over(&fd, "after a complete load");
         source.expect_equal(&destination, &format!("writes of {size} bytes"))?;
         destination.reset()?;
     }
@@ -53,7 +53,7 @@ fn p25_writes_of_any_size(env: &Env) -> Result {
     let bytes = source.save_v2()?;
     assert!(bytes.len() > 2 << 20);
     let fd = destination.begin(State::RESUMING)?;
-    // It takes as much as its buffer holds.
+    // The write accepts as much as the buffer holds.
     let done = fd.write(&bytes)?;
     assert_eq!(done, 1 << 20);
     fd.write_all(&bytes[done..])?;
@@ -136,7 +136,7 @@ fn p49_the_bytes_are_those_of_v1(env: &Env) -> Result {
     v2.to(State::RUNNING)?;
     let by_v1 = v2.fixture.save()?;
     v2.to(State::RUNNING)?;
-    // Where buffers end, records do.
+    // A record ends at the end of each buffer, so equal streams need equal buffer sizes.
     if v2.section() == 1 << 20 {
         assert!(by_v1 == by_v2, "{} and {} bytes", by_v1.len(), by_v2.len());
     }
@@ -150,7 +150,7 @@ fn p49_the_bytes_are_those_of_v1(env: &Env) -> Result {
         parts.flat_map(|r| r.payload.clone()).collect()
     };
     assert_eq!(state(&by_v1), state(&by_v2));
-    // Saved once more, it is the same stream: saving leaves no trace.
+    // A second save returns the same stream: saving does not change the device.
     assert!(parse(&v2.save_v2()?)? == by_v2);
     Ok(())
 }
@@ -158,7 +158,7 @@ fn p49_the_bytes_are_those_of_v1(env: &Env) -> Result {
 fn p49_a_stream_of_v1_is_loaded_by_v2(env: &Env) -> Result {
     let source = V2::new(env)?;
     source.fill_state(&[0, 7, 300])?;
-    // Live, with a buffer that is sent again (P23).
+    // A live save in which the device sends a buffer again (P23).
     source.fixture.go(&[v1::State::PRE_COPY])?;
     source.migration.pending_bytes()?;
     let mut bytes = Vec::new();
@@ -228,7 +228,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     fd.read_available(&mut bytes)?;
     source.to(State::STOP)?;
     let done = source.mdma.get(Reg::BytesDone)?;
-    assert!(done < SIZE as u64, "the job was over before the stop");
+    assert!(done < SIZE as u64, "the job finished before the stop");
 
     let destination = V2::new(env)?;
     let there = destination.buffer(BASE, SIZE)?;
@@ -254,7 +254,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
 fn two_writers(env: &Env) -> Result {
     let (source, bytes) = V2::saved(env, &[1, 2, 3])?;
     let destination = V2::new(env)?;
-    // Whole writes do not mix: one of them is the stream, and the second begins anew after its end.
+    // Writes do not interleave: one write loads the stream, and the other starts a new one after its end.
     let fd = destination.begin(State::RESUMING)?;
     let results = thread::scope(|threads| {
         let racers = [0, 1].map(|_| threads.spawn(|| fd.write(&bytes)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pre-copy through v2: the precopy info of a running device, and poll for more data.
+//! Pre-copy through v2: the precopy info of a running device, and poll() for more data.
 
 use std::thread;
 use std::time::Duration;
@@ -37,14 +37,14 @@ fn p45_initial_falls_to_0_and_dirty_grows(env: &Env) -> Result {
     let fd = v2.begin(State::PRE_COPY)?;
     let first = fd.precopy_info()?;
     assert_eq!((first.flags, first.dirty_bytes), (0, 0));
-    // Without a save it is not known how the pages lie: each may need a header.
+    // Before a save, the device does not know which pages are adjacent. It counts a header for each page.
     let headers = PAGES * HEADER_SIZE as u64;
     assert!(
         first.initial_bytes <= whole && whole - first.initial_bytes <= SLACK + headers,
         "{} of {whole} bytes are initial",
         first.initial_bytes
     );
-    // It falls as it is read, by what is read, and never rises.
+    // initial_bytes falls by the size of each read, and never rises.
     let mut left = first.initial_bytes;
     let mut total = 0;
     let mut piece = vec![0; 77_777];
@@ -70,7 +70,7 @@ fn p45_initial_falls_to_0_and_dirty_grows(env: &Env) -> Result {
         left = info.initial_bytes;
     }
     assert_eq!(left, 0);
-    // From here on there is only what was written again.
+    // From here on, the device reports only pages that were written again.
     for count in [1, 10, 600] {
         v2.write_pages(0..count, 2)?;
         let info = fd.precopy_info()?;
@@ -83,7 +83,7 @@ fn p45_initial_falls_to_0_and_dirty_grows(env: &Env) -> Result {
     }
     while fd.read(&mut piece).is_ok() {
         let info = fd.precopy_info()?;
-        assert_eq!(info.initial_bytes, 0, "what was initial comes back");
+        assert_eq!(info.initial_bytes, 0, "initial_bytes rose again");
     }
     let info = fd.precopy_info()?;
     assert_eq!((info.initial_bytes, info.dirty_bytes), (0, 0));
@@ -94,16 +94,19 @@ fn p45_read_bytes_count(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     v2.write_pages(0..2, 1)?;
     let fd = v2.begin(State::PRE_COPY)?;
-    // By single bytes: 0 is told when nothing is left, and not before.
+    // With reads of one byte, the device reports 0 when no data is left, and not before.
     let mut count = 0;
     loop {
         let info = fd.precopy_info()?;
         let result = fd.read(&mut [0]);
         let empty = (info.initial_bytes, info.dirty_bytes) == (0, 0);
         match result {
-            Ok(1) => assert!(!empty, "nothing left after {count} bytes, and another one"),
+            Ok(1) => assert!(
+                !empty,
+                "read another byte although nothing was left after {count} bytes"
+            ),
             Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => {
-                assert!(empty, "{info:?}, and nothing to read");
+                assert!(empty, "nothing to read, but {info:?}");
                 break;
             }
             other => fail!("{other:?} after {count} bytes"),
@@ -111,7 +114,8 @@ fn p45_read_bytes_count(env: &Env) -> Result {
         count += 1;
     }
     assert!(count > 2 * PAGE);
-    // What was written during the first pass, before and behind what was sent: each is its own sort.
+    // During the first pass, the test writes pages that were sent, which become dirty, and pages that were not, which
+    // stay initial.
     v2.to(State::RUNNING)?;
     v2.write_pages(0..1000, 3)?;
     let fd = v2.begin(State::PRE_COPY)?;
@@ -128,7 +132,11 @@ fn p45_read_bytes_count(env: &Env) -> Result {
         "{before:?}, {after:?}"
     );
     v2.write_pages(990..1000, 4)?;
-    assert_eq!(fd.precopy_info()?, after, "pages that were not sent yet");
+    assert_eq!(
+        fd.precopy_info()?,
+        after,
+        "after writes to pages that were not sent yet"
+    );
     Ok(())
 }
 
@@ -149,7 +157,7 @@ fn p45_arguments(env: &Env) -> Result {
             EINVAL,
             "argsz {argsz}"
         );
-        assert_eq!(arg, before, "refused, and written to");
+        assert_eq!(arg, before, "a refused ioctl wrote to its argument");
     }
     for argsz in [24u32, 25, 64, u32::MAX] {
         let mut arg = [0xa5; 64];
@@ -161,7 +169,7 @@ fn p45_arguments(env: &Env) -> Result {
         assert_eq!(arg[16..24], expected.dirty_bytes.to_ne_bytes());
         assert_eq!(arg[24..], [0xa5; 40], "argsz {argsz}");
     }
-    // An argument that ends too early, or is nowhere.
+    // The argument ends too early, or its address is invalid.
     let mut short = [0; 20];
     short[..4].copy_from_slice(&24u32.to_ne_bytes());
     assert_errno!(fd.raw_ioctl(GET_PRECOPY_INFO, &mut short), EFAULT);
@@ -169,7 +177,7 @@ fn p45_arguments(env: &Env) -> Result {
         vfio_client::raw::ioctl_bad_address(&fd, GET_PRECOPY_INFO),
         EFAULT
     );
-    // No other ioctl is one of this file's.
+    // The data file supports no other ioctl.
     for n in [7, 8, 11, 20, 22, 150] {
         assert_errno!(
             vfio_client::raw::ioctl_bad_address(&fd, nr(n)),
@@ -177,7 +185,7 @@ fn p45_arguments(env: &Env) -> Result {
             "ioctl {n}"
         );
     }
-    // Whoever opts in to flags sees none: what is initial is so only once.
+    // A user who opts in to flags sees none, because initial data never reappears.
     const PRECOPY_INFO_V2: u32 = 12;
     if v2.device.feature_probe(PRECOPY_INFO_V2, false, true)? {
         v2.device.feature_set(PRECOPY_INFO_V2, &mut [])?;
@@ -203,7 +211,7 @@ fn p45_outside_of_pre_copy_it_is_refused(env: &Env) -> Result {
     v2.to(State::STOP_COPY)?;
     assert_refused!(env, v2.uuid(), fd.precopy_info(), EINVAL, "pre-copy");
     v2.to(State::STOP)?;
-    assert_errno!(fd.precopy_info(), EINVAL, "when the session is over");
+    assert_errno!(fd.precopy_info(), EINVAL, "after the session ended");
     Ok(())
 }
 
@@ -218,7 +226,7 @@ fn p46_nothing_left_in_pre_copy(env: &Env) -> Result {
             assert_errno!(fd.read(&mut [0; 100]), ENOMSG, "in {state}");
             assert!(!fd.wait_readable(Duration::ZERO)?, "poll in {state}");
         }
-        // More comes, and ends again.
+        // New dirty data is readable, and ends again.
         v2.write_pages([1], 2)?;
         assert!(fd.wait_readable(Duration::ZERO)?);
         let more = parse(&[&first[..], &drain(&fd)?].concat())?;
@@ -229,7 +237,7 @@ fn p46_nothing_left_in_pre_copy(env: &Env) -> Result {
     Ok(())
 }
 
-/// Checks that a poller waits, and that it is woken by `event`.
+/// Checks that `poll()` waits until `event` wakes it.
 fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Result) -> Result {
     thread::scope(|threads| {
         let poller = threads.spawn(|| fd.wait_readable(PATIENCE));
@@ -238,8 +246,8 @@ fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Result) -> Result {
         let result = event();
         let woken = poller.join().expect("it does not panic")?;
         result?;
-        assert!(!early, "{what}: did not wait");
-        assert!(woken, "{what}: not woken");
+        assert!(!early, "{what}: poll did not wait");
+        assert!(woken, "{what}: poll was not woken");
         Ok(())
     })
 }
@@ -256,12 +264,12 @@ fn p46_poll_wakes_on_new_dirty_data(env: &Env) -> Result {
         drain(&fd)?;
         wakes(&fd, "write()", || v2.write_memory(at + 5, b"w"))?;
         drain(&fd)?;
-        wakes(&fd, "a write by the mapping", || {
+        wakes(&fd, "a write through the mapping", || {
             memory.write(at as usize, &[round]);
             Ok(())
         })?;
         drain(&fd)?;
-        wakes(&fd, "a page never touched before", || {
+        wakes(&fd, "the first write to a page", || {
             memory.write(100 * PAGE as usize + at as usize, &[round]);
             Ok(())
         })?;
@@ -273,7 +281,7 @@ fn p46_poll_wakes_on_new_dirty_data(env: &Env) -> Result {
             )
         })?;
     }
-    // Reading wakes nobody, unless it is by a mapping that could as well be written.
+    // A read does not wake poll(), unless it goes through a writable mapping.
     let area = Area {
         offset: 0,
         size: v2.mdma.memory_size(),
@@ -283,7 +291,7 @@ fn p46_poll_wakes_on_new_dirty_data(env: &Env) -> Result {
     v2.read_memory(0, 4096)?;
     only_read.touch(200 * PAGE as usize);
     assert!(!fd.wait_readable(SILENCE)?);
-    wakes(&fd, "a read by a writable mapping", || {
+    wakes(&fd, "a read through a writable mapping", || {
         memory.touch(200 * PAGE as usize);
         Ok(())
     })?;
@@ -301,7 +309,7 @@ fn p46_poll_wakes_when_the_state_changes(env: &Env) -> Result {
     let fd = v2.begin(State::PRE_COPY)?;
     drain(&fd)?;
     wakes(&fd, "a reset", || v2.reset())?;
-    // And by the last close, when the descriptor outlives the device.
+    // The last close of the device wakes poll() too, because the data file outlives it.
     let fd = v2.begin(State::PRE_COPY)?;
     drain(&fd)?;
     let mut v2 = Some(v2);

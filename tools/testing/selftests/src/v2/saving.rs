@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Saving through v2: what reads of the data file return, and for how long.
+//! Saving through v2: what reads of the data file return, and when they begin to fail.
 
 use std::sync::Mutex;
 use std::thread;
@@ -31,10 +31,11 @@ tests! { "v2_saving":
     reads_into_the_memory_of_the_same_device [],
 }
 
-/// Bytes an estimate may be off by: state smaller than it may be, and headers of records cut by the ends of buffers.
+/// The maximal error of an estimate in bytes: state that is smaller than its maximum, and additional headers where a
+/// buffer ends within a record.
 pub(crate) const SLACK: u64 = (mdma::state::SIZE + 16 * HEADER_SIZE) as u64;
 
-/// Reads all there is now.
+/// Reads all data that is available now.
 pub(crate) fn drain(fd: &DataFd) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fd.read_available(&mut bytes)?;
@@ -53,7 +54,7 @@ fn p43_moves_among_the_saving_states_keep_the_session(env: &Env) -> Result {
         State::STOP_COPY,
     ];
     for (n, state) in (0..).zip(moves) {
-        // Part of it in each of the states; the last read spans two of them.
+        // Each state returns a part of the stream. The last read spans two states.
         let mut piece = vec![0; 30_001];
         let got = fd.read(&mut piece)?;
         bytes.extend_from_slice(&piece[..got]);
@@ -80,7 +81,7 @@ fn p43_a_session_that_is_over_gives_errors(env: &Env) -> Result {
     v2.write_pages(0..300, 1)?;
     for begin in [State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY] {
         for end in [State::RUNNING, State::RUNNING_P2P, State::STOP] {
-            // Nothing read, something of the first buffer, all of it.
+            // Read nothing, a part of the first buffer, or everything.
             for read in [0, 1000, usize::MAX] {
                 let fd = v2.begin(begin)?;
                 let mut bytes = vec![0; read.min(1000)];
@@ -91,11 +92,11 @@ fn p43_a_session_that_is_over_gives_errors(env: &Env) -> Result {
                 v2.to(end)?;
                 expect_over(&fd, &format!("{begin} to {end}, {read} bytes read"));
                 v2.feature.set_state(State::RUNNING)?;
-                expect_over(&fd, "later");
+                expect_over(&fd, "after the device ran again");
             }
         }
     }
-    // A reset, the last close, and the end of the instance.
+    // A reset, the last close, and the removal of the instance end a session.
     let fd = v2.begin(State::PRE_COPY)?;
     v2.reset()?;
     expect_over(&fd, "after a reset");
@@ -126,7 +127,7 @@ fn p43_an_old_descriptor_never_gets_the_next_session(env: &Env) -> Result {
             match new {
                 State::RESUMING => {
                     second.write_all(&expected[..100])?;
-                    expect_over(&first, "while the next one loads");
+                    expect_over(&first, "while the next session loads");
                     second.write_all(&expected[100..])?;
                 }
                 State::STOP_COPY => assert!(drain(&second)? == expected, "{old}, then {new}"),
@@ -174,17 +175,20 @@ fn p47_data_size_is_what_a_stop_would_send(env: &Env) -> Result {
         let size = v2.feature.data_size()?;
         let sent = v2.save_v2()?.len() as u64;
         let slack = SLACK + pages * HEADER_SIZE as u64;
-        assert!(size.abs_diff(sent) <= slack, "{size} told, {sent} sent");
+        assert!(
+            size.abs_diff(sent) <= slack,
+            "estimated {size}, sent {sent}"
+        );
         v2.to(State::RUNNING)?;
     }
-    // In every state.
+    // The feature works in every state.
     for state in State::ALL {
         let fd = v2.reach(state)?;
         v2.feature.data_size()?;
         drop(fd);
         v2.reset()?;
     }
-    // What was read is not counted, what was taken from the device and not read is.
+    // The estimate excludes data that the user has read, and includes data that the device has only staged.
     v2.write_pages(0..1000, 2)?;
     let fd = v2.begin(State::STOP_COPY)?;
     let whole = v2.feature.data_size()?;
@@ -230,10 +234,10 @@ fn reads_of_any_size(env: &Env) -> Result {
         assert!(bytes == expected, "reads of {sizes:?} bytes");
         v2.to(State::STOP)?;
     }
-    // And reads of none.
+    // A read of no bytes.
     let fd = v2.begin(State::STOP_COPY)?;
     assert_eq!(fd.read(&mut [])?, 0);
-    assert!(drain(&fd)? == expected, "after a read of nothing");
+    assert!(drain(&fd)? == expected, "after a read of no bytes");
     Ok(())
 }
 
@@ -277,7 +281,7 @@ fn the_descriptor_is_a_stream(env: &Env) -> Result {
         assert_errno!(rustix::io::pwrite(&fd, &[0; 8], 0), ESPIPE, "{state}");
         let seek = rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(0));
         assert_errno!(seek, ESPIPE, "{state}");
-        // It goes one way.
+        // The data file supports one direction only.
         match state {
             State::RESUMING => assert_errno!(fd.read(&mut [0; 8]), EBADF),
             _ => assert_errno!(fd.write(&[0; 8]), EBADF),
@@ -292,7 +296,7 @@ fn the_descriptor_is_a_stream(env: &Env) -> Result {
 fn closed_early(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     v2.write_pages(0..300, 1)?;
-    // Nobody is left to read: the states go on as they do otherwise.
+    // The user closes the data file early. The changes of state still work.
     for path in [
         &[State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY][..],
         &[State::PRE_COPY, State::RUNNING],
@@ -317,7 +321,7 @@ fn two_readers(env: &Env) -> Result {
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     v2.write_memory(0, &random_bytes(&mut rng, 3 << 20))?;
     let expected = v2.save_v2()?;
-    // Two descriptors of one stream: who reads next gets what is next.
+    // Two descriptors share one stream: each read returns the next bytes of it.
     let one = v2.begin(State::STOP_COPY)?;
     let two = one.try_clone()?;
     let bytes = Mutex::new(Vec::new());
@@ -337,13 +341,16 @@ fn two_readers(env: &Env) -> Result {
         read(&one, 70_001)?;
         other.join().expect("it does not panic")
     })?;
-    assert!(bytes.into_inner().unwrap() == expected, "by two readers");
-    // The first close is not the last.
+    assert!(
+        bytes.into_inner().unwrap() == expected,
+        "the stream read by two readers"
+    );
+    // The file stays open after the first close.
     drop(one);
     assert_eq!(two.read(&mut [0; 8])?, 0);
     v2.to(State::STOP)?;
     expect_over(&two, "the clone");
-    // At the very same time: every byte is given once.
+    // The readers run concurrently: each byte is returned once.
     let one = v2.begin(State::STOP_COPY)?;
     let count = |fd: &DataFd, size: usize| -> std::io::Result<u64> {
         let mut piece = vec![0; size];
@@ -370,7 +377,7 @@ fn two_readers(env: &Env) -> Result {
         Ok(sum)
     })?;
     let all = expected.iter().map(|b| u64::from(*b) + 1).sum::<u64>();
-    assert_eq!(sum, all, "bytes were lost or given twice");
+    assert_eq!(sum, all, "bytes were lost or returned twice");
     Ok(())
 }
 
@@ -381,7 +388,7 @@ fn reads_into_the_memory_of_the_same_device(env: &Env) -> Result {
     v2.write_memory(0, &random_bytes(&mut rng, 64 << 10))?;
     let expected = v2.save_v2()?;
     let memory = v2.mdma.map_memory()?;
-    // The copy to the user faults in the very device that is read.
+    // The destination of the copy is a mapping of the same device, so copy_to_user() faults in it.
     let fd = v2.begin(State::STOP_COPY)?;
     let mut at = FAR;
     loop {
@@ -392,9 +399,9 @@ fn reads_into_the_memory_of_the_same_device(env: &Env) -> Result {
         at += n;
     }
     let found = memory.to_vec(FAR, at - FAR);
-    // All of it was taken before the first byte was handed over: what the reads themselves wrote is not in it.
+    // The device took all data before it returned the first byte, so the stream does not contain what the reads wrote.
     assert!(found == expected, "read into the device's own memory");
-    // And a load from there: it discards what it reads from, which is no stream then, and refused.
+    // A load from the same memory fails: the load clears device memory, so the source is no longer a stream.
     v2.to(State::STOP)?;
     let fd = v2.begin(State::RESUMING)?;
     assert_errno!(fd.write_mapping(&memory, FAR, found.len()), EINVAL);

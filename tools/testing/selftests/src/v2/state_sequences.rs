@@ -2,8 +2,9 @@
 
 //! Every sequence of state changes up to a fixed length, by v1, by v2 and by both, compared with a model.
 //!
-//! The model follows the text of the protocols: the pairs of states that each protocol has, and which one owns the session.
-//! Each sequence runs on the device from a reset, step by step, so anything that a refused change leaves behind shows.
+//! The model follows the text of the protocols: the changes that each protocol allows, and which protocol owns the
+//! session. Each sequence starts from a reset and is checked after each step, which shows side effects of a refused
+//! change.
 
 use vfio_client::v2::State;
 use vfio_client::{errno, errno_name, v1};
@@ -48,11 +49,11 @@ struct Model {
     owner: Option<Owner>,
 }
 
-/// The expected answer: whether a data file comes, or the errno.
+/// The expected result: whether the device returns a data file, or the errno.
 type Answer = Result<bool, i32>;
 
 fn events() -> Vec<Event> {
-    // Every value of the three bits, and one that is reserved; every state, and a number that is none.
+    // v1: all values of the three bits, and a reserved one. v2: all states, and an invalid number.
     let v1 = (0..=8).map(Event::V1);
     let v2 = (0..=8).map(|number| Event::V2(State(number)));
     v1.chain(v2).chain([Event::Reset]).collect()
@@ -99,7 +100,7 @@ impl Model {
         }
     }
 
-    /// A write of a state that exists, to a device that is not in error.
+    /// A write of a valid state to a device that is not in the error state.
     fn v1_legal(&mut self, bits: u32) -> Answer {
         if is_p2p(self.state) {
             return Err(errno::EBUSY);
@@ -120,7 +121,7 @@ impl Model {
             return Err(errno::EBUSY);
         }
         if self.bits() == 0b100 && bits != 0b100 {
-            // A load of which nothing came is not complete (P26).
+            // A load without data is incomplete (P26).
             *self = Model {
                 state: State::ERROR,
                 owner: None,
@@ -157,7 +158,8 @@ impl Model {
             return Err(errno::ENODATA);
         }
         self.enter(to, Owner::V2);
-        // Moves among the saving states keep the descriptor, all others into them make one (P43).
+        // A change between saving states keeps the data file. Any other change to a state with a session opens one
+        // (P43).
         Ok(has_session(to) && to != from && !(saves(from) && saves(to)))
     }
 
@@ -173,7 +175,7 @@ impl Model {
     }
 }
 
-/// Makes the request of the device, and returns its answer.
+/// Sends the request to the device, and returns the result.
 fn play(v2: &V2, event: Event) -> Answer {
     let number = |e: vfio_client::Error| e.errno().unwrap_or(0);
     match event {
@@ -228,11 +230,11 @@ fn p48_every_sequence_of_three_changes(env: &Env) -> Result {
         v2.reset()?;
     }
     note!(
-        "{} of {count} sequences, {} states with their owners",
+        "{} of {count} sequences, {} pairs of state and owner",
         if all { count } else { count.div_ceil(STEP) },
         states.len()
     );
-    // All eight states, those with a session by both where both have them.
+    // The eight states, and three that can belong to either protocol.
     assert_eq!(states.len(), 4 + 4 + 3);
     Ok(())
 }

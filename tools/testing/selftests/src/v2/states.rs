@@ -94,11 +94,11 @@ const COMBINATIONS: [&[State]; 25] = [
 /// Returns whether a direct arc returns a new data file.
 fn opens(from: State, to: State) -> bool {
     let arc = DIRECT.iter().find(|(f, t, _)| (*f, *t) == (from, to));
-    arc.unwrap_or_else(|| panic!("{from} to {to} is no direct arc"))
+    arc.unwrap_or_else(|| panic!("{from} to {to} is not a direct arc"))
         .2
 }
 
-/// Takes a path in one call, from a running device, and checks everything that is seen of it.
+/// Takes a path in one call, starting with a running device, and checks the states and data files.
 fn take(v2: &V2, path: &[State], saved: &[u8]) -> Result {
     let (from, to) = (path[0], path[path.len() - 1]);
     let before = v2.reach(from)?;
@@ -113,10 +113,10 @@ fn take(v2: &V2, path: &[State], saved: &[u8]) -> Result {
     let after = v2.feature.set_state(to)?;
     assert_eq!(v2.now()?, to, "{path:?}");
 
-    // Only the last arc can leave a descriptor: in between there is no state of a session (P43).
+    // Only the last arc can return a data file, because no state in between has a session (P43).
     let last = &path[path.len().saturating_sub(2)..];
     let expected = last.len() == 2 && opens(last[0], last[1]);
-    assert_eq!(after.is_some(), expected, "{path:?}: a data descriptor");
+    assert_eq!(after.is_some(), expected, "{path:?}: a data file");
     let when = format!("{path:?}");
     let kept = path.windows(2).all(|arc| {
         let saving = |s| [PRE_COPY, PRE_COPY_P2P, STOP_COPY].contains(s);
@@ -140,7 +140,7 @@ fn take(v2: &V2, path: &[State], saved: &[u8]) -> Result {
     Ok(())
 }
 
-/// Returns a saved device to load.
+/// Returns a stream to load.
 fn saved(v2: &V2) -> Result<Vec<u8>> {
     v2.write_pages([2], 0xc0)?;
     let bytes = v2.save_v2()?;
@@ -167,7 +167,7 @@ fn p38_numbers_and_flags(env: &Env) -> Result {
         assert_eq!(v2.now()?.0, number, "{state}");
         v2.reset()?;
     }
-    // Get and set, each as the feature's probe says.
+    // The probe of each feature reports whether get and set work.
     for (feature, get, set) in [(1, true, false), (2, true, true), (9, true, false)] {
         assert_eq!(v2.device.feature_probe(feature, true, false)?, get);
         assert_eq!(v2.device.feature_probe(feature, false, true)?, set);
@@ -235,7 +235,7 @@ fn p40_every_pair_of_states(env: &Env) -> Result {
                 Some(path) => take(&v2, path, &saved)?,
                 None if direct => take(&v2, &[from, to], &saved)?,
                 None => {
-                    // The state it is in already: nothing happens, and what is open stays open.
+                    // A change to the current state does nothing, and the data file stays open.
                     let fd = v2.reach(from)?;
                     assert!(v2.feature.set_state(to)?.is_none(), "{from} to {to}");
                     assert_eq!(v2.now()?, to);
@@ -265,7 +265,7 @@ fn p41_stop_copy_does_not_go_back_to_pre_copy(env: &Env) -> Result {
         let set = || v2.feature.set_state(to);
         assert_refused!(env, v2.uuid(), set(), EINVAL, "no transition");
         assert_eq!(v2.now()?, STOP_COPY);
-        // The session goes on where it was.
+        // The session continues at the same position.
         fd.read_available(&mut bytes)?;
         assert!(bytes == expected, "a refused {to} changed the stream");
         v2.to(STOP)?;
@@ -275,7 +275,7 @@ fn p41_stop_copy_does_not_go_back_to_pre_copy(env: &Env) -> Result {
 
 fn p42_error_is_left_by_reset_only(env: &Env) -> Result {
     let v2 = V2::new(env)?;
-    // It cannot be asked for, and neither can what is no state.
+    // A user cannot request the error state or an invalid number.
     for from in State::ALL {
         v2.reach(from)?;
         for to in [0, 8, 9, 0x8000_0000, u32::MAX] {
@@ -327,9 +327,12 @@ fn p42_a_path_that_fails_ends_in_error(env: &Env) -> Result {
         fd.write_all(&bytes[..bytes.len() - 1])?;
         assert_errno!(v2.feature.set_state(to), ENODATA, "RESUMING to {to}");
         assert_eq!(v2.now()?, ERROR);
-        assert_eq!(v2.mdma.get(Reg::Scratch)?, 0x42, "half a load was applied");
-        expect_over(&fd, "a load that failed");
-        // The device does not run.
+        assert_eq!(
+            v2.mdma.get(Reg::Scratch)?,
+            0x42,
+            "the device applied an incomplete load"
+        );
+        expect_over(&fd, "after a failed load");
         v2.reset()?;
     }
     Ok(())
@@ -378,17 +381,21 @@ fn p44_no_dma_in_a_p2p_state(env: &Env) -> Result {
                 submitted = true;
             }
             if quiet {
-                // Registers work all the same.
+                // The registers still work.
                 v2.mdma.set(Reg::Scratch, n)?;
                 assert_eq!(v2.mdma.get(Reg::Scratch)?, n);
                 thread::sleep(SILENCE);
-                assert_eq!(queue.poll(), None, "{path:?}: a job was done in {state}");
+                assert_eq!(
+                    queue.poll(),
+                    None,
+                    "{path:?}: the device ran a job in {state}"
+                );
                 assert_ne!(buffer.to_vec(0, 8), n.to_le_bytes(), "{path:?}");
             }
             drop(fd);
         }
         assert!(submitted, "{path:?} has no P2P state");
-        // What was asked for meanwhile is done when it may be.
+        // The device runs the job after it leaves the P2P states.
         assert_eq!(queue.wait(PATIENCE)?.cookie, n, "{path:?}");
         assert_eq!(buffer.to_vec(0, 8), n.to_le_bytes());
         v2.feature.set_state(RUNNING)?;
@@ -410,12 +417,18 @@ fn p44_work_in_flight_is_finished(env: &Env) -> Result {
         let fd = v2.feature.set_state(to)?;
         let at_once = buffer.to_vec(0, SIZE);
         let done = v2.mdma.get(Reg::BytesDone)? - before;
-        assert!(done < SIZE as u64, "{to}: the job was over before");
-        // The counter and the memory agree: nothing is on its way.
+        assert!(
+            done < SIZE as u64,
+            "{to}: the job finished before the change"
+        );
+        // The counter matches the memory: no DMA is in flight.
         let filled = at_once.chunks(8).take_while(|w| *w == n.to_le_bytes());
         assert_eq!(filled.count() as u64 * 8, done, "{to}");
         thread::sleep(SILENCE);
-        assert!(buffer.to_vec(0, SIZE) == at_once, "{to}: DMA afterwards");
+        assert!(
+            buffer.to_vec(0, SIZE) == at_once,
+            "{to}: DMA after the change"
+        );
         drop(fd);
         v2.mdma.set_throttle(0)?;
         v2.to(RUNNING)?;
@@ -436,7 +449,7 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
         let event = EventFd::new()?;
         msix.set_eventfds(0, &[Some(&event)])?;
         msix.set_none(Action::Trigger, 0, 1)?;
-        expect_signal(&event, "an interrupt made by the user");
+        expect_signal(&event, "an interrupt triggered by the user");
         msix.disable()?;
         v2.write_memory(8192, b"contents")?;
         assert_eq!(v2.read_memory(8192, 8)?, b"contents", "{state}");

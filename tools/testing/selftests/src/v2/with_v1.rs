@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! v1 and v2 on one device, data files that outlive it, and many threads at once.
+//! v1 and v2 on one device, data files that outlive the device, and concurrent calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -77,7 +77,7 @@ fn p48_a_session_of_v1_is_not_changed_by_v2(env: &Env) -> Result {
         }
         let set = || v2.feature.set_state(State::STOP);
         assert_refused!(env, v2.uuid(), set(), EBUSY, "opened by v1");
-        // The session goes on.
+        // The session continues.
         match open {
             v1::State::RESUMING => {
                 v2.feed(&bytes, v2.section())?;
@@ -104,13 +104,13 @@ fn p48_a_session_of_v2_is_not_changed_by_v1(env: &Env) -> Result {
         for to in [0, 1, 2, 3, 4] {
             let result = v2.migration.write_state(v1::State(to));
             match v1::State(to) {
-                // v1 has no such arc, whoever asks.
+                // v1 has no such arc in any session.
                 _ if result.as_ref().is_err_and(|e| e.is(libc::EINVAL)) => {}
                 _ => assert_errno!(result, EBUSY, "{open} of v2, {to:03b} by v1"),
             }
             assert_eq!(v2.now()?, open);
         }
-        // What is there of this session is not v1's to read or to consume.
+        // v1 cannot read or consume the data of this session.
         v2.migration.data_offset()?;
         assert_eq!(v2.migration.pending_bytes()?, 0, "{open}");
         assert_eq!(v2.migration.data_size()?, 0, "{open}");
@@ -127,7 +127,7 @@ fn p48_a_session_of_v2_is_not_changed_by_v1(env: &Env) -> Result {
                 v2.to(State::STOP_COPY)?;
                 let mut found = Vec::new();
                 fd.read_available(&mut found)?;
-                assert!(found == bytes, "{open}: v1 took part of the stream");
+                assert!(found == bytes, "{open}: v1 consumed a part of the stream");
             }
         }
         v2.to(State::RUNNING)?;
@@ -158,7 +158,7 @@ fn p48_they_take_turns(env: &Env) -> Result {
     v2.write_pages(0..3, 1)?;
     let bytes = v2.save()?;
     for _ in 0..3 {
-        // Stopped by one, moved by the other.
+        // One protocol stops the device, the other changes its state next.
         assert!(v2.save_v2()? == bytes);
         v2.go(&[v1::State::RESUMING])?;
         v2.feed(&bytes, 1000)?;
@@ -167,7 +167,7 @@ fn p48_they_take_turns(env: &Env) -> Result {
         fd.write_all(&bytes)?;
         v2.to(State::STOP)?;
         assert!(v2.save()? == bytes);
-        // A reset ends either's session, and then it is the other's turn.
+        // A reset ends the session of either protocol. Then the other can open one.
         v2.go(&[v1::State::STOP_AND_COPY])?;
         assert_errno!(v2.feature.set_state(State::STOP), EBUSY);
         v2.reset()?;
@@ -175,7 +175,7 @@ fn p48_they_take_turns(env: &Env) -> Result {
         let fd = v2.begin(State::PRE_COPY)?;
         assert_errno!(v2.migration.write_state(v1::State::STOP), EBUSY);
         v2.reset()?;
-        expect_over(&fd, "a reset");
+        expect_over(&fd, "after a reset");
         v2.fixture.load(&bytes)?;
         v2.go(&[v1::State::STOP])?;
     }
@@ -188,7 +188,7 @@ fn p48_one_after_the_other_in_a_race(env: &Env) -> Result {
     v2.write_pages(0..3, 1)?;
     let (by_v1, by_v2) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + PATIENCE;
-    // Until both have had their turns.
+    // Run until both protocols have saved often enough.
     let over = || {
         let enough = |saves: &AtomicU64| saves.load(Ordering::Relaxed) >= SAVES;
         (enough(&by_v1) && enough(&by_v2)) || Instant::now() > end
@@ -197,7 +197,7 @@ fn p48_one_after_the_other_in_a_race(env: &Env) -> Result {
         let other = threads.spawn(|| -> Result {
             while !over() {
                 match v2.migration.write_state(v1::State::STOP_AND_COPY) {
-                    // The session is ours: nobody takes it away.
+                    // v1 owns the session: v2 cannot end it.
                     Ok(()) => {
                         v2.save_pending()?;
                         v2.migration.write_state(v1::State::RUNNING)?;
@@ -213,7 +213,7 @@ fn p48_one_after_the_other_in_a_race(env: &Env) -> Result {
         while !over() {
             match v2.feature.set_state(State::PRE_COPY) {
                 Ok(Some(fd)) => {
-                    expect_alive(&fd, "ours");
+                    expect_alive(&fd, "after v2 opened a session");
                     v2.to(State::STOP_COPY)?;
                     fd.read_available(&mut Vec::new())?;
                     v2.to(State::RUNNING)?;
@@ -269,12 +269,12 @@ fn a_descriptor_outlives_the_device(env: &Env) -> Result {
         old.push(v2.begin(State::PRE_COPY)?);
     }
     for fd in &old {
-        expect_over(fd, "long after");
+        expect_over(fd, "after the device was removed");
     }
     Ok(())
 }
 
-/// Checks that the device still works like a new one.
+/// Checks that the device works after a reset.
 fn usable(v2: &V2) -> Result {
     v2.reset()?;
     v2.device.config()?.enable()?;
@@ -287,7 +287,7 @@ fn usable(v2: &V2) -> Result {
     v2.fixture.load(&v2.fixture.save()?)
 }
 
-/// Checks that an errno is one that a call on a data file may return.
+/// Checks that a call on a data file succeeded or returned a documented errno.
 fn may_be(result: std::io::Result<usize>) {
     if let Err(e) = result {
         let errno = e.raw_os_error().unwrap_or(0);
@@ -370,7 +370,7 @@ fn all_calls_at_once(env: &Env) -> Result {
 }
 
 fn two_devices_at_once(env: &Env) -> Result {
-    // Nothing is shared but the driver: one is saved while the other is loaded, by threads of their own.
+    // The devices share only the driver. One thread saves the first while another loads the second.
     let (source, destination) = (V2::new(env)?, V2::new(env)?);
     source.write_pages((0..1500).step_by(3), 5)?;
     for _ in 0..5 {
