@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A saved stream and a device to load changed copies of it.
+//! A saved stream, and a device that loads modified copies of it.
 //!
-//! [`Bench::refused`] first loads the intact stream by the same calls, so a later failure comes from the change.
+//! [`Bench::new`] first loads the intact stream with the same calls, so a later failure comes from the modification.
 
 use mdma::regs::Reg;
 use migration::stream::Identity;
@@ -15,7 +15,7 @@ use crate::fixture::{device, run_jobs, Fixture, PAGE};
 use crate::harness::result::Result;
 use records::Stream;
 
-/// A saved stream, and a device that loads changed copies of it.
+/// A saved stream, and a device that loads modified copies of it.
 pub(crate) struct Bench {
     /// The device that loads the streams.
     pub(crate) fixture: Fixture,
@@ -23,7 +23,7 @@ pub(crate) struct Bench {
     pub(crate) stream: Stream,
 }
 
-/// The pages of device memory in the stream: two runs.
+/// The pages of device memory in the stream. They form two runs.
 const PAGES: [u64; 3] = [3, 4, 9];
 
 impl Bench {
@@ -37,15 +37,15 @@ impl Bench {
         let stream = fixture.save_stream()?;
         fixture.device.reset()?;
         let bench = Bench { fixture, stream };
-        // The way itself: the stream as it was saved, and the same bytes taken apart and sealed.
-        bench.accepted(&bench.stream, "as it was saved")?;
+        // Check the load itself, with the saved stream and with the same stream parsed and sealed again.
+        bench.accepted(&bench.stream, "the saved stream")?;
         let mut sealed = bench.stream.clone();
         sealed.seal();
-        bench.accepted(&sealed, "sealed again")?;
+        bench.accepted(&sealed, "the sealed stream")?;
         Ok(bench)
     }
 
-    /// Loads a valid stream, compares, and resets.
+    /// Loads a valid stream, compares the device with it, and resets the device.
     pub(crate) fn accepted(&self, stream: &Stream, what: &str) -> Result {
         let fixture = &self.fixture;
         if let Err(e) = fixture.load(&stream.bytes()) {
@@ -72,17 +72,21 @@ impl Bench {
         let end = fixture.migration.write_state(State::RUNNING);
         Ok(match (first, end) {
             (Some(first), Err(end)) => {
-                assert_eq!(end.errno(), first.errno(), "the end says something else");
+                assert_eq!(
+                    end.errno(),
+                    first.errno(),
+                    "the end of the load returns a different errno"
+                );
                 Some(first)
             }
-            (Some(first), Ok(())) => panic!("{first}, and the device runs nevertheless"),
+            (Some(first), Ok(())) => panic!("the device runs after a refused load: {first}"),
             (None, Err(end)) => Some(end),
             (None, Ok(())) => None,
         })
     }
 
-    /// Checks that a stream is refused with an errno, that the device is then in the error state, and that a reset makes
-    /// it usable.
+    /// Checks that the device refuses a stream with an errno and enters the error state, and that a reset makes it run
+    /// again.
     pub(crate) fn refused(&self, bytes: &[u8], errno: i32, what: &str) -> Result {
         let fixture = &self.fixture;
         let before = fixture.registers()?;
@@ -99,7 +103,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Changes the stream, corrects sequence numbers, lengths, checksums and totals, and checks that it is refused.
+    /// Modifies the stream, corrects sequence numbers, lengths, checksums and totals, and checks that the device
+    /// refuses it.
     pub(crate) fn spoilt(
         &self,
         what: &str,
@@ -114,7 +119,7 @@ impl Bench {
 
     /// Checks that the device still works.
     pub(crate) fn usable(&self) -> Result {
-        self.accepted(&self.stream, "after everything")?;
+        self.accepted(&self.stream, "after the refused streams")?;
         self.fixture.device.config()?.enable()?;
         let mut queue = self.fixture.queue(2)?;
         run_jobs(&mut queue, &[mdma::job::nop()])

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Streams of another device or version, and bytes that are no stream.
+//! Streams of another device or version, and bytes that are not a stream.
 
 use mdma::regs::Reg;
 use migration::stream::{device_type, Identity};
@@ -35,8 +35,8 @@ fn p49_another_identity_is_refused_by_field(env: &Env) -> Result {
     let bench = Bench::new(env)?;
     for (field, change) in fields {
         let bytes = bench.with_identity(change)?.bytes();
-        // At the write that completes the record, before anything else is looked at. On a device of its own, as the log
-        // takes only so many lines of one.
+        // The device refuses the write that completes the record, before it checks later records. Each field needs a
+        // new device, because the kernel limits the log lines per device.
         let fixture = Fixture::new(env)?;
         fixture.go(&[State::RESUMING])?;
         let uuid = fixture.uuid();
@@ -49,7 +49,7 @@ fn p49_another_identity_is_refused_by_field(env: &Env) -> Result {
     for version in [0, 2, u32::MAX] {
         let mut stream = bench.stream.clone();
         stream.records[0].payload[8..12].copy_from_slice(&version.to_le_bytes());
-        // Whatever else another version has changed, it is refused as another version.
+        // The device checks the version before anything that another version may change.
         stream.records[0].payload.extend([0; 16]);
         stream.seal();
         let fixture = Fixture::new(env)?;
@@ -103,7 +103,7 @@ fn p49_a_refused_stream_leaves_the_device(env: &Env) -> Result {
     fixture.go(&[State::RESUMING])?;
     assert_errno!(fixture.migration.load_buffer(&bytes), EINVAL);
     assert_eq!(fixture.registers()?, before);
-    // None of the memory that follows in the same buffer has been taken.
+    // The device has not loaded the memory that follows in the same buffer.
     let len = 16 * PAGE as usize;
     assert!(fixture.read_memory(0, len)?.iter().all(|b| *b == 0));
     assert_errno!(fixture.migration.write_state(State::RUNNING), EINVAL);
@@ -121,5 +121,9 @@ fn p49_another_type_of_the_same_device(env: &Env) -> Result {
     assert_refused!(env, uuid, load(), EINVAL, "memory_size");
     larger.device.reset()?;
     let bytes = larger.save()?;
-    bench.refused(&bytes, libc::EINVAL, "of a device with more memory")
+    bench.refused(
+        &bytes,
+        libc::EINVAL,
+        "a stream of a device with more memory",
+    )
 }

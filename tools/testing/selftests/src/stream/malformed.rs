@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Malformed streams. Each has one error, and is refused because of it.
+//! Malformed streams. Each has one error, and the device refuses it because of that error.
 
 use migration::stream::{Kind, END_SIZE, FLAG_AGAIN, FLAG_START};
 use vfio_client::v1::State;
@@ -32,7 +32,7 @@ tests! { "stream":
 fn p50_truncated(env: &Env) -> Result {
     let bench = Bench::new(env)?;
     let intact = bench.stream.bytes();
-    // All cuts in the small records, every so many bytes in the large ones.
+    // Cut small records at each byte, and large ones at regular intervals.
     let mut at = 0;
     for record in &bench.stream.records {
         let step = if record.size() > 1000 { 499 } else { 1 };
@@ -52,7 +52,7 @@ fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
     let records = &bench.stream.records;
     let refused = |what: String, errno: i32, order: &[usize]| {
         let records = order.iter().map(|n| records[*n].clone()).collect();
-        // As an attacker without the numbers would: the bytes as they are.
+        // The records keep their sequence numbers.
         bench.refused(&Stream { records }.bytes(), errno, &what)
     };
     let all: Vec<usize> = (0..records.len()).collect();
@@ -60,7 +60,7 @@ fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
     for n in 1..all.len() {
         let mut without = all.clone();
         without.remove(n);
-        // Without the last one it is not wrong, but incomplete.
+        // A stream without its last record is valid but incomplete.
         let last = n == all.len() - 1;
         let errno = if last { libc::ENODATA } else { libc::EPROTO };
         refused(format!("without record {n}"), errno, &without)?;
@@ -77,7 +77,7 @@ fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
             )?;
         }
     }
-    // An identity that comes again begins the stream anew, after all of it too.
+    // A second IDENTITY record restarts the stream, even after the end.
     let again = |from: &[usize]| Stream {
         records: from
             .iter()
@@ -86,36 +86,43 @@ fn p50_reordered_repeated_or_missing_records(env: &Env) -> Result {
             .collect(),
     };
     bench.accepted(&again(&[0]), "the identity twice")?;
-    bench.accepted(&again(&all[..3]), "a beginning, then all of it")?;
-    bench.accepted(&again(&all), "all of it twice")?;
-    // Even with the numbers made to fit, what is said twice is not legal.
+    bench.accepted(
+        &again(&all[..3]),
+        "the first records, then the complete stream",
+    )?;
+    bench.accepted(&again(&all), "the complete stream twice")?;
+    // A repeated record is illegal even with corrected sequence numbers.
     bench.spoilt("a second identity", libc::EPROTO, |s| {
         let again = s.records[0].clone();
         s.records.insert(2, again);
     })?;
-    bench.spoilt("state before its beginning", libc::EPROTO, |s| {
+    bench.spoilt("the same state twice", libc::EPROTO, |s| {
         let at = s.position(Kind::Device);
         let again = s.records[at].clone();
         s.records.insert(at, again);
     })?;
-    // Only a record that is marked may go back, and only to the beginning of the last buffer.
+    // Only a record with FLAG_AGAIN may go back, and only to the start of the last buffer.
     let mut back = bench.stream.clone();
     let mut again = back.records[1].clone();
     again.header.flags |= FLAG_START | FLAG_AGAIN;
     back.records.insert(3, again);
-    bench.refused(&back.bytes(), libc::EPROTO, "a buffer again that was none")?;
+    bench.refused(
+        &back.bytes(),
+        libc::EPROTO,
+        "again, but not from the start of a buffer",
+    )?;
     bench.usable()
 }
 
-/// The errnos that a flipped bit may cause. Its place decides which check finds it first.
+/// The errnos that a flipped bit may cause. Its position decides which check fails first.
 const CORRUPT: [i32; 2] = [libc::EBADMSG, libc::EINVAL];
 
-/// Flips a bit and checks that the stream is refused, at once or at the end.
+/// Flips a bit and checks that the device refuses the stream, at once or at the end.
 fn flip(bench: &Bench, intact: &[u8], at: usize, bit: usize) -> Result {
     let mut bytes = intact.to_vec();
     bytes[at] ^= 1 << bit;
     let Some(refusal) = bench.attempt(&bytes, 1 << 20)? else {
-        crate::fail!("bit {bit} of byte {at} was flipped, and the stream accepted");
+        crate::fail!("the device accepted the stream with bit {bit} of byte {at} flipped");
     };
     let errno = refusal.errno().unwrap_or(0);
     assert!(
@@ -132,7 +139,7 @@ fn p50_every_bit_of_every_control_record(env: &Env) -> Result {
     let mut at = 0;
     let mut flipped = 0;
     for record in &bench.stream.records {
-        // Of memory the header; of the others all.
+        // Flip only the header of a memory record, but all of any other record.
         let len = match record.kind() {
             Some(Kind::Memory) => record.size() - record.payload.len(),
             _ => record.size(),
@@ -145,7 +152,7 @@ fn p50_every_bit_of_every_control_record(env: &Env) -> Result {
         }
         at += record.size();
     }
-    crate::note!("{flipped} bits of {} bytes", intact.len());
+    crate::note!("flipped {flipped} bits of {} bytes", intact.len());
     bench.usable()
 }
 
@@ -220,7 +227,7 @@ fn p50_positions_outside_memory(env: &Env) -> Result {
         let zero = (len as u64).to_le_bytes().to_vec();
         bench.spoilt(&what, libc::EPROTO, add(Kind::Zero, position, zero))?;
     }
-    // The device's own state beyond what it may be.
+    // Device state beyond its maximal size.
     let max = mdma::state::SIZE;
     bench.spoilt("state that is too long", libc::ERANGE, |s| {
         let at = s.position(Kind::Device);
@@ -236,7 +243,7 @@ fn p50_positions_outside_memory(env: &Env) -> Result {
 
 fn p50_oversized_lengths(env: &Env) -> Result {
     let bench = Bench::new(env)?;
-    // The header alone says that it is too much. It is refused before any of it has arrived.
+    // The device refuses the length in the header, before the payload arrives.
     for (kind, position, length, errno) in [
         (Kind::Memory, 0, 0xffff_f000, libc::ERANGE),
         (Kind::Memory, 0, u32::MAX, libc::EPROTO),
@@ -259,7 +266,7 @@ fn p50_oversized_lengths(env: &Env) -> Result {
         let what = format!("{kind} of {length:#x} bytes at {position:#x}");
         bench.refused(&stream.bytes(), errno, &what)?;
     }
-    // What is to be skipped may be long: then the rest is missing.
+    // A record that is skipped may be long, so this stream is incomplete.
     let mut stream = bench.stream.clone();
     stream.records.truncate(2);
     stream.records[1] = Record::new(99, u64::MAX, vec![]).optional();
@@ -340,14 +347,14 @@ fn p50_counts_of_the_closing_record(env: &Env) -> Result {
             bench.refused(&stream.bytes(), libc::EBADMSG, &what)?;
         }
     }
-    // A whole record missing, with the numbers closed up behind it: the counts tell.
+    // A record is missing and the sequence numbers are corrected: the counts of the END record do not match.
     let mut stream = bench.stream.clone();
     stream.records.remove(1);
     for (record, number) in stream.records.iter_mut().zip(0..) {
         record.header.sequence = number;
     }
-    bench.refused(&stream.bytes(), libc::EBADMSG, "a record cut out")?;
-    // No state at all, everything agreeing with that.
+    bench.refused(&stream.bytes(), libc::EBADMSG, "a removed record")?;
+    // The stream contains no device state, and the counts match.
     bench.spoilt("no state", libc::ENODATA, |s| {
         s.records.remove(s.position(Kind::Device));
     })?;
@@ -357,7 +364,7 @@ fn p50_counts_of_the_closing_record(env: &Env) -> Result {
 fn p50_data_after_the_end(env: &Env) -> Result {
     let bench = Bench::new(env)?;
     for (more, errno) in [
-        // It might be the beginning of another stream.
+        // It may be the start of another stream.
         (1, libc::ENODATA),
         (31, libc::ENODATA),
         (32, libc::EPROTO),
@@ -375,7 +382,7 @@ fn p50_data_after_the_end(env: &Env) -> Result {
 
 fn p50_a_state_no_device_can_have(env: &Env) -> Result {
     let bench = Bench::new(env)?;
-    // Every check sum is right; it is the contents that the device refuses, field by field.
+    // All checksums are right. The device refuses the value of one field.
     let uses: [(&str, usize, u64); 12] = [
         ("flags", 0, 4),
         ("error", 4, 12),
@@ -421,18 +428,14 @@ fn p51_unknown_optional_records_are_skipped(env: &Env) -> Result {
             }
         }
     }
-    // What is skipped is checked all the same.
+    // The device checks records that it skips, too.
     let mut stream = bench.stream.clone();
     stream
         .records
         .insert(1, Record::new(99, 0, vec![1; 100]).optional());
     stream.seal();
     stream.records[1].payload[50] = 2;
-    bench.refused(
-        &stream.bytes(),
-        libc::EBADMSG,
-        "a corrupt record to be skipped",
-    )?;
+    bench.refused(&stream.bytes(), libc::EBADMSG, "a corrupt optional record")?;
     bench.usable()
 }
 
@@ -458,7 +461,7 @@ fn p51_unknown_flags_are_refused(env: &Env) -> Result {
             s.records[1].header.flags |= 1 << bit
         })?;
     }
-    // Again, but of what did not start a buffer.
+    // FLAG_AGAIN is valid only with FLAG_START.
     bench.spoilt("again without start", libc::EPROTO, |s| {
         s.records[1].header.flags |= FLAG_AGAIN;
     })?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Migration streams: identity, malformed streams, restarts and the reasons for a refusal.
+//! Migration streams: identity, malformed streams, restarts, and the logged reasons for refusals.
 
 pub(crate) mod bench;
 pub(crate) mod identity;

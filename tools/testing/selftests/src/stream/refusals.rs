@@ -70,7 +70,7 @@ fn p26_every_refusal_says_why(env: &Env) -> Result {
             stream.seal();
         }
         let bytes = stream.bytes();
-        // Which errno it is, is the other tests' business.
+        // Other tests check the errno.
         let errno = {
             let fixture = Fixture::new(env)?;
             fixture.go(&[State::RESUMING])?;
@@ -79,7 +79,7 @@ fn p26_every_refusal_says_why(env: &Env) -> Result {
         };
         refused(env, &bytes, errno, reason)?;
     }
-    // The header's own checksum, and the counts.
+    // The checksum of a header, and the counts of the END record.
     let mut bytes = bench.stream.bytes();
     let second = bench.stream.records[0].size();
     bytes[second + 30] ^= 1;
@@ -109,7 +109,7 @@ fn p26_the_end_of_a_refused_load_says_why(env: &Env) -> Result {
     fixture.go(&[State::RESUMING])?;
     assert!(fixture.migration.load_buffer(&[1; 64]).is_err());
     assert_refused!(env, uuid, run(), EINVAL, "not a device state");
-    // And each later write of data gives the reason again.
+    // Each later write of data logs the reason again.
     fixture.device.reset()?;
     fixture.go(&[State::RESUMING])?;
     assert!(fixture.migration.load_buffer(&[1; 64]).is_err());

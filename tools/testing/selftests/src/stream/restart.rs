@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A stream that restarts inside one load: the source was reset or its save was given up, and it sends from the start
-//! again (P50). Also a refused load that restarts when the VMM writes the current state.
+//! A stream that restarts within one load, because a reset or a new save makes the source start again (P50). Also a
+//! refused load, which restarts when the VMM writes the current state.
 
 use mdma::regs::Reg;
 use vfio_client::v1::State;
@@ -31,7 +31,7 @@ fn write(fixture: &Fixture, pages: &[u64], value: u8) -> Result {
     Ok(())
 }
 
-/// One load of everything that a source sends.
+/// Loads all data that a source sends in one load.
 fn migrate(
     env: &Env,
     what: &str,
@@ -39,7 +39,7 @@ fn migrate(
 ) -> Result {
     let source = Fixture::new(env)?;
     let destination = Fixture::new(env)?;
-    // What is there before it is loaded must go.
+    // The load must clear the old contents.
     write(&destination, &[77], 0x77)?;
     destination.go(&[State::RESUMING])?;
     write(&source, &[1, 2, 3, 700], 1)?;
@@ -54,15 +54,15 @@ fn migrate(
     source.expect_equal(&destination, what)
 }
 
-/// A guest that reboots in pre-copy: the VMM does not see that its save has ended, and writes stop-and-copy at the end.
-/// The destination refused the second stream: "record 0 where 3 was expected".
+/// The guest reboots in pre-copy. The VMM does not see that its save has ended, and later writes stop-and-copy.
+/// Earlier, the destination refused the second stream: "record 0 where 3 was expected".
 fn p50_a_source_that_is_reset_in_pre_copy(env: &Env) -> Result {
     migrate(env, "reset in pre-copy", |source, send| {
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.device.reset()?;
         assert_eq!(source.state()?, State::RUNNING);
-        // Other pages than before: the first ones are holes now.
+        // Write other pages: the reset has cleared the first ones.
         write(source, &[2, 5], 2)?;
         source.mdma.set(Reg::Scratch, 2)?;
         source.go(&[State::STOP_AND_COPY])?;
@@ -70,9 +70,9 @@ fn p50_a_source_that_is_reset_in_pre_copy(env: &Env) -> Result {
     })
 }
 
-/// A VMM stops the guest in pre-copy and resumes it.
+/// The VMM cancels pre-copy and starts a new save.
 fn p50_a_save_that_was_given_up(env: &Env) -> Result {
-    migrate(env, "given up in pre-copy", |source, send| {
+    migrate(env, "cancelled in pre-copy", |source, send| {
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.go(&[State::RUNNING])?;
@@ -85,7 +85,7 @@ fn p50_a_save_that_was_given_up(env: &Env) -> Result {
     })
 }
 
-/// The same after END was sent: "data after the END record".
+/// The source restarts after it has sent END. Earlier, the destination refused this: "data after the END record".
 fn p50_a_save_that_was_complete(env: &Env) -> Result {
     migrate(env, "after the end", |source, send| {
         source.go(&[State::PRE_COPY])?;
@@ -112,16 +112,16 @@ fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
     bad[middle] ^= 1;
     destination.go(&[State::RESUMING])?;
     assert_errno!(destination.migration.load_buffer(&bad), EBADMSG);
-    // It stays refused, whatever comes.
+    // The device keeps refusing data, even valid data.
     assert_errno!(destination.migration.load_buffer(&stream), EBADMSG);
     destination.migration.write_state(State::RESUMING)?;
     assert_eq!(destination.state()?, State::RESUMING);
-    // What the refused stream has written is gone.
+    // The memory written by the refused stream is cleared.
     let memory = destination.read_memory(4 * PAGE, 2 * PAGE as usize)?;
     assert!(memory.iter().all(|byte| *byte == 0));
     destination.feed(&stream, destination.section())?;
     destination.go(&[State::RUNNING])?;
-    source.expect_equal(&destination, "begun afresh")
+    source.expect_equal(&destination, "restarted")
 }
 
 /// VMMs write the current state again. A correct load must continue.
@@ -135,7 +135,7 @@ fn p50_a_load_in_order_goes_on(env: &Env) -> Result {
     }
     destination.migration.write_state(State::RESUMING)?;
     destination.go(&[State::RUNNING])?;
-    source.expect_equal(&destination, "the state written between all pieces")
+    source.expect_equal(&destination, "with the state written before each piece")
 }
 
 fn p50_v2_begins_a_refused_load_afresh(env: &Env) -> Result {
@@ -147,19 +147,19 @@ fn p50_v2_begins_a_refused_load_afresh(env: &Env) -> Result {
     let fd = destination.begin(v2::State::RESUMING)?;
     assert_errno!(fd.write_all(&bad), EBADMSG);
     assert_errno!(fd.write_all(&stream), EBADMSG);
-    // The descriptor stays the one of the load.
+    // The load keeps its data file.
     destination.to(v2::State::RESUMING)?;
     let (first, rest) = stream.split_at(middle);
     fd.write_all(first)?;
     destination.to(v2::State::RESUMING)?;
     fd.write_all(rest)?;
-    // And another stream after the end.
+    // Another stream follows after the end.
     fd.write_all(&stream)?;
     destination.to(v2::State::RUNNING)?;
-    source.expect_equal(&destination, "begun afresh")
+    source.expect_equal(&destination, "restarted")
 }
 
-/// Before, a user that iterates until nothing is pending never left pre-copy.
+/// Earlier, a user that iterates until `pending_bytes` is 0 never left pre-copy.
 fn p22_nothing_to_stage_is_nothing_pending(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     write(&fixture, &[1, 2], 1)?;
@@ -174,10 +174,13 @@ fn p22_nothing_to_stage_is_nothing_pending(env: &Env) -> Result {
     }
     write(&fixture, &[2], 2)?;
     let pending = fixture.migration.pending_bytes()?;
-    assert!(pending > PAGE, "a page, and what a stop sends: {pending}");
+    assert!(
+        pending > PAGE,
+        "pending_bytes for a page and the device state: {pending}"
+    );
     fixture.save_pending()?;
     assert_eq!(fixture.migration.pending_bytes()?, 0);
-    // The stop has something to send.
+    // After the stop, the device state is pending.
     fixture.go(&[State::STOP_AND_COPY])?;
     let pending = fixture.migration.pending_bytes()?;
     assert!(pending > 0 && pending < PAGE);

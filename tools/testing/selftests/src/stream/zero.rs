@@ -53,7 +53,7 @@ fn identity(device: &Fixture) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A ZERO record frees its pages. A mapping of them then reads 0 and can be written again.
+/// A ZERO record frees its pages. A mapping of them then reads 0 and is writable.
 fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let begin = identity(&fixture)?;
@@ -65,7 +65,7 @@ fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
         memory.store_u64(page(n), n + 1, Ordering::Relaxed);
     }
     assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 1024);
-    // From the middle of one block of pages to the middle of another.
+    // The range starts and ends in the middle of a block of pages.
     let mut record = Record::new(
         Kind::Zero as u16,
         100 * PAGE,
@@ -91,7 +91,7 @@ fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
         );
     }
     assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 1024);
-    // Another stream discards all of it.
+    // A new stream clears all memory.
     fixture.feed(&begin, 1 << 16)?;
     assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 0);
     assert_eq!(memory.load_u64(0, Ordering::Relaxed), 0);
@@ -99,9 +99,9 @@ fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
     Ok(fixture.device.reset()?)
 }
 
-/// The same number of records, of one page that is a hole and of all of memory, which are holes. The second took as
-/// long as there are pages, some ten thousand times longer: 60 ms a record, with the state locked. So one write to a
-/// register took 26 minutes if all of the data section was such records, and could not be killed.
+/// Compares ZERO records of one page with as many of all device memory. All pages are holes. Earlier, the time grew
+/// with the number of pages: 60 ms a record, with the state locked. One write to a register, with a data section full
+/// of such records, took 26 minutes, and the user could not be killed.
 fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
     const FACTOR: u32 = 100;
     let fixture = Fixture::of(env.open(LARGE)?)?;
@@ -122,9 +122,9 @@ fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
         fixture.device.reset()?;
         Ok(took)
     };
-    // Fewer first: whoever fails with these would need half an hour for all.
+    // Start with few records: with the bug, all records would take half an hour.
     for records in [50, most] {
-        // The best of some, as the machine does other things as well.
+        // Take the best of three, because the machine has other load.
         let mut best = [Duration::MAX; 2];
         for _ in 0..3 {
             for (best, length) in best.iter_mut().zip([PAGE, size]) {
@@ -132,16 +132,16 @@ fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
             }
         }
         let [page, all] = best;
-        note!("{records} records of a page in {page:?}, of {size} bytes in {all:?}");
+        note!("{records} records of a page took {page:?}, of {size} bytes {all:?}");
         assert!(
             all < page * FACTOR,
-            "{records} records of a page take {page:?}, of all of memory {all:?}"
+            "{records} records of a page took {page:?}, of all memory {all:?}"
         );
     }
     Ok(())
 }
 
-/// The child: loads ZERO records of all device memory through v2 without end.
+/// The child process: loads ZERO records of all device memory through v2 in an endless loop.
 pub(crate) fn flood(args: &[String]) -> Result {
     admitted()?;
     let [uuid, count] = args else {
@@ -154,7 +154,7 @@ pub(crate) fn flood(args: &[String]) -> Result {
         fail!("the device has no migration feature");
     };
     let Some(save) = feature.set_state(v2::State::PRE_COPY)? else {
-        fail!("no data descriptor");
+        fail!("the device returned no data file");
     };
     let mut begin = vec![0; HEADER_SIZE + IDENTITY_SIZE];
     save.read(&mut begin)?;
@@ -165,9 +165,9 @@ pub(crate) fn flood(args: &[String]) -> Result {
         .map_err(crate::harness::result::Ended::failed)?
         .memory_size;
     let Some(load) = feature.set_state(v2::State::RESUMING)? else {
-        fail!("no data descriptor");
+        fail!("the device returned no data file");
     };
-    // Who takes long for a few cannot be killed soon, and is not asked for more.
+    // If a few records take long, the child cannot be killed soon. Fail instead of loading more.
     let start = Instant::now();
     load.write_all(&zeros(&begin, 20, size))?;
     let took = start.elapsed();
@@ -177,7 +177,7 @@ pub(crate) fn flood(args: &[String]) -> Result {
         false => fail!("20 records took {took:?}"),
     }
     let stream = zeros(&begin, count.parse().expect("a number"), size);
-    // Each round begins anew.
+    // Each round restarts the stream.
     loop {
         load.write_all(&stream)?;
     }
@@ -185,7 +185,7 @@ pub(crate) fn flood(args: &[String]) -> Result {
 
 /// A process that loads records can be killed in the middle of a write.
 fn p26_a_kill_ends_a_load(env: &Env) -> Result {
-    // 80 MB of stream, and minutes of work.
+    // An 80 MB stream that takes minutes to load.
     const RECORDS: &str = "2000000";
     for _ in 0..env.limits.kills.min(3) {
         let instance = env.instance(LARGE)?;
@@ -203,7 +203,7 @@ fn p26_a_kill_ends_a_load(env: &Env) -> Result {
         let start = Instant::now();
         user.kill()?;
         if user.wait(PATIENCE / 4)?.is_none() {
-            fail!("it cannot be killed:\n{}", user.stacks());
+            fail!("the child survives SIGKILL:\n{}", user.stacks());
         }
         note!("killed in {:?}", start.elapsed());
         instance.remove()?;
@@ -211,7 +211,7 @@ fn p26_a_kill_ends_a_load(env: &Env) -> Result {
     Ok(())
 }
 
-/// Data files whose sessions are over. Before, each kept its buffer of 1 MiB while it was open.
+/// Data files of ended sessions hold no memory. Earlier, each kept its buffer of 1 MiB until its close.
 fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     const ROUNDS: usize = 1000;
     const MOST: u64 = 50 << 20;
@@ -223,20 +223,20 @@ fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     let mut kept = Vec::new();
     for round in 0..ROUNDS {
         let fd = v2.begin(v2::State::PRE_COPY)?;
-        // So that it has used its buffer, and there is something in it.
+        // Make the data file allocate its buffer, and leave data in it.
         fd.read(&mut [0; 10])?;
         v2.to(v2::State::RUNNING)?;
         kept.push(fd);
         let grown = cgroup.memory()?.saturating_sub(before);
         if grown > 2 * MOST {
-            fail!("{grown} bytes for {} descriptors", round + 1);
+            fail!("{grown} bytes for {} data files", round + 1);
         }
     }
     let grown = cgroup.settled_memory()?.saturating_sub(before);
-    note!("{grown} bytes for {ROUNDS} descriptors");
-    assert!(grown < MOST, "{grown} bytes for {ROUNDS} descriptors");
+    note!("{grown} bytes for {ROUNDS} data files");
+    assert!(grown < MOST, "{grown} bytes for {ROUNDS} data files");
     for fd in kept.iter().step_by(100) {
-        expect_over(fd, "kept");
+        expect_over(fd, "after its session ended");
     }
     Ok(())
 }
@@ -257,6 +257,6 @@ impl Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         let left = fs::write(self.0.join("cgroup.procs"), std::process::id().to_string());
-        left.expect("a process may always go back");
+        left.expect("cannot return to the original control group");
     }
 }
