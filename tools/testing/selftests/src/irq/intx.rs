@@ -33,10 +33,10 @@ fn fires_once_and_masks_itself(env: &Env) -> Result {
     let mut source = Source::new(env)?;
     let event = EventFd::new()?;
     source.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
-    expect_silence(&event, "nothing has happened");
+    expect_silence(&event, "no cause is pending");
     source.complete()?;
     assert_eq!(expect_signal(&event, "INTx of a completion"), 1);
-    // It is masked now: neither more of the same nor a new assertion gets through.
+    // INTx is masked now: the device delivers neither the same level nor a new assertion.
     source.complete()?;
     expect_silence(&event, "INTx has not been unmasked");
     source.mdma.acknowledge()?;
@@ -58,14 +58,14 @@ fn fires_again_when_unmasked_and_still_asserted(env: &Env) -> Result {
             _ => intx.set_bool(Action::Unmask, 0, &[true])?,
         }
         assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
-        expect_silence(&event, "it is masked again");
+        expect_silence(&event, "INTx is masked again");
     }
     intx.set_bool(Action::Unmask, 0, &[false])?;
     expect_silence(&event, "false does not unmask");
 
     source.mdma.acknowledge()?;
     intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "it is not asserted any more");
+    expect_silence(&event, "INTx is not asserted any more");
     source.complete()?;
     assert_eq!(expect_signal(&event, "a new assertion"), 1);
     Ok(())
@@ -85,32 +85,32 @@ fn is_unmasked_by_an_eventfd(env: &Env) -> Result {
     }
     source.mdma.acknowledge()?;
     unmask.signal()?;
-    expect_silence(&event, "it is not asserted any more");
+    expect_silence(&event, "INTx is not asserted any more");
     source.complete()?;
     assert_eq!(expect_signal(&event, "a new assertion"), 1);
 
-    // Another one in its place, then none.
+    // Remove the eventfd, then set another one.
     let other = EventFd::new()?;
     intx.set_unmask_eventfd(0, None)?;
     unmask.signal()?;
-    expect_silence(&event, "that eventfd does not unmask any more");
+    expect_silence(&event, "the removed eventfd does not unmask");
     intx.set_unmask_eventfd(0, Some(&other))?;
     other.signal()?;
     assert_eq!(expect_signal(&event, "INTx by the other eventfd"), 1);
     assert_errno!(
         intx.set_unmask_eventfd(0, Some(&unmask)),
         EBUSY,
-        "one is in place"
+        "an unmask eventfd is already set"
     );
-    // What is still in place when the interrupt is disabled goes with it.
+    // Disabling INTx removes its unmask eventfd.
     intx.disable()?;
     other.signal()?;
     expect_silence(&event, "INTx is not in use");
     Ok(())
 }
 
-/// A device with its line up, which interrupts once whenever `delivered` is signalled: it counts what cannot be counted
-/// there, because the kernel takes the signals of an eventfd that unmasks.
+/// A device with INTx asserted that delivers it once for each signal of `delivered`. It counts these signals: the test
+/// cannot read them from `delivered`, because the kernel consumes the signals of an unmask eventfd.
 struct Observer {
     source: Source,
     seen: EventFd,
@@ -123,14 +123,14 @@ impl Observer {
         let intx = source.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&seen)])?;
         source.complete()?;
-        expect_signal(&seen, "INTx of the device that counts");
+        expect_signal(&seen, "INTx of the observer");
         intx.set_unmask_eventfd(0, Some(delivered))?;
         Ok(Observer { source, seen })
     }
 }
 
-/// A delivery unmasks INTx without an acknowledge by anyone. Before, it was followed by the next, and a worker of the
-/// kernel's went round at full speed until the close.
+/// Each delivery unmasks INTx, although no user acknowledges it. Earlier, each delivery caused the next, and a kernel
+/// worker looped at full speed until the close.
 fn trigger_and_unmask_by_one_eventfd(env: &Env) -> Result {
     let both = EventFd::new()?;
     let observer = Observer::new(env, &both)?;
@@ -148,13 +148,13 @@ fn trigger_and_unmask_by_one_eventfd(env: &Env) -> Result {
             1,
             "deliveries for one acknowledge, round {round}"
         );
-        // An event that adds nothing to what is asserted.
+        // A completion while INTx is already asserted.
         source.complete()?;
         expect_silence(&observer.seen, "nothing was acknowledged");
         source.mdma.acknowledge()?;
         expect_silence(&observer.seen, "nothing is asserted");
     }
-    // One of two causes acknowledged: what is left is delivered.
+    // After the acknowledgement of one of two causes, the device delivers the other.
     source.complete()?;
     expect_signal(&observer.seen, "INTx");
     source.halt()?;
@@ -162,21 +162,21 @@ fn trigger_and_unmask_by_one_eventfd(env: &Env) -> Result {
     source
         .mdma
         .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
-    assert_eq!(expect_signal(&observer.seen, "INTx of what is left"), 1);
-    // The trigger goes elsewhere.
+    assert_eq!(expect_signal(&observer.seen, "INTx of the other cause"), 1);
+    // Set another trigger eventfd.
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
     assert_eq!(expect_signal(&event, "INTx that is still asserted"), 1);
     both.signal()?;
-    assert_eq!(expect_signal(&event, "INTx that was unmasked"), 1);
+    assert_eq!(expect_signal(&event, "INTx after an unmask"), 1);
     source.mdma.acknowledge()?;
     both.signal()?;
-    expect_silence(&event, "it is not asserted any more");
+    expect_silence(&event, "INTx is not asserted any more");
     drop(observer.source);
     Ok(intx.disable()?)
 }
 
-/// The same circle through two devices, whose lines stay up: it goes on, but slowly.
+/// The same loop through two devices with INTx asserted: it continues, but slowly.
 fn two_devices_unmask_each_other(env: &Env) -> Result {
     let (x, y) = (EventFd::new()?, EventFd::new()?);
     let observer = Observer::new(env, &x)?;
@@ -188,32 +188,26 @@ fn two_devices_unmask_each_other(env: &Env) -> Result {
         source.complete()?;
     }
     expect_signal(&observer.seen, "a delivery of the first device");
-    // A delivery without an acknowledge takes 10 ms, and there are two in the circle. So much is allowed that it does
-    // not matter how long the sleep really was.
+    // A delivery without an acknowledgement takes 10 ms, and the loop has two. The limit is generous, because the sleep
+    // may take longer.
     let start = Instant::now();
     thread::sleep(Duration::from_secs(1));
     let count = observer.seen.take()?;
     let limit = 4 * start.elapsed().as_millis() as u64 / 10;
     note!("{count} deliveries in {} ms", start.elapsed().as_millis());
-    assert!(
-        count <= limit,
-        "{count} deliveries, at most {limit} were expected"
-    );
-    assert!(
-        count > 0,
-        "a level that is asserted and unmasked is delivered"
-    );
+    assert!(count <= limit, "{count} deliveries, the limit is {limit}");
+    assert!(count > 0, "asserted and unmasked INTx was not delivered");
     for source in &sources {
         source.mdma.acknowledge()?;
     }
     thread::sleep(SILENCE);
     observer.seen.take()?;
-    expect_silence(&observer.seen, "both lines are down");
+    expect_silence(&observer.seen, "INTx of both devices is deasserted");
     Ok(())
 }
 
-/// Lost before: INTx that was delivered by an unmask, and disabled in the command register before the worker had
-/// signalled it. It stayed masked, and nobody had been told.
+/// Earlier, the device lost INTx if an unmask delivered it and the command register disabled it before the worker had
+/// signalled the eventfd. INTx stayed masked, and the user got no signal.
 fn disabled_and_enabled_while_it_is_unmasked(env: &Env) -> Result {
     let rounds = (env.limits.iterations * 10).max(1000);
     let mut source = Source::new(env)?;
@@ -226,7 +220,7 @@ fn disabled_and_enabled_while_it_is_unmasked(env: &Env) -> Result {
     source.complete()?;
     let done = AtomicBool::new(false);
     let heard = thread::scope(|scope| -> Result<u64> {
-        // As a VMM does: unmasked for each signal, and only then.
+        // A VMM unmasks INTx once for each signal.
         let user = scope.spawn(|| {
             let mut heard = 0;
             while heard < rounds && event.wait(PATIENCE).is_ok_and(|count| count > 0) {
@@ -250,10 +244,10 @@ fn disabled_and_enabled_while_it_is_unmasked(env: &Env) -> Result {
     })?;
     assert_eq!(
         heard, rounds,
-        "signals; the line was up, and nothing came any more"
+        "number of signals: INTx was asserted but not delivered"
     );
-    // The line is up, not disabled, not masked by the user, and unmasked after the last signal.
-    expect_signal(&event, "INTx after all that");
+    // INTx is asserted, enabled and unmasked after the last signal.
+    expect_signal(&event, "INTx after all rounds");
     Ok(())
 }
 
@@ -275,7 +269,7 @@ fn masked_by_the_user_waits(env: &Env) -> Result {
         source.complete()?;
         expect_silence(&event, "INTx is masked");
         intx.set_none(Action::Unmask, 0, 1)?;
-        assert_eq!(expect_signal(&event, "what was masked"), 1);
+        assert_eq!(expect_signal(&event, "INTx after an unmask"), 1);
         source.mdma.acknowledge()?;
         intx.set_none(Action::Unmask, 0, 1)?;
         expect_silence(&event, "nothing is asserted");
@@ -292,16 +286,16 @@ fn falls_with_its_cause(env: &Env) -> Result {
     source.halt()?;
     expect_signal(&event, "INTx");
     assert_eq!(source.mdma.get(Reg::IntCause)?, regs::INT_ALL.into());
-    // One of two causes gone: still asserted.
+    // One of two causes is cleared: INTx is still asserted.
     source
         .mdma
         .set(Reg::IntCause, regs::INT_COMPLETION.into())?;
     intx.set_none(Action::Unmask, 0, 1)?;
     assert_eq!(expect_signal(&event, "INTx of the other cause"), 1);
-    // Masked in the device: not asserted; unmasked there: asserted again.
+    // The device's interrupt mask deasserts INTx, and unmasking asserts it again.
     source.mdma.set_interrupts(regs::INT_COMPLETION)?;
     intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&event, "the cause left is masked in the device");
+    expect_silence(&event, "the other cause is masked in the device");
     source.mdma.set_interrupts(regs::INT_ALL)?;
     assert_eq!(
         expect_signal(&event, "INTx of a cause unmasked in the device"),
@@ -319,14 +313,17 @@ fn asserted_before_anyone_listens(env: &Env) -> Result {
     source.complete()?;
     let (first, second) = (EventFd::new()?, EventFd::new()?);
     intx.set_eventfds(0, &[Some(&first)])?;
-    assert_eq!(expect_signal(&first, "INTx that was asserted already"), 1);
-    // Without an eventfd INTx stays in use, and asserted.
+    assert_eq!(
+        expect_signal(&first, "INTx asserted before the eventfd was set"),
+        1
+    );
+    // Without an eventfd, INTx stays enabled and asserted.
     intx.set_eventfds(0, &[None])?;
     intx.set_none(Action::Unmask, 0, 1)?;
-    expect_silence(&first, "it was taken away");
+    expect_silence(&first, "the eventfd was removed");
     intx.set_eventfds(0, &[Some(&second)])?;
     assert_eq!(expect_signal(&second, "INTx that is asserted"), 1);
-    expect_silence(&first, "it was replaced");
+    expect_silence(&first, "the eventfd was replaced");
     Ok(())
 }
 
@@ -353,10 +350,10 @@ fn loopback(env: &Env) -> Result {
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
     intx.set_none(Action::Trigger, 0, 1)?;
-    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
+    assert_eq!(expect_signal(&event, "INTx triggered by the user"), 1);
     intx.set_bool(Action::Trigger, 0, &[true])?;
-    assert_eq!(expect_signal(&event, "INTx made by the user"), 1);
+    assert_eq!(expect_signal(&event, "INTx triggered by the user"), 1);
     intx.set_bool(Action::Trigger, 0, &[false])?;
-    expect_silence(&event, "false is no trigger");
+    expect_silence(&event, "false does not trigger");
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(crate) const MSIX: u32 = uapi::VFIO_PCI_MSIX_IRQ_INDEX;
 pub(crate) const ERR: u32 = uapi::VFIO_PCI_ERR_IRQ_INDEX;
 pub(crate) const REQ: u32 = uapi::VFIO_PCI_REQ_IRQ_INDEX;
 
-/// A device that interrupts, with a queue to make it do so.
+/// A device with a queue, whose jobs cause interrupts.
 pub(crate) struct Source {
     queue: VfioQueue,
     pub(crate) mdma: Mdma<Region>,
@@ -62,8 +62,8 @@ impl Source {
         Ok(self.fixture.device.irq(index)?)
     }
 
-    /// Leaves the queue to itself.
-    pub(crate) fn into_scene(self) -> Fixture {
+    /// Drops the queue without disabling it.
+    pub(crate) fn into_fixture(self) -> Fixture {
         let Source {
             queue,
             mdma,
@@ -73,10 +73,10 @@ impl Source {
         fixture
     }
 
-    /// Completes a job that asks for an interrupt, and returns when it is done and the interrupt was sent.
+    /// Runs a job that requests an interrupt, and returns after the device has sent the interrupt.
     pub(crate) fn complete(&mut self) -> Result {
         fixture::run_jobs(&mut self.queue, &[mdma::job::nop().interrupt()])?;
-        // The record is in memory before the interrupt is sent. Registers are locked meanwhile.
+        // The device writes the completion before it sends the interrupt, and holds the register lock until then.
         self.mdma.get(Reg::IntCause)?;
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Source {
             v & u64::from(regs::STATUS_HALTED) != 0
         })?;
         self.mdma.disable()?;
-        // The queue's object knows only running ones: make another in other memory.
+        // A `Queue` cannot be enabled again: make a new one in other memory.
         self.queue = self
             .fixture
             .queue_at(fixture::QUEUE + 0x10_0000 * self.halts()?, 4)?;
@@ -102,25 +102,25 @@ impl Source {
     }
 }
 
-/// As many eventfds.
+/// Returns `count` new eventfds.
 pub(crate) fn events(count: usize) -> Result<Vec<EventFd>> {
     let events = (0..count).map(|_| EventFd::new());
     Ok(events.collect::<std::io::Result<_>>()?)
 }
 
-/// All of them, as a call takes them.
+/// Returns the eventfds as the argument of `set_eventfds`.
 pub(crate) fn all(events: &[EventFd]) -> Vec<Option<&EventFd>> {
     events.iter().map(Some).collect()
 }
 
-/// Takes the counts of all of them, after what is under way has arrived.
+/// Waits for interrupts in flight, then takes the counts of all eventfds.
 pub(crate) fn counts(events: &[EventFd]) -> Result<Vec<u64>> {
     thread::sleep(SILENCE);
     let counts = events.iter().map(EventFd::take);
     Ok(counts.collect::<std::io::Result<_>>()?)
 }
 
-/// The device's two causes arrive at vectors 0 and 1, and at no other.
+/// Checks that the device's two causes signal vectors 0 and 1, and no other vector.
 fn a_vector_for_each_cause(env: &Env, index: u32) -> Result {
     let mut source = Source::new(env)?;
     let events = events(4)?;
@@ -171,7 +171,7 @@ fn messages_are_not_masked_by_pending_causes(env: &Env) -> Result {
                 "index {index} message {n}"
             );
         }
-        // Masked in the device there is none, and unmasking there sends the pending one.
+        // With the cause masked in the device, no message is sent. Unmasking it sends the pending message.
         source.mdma.acknowledge()?;
         source.mdma.set_interrupts(0)?;
         source.complete()?;
@@ -220,7 +220,7 @@ fn vectors_are_replaced_one_by_one(env: &Env) -> Result {
         irq.set_none(Action::Trigger, 0, 4)?;
         assert_eq!(counts(&old)?, [0, 1, 1, 0], "index {index}");
         assert_eq!(counts(&new)?, [1, 1], "index {index}");
-        // None in the middle of others.
+        // Remove the eventfd of one vector in the middle.
         irq.set_eventfds(1, &[None, Some(&new[0])])?;
         irq.set_none(Action::Trigger, 0, 4)?;
         assert_eq!(counts(&old)?, [0, 0, 0, 0], "index {index}");
@@ -250,7 +250,7 @@ fn messages_for_a_vector_without_eventfd_are_kept(env: &Env) -> Result {
             "index {index}: one pending bit, one message"
         );
         irq.set_eventfds(0, &[Some(&events[0])])?;
-        assert_eq!(counts(&events)?, [0, 0], "index {index}: it was delivered");
+        assert_eq!(counts(&events)?, [0, 0], "index {index}: already delivered");
     }
     Ok(())
 }
@@ -264,7 +264,7 @@ fn disabling_ends_delivery(env: &Env) -> Result {
         irq.disable()?;
         source.complete()?;
         expect_silence(&event, "the index is disabled");
-        // Any index may follow, with any number of vectors.
+        // The user may then enable any index with any number of vectors.
         for (next, count) in [(MSIX, 4), (MSI, 2), (INTX, 1), (MSIX, 1), (MSI, 4)] {
             let events = events(count)?;
             let irq = source.irq(next)?;
@@ -275,7 +275,7 @@ fn disabling_ends_delivery(env: &Env) -> Result {
             expect_signal(&events[0], "the interrupt of the index in use");
             irq.disable()?;
         }
-        expect_silence(&event, "others took its place");
+        expect_silence(&event, "other indexes were enabled");
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ fn error_and_request_notifications(env: &Env) -> Result {
         assert_errno!(
             irq.set_none(Action::Trigger, 0, 1),
             EINVAL,
-            "index {index}: none in place"
+            "index {index}: no eventfd is set"
         );
         let (first, second) = (EventFd::new()?, EventFd::new()?);
         irq.set_eventfds(0, &[Some(&first)])?;
@@ -296,17 +296,17 @@ fn error_and_request_notifications(env: &Env) -> Result {
         irq.set_bool(Action::Trigger, 0, &[true])?;
         assert_eq!(expect_signal(&first, "the notification"), 1);
         irq.set_bool(Action::Trigger, 0, &[false])?;
-        expect_silence(&first, "false is no trigger");
+        expect_silence(&first, "false does not trigger");
         irq.set_eventfds(0, &[Some(&second)])?;
         irq.set_none(Action::Trigger, 0, 1)?;
         assert_eq!(expect_signal(&second, "the notification"), 1);
-        expect_silence(&first, "it was replaced");
-        // Taken away, by -1 and by an empty trigger.
+        expect_silence(&first, "the eventfd was replaced");
+        // Remove the eventfd with -1, then with an empty trigger.
         irq.set_eventfds(0, &[None])?;
         assert_errno!(
             irq.set_none(Action::Trigger, 0, 1),
             EINVAL,
-            "index {index}: taken away"
+            "index {index}: eventfd removed"
         );
         irq.set_eventfds(0, &[Some(&second)])?;
         irq.disable()?;
@@ -315,9 +315,9 @@ fn error_and_request_notifications(env: &Env) -> Result {
             EINVAL,
             "index {index}: disabled"
         );
-        expect_silence(&second, "it was taken away");
+        expect_silence(&second, "the eventfd was removed");
     }
-    // They are independent of what interrupts.
+    // Notifications are independent of the enabled interrupt index.
     let err = EventFd::new()?;
     guest.device.irq(ERR)?.set_eventfds(0, &[Some(&err)])?;
     let events = events(4)?;
@@ -367,10 +367,10 @@ fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
         let _ = done.send(instance.remove());
     });
     expect_signal(&request, "the request to let the device go");
-    // It waits, and asks again, and the device goes on working.
+    // The removal waits and repeats the request. The device still works.
     assert!(
         removed.recv_timeout(SILENCE).is_err(),
-        "removed while it was open"
+        "the device was removed while open"
     );
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
@@ -378,7 +378,7 @@ fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
     assert_errno!(
         fixture.device.group().device(fixture.uuid()),
         ENODEV,
-        "opened while it goes"
+        "open during the removal"
     );
     drop(queue);
     let closed = fixture.close();
@@ -395,7 +395,7 @@ fn enabling_and_disabling_under_fire(env: &Env) -> Result {
     let stop = std::sync::atomic::AtomicBool::new(false);
     let running = || !stop.load(std::sync::atomic::Ordering::Relaxed);
     let failed = thread::scope(|scope| -> Result<Vec<String>> {
-        // Each of these may be refused: the others decide what is in use.
+        // The device may refuse any of these calls, because the threads compete for the interrupt index.
         let setters = [INTX, MSI, MSIX].map(|index| {
             let device = &device;
             scope.spawn(move || -> Result {
@@ -435,7 +435,7 @@ fn enabling_and_disabling_under_fire(env: &Env) -> Result {
     })?;
     assert_eq!(failed, Vec::<String>::new());
     drop(device);
-    // In order again.
+    // Disable all indexes.
     for index in [INTX, MSI, MSIX] {
         let _ = source.irq(index)?.disable();
     }
@@ -443,7 +443,7 @@ fn enabling_and_disabling_under_fire(env: &Env) -> Result {
     source.mdma.acknowledge()?;
     source.irq(MSI)?.set_eventfds(0, &[Some(&event)])?;
     source.complete()?;
-    assert_eq!(expect_signal(&event, "a message after all that"), 1);
+    assert_eq!(expect_signal(&event, "a message after the race"), 1);
     Ok(())
 }
 
@@ -459,15 +459,15 @@ fn p52_doorbell_and_cause_wait_for_the_next_run(env: &Env) -> Result {
         thread::sleep(SILENCE);
         assert!(
             source.queue.poll().is_none(),
-            "a job was done in state {stopped}"
+            "the device ran a job in state {stopped}"
         );
-        assert_eq!(source.mdma.get(Reg::Tail)?, 1, "the doorbell is kept");
+        assert_eq!(source.mdma.get(Reg::Tail)?, 1, "the doorbell was lost");
         expect_silence(&event, "the device is stopped");
         source.fixture.go(&[State::RUNNING])?;
         assert_eq!(source.queue.wait(PATIENCE)?.error, 0);
-        assert_eq!(expect_signal(&event, "INTx of the job that had waited"), 1);
+        assert_eq!(expect_signal(&event, "INTx of the delayed job"), 1);
 
-        // A cause that is unmasked in the device while it is stopped.
+        // The user unmasks a cause in the device while it is stopped.
         source.mdma.acknowledge()?;
         source.irq(INTX)?.set_none(Action::Unmask, 0, 1)?;
         source.mdma.set_interrupts(0)?;
@@ -475,7 +475,10 @@ fn p52_doorbell_and_cause_wait_for_the_next_run(env: &Env) -> Result {
         source.fixture.go(&[stopped])?;
         source.mdma.set_interrupts(regs::INT_ALL)?;
         source.fixture.go(&[State::RUNNING])?;
-        assert_eq!(expect_signal(&event, "INTx of a cause kept"), 1);
+        assert_eq!(
+            expect_signal(&event, "INTx of a cause unmasked while stopped"),
+            1
+        );
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `VFIO_DEVICE_SET_IRQS` with wrong arguments: each call is refused and changes nothing.
+//! `VFIO_DEVICE_SET_IRQS` with wrong arguments: the device refuses each call and stays unchanged.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -31,7 +31,7 @@ const MASK: u32 = uapi::VFIO_IRQ_SET_ACTION_MASK;
 const UNMASK: u32 = uapi::VFIO_IRQ_SET_ACTION_UNMASK;
 const TRIGGER: u32 = uapi::VFIO_IRQ_SET_ACTION_TRIGGER;
 
-/// Sends words as they are: argsz, flags, index, start, count, data.
+/// Calls the ioctl with unchecked words: argsz, flags, index, start, count, data.
 fn set(guest: &Guest, words: &[u32]) -> std::io::Result<i32> {
     let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
     raw::ioctl(&guest.device, nr(10), &mut bytes)
@@ -59,16 +59,16 @@ fn wrong_arguments_change_nothing(env: &Env) -> Result {
             &[20, NONE | TRIGGER, u32::MAX, 0, 1][..],
         ),
         (
-            "start behind the last vector",
+            "start after the last vector",
             &[20, NONE | TRIGGER, MSIX, 4, 1][..],
         ),
         (
-            "start far behind it",
+            "start far after the last vector",
             &[20, NONE | TRIGGER, MSIX, u32::MAX, 1][..],
         ),
         ("one vector too many", &[20, NONE | TRIGGER, MSIX, 0, 5][..]),
         (
-            "one too many from the second",
+            "one vector too many from the second",
             &[20, NONE | TRIGGER, MSIX, 1, 4][..],
         ),
         (
@@ -101,11 +101,11 @@ fn wrong_arguments_change_nothing(env: &Env) -> Result {
             &[20, EVENTFD | TRIGGER, MSIX, 0, 1, fd][..],
         ),
         (
-            "argsz with half of it",
+            "argsz with half of the data",
             &[24, EVENTFD | TRIGGER, MSIX, 0, 2, fd, fd][..],
         ),
         (
-            "argsz with bools cut off",
+            "argsz with truncated bools",
             &[23, BOOL | TRIGGER, MSIX, 0, 4, 0x0101_0101][..],
         ),
         ("no eventfds", &[20, EVENTFD | TRIGGER, MSIX, 0, 0][..]),
@@ -113,7 +113,7 @@ fn wrong_arguments_change_nothing(env: &Env) -> Result {
         refused(env, &guest, libc::EINVAL, what, words);
         assert_eq!(counts(&events)?, [0; 4], "{what}: a vector fired");
     }
-    // All four are where they were.
+    // All four eventfds are still set.
     msix.set_none(Action::Trigger, 0, 4)?;
     assert_eq!(counts(&events)?, [1; 4]);
     assert_eq!(other.take()?, 0);
@@ -151,7 +151,7 @@ fn another_index_in_use(env: &Env) -> Result {
             expect_refusal(env, guest.uuid(), libc::EINVAL, "in use", &what, || {
                 wanted.set_eventfds(0, &[Some(&other)])
             });
-            // Nor is the one in use disabled by the wrong name.
+            // A disable of another index does not disable the one in use.
             expect_refusal(env, guest.uuid(), libc::EINVAL, "in use", &what, || {
                 wanted.disable()
             });
@@ -191,8 +191,8 @@ fn nothing_in_use(env: &Env) -> Result {
     Ok(())
 }
 
-/// QEMU 7.2 disables MSI-X before it enables it: vfio-pci refuses that, and so must this, but each start of a VMM logged
-/// a line.
+/// QEMU 7.2 disables MSI-X before it enables it. The device must refuse this like vfio-pci, but not log it. Earlier,
+/// each start of a VMM logged a line.
 fn disabling_an_unused_index_is_not_logged(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
     let mark = env.kmsg.mark();
@@ -205,7 +205,7 @@ fn disabling_an_unused_index_is_not_logged(env: &Env) -> Result {
 
 fn invalid_eventfds(env: &Env) -> Result {
     let null = File::open("/dev/null")?;
-    // Descriptors are given out from the lowest number on, and this process has few.
+    // This number is unused: the kernel assigns the lowest free number, and this process has few open files.
     let closed = 1000;
     for index in [INTX, MSI, MSIX, ERR, REQ] {
         let guest = env.open(SMALL)?;
@@ -218,7 +218,7 @@ fn invalid_eventfds(env: &Env) -> Result {
             ("a closed descriptor", closed, libc::EBADF),
             ("a descriptor out of range", 0x7fff_ffff, libc::EBADF),
             ("a negative descriptor", -2i32 as u32, libc::EBADF),
-            ("no eventfd", other, libc::EINVAL),
+            ("not an eventfd", other, libc::EINVAL),
         ] {
             let what = format!("index {index}: {what}");
             refused(
@@ -229,11 +229,7 @@ fn invalid_eventfds(env: &Env) -> Result {
                 &[24, EVENTFD | TRIGGER, index, 0, 1, fd],
             );
             irq.set_none(Action::Trigger, 0, 1)?;
-            assert_eq!(
-                expect_signal(&event, "the eventfd that was in place"),
-                1,
-                "{what}"
-            );
+            assert_eq!(expect_signal(&event, "the eventfd set before"), 1, "{what}");
             if index == INTX {
                 let what = format!("unmask by {what}");
                 refused(
@@ -245,7 +241,7 @@ fn invalid_eventfds(env: &Env) -> Result {
                 );
             }
         }
-        // One of several: none of them is taken.
+        // If one of several eventfds is invalid, the device accepts none.
         if matches!(index, MSI | MSIX) {
             irq.disable()?;
             let old = events(4)?;
@@ -296,7 +292,7 @@ fn unsupported_actions(env: &Env) -> Result {
             &[20, NONE | flags, INTX, 0, 0],
         );
     }
-    // INTx is neither masked nor gone.
+    // INTx is still enabled and unmasked.
     guest.device.irq(INTX)?.set_none(Action::Trigger, 0, 1)?;
     assert_eq!(expect_signal(&event, "INTx"), 1);
     Ok(())

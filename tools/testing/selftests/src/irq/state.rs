@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! No interrupt is lost: what the device asserts is state, in each mode, while nobody listens, while the device is
-//! stopped, and across save and load. One interrupt too many would be legal; where a count is exact the tests say so.
+//! No interrupt is lost. The device keeps asserted interrupts as state: in each mode, without an eventfd, while
+//! stopped, and across save and load. A spurious interrupt would be legal, but where the driver guarantees an exact
+//! count, the tests check it.
 
 use mdma::regs;
 use vfio_client::v2;
@@ -29,13 +30,13 @@ tests! { "irq_state":
     intx_of_a_loaded_device_waits_for_the_disable_bit [],
 }
 
-/// The pending bits that a guest sees.
+/// Returns the pending bits that a guest sees.
 fn pending_bits(guest: &Guest) -> Result<u64> {
     const PBA: u64 = 0x800;
     Ok(guest.region(regs::BAR_MSIX)?.read_u64(PBA)?)
 }
 
-/// Takes the count of an eventfd that was signalled, if at all, before the last call returned.
+/// Checks the count of an eventfd. The device signals it, if at all, before the last call returns.
 #[track_caller]
 fn expect_count(event: &EventFd, count: u64, what: &str) {
     assert_eq!(
@@ -45,14 +46,14 @@ fn expect_count(event: &EventFd, count: u64, what: &str) {
     );
 }
 
-/// Lost before: a message raised between `disable` and the next `set_eventfds`. A VMM that is told `NORESIZE` does both
-/// for each new vector.
+/// Earlier, the device lost a message raised between `disable` and the next `set_eventfds`. A VMM makes both calls for
+/// each new vector if the index has the flag `NORESIZE`.
 fn messages_raised_while_no_mode_is_in_use(env: &Env) -> Result {
     for index in [MSI, MSIX] {
         let mut source = Source::new(env)?;
         let irq = source.irq(index)?;
         let events = events(2)?;
-        // Before any mode was in use, and between two uses.
+        // Raise a message before the first enable, and between two enables.
         for round in 0..2 {
             source.complete()?;
             assert_eq!(
@@ -70,7 +71,7 @@ fn messages_raised_while_no_mode_is_in_use(env: &Env) -> Result {
             source.mdma.acknowledge()?;
             irq.disable()?;
         }
-        // With no eventfd for the vector at first.
+        // At first, the vector has no eventfd.
         irq.set_eventfds(0, &[None, Some(&events[1])])?;
         irq.disable()?;
         source.complete()?;
@@ -81,11 +82,7 @@ fn messages_raised_while_no_mode_is_in_use(env: &Env) -> Result {
             "index {index}: vector 0 has no eventfd"
         );
         irq.set_eventfds(0, &[Some(&events[0])])?;
-        expect_count(
-            &events[0],
-            1,
-            &format!("index {index}, its eventfd came last"),
-        );
+        expect_count(&events[0], 1, &format!("index {index}, eventfd set last"));
     }
     Ok(())
 }
@@ -97,7 +94,7 @@ fn messages_raised_while_intx_is_in_use(env: &Env) -> Result {
         let intx = source.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&line)])?;
         source.complete()?;
-        // The user changes the mode without a look at it.
+        // The user changes the mode without reading the eventfd.
         intx.disable()?;
         source.irq(index)?.set_eventfds(0, &[Some(&message)])?;
         expect_count(&message, 1, &format!("index {index} after INTx"));
@@ -139,7 +136,7 @@ fn acknowledged_messages_are_not_sent(env: &Env) -> Result {
     Ok(())
 }
 
-/// Lost before: a message that the former eventfd counted and that nobody read there.
+/// Earlier, the device lost a message that the former eventfd counted but the user did not read.
 fn an_asserted_vector_signals_its_new_eventfd(env: &Env) -> Result {
     for index in [MSI, MSIX] {
         let mut source = Source::new(env)?;
@@ -147,12 +144,16 @@ fn an_asserted_vector_signals_its_new_eventfd(env: &Env) -> Result {
         let (old, new) = (events(2)?, events(2)?);
         irq.set_eventfds(0, &all(&old))?;
         source.complete()?;
-        expect_count(&old[0], 1, &format!("index {index}: the former eventfd"));
+        expect_count(&old[0], 1, &format!("index {index}: the old eventfd"));
         irq.set_eventfds(0, &all(&new))?;
         assert_eq!(counts(&new)?, [1, 0], "index {index}: replaced");
-        // The same one again is not a new one, unless the index was out of use.
+        // Setting the same eventfd again signals it only if the index was disabled in between.
         irq.set_eventfds(0, &all(&new))?;
-        assert_eq!(counts(&new)?, [0, 0], "index {index}: in place before");
+        assert_eq!(
+            counts(&new)?,
+            [0, 0],
+            "index {index}: the same eventfd again"
+        );
         irq.disable()?;
         irq.set_eventfds(0, &all(&new))?;
         assert_eq!(counts(&new)?, [1, 0], "index {index}: disabled and enabled");
@@ -163,7 +164,7 @@ fn an_asserted_vector_signals_its_new_eventfd(env: &Env) -> Result {
     Ok(())
 }
 
-/// Lost before: INTx that masked itself when the former eventfd was signalled.
+/// Earlier, the device lost INTx that was masked on delivery to the former eventfd.
 fn an_asserted_line_signals_its_new_eventfd(env: &Env) -> Result {
     let mut source = Source::new(env)?;
     let intx = source.irq(INTX)?;
@@ -172,18 +173,18 @@ fn an_asserted_line_signals_its_new_eventfd(env: &Env) -> Result {
     source.complete()?;
     crate::harness::check::expect_signal(&old, "INTx");
     intx.set_eventfds(0, &[Some(&new)])?;
-    expect_count(&new, 1, "INTx that is asserted has a new eventfd");
+    expect_count(&new, 1, "asserted INTx has a new eventfd");
     intx.set_eventfds(0, &[None])?;
     intx.set_eventfds(0, &[Some(&old)])?;
     expect_count(&old, 1, "INTx had no eventfd for a while");
-    expect_silence(&new, "it was replaced");
+    expect_silence(&new, "the eventfd was replaced");
     source.mdma.acknowledge()?;
     intx.set_eventfds(0, &[Some(&new)])?;
     expect_silence(&new, "INTx is not asserted");
     Ok(())
 }
 
-/// INTx that masked itself is delivered again by much; what the user masked is not.
+/// Several calls deliver INTx again if its delivery masked it. None delivers INTx that the user masked.
 fn the_mask_of_the_user_outlasts_it_all(env: &Env) -> Result {
     let mut source = Source::new(env)?;
     let config = source.fixture.device.config()?;
@@ -197,21 +198,17 @@ fn the_mask_of_the_user_outlasts_it_all(env: &Env) -> Result {
     config.set_command(command)?;
     intx.set_eventfds(0, &[Some(&other)])?;
     source.fixture.go(&[v1::State::STOP, v1::State::RUNNING])?;
-    assert_eq!(
-        counts(&[event, other])?,
-        [0, 0],
-        "INTx is masked by the user"
-    );
+    assert_eq!(counts(&[event, other])?, [0, 0], "the user has masked INTx");
     let event = EventFd::new()?;
     intx.set_eventfds(0, &[Some(&event)])?;
     intx.set_none(Action::Unmask, 0, 1)?;
-    expect_count(&event, 1, "INTx that the user has unmasked");
-    // Delivered again, where it had masked itself only.
+    expect_count(&event, 1, "the user has unmasked INTx");
+    // Without the user's mask, the same calls deliver INTx again.
     config.set_command(command | pci::COMMAND_INTX_DISABLE)?;
     config.set_command(command)?;
     expect_count(&event, 1, "INTX_DISABLE was cleared");
     source.fixture.go(&[v1::State::STOP, v1::State::RUNNING])?;
-    expect_count(&event, 1, "the device was stopped and runs");
+    expect_count(&event, 1, "the device was stopped and runs again");
     Ok(())
 }
 
@@ -244,7 +241,7 @@ enum Protocol {
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::V1, Protocol::V2];
 
-/// When the destination's user puts eventfds in place.
+/// When the destination's user sets the eventfds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     BeforeTheLoad,
@@ -252,7 +249,7 @@ enum When {
     WhileItRuns,
 }
 
-/// Saves a device, which is stopped then.
+/// Saves a device and leaves it stopped.
 fn save(protocol: Protocol, fixture: Fixture) -> Result<Vec<u8>> {
     match protocol {
         Protocol::V1 => fixture.save(),
@@ -260,8 +257,8 @@ fn save(protocol: Protocol, fixture: Fixture) -> Result<Vec<u8>> {
     }
 }
 
-/// Loads a new device, stops between the load and the run, and sets up `index` at a time. Nothing may be signalled
-/// before the device runs.
+/// Loads a new device through the stopped state, and sets the eventfds of `index` at the time `when`. Checks that the
+/// device signals nothing before it runs.
 fn load(
     env: &Env,
     protocol: Protocol,
@@ -310,18 +307,18 @@ fn load(
     Ok(v2)
 }
 
-/// Lost before: a message that was sent to the source after its processors had stopped.
+/// Earlier, a message was lost if the source sent it after the VMM had stopped the virtual CPUs.
 fn p26_a_loaded_cause_interrupts(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         for index in [MSI, MSIX, INTX] {
             let mut source = Source::new(env)?;
             let count = source.irq(index)?.info().count as usize;
-            // The source's user has been told, but its guest has not.
+            // The source has signalled its eventfds, but the guest has not seen the interrupts.
             let told = events(count)?;
             source.irq(index)?.set_eventfds(0, &all(&told))?;
             source.complete()?;
             source.halt()?;
-            let bytes = save(protocol, source.into_scene())?;
+            let bytes = save(protocol, source.into_fixture())?;
             for when in [When::BeforeTheLoad, When::WhileStopped, When::WhileItRuns] {
                 let events = events(count)?;
                 let v2 = load(env, protocol, &bytes, index, when, &events)?;
@@ -334,7 +331,7 @@ fn p26_a_loaded_cause_interrupts(env: &Env) -> Result {
                     .map(EventFd::take)
                     .collect::<std::io::Result<Vec<_>>>()?;
                 assert_eq!(taken, expected, "{protocol:?}, index {index}, {when:?}");
-                // It is the device's own interrupt: acknowledged, there is none.
+                // After an acknowledgement, the device signals no more interrupts.
                 v2.mdma.acknowledge()?;
                 if index == INTX {
                     v2.device.irq(index)?.set_none(Action::Unmask, 0, 1)?;
@@ -350,7 +347,7 @@ fn p26_a_loaded_cause_interrupts(env: &Env) -> Result {
     Ok(())
 }
 
-/// Lost before: a message that was raised at the source for a vector without eventfd, or with no mode in use.
+/// Earlier, a message was lost if the source raised it for a vector without eventfd, or while no mode was enabled.
 fn p26_a_pending_bit_is_loaded(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         for enabled in [false, true] {
@@ -360,7 +357,7 @@ fn p26_a_pending_bit_is_loaded(env: &Env) -> Result {
                 source.irq(MSIX)?.set_eventfds(0, &[None, Some(&event)])?;
             }
             source.complete()?;
-            let bytes = save(protocol, source.into_scene())?;
+            let bytes = save(protocol, source.into_fixture())?;
             let v2 = load(env, protocol, &bytes, MSIX, When::WhileItRuns, &[])?;
             assert_eq!(pending_bits(&v2)?, 1, "{protocol:?}, enabled {enabled}");
             v2.device.irq(MSIX)?.set_eventfds(0, &[Some(&event)])?;
@@ -370,12 +367,12 @@ fn p26_a_pending_bit_is_loaded(env: &Env) -> Result {
     Ok(())
 }
 
-/// A device whose INTx is not asserted, saved.
+/// Saves a device with INTx deasserted.
 fn quiet(env: &Env, protocol: Protocol) -> Result<Vec<u8>> {
-    save(protocol, Source::new(env)?.into_scene())
+    save(protocol, Source::new(env)?.into_fixture())
 }
 
-/// Lost before: the one INTx that a loaded device is to deliver, if nothing could take it when the device began to run.
+/// Earlier, the one INTx that a loaded device delivers was lost if no eventfd was set when the device began to run.
 fn intx_of_a_loaded_device_waits_for_an_eventfd(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         let bytes = quiet(env, protocol)?;
@@ -385,14 +382,14 @@ fn intx_of_a_loaded_device_waits_for_an_eventfd(env: &Env) -> Result {
         expect_count(&one[0], 1, &format!("{protocol:?}: the first eventfd"));
         let intx = v2.device.irq(INTX)?;
         intx.set_eventfds(0, &[Some(&event)])?;
-        expect_count(&event, 0, "it was delivered once");
+        expect_count(&event, 0, "INTx was already delivered");
 
-        // A user of messages has no line to lower.
+        // With MSI-X enabled, no interrupt controller has INTx asserted.
         let v2 = load(env, protocol, &bytes, MSIX, When::BeforeTheLoad, &one)?;
         expect_count(&one[0], 0, "no cause is pending");
         v2.device.irq(MSIX)?.disable()?;
         v2.device.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
-        expect_count(&event, 0, "the device was in use since the load");
+        expect_count(&event, 0, "MSI-X was enabled after the load");
     }
     Ok(())
 }
