@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs that fail: each error code, where the queue halts, and that it continues once enabled again.
+//! Jobs that fail: each error code, the position where the queue halts, and that the queue works after it is enabled
+//! again.
 
 use std::sync::Arc;
 
@@ -29,11 +30,11 @@ tests! { "faults":
     completions_without_write_access [],
 }
 
-/// Guest memory of these tests: some pages with unmapped IOVAs around them.
+/// The guest memory of these tests: some pages between unmapped IOVAs.
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 0x4_0000;
 
-/// The bytes of a descriptor with one field changed.
+/// Returns the bytes of a descriptor with one field changed.
 fn with(job: &Descriptor, at: usize, value: &[u8]) -> [u8; DESCRIPTOR_SIZE] {
     let mut bytes = job.cookie(0xc00c1e).encode();
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -122,7 +123,7 @@ fn every_bad_descriptor_halts(env: &Env) -> Result {
         (with(&nop, 0, &u32s(4)), Error::BadOp),
         (with(&copy, 0, &u32s(0x100)), Error::BadOp),
         (with(&fill, 0, &u32s(u32::MAX)), Error::BadOp),
-        // No such flag; and flags of an operation that has no such address.
+        // Unknown flags, and flags for an address that the operation does not have.
         (with(&copy, 4, &u32s(1 << 5)), Error::BadFlags),
         (with(&copy, 4, &u32s(1 << 31)), Error::BadFlags),
         (with(&nop, 4, &u32s(SRC_DEVICE)), Error::BadFlags),
@@ -174,7 +175,7 @@ fn every_bad_descriptor_halts(env: &Env) -> Result {
         fails(&fixture, &mut queue, &bytes, error, 0)?;
         queue = recover(&fixture, queue)?;
     }
-    // The last byte of the address space is one like others, and not mapped.
+    // The last byte of the address space is valid but not mapped.
     let last = job::crc32c(guest(u64::MAX), 1).encode();
     fails(&fixture, &mut queue, &last, Error::SrcFault, 0)?;
     recover(&fixture, queue).map(drop)
@@ -206,7 +207,7 @@ fn unmapped_memory_halts(env: &Env) -> Result {
             queue = recover(&fixture, queue)?;
         }
     }
-    // What was mapped and is not any more.
+    // Memory that is no longer mapped.
     buffer.unmap()?;
     let gone = job::fill(guest(BASE), 0, 1).encode();
     fails(&fixture, &mut queue, &gone, Error::DstFault, 0)?;
@@ -235,7 +236,7 @@ fn memory_without_access_halts(env: &Env) -> Result {
         (job::copy(device(0), ro, 64), Error::DstFault),
         (job::crc32c(wo, 64), Error::SrcFault),
         (job::copy(wo, device(0), 64), Error::SrcFault),
-        // type1 lets nobody write what he may not read.
+        // type1 does not allow write access without read access.
         (job::fill(wo, 0, 64), Error::DstFault),
     ] {
         fails(&fixture, &mut queue, &job.encode(), error, 0)?;
@@ -295,7 +296,7 @@ fn jobs_after_a_failed_one_do_not_run(env: &Env) -> Result {
     recover(&fixture, queue).map(drop)
 }
 
-/// Enables a queue whose rings are where the arguments say, and rings the doorbell.
+/// Enables a queue with its rings at these IOVAs, and rings the doorbell.
 pub(crate) fn enable_at(fixture: &Fixture, ring: u64, completions: u64) -> Result {
     fixture.mdma.disable()?;
     fixture.mdma.set(Reg::RingBase, ring)?;
@@ -335,7 +336,7 @@ fn a_queue_at_an_unmapped_iova(env: &Env) -> Result {
     run_jobs(&mut queue, &[job::nop()])
 }
 
-/// Ring and completion records in mappings of their own, in use; then one of them is unmapped.
+/// Maps ring and completion records separately, runs a job, then unmaps one of the mappings.
 fn unmap_one(env: &Env, unmap_ring: bool, error: Error) -> Result {
     let fixture = Fixture::new(env)?;
     let ring = fixture.buffer(QUEUE, 4096)?;
@@ -344,7 +345,7 @@ fn unmap_one(env: &Env, unmap_ring: bool, error: Error) -> Result {
     ring.write(64, &job::nop().encode());
     enable_at(&fixture, QUEUE, 2 * QUEUE)?;
     wait_register(&fixture.mdma, Reg::JobsDone, "the first job", |n| n == 1)?;
-    // Pinned by now; unmapping takes the pages away from the device at once.
+    // The device has pinned the pages. Unmapping unpins them at once.
     let (gone, kept) = if unmap_ring {
         (ring, completions)
     } else {
@@ -357,10 +358,10 @@ fn unmap_one(env: &Env, unmap_ring: bool, error: Error) -> Result {
     assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 1);
     assert!(
         memory.to_vec(0, 4096) == before,
-        "memory changed after it was unmapped"
+        "the device wrote memory after the unmap"
     );
     drop(kept);
-    // The device works again with a queue that is there.
+    // The device works again with a mapped queue.
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])
 }
@@ -377,7 +378,7 @@ fn completions_without_write_access(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let ring = Arc::new(Mapping::anonymous(4096)?);
     ring.write(0, &job::nop().encode());
-    // The ring is only read: a mapping that lets no more serves.
+    // The device only reads the ring, so a read-only mapping is enough.
     let _ring = DmaBuffer::of(&fixture.container, BASE, ring, Access::Read)?;
     let records = Arc::new(Mapping::anonymous(4096)?);
     let _records = DmaBuffer::of(&fixture.container, 2 * BASE, records.clone(), Access::Read)?;
@@ -386,7 +387,7 @@ fn completions_without_write_access(env: &Env) -> Result {
         &fixture,
         Error::CompletionFault,
         0,
-        "records that are read only",
+        "read-only completion records",
     )?;
     assert!(records.to_vec(0, 4096).iter().all(|&b| b == 0));
     let fine = fixture.buffer(3 * BASE, 4096)?;
@@ -394,7 +395,7 @@ fn completions_without_write_access(env: &Env) -> Result {
     wait_register(
         &fixture.mdma,
         Reg::JobsDone,
-        "a job of a ring that is read only",
+        "a job of a read-only ring",
         |n| n == 1,
     )?;
     let mut record = [0; 32];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs that succeed: every operation between every two kinds of memory, compared with the oracle.
+//! Jobs that succeed: each operation with each combination of guest and device memory, compared with the oracle.
 
 use mdma::engine::UNIT;
 use mdma::regs::Reg;
@@ -32,7 +32,7 @@ tests! { "jobs":
 /// The IOVA of the guest memory of these tests.
 const BASE: u64 = 0x100_0000;
 
-/// Two places each of guest and device memory, for source and destination.
+/// The combinations of guest and device memory for source and destination.
 const PLACES: [(Place, Place); 4] = [
     (guest(BASE), guest(BASE + 0x10_0000)),
     (guest(BASE), device(0x10_0000)),
@@ -40,7 +40,7 @@ const PLACES: [(Place, Place); 4] = [
     (device(0), device(0x10_0000)),
 ];
 
-/// How much of either memory is used.
+/// The number of bytes of guest memory and of device memory that the tests use.
 const SIZE: usize = 2 << 20;
 
 fn plus(place: Place, offset: u64) -> Place {
@@ -50,7 +50,7 @@ fn plus(place: Place, offset: u64) -> Place {
     }
 }
 
-/// A fixture with random contents everywhere.
+/// Returns a fixture with random contents in guest and device memory.
 fn filled(env: &Env, seed: u64) -> Result<(Fixture, Memory, fastrand::Rng)> {
     let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -103,7 +103,7 @@ fn overlapping_copies_read_first(env: &Env) -> Result {
     let unit = UNIT as u64;
     for base in [guest(BASE), device(0)] {
         for len in [9, 5000, 2 * unit, 3 * unit + 77] {
-            // What one of these does wrong, the next ones carry on.
+            // Later copies do not hide an error of an earlier one.
             for distance in [1, 8, 4096, unit - 1, unit, unit + 1] {
                 let low = plus(base, 0x1003);
                 let high = plus(low, distance);
@@ -113,14 +113,14 @@ fn overlapping_copies_read_first(env: &Env) -> Result {
             memory.check(&fixture, &format!("{len} bytes up and down at {base:?}"))?;
         }
         memory.run(&mut queue, &job::copy(base, base, unit + 1))?;
-        memory.check(&fixture, "onto itself")?;
+        memory.check(&fixture, "a copy to the same place")?;
     }
     Ok(())
 }
 
 fn transfers_cross_mappings(env: &Env) -> Result {
     let (fixture, mut memory, mut rng) = filled(env, 4)?;
-    // Neighbours in IOVA only: each is an allocation of its own.
+    // The mappings are adjacent in IOVA space, but each is a separate allocation.
     let far = 0x20_0000_0000;
     for (n, pages) in [1usize, 3, 1, 17, 2].into_iter().scan(0, |at, pages| {
         let first = *at;
@@ -146,7 +146,7 @@ fn transfers_cross_mappings(env: &Env) -> Result {
         &mut queue,
         &job::fill(guest(far + 4090), 0xfeed_f00d_dead_beef, 4096 * 4),
     )?;
-    memory.check(&fixture, "a fill over three mappings")
+    memory.check(&fixture, "a fill across mappings")
 }
 
 fn lengths_around_a_unit(env: &Env) -> Result {
@@ -180,7 +180,7 @@ fn the_whole_device_memory(env: &Env) -> Result {
     )?;
     memory.run(&mut queue, &job::fill(device(size - 1), 0xff, 1))?;
     memory.run(&mut queue, &job::crc32c(device(0), size))?;
-    memory.check(&fixture, "all of it")
+    memory.check(&fixture, "all device memory")
 }
 
 fn rings_of_every_order_wrap(env: &Env) -> Result {
@@ -188,7 +188,7 @@ fn rings_of_every_order_wrap(env: &Env) -> Result {
     for order in 1..=12 {
         let mut queue = fixture.queue(order)?;
         let entries = 1u64 << order;
-        // Past the end of the ring, in batches that do not divide it.
+        // Wrap around the end of the ring, in batches that do not divide its size.
         let batch = (entries - 1).min(5);
         let mut cookie = 0;
         while cookie < entries + 7 {
@@ -220,7 +220,7 @@ fn a_full_ring_takes_no_more(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let order = 3;
     let mut queue = fixture.queue(order)?;
-    // The first job holds the device up: a unit, then a pause, and again.
+    // The first job keeps the device busy, with a pause after each unit.
     fixture.mdma.set_throttle(100_000)?;
     queue.fill(&job::fill(device(0), 1, 16 * UNIT as u64))?;
     for cookie in 1..7 {
@@ -241,7 +241,7 @@ fn registers_of_the_ring_while_enabled(env: &Env) -> Result {
     let mut queue = fixture.queue(3)?;
     run_jobs(&mut queue, &[job::nop(), job::nop(), job::nop()])?;
     assert_eq!(fixture.mdma.get(Reg::Head)?, 3);
-    // The same again is no news.
+    // Writing the same value again has no effect.
     fixture.mdma.set(Reg::Tail, 3)?;
     assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 3);
     assert_eq!(
@@ -270,13 +270,18 @@ fn counters_count(env: &Env) -> Result {
         job::crc32c(device(0), 70_000).interrupt(),
     ];
     run_jobs(&mut queue, &jobs)?;
-    wait_register(&fixture.mdma, Reg::Status, "the engine to rest", |s| s == 1)?;
+    wait_register(
+        &fixture.mdma,
+        Reg::Status,
+        "the engine to become idle",
+        |s| s == 1,
+    )?;
     assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 4);
     assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 170_017);
     assert_eq!(fixture.mdma.get(Reg::Head)?, 4);
     assert_eq!(fixture.mdma.acknowledge()?, mdma::regs::INT_COMPLETION);
     assert_eq!(fixture.mdma.get(Reg::IntCause)?, 0);
-    // They count on over a new queue, and start again with a reset.
+    // The counters continue with a new queue, and a reset clears them.
     drop(queue);
     let mut queue = fixture.queue(2)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -290,7 +295,7 @@ fn counters_count(env: &Env) -> Result {
 fn jobs_come_in_order(env: &Env) -> Result {
     let (fixture, mut memory, mut rng) = filled(env, 8)?;
     let mut queue = fixture.queue(8)?;
-    // Each job reads what the one before has written.
+    // Each job reads what the previous one wrote.
     let mut jobs = Vec::new();
     for n in 0..200 {
         let hop = |n: u64| plus(PLACES[(n % 4) as usize].1, n * 512);
@@ -314,7 +319,7 @@ fn a_ring_that_is_kept_full(env: &Env) -> Result {
     let mut queue = fixture.queue(2)?;
     let mut reaped = 0;
     for cookie in 0..2000 {
-        // The entry of a job is taken again as soon as its record is there.
+        // Reuse the entry of a job as soon as its completion record arrives.
         while queue.room() == 0 {
             if let Some(completion) = queue.poll() {
                 assert_eq!((completion.cookie, completion.error), (reaped, 0));
@@ -334,7 +339,7 @@ fn a_ring_that_is_kept_full(env: &Env) -> Result {
 fn a_re_enabled_queue_has_new_pages(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     for round in 0..20 {
-        // Each is other memory at the same IOVA, enabled as soon as the one before is gone.
+        // Each queue uses new memory at the same IOVA, right after the unmap of the previous one.
         let mut queue = fixture.queue(4)?;
         run_jobs(&mut queue, &[job::fill(device(0), round, 8)])?;
         assert_eq!(fixture.mdma.get(Reg::JobsDone)?, round + 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Jobs with scatter lists: errors, dirty pages, unmapping during a job, and migration during a job.
+//! Jobs with scatter lists: errors, dirty pages, and unmap or migration during a job.
 
 use mdma::desc::Error;
 use mdma::engine::UNIT;
@@ -34,7 +34,7 @@ const BASE: u64 = 0x100_0000;
 const SIZE: usize = 1 << 20;
 const LIST: u64 = 0x900_0000;
 
-/// Writes a list to the beginning of a buffer.
+/// Writes a list to the start of a buffer.
 fn write(buffer: &DmaBuffer, entries: &[Entry]) -> List {
     for (i, entry) in entries.iter().enumerate() {
         buffer.write(i * ENTRY_SIZE, &entry.encode());
@@ -59,7 +59,7 @@ fn every_bad_list_halts(env: &Env) -> Result {
     let at = |base, entries| List { base, entries };
     let mut queue = fixture.queue(4)?;
     for (second, list, error, done) in [
-        // The list itself.
+        // Errors of the list itself.
         (good, at(LIST, 0), Error::BadList, 0),
         (good, at(LIST, MAX_ENTRIES + 1), Error::BadList, 0),
         (good, at(LIST, u32::MAX), Error::BadList, 0),
@@ -68,7 +68,7 @@ fn every_bad_list_halts(env: &Env) -> Result {
         (good, at(u64::MAX - 15, 1), Error::ListFault, 0),
         (good, at(LIST + PAGE, 1), Error::ListFault, 0),
         (good, at(LIST + PAGE - 16, 2), Error::ListFault, 0),
-        // What it says.
+        // Errors of its entries.
         (good, at(LIST, 1), Error::BadList, 100),
         (entry(good.place, 0), at(LIST, 2), Error::BadList, 100),
         (entry(behind, 2), at(LIST, 2), Error::SrcFault, 100),
@@ -97,7 +97,7 @@ fn every_bad_list_halts(env: &Env) -> Result {
         fails(&fixture, &mut queue, &crc, error, done)?;
         queue = recover(&fixture, queue)?;
 
-        // As a destination it writes what comes before the error, and no more.
+        // With the list as destination, the device writes the bytes before the error and no more.
         buffer.fill(0, SIZE, 0xee);
         let (fill, error) = (
             job::fill(list, 0, 200).encode(),
@@ -109,7 +109,7 @@ fn every_bad_list_halts(env: &Env) -> Result {
         );
         fails(&fixture, &mut queue, &fill, error, done)?;
         let written = buffer.to_vec(0, SIZE).iter().filter(|&&b| b == 0).count();
-        // Of an entry that ends outside a mapping the part inside may be written.
+        // If an entry ends outside a mapping, the device may write the part inside.
         let part = usize::from(second.place == behind && done != 0);
         assert!(
             (done as usize..=done as usize + part).contains(&written),
@@ -117,7 +117,7 @@ fn every_bad_list_halts(env: &Env) -> Result {
         );
         queue = recover(&fixture, queue)?;
     }
-    // A flag that no entry has.
+    // An entry with an unknown flag.
     write(&lists, &[good]);
     lists.write(12, &[2]);
     let job = job::crc32c(at(LIST, 1), 1).encode();
@@ -150,7 +150,7 @@ fn the_longest_list(env: &Env) -> Result {
     memory.map(&fixture, &mut rng, BASE, SIZE)?;
     memory.fill_device(&fixture, &mut rng)?;
     let lists = fixture.buffer(LIST, MAX_ENTRIES as usize * ENTRY_SIZE)?;
-    // Every entry of another length, in reverse order, over page ends.
+    // The entries have different lengths, descending addresses, and cross pages.
     let mut end = SIZE as u64;
     let entries: Vec<Entry> = (0..MAX_ENTRIES)
         .map(|i| {
@@ -187,7 +187,7 @@ fn p30_exactly_the_entries_written(env: &Env) -> Result {
     run_jobs(&mut queue, &[job::fill(list, 1, len)])?;
     let written = [5, 8, 9, 20, 21].map(|page| base + page * PAGE);
     assert_eq!(of(&buffer)(&fixture.container)?, set(written));
-    // Reading by a list writes nothing, and neither does reading the list.
+    // Neither reading through a list nor reading the list itself dirties a page.
     run_jobs(
         &mut queue,
         &[job::crc32c(list, len), job::copy(list, device(0), 10)],
@@ -198,7 +198,7 @@ fn p30_exactly_the_entries_written(env: &Env) -> Result {
     Ok(())
 }
 
-/// A job that goes through 64 entries slowly, and is among the first of them.
+/// Starts a slow job with 64 entries, and returns while it processes the first entries.
 fn slow(fixture: &Fixture, lists: &DmaBuffer) -> Result<(VfioQueue, u64)> {
     let unit = UNIT as u32;
     let entries = [
@@ -241,7 +241,7 @@ fn p35_entries_unmapped_under_their_job(env: &Env) -> Result {
     assert!(completion.bytes < len, "{completion:?}");
     assert!(
         memory.to_vec(0, SIZE) == at_once,
-        "written after it was unmapped"
+        "the device wrote memory after the unmap"
     );
     recover(&fixture, queue).map(drop)
 }
@@ -254,7 +254,7 @@ fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(env: &Env) -> Result {
     memory.fill_device(&source, &mut rng)?;
     let lists = source.buffer(LIST, 2 * PAGE as usize)?;
 
-    // Two lists whose borders never coincide, guest to device memory and the other way round.
+    // Two lists with different boundaries, with entries in guest and in device memory.
     let half = SIZE as u64 / 2;
     let side = |first: Place, second: Place, len: u32, count: u64| -> Vec<Entry> {
         (0..count)
@@ -281,9 +281,9 @@ fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(env: &Env) -> Result {
     wait_register(&source.mdma, Reg::BytesDone, "a job in flight", |n| n > 0)?;
     let saved = source.save()?;
     let done = source.mdma.get(Reg::BytesDone)?;
-    assert!(done < job.len, "the job was over before the stop");
+    assert!(done < job.len, "the job finished before the stop");
 
-    // The destination sees the same guest memory.
+    // The destination maps the same guest memory.
     let destination = Fixture::new(env)?;
     let again = |buffer: &DmaBuffer| {
         let memory = buffer.memory().clone();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two or more threads on one device. Every call returns success or an errno that it may return, and the device works like
-//! a new one afterwards. `--iterations N` sets the number of rounds.
+//! Two or more threads on one device. Each call succeeds or fails with an expected errno, and the device works after a
+//! reset. `--iterations N` sets the number of rounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -27,8 +27,7 @@ tests! { "racing":
     opening_and_closing [],
 }
 
-/// Something that a thread does to a device, once. It may fail with an errno; it must not hang, and must not break the
-/// device.
+/// An action of a thread on a device. It may fail with an errno, but must not hang or break the device.
 type Do = fn(&Fixture, &mut fastrand::Rng) -> Result;
 
 const ACTIONS: [(&str, Do); 10] = [
@@ -71,7 +70,7 @@ fn saving(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
     );
     for _ in 0..3 {
         m.pending_bytes()?;
-        // Another thread may stage and consume in between; sizes stay inside the section.
+        // Another thread may stage and consume buffers in between, but no size exceeds the section.
         let _ = m.data_offset();
         let size = m.data_size()?;
         assert!(size <= fixture.section() as u64, "data_size {size}");
@@ -163,7 +162,7 @@ fn interrupts(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
     Ok(())
 }
 
-/// A fixture with a ring of jobs that the queue action enables.
+/// Returns a fixture with a ring of jobs that the queue action enables.
 fn fixture(env: &Env) -> Result<(Fixture, vfio_client::DmaBuffer)> {
     let fixture = Fixture::new(env)?;
     let memory = fixture.buffer(QUEUE, 3 * PAGE as usize)?;
@@ -178,7 +177,7 @@ fn fixture(env: &Env) -> Result<(Fixture, vfio_client::DmaBuffer)> {
     Ok((fixture, memory))
 }
 
-/// Checks that the device still works like a new one.
+/// Checks that the device works after a reset.
 fn usable(fixture: &Fixture) -> Result {
     fixture.device.reset()?;
     assert_eq!(fixture.state()?, State::RUNNING);
@@ -226,7 +225,7 @@ fn every_two_actions(env: &Env) -> Result {
     let (fixture, memory) = fixture(env)?;
     let times = env.limits.iterations / 20;
     for (n, first) in ACTIONS.iter().enumerate() {
-        // With itself too.
+        // Race each action with itself, too.
         for second in &ACTIONS[n..] {
             if let Err(e) = race(env, &fixture, &[*first, *second], times) {
                 crate::fail!("{} and {}: {e}", first.0, second.0);
@@ -251,7 +250,7 @@ fn states_and_doorbells(env: &Env) -> Result {
     let racers: [(&str, Do); 3] = [
         ("the queue", the_queue),
         ("stops", |fixture, rng| {
-            // In these states the device must not write guest memory; look at it for a moment.
+            // In these states, the device must not do DMA.
             let to = *rng
                 .choice([State::STOP, State::STOP_AND_COPY].iter())
                 .expect("two");
@@ -261,7 +260,7 @@ fn states_and_doorbells(env: &Env) -> Result {
             assert_eq!(
                 fixture.mdma.get(Reg::BytesDone)?,
                 registers,
-                "it works while stopped"
+                "the device did DMA while stopped"
             );
             fixture.go(&[State::RUNNING])
         }),
@@ -312,16 +311,16 @@ fn two_descriptors_of_one_device(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let second = fixture.device.group().device(fixture.device.name())?;
     let migration = second.migration_v1()?.expect("the same device");
-    // One state, whoever looks.
+    // Both descriptors show the same state.
     fixture.go(&[State::PRE_COPY])?;
     assert_eq!(migration.state()?, State::PRE_COPY);
     migration.set_state(State::STOP)?;
     assert_eq!(fixture.state()?, State::STOP);
-    // Closing one of them ends nothing.
+    // Closing one of them does not change the state.
     drop((migration, second));
     assert_eq!(fixture.state()?, State::STOP);
     fixture.go(&[State::RUNNING])?;
-    // Opening and closing beside one that works.
+    // Open and close one descriptor while the other is in use.
     let racers: [(&str, Do); 2] = [
         ("another descriptor", |fixture, _| {
             let second = fixture.device.group().device(fixture.device.name())?;
@@ -335,7 +334,7 @@ fn two_descriptors_of_one_device(env: &Env) -> Result {
 }
 
 fn opening_and_closing(env: &Env) -> Result {
-    // One thread each: what they share is the driver.
+    // One thread per device: the threads share only the driver.
     let times = env.limits.iterations / 50;
     thread::scope(|threads| -> Result {
         let racers: Vec<_> = (0..3)
@@ -348,7 +347,7 @@ fn opening_and_closing(env: &Env) -> Result {
                         let mut queue = fixture.queue(3)?;
                         fixture.mdma.set_throttle(500)?;
                         queue.submit(&job::fill(mdma::Place::Device(0), 1, 1 << 20))?;
-                        // Closed in the middle of whatever it is.
+                        // Close the device in the middle of a job and a random action.
                         let (_, action) = rng.choice(ACTIONS.iter()).expect("some");
                         action(&fixture, &mut rng)?;
                         drop(queue);
@@ -364,6 +363,6 @@ fn opening_and_closing(env: &Env) -> Result {
         }
         Ok(())
     })?;
-    note!("3 threads opened {times} times");
+    note!("3 threads opened their devices {times} times");
     Ok(())
 }

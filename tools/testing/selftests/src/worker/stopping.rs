@@ -30,14 +30,14 @@ tests! { "stopping":
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 8 << 20;
 
-/// All bytes of guest memory that the device may write.
+/// Returns all guest memory that the device may write.
 fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
     let mut all = buffer.to_vec(0, SIZE);
     all.extend(queue.memory().to_vec(0, queue.memory().memory().len()));
     all
 }
 
-/// Starts a long fill and waits until it is in the middle.
+/// Starts a long fill and waits until it is in flight.
 fn in_flight(fixture: &Fixture, queue: &mut VfioQueue, value: u64) -> Result {
     let before = fixture.mdma.get(Reg::BytesDone)?;
     fixture.mdma.set_throttle(1000)?;
@@ -47,7 +47,7 @@ fn in_flight(fixture: &Fixture, queue: &mut VfioQueue, value: u64) -> Result {
     })
 }
 
-/// Every way from running to stopped, and on to running again if the job survives it.
+/// The paths from running to stopped, and back to running if the job survives.
 const STOPS: [(&[State], Option<&[State]>); 7] = [
     (&[State::STOP], Some(&[State::RUNNING])),
     (&[State::STOP_AND_COPY], Some(&[State::RUNNING])),
@@ -73,7 +73,7 @@ fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
     for (n, (stop, back)) in (1..).zip(STOPS) {
         let mut queue = fixture.queue(4)?;
         in_flight(&fixture, &mut queue, n)?;
-        // Whatever leads to the stopping write, the write itself is the line.
+        // On each path, DMA must have ended when the last write returns.
         let (last, first) = stop.split_last().expect("never empty");
         fixture.go(first)?;
         fixture.migration.write_state(*last)?;
@@ -83,14 +83,14 @@ fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
         let written = written.count() as u64 * 8;
         assert!(
             written < SIZE as u64,
-            "{stop:?}: the job was over before the stop"
+            "{stop:?}: the job finished before the stop"
         );
 
         thread::sleep(SILENCE);
         queue.submit(&job::nop())?;
         thread::sleep(SILENCE);
         let later = snapshot(&queue, &buffer);
-        // The one descriptor that was just submitted is ours.
+        // Only the test wrote the new descriptor.
         let ring = SIZE + 64..SIZE + 128;
         assert_eq!(at_once[ring.clone()], [0; 64]);
         assert_eq!(later[ring.clone()], job::nop().encode());
@@ -119,11 +119,11 @@ fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
                     &buffer.to_vec(0, SIZE),
                     &all,
                     guest(BASE),
-                    "when it ran again",
+                    "after the device ran again",
                 );
             }
             None => {
-                // Resuming without data ends in the error state; a reset forgets the job.
+                // Resuming without data ends in the error state, and a reset drops the job.
                 fixture.device.reset()?;
                 fixture.mdma.bar().device().config()?.enable()?;
                 assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
@@ -142,14 +142,14 @@ fn p09_a_job_in_flight_is_finished_after_the_stop(env: &Env) -> Result {
         in_flight(&fixture, &mut queue, n)?;
         fixture.go(&[State::STOP])?;
         let done = fixture.mdma.get(Reg::BytesDone)?;
-        // The memory agrees with the counter: all units that were begun are finished, and only these.
+        // The memory matches the counter: the device finished each unit that it started.
         let units = buffer.to_vec(0, SIZE);
         let filled = units
             .chunks(8)
             .take_while(|w| *w == n.to_le_bytes())
             .count() as u64
             * 8;
-        assert_eq!(filled % UNIT as u64, 0, "a unit was cut in two");
+        assert_eq!(filled % UNIT as u64, 0, "the device stopped within a unit");
         assert_eq!(filled, done - (n - 1) * SIZE as u64);
         assert_eq!(queue.poll(), None);
         fixture.mdma.set_throttle(0)?;
@@ -171,7 +171,7 @@ fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
             let mut n = 0;
             while !over.load(Ordering::SeqCst) {
                 while queue.poll().is_some() {}
-                // Pauses while the other side looks at the memory of a stopped device.
+                // Pause while the ring is full.
                 if jobs.load(Ordering::SeqCst) && queue.room() > 0 {
                     n += 1;
                     let at = BASE + (n % 2048) * 4096;
@@ -187,7 +187,7 @@ fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
             for round in 0..100 {
                 fixture.go(&[State::STOP])?;
                 let at_once = buffer.to_vec(0, SIZE);
-                // Doorbells go on ringing.
+                // The submitter keeps ringing the doorbell.
                 thread::sleep(Duration::from_millis(round % 7));
                 same(
                     &buffer.to_vec(0, SIZE),
@@ -202,11 +202,11 @@ fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
         };
         let result = watch();
         over.store(true, Ordering::SeqCst);
-        // Without this a failure above would leave the submitter waiting.
+        // Otherwise, the submitter would keep waiting after a failure.
         if result.is_err() {
             let _ = fixture.go(&[State::RUNNING]);
         }
-        let submitted = submitter.join().expect("its panic is reported")?;
+        let submitted = submitter.join().expect("the submitter does not panic")?;
         result?;
         assert!(submitted > 0);
         assert_eq!(fixture.mdma.get(Reg::JobsDone)?, submitted);
@@ -224,7 +224,11 @@ fn p52_a_doorbell_while_stopped_is_kept(env: &Env) -> Result {
         fixture.go(stop)?;
         queue.submit(&job::fill(guest(BASE), n, 8).cookie(n))?;
         thread::sleep(SILENCE);
-        assert_eq!(queue.poll(), None, "{stop:?}: a job was done while stopped");
+        assert_eq!(
+            queue.poll(),
+            None,
+            "{stop:?}: the device ran a job while stopped"
+        );
         assert_ne!(buffer.to_vec(0, 8), n.to_le_bytes());
         fixture.go(back)?;
         assert_eq!(
@@ -247,7 +251,7 @@ fn p52_a_queue_enabled_while_stopped_runs_later(env: &Env) -> Result {
     assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 0);
     fixture.go(&[State::RUNNING])?;
     queue.wait(PATIENCE)?;
-    // And the other way round: disabled while stopped, the job is gone for good.
+    // If the user disables the queue while the device is stopped, the device drops the job.
     fixture.mdma.set_throttle(1000)?;
     queue.submit(&job::fill(guest(BASE), 2, SIZE as u64))?;
     wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| {

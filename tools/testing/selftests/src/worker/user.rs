@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The worker is a thread of the process that sets bus master, and is subject to that user's limits.
+//! The worker is a thread of the process that sets bus master, and is subject to the limits of that process.
 //!
-//! Before, it was a kworker: the user's `memory.max`, `cpu.max`, `pids.max` and `cgroup.freeze` did not apply to it.
+//! Earlier, it was a kworker: the user's `memory.max`, `cpu.max`, `pids.max` and `cgroup.freeze` did not apply to it.
 
 use std::fs;
 use std::thread;
@@ -34,7 +34,7 @@ tests! { "worker":
     a_suspended_user_does_no_dma [],
 }
 
-/// The registers of a device, without touching its configuration space.
+/// Returns the registers of a device. Does not access its configuration space.
 fn registers(device: &Device) -> Result<Mdma<Region>> {
     Ok(Mdma::new(device.region(mdma::regs::BAR_REGISTERS)?)?)
 }
@@ -56,7 +56,7 @@ fn one_task_for_each_process_that_sets_bus_master(env: &Env) -> Result {
     assert_eq!(
         user.ask("tasks")?,
         task,
-        "after bus mastering went off and on"
+        "after bus mastering was disabled and enabled"
     );
 
     // Another process takes over, and the first one's task ends.
@@ -69,7 +69,7 @@ fn one_task_for_each_process_that_sets_bus_master(env: &Env) -> Result {
     wait_for("the task of the first process to end", || {
         Ok(user.ask("tasks")? == "[]")
     })?;
-    wait_for("the log to name it", || {
+    wait_for("a log line about the other process", || {
         let lines = env.kmsg.since(mark);
         Ok(lines.iter().any(|l| l.text.contains("by another process")))
     })?;
@@ -78,7 +78,7 @@ fn one_task_for_each_process_that_sets_bus_master(env: &Env) -> Result {
     Ok(())
 }
 
-/// The write fails, and the register is as it was.
+/// If the kernel cannot create the task, the write of the command register fails and does not change the register.
 fn no_task_no_bus_master(env: &Env) -> Result {
     let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
@@ -101,7 +101,7 @@ fn no_task_no_bus_master(env: &Env) -> Result {
     Ok(())
 }
 
-/// The device stands still, and the process that has it can use it.
+/// The device stops when its user dies, and the other process that has it open can use it.
 fn killed_while_another_process_has_the_device(env: &Env) -> Result {
     let instance = env.instance(SMALL)?;
     let mut user = Puppet::open(&instance, None, &[], None)?;
@@ -109,21 +109,24 @@ fn killed_while_another_process_has_the_device(env: &Env) -> Result {
     let (device, container) = user.share(&instance)?;
     let mdma = registers(&device)?;
     fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
-    user.kill("a job that another process has no part in")?;
+    user.kill("a job in the memory of the killed process")?;
     let done = mdma.get(Reg::BytesDone)?;
     thread::sleep(SILENCE);
     assert_eq!(
         mdma.get(Reg::BytesDone)?,
         done,
-        "work for a process that is gone"
+        "the device worked for a dead process"
     );
 
     device.reset()?;
     let mut queue = queue(&device, &container)?;
-    // Bus master is set still, and this process has not set it.
+    // Bus master is still set, but this process has not set it.
     queue.submit(&job::fill(fixture::device(0), 1, 100))?;
     thread::sleep(SILENCE);
-    assert!(queue.poll().is_none(), "work for nobody");
+    assert!(
+        queue.poll().is_none(),
+        "the device ran a job without a user"
+    );
     device.config()?.enable()?;
     assert_eq!(queue.wait(PATIENCE)?.error, 0);
     Ok(())
@@ -148,17 +151,17 @@ fn device_memory_is_the_users(env: &Env) -> Result {
     user.order(&format!("fill {FILL}"))?;
     assert_eq!(user.ask("end")?, "0");
     let filled = cgroup.memory()?;
-    // Other memory of the group may have gone meanwhile.
+    // Other memory of the group may have been freed in between.
     assert!(
         filled >= before + FILL * 7 / 8,
         "{before} bytes before, {filled} after a fill of {FILL}"
     );
     user.order("reset")?;
-    wait_for("the memory to be given back", || {
+    wait_for("the device to free its memory", || {
         Ok(cgroup.settled_memory()? < filled - FILL / 2)
     })?;
 
-    // Not more than the group may have: either the job fails, or the group's out-of-memory killer ends its user.
+    // If the group reaches its limit, the job fails or the OOM killer kills the user.
     cgroup.set_memory_max(Some(MAX))?;
     user.order(&format!("fill {}", 4 * FILL))?;
     user.tell("end")?;
@@ -167,13 +170,13 @@ fn device_memory_is_the_users(env: &Env) -> Result {
     match answer.as_deref() {
         Some("") => assert!(
             cgroup.count("memory.events", "oom_kill")? > 0,
-            "not killed for memory"
+            "the user died, but not from the OOM killer"
         ),
         Some(answer) => assert_eq!(answer, error),
         None => fail!("waited {} s for the job to end", PATIENCE.as_secs()),
     }
     let peak = cgroup.count("memory.events", "max")?;
-    assert!(peak > 0, "the limit was never reached");
+    assert!(peak > 0, "the group did not reach its limit");
     note!("the job ended with {answer:?}");
     cgroup.set_memory_max(None)?;
     user.kill("a job that ran out of memory")?;
@@ -185,18 +188,18 @@ fn the_data_section_is_the_users(env: &Env) -> Result {
     let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;
-    // It has the device when it answers.
+    // The user has the device open when it answers.
     assert_eq!(user.ask("state")?, "running");
     let charged = cgroup.count("memory.stat", "vmalloc")?;
     assert!(
         charged >= section,
-        "vmalloc {charged} of a section of {section} bytes"
+        "charged {charged} bytes of vmalloc for a section of {section} bytes"
     );
     Ok(())
 }
 
 fn processor_time_is_the_users(env: &Env) -> Result {
-    /// What the user itself needs is less.
+    /// The user itself needs less.
     const ENOUGH: Duration = Duration::from_millis(200);
     let instance = env.instance(MEDIUM)?;
     let cgroup = Cgroup::new()?;
@@ -205,7 +208,7 @@ fn processor_time_is_the_users(env: &Env) -> Result {
     assert_eq!(user.ask("end")?, "0");
     user.order("work 60")?;
     let before = cgroup.cpu_time()?;
-    wait_for("the work to show in cpu.stat", || {
+    wait_for("the work to appear in cpu.stat", || {
         Ok(cgroup.cpu_time()? >= before + ENOUGH)
     })
 }
@@ -223,8 +226,12 @@ fn a_frozen_user_does_no_dma(env: &Env) -> Result {
     cgroup.wait_frozen()?;
     let done = mdma.get(Reg::BytesDone)?;
     thread::sleep(SILENCE);
-    assert_eq!(mdma.get(Reg::BytesDone)?, done, "work for a frozen user");
-    // Nobody waits for what is frozen: the device can be reset.
+    assert_eq!(
+        mdma.get(Reg::BytesDone)?,
+        done,
+        "the device worked for a frozen user"
+    );
+    // The reset does not wait for the frozen worker.
     device.reset()?;
     assert_eq!(mdma.get(Reg::BytesDone)?, 0);
     cgroup.freeze(false)?;
@@ -234,7 +241,7 @@ fn a_frozen_user_does_no_dma(env: &Env) -> Result {
     Ok(())
 }
 
-/// Suspends the host as far as freezing everybody, which lasts five seconds.
+/// Starts a suspend test that freezes all processes for five seconds.
 fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     const TEST: &str = "/sys/power/pm_test";
     const FROZEN: Duration = Duration::from_secs(5);
@@ -256,11 +263,14 @@ fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     let (elapsed, after) = (start.elapsed(), mdma.get(Reg::BytesDone)?);
     fs::write(TEST, "none")?;
     suspended?;
-    assert!(elapsed >= FROZEN, "suspended for {elapsed:?} only");
-    // The pauses alone do not leave time for more. The worker may be slower as much as it likes.
+    assert!(elapsed >= FROZEN, "suspended for only {elapsed:?}");
+    // The pauses of the throttle alone limit the number of units. A slower worker does less.
     let most = (elapsed - FROZEN).as_micros() / THROTTLE.as_micros() + 20;
     let units = (after - before) / UNIT as u64;
-    note!("{units} units in {elapsed:?}, of which {FROZEN:?} frozen; at most {most} expected");
-    assert!(u128::from(units) <= most, "work for a suspended user");
+    note!("{units} units in {elapsed:?} with {FROZEN:?} frozen, the limit is {most}");
+    assert!(
+        u128::from(units) <= most,
+        "the device worked for a suspended user"
+    );
     Ok(())
 }

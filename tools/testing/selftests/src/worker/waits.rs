@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A process that waits for a step can be killed while the step waits for a page that another process holds back.
+//! A process that waits for a step can be killed while the step waits for a page that another process withholds.
 //!
-//! With a kworker that ran the steps nothing of this ended before the page came: not the user's exit, nor a reset, a change
-//! of state, a write of the command register, or an administrator's look at debugfs.
+//! Earlier, a kworker ran the steps. The user's exit, a reset, a change of state, a write of the command register and a
+//! read of debugfs then blocked until the page arrived.
 
 use std::fs;
 use std::sync::mpsc;
@@ -33,7 +33,7 @@ fn stalled_user(instance: &Instance, cgroup: &Cgroup, stalled: &mut Stalled) -> 
     Ok(user)
 }
 
-/// Reads the instance's file in debugfs, for as long as a test has patience.
+/// Reads the instance's debugfs file. Fails if the read takes longer than [`PATIENCE`].
 fn status(instance: &Instance) -> Result<String> {
     let path = format!(
         "/sys/kernel/debug/mdma/{}/migration",
@@ -61,7 +61,7 @@ fn killed_while_dma_waits_for_its_memory(env: &Env) -> Result {
     quiescent.check(&cgroup, &instance)
 }
 
-/// Each call, and a second one that waits for it.
+/// A call that waits for a step, and a second call that waits for the first.
 const CALLS: [(&str, &str); 3] = [("reset", "state"), ("stop", "state"), ("disable", "master")];
 
 fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
@@ -72,7 +72,7 @@ fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
     for (call, behind) in CALLS {
         let mut first = user.join(&instance)?;
         let mut second = user.join(&instance)?;
-        // They have the device when they answer.
+        // Both have the device open when they answer.
         let (state, master) = (first.ask("state")?, second.ask("master")?);
         first.tell(call)?;
         first.expect_silence(call)?;
@@ -87,21 +87,21 @@ fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
         second.kill(&format!("{behind} behind {call}"))?;
         first.kill(call)?;
 
-        // Nothing has changed.
+        // The killed calls have changed nothing.
         let mut third = user.join(&instance)?;
         assert_eq!(third.ask("state")?, state, "{call}");
         assert_eq!(third.ask("master")?, master, "{call}");
         third.kill("nothing")?;
-        // The step waits still. Whoever waits for it wakes its task, which then faults again.
+        // The step still waits. A call that waits for it wakes its task, which then faults again.
         assert!(stalled.waiting() >= 1, "{call}");
     }
-    // The job goes on where it was.
+    // The job continues.
     stalled.release();
     assert_eq!(user.ask("end")?, "0");
     user.order("reset")
 }
 
-/// A process that executes another program loses its threads, and keeps the device if it wants to.
+/// `execve()` ends the threads of a process, but the process may keep the device open.
 fn exec_ends_a_step_that_waits(env: &Env) -> Result {
     let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
