@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Opening, closing, removing and unloading in any order, and leaks.
+//! Open, close, removal and unload in different orders, and leaks.
 
 use std::fs;
 use std::io::Read;
@@ -63,7 +63,7 @@ fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
     let mut instance = env.instance(SMALL)?;
     for _ in 0..10 {
         let fixture = Fixture::of(Guest::open(instance)?)?;
-        // The device is closed first, the container and its memory live on.
+        // Close the device first and keep the container and its memory.
         let container = fixture.container.clone();
         let buffer = fixture.buffer(IOVA, BYTES)?;
         let mut queue = fixture.queue(4)?;
@@ -75,9 +75,9 @@ fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
         instance = fixture.close();
         let count = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
         let written = count();
-        assert!(written < BYTES, "the job was over before the close");
+        assert!(written < BYTES, "the job finished before the close");
         thread::sleep(SILENCE / 4);
-        assert_eq!(count(), written, "written after the close");
+        assert_eq!(count(), written, "DMA after the close");
         drop((buffer, container));
     }
     Ok(())
@@ -102,7 +102,7 @@ fn p08_running_at_every_open(env: &Env) -> Result {
         assert_eq!(
             fixture.state()?,
             State::RUNNING,
-            "after it was closed in {left_in}"
+            "after a close in {left_in}"
         );
         let mut queue = fixture.queue(2)?;
         fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
@@ -125,7 +125,7 @@ fn interrupted_load_is_reset_by_the_close(env: &Env) -> Result {
     assert_eq!(
         fixture.registers()?.diff(&fresh),
         [],
-        "half a device is a reset one"
+        "registers after an incomplete load and a close"
     );
     assert!(
         fixture.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
@@ -140,7 +140,7 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
     let users = Module::refcnt()?;
     assert!(users > 0);
     assert_errno!(Module::unload(), EAGAIN, "a device is open");
-    // That has changed nothing.
+    // The refused unload has changed nothing.
     assert_eq!(Module::refcnt()?, users);
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
@@ -155,8 +155,8 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
     env.module.load()
 }
 
-/// A file of debugfs whose operations have no owner does not keep the module loaded, and its close calls into memory that
-/// the module has left: the kernel oopses.
+/// A debugfs file without an owner does not hold a module reference. Its close then calls into the unloaded module, and
+/// the kernel oopses.
 fn debugfs_held_open_over_unload(env: &Env) -> Result {
     env.module.path()?;
     let _loaded = Loaded(&env.module);
@@ -179,17 +179,17 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
         instance.remove()?;
         let unloaded = Module::unload();
         if unloaded.is_ok() {
-            // The last close would be the oops, so somebody has to keep the file.
+            // The last close would oops, so another process keeps the file open.
             Command::new("sleep")
                 .arg("1000000")
                 .stdin(file)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            fail!("unloaded under an open file");
+            fail!("the module was unloaded while a debugfs file is open");
         }
-        assert_errno!(unloaded, EAGAIN, "a file of debugfs is open");
-        // There is nothing to read any more.
+        assert_errno!(unloaded, EAGAIN, "a debugfs file is open");
+        // The removed instance has no data to read.
         assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
         drop(file);
         Module::unload()?;
@@ -211,7 +211,7 @@ fn mapping_keeps_the_device_open(env: &Env) -> Result {
     let guest = Guest::open(instance)?;
     let mut there = [0xee; 5];
     guest.region(regs::BAR_MEMORY)?.read(8 << 20, &mut there)?;
-    assert_eq!(there, [0; 5], "the last mapping was the last use");
+    assert_eq!(there, [0; 5], "device memory after the last unmap");
     Ok(())
 }
 
@@ -220,7 +220,7 @@ fn unload_removes_instances(env: &Env) -> Result {
     let mut instances = Vec::new();
     for n in 0..8u8 {
         let fixture = Fixture::new(env)?;
-        // Some were used, some were not.
+        // Use half of the instances.
         if n % 2 == 0 {
             fixture.write_memory(0, &[n; 65536])?;
         }
@@ -248,8 +248,8 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
     let remover = thread::spawn(move || {
         let _ = done.send(instance.remove());
     });
-    // Nobody listens for the request, which the log says.
-    wait_for("the line that says what is waited for", || {
+    // No eventfd is set for the request, so the driver logs a line.
+    wait_for("the log line about the removal", || {
         let lines = env.kmsg.since(mark);
         Ok(lines
             .iter()
@@ -257,7 +257,10 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
     })?;
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    assert!(removed.try_recv().is_err(), "removed while it was open");
+    assert!(
+        removed.try_recv().is_err(),
+        "the device was removed while open"
+    );
     drop(queue);
     let closed = fixture.close();
     removed.recv_timeout(PATIENCE)??;
@@ -267,7 +270,7 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
     Ok(())
 }
 
-/// Kills a user in the middle of its work, many times, each a little later.
+/// Kills a working user after a random delay, many times.
 fn killed(env: &Env, role: Role) -> Result {
     let power_on = Fixture::new(env)?.registers()?;
     let pinned = Meminfo::now()?.pinned();
@@ -279,11 +282,11 @@ fn killed(env: &Env, role: Role) -> Result {
         thread::sleep(Duration::from_micros(rng.u64(..30_000)));
         assert!(
             Guest::open_of(&instance).is_err(),
-            "opened under a user that is alive"
+            "opened the device while another user has it"
         );
         child.kill()?;
-        // A copy of type1's that was under way has a hold on the memory of who is gone, and its mappings on the
-        // device; they go when the copy is done.
+        // If type1 is copying, it holds the memory of the dead process, whose mappings keep the device open until the
+        // copy has ended.
         wait_for("the device to be closed", || {
             match Guest::open_of(&instance) {
                 Ok(_) => Ok(true),
@@ -334,7 +337,7 @@ fn opened_and_removed_at_once(env: &Env) -> Result {
         thread::scope(|scope| -> Result {
             let remover = scope.spawn(|| instance.again().remove());
             let container = Container::open()?;
-            // The group or the device may be gone at any point of it.
+            // The group or the device may disappear at any point.
             if let Ok(group) = vfio_client::Group::open(group, &container) {
                 if let Ok(device) = group.device(uuid.as_str()) {
                     opened += 1;
@@ -346,11 +349,11 @@ fn opened_and_removed_at_once(env: &Env) -> Result {
         })?;
         instance.forget();
     }
-    note!("{opened} of 50 opens came before the removal");
+    note!("{opened} of 50 opens preceded the removal");
     Ok(())
 }
 
-/// What is done in a round beside loading and unloading: a bit of everything that allocates.
+/// Uses the device in a round: makes each kind of allocation.
 fn use_the_device(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let buffer = fixture.buffer(0x10_0000, 1 << 20)?;
@@ -381,7 +384,7 @@ fn use_the_device(env: &Env) -> Result {
     let other = Fixture::new(env)?;
     other.load(&stream)?;
     assert_eq!(other.read_memory(2 << 20, 16)?, [0x11; 16]);
-    // One is removed, the other goes with the module; one refusal, so that its line is paid for too.
+    // One instance is removed now, the other at the unload. The refused write adds a log line.
     assert!(other.migration.write_state(State(7)).is_err());
     let left: Instance = other.close();
     drop(fixture);
@@ -397,10 +400,10 @@ const ROUNDS: u32 = 50;
 /// One round in this many uses the device.
 const USE_EVERY: u32 = 4;
 
-/// More memory than this in all the rounds is a leak, even if it came at once: 64 pages for 200 rounds.
+/// Total growth above this is a leak, even if it happens in one round: 64 pages in 200 rounds.
 const MARGIN_KIB: i64 = 256;
 
-/// A leak grows between any two looks, if only by one object for each use; what caches keep comes and goes.
+/// A leak grows between any two snapshots, by at least one object per use. Caches grow and shrink.
 fn nothing_is_left_after_200_loads(env: &Env) -> Result {
     env.module.path()?;
     let rounds = |count: u32| -> Result<Meminfo> {
@@ -418,7 +421,7 @@ fn nothing_is_left_after_200_loads(env: &Env) -> Result {
         }
         let look = Meminfo::settled()?;
         note!(
-            "{count} rounds: {loads:.1?}, {uses:.1?} of it use; {} KiB in pages without a name",
+            "{count} rounds: {loads:.1?}, using the device {uses:.1?}; {} KiB in pages without a name",
             look.nameless_kib()
         );
         Ok(look)
@@ -434,13 +437,13 @@ fn nothing_is_left_after_200_loads(env: &Env) -> Result {
     assert_eq!(
         last.pinned(),
         first.pinned(),
-        "pages pinned and not unpinned"
+        "pinned pages were not unpinned"
     );
     let mut leaks = Vec::new();
     for (name, growth) in Meminfo::total_growth(first, last) {
-        note!("{name}: {growth:+} KiB in all");
+        note!("{name}: {growth:+} KiB in total");
         if growth > MARGIN_KIB {
-            leaks.push(format!("{name}: {growth} KiB in all"));
+            leaks.push(format!("{name}: {growth} KiB in total"));
         }
     }
     let uses = i64::from(ROUNDS / USE_EVERY);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mdev parent: types, instances, module parameters, and what one user leaves to the next.
+//! The mdev parent: types, instances, module parameters, and state that one user leaves to the next.
 
 pub(crate) mod lifecycle;
 pub(crate) mod next_user;

@@ -2,8 +2,8 @@
 
 //! A user of an instance leaves nothing to the next one unless root sets `keep_state`.
 //!
-//! An instance stays in its group when it is closed, and whoever may open the group next gets the same device. Registers
-//! and memory that stayed would be read there, and a queue that stayed would write to the memory of the next user.
+//! An instance stays in its group when it is closed, and the next user of the group gets the same device. This user
+//! could read leftover registers and memory, and a leftover queue would write to this user's memory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -59,7 +59,7 @@ impl Look {
 
     /// Checks that a device that was opened again looks like this one.
     fn expect(&self, fixture: &Fixture) -> Result {
-        // First, as a look at memory must not make pages.
+        // Check this first, because reading memory must not allocate pages.
         assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 0);
         let look = Look::at(fixture)?;
         assert_eq!(look.registers.diff(&self.registers), []);
@@ -72,8 +72,7 @@ impl Look {
     }
 }
 
-/// Leaves something in every kind of the device's state: registers, memory, MSI-X table, a pending bit, an asserted line,
-/// and configuration space.
+/// Fills all state of the device: registers, memory, MSI-X table, a pending bit, INTx, and configuration space.
 fn fill_state(fixture: &Fixture) -> Result {
     let table = fixture.region(regs::BAR_MSIX)?;
     for at in (0..0x40).step_by(8) {
@@ -82,25 +81,25 @@ fn fill_state(fixture: &Fixture) -> Result {
     fixture.mdma.set(Reg::Scratch, 42)?;
     fixture.mdma.set_interrupts(regs::INT_ALL)?;
     fixture.mdma.set_throttle(3)?;
-    // Refused, which is counted.
+    // The device refuses and counts this write.
     fixture.mdma.set(Reg::Id, 1)?;
     let mut queue = fixture.queue(3)?;
     let fill = job::fill(fixture::device(100), 0x6464_6464_6464_6464, 50_000);
     fixture::run_jobs(&mut queue, &[fill.interrupt()])?;
     wait_for("the pending bit", || Ok(table.read_u64(0x800)? == 1))?;
     fixture.mdma.map_memory()?.write(5 << 20, b"mapped");
-    // A driver's own setting, beside those that VFIO makes.
+    // A setting of the guest's driver, in addition to those that VFIO makes.
     fixture.device.config()?.region().write_u8(0x3c, 0x5a)?;
     Ok(())
 }
 
-/// Before, the next user read all that this one had left.
+/// Earlier, the next user could read the state of this one.
 fn everything_is_as_at_power_on(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let power_on = Look::at(&fixture)?;
     fill_state(&fixture)?;
     assert_ne!(Look::at(&fixture)?.msix, power_on.msix);
-    // Not in every state is there an end of a session to clean up.
+    // Only some states have a session whose end could clean up the device.
     let mut instance = fixture.close();
     for left_in in crate::fixture::every_state::STATES {
         let fixture = Fixture::of(Guest::open(instance)?)?;
@@ -109,7 +108,7 @@ fn everything_is_as_at_power_on(env: &Env) -> Result {
             let event = EventFd::new()?;
             let irq = fixture.device.irq(index)?;
             irq.set_eventfds(0, &[Some(&event)])?;
-            expect_silence(&event, "the cause was that of the last user");
+            expect_silence(&event, "the cause belongs to the last user");
             irq.disable()?;
         }
         fill_state(&fixture)?;
@@ -135,12 +134,12 @@ fn everything_is_as_at_power_on(env: &Env) -> Result {
 const IOVA: u64 = 0x10_0000;
 const BYTES: usize = 4 << 20;
 
-/// Leaves an instance in the middle of a job that writes at [`IOVA`].
+/// Closes an instance in the middle of a job that writes to [`IOVA`].
 fn leave_in_a_job(instance: Instance) -> Result<Instance> {
     let fixture = Fixture::of(Guest::open(instance)?)?;
     let buffer = fixture.buffer(IOVA, BYTES)?;
     let mut queue = fixture.queue(4)?;
-    // Seconds, so that it is not over before the close.
+    // The job takes seconds and so does not finish before the close.
     fixture.mdma.set_throttle(100_000)?;
     queue.submit(&job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
     fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
@@ -172,7 +171,7 @@ impl Next {
             fixture,
         };
         thread::sleep(SILENCE);
-        assert!(next.is_untouched(), "DMA of a job of the last user");
+        assert!(next.is_untouched(), "DMA by a job of the last user");
         Ok(next)
     }
 
@@ -182,15 +181,15 @@ impl Next {
     }
 }
 
-/// Before, the job went on when the next user set bus master: 4,128,768 bytes of his memory were written.
+/// Earlier, the job continued when the next user set bus master, and wrote 4,128,768 bytes of this user's memory.
 fn a_queue_does_no_dma(env: &Env) -> Result {
     let instance = leave_in_a_job(env.instance(SMALL)?)?;
     let next = Next::open(instance)?;
-    // Nor is it there to be woken.
+    // A doorbell or a start does not wake the queue either.
     next.fixture.mdma.set(Reg::Tail, 1)?;
     next.fixture.go(&[State::STOP, State::RUNNING])?;
     thread::sleep(SILENCE);
-    assert!(next.is_untouched(), "DMA of a job of the last user");
+    assert!(next.is_untouched(), "DMA by a job of the last user");
     assert_eq!(next.fixture.mdma.get(Reg::Status)?, 0);
     let Next {
         buffer,
@@ -230,7 +229,7 @@ fn keep_state_is_for_root_to_set(env: &Env) -> Result {
     assert_eq!(fs::read_to_string(&path)?, "1\n");
     assert!(set_by(0)?.success());
     assert_eq!(fs::read_to_string(&path)?, "0\n");
-    // The file goes with the instance, and does not keep it.
+    // The removal deletes the file, and an open file does not delay the removal.
     let held = fs::File::open(&path)?;
     instance.remove()?;
     assert_errno!(fs::metadata(&path), ENOENT);
@@ -243,29 +242,29 @@ fn kept_registers_and_memory_stay(env: &Env) -> Result {
     fixture.instance.keep_state(true)?;
     fill_state(&fixture)?;
     let before = Look::at(&fixture)?;
-    // Not in the middle, and twice: root decides how often.
+    // The state stays over more than one close.
     let mut fixture = fixture;
     for _ in 0..2 {
         fixture = Fixture::of(Guest::open(fixture.close())?)?;
         let look = Look::at(&fixture)?;
         assert_eq!(look.registers.diff(&before.registers), []);
         assert_eq!(look.msix, before.msix);
-        assert_ne!(look.config, before.config, "configuration space goes");
+        assert_ne!(look.config, before.config, "configuration space was kept");
         assert_eq!(fixture.read_memory(100, 50_000)?, [0x64; 50_000]);
         assert_eq!(fixture.read_memory(5 << 20, 6)?, b"mapped");
     }
-    // The interrupt is asserted still, for whoever listens now.
+    // The interrupt is still asserted for the next user.
     let event = EventFd::new()?;
     let intx = fixture.device.irq(INTX)?;
     intx.set_eventfds(0, &[Some(&event)])?;
-    expect_signal(&event, "INTx whose cause was kept");
+    expect_signal(&event, "INTx of a kept cause");
     Ok(())
 }
 
 fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let power_on = Look::at(&fixture)?;
-    // While it is closed, at once.
+    // If the device is closed, the write drops the state at once.
     fixture.instance.keep_state(true)?;
     fill_state(&fixture)?;
     let instance = fixture.close();
@@ -275,11 +274,15 @@ fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
     assert_eq!(populated()?, 0);
     let fixture = Fixture::of(Guest::open(instance)?)?;
     power_on.expect(&fixture)?;
-    // While it is open, with the close.
+    // If the device is open, the close drops the state.
     fixture.instance.keep_state(true)?;
     fill_state(&fixture)?;
     fixture.instance.keep_state(false)?;
-    assert_eq!(fixture.mdma.get(Reg::Scratch)?, 42, "it is in use");
+    assert_eq!(
+        fixture.mdma.get(Reg::Scratch)?,
+        42,
+        "the state was dropped while in use"
+    );
     power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
 }
 
@@ -294,7 +297,7 @@ fn a_kept_half_load_is_reset(env: &Env) -> Result {
     power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
 }
 
-/// Its driver is another one now, which has not looked at the queue yet.
+/// A kept queue stays idle until the new driver rings the doorbell or starts the device.
 fn a_kept_queue_waits_to_be_asked(env: &Env) -> Result {
     type Ask = fn(&Fixture) -> Result;
     let asks: [(&str, Ask); 2] = [
@@ -310,7 +313,7 @@ fn a_kept_queue_waits_to_be_asked(env: &Env) -> Result {
         instance.keep_state(true)?;
         let next = Next::open(leave_in_a_job(instance)?)?;
         ask(&next.fixture)?;
-        wait_for(&format!("the kept job to go on after {what}"), || {
+        wait_for(&format!("the kept job to continue after {what}"), || {
             Ok(!next.is_untouched())
         })?;
     }

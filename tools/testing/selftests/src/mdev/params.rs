@@ -36,7 +36,7 @@ fn illegal_values_are_refused(env: &Env) -> Result {
         ("staging_kib=4294967295", "staging_kib"),
         ("mmap_staging=2", "mmap_staging"),
         (&throttle, "throttle_us"),
-        // These do not get as far as the module.
+        // The kernel refuses these values before they reach the module.
         ("staging_kib=-1", "staging_kib"),
         ("staging_kib=4294967296", "staging_kib"),
         ("memory_budget_mib=many", "memory_budget_mib"),
@@ -56,8 +56,8 @@ fn illegal_values_are_refused(env: &Env) -> Result {
             .iter()
             .any(|l| l.text.contains("mdma") && l.text.contains(name));
         let texts: Vec<_> = lines.iter().map(|l| &l.text).collect();
-        assert!(said, "{params}: the log does not name it: {texts:?}");
-        // Nothing is left behind that would be in the way of the next.
+        assert!(said, "{params}: the log does not name {name}: {texts:?}");
+        // The failed load leaves nothing behind that blocks the next one.
         for path in [
             "/sys/class/mdev_bus/mdma",
             "/sys/class/mdma",
@@ -71,7 +71,7 @@ fn illegal_values_are_refused(env: &Env) -> Result {
 
 #[track_caller]
 fn assert_load_errno(result: std::io::Result<()>, params: &str) {
-    // What does not fit the type is ERANGE where the kernel parses it.
+    // The kernel's parser returns ERANGE for values outside the range of the type.
     match result.as_ref().map_err(std::io::Error::raw_os_error) {
         Err(Some(libc::EINVAL)) => {}
         Err(Some(libc::ERANGE)) if params.contains("-1") || params.contains("4294967296") => {}
@@ -87,7 +87,7 @@ fn staging_kib_is_the_size_of_the_section(env: &Env) -> Result {
             let migration = fixture.device.region_of_type(3, 1)?;
             let info = migration.expect("a migration region").info().clone();
             assert_eq!(info.size, 4096 + (kib << 10) as u64);
-            // It migrates by pieces of that size.
+            // Migration works with buffers of that size.
             fixture.write_memory(12345, &[7; 200_000])?;
             let saved = fixture.save()?;
             let other = Fixture::new(env)?;
@@ -114,7 +114,7 @@ fn p28_mmap_staging_off(env: &Env) -> Result {
         };
         let mmap = || region.mmap(area, vfio_client::Protection::READ);
         crate::harness::check::expect_refusal(env, fixture.uuid(), libc::EINVAL, "", "mmap", mmap);
-        // All of it works by reads and writes.
+        // Migration works with reads and writes.
         fixture.write_memory(0, &[3; 100_000])?;
         let saved = fixture.save()?;
         let other = Fixture::new(env)?;
@@ -138,7 +138,7 @@ fn memory_budget_mib_is_the_budget(env: &Env) -> Result {
             assert_eq!(available(LARGE)?, large, "{mib} MiB");
             if small == 0 {
                 match env.instance(SMALL) {
-                    Ok(_) => fail!("created with a budget of {mib} MiB"),
+                    Ok(_) => fail!("created an instance with a budget of {mib} MiB"),
                     Err(e) => assert!(e.to_string().contains("ENOSPC"), "{e}"),
                 }
             }
@@ -160,7 +160,7 @@ fn throttle_us_is_the_reset_value(env: &Env) -> Result {
             Ok(())
         })?;
     }
-    // And it is what slows the device down.
+    // The throttle slows the device down.
     env.module.with("throttle_us=20000", || {
         let fixture = Fixture::new(env)?;
         let mut queue = fixture.queue(2)?;
@@ -173,7 +173,7 @@ fn throttle_us_is_the_reset_value(env: &Env) -> Result {
     })
 }
 
-/// The strings of the module's `.modinfo` section.
+/// Returns the strings of the module's `.modinfo` section.
 fn read_modinfo(elf: &[u8]) -> Option<Vec<String>> {
     let number = |at: usize, len: usize| {
         let bytes = elf.get(at..at + len)?;
@@ -232,7 +232,7 @@ fn modinfo(env: &Env) -> Result {
         depends.contains(&"mdev") && depends.contains(&"vfio"),
         "{depends:?}"
     );
-    // Each parameter has a line that says what it is.
+    // Each parameter has a description.
     let documented = |text: &&str, name: &str| text.starts_with(&format!("{name}:"));
     for (name, _) in PARAMS {
         let count = all("parm").iter().filter(|t| documented(t, name)).count();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The parent, its types, and creating and removing instances through sysfs.
+//! The parent, its types, and the creation and removal of instances through sysfs.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -33,10 +33,10 @@ tests! { "mdev":
     creates_race_with_unloading [],
 }
 
-/// Bytes of device memory of each type.
+/// The types and their sizes of device memory in bytes.
 const TYPES: [(&str, u64); 3] = [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)];
 
-/// The directory of a type.
+/// Returns the directory of a type.
 fn type_dir(of: &str) -> PathBuf {
     PathBuf::from("/sys/class/mdev_bus/mdma/mdev_supported_types").join(of)
 }
@@ -52,10 +52,10 @@ fn store(path: impl Into<PathBuf>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the whole budget but `left` places of the smallest type.
+/// Uses the whole budget except for `left` instances of the smallest type.
 fn fill_up(env: &Env, left: u32) -> Result<Vec<Instance>> {
     let mut held = Vec::new();
-    // Of the large ones, so much stays free that the small ones end at the number wanted.
+    // Leave enough of the budget for `left` small instances.
     let spare = left.min(1);
     for (of, stop) in [(LARGE, spare), (MEDIUM, spare), (SMALL, left)] {
         let t = env.mdev_type(of)?;
@@ -78,7 +78,11 @@ fn types_and_their_attributes(env: &Env) -> Result {
         assert_eq!(t.device_api()?, "vfio-pci");
         let name = t.name()?;
         assert!(!name.is_empty() && name != t.id, "{}: name {name:?}", t.id);
-        assert!(names.insert(name), "{}: another type has that name", t.id);
+        assert!(
+            names.insert(name),
+            "{}: another type has the same name",
+            t.id
+        );
         let description = t.description()?.unwrap_or_default();
         let size = t.id.rsplit('-').next().unwrap_or_default();
         let number: String = size.chars().take_while(char::is_ascii_digit).collect();
@@ -125,7 +129,7 @@ fn available_instances_follows_every_create(env: &Env) -> Result {
     Ok(())
 }
 
-/// The budget of the module parameter, to the byte.
+/// The types share the budget of the module parameter exactly.
 fn types_share_one_budget(env: &Env) -> Result {
     let budget = env.module.param("memory_budget_mib") << 20;
     let check = |used: u64| -> Result {
@@ -159,7 +163,7 @@ fn instance_is_linked_to_type_group_and_driver(env: &Env) -> Result {
     assert_ne!(
         a.iommu_group()?,
         b.iommu_group()?,
-        "each has a group of its own"
+        "two instances share an IOMMU group"
     );
     let driver = fs::read_link(a.path().join("driver"))?;
     assert_eq!(driver.file_name().and_then(|n| n.to_str()), Some("mdma"));
@@ -214,7 +218,7 @@ fn duplicate_uuid_is_refused(env: &Env) -> Result {
         );
     }
     assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
-    // The one there is unharmed.
+    // The existing instance still works.
     instance.open_alone()?;
     Ok(())
 }
@@ -230,7 +234,7 @@ fn beyond_the_budget_is_refused(env: &Env) -> Result {
     }
     let count = held.len();
     drop(held);
-    // What was refused has taken nothing.
+    // The refused creations have not used any budget.
     assert_eq!(fill_up(env, 0)?.len(), count);
     Ok(())
 }
@@ -247,13 +251,13 @@ fn creates_race_for_the_last_place(env: &Env) -> Result {
         for e in lost.into_iter().filter_map(Result::err) {
             assert!(e.is(libc::ENOSPC), "round {round}: {e}");
         }
-        assert_eq!(won.len(), 1, "round {round}: instances in the last place");
+        assert_eq!(won.len(), 1, "round {round}: number of instances created");
         assert_eq!(t.available_instances()?, 0);
         drop(won);
         assert_eq!(
             t.available_instances()?,
             1,
-            "round {round}: the place is free again"
+            "round {round}: available instances after the removal"
         );
     }
     drop(held);
@@ -267,7 +271,7 @@ fn equal_uuids_race(env: &Env) -> Result {
         let uuid = Uuid::random()?;
         let results = race(&t, 4, |_| Ok(uuid.clone()))?;
         let won = results.iter().filter(|r| r.is_ok()).count();
-        assert_eq!(won, 1, "round {round}: instances of one uuid");
+        assert_eq!(won, 1, "round {round}: number of instances with one UUID");
         for e in results.iter().filter_map(|r| r.as_ref().err()) {
             assert!(e.is(libc::EEXIST), "round {round}: {e}");
         }
@@ -306,7 +310,7 @@ fn remove_takes_a_number(env: &Env) -> Result {
     let remove = instance.path().join("remove");
     assert_errno!(store(&remove, "yes"), EINVAL);
     store(&remove, "0")?;
-    assert!(remove.exists(), "0 does not remove");
+    assert!(remove.exists(), "writing 0 removed the instance");
     instance.open_alone()?;
     instance.remove()
 }
@@ -315,14 +319,14 @@ fn removed_twice(env: &Env) -> Result {
     let before = env.mdev_type(SMALL)?.available_instances()?;
     let instance = env.instance(SMALL)?;
     let path = instance.path().join("remove");
-    // Opened while it exists, used after it is gone.
+    // Open the file before the removal and write to it afterwards.
     let mut late = OpenOptions::new().write(true).open(&path)?;
     instance.remove()?;
     assert_errno!(late.write(b"1"), ENODEV);
     assert_errno!(store(&path, "1"), ENOENT);
     assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
 
-    // By many at once: one of them removes it, and it goes once.
+    // If several threads remove an instance, it is removed once.
     let instance = env.instance(SMALL)?;
     let path = instance.path().join("remove");
     let removed = Mutex::new(0);
@@ -335,7 +339,7 @@ fn removed_twice(env: &Env) -> Result {
             });
         }
     });
-    // Whoever comes second to the file is told success by the core, or that it is gone.
+    // The mdev core lets later writes succeed or fail with ENODEV.
     assert!(*removed.lock().unwrap() >= 1);
     assert_errno!(fs::metadata(&path), ENOENT);
     assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
@@ -353,7 +357,7 @@ fn sixty_four_instances(env: &Env) -> Result {
         env.mdev_type(SMALL)?.available_instances()?,
         before - COUNT as u32
     );
-    // Each is a device of its own: its registers and its memory.
+    // Each instance has separate registers and memory.
     let memory = |guest: &crate::env::Guest| guest.region(mdma::regs::BAR_MEMORY);
     let scratch = mdma::regs::Reg::Scratch.offset();
     for (guest, n) in guests.iter().zip(1u64..) {
@@ -379,7 +383,8 @@ fn sixty_four_instances(env: &Env) -> Result {
     Ok(())
 }
 
-/// Unregistering the parent and creating exclude each other; what was created by then is removed.
+/// Unregistering the parent and creating an instance exclude each other. The unload removes the instances created
+/// before.
 fn creates_race_with_unloading(env: &Env) -> Result {
     env.module.path()?;
     let mut created = 0;
@@ -392,7 +397,7 @@ fn creates_race_with_unloading(env: &Env) -> Result {
                     start.wait();
                     for _ in 0..10 {
                         let uuid = Uuid::random().expect("uuid");
-                        // Any errno: the directory may go under it.
+                        // Any errno is fine, because the directory may disappear.
                         if store(type_dir(SMALL).join("create"), uuid.as_str()).is_ok() {
                             *done.lock().unwrap() += 1;
                         }
@@ -411,6 +416,6 @@ fn creates_race_with_unloading(env: &Env) -> Result {
         );
         env.module.load()?;
     }
-    note!("{created} instances were created while the module was unloaded 20 times");
+    note!("created {created} instances during 20 unloads");
     Ok(())
 }
