@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers in BAR 0, according to the table that declares them, and the MSI-X BAR.
+//! The registers in BAR 0, compared with the table that declares them, and the MSI-X BAR.
 
 use mdma::desc::Error;
 use mdma::regs::{self, Access, Reg, Register, Reset, REGISTERS};
@@ -34,10 +34,11 @@ tests! { "bar":
     msix_pending_bits_are_read_only [],
 }
 
-/// The widths a guest can make, and more.
+/// All access widths of a guest, and some that a guest cannot use.
 const LENGTHS: std::ops::RangeInclusive<usize> = 1..=16;
 
-/// Whether an access is of a whole register or of a half of a wide one: from the rows, not by the device's decoder.
+/// Returns the register if an access covers all of it, or half of a 64-bit one. Uses the table, not the device's
+/// decoder.
 fn legal(offset: u64, len: usize) -> Option<&'static Register> {
     REGISTERS.iter().find(|row| {
         let whole = offset == row.offset && len as u64 == row.width;
@@ -70,7 +71,7 @@ fn registers_hold_their_reset_values(env: &Env) -> Result {
     Ok(())
 }
 
-/// Every access inside the BAR succeeds. A VMM prints a line for each that fails, so a guest could fill its log.
+/// Each access inside the BAR succeeds. A VMM logs each failed access, so a guest could fill its log.
 fn no_access_fails(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
@@ -88,7 +89,7 @@ fn no_access_fails(env: &Env) -> Result {
                 let written = bar.pwrite(offset, &vec![0x5a; len])?;
                 assert_eq!(written, len, "write of {what}");
                 refused += 2;
-                // The device is not told of what no guest can make.
+                // The framework does not pass accesses to the device that a guest cannot make.
                 told += if len <= 8 { 2 } else { 0 };
             }
         }
@@ -100,18 +101,18 @@ fn no_access_fails(env: &Env) -> Result {
     assert_eq!((count, reason), (told, refused::NO_REGISTER));
     assert_eq!(refused::counted(guest.uuid())?, refused);
     expect_no_line(env, guest.uuid(), mark, "accesses to BAR 0");
-    // The counter is the device's, and a reset clears it.
+    // A reset clears the device's counter.
     guest.device.reset()?;
     assert_eq!(mdma.get(Reg::Refused)?, 0);
     Ok(())
 }
 
-/// The BARs that the framework serves by itself.
+/// The same for the BARs that the framework implements.
 fn no_access_to_memory_or_msix_fails(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mark = env.kmsg.mark();
     let memory = fixture.region(regs::BAR_MEMORY)?;
-    // Around a border of pages and at both ends.
+    // Test around a page boundary and at both ends.
     let size = memory.info().size;
     let places = (0..24).chain(4080..4112).chain(size - 16..size);
     for offset in places {
@@ -140,7 +141,7 @@ fn no_access_to_memory_or_msix_fails(env: &Env) -> Result {
                 _ => vec![0xff; len],
             };
             assert_eq!(bytes, expected, "{what}");
-            // What was read is written back.
+            // Write the same bytes back.
             assert_eq!(table.pwrite(offset, &bytes)?, len, "write of {what}");
         }
     }
@@ -148,7 +149,8 @@ fn no_access_to_memory_or_msix_fails(env: &Env) -> Result {
     Ok(())
 }
 
-/// No guest makes such an access; it is served like one, up to a page. The user's bad address stays an error.
+/// A guest cannot make accesses wider than 8 bytes, but the device accepts them up to a page. An access outside the BAR
+/// fails.
 fn registers_have_no_room_for_wide_accesses(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
     let bar = bar(&guest)?;
@@ -157,7 +159,7 @@ fn registers_have_no_room_for_wide_accesses(env: &Env) -> Result {
     assert_eq!(page, vec![0xff; page.len()]);
     assert_eq!(bar.pwrite(0, &page)?, page.len());
     assert_eq!(refused::counted(guest.uuid())?, 2);
-    // Beyond the end is not the guest's doing.
+    // A guest cannot access bytes beyond the end.
     let mut beyond = || bar.pread(regs::WINDOW - 4, &mut page[..8]);
     assert_refused!(env, guest.uuid(), beyond(), EINVAL, "outside");
     Ok(())
@@ -170,7 +172,7 @@ fn registers_are_little_endian_halves(env: &Env) -> Result {
     bar.write(scratch, &0x1122_3344_5566_7788u64.to_le_bytes())?;
     let halves = (bar.read_u32(scratch)?, bar.read_u32(scratch + 4)?);
     assert_eq!(halves, (0x5566_7788, 0x1122_3344));
-    // Each half by itself leaves the other.
+    // A write of one half does not change the other.
     bar.write_u32(scratch + 4, 0xaabb_ccdd)?;
     assert_eq!(bar.read_u64(scratch)?, 0xaabb_ccdd_5566_7788);
     bar.write_u32(scratch, 0x0102_0304)?;
@@ -196,7 +198,7 @@ fn read_only_registers_refuse_writes(env: &Env) -> Result {
                 bar.write(offset, &value.to_le_bytes()[..width])
             });
         };
-        // Its own value is no better than another.
+        // The device refuses even the current value.
         write(before.get(row.reg), row.offset, row.width as usize);
         write(!0, row.offset, row.width as usize);
         if row.width == 8 {
@@ -214,7 +216,7 @@ fn writable_registers_keep_values(env: &Env) -> Result {
         (Reg::Scratch, &[!0, 0, 0x8000_0000_0000_0001][..]),
         (Reg::IntMask, &[3, 1, 2, 0][..]),
         (Reg::Throttle, &[u64::from(regs::MAX_THROTTLE_US), 1, 0][..]),
-        // Any value while disabled: it is checked when the queue is enabled.
+        // A disabled queue accepts any value. The device checks it when the queue is enabled.
         (Reg::RingBase, &[0x1_0000, !0, 0][..]),
         (Reg::RingOrder, &[1, 12, 0][..]),
         (Reg::CompletionBase, &[0x1_0000, !0, 0][..]),
@@ -281,7 +283,7 @@ fn queue_registers_are_locked_while_enabled(env: &Env) -> Result {
             || fixture.mdma.set(row.reg, value),
         );
     }
-    // Enabling what is enabled changes nothing.
+    // Enabling an enabled queue changes nothing.
     let before = fixture.registers()?;
     fixture.mdma.set(Reg::Control, 1)?;
     assert_eq!(fixture.registers()?.diff(&before), []);
@@ -306,13 +308,13 @@ fn illegal_rings_are_not_enabled(env: &Env) -> Result {
             top & !63,
             4,
             0x2_0000,
-            "a ring over the end of the address space",
+            "a ring across the end of the address space",
         ),
         (
             0x1_0000,
             4,
             top & !31,
-            "completions over the end of the address space",
+            "completions across the end of the address space",
         ),
     ] {
         mdma.set(Reg::RingBase, base)?;
@@ -323,7 +325,7 @@ fn illegal_rings_are_not_enabled(env: &Env) -> Result {
             mdma.set(Reg::Control, 1)
         });
     }
-    // An order that no ring has is not even taken.
+    // The register does not accept an invalid order.
     for order in [13, 32, 0xffff_ffff] {
         let what = format!("order {order}");
         let expected = (Reg::RingOrder, refused::ILLEGAL);
@@ -332,7 +334,7 @@ fn illegal_rings_are_not_enabled(env: &Env) -> Result {
         });
         assert_eq!(mdma.get(Reg::RingOrder)?, 4);
     }
-    // Legal, though nothing is mapped there: that is found out when a descriptor is fetched.
+    // The device accepts unmapped addresses. It detects them when it fetches a descriptor.
     mdma.set(Reg::RingBase, 0x1_0000)?;
     mdma.set(Reg::RingOrder, 12)?;
     mdma.set(Reg::CompletionBase, 0x8_0000)?;
@@ -341,7 +343,7 @@ fn illegal_rings_are_not_enabled(env: &Env) -> Result {
     Ok(())
 }
 
-/// A write to TAIL that cannot be must not get lost in silence: the queue halts, and `ERROR` says why.
+/// The device must not ignore an invalid write to TAIL: the queue halts, and `ERROR` shows the reason.
 fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let expected = (Reg::Tail, refused::WHILE_DISABLED);
@@ -351,7 +353,7 @@ fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
     });
     fixture.mdma.set_interrupts(regs::INT_ALL)?;
     let mark = env.kmsg.mark();
-    // Beyond the ring of 8, or back from 3. Without bus mastering the head stays.
+    // The values are beyond the ring of 8, or below the tail of 3. Without bus mastering, the head does not move.
     let mut queue = fixture.queue(3)?;
     for value in [8, 9, 0x8000_0000, 0xffff_ffff, 0, 2] {
         fixture.device.config()?.set_bus_master(false)?;
@@ -366,7 +368,7 @@ fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
         assert_eq!(registers.get(Reg::Error), Error::BadTail as u64);
         assert_eq!(registers.get(Reg::Tail), 3, "doorbell {value}");
         assert_eq!(registers.get(Reg::IntCause), regs::INT_HALT.into());
-        // The state can be saved and loaded, and the error stays the first one.
+        // Later writes do not change the first error.
         fixture.mdma.set(Reg::Tail, 99)?;
         assert_eq!(fixture.registers()?.diff(&registers), []);
         fixture.mdma.acknowledge()?;
@@ -384,7 +386,7 @@ fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
     Ok(())
 }
 
-/// Enabling the queue while a unit of the previous run is in flight must not get lost: the new run starts after the unit.
+/// If the user enables the queue while a unit of the previous run is in flight, the new run starts after the unit.
 fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mut queue = fixture.queue(4)?;
@@ -398,11 +400,11 @@ fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
         met += u32::from(fixture.mdma.busy()?);
         fixture.mdma.set(Reg::Control, 1)?;
         assert_eq!(fixture.mdma.get(Reg::Control)?, 1, "round {round}");
-        // It works as any other run.
+        // The new run works.
         queue.restart(4)?;
         fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     }
-    note!("{met} of 200 met a unit in flight");
+    note!("in {met} of 200 rounds, a unit was in flight");
     assert_eq!(fixture.mdma.get(Reg::Refused)?, 0);
     Ok(())
 }
@@ -414,14 +416,14 @@ fn interrupt_cause_clears_by_ones(env: &Env) -> Result {
     assert_eq!(
         fixture.mdma.get(Reg::IntCause)?,
         0,
-        "the job did not ask for it"
+        "the job did not request an interrupt"
     );
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
     assert_eq!(
         fixture.mdma.get(Reg::IntCause)?,
         regs::INT_COMPLETION.into()
     );
-    // And the other cause.
+    // Raise the other cause.
     queue.fill_raw(&[0xff; mdma::desc::DESCRIPTOR_SIZE])?;
     queue.ring_doorbell()?;
     fixture::wait_register(&fixture.mdma, Reg::Status, "the queue to halt", |v| {
@@ -433,7 +435,7 @@ fn interrupt_cause_clears_by_ones(env: &Env) -> Result {
         assert_eq!(
             fixture.mdma.get(Reg::IntCause)?,
             left,
-            "after {write} was written"
+            "after a write of {write}"
         );
     }
     Ok(())
@@ -457,7 +459,7 @@ fn registers_cannot_be_mapped(env: &Env) -> Result {
     Ok(())
 }
 
-/// Bytes of a table entry: address, data, control.
+/// The size of a table entry: address, data, control.
 const ENTRY: usize = 16;
 const VECTORS: usize = 4;
 const PENDING: u64 = 0x800;
@@ -470,14 +472,14 @@ fn msix_table_is_kept(env: &Env) -> Result {
         let words = words.collect::<vfio_client::Result<Vec<_>>>()?;
         Ok(words.iter().flat_map(|w| w.to_le_bytes()).collect())
     };
-    // Every vector is masked, and the rest reads 0.
+    // All vectors are masked, and the rest reads 0.
     let mut power_on = vec![0; 4096];
     for vector in 0..VECTORS {
         power_on[vector * ENTRY + 12] = 1;
     }
     assert_eq!(read()?, power_on);
 
-    // Ones everywhere, by each width: address, data and mask stay.
+    // Write ones with each width: only address, data and mask keep them.
     let mut ones = vec![0; 4096];
     for vector in 0..VECTORS {
         let entry = &mut ones[vector * ENTRY..][..ENTRY];
@@ -490,7 +492,11 @@ fn msix_table_is_kept(env: &Env) -> Result {
             for at in (0..4096).step_by(width) {
                 table.write(at as u64, &vec![value; width])?;
             }
-            assert_eq!(&read()?, expected, "{value:#x} written by {width}");
+            assert_eq!(
+                &read()?,
+                expected,
+                "{value:#x} written in units of {width} bytes"
+            );
         }
     }
     fixture.device.reset()?;
@@ -503,7 +509,7 @@ fn msix_pending_bits_are_read_only(env: &Env) -> Result {
     let table = fixture.region(regs::BAR_MSIX)?;
     let event = vfio_client::EventFd::new()?;
     let msix = fixture.device.irq(2)?;
-    // Vectors 0 and 1 are enabled, 0 has no eventfd yet: its message stays pending.
+    // Vectors 0 and 1 are enabled. Vector 0 has no eventfd yet, so its message stays pending.
     msix.set_eventfds(0, &[None, Some(&event)])?;
     fixture.mdma.set_interrupts(regs::INT_ALL)?;
     let mut queue = fixture.queue(2)?;
@@ -511,10 +517,10 @@ fn msix_pending_bits_are_read_only(env: &Env) -> Result {
     crate::harness::check::wait_for("the pending bit", || Ok(table.read_u64(PENDING)? == 1))?;
     table.write_u64(PENDING, 0)?;
     table.write_u64(PENDING, !0)?;
-    assert_eq!(table.read_u64(PENDING)?, 1, "written to");
+    assert_eq!(table.read_u64(PENDING)?, 1, "pending bits after writes");
     assert_eq!(table.read_u8(PENDING)?, 1);
     msix.set_eventfds(0, &[Some(&event)])?;
-    crate::harness::check::expect_signal(&event, "the message that was pending");
+    crate::harness::check::expect_signal(&event, "the pending message");
     assert_eq!(table.read_u64(PENDING)?, 0);
     Ok(())
 }

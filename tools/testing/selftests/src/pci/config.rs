@@ -30,11 +30,11 @@ tests! { "config":
 
 const SIZE: usize = pci::SIZE;
 
-/// Where the capabilities are.
+/// The offsets of the capabilities.
 const MSI: usize = 0x40;
 const MSIX: usize = 0x50;
 
-/// What is not 0 at power-on, written down from the reference manual and not from the driver: offset and bytes.
+/// The bytes other than 0 at power-on, from the reference manual and not from the driver: offset and bytes.
 const POWER_ON: &[(usize, &[u8])] = &[
     (0x00, &[0x44, 0x4d]),
     (0x02, &[0x01, 0x00]),
@@ -48,9 +48,9 @@ const POWER_ON: &[(usize, &[u8])] = &[
     (0x34, &[0x40]),
     // Pin A.
     (0x3d, &[0x01]),
-    // MSI: next, 64 bits, four vectors.
+    // MSI: next capability, 64 bits, four vectors.
     (MSI, &[0x05, 0x50, 0x84, 0x00]),
-    // MSI-X: the last one, four vectors, table at 0 of BAR 4, pending bits behind.
+    // MSI-X: last capability, four vectors, table at offset 0 of BAR 4, then the pending bits.
     (MSIX, &[0x11, 0x00, 0x03, 0x00]),
     (MSIX + 4, &[0x04, 0x00, 0x00, 0x00]),
     (MSIX + 8, &[0x04, 0x08, 0x00, 0x00]),
@@ -84,14 +84,14 @@ fn table(rows: &[(usize, &[u8])]) -> [u8; SIZE] {
     bytes
 }
 
-/// All of it, in one read.
+/// Reads all configuration space at once.
 fn all(config: &Region) -> Result<[u8; SIZE]> {
     let mut bytes = [0; SIZE];
     config.read(0, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Compares byte by byte, to say where.
+/// Compares byte by byte and names the first difference.
 #[track_caller]
 fn assert_bytes(found: &[u8; SIZE], expected: &[u8; SIZE], when: &str) {
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -135,7 +135,7 @@ fn bars_are_sized_by_the_protocol(env: &Env) -> Result {
             assert!(size.is_power_of_two(), "region of BAR {i}");
         }
 
-        // The addresses a guest then gives them stay, down to the size.
+        // The BARs keep the addresses that a guest writes, aligned to the size.
         config.write_u32(bar(0), 0xfebf_1000)?;
         config.write_u32(bar(2), 0x4000_0000)?;
         config.write_u32(bar(3), 0x12)?;
@@ -147,7 +147,7 @@ fn bars_are_sized_by_the_protocol(env: &Env) -> Result {
     Ok(())
 }
 
-/// A guest may size the halves of a 64-bit BAR in two steps, with the other half in use.
+/// A guest may size each half of a 64-bit BAR separately, with the other half in use.
 fn upper_half_sizes_by_itself(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
     let config = guest.device.config()?;
@@ -182,7 +182,7 @@ fn capability_list(env: &Env) -> Result {
     }
     assert_eq!(found, [(capability::MSI, MSI), (capability::MSIX, MSIX)]);
 
-    // What they say fits the interrupts and the BAR.
+    // The capabilities match the interrupts and the BAR.
     let msi_vectors = 1u32 << ((bytes[MSI + 2] >> 1) & 7);
     assert_eq!(msi_vectors, guest.device.irq(1)?.info().count);
     let flags = u16::from_le_bytes([bytes[MSIX + 2], bytes[MSIX + 3]]);
@@ -201,7 +201,7 @@ fn capability_list(env: &Env) -> Result {
     Ok(())
 }
 
-/// Writes ones, zeroes and a pattern to every bit, by every width.
+/// Writes ones, zeros and patterns to all bits, with each width.
 fn only_writable_bits_change(env: &Env) -> Result {
     let writable = table(WRITABLE);
     let reset = table(POWER_ON);
@@ -217,7 +217,7 @@ fn only_writable_bits_change(env: &Env) -> Result {
             for (byte, mask) in expected.iter_mut().zip(writable) {
                 *byte = *byte & !mask | pattern & mask;
             }
-            let when = format!("{pattern:#04x} written by {width}");
+            let when = format!("{pattern:#04x} written in units of {width} bytes");
             assert_bytes(&all(config)?, &expected, &when);
         }
     }
@@ -237,7 +237,7 @@ fn every_access_width_sees_the_same_bytes(env: &Env) -> Result {
             assert_eq!(found, bytes[at..at + len], "{len} bytes at {at:#x}");
         }
     }
-    // A write in parts, across fields: the last byte of MSI's address and its first two bytes of data.
+    // A write across fields: the last byte of the MSI address and the first two bytes of its data.
     config.write(MSI as u64 + 0xb, &[0xab, 0xcd, 0xef])?;
     assert_eq!(config.read_u32(MSI as u64 + 8)?, 0xab34_5678);
     assert_eq!(config.read_u32(MSI as u64 + 12)?, 0xefcd);
@@ -263,16 +263,20 @@ fn outside_is_refused(env: &Env) -> Result {
         expect_refusal(env, guest.uuid(), libc::EINVAL, "outside", &what, || {
             config.pread(at, &mut bytes)
         });
-        assert_eq!(bytes, vec![0xff; len], "{what}: refused, and read");
+        assert_eq!(
+            bytes,
+            vec![0xff; len],
+            "{what}: a refused read returned bytes"
+        );
         expect_refusal(env, guest.uuid(), libc::EINVAL, "outside", &what, || {
             config.pwrite(at, &bytes)
         });
         assert_bytes(&all(config)?, &before, &what);
     }
-    // What is at the edge is inside.
+    // Accesses up to the end succeed.
     config.read_u8(255)?;
     config.write(0, &before)?;
-    assert_bytes(&all(config)?, &before, "its own bytes written to it");
+    assert_bytes(&all(config)?, &before, "its own bytes written back");
     Ok(())
 }
 
@@ -288,7 +292,7 @@ fn closing_puts_it_back(env: &Env) -> Result {
     Ok(())
 }
 
-/// A job that writes `BYTES` bytes slowly, seen in the middle.
+/// The memory that a slow job writes.
 const IOVA: u64 = 0x10_0000;
 const BYTES: usize = 4 << 20;
 
@@ -302,15 +306,15 @@ fn bus_master_off_stops_dma(env: &Env) -> Result {
     let written = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
     for round in 0..5 {
         let before = fixture.mdma.get(Reg::BytesDone)?;
-        fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to go on", |v| {
+        fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to continue", |v| {
             v > before
         })?;
         config.set_bus_master(false)?;
-        // The write has returned: what was in flight is done, and nothing comes after it.
+        // When the write returns, no DMA is in flight, and none follows.
         let at_return = (fixture.mdma.get(Reg::BytesDone)?, written());
         assert!(
             at_return.1 < BYTES,
-            "round {round}: the job was over too soon"
+            "round {round}: the job finished too early"
         );
         assert_eq!(
             at_return.0, at_return.1 as u64,
@@ -341,12 +345,12 @@ fn bus_master_on_resumes_pending_work(env: &Env) -> Result {
     std::thread::sleep(SILENCE);
     assert!(
         queue.poll().is_none(),
-        "a job was done without bus mastering"
+        "the device ran a job without bus mastering"
     );
     assert_eq!(fixture.mdma.get(Reg::Head)?, 0);
     assert!(buffer.to_vec(0, 65536).iter().all(|b| *b == 0));
 
-    // Other bits of the command register are not it.
+    // Other bits of the command register do not start the job.
     config.set_command(!pci::COMMAND_MASTER)?;
     std::thread::sleep(SILENCE);
     assert!(queue.poll().is_none());
@@ -372,7 +376,7 @@ fn status_shows_the_interrupt(env: &Env) -> Result {
     assert!(!interrupt()?, "the cause is masked");
     fixture.mdma.set_interrupts(regs::INT_COMPLETION)?;
     assert!(interrupt()?, "the cause is pending and not masked");
-    // Disabling INTx holds the message back, not the status.
+    // Disabling INTx blocks the signal, but not the status bit.
     config.set_command(config.command()? | pci::COMMAND_INTX_DISABLE)?;
     assert!(interrupt()?);
     fixture.mdma.acknowledge()?;
@@ -400,7 +404,7 @@ fn p52_read_and_written_in_every_state(env: &Env) -> Result {
             master,
             "in state {state}"
         );
-        // As QEMU restores it: all of it at once.
+        // QEMU restores all configuration space at once.
         let snapshot = config.snapshot()?;
         config.restore(&snapshot)?;
         assert_eq!(config.snapshot()?, snapshot, "in state {state}");

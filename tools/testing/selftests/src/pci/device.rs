@@ -53,7 +53,7 @@ const READ_WRITE: u32 = uapi::VFIO_REGION_INFO_FLAG_READ | uapi::VFIO_REGION_INF
 const MMAP: u32 = uapi::VFIO_REGION_INFO_FLAG_MMAP;
 const CAPS: u32 = uapi::VFIO_REGION_INFO_FLAG_CAPS;
 
-/// An argument of `len` bytes: words, then a pattern that the kernel has no reason to touch.
+/// Returns an argument of `len` bytes: the words, then a pattern that the kernel must not change.
 fn argument(words: &[u32], len: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
     bytes.resize(len, 0xa5);
@@ -77,20 +77,20 @@ fn get_info(env: &Env) -> Result {
     assert_eq!(word(&arg, 1), flags, "flags");
     assert_eq!(word(&arg, 2), MIGRATION + 1, "num_regions");
     assert_eq!(word(&arg, 3), uapi::VFIO_PCI_NUM_IRQS, "num_irqs");
-    assert_eq!(word(&arg, 4), 0, "cap_offset: there are none");
+    assert_eq!(word(&arg, 4), 0, "cap_offset without capabilities");
     Ok(())
 }
 
 fn get_info_of_older_and_newer_users(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
-    // Without cap_offset, as the structure was once; and larger than it is now.
+    // Older structures end before cap_offset. Newer ones may be larger than today's.
     for (argsz, touched) in [(16, 16), (20, 20), (24, 24), (64, 24), (4096, 24)] {
         let mut arg = argument(&[argsz], argsz as usize + 64);
         raw::ioctl(&guest.device, GET_INFO, &mut arg)?;
         assert_eq!(word(&arg, 2), MIGRATION + 1, "argsz {argsz}");
         assert!(
             arg[touched..].iter().all(|b| *b == 0xa5),
-            "argsz {argsz}: bytes after {touched} were written"
+            "argsz {argsz}: the kernel wrote bytes after {touched}"
         );
     }
     Ok(())
@@ -137,18 +137,18 @@ fn region_info_capabilities_need_room(env: &Env) -> Result {
         raw::ioctl(&guest.device, GET_REGION_INFO, &mut arg)?;
         Ok(arg)
     };
-    // First without room for them: the size that is needed.
+    // Without room for capabilities, the ioctl returns the required size.
     let short = ask(32, 32)?;
     let needed = word(&short, 0);
     assert!(needed > 32, "argsz {needed}");
     assert_ne!(word(&short, 1) & CAPS, 0);
     assert_eq!(word(&short, 3), 0, "cap_offset without room");
-    // Almost enough is not enough, and nothing is written behind the fixed part.
+    // With one byte too few, the ioctl writes nothing after the fixed part.
     let almost = ask(needed - 1, needed as usize + 64)?;
     assert_eq!(word(&almost, 0), needed);
     assert_eq!(word(&almost, 3), 0);
     assert!(almost[32..].iter().all(|b| *b == 0xa5));
-    // Enough, and more than enough.
+    // With enough room or more, it returns the capabilities.
     for argsz in [needed, 4096] {
         let all = ask(argsz, argsz as usize + 64)?;
         assert_eq!(word(&all, 0), argsz);
@@ -175,7 +175,7 @@ fn p01_migration_region_is_found_by_its_type(env: &Env) -> Result {
         Some(vec![area]),
         "all but the header page (P6, P27)"
     );
-    // No other region says it is of any type.
+    // No other region has a type.
     for region in guest.device.regions()? {
         let info = region.info();
         assert_eq!(
@@ -249,12 +249,12 @@ fn short_argsz_is_refused(env: &Env) -> Result {
             let before = arg.clone();
             let call = raw::ioctl(&guest.device, request, &mut arg);
             assert_errno!(call, EINVAL, "{name} argsz {argsz}");
-            assert_eq!(arg, before, "{name}: refused, and written to");
+            assert_eq!(arg, before, "{name}: a refused ioctl wrote to its argument");
         }
         let call = || raw::ioctl(&guest.device, request, &mut argument(&[8, 0, 0, 0, 0], 64));
         assert_refused!(env, guest.uuid(), call(), EINVAL, "argsz");
     }
-    // These two are refused by VFIO itself.
+    // VFIO itself refuses these two.
     for (name, request, fixed) in [
         ("GET_REGION_INFO", GET_REGION_INFO, 32),
         ("FEATURE", FEATURE, 8),
@@ -276,7 +276,7 @@ fn bad_address_is_refused(env: &Env) -> Result {
     for request in [GET_REGION_INFO, FEATURE] {
         assert_errno!(raw::ioctl_bad_address(&guest.device, request), EFAULT);
     }
-    // An argument that ends where memory does, before what its argsz promises.
+    // The argument ends at the end of mapped memory, before its argsz.
     for (name, request, words) in [
         ("GET_INFO", GET_INFO, &[24, 0][..]),
         ("GET_REGION_INFO", GET_REGION_INFO, &[32, 0, 0][..]),
@@ -287,7 +287,7 @@ fn bad_address_is_refused(env: &Env) -> Result {
         ),
         ("GET_IRQ_INFO", GET_IRQ_INFO, &[16, 0, 0][..]),
         ("SET_IRQS", SET_IRQS, &[20, 0x21, 0, 0][..]),
-        // TRIGGER with eventfds that are not there, of MSI-X.
+        // TRIGGER of MSI-X without the eventfds.
         ("SET_IRQS data", SET_IRQS, &[36, 0x24, 2, 0, 4][..]),
     ] {
         let mut arg = argument(words, 4 * words.len());
@@ -297,7 +297,7 @@ fn bad_address_is_refused(env: &Env) -> Result {
             "{name}"
         );
     }
-    // Nothing was enabled on the way: this is still a device without interrupts in use.
+    // The failed calls have not enabled an interrupt index, so INTx can be enabled.
     let event = EventFd::new()?;
     guest
         .device
@@ -308,12 +308,12 @@ fn bad_address_is_refused(env: &Env) -> Result {
 
 fn unknown_ioctl_is_refused(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
-    // PCI hot reset info, GFX plane, ioeventfd; none has an address for the kernel to follow.
+    // PCI hot reset info, GFX plane, ioeventfd, with arguments that contain no pointers.
     for n in [12, 15, 16, 19, 21] {
         let call = || raw::ioctl(&guest.device, nr(n), &mut argument(&[64], 64));
         assert_refused!(env, guest.uuid(), call(), ENOTTY, "not known");
     }
-    // Of VFIO's type without a meaning, and of no type at all.
+    // An undefined number of VFIO's ioctl type, and other ioctl types.
     for request in [nr(150), 0, 0x541b_0000, u32::MAX] {
         assert_errno!(
             raw::ioctl_bad_address(&guest.device, request),
@@ -321,7 +321,7 @@ fn unknown_ioctl_is_refused(env: &Env) -> Result {
             "{request:#x}"
         );
     }
-    // Of the container and the group: not of a device.
+    // Ioctls of the container and the group are not valid for a device.
     for n in [0, 1, 2, 3, 4, 5, 6] {
         assert_errno!(
             raw::ioctl_bad_address(guest.device.as_fd(), nr(n)),
@@ -332,7 +332,7 @@ fn unknown_ioctl_is_refused(env: &Env) -> Result {
     Ok(())
 }
 
-/// Reads and writes at a place of a region, all of which must be refused.
+/// Checks that the device refuses a read and a write of a region.
 #[track_caller]
 fn refused_access(env: &Env, guest: &Guest, index: u32, offset: u64, len: usize, reason: &str) {
     let region = guest.device.region(index).expect("the region exists");
@@ -341,7 +341,11 @@ fn refused_access(env: &Env, guest: &Guest, index: u32, offset: u64, len: usize,
     crate::harness::check::expect_refusal(env, guest.uuid(), libc::EINVAL, reason, &what, || {
         region.pread(offset, &mut bytes)
     });
-    assert_eq!(bytes, vec![0x5a; len], "{what}: refused, and read");
+    assert_eq!(
+        bytes,
+        vec![0x5a; len],
+        "{what}: a refused read returned bytes"
+    );
     crate::harness::check::expect_refusal(env, guest.uuid(), libc::EINVAL, reason, &what, || {
         region.pwrite(offset, &bytes)
     });
@@ -360,11 +364,11 @@ fn access_outside_a_region_is_refused(env: &Env) -> Result {
         ] {
             refused_access(env, &guest, index, offset, len, "outside");
         }
-        // The last bytes are inside.
+        // Accesses to the last bytes succeed.
         let last = if index == 0 { continue } else { size - 4 };
         guest.region(index)?.read_u32(last)?;
     }
-    // More than the region holds, from its start.
+    // Accesses longer than the region.
     refused_access(env, &guest, CONFIG, 0, 257, "outside");
     refused_access(env, &guest, 2, 0, (16 << 20) + 1, "outside");
     Ok(())
@@ -372,7 +376,7 @@ fn access_outside_a_region_is_refused(env: &Env) -> Result {
 
 fn absent_regions_are_refused(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
-    // The upper halves and the unused BAR, ROM and VGA.
+    // The upper halves of BARs, the unused BAR, ROM and VGA.
     for index in [
         1,
         3,
@@ -398,7 +402,7 @@ fn absent_regions_are_refused(env: &Env) -> Result {
             &format!("mmap of region {index}"),
         );
     }
-    // Behind all regions: the largest offsets a file has.
+    // Offsets after all regions, up to the maximum of a file.
     for offset in [10 << 40, 1 << 62, i64::MAX as u64 - 7] {
         let mut bytes = [0; 8];
         assert_errno!(
@@ -411,7 +415,7 @@ fn absent_regions_are_refused(env: &Env) -> Result {
     Ok(())
 }
 
-/// What a device just made has in its registers.
+/// Returns the registers of a new device.
 fn power_on(env: &Env) -> Result<mdma::Snapshot> {
     let fresh = env.open(SMALL)?;
     let mdma = Mdma::open(&fresh.device)?;
@@ -436,7 +440,7 @@ fn reset_gives_power_on(env: &Env) -> Result {
     fixture.write_memory(12345, b"written by a system call")?;
     assert!(
         fixture.registers()?.diff(&fresh).len() >= 8,
-        "the registers are in use"
+        "the test did not change enough registers"
     );
 
     fixture.device.reset()?;
@@ -446,7 +450,7 @@ fn reset_gives_power_on(env: &Env) -> Result {
         "registers after reset"
     );
     assert_eq!(fixture.state()?, State::RUNNING);
-    // Both the old mapping and system calls see zeroes, at the places and in between.
+    // Both the old mapping and system calls read zeros everywhere.
     for at in places {
         assert_eq!(memory.to_vec(at, 1), [0], "mapped memory at {at:#x}");
     }
@@ -462,10 +466,10 @@ fn reset_gives_power_on(env: &Env) -> Result {
             "memory in the MiB at {at:#x}"
         );
     }
-    // And it is the same memory still: mapped and not.
+    // The mapping and system calls still access the same memory.
     memory.write(4096, b"again");
     assert_eq!(fixture.read_memory(4096, 5)?, b"again");
-    // It works as new.
+    // The device works.
     drop(queue);
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
@@ -481,7 +485,7 @@ fn reset_stops_work_in_flight(env: &Env) -> Result {
     queue.submit(&mdma::job::fill(fixture::guest(0x10_0000), !0, 4 << 20))?;
     fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
     fixture.device.reset()?;
-    // Nothing is written from here on.
+    // The device writes nothing from here on.
     let count = || {
         buffer
             .to_vec(0, 4 << 20)
@@ -490,12 +494,12 @@ fn reset_stops_work_in_flight(env: &Env) -> Result {
             .count()
     };
     let written = count();
-    assert!(written < 4 << 20, "the job was over before the reset");
+    assert!(written < 4 << 20, "the job finished before the reset");
     std::thread::sleep(crate::harness::check::SILENCE);
     assert_eq!(
         count(),
         written,
-        "guest memory was written to after the reset"
+        "the device wrote guest memory after the reset"
     );
     assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 0);
     assert_eq!(fixture.mdma.get(Reg::Status)?, 0);
@@ -503,7 +507,7 @@ fn reset_stops_work_in_flight(env: &Env) -> Result {
     Ok(())
 }
 
-/// As vfio-pci does it: configuration space and what the user put in place are the user's.
+/// Like vfio-pci, the device keeps configuration space and the user's eventfds over a reset.
 fn reset_keeps_configuration_and_eventfds(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let event = EventFd::new()?;
@@ -514,7 +518,7 @@ fn reset_keeps_configuration_and_eventfds(env: &Env) -> Result {
     let before = config.snapshot()?;
     fixture.device.reset()?;
     assert_eq!(config.snapshot()?, before);
-    crate::harness::check::expect_silence(&event, "a reset is no interrupt");
+    crate::harness::check::expect_silence(&event, "a reset does not interrupt");
     fixture.mdma.set_interrupts(regs::INT_ALL)?;
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop().interrupt()])?;
@@ -529,7 +533,7 @@ fn two_descriptors_are_one_device(env: &Env) -> Result {
     let there = Mdma::new(other.region(regs::BAR_REGISTERS)?)?;
     assert_eq!(there.get(Reg::Scratch)?, 77);
     drop(there);
-    // Closing one of them is not the last close: the device goes on.
+    // The device keeps working until the last close.
     drop(other);
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
@@ -541,7 +545,7 @@ fn two_descriptors_are_one_device(env: &Env) -> Result {
 fn second_user_is_refused(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
     let refused = guest.instance.open_alone();
-    assert_errno!(refused, EBUSY, "the group has a user already");
+    assert_errno!(refused, EBUSY, "the group already has a user");
     let instance = guest.close();
     instance.open_alone()?;
     Ok(())

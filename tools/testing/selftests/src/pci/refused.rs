@@ -33,8 +33,8 @@ pub(crate) fn fields(refused: u64) -> (u64, u64, u64) {
     )
 }
 
-/// Checks that one access to `reg` is refused: it succeeds, changes no register but `REFUSED`, which says why, is counted
-/// and adds no line to the log.
+/// Checks that the device refuses one access to `reg`: the access succeeds, changes no register but `REFUSED`, which
+/// holds the reason, increments the counter in debugfs, and logs nothing.
 #[track_caller]
 pub(crate) fn expect_refused<E: std::fmt::Debug>(
     env: &Env,
@@ -48,7 +48,7 @@ pub(crate) fn expect_refused<E: std::fmt::Debug>(
     let mark = env.kmsg.mark();
     let before = mdma.snapshot().expect("registers can be read");
     let count = counted(uuid).expect("debugfs shows the counter");
-    access().unwrap_or_else(|e| panic!("{what}: an access failed: {e:?}"));
+    access().unwrap_or_else(|e| panic!("{what}: the access failed: {e:?}"));
     let after = mdma.snapshot().expect("registers can be read");
     let changed: Vec<_> = after
         .diff(&before)
