@@ -24,15 +24,16 @@ tests! { "oracle":
     p35_random_mappings_under_pinned_pages ["P30", "P35"],
 }
 
-/// How much of device memory the jobs use.
+/// The number of bytes of device memory that the jobs use.
 const DEVICE: u64 = 1 << 20;
 
-/// Where scatter lists are, one of [`LIST_SIZE`] for every job of a batch and each of its sides.
+/// The IOVA of the scatter lists. Each job of a batch may have one of [`LIST_SIZE`] for its source and for its
+/// destination.
 const LISTS: u64 = 0x6_0000_0000;
 const LIST_SIZE: u64 = 1024;
 const LISTS_SIZE: u64 = 64 * LIST_SIZE;
 
-/// Where mappings are: neighbours, and far apart.
+/// The IOVAs and pages of the mappings, some adjacent, some far apart.
 const SLOTS: [(u64, u64); 7] = [
     (0x1000, 1),
     (0x10_0000, 64),
@@ -48,17 +49,17 @@ struct Run<'a> {
     fixture: &'a Fixture,
     rng: fastrand::Rng,
     memory: Memory,
-    /// Where scatter lists are put. The device only reads there.
+    /// The memory of the scatter lists. The device only reads it.
     lists: DmaBuffer,
-    /// The next list goes there.
+    /// The offset of the next list.
     next_list: u64,
-    /// Jobs with a list.
+    /// The number of jobs with a list.
     with_lists: usize,
     /// Whether tracking is on.
     tracking: bool,
-    /// The pages written since the last GET that had them in its range.
+    /// The pages written since the last GET of their range.
     written: BTreeSet<u64>,
-    /// How many pages were reported.
+    /// The number of reported pages.
     reported: usize,
     gets: usize,
 }
@@ -90,7 +91,7 @@ impl<'a> Run<'a> {
             .map(self.fixture, &mut self.rng, iova, (pages * PAGE) as usize)
     }
 
-    /// A range that lies in what is mapped, in guest or device memory. It may go on in a neighbouring mapping.
+    /// Returns a range of device memory or of mapped guest memory. It may continue in an adjacent mapping.
     fn range(&mut self) -> (Place, u64) {
         if self.memory.buffers.is_empty() || self.rng.u8(0..3) == 0 {
             let at = self.rng.u64(0..DEVICE);
@@ -114,7 +115,7 @@ impl<'a> Run<'a> {
         self.rng.u64(1..=room.min(most))
     }
 
-    /// One side of a job, and how long it may be: a range, or a list of some ranges.
+    /// Returns the source or destination of a job, which is a range or a list of ranges, and its maximal length.
     fn side(&mut self) -> (Operand, u64) {
         if self.rng.u8(0..3) != 0 {
             let (place, room) = self.range();
@@ -128,9 +129,9 @@ impl<'a> Run<'a> {
                 Entry { place, len }
             })
             .collect();
-        // The lists of a batch do not share memory; the next batch begins anew.
+        // The lists of a batch do not overlap. The next batch reuses their memory.
         let at = self.next_list;
-        assert!(at < LISTS_SIZE, "more lists than there is room for");
+        assert!(at < LISTS_SIZE, "a batch has more lists than fit");
         self.next_list += LIST_SIZE;
         let list = self.memory.world.write_list(LISTS + at, &entries);
         for (i, entry) in entries.iter().enumerate() {
@@ -155,7 +156,7 @@ impl<'a> Run<'a> {
             _ => {
                 let copy = job::copy(src, dst, self.length(src_room.min(dst_room)));
                 let [reads, writes] = self.memory.world.reads_and_writes(&copy);
-                // What overlaps has no result that is known, unless it is two ranges.
+                // The result of overlapping lists is undefined.
                 if copy.has_list() && overlap(&reads, &writes) {
                     fill(self)
                 } else {
@@ -172,7 +173,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Hands over as many jobs as there is room for, and compares what comes back.
+    /// Submits up to `most` random jobs, as far as the ring has room, and checks their completions.
     fn batch(&mut self, queue: &mut VfioQueue, cookie: &mut u64, most: u64) -> Result {
         let count = self.rng.u64(1..=most.min(u64::from(queue.room())).max(1));
         let mut jobs = Vec::new();
@@ -211,21 +212,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gets the bitmap of every mapping, or of several by one call, and compares.
+    /// Gets the bitmap of each mapping, or of several mappings with one call, and compares.
     fn get(&mut self, queue: &VfioQueue) -> Result {
         if !self.tracking {
             return Ok(());
         }
         let mut ranges: Vec<(u64, u64)> = SLOTS.iter().map(|(i, p)| (*i, p * PAGE)).collect();
         if self.rng.bool() {
-            // One call over neighbours and the hole before them. Each starts a word of the bitmap, as type1 is not
-            // exact about others: see `dirty.p34_no_page_is_lost_to_a_shifted_bitmap`.
+            // One call covers adjacent mappings and the hole before them. Each starts at a word of the bitmap, because
+            // type1 is not exact otherwise: see `dirty.p34_no_page_is_lost_to_a_shifted_bitmap`.
             let before = self.rng.u64(0..3) * 64 * PAGE;
             ranges.drain(1..3);
             ranges.push((0x10_0000 - before, 67 * PAGE + before));
         }
         let mut found = BTreeSet::new();
-        // Lists are only read: they are among the pages that must never be reported.
+        // The device only reads the lists, so type1 must never report them.
         ranges.push((LISTS, LISTS_SIZE));
         for (iova, size) in ranges {
             found.extend(self.fixture.container.dirty_bitmap(iova, size)?.dirty());
@@ -234,7 +235,7 @@ impl<'a> Run<'a> {
         self.reported += found.len();
         self.gets += 1;
         self.written.clear();
-        // And the rings, by name: they are pinned since the first job, and so dirty at every look.
+        // The rings are pinned since the first job, so each GET reports them.
         let ring = queue.ring();
         let descriptors = pages_of(ring.base(), ring.descriptors_len() as u64);
         let records = pages_of(ring.completions(), ring.completions_len() as u64);
@@ -257,12 +258,12 @@ impl<'a> Run<'a> {
             self.gets,
             self.reported
         );
-        assert!(self.reported > 0, "a run that showed nothing");
+        assert!(self.reported > 0, "type1 reported no page in this run");
         self.memory.check(self.fixture, "at the end")
     }
 }
 
-/// Whether two sets of ranges have a byte in common.
+/// Returns whether two sets of ranges overlap.
 fn overlap(a: &[(Place, u64)], b: &[(Place, u64)]) -> bool {
     let one = |&(a, a_len): &(Place, u64), &(b, b_len): &(Place, u64)| match (a, b) {
         (Place::Guest(a), Place::Guest(b)) | (Place::Device(a), Place::Device(b)) => {
@@ -273,14 +274,14 @@ fn overlap(a: &[(Place, u64)], b: &[(Place, u64)]) -> bool {
     a.iter().any(|a| b.iter().any(|b| one(a, b)))
 }
 
-/// Panics where two sets of pages differ.
+/// Panics if two sets of pages differ.
 #[track_caller]
 fn compare(found: &BTreeSet<u64>, expected: &BTreeSet<u64>) {
     let missing: Vec<_> = expected.difference(found).take(5).collect();
     let extra: Vec<_> = found.difference(expected).take(5).collect();
     assert!(
         missing.is_empty() && extra.is_empty(),
-        "written and not reported: {missing:x?}; reported and not written: {extra:x?}"
+        "written but not reported: {missing:x?}; reported but not written: {extra:x?}"
     );
 }
 
@@ -288,7 +289,7 @@ fn p30_random_jobs_and_random_tracking(env: &Env) -> Result {
     random_jobs(env, env.limits.jobs)
 }
 
-/// The same with bulk writes that pin what they write: no page more is reported for that.
+/// The same with bulk writes that pin their pages. The pins must not cause additional reports.
 fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
     env.module
         .with("pin_from_kib=1", || random_jobs(env, env.limits.jobs / 5))
@@ -302,7 +303,7 @@ pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
     }
     let mut queue = fixture.queue(7)?;
     let mut cookie = 0;
-    // The rings are pinned by the first job.
+    // The first job pins the rings.
     run.batch(&mut queue, &mut cookie, 1)?;
     while cookie < jobs {
         match run.rng.u8(0..40) {
@@ -350,7 +351,7 @@ fn random_mappings(env: &Env, jobs: u64) -> Result {
         match (run.rng.u8(0..12), mapped) {
             (0..=1, None) => run.map(slot)?,
             (0, Some(n)) => {
-                // Unmapped with its bitmap: the last word on it.
+                // Unmap with a bitmap, which reports the mapping for the last time.
                 let (iova, size) = (SLOTS[slot].0, SLOTS[slot].1 * PAGE);
                 let (unmapped, bitmap) = fixture.container.unmap_dirty(iova, size)?;
                 assert_eq!(unmapped, size);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rings that cannot be pinned. They are copied, and behave like pinned ones otherwise.
+//! Rings that cannot be pinned. The device copies them, and they otherwise behave like pinned ones.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ tests! { "rings":
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 64 * PAGE as usize;
 
-/// The user that may not lock memory.
+/// The child process: a user that may not lock memory.
 pub(crate) fn child(args: &[String]) -> Result {
     admitted()?;
     let [uuid] = args else {
@@ -59,22 +59,22 @@ pub(crate) fn child(args: &[String]) -> Result {
         .all(|word| word == [8, 7, 6, 5, 4, 3, 2, 1]));
     let all = (0..SIZE as u64 / PAGE).map(|n| BASE + n * PAGE);
     assert_eq!(of(&buffer)(&fixture.container)?, set(all));
-    // Of the ring only the page of the records was written, and it is reported once.
+    // The device wrote only the page of the records, and type1 reports it once.
     let records = queue.ring().completions() & !(PAGE - 1);
     assert_eq!(of(queue.memory())(&fixture.container)?, set([records]));
     assert_eq!(of(queue.memory())(&fixture.container)?, set([]));
-    // More jobs than there are entries.
+    // More jobs than the ring has entries.
     for value in 1..300u64 {
         run_jobs(&mut queue, &[job::fill(guest(BASE), value, 8)])?;
         assert_eq!(buffer.to_vec(0, 8), value.to_le_bytes());
     }
     assert_eq!(of(queue.memory())(&fixture.container)?, set([records]));
-    // A guest enables its queue as often as it likes; the log gets no line more.
+    // Enabling the queue again does not log another line.
     for _ in 0..20 {
         queue.restart(7)?;
         run_jobs(&mut queue, &[job::nop()])?;
     }
-    // A ring that is nowhere is a fault still.
+    // An unmapped ring still causes a fault.
     drop(queue);
     enable_at(&fixture, 0x666_0000_0000, BASE)?;
     wait_register(&fixture.mdma, Reg::Error, "a fault", |error| {
@@ -88,7 +88,7 @@ pub(crate) fn child(args: &[String]) -> Result {
     }
 }
 
-/// The guest used to see RING_FAULT at its first job, and the log said nothing.
+/// Earlier, the first job of the guest failed with RING_FAULT, and the driver logged nothing.
 fn a_ring_of_a_user_without_locked_memory(env: &Env) -> Result {
     let instance = env.instance(SMALL)?;
     own_node(instance.iommu_group()?)?;
@@ -98,7 +98,7 @@ fn a_ring_of_a_user_without_locked_memory(env: &Env) -> Result {
     let args = ["--child", "ring", &uuid];
     let mut user = User::start(&args, None, &[(Resource::Memlock, 0)])?;
     let Some(line) = user.hear_within(PATIENCE)? else {
-        fail!("the user has not done its jobs:\n{}", user.stacks());
+        fail!("the user has not finished its jobs:\n{}", user.stacks());
     };
     assert_eq!(line, "done");
     assert_eq!(Pins::now()?.held(), before.held(), "the ring is pinned");
@@ -110,16 +110,16 @@ fn a_ring_of_a_user_without_locked_memory(env: &Env) -> Result {
         .collect();
     assert_eq!(ours.len(), 1, "{texts:?}");
     assert!(ours[0].contains("ENOMEM") && ours[0].contains("RLIMIT_MEMLOCK"));
-    // type1 has one of its own for each attempt.
+    // type1 itself logs a line for each attempt.
     let attempts = texts
         .iter()
         .filter(|text| text.contains("RLIMIT_MEMLOCK ("));
     let attempts = attempts.count();
-    assert!(attempts <= 4, "{attempts} lines of type1's: {texts:?}");
+    assert!(attempts <= 4, "{attempts} lines from type1: {texts:?}");
     Ok(())
 }
 
-/// It can be transferred to and from, and not pinned.
+/// The device can copy a ring in device memory, but not pin it.
 fn a_ring_in_device_memory(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let own = Arc::new(fixture.mdma.map_memory()?);
@@ -161,15 +161,15 @@ fn a_remapped_ring_is_pinned_again(env: &Env) -> Result {
     assert_eq!(Pins::now()?.held(), before.held() + 2);
     assert!(
         memory.to_vec(0, memory.len()) == contents,
-        "written after it was unmapped"
+        "the device wrote memory after the unmap"
     );
     Ok(())
 }
 
-/// Who sees a record sees the registers that go with it, also when the record is copied to memory that is slow.
+/// A user who sees a record also sees the matching registers, even if the device copies the record slowly.
 fn registers_go_with_a_record_that_is_copied_late(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    // Device memory, so that it is copied; the records are in a page that another page shares a mapping with.
+    // The ring is in device memory, so the device copies it. Descriptors and records are two pages of one mapping.
     let own = Arc::new(fixture.mdma.map_memory()?);
     for n in 0..16 {
         own.write(n * 64, &job::nop().encode());
@@ -192,18 +192,18 @@ fn registers_go_with_a_record_that_is_copied_late(env: &Env) -> Result {
     Ok(())
 }
 
-/// A user keeps an unmap from coming to its end. Where it is, no other user's memory is pinned meanwhile; his jobs are done
-/// all the same.
+/// A user stalls an unmap. Until it ends, the device does not pin memory of other users at the same IOVA, but it still
+/// runs their jobs.
 fn p35_the_stalled_unmap_of_another_user_costs_no_service(env: &Env) -> Result {
     for _ in 0..20 {
         if stalled_unmap(env)? {
             return Ok(());
         }
     }
-    fail!("no unmap was kept from its end")
+    fail!("no unmap was stalled")
 }
 
-/// Whether the unmap could be kept from its end.
+/// Returns whether the unmap was stalled.
 fn stalled_unmap(env: &Env) -> Result<bool> {
     let page = || Stalled::new(Kind::Userfault, vec![0; PAGE as usize]);
     let stalled = [page()?, page()?];
@@ -221,7 +221,7 @@ fn stalled_unmap(env: &Env) -> Result<bool> {
             let memory = stalled[page].memory();
             move || container.dirty_bitmap_into(&request, memory, 0)
         };
-        // One holds type1's lock; the unmap waits for it, and then the other one.
+        // The first thread holds type1's lock. The unmap waits for it, and then the second thread does.
         let first = threads.spawn(hold(0));
         stalled[0].wait(1, PATIENCE)?;
         let unmapper = threads.spawn(|| container.unmap(QUEUE, ring));
@@ -247,14 +247,17 @@ fn stalled_unmap(env: &Env) -> Result<bool> {
             assert_eq!(
                 Pins::now()?.held(),
                 before.held(),
-                "pinned where an unmap is"
+                "the ring was pinned during the unmap"
             );
             stalled[1].release();
             wait_for("the unmap", || Ok(unmapper.is_finished()))?;
-            // From the next job on the ring is pinned.
+            // The next job pins the ring.
             let before = Pins::now()?;
             run_jobs(&mut queue, &[job::nop()])?;
-            assert!(Pins::now()?.held() > before.held(), "not pinned after all");
+            assert!(
+                Pins::now()?.held() > before.held(),
+                "the ring is not pinned"
+            );
             Ok(true)
         })();
         stalled[1].release();

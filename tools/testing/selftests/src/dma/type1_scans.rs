@@ -2,9 +2,9 @@
 
 //! Counts how often type1 scans a mapping that it is unmapping.
 //!
-//! After each scan that finds pinned pages type1 takes the lock of its device list to call the devices. At the twelfth
-//! scan in a row it panics the host. A kernel trace counts how often that lock is taken. This also works for modules
-//! without a counter in debugfs, and it includes scans that find pages that were pinned again.
+//! If a scan finds pinned pages, type1 takes the lock of its device list to notify the devices. The twelfth scan in a
+//! row panics the host. A kernel trace counts how often type1 takes that lock. This also works for modules without a
+//! counter in debugfs, and includes scans that find pages that were pinned again.
 
 use std::fs;
 use std::io::Write;
@@ -15,14 +15,14 @@ use crate::harness::result::Result;
 const TRACING: &str = "/sys/kernel/debug/tracing";
 /// The name of the trace instance and of its event group.
 const NAME: &str = "mdma_looks";
-/// A `struct vfio_iommu` is not larger.
+/// The maximal size of a `struct vfio_iommu`.
 const IOMMU: u64 = 4096;
 
 /// Counts the scans of a container's mappings until it is dropped.
 pub(crate) struct Looks;
 
 impl Looks {
-    /// Starts counting. `open` opens a device in the container, which reveals the address of the lock.
+    /// Starts counting. `open` opens a device in the container, and its trace contains the address of the lock.
     pub(crate) fn of<T>(open: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let mutex_lock = ["mutex_lock", "mutex_lock_nested"]
@@ -53,7 +53,7 @@ impl Looks {
         Ok((looks, opened))
     }
 
-    /// Returns the count, which includes devices opened since.
+    /// Returns the count. It includes devices opened since the start.
     pub(crate) fn so_far(&self) -> Result<u64> {
         let mut looks = 0;
         for cpu in fs::read_dir(instance("per_cpu"))? {
@@ -78,7 +78,7 @@ impl Drop for Looks {
     }
 }
 
-/// Returns the address of `device_list_lock`: registering a device takes it inside the lock of the IOMMU.
+/// Returns the address of `device_list_lock`, the second lock that the registration of a device takes in the IOMMU.
 fn list_lock(trace: &str) -> Result<u64> {
     let value = |line: &str, name: &str| {
         let (_, value) = line.split_once(name)?;
@@ -87,7 +87,7 @@ fn list_lock(trace: &str) -> Result<u64> {
     let mut lines = trace.lines();
     let iommu = lines.find_map(|line| value(line, " iommu=0x"));
     let Some(iommu) = iommu else {
-        fail!("no device was registered:\n{trace}");
+        fail!("the trace shows no registered device:\n{trace}");
     };
     let mut locks = lines
         .filter_map(|line| value(line, " lock=0x"))
@@ -95,7 +95,7 @@ fn list_lock(trace: &str) -> Result<u64> {
     let outer = locks.next();
     match locks.find(|&lock| Some(lock) != outer) {
         Some(lock) => Ok(lock),
-        None => fail!("no lock of a list was taken:\n{trace}"),
+        None => fail!("the trace shows no lock of a device list:\n{trace}"),
     }
 }
 

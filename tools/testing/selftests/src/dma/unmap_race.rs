@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unmaps memory again and again while the device works on it (P35).
+//! Repeatedly unmaps memory while the device uses it (P35).
 //!
 //! A driver that leaks a pin here panics the host. One that leaks the accounting leaves memory locked. `--iterations N` sets
 //! the number of rounds.
@@ -38,8 +38,8 @@ tests! { "unmap_race":
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 64 * PAGE as usize;
 
-/// Keeps the queue of a device busy whatever happens to it: enables it again when it has halted, and rings. Descriptors
-/// are at `ring`, records a page behind.
+/// Keeps the queue of a device busy: enables it again after each halt, and rings the doorbell. Descriptors are at
+/// `ring`, records in the next page.
 fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Result {
     let mdma = &fixture.mdma;
     let mut tail = 0;
@@ -49,7 +49,7 @@ fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> R
             mdma.set(Reg::RingBase, ring)?;
             mdma.set(Reg::RingOrder, 4)?;
             mdma.set(Reg::CompletionBase, ring + PAGE)?;
-            // A last unit of the run before may still be in flight.
+            // The last unit of the previous run may still be in flight.
             match mdma.set(Reg::Control, regs::CONTROL_ENABLE.into()) {
                 Err(e) if e.errno() == Some(libc::EBUSY) => continue,
                 done => done?,
@@ -57,7 +57,7 @@ fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> R
             tail = 0;
         }
         let next = (tail + 1) % 16;
-        // A full ring refuses, a queue that has halted meanwhile may be disabled by now: both are fine here.
+        // The doorbell may fail if the ring is full or the queue has halted in between.
         if mdma.get(Reg::Head)? != next && mdma.set(Reg::Tail, next).is_ok() {
             tail = next;
         }
@@ -66,7 +66,8 @@ fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> R
     Ok(())
 }
 
-/// Runs `unmapper` while the queue is driven, and compares the pins before and after. `unmappers` is how many threads.
+/// Runs `unmapper` in `unmappers` threads while another thread drives the queue, and compares the pins before and
+/// after.
 fn race(
     env: &Env,
     unmappers: usize,
@@ -79,8 +80,8 @@ fn race(
     let jobs = AtomicU64::new(0);
     thread::scope(|threads| -> Result {
         let driver = threads.spawn(|| drive(&fixture, QUEUE, &over, &jobs));
-        // Something has to be going on.
-        let working = wait_for("the device to be at work", || {
+        // The device must be working when the unmaps start.
+        let working = wait_for("the device to run jobs", || {
             Ok(jobs.load(Ordering::SeqCst) > 0)
         });
         if working.is_err() {
@@ -104,9 +105,9 @@ fn race(
     let looks = unmap_looks_max(&fixture)?;
     assert!(
         looks <= 9,
-        "type1 looked {looks} times at the same pinned pages; it panics at the twelfth"
+        "type1 scanned the same pinned pages {looks} times; it panics at the twelfth scan"
     );
-    // With all of it mapped again, the device works.
+    // After all memory is mapped again, the device works.
     mappings.remap_all(&fixture);
     fixture.mdma.disable()?;
     let mut queue = fixture.queue_at(2 * QUEUE, 4)?;
@@ -128,7 +129,7 @@ fn race(
     Ok(())
 }
 
-/// The most looks of type1 that found the same pages pinned, since the module was loaded.
+/// Returns the maximal number of type1 scans that found the same pages pinned, since the module was loaded.
 fn unmap_looks_max(fixture: &Fixture) -> Result<u32> {
     let path = format!("/sys/kernel/debug/mdma/{}/migration", fixture.uuid());
     let text = std::fs::read_to_string(&path)?;
@@ -142,7 +143,7 @@ fn unmap_looks_max(fixture: &Fixture) -> Result<u32> {
     Ok(looks)
 }
 
-/// The memory of the race: rings and targets, each mapped and unmapped by itself.
+/// The memory of the race: descriptors, records and target, each in a separate mapping.
 struct Mappings {
     all: [(u64, Arc<Mapping>); 3],
 }
@@ -186,10 +187,10 @@ impl Mappings {
         fixture.container.unmap(*iova, memory.len() as u64)
     }
 
-    /// Maps what is not mapped.
+    /// Maps all memory that is not mapped.
     fn remap_all(&self, fixture: &Fixture) {
         for which in 0..self.all.len() {
-            // EEXIST says that it is.
+            // EEXIST: it is already mapped.
             let _ = self.map(fixture, which);
         }
     }
@@ -211,7 +212,7 @@ fn p35_unmapping_targets_under_running_dma(env: &Env) -> Result {
     unmap_targets(env)
 }
 
-/// The same with writes that pin what they write.
+/// The same with writes that pin their pages.
 fn p35_unmapping_targets_that_are_pinned(env: &Env) -> Result {
     env.module.with("pin_from_kib=1", || unmap_targets(env))
 }
@@ -221,13 +222,13 @@ fn unmap_targets(env: &Env) -> Result {
         for n in 0..env.limits.iterations {
             let memory = &mappings.all[Mappings::TARGET].1;
             assert_eq!(mappings.unmap(fixture, Mappings::TARGET)?, SIZE as u64);
-            // What is unmapped is the user's alone.
+            // The device must not write unmapped memory.
             if n % 16 == 0 {
                 let at_once = memory.to_vec(0, SIZE);
                 thread::yield_now();
                 assert!(
                     memory.to_vec(0, SIZE) == at_once,
-                    "written after it was unmapped"
+                    "the device wrote memory after the unmap"
                 );
             }
             mappings.map(fixture, Mappings::TARGET)?;
@@ -249,7 +250,7 @@ fn unmap_from_two_threads(env: &Env) -> Result {
     race(env, 2, |fixture, mappings, thread| {
         let mut rng = fastrand::Rng::with_seed(env.limits.seed + thread as u64);
         for _ in 0..env.limits.iterations {
-            // The other may have unmapped or mapped it, or have unmapped it together with its neighbour.
+            // These calls may fail, because the other thread maps and unmaps the same ranges.
             if rng.bool() {
                 let _ = mappings.unmap(fixture, rng.usize(0..3));
             } else {
@@ -268,18 +269,18 @@ fn unmap_from_two_threads(env: &Env) -> Result {
     })
 }
 
-/// Devices whose rings are in the mapping that is unmapped.
+/// The number of devices with rings in the unmapped memory.
 const DEVICES: u64 = 16;
 
-/// The look at which the test lets go: two before the last one that a host survives.
+/// The scan at which the test stops, two before the last one that the host survives.
 const LAST_LOOK: u64 = 9;
 
-/// The rings of many devices are in one mapping, and are enabled again as soon as they are gone. While it is unmapped,
-/// type1's lock is held by `GET_BITMAP` into memory whose faults are answered late. Pins used to be refused for a time
-/// only, which the callback that waits for the lock outlasts: each look of type1 found rings that were pinned anew, and
-/// the twelfth is a panic.
+/// The rings of many devices are in one mapping, and each is enabled again as soon as it halts. During the unmap,
+/// `GET_BITMAP` holds type1's lock, because the faults on its bitmap are answered late. Earlier, the driver refused
+/// pins only for a limited time, and the callback waited longer for the lock. Each scan of type1 found rings that were
+/// pinned again, and the twelfth scan panics.
 ///
-/// A fault is answered after 200 µs for each of `--iterations`.
+/// The test answers each fault after 200 µs times `--iterations`.
 fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
     const ROUNDS: usize = 3;
     const BITMAPS: usize = 4000;
@@ -323,7 +324,7 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
                         continue;
                     }
                     let page = next.fetch_add(1, Ordering::SeqCst) as usize;
-                    assert!(page < BITMAPS, "the bitmaps are used up");
+                    assert!(page < BITMAPS, "all bitmaps are used");
                     let request = BitmapRequest::get(other.iova(), PAGE, PAGE);
                     let at = page * PAGE as usize;
                     container.dirty_bitmap_into(&request, stalled.memory(), at)?;
@@ -335,7 +336,7 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
             for round in 0..ROUNDS {
                 for (n, jobs) in jobs.iter().enumerate() {
                     let seen = jobs.load(Ordering::SeqCst);
-                    let what = format!("device {n} to do a job in round {round}");
+                    let what = format!("device {n} to run a job in round {round}");
                     wait_for(&what, || Ok(jobs.load(Ordering::SeqCst) != seen))?;
                 }
                 let first = counter.so_far()?;
@@ -348,7 +349,7 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
                     }
                     thread::sleep(Duration::from_millis(5));
                 };
-                // Whatever has come of it, the lock is let go of.
+                // Release the lock in any case.
                 holding.store(false, Ordering::SeqCst);
                 if looks >= LAST_LOOK {
                     over.store(true, Ordering::SeqCst);
@@ -356,10 +357,10 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
                 }
                 let unmapped = unmapper.join().expect("the unmapper")?;
                 if looks >= LAST_LOOK {
-                    fail!("type1 looked {looks} times in one unmap");
+                    fail!("type1 scanned {looks} times in one unmap");
                 }
                 if unmapped != size {
-                    fail!("{unmapped:#x} bytes were unmapped, not {size:#x}");
+                    fail!("unmapped {unmapped:#x} bytes, not {size:#x}");
                 }
                 most = most.max(looks);
                 container.map(QUEUE, &rings, Access::ReadWrite)?;
@@ -374,24 +375,24 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
         result
     })?;
     let bitmaps = next.into_inner();
-    note!("{most} looks at most, {bitmaps} bitmaps, each answered after {delay:?}");
-    assert!(bitmaps > 0, "nobody was in the way");
+    note!("at most {most} scans, {bitmaps} bitmaps, each answered after {delay:?}");
+    assert!(bitmaps > 0, "no GET_BITMAP held the lock");
     assert!(unmap_looks_max(&fixtures[0])? <= LAST_LOOK as u32);
     drop((counter, other, fixtures, container));
     assert_eq!(Pins::now()?.held(), before.held(), "pages stay pinned");
     Ok(())
 }
 
-/// A job whose first page is now writable and now not, and whose last page never is: the job fails, and the pages between
-/// them have been written by then. type1 marks no page of a copy that fails, and the framework's second attempt used to
-/// end at the first page that it could not write: the pages behind it were written and never reported.
+/// The last page of a job is read-only, and the first page changes between writable and read-only. The job fails after
+/// it has written the pages in between. type1 marks no page of a failed copy. Earlier, the framework's second attempt
+/// ended at the first page that it could not write, and the pages after it were written but never reported.
 ///
-/// The first page itself may be written and not reported: it is not writable when type1 would mark it. Only the process
-/// whose memory it is can bring that about.
+/// The first page itself may be written but not reported, if it is read-only when type1 would mark it. Only the process
+/// that owns the memory can cause this.
 fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
     const PAGES: usize = 16;
     const SIZE: usize = PAGES * PAGE as usize;
-    // A twentieth: each waits for the other thread's lock.
+    // Fewer rounds, because each waits for the other thread's lock.
     let rounds = env.limits.iterations.div_ceil(20);
     let fixture = Fixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
@@ -426,7 +427,7 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
                 let reported: BTreeSet<u64> = bitmap.dirty().collect();
                 let lost: Vec<_> = written.difference(&reported).collect();
                 if !lost.is_empty() {
-                    fail!("job {value}: written and not reported: {lost:x?}");
+                    fail!("job {value}: written but not reported: {lost:x?}");
                 }
                 wrote += usize::from(!written.is_empty());
                 queue.restart(4)?;
@@ -437,7 +438,7 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
         other.join().expect("the other thread")?;
         result
     })?;
-    note!("{wrote} jobs of {rounds} wrote");
-    assert!(wrote > 0, "a run that showed nothing");
+    note!("{wrote} of {rounds} jobs wrote memory");
+    assert!(wrote > 0, "no job wrote memory in this run");
     Ok(())
 }
