@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Dirty pages are reported by IOVA: for disjoint, non-identity, many and distant mappings, and for several devices.
+//! type1 reports dirty pages by IOVA: for disjoint, non-identity, many and distant mappings, and for several devices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn p34_iova_is_not_address(env: &Env) -> Result {
         assert_eq!(get(&fixture.container, range.0, range.1)?, set([iova(n)]));
         assert_eq!(memory.to_vec((n * PAGE) as usize, 8), (n + 1).to_le_bytes());
     }
-    // An IOVA that equals another's address is still only an IOVA.
+    // An IOVA that equals the memory's address is unrelated to it.
     let address = memory.address();
     assert!(get(&fixture.container, address & !0xfff, PAGE)?.is_empty());
     fixture.container.unmap(range.0, range.1)?;
@@ -83,15 +83,15 @@ fn p34_a_mapping_added_while_tracking(env: &Env) -> Result {
         run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), PAGE)])?;
         assert_eq!(of(&added)(&fixture.container)?, set([at]));
         run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), PAGE)])?;
-        // Gone with the mapping: the next one at the same place starts clean.
+        // The unmap drops the bitmap, so the next mapping at the same IOVA starts clean.
         added.unmap()?;
     }
     assert_eq!(of(&buffer)(&fixture.container)?, set([]));
     Ok(())
 }
 
-/// Jobs, lists and a ring that end with the last byte of the address space: a range that ends at 2^64 used to be refused
-/// as one that wraps.
+/// Jobs, lists and a ring that end with the last byte of the address space. Earlier, the device refused a range that
+/// ends at 2^64, as if it wrapped.
 fn p34_the_last_page_of_all(env: &Env) -> Result {
     const LAST: u64 = 0u64.wrapping_sub(PAGE);
     let (fixture, buffer, mut queue) = tracking(env)?;
@@ -112,7 +112,7 @@ fn p34_the_last_page_of_all(env: &Env) -> Result {
     }
     assert_eq!(of(&end)(&fixture.container)?, set([LAST]));
     drop(queue);
-    // 32 descriptors and 64 bytes before them, 32 records in their last quarter: both arrays end at 2^64.
+    // 32 descriptors fill the last half of the page, 32 records its last quarter: both arrays end at 2^64.
     let half = PAGE / 2;
     let ring = LAST + half;
     for (descriptors, records) in [(ring, BASE), (BASE, 0u64.wrapping_sub(32 * 32))] {
@@ -156,7 +156,7 @@ fn p34_several_devices_in_one_container(env: &Env) -> Result {
     }
     let mut expected = BTreeSet::new();
     for (n, queue) in (0..).zip(&mut queues) {
-        // Each writes pages of its own, and all one that is the same.
+        // Each device writes separate pages and one shared page.
         let at = BASE + (n + 1) * 10 * PAGE;
         run_jobs(
             queue,
@@ -173,7 +173,7 @@ fn p34_several_devices_in_one_container(env: &Env) -> Result {
     for queue in &queues {
         assert_eq!(of(queue.memory())(&container)?, rings(queue));
     }
-    // One goes: its pins go with it, those of the others stay.
+    // Closing one device releases its pins and keeps those of the others.
     let pins = Pins::now()?;
     let [first, second, third] = fixtures;
     let gone = queues.remove(0);
@@ -191,9 +191,9 @@ fn p34_several_devices_in_one_container(env: &Env) -> Result {
 
 fn p34_a_terabyte_of_sparse_mappings(env: &Env) -> Result {
     const TERABYTE: u64 = 1 << 40;
-    /// What one GET asks for: 2 MiB of bitmap.
+    /// The range of one GET, with a bitmap of 2 MiB.
     const CHUNK: u64 = 64 << 30;
-    /// What a word of it stands for.
+    /// The range of one word of the bitmap.
     const WORD: u64 = 64 * PAGE;
     let (fixture, _buffer, mut queue) = tracking(env)?;
     let max = fixture
@@ -203,14 +203,14 @@ fn p34_a_terabyte_of_sparse_mappings(env: &Env) -> Result {
         .expect("tracking is on");
     assert!(CHUNK / PAGE / 8 <= max.max_dirty_bitmap_size);
     let mut rng = fastrand::Rng::with_seed(34);
-    // From the second terabyte on, so that the queue and the buffer are elsewhere.
+    // Start at the second terabyte, away from the queue and the buffer.
     let base = TERABYTE;
     let slot_size = TERABYTE / 64;
     let mut buffers = Vec::new();
     let mut expected = BTreeSet::new();
     for n in 0..64 {
-        // A mapping somewhere in each 16 GiB, the first and the last page of the terabyte among them. They start where
-        // a word of the bitmap does: what type1 makes of others is the next test's.
+        // One mapping in each 16 GiB, including the first and the last page of the terabyte. Each starts at a word of
+        // the bitmap. The next test covers other starts.
         let slot = base + n * slot_size;
         let pages = rng.u64(1..=200);
         let iova = match n {
@@ -231,7 +231,7 @@ fn p34_a_terabyte_of_sparse_mappings(env: &Env) -> Result {
         found.extend(get(&fixture.container, base + chunk * CHUNK, CHUNK)?);
     }
     assert_eq!(found, expected);
-    // And all at once: 32 MiB of bitmap, in which nothing is left.
+    // One GET of the whole terabyte, a bitmap of 32 MiB, reports no more pages.
     assert_eq!(get(&fixture.container, base, TERABYTE)?, set([]));
     let last = expected.iter().next_back().copied().expect("some");
     run_jobs(&mut queue, &[job::fill(guest(last), 0, 1)])?;
@@ -239,7 +239,7 @@ fn p34_a_terabyte_of_sparse_mappings(env: &Env) -> Result {
     Ok(())
 }
 
-/// Sizes and places that are no multiple of 64 pages: page in the range, and number.
+/// Mappings that do not fill whole words of 64 pages: first page in the range, and number of pages.
 const CROOKED: [(u64, u64); 7] = [
     (1, 1),
     (2, 1),
@@ -250,8 +250,8 @@ const CROOKED: [(u64, u64); 7] = [
     (331, 1),
 ];
 
-/// Maps [`CROOKED`], writes some of the pages and looks, again and again; `fresh` restarts tracking before each look.
-/// Returns how many pages were reported that had not been written.
+/// Maps [`CROOKED`], then repeatedly writes some of the pages and gets the bitmap. `fresh` restarts tracking before
+/// each GET. Returns the number of pages that were reported but not written.
 fn crooked(env: &Env, fresh: bool) -> Result<usize> {
     let (fixture, _buffer, mut queue) = tracking(env)?;
     let base = 0x60_0000_0000;
@@ -274,7 +274,7 @@ fn crooked(env: &Env, fresh: bool) -> Result<usize> {
                 expected.insert(page);
             }
         }
-        // Seen from different starts, so that the bits have to be shifted into one another, each time differently.
+        // Start each GET at a different page, so that type1 shifts the bits differently.
         let before = rng.u64(0..64);
         let found = get(
             &fixture.container,
@@ -284,7 +284,7 @@ fn crooked(env: &Env, fresh: bool) -> Result<usize> {
         let missing: Vec<_> = expected.difference(&found).collect();
         assert!(
             missing.is_empty(),
-            "round {round}: written and not reported: {missing:x?}"
+            "round {round}: written but not reported: {missing:x?}"
         );
         extra += found.difference(&expected).count();
     }
@@ -292,15 +292,15 @@ fn crooked(env: &Env, fresh: bool) -> Result<usize> {
 }
 
 fn p34_mappings_that_share_a_word_of_the_bitmap(env: &Env) -> Result {
-    assert_eq!(crooked(env, true)?, 0, "reported and not written");
+    assert_eq!(crooked(env, true)?, 0, "reported but not written");
     Ok(())
 }
 
 fn p34_no_page_is_lost_to_a_shifted_bitmap(env: &Env) -> Result {
-    // type1 shifts a mapping's bits in place when they do not start a word, and then clears as many as the mapping has
-    // pages: what was shifted beyond stays, and the next looks report pages behind the mapping that nobody has
-    // written. Too many are only sent in vain; none may be lost.
+    // If a mapping does not start at a word, type1 shifts its bits in place and then clears as many bits as the mapping
+    // has pages. Bits shifted beyond these stay set, and later GETs report unwritten pages after the mapping. Sending
+    // these pages is only wasteful, but no written page may be lost.
     let extra = crooked(env, false)?;
-    crate::note!("{extra} pages were reported that had not been written");
+    crate::note!("{extra} pages were reported but not written");
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DMA logging by the device itself. On kernels without iommufd drivers these tests do not exist.
+//! DMA logging by the device itself. These tests run only on kernels with iommufd drivers.
 
 use std::collections::BTreeSet;
 
@@ -21,12 +21,12 @@ tests! { "logging":
     ends_with_its_user [],
 }
 
-/// What the next report says of a range.
+/// Returns the pages in the next report of a range.
 fn report(device: &Device, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(device.dma_logging_report(iova, size)?.dirty().collect())
 }
 
-/// Whether the kernel has CONFIG_IOMMUFD_DRIVER. The many symbols are read only if it has iommufd at all.
+/// Returns whether the kernel has CONFIG_IOMMUFD_DRIVER. Reads the symbols only if the kernel has iommufd.
 pub(crate) fn available() -> bool {
     if !std::path::Path::new("/dev/iommu").exists() {
         return false;
@@ -38,7 +38,7 @@ pub(crate) fn available() -> bool {
     })
 }
 
-/// A fixture of a device that can log.
+/// Returns a fixture whose device supports DMA logging.
 fn fixture(env: &Env) -> Result<Fixture> {
     let fixture = Fixture::new(env)?;
     assert!(fixture.device.can_log_dma()?);
@@ -51,7 +51,7 @@ fn exactly_the_pages_written(env: &Env) -> Result {
     let mut queue = fixture.queue(4)?;
     let size = SIZE as u64;
     let page = |n: u64| BASE + n * PAGE;
-    // What is written before is not reported.
+    // The device does not report pages written before the start.
     run_jobs(&mut queue, &[job::fill(guest(page(200)), 1, PAGE)])?;
     let pgsize = fixture.device.dma_logging_start(PAGE, &[(BASE, size)])?;
     assert_eq!(pgsize, PAGE);
@@ -63,12 +63,12 @@ fn exactly_the_pages_written(env: &Env) -> Result {
             job::fill(guest(page(9) - 1), 1, 2),
             job::copy(guest(page(30)), guest(page(63)), 3 * PAGE),
             job::copy(device(0), guest(page(255) + 7), 100),
-            // Reading only.
+            // These jobs only read guest memory.
             job::crc32c(guest(page(100)), 20 * PAGE),
             job::copy(guest(page(130)), device(0), PAGE),
         ],
     )?;
-    // A part first: it forgets no other.
+    // A report of a part does not clear the rest.
     assert_eq!(
         report(&fixture.device, page(63), 2 * PAGE)?,
         set([page(63), page(64)])
@@ -85,7 +85,7 @@ fn pinned_pages_are_in_every_report(env: &Env) -> Result {
     let size = queue.memory().memory().len() as u64;
     fixture.device.dma_logging_start(PAGE, &[(QUEUE, size)])?;
     run_jobs(&mut queue, &[job::nop()])?;
-    // The device writes completion records; descriptors it only reads.
+    // The device writes completion records, and only reads descriptors.
     let ring = queue.ring();
     let records = set(crate::fixture::memory::pages_of(
         ring.completions(),
@@ -94,7 +94,7 @@ fn pinned_pages_are_in_every_report(env: &Env) -> Result {
     for _ in 0..3 {
         assert_eq!(report(&fixture.device, QUEUE, size)?, records);
     }
-    // Once more when they are given back, as they may have been written since.
+    // The device reports them once more when it unpins them, because it may have written them since the last report.
     queue.submit(&job::nop())?;
     queue.wait(crate::harness::check::PATIENCE)?;
     fixture.go(&[vfio_client::v1::State::STOP])?;

@@ -34,40 +34,40 @@ tests! { "dirty":
     p35_closing_unpins ["P35"],
 }
 
-/// Guest memory of these tests.
+/// The IOVA of the guest memory of these tests.
 pub(crate) const BASE: u64 = 0x100_0000;
 /// Its size.
 pub(crate) const SIZE: usize = 256 * PAGE as usize;
 
-/// The dirty pages of a bitmap.
+/// Returns the dirty pages of a bitmap.
 fn dirty(bitmap: &DirtyBitmap) -> BTreeSet<u64> {
     bitmap.dirty().collect()
 }
 
-/// What the next GET reports of a range.
+/// Returns the pages that the next GET reports in a range.
 pub(crate) fn get(container: &Container, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(dirty(&container.dirty_bitmap(iova, size)?))
 }
 
-/// What the next GET reports of a buffer.
+/// Returns a function that returns the pages that the next GET reports in a buffer.
 pub(crate) fn of(buffer: &DmaBuffer) -> impl Fn(&Container) -> Result<BTreeSet<u64>> {
     let (iova, size) = (buffer.iova(), buffer.memory().len() as u64);
     move |container| get(container, iova, size)
 }
 
-/// A set of pages.
+/// Returns a set of these pages.
 pub(crate) fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     pages.into_iter().collect()
 }
 
-/// The pages of a queue's rings: of the descriptors and of the completion records.
+/// Returns the pages of a queue's descriptors and completion records.
 pub(crate) fn rings(queue: &VfioQueue) -> BTreeSet<u64> {
     let ring = queue.ring();
     let descriptors = pages_of(ring.base(), ring.descriptors_len() as u64);
     set(descriptors.chain(pages_of(ring.completions(), ring.completions_len() as u64)))
 }
 
-/// A fixture with guest memory, a queue that has done a job, and tracking on.
+/// Returns a fixture with guest memory, a queue that has run a job, and tracking enabled.
 pub(crate) fn tracking(env: &Env) -> Result<(Fixture, DmaBuffer, VfioQueue)> {
     let fixture = Fixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
@@ -97,7 +97,7 @@ fn p30_exactly_the_pages_written(env: &Env) -> Result {
             set(pages_of(at, len)),
             "{count} from {first}"
         );
-        // The same from device memory, and by a copy within the guest's.
+        // A copy from device memory, and one within guest memory.
         run_jobs(
             &mut queue,
             &[job::copy(device(first * PAGE), guest(at), len)],
@@ -111,7 +111,7 @@ fn p30_exactly_the_pages_written(env: &Env) -> Result {
             run_jobs(&mut queue, &[job::copy(guest(BASE), guest(at), len)])?;
             assert_eq!(get(&fixture.container)?, set(pages_of(at, len)));
         }
-        assert_eq!(get(&fixture.container)?, set([]), "a second look");
+        assert_eq!(get(&fixture.container)?, set([]), "a second GET");
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ fn p30_partial_pages_and_page_ends(env: &Env) -> Result {
         (2 * PAGE - 1, PAGE + 1),
         (2 * PAGE - 1, PAGE + 2),
         (SIZE as u64 - 1, 1),
-        // More than a unit, from the middle of a page to the middle of another.
+        // More than a unit, not aligned to pages.
         (5 * PAGE + 77, 40 * PAGE + 5),
     ] {
         run_jobs(&mut queue, &[job::fill(guest(BASE + at), 1, len)])?;
@@ -153,10 +153,10 @@ fn p30_unmap_reports_the_last_of_it(env: &Env) -> Result {
     assert_eq!(unmapped, SIZE as u64);
     let expected = [3, 4, 199, 200].map(|page| BASE + page * PAGE);
     assert_eq!(dirty(&bitmap), set(expected));
-    // The other mapping's pages are reported when they are asked for.
+    // A GET still reports the pages of the other mapping.
     assert_eq!(of(&other)(&fixture.container)?, set([8 * BASE + PAGE]));
 
-    // The rings are pinned until they are unmapped, and dirty to the end.
+    // The rings are pinned until the unmap, which reports them as dirty.
     let expected = rings(&queue);
     let len = queue.memory().memory().len() as u64;
     let (unmapped, bitmap) = fixture.container.unmap_dirty(QUEUE, len)?;
@@ -168,7 +168,7 @@ fn p30_unmap_reports_the_last_of_it(env: &Env) -> Result {
 
 fn p30_pages_of_a_failed_job_are_reported(env: &Env) -> Result {
     let (fixture, buffer, mut queue) = tracking(env)?;
-    // Runs out of the mapping at its end. What it wrote until then is dirty.
+    // The job fails at the end of the mapping. The pages written before are dirty.
     let at = BASE + SIZE as u64 - 20 * PAGE;
     buffer.fill(0, SIZE, 0);
     queue.submit(&job::fill(guest(at), u64::MAX, 40 * PAGE))?;
@@ -183,7 +183,11 @@ fn p30_pages_of_a_failed_job_are_reported(env: &Env) -> Result {
             changed.insert(BASE + page * PAGE);
         }
     }
-    assert!(changed.len() >= 16, "a unit and more: {}", changed.len());
+    assert!(
+        changed.len() >= 16,
+        "{} pages written, less than a unit",
+        changed.len()
+    );
     assert_eq!(of(&buffer)(&fixture.container)?, changed);
     Ok(())
 }
@@ -208,7 +212,7 @@ fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
         assert_eq!(
             get(&fixture.container)?,
             set([]),
-            "nothing is pinned before the first job"
+            "pages pinned before the first job"
         );
         run_jobs(&mut queue, &[job::nop()])?;
         for round in 0..5 {
@@ -218,7 +222,7 @@ fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
                 "order {order}, round {round}"
             );
         }
-        // Tracking that begins while they are pinned knows them.
+        // Tracking reports pages that were pinned before it started.
         fixture.container.dirty_stop()?;
         fixture.container.dirty_start()?;
         assert_eq!(
@@ -226,7 +230,7 @@ fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
             rings(&queue),
             "after another start"
         );
-        // Disabled, they are unpinned: reported once more for what may have been written, and then no longer.
+        // Disabling the queue unpins the rings. The next GET reports them for the last time.
         let expected = rings(&queue);
         let pins = Pins::now()?;
         let (_, memory) = queue.close()?;
@@ -241,7 +245,7 @@ fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
         assert_eq!(
             of(&memory)(&fixture.container)?,
             set([]),
-            "order {order}, a second look"
+            "order {order}, a second GET"
         );
     }
     Ok(())
@@ -251,7 +255,7 @@ fn p31_written_pages_are_reported_once(env: &Env) -> Result {
     let (fixture, buffer, mut queue) = tracking(env)?;
     let get = of(&buffer);
     for n in 1..=20 {
-        // Twice written is once reported.
+        // A page that is written twice is reported once.
         let at = BASE + n * 5 * PAGE;
         run_jobs(
             &mut queue,
@@ -280,7 +284,11 @@ fn p31_only_the_rings_are_pinned(env: &Env) -> Result {
         ],
     )?;
     let held = Pins::now()?.held() - before.held();
-    assert_eq!(held, rings(&queue).len() as u64, "bulk data is not pinned");
+    assert_eq!(
+        held,
+        rings(&queue).len() as u64,
+        "pins other than the rings"
+    );
     Ok(())
 }
 
@@ -295,7 +303,7 @@ fn p31_a_stopped_device_pins_nothing(env: &Env) -> Result {
         assert_eq!(get(&fixture.container)?, rings(&queue));
         assert!(Pins::now()?.held() > before.held());
         fixture.go(&[stop])?;
-        // So the floor under the downtime is gone: this is the last time that they are sent.
+        // The stop unpins the rings, so the VMM sends them only once more and the downtime has no lower limit.
         assert_eq!(Pins::now()?.held(), before.held(), "{stop:?}");
         assert_eq!(get(&fixture.container)?, rings(&queue), "{stop:?}");
         assert_eq!(get(&fixture.container)?, set([]), "{stop:?}");
@@ -335,7 +343,7 @@ fn p35_unmapping_unpins(env: &Env) -> Result {
         let held = Pins::now()?;
         assert_eq!(held.held() - before.held(), 2, "round {round}");
         assert_eq!(held.locked, before.locked + 2, "round {round}");
-        // The queue is enabled all the while: nobody has asked the device to let go.
+        // The queue stays enabled: the unmap alone unpins the pages.
         let len = queue.memory().memory().len() as u64;
         assert_eq!(fixture.container.unmap(QUEUE, len)?, len);
         let after = Pins::now()?;
@@ -358,7 +366,7 @@ fn p35_unmapping_others_keeps_the_pins(env: &Env) -> Result {
 fn p35_closing_unpins(env: &Env) -> Result {
     let before = Pins::now()?;
     let fixture = Fixture::new(env)?;
-    // Mapped until the container goes, so that only closing the device can have unpinned.
+    // The memory stays mapped as long as the container, so only the close of the device can unpin it.
     let memory = Arc::new(Mapping::anonymous(2 * PAGE as usize)?);
     memory.write(0, &job::nop().encode());
     memory.write(64, &job::fill(device(0), 1, 16 << 20).encode());
@@ -372,7 +380,7 @@ fn p35_closing_unpins(env: &Env) -> Result {
     let instance = fixture.close();
     let after = Pins::now()?;
     assert_eq!((after.held(), after.locked), (before.held(), before.locked));
-    // It is over with the queue as well: whoever opens it next is not written to.
+    // The close disables the queue too, so the device does not write the memory of the next user.
     let record = memory.to_vec(PAGE as usize, 32);
     let fixture = Fixture::of(crate::env::Guest::open(instance)?)?;
     assert!(!fixture.mdma.busy()? || record == memory.to_vec(PAGE as usize, 32));

@@ -2,8 +2,8 @@
 
 //! The dirty-page calls of type1: accepted and refused arguments. A refused call changes nothing.
 //!
-//! These tests only need a device in the container, because a container without a group has no calls. Any mediated device
-//! will do; `--type` names it.
+//! These tests need a device in the container only because a container without a group has no IOMMU calls. They work
+//! with any mediated device, which `--type` selects.
 
 use std::sync::Arc;
 
@@ -37,11 +37,11 @@ tests! { "type1":
     unmap_returns_the_mapped_size [],
 }
 
-/// Where the one mapping of these tests is, and its size.
+/// The IOVA and size of the mapping of these tests.
 const IOVA: u64 = 0x10_0000_0000;
 const SIZE: u64 = 100 * PAGE;
 
-/// A container with a device and one mapping, tracking on.
+/// Returns a container with a device, one mapping, and tracking enabled.
 fn tracking(env: &Env) -> Result<Guest> {
     let guest = env.open(&env.limits.mdev_type)?;
     map(&guest, IOVA, SIZE)?;
@@ -55,19 +55,19 @@ fn map(guest: &Guest, iova: u64, size: u64) -> Result<Arc<Mapping>> {
     Ok(memory)
 }
 
-/// Tracking and the mapping are as [`tracking`] made them.
+/// Checks that tracking and the mapping are as [`tracking`] made them.
 fn unharmed(guest: &Guest) -> Result {
     let bitmap = guest.container.dirty_bitmap(IOVA, SIZE)?;
     assert!(
         bitmap.is_clean(),
-        "dirty after refusals: {:x?}",
+        "dirty after refused calls: {:x?}",
         bitmap.dirty().next()
     );
     assert_eq!(guest.container.mapped(), [(IOVA, SIZE)]);
     Ok(())
 }
 
-/// The right request for the mapping.
+/// Returns a valid request for the mapping.
 fn right() -> BitmapRequest {
     BitmapRequest::get(IOVA, SIZE, PAGE)
 }
@@ -81,9 +81,9 @@ fn p30_tracking_is_advertised(env: &Env) -> Result {
     assert_eq!(capability.flags, 0);
     assert_eq!(
         capability.pgsize_bitmap, PAGE,
-        "pages of the processor are tracked"
+        "type1 does not track CPU pages"
     );
-    // One bit a page, INT_MAX pages.
+    // One bit per page, INT_MAX pages.
     assert_eq!(capability.max_dirty_bitmap_size, 1 << 28);
     assert_eq!(info.dirty_pgsize(), Some(PAGE));
     Ok(())
@@ -107,7 +107,7 @@ fn p30_start_and_stop_again_are_no_errors(env: &Env) -> Result {
 
 fn p30_nothing_is_dirty_at_first(env: &Env) -> Result {
     let guest = tracking(env)?;
-    // What the processor writes is not the device's doing.
+    // Writes by the CPU do not dirty pages.
     let memory = map(&guest, 2 * IOVA, SIZE)?;
     memory.fill(0, SIZE as usize, 0xff);
     for _ in 0..3 {
@@ -123,7 +123,7 @@ fn p30_nothing_is_dirty_at_first(env: &Env) -> Result {
 fn p33_flags(env: &Env) -> Result {
     let guest = tracking(env)?;
     let c = &guest.container;
-    // None, two, three, and such that do not exist, alone and with one that does.
+    // No flag, two, three, and unknown flags alone and with a valid one.
     let bad = [0, START | STOP, START | GET, STOP | GET, START | STOP | GET];
     let unknown = (3..32).flat_map(|bit| [1 << bit, (1 << bit) | START, (1 << bit) | STOP]);
     for flags in bad.into_iter().chain(unknown) {
@@ -159,7 +159,7 @@ fn p33_argsz(env: &Env) -> Result {
             );
         }
     }
-    // The head of 8 bytes, then 40 of a range.
+    // A header of 8 bytes and a range of 40 bytes.
     for argsz in 0..48 {
         let request = BitmapRequest { argsz, ..right() };
         assert_errno!(c.dirty_bitmap_raw(&request), EINVAL, "argsz {argsz}");
@@ -198,14 +198,14 @@ fn p33_alignment_and_size(env: &Env) -> Result {
     }
     assert_errno!(get(IOVA, 0), EINVAL, "no size");
     assert_errno!(get(IOVA, 1), EINVAL, "less than a page");
-    // Past the end of the address space; up to it is no overflow.
+    // A range past the end of the address space overflows. One up to the end does not.
     assert_errno!(
         get(0u64.wrapping_sub(PAGE), 2 * PAGE),
         EOVERFLOW,
-        "over the end"
+        "past the end"
     );
-    assert_errno!(get(PAGE, u64::MAX), EOVERFLOW, "over the end");
-    assert_errno!(get(u64::MAX, 2), EOVERFLOW, "over the end");
+    assert_errno!(get(PAGE, u64::MAX), EOVERFLOW, "past the end");
+    assert_errno!(get(u64::MAX, 2), EOVERFLOW, "past the end");
     assert!(
         get(0u64.wrapping_sub(PAGE), PAGE)?.is_clean(),
         "the last page"
@@ -216,13 +216,13 @@ fn p33_alignment_and_size(env: &Env) -> Result {
 fn p33_page_sizes(env: &Env) -> Result {
     let guest = tracking(env)?;
     let c = &guest.container;
-    // Not 0: type1 shifts by the number of its trailing zeroes before it looks at it, 64 of them, which is undefined
-    // (UBSAN: shift-out-of-bounds in vfio_iommu_type1_dirty_pages() and _unmap_dma(), seen on 7.2). It ends in EINVAL.
+    // Do not test 0. It returns EINVAL too, but type1 first shifts by its 64 trailing zeros, which is undefined
+    // (UBSAN: shift-out-of-bounds in vfio_iommu_type1_dirty_pages() and _unmap_dma(), seen on 7.2).
     let sizes = (0..64).map(|bit| 1 << bit).filter(|size| *size != PAGE);
     for pgsize in sizes.chain([PAGE | 1, 3 * PAGE, PAGE | (2 * PAGE), u64::MAX]) {
         let request = BitmapRequest {
             pgsize,
-            // Large enough whatever the kernel makes of the size.
+            // Large enough for each page size.
             bitmap_size: 1 << 20,
             ..right()
         };
@@ -244,7 +244,7 @@ fn p33_page_sizes(env: &Env) -> Result {
 fn p33_bitmaps_too_small_or_too_large(env: &Env) -> Result {
     let guest = tracking(env)?;
     let c = &guest.container;
-    // 100 pages are two words.
+    // 100 pages need two words.
     for bitmap_size in [0, 1, 7, 8, 12, 13, 15, (1 << 28) + 1, 1 << 29, 1 << 40] {
         let request = BitmapRequest {
             bitmap_size,
@@ -281,7 +281,7 @@ fn p33_missing_bitmaps(env: &Env) -> Result {
         bad_address: true,
         ..right()
     };
-    // An address that is not the user's is refused before anything is done.
+    // type1 refuses an invalid address before it changes anything.
     assert_errno!(guest.container.dirty_bitmap_raw(&request), EINVAL);
     let unmap = BitmapRequest {
         bad_address: true,
@@ -296,12 +296,12 @@ fn p33_ranges_that_cut_a_mapping(env: &Env) -> Result {
     let c = &guest.container;
     let end = IOVA + SIZE;
     for (iova, size, what) in [
-        (IOVA + PAGE, SIZE - PAGE, "its first page left out"),
-        (IOVA, SIZE - PAGE, "its last page left out"),
-        (IOVA + PAGE, PAGE, "the middle of it"),
-        (IOVA - PAGE, 2 * PAGE, "from before it into it"),
-        (end - PAGE, 2 * PAGE, "from its end on"),
-        (IOVA + 50 * PAGE, SIZE, "its second half and more"),
+        (IOVA + PAGE, SIZE - PAGE, "without its first page"),
+        (IOVA, SIZE - PAGE, "without its last page"),
+        (IOVA + PAGE, PAGE, "one page in the middle"),
+        (IOVA - PAGE, 2 * PAGE, "across its start"),
+        (end - PAGE, 2 * PAGE, "across its end"),
+        (IOVA + 50 * PAGE, SIZE, "from its middle past its end"),
     ] {
         let get = BitmapRequest::get(iova, size, PAGE);
         assert_errno!(c.dirty_bitmap_raw(&get), EINVAL, "{what}");
@@ -351,12 +351,12 @@ fn p33_unmap_with_bitmap_refused(env: &Env) -> Result {
         iova: 0u64.wrapping_sub(PAGE),
         ..right
     };
-    assert_errno!(c.unmap_dirty_raw(&request), EOVERFLOW, "over the end");
+    assert_errno!(c.unmap_dirty_raw(&request), EOVERFLOW, "past the end");
     unharmed(&guest)?;
     let (unmapped, dirty) = c.unmap_dirty_raw(&right)?;
     assert_eq!(unmapped, SIZE);
     assert!(dirty.is_clean());
-    // It is gone now, and nothing is unmapped a second time.
+    // The mapping no longer exists, so a second unmap returns 0.
     let (unmapped, _) = c.unmap_dirty_raw(&right)?;
     assert_eq!(unmapped, 0);
     Ok(())
@@ -368,10 +368,10 @@ fn p33_larger_ranges_and_holes_are_fine(env: &Env) -> Result {
     map(&guest, IOVA + SIZE, 7 * PAGE)?;
     map(&guest, IOVA + SIZE + 20 * PAGE, PAGE)?;
     for (iova, size) in [
-        // Nothing there.
+        // No mapping.
         (0, PAGE),
         (0, IOVA),
-        // One mapping with holes around it, two neighbours, all three.
+        // One mapping and the hole before it, two adjacent mappings, all three.
         (IOVA - 3 * PAGE, SIZE + 3 * PAGE),
         (IOVA, SIZE + 7 * PAGE),
         (IOVA - 1000 * PAGE, SIZE + 5000 * PAGE),
@@ -408,7 +408,7 @@ fn p34_refused_mappings(env: &Env) -> Result {
         let result = c.map_raw(argsz, flags, 2 * IOVA, PAGE, &memory, 0);
         assert_errno!(result, EINVAL, "argsz {argsz}, flags {flags}");
     }
-    // The same memory at another address, and the last page of all, are fine.
+    // The same memory at another IOVA, and the last page of the address space, can be mapped.
     c.map(2 * IOVA, &memory, Access::ReadWrite)?;
     c.map_range(last, &memory, 0, PAGE as usize, Access::Read)?;
     c.unmap(2 * IOVA, SIZE)?;
