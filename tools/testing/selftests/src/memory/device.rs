@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory, BAR 2: accessed by system calls, through mappings, and by the device itself.
+//! Device memory, BAR 2: access by system calls, through mappings, and by the device itself.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -36,7 +36,7 @@ tests! { "memory":
     p52_mapped_in_every_state ["P52"],
 }
 
-/// Bytes of the smallest type.
+/// The memory size of the smallest type.
 const SIZE: usize = 16 << 20;
 
 fn bar(fixture: &Fixture) -> Result<Region> {
@@ -66,7 +66,7 @@ fn system_calls_of_any_size_and_place(env: &Env) -> Result {
             2 => PAGE as usize * rng.usize(1..5),
             _ => rng.usize(1..200_000),
         };
-        // At the start and at the very end of memory.
+        // Access the start and the end of memory.
         let at = rng.usize(0..window);
         let at = if rng.bool() { at } else { SIZE - window + at }.min(SIZE - len);
         if rng.bool() {
@@ -85,7 +85,7 @@ fn system_calls_of_any_size_and_place(env: &Env) -> Result {
     }
     let mut found = vec![0; SIZE];
     bar.read(0, &mut found)?;
-    assert!(found == model, "all of it at the end");
+    assert!(found == model, "all memory at the end");
     Ok(())
 }
 
@@ -104,12 +104,15 @@ fn mapping_and_system_calls_are_one(env: &Env) -> Result {
             mapping.write(at, &data);
             let mut found = vec![0; len];
             bar.read(at as u64, &mut found)?;
-            assert!(found == data, "written mapped: {len} bytes at {at:#x}");
+            assert!(
+                found == data,
+                "written through the mapping: {len} bytes at {at:#x}"
+            );
         } else {
             bar.write(at as u64, &data)?;
             assert!(
                 mapping.to_vec(at, len) == data,
-                "written by call: {len} bytes at {at:#x}"
+                "written by system call: {len} bytes at {at:#x}"
             );
         }
     }
@@ -140,7 +143,7 @@ fn parts_are_mapped_where_they_are(env: &Env) -> Result {
                 "page {page} in {len:#x} bytes mapped at {offset:#x}"
             );
         }
-        // What is written there is there.
+        // A write through the part changes the memory at its offset.
         part.store_u64(8, offset ^ len, Ordering::Relaxed);
         assert_eq!(bar.read_u64(offset + 8)?, offset ^ len);
     }
@@ -167,7 +170,7 @@ fn read_only_mapping_sees_all(env: &Env) -> Result {
         size: SIZE as u64,
     };
     let read_only = bar.mmap(area, Protection::READ)?;
-    // Untouched, then written by each of the others.
+    // Read untouched memory, then memory written by system call, mapping and DMA.
     assert_eq!(read_only.to_vec(0, 64), [0; 64]);
     bar.write(0, b"by a system call")?;
     assert_eq!(read_only.to_vec(0, 16), b"by a system call");
@@ -196,16 +199,26 @@ fn illegal_mappings_are_refused(env: &Env) -> Result {
             private(write),
             "shared",
         ),
-        ("all of it private", area(0, size), private(write), "shared"),
-        ("a page behind the end", area(size, PAGE), write, "outside"),
+        (
+            "all memory private",
+            area(0, size),
+            private(write),
+            "shared",
+        ),
+        ("a page after the end", area(size, PAGE), write, "outside"),
         (
             "across the end",
             area(size - PAGE, 2 * PAGE),
             write,
             "outside",
         ),
-        ("more than there is", area(0, size + PAGE), read, "outside"),
-        ("far behind the end", area(1 << 39, PAGE), read, "outside"),
+        (
+            "more than all memory",
+            area(0, size + PAGE),
+            read,
+            "outside",
+        ),
+        ("far after the end", area(1 << 39, PAGE), read, "outside"),
     ] {
         expect_refusal(env, fixture.uuid(), libc::EINVAL, reason, what, || {
             bar.mmap(area, protection)
@@ -221,19 +234,19 @@ fn illegal_mappings_are_refused(env: &Env) -> Result {
             other => panic!("an executable mapping: {other:?}"),
         }
     }
-    // Over the border to the next region, which cannot be told from the one offset.
+    // A mapping across the boundary to the next region. Its offset alone is valid.
     let over = fixture
         .device
         .mmap((3 << 40) - PAGE, 2 * PAGE as usize, read);
-    assert_errno!(over, EINVAL, "a mapping over two regions");
-    // Nothing of that is in the way of what is legal.
+    assert_errno!(over, EINVAL, "a mapping across two regions");
+    // A legal mapping still works.
     bar.map(area(size - PAGE, PAGE))?
         .store_u64(0, 1, Ordering::Relaxed);
     assert_eq!(bar.read_u64(size - PAGE)?, 1);
     Ok(())
 }
 
-/// A page fault in the middle of a system call on the same memory: what the call holds, the fault may not want.
+/// A page fault within a system call on the same memory. The fault must not need a lock that the call holds.
 fn own_mapping_as_buffer(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let bar = bar(&fixture)?;
@@ -241,8 +254,8 @@ fn own_mapping_as_buffer(env: &Env) -> Result {
     let len = 64 * PAGE as usize;
     let data: Vec<u8> = (0..len).map(|i| (i * 7 + i / 4096) as u8).collect();
     bar.write(0, &data)?;
-    // A new mapping for each call, so that every page of it faults in the call.
-    for (name, from, to) in [("apart", 0, 8 << 20), ("again", 8 << 20, 1 << 20)] {
+    // Each call uses a new mapping, so that all its pages fault within the call.
+    for (name, from, to) in [("upwards", 0, 8 << 20), ("downwards", 8 << 20, 1 << 20)] {
         let mapping = fixture.mdma.map_memory()?;
         assert_eq!(
             fixture
@@ -251,7 +264,10 @@ fn own_mapping_as_buffer(env: &Env) -> Result {
             len,
             "{name}"
         );
-        assert!(mapping.to_vec(to, len) == data, "read into itself, {name}");
+        assert!(
+            mapping.to_vec(to, len) == data,
+            "read into its own mapping, {name}"
+        );
         drop(mapping);
         let mapping = fixture.mdma.map_memory()?;
         let back = to as u64 + (4 << 20);
@@ -264,18 +280,18 @@ fn own_mapping_as_buffer(env: &Env) -> Result {
         );
         assert!(
             mapping.to_vec(back as usize, len) == data,
-            "written from itself, {name}"
+            "written from its own mapping, {name}"
         );
     }
-    // Onto itself: each page is source and target of the same call.
+    // Each page is source and destination of the same call.
     let mapping = fixture.mdma.map_memory()?;
     assert_eq!(fixture.device.pread_mapping(offset, &mapping, 0, len)?, len);
     assert_eq!(
         fixture.device.pwrite_mapping(offset, &mapping, 0, len)?,
         len
     );
-    assert!(mapping.to_vec(0, len) == data, "onto itself");
-    // And to and from memory that was never touched.
+    assert!(mapping.to_vec(0, len) == data, "copied to the same place");
+    // Copy between untouched pages.
     assert_eq!(
         fixture
             .device
@@ -298,13 +314,13 @@ fn unwritable_buffer_is_refused(env: &Env) -> Result {
     let offset = bar.info().offset;
     for (index, len) in [(0, 4), (2, 4096), (4, 4), (7, 4)] {
         let offset = fixture.region(index)?.info().offset;
-        let what = format!("region {index} read into memory that is read-only");
+        let what = format!("region {index} read into read-only memory");
         expect_refusal(env, fixture.uuid(), libc::EFAULT, "", &what, || {
             fixture.device.pread_mapping(offset, &read_only, 0, len)
         });
     }
     assert_eq!(read_only.to_vec(0, 9), b"unchanged");
-    // As a source it is as good as any.
+    // The read-only mapping works as a source.
     assert_eq!(
         fixture
             .device
@@ -315,7 +331,7 @@ fn unwritable_buffer_is_refused(env: &Env) -> Result {
     Ok(())
 }
 
-/// Whoever reads a process's memory from outside meets page frames without pages.
+/// `/proc/PID/mem` cannot access a mapping of device memory, which has page frames without `struct page`.
 fn debuggers_are_refused(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mapping = fixture.mdma.map_memory()?;
@@ -331,7 +347,7 @@ fn debuggers_are_refused(env: &Env) -> Result {
         assert_errno!(memory.write_at(&bytes, address), EIO, "write at {at:#x}");
     }
     assert_eq!(mapping.to_vec(0, 13), b"of the device");
-    // Ordinary memory can be read that way.
+    // Ordinary memory is readable this way.
     let buffer = fixture.buffer(0x10_0000, 4096)?;
     buffer.write(0, b"of the process..");
     assert_eq!(memory.read_at(&mut bytes, buffer.address())?, 16);
@@ -348,7 +364,7 @@ fn device_and_mapping_are_one(env: &Env) -> Result {
         .map(|i: u32| (i * 13 + (i >> 12)) as u8)
         .collect();
     buffer.write(0, &data);
-    // In: at a place across pages, not aligned.
+    // Copy to an unaligned place in device memory.
     let copy = mdma::job::copy(fixture::guest(0x10_0000), fixture::device(5001), 1 << 20);
     fixture::run_jobs(&mut queue, &[copy])?;
     assert!(
@@ -357,7 +373,7 @@ fn device_and_mapping_are_one(env: &Env) -> Result {
     );
     assert_eq!(mapping.to_vec(5000, 1), [0]);
     assert_eq!(mapping.to_vec(5001 + (1 << 20), 1), [0]);
-    // Out: what the mapping wrote.
+    // Copy back bytes written through the mapping.
     mapping.write(5001, &[0xee; 100]);
     buffer.fill(0, 1 << 20, 0);
     let copy = mdma::job::copy(fixture::device(5001), fixture::guest(0x10_0000), 1 << 20);
@@ -402,7 +418,7 @@ fn writers_do_not_disturb_each_other(env: &Env) -> Result {
     }
     assert!(
         mapping.to_vec(3 * AREA, AREA).iter().all(|b| *b == 0),
-        "behind them"
+        "memory after the areas"
     );
     Ok(())
 }
@@ -415,9 +431,9 @@ fn costs_nothing_until_touched(env: &Env) -> Result {
     let opened = before.free_kib() - Meminfo::settled()?.free_kib();
     assert!(
         opened < 32 << 10,
-        "{opened} KiB for 1 GiB of memory that was not touched"
+        "{opened} KiB for 1 GiB of untouched memory"
     );
-    // A page here and there, the last one too.
+    // Touch pages at intervals, including the last one.
     for at in (0..1 << 30).step_by(4 << 20) {
         mapping.store_u64(at, at as u64, Ordering::Relaxed);
         mapping.store_u64(at + (4 << 20) - 8, !(at as u64), Ordering::Relaxed);
@@ -428,10 +444,7 @@ fn costs_nothing_until_touched(env: &Env) -> Result {
         assert_eq!(mapping.load_u64(last, Ordering::Relaxed), !(at as u64));
     }
     let touched = before.free_kib() - Meminfo::settled()?.free_kib();
-    assert!(
-        touched < 48 << 10,
-        "{touched} KiB for 512 pages that were touched"
-    );
+    assert!(touched < 48 << 10, "{touched} KiB for 512 touched pages");
     fixture.device.reset()?;
     assert_eq!(mapping.load_u64((1 << 30) - 8, Ordering::Relaxed), 0);
     Ok(())
@@ -446,7 +459,7 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
         while !stop.load(Ordering::Relaxed) {
             for at in (first..SIZE).step_by(97 * PAGE as usize) {
                 mapping.store_u64(at & !7, !0, Ordering::Relaxed);
-                // Ours, or zero after a reset; never anything else.
+                // The thread's value, or zero after a reset.
                 let found = mapping.load_u64(at & !7, Ordering::Relaxed);
                 assert!(found == 0 || found == !0, "{found:#x} at {at:#x}");
             }
@@ -476,7 +489,7 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
 fn p52_mapped_in_every_state(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let bar = bar(&fixture)?;
-    // Mapped in the running state and used in all; and mapped in each.
+    // One mapping from the running state, used in all states, and a new mapping in each state.
     let early = fixture.mdma.map_memory()?;
     let mut seen = 0;
     in_every_state(&fixture, |state| {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A KVM guest whose memory is device memory. It must not notice a save or a reset by any process.
+//! A KVM guest whose memory is device memory. A save or a reset by any process must not disturb it.
 //!
-//! KVM handles a page fault of the guest and looks the page up in two steps. It gives up the guest if it finds no page
-//! (`KVM_RUN` returns `EFAULT`), and emulates a store to a page that it finds read-only, which it cannot do for stores of
-//! the FPU (`KVM_EXIT_INTERNAL_ERROR`).
+//! KVM resolves a page fault of the guest and looks the page up in two steps. If it finds no page, `KVM_RUN` returns
+//! `EFAULT`. If it finds a read-only page, KVM emulates the store. It cannot emulate stores of the FPU
+//! (`KVM_EXIT_INTERNAL_ERROR`).
 
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -41,14 +41,14 @@ pub(crate) fn available() -> bool {
     vfio_client::kvm::available()
 }
 
-/// Stores the number 1.0 by an instruction that KVM does not emulate, to `cx` pages one after the other, and begins
-/// again after [`WINDOW`] pages.
+/// Stores the number 1.0 to `cx` consecutive pages with an instruction that KVM does not emulate. Wraps around after
+/// [`WINDOW`] pages.
 #[rustfmt::skip]
 const STORE: &[u8] = &[
     0xd9, 0xe8,             // fld1
     0xdd, 0x1f,             // fstp qword [bx]
     0x81, 0xc3, 0x00, 0x10, // add bx, 4096
-    0xe2, 0xf6,             // loop to the beginning
+    0xe2, 0xf6,             // loop to the start
     0xf4,                   // hlt
 ];
 
@@ -57,17 +57,17 @@ const STORE: &[u8] = &[
 const MOVE: &[u8] = &[
     0x89, 0x07,             // mov [bx], ax
     0x81, 0xc3, 0x00, 0x10, // add bx, 4096
-    0xe2, 0xf8,             // loop to the beginning
+    0xe2, 0xf8,             // loop to the start
     0xf4,                   // hlt
 ];
 
-/// The pages that a guest reaches without another segment.
+/// The number of pages that a guest reaches in one segment.
 const WINDOW: u64 = 16;
 
-/// The value that it stores.
+/// The value that the guest stores.
 const STORED: u64 = 1.0f64.to_bits();
 
-/// Maps all of the device's memory once more.
+/// Creates a new mapping of all device memory.
 fn map(fixture: &Fixture, protection: Protection) -> Result<Mapping> {
     let area = Area {
         offset: 0,
@@ -76,14 +76,14 @@ fn map(fixture: &Fixture, protection: Protection) -> Result<Mapping> {
     Ok(fixture.mdma.memory()?.mmap(area, protection)?)
 }
 
-/// The guest stores to a page and halts.
+/// Lets the guest store to a page and halt.
 #[track_caller]
 fn store(guest: &mut Guest<'_>, page: u64, when: &str) {
     let exit = guest.run(page * PAGE, 1).expect("KVM_RUN");
     assert_eq!(exit, Exit::Halted, "{when}");
 }
 
-/// The guest stores to the first pages, over and over.
+/// Lets the guest repeatedly store to the first pages.
 fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Result {
     for round in 0..rounds {
         match guest.run(0, 8 * WINDOW as u16) {
@@ -104,7 +104,7 @@ fn stores_to_pages_read_in_pre_copy(env: &Env) -> Result {
     mapping.touch(2 * PAGE as usize);
     store(&mut guest, 2, "a page that was read in pre-copy");
     assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([2]));
-    // The same after the guest has read it, and after pre-copy was left.
+    // The same after the page was sent, and after the end of pre-copy.
     store(&mut guest, 2, "a page that was sent");
     assert_eq!(pages(&parse(&fixture.save_pending()?.concat())?), set([2]));
     mapping.touch(4 * PAGE as usize);
@@ -112,7 +112,7 @@ fn stores_to_pages_read_in_pre_copy(env: &Env) -> Result {
     store(
         &mut guest,
         4,
-        "a page that was read before pre-copy was left",
+        "a page that was read before the end of pre-copy",
     );
     for page in [2, 4] {
         assert_eq!(fixture.read_memory(page * PAGE, 8)?, STORED.to_le_bytes());
@@ -140,7 +140,7 @@ fn stores_to_pages_read_before_mprotect(env: &Env) -> Result {
     Ok(())
 }
 
-/// Saves for as long as `body` runs, then stops, loads what was sent into another device and compares.
+/// Saves the device while `body` runs, stops it, loads the stream into another device and compares.
 fn saved_meanwhile(env: &Env, fixture: &Fixture, body: impl FnOnce() -> Result) -> Result {
     let over = AtomicBool::new(false);
     fixture.go(&[v1::State::PRE_COPY])?;
@@ -166,7 +166,7 @@ fn saved_meanwhile(env: &Env, fixture: &Fixture, body: impl FnOnce() -> Result) 
     let len = (2 * WINDOW * PAGE) as usize;
     let expected = fixture.read_memory(0, len)?;
     let found = destination.read_memory(0, len)?;
-    same(&found, &expected, device(0), "written while it was saved");
+    same(&found, &expected, device(0), "written during the save");
     Ok(())
 }
 
@@ -178,7 +178,7 @@ fn beside_a_thread_that_writes_emulated(env: &Env) -> Result {
     beside_a_writer(env, MOVE, env.limits.iterations * 2)
 }
 
-/// A thread reads and writes the pages that the guest stores to, through the same mapping.
+/// A thread reads and writes the guest's pages through the same mapping.
 fn beside_a_writer(env: &Env, code: &[u8], rounds: u64) -> Result {
     let fixture = Fixture::new(env)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
@@ -201,7 +201,7 @@ fn beside_a_writer(env: &Env, code: &[u8], rounds: u64) -> Result {
     })
 }
 
-/// A thread makes its own mapping of the pages read-only, reads them, makes it writable and writes them.
+/// A thread repeatedly makes another mapping of the pages read-only, reads them, makes it writable and writes them.
 fn beside_mprotect(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let guests = map(&fixture, Protection::READ_WRITE)?;
@@ -233,7 +233,7 @@ fn beside_mprotect(env: &Env) -> Result {
     })
 }
 
-/// The process that saves is not the one whose guest it is.
+/// A process other than the guest's saves the device.
 fn p46_saved_by_another_process(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     v2.write_pages(0..WINDOW, 3)?;
@@ -242,7 +242,7 @@ fn p46_saved_by_another_process(env: &Env) -> Result {
     let fd = v2.begin(State::PRE_COPY)?;
     let child = User::start(Passed::Data, fd.as_fd())?;
     hammer(&mut guest, env.limits.iterations)?;
-    note!("{} bytes were read by the other process", child.end()?);
+    note!("the other process read {} bytes", child.end()?);
     Ok(())
 }
 
@@ -253,7 +253,7 @@ fn p11_reset_by_another_process(env: &Env) -> Result {
     let child = User::start(Passed::Device, fixture.device.as_fd())?;
     hammer(&mut guest, env.limits.iterations)?;
     note!("{} resets by the other process", child.end()?);
-    // What the guest sees is what the device has.
+    // The guest and the device still access the same memory.
     store(&mut guest, 3, "after the last reset");
     assert_eq!(fixture.read_memory(3 * PAGE, 8)?, STORED.to_le_bytes());
     fixture.device.reset()?;
@@ -261,7 +261,7 @@ fn p11_reset_by_another_process(env: &Env) -> Result {
     Ok(())
 }
 
-/// A fork copies the mapping, and the new process has it until it runs another program.
+/// A fork copies the mapping, and the new process keeps it until it executes another program.
 fn saved_while_processes_fork(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
@@ -272,7 +272,7 @@ fn saved_while_processes_fork(env: &Env) -> Result {
             let parent = threads.spawn(|| -> Result<u64> {
                 let mut forks = 0;
                 while !over.load(Ordering::SeqCst) {
-                    // With a user ID to set it is a fork; it could share the memory otherwise.
+                    // Setting a user ID makes the library fork. Otherwise, the child could share the memory.
                     let mut command = Command::new("/proc/self/exe");
                     command.args(["--list", "no such test"]).uid(0);
                     command.stderr(Stdio::null()).status()?;

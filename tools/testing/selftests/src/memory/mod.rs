@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory, and guest memory that is swapped out or is device memory itself.
+//! Device memory, and guest memory that is swapped out or is itself device memory.
 
 pub(crate) mod device;
 pub(crate) mod kvm;

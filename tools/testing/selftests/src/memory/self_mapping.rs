@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that the device has on both ends: system calls whose buffer is a mapping of the same device, and DMA to and
-//! from the device's own memory and window as the guest's memory. Each must end, with a result that can be told.
+//! System calls whose buffer is a mapping of the same device, and DMA whose guest memory is the device's own memory or
+//! data section. Each must complete with a defined result.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -30,10 +30,10 @@ tests! { "self_mapping":
     stopping_while_dma_faults_in_its_own_memory ["P9"],
 }
 
-/// Where a device's own mappings are put among the IOVAs.
+/// The IOVA of a device's own mappings.
 const OWN: u64 = 0x200_0000_0000;
 
-/// The mapping of the data section; without it there is nothing to share.
+/// Returns the mapping of the data section. Skips the test if the data section cannot be mapped.
 fn window(fixture: &Fixture) -> Result<&Mapping> {
     match fixture.migration.mapping() {
         Some(mapping) => Ok(mapping),
@@ -41,12 +41,12 @@ fn window(fixture: &Fixture) -> Result<&Mapping> {
     }
 }
 
-/// The offset of the data section in the device's file.
+/// Returns the offset of the data section in the device's file.
 fn section(fixture: &Fixture) -> u64 {
     fixture.migration.region().info().offset + fixture.data_offset()
 }
 
-/// A fixture that saves, with a buffer staged, and its bytes.
+/// Returns a fixture in pre-copy with a staged buffer, and the buffer's bytes.
 fn staged(env: &Env) -> Result<(Fixture, Vec<u8>)> {
     let fixture = Fixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(40);
@@ -61,15 +61,20 @@ fn reading_the_section_into_the_window(env: &Env) -> Result {
     let (fixture, buffer) = staged(env)?;
     let mapping = window(&fixture)?;
     let len = buffer.len();
-    // Onto itself nothing changes.
+    // A copy to the same place changes nothing.
     assert_eq!(
         fixture
             .device
             .pread_mapping(section(&fixture), mapping, 0, len)?,
         len
     );
-    same(&mapping.to_vec(0, len), &buffer, device(0), "onto itself");
-    // Behind itself it is a copy.
+    same(
+        &mapping.to_vec(0, len),
+        &buffer,
+        device(0),
+        "copied to the same place",
+    );
+    // A copy to the part after the buffer.
     let at = len.next_multiple_of(PAGE as usize) + 3;
     assert_eq!(
         fixture
@@ -81,9 +86,9 @@ fn reading_the_section_into_the_window(env: &Env) -> Result {
         &mapping.to_vec(at, len),
         &buffer,
         device(0),
-        "behind itself",
+        "copied after the buffer",
     );
-    // And the session goes on.
+    // The session continues.
     fixture.migration.pending_bytes()?;
     fixture.go(&[State::STOP_AND_COPY])?;
     let all = [buffer, fixture.save_pending()?.concat()].concat();
@@ -94,7 +99,7 @@ fn reading_the_section_into_device_memory(env: &Env) -> Result {
     let (fixture, buffer) = staged(env)?;
     let memory = fixture.mdma.map_memory()?;
     let len = buffer.len();
-    // Pages that were there and are tracked, and pages that are touched for the first time by this.
+    // The destination is populated, tracked pages, then untouched pages.
     for at in [PAGE as usize + 1, 4 << 20] {
         assert_eq!(
             fixture
@@ -115,7 +120,7 @@ fn reading_the_section_into_device_memory(env: &Env) -> Result {
     let last = (4 << 20) / PAGE + len as u64 / PAGE;
     assert!(
         pages.contains(&1) && pages.contains(&last),
-        "what was read in is not saved"
+        "the save lacks the pages written by the read"
     );
     Ok(())
 }
@@ -148,7 +153,7 @@ fn reading_device_memory_into_itself(env: &Env) -> Result {
             device(0),
             "written",
         );
-        // Exactly onto itself.
+        // Copy to the same place.
         assert_eq!(
             fixture
                 .device
@@ -165,7 +170,7 @@ fn reading_device_memory_into_itself(env: &Env) -> Result {
             &memory.to_vec(0, bytes.len()),
             &bytes,
             device(0),
-            "onto itself",
+            "copied to the same place",
         );
     }
     Ok(())
@@ -179,7 +184,7 @@ fn writing_the_section_from_mappings(env: &Env) -> Result {
     let mapping = window(&fixture)?;
     let len = bytes.len();
     fixture.go(&[State::RESUMING])?;
-    // The stream lies in the device memory that it will be loaded to, and is written from there.
+    // The source of the write is the device memory that the load will change.
     let memory = fixture.mdma.map_memory()?;
     memory.write(8 << 20, &bytes);
     assert_eq!(
@@ -194,7 +199,7 @@ fn writing_the_section_from_mappings(env: &Env) -> Result {
         device(0),
         "from device memory",
     );
-    // From the window itself, one byte on and back.
+    // The source is the data section itself.
     assert_eq!(
         fixture
             .device
@@ -221,9 +226,9 @@ fn dma_to_and_from_its_own_memory(env: &Env) -> Result {
         run_jobs(
             &mut queue,
             &[
-                // By IOVA to IOVA, where both are the device's memory; the target's pages may not exist yet.
+                // Copy by IOVA between two places in device memory. The destination's pages may not exist yet.
                 job::copy(guest(low), guest(high + 1), len as u64),
-                // Between an IOVA and the same memory by offset.
+                // Copy between an IOVA and an offset in the same memory.
                 job::copy(guest(low), device(12 << 20), len as u64),
                 job::copy(device(12 << 20), guest(low), len as u64),
                 job::fill(guest(high + (2 << 20)), 0x44, 3 * PAGE),
@@ -233,7 +238,7 @@ fn dma_to_and_from_its_own_memory(env: &Env) -> Result {
             &fixture.read_memory(0, len)?,
             &bytes,
             device(0),
-            "onto itself",
+            "copied back",
         );
         same(
             &fixture.read_memory((8 << 20) + 1, len)?,
@@ -265,7 +270,7 @@ fn p30_dma_to_its_own_memory_is_saved(env: &Env) -> Result {
     fixture.go(&[State::PRE_COPY])?;
     fixture.save_pending()?;
     run_jobs(&mut queue, &[job::fill(guest(OWN + 5 * PAGE + 9), 2, PAGE)])?;
-    // Guest memory to type1, device memory to the device's own tracking: it is both.
+    // The memory is guest memory, tracked by type1, and device memory, tracked by the device.
     let dirty = fixture
         .container
         .dirty_bitmap(OWN, own.memory().len() as u64)?;
@@ -289,13 +294,13 @@ fn dma_to_and_from_its_own_window(env: &Env) -> Result {
     let len = mapping.len().min(512 << 10);
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(43), len);
     fixture.write_memory(0, &bytes)?;
-    // The window while nothing is going on, and under a save that stages in it.
+    // Copy to the data section without a session, then from a buffer staged in it.
     run_jobs(&mut queue, &[job::copy(device(0), guest(OWN), len as u64)])?;
     same(
         &mapping.to_vec(0, len),
         &bytes,
         guest(OWN),
-        "into the window",
+        "copied to the data section",
     );
     fixture.go(&[State::PRE_COPY])?;
     fixture.migration.pending_bytes()?;
@@ -308,9 +313,9 @@ fn dma_to_and_from_its_own_window(env: &Env) -> Result {
         &found,
         &staged[..n as usize],
         device(8 << 20),
-        "out of the window",
+        "copied from the data section",
     );
-    // A guest that writes over what is staged spoils its own stream, and nothing else.
+    // A guest that overwrites the staged buffer corrupts only its own stream.
     run_jobs(&mut queue, &[job::fill(guest(OWN), u64::MAX, 64)])?;
     fixture.go(&[State::STOP_AND_COPY])?;
     fixture.save_pending()?;
@@ -337,7 +342,7 @@ fn devices_that_map_each_other(env: &Env) -> Result {
         queues.push(fixture.queue_at(QUEUE + n * (1 << 32), 4)?);
         fixture.mdma.set_throttle(100)?;
     }
-    // Each reads the other's memory into its own and writes its own into the other's, both at the same time.
+    // Each device copies from and to the other's memory, both at the same time.
     for _ in 0..5 {
         for (n, queue) in (0u64..).zip(&mut queues) {
             let other = OWN + (1 - n) * (1 << 32);
@@ -345,7 +350,7 @@ fn devices_that_map_each_other(env: &Env) -> Result {
             queue.fill(&job::copy(device(0), guest(other + (8 << 20)), len))?;
             queue.ring_doorbell()?;
         }
-        // One of them stops in the middle. Its memory is still there for the other.
+        // One device stops in the middle. The other can still access its memory.
         fixtures[0].go(&[State::STOP])?;
         for completion in queues[1].drain(PATIENCE)? {
             assert_eq!(completion.error, 0);
@@ -399,7 +404,7 @@ fn stopping_while_dma_faults_in_its_own_memory(env: &Env) -> Result {
             Ok(n)
         });
         let change = || -> Result {
-            // Each of these takes the pages away from under the DMA, or waits for it.
+            // Each call unmaps pages that the DMA uses, or waits for the DMA.
             for _ in 0..(env.limits.iterations / 40).max(1) {
                 fixture.go(&[State::PRE_COPY])?;
                 fixture.migration.pending_bytes()?;
@@ -408,7 +413,7 @@ fn stopping_while_dma_faults_in_its_own_memory(env: &Env) -> Result {
                 let still = memory.to_vec(8 << 20, 1 << 20);
                 assert!(
                     memory.to_vec(8 << 20, 1 << 20) == still,
-                    "written while stopped"
+                    "the device wrote memory while stopped"
                 );
                 fixture.go(&[State::RUNNING])?;
             }

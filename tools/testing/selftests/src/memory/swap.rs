@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest memory that is swapped out when the device needs it. Without swap space these tests do not exist.
+//! Guest memory that is swapped out when the device needs it. These tests run only with swap space.
 
 use mdma::job;
 
@@ -24,7 +24,7 @@ fn p30_random_jobs_on_swapped_memory(env: &Env) -> Result {
     under_reclaim(|| random_jobs(env, env.limits.jobs / 5))
 }
 
-/// The pages written are held in memory while they are, and the rings all the time.
+/// Writes pin their pages for a short time, and the rings stay pinned.
 fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
     under_reclaim(|| {
         env.module
@@ -41,7 +41,7 @@ fn devices_migrate_meanwhile(env: &Env) -> Result {
         let mut memory = Memory::new(&from, 0);
         memory.map(&from, &mut rng, IOVA, SIZE)?;
         for round in 1..=(env.limits.iterations / 100).clamp(2, 20) {
-            // All of it is wanted, page by page.
+            // The jobs access all the memory.
             let mut queue = from.queue(2)?;
             for at in (0..SIZE as u64).step_by(1 << 20) {
                 let jobs = [
