@@ -28,9 +28,9 @@ const MEMORY: u64 = 64 << 20;
 const TASKS: u64 = 16;
 const PERCENT: u64 = 100;
 
-/// The most calls of a user in one round.
+/// The maximal number of calls of a user in one round.
 const CALLS: u64 = 40;
-/// The machine is checked after this many rounds.
+/// The number of rounds between two checks of the machine.
 const EVERY: u64 = 250;
 
 /// What happens to the user in the middle of a round.
@@ -42,17 +42,17 @@ enum Blow {
     Kill,
     /// `cgroup.kill`.
     KillGroup,
-    /// `cgroup.freeze`, then thawed.
+    /// `cgroup.freeze`, then thaw.
     Freeze,
     /// `cgroup.freeze`, and SIGKILL while it is frozen.
     FreezeAndKill,
-    /// `memory.max` is lowered below what is in use.
+    /// `memory.max` drops below the memory in use.
     OutOfMemory,
-    /// `memory.max` leaves little room.
+    /// `memory.max` leaves little room for more.
     LittleMemory,
-    /// `cpu.max` is lowered.
+    /// `cpu.max` drops.
     SlowDown,
-    /// `pids.max` leaves no room.
+    /// `pids.max` allows no more tasks.
     NoTask,
 }
 
@@ -153,7 +153,7 @@ impl Attack<'_> {
         Ok(User::start(&args, Some(&self.cgroup), &limits)?)
     }
 
-    /// Returns a user in the middle of a round.
+    /// Returns a user in the middle of a new round.
     fn user(&mut self) -> Result<User> {
         let calls = self.rng.u64(1..=CALLS);
         let at = self.rng.u64(0..calls);
@@ -172,7 +172,7 @@ impl Attack<'_> {
         user.say(&round)?;
         let line = hear(&mut user)?;
         if line != "at" {
-            fail!("the user says {line:?}: {:?}", user.wait(PATIENCE)?);
+            fail!("the user printed {line:?}: {:?}", user.wait(PATIENCE)?);
         }
         Ok(user)
     }
@@ -189,14 +189,14 @@ impl Attack<'_> {
         let Some(status) = user.wait(PATIENCE)? else {
             let stacks = user.stacks();
             let _ = nobody_is_stuck();
-            fail!("the user cannot be killed:\n{stacks}");
+            fail!("the user survives SIGKILL:\n{stacks}");
         };
         if !blow.may_be_fatal() {
-            fail!("the user has ended, {status}");
+            fail!("the user ended unexpectedly: {status}");
         }
-        // It must end by a signal, not by an error.
+        // A signal must end the user, not an error.
         if !matches!(status.signal(), Some(libc::SIGKILL | libc::SIGBUS)) && !blow.is_fatal() {
-            fail!("the user has ended, {status}");
+            fail!("the user ended unexpectedly: {status}");
         }
         Ok(true)
     }

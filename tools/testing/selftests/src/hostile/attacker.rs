@@ -19,13 +19,13 @@ use crate::fixture::{device, guest, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::skip;
 
-/// The user's memory: this many mappings, each at a fixed IOVA.
+/// The number, distance and size of the user's mappings.
 const SLOTS: u64 = 4;
 const SLOT: u64 = 0x100_0000;
 const SLOT_SIZE: usize = 1 << 20;
-/// Entries of the queue.
+/// The number of entries of the queue.
 const RING: u32 = 16;
-/// Streams that are kept open.
+/// The number of data files that stay open.
 const FILES: usize = 4;
 
 /// The process's `main`.
@@ -45,7 +45,7 @@ pub(crate) fn main(args: &[String]) -> Result {
             if call == at {
                 say("at")?;
             }
-            // Whatever it answers: what matters is what is left.
+            // Any result is fine. The parent checks only what the user leaves behind.
             let _ = attacker.call();
         }
         drop(attacker);
@@ -83,7 +83,7 @@ impl Attacker {
         let container = Container::open()?;
         let device = instance.open(&container)?;
         let (Some(v1), Some(v2)) = (device.migration_v1()?, device.migration_v2()?) else {
-            skip!("the device does not migrate");
+            skip!("the device does not support migration");
         };
         let attacker = Attacker {
             streams: Vec::new(),
@@ -144,7 +144,7 @@ impl Attacker {
         Ok(self.mdma.set(Reg::Control, regs::CONTROL_ENABLE.into())?)
     }
 
-    /// Puts some jobs into the ring and rings the doorbell.
+    /// Writes some jobs to the ring and rings the doorbell.
     fn submit(&mut self) -> Result {
         for _ in 0..self.rng.u8(1..6) {
             let job = self.job();
@@ -156,7 +156,7 @@ impl Attacker {
 
     fn job(&mut self) -> Descriptor {
         let rng = &mut self.rng;
-        // Often not mapped, sometimes across the end.
+        // The IOVA is often not mapped, or the range crosses the end of a mapping.
         let near = guest(SLOT * rng.u64(1..=SLOTS) + PAGE * rng.u64(0..4));
         let far = guest(SLOT * rng.u64(1..=SLOTS) + rng.u64(0..4));
         let inside = device(PAGE * rng.u64(0..4000));

@@ -2,8 +2,8 @@
 
 //! A process that waits for a page of its memory can be killed, and other users can use the device afterwards.
 //!
-//! A userfaultfd or a FUSE server in this process backs the memory and answers when the test is over. The waiting user is
-//! another process without privileges.
+//! A userfaultfd or a FUSE server in this process backs the memory and answers at the end of the test. The waiting user
+//! is another process without privileges.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ tests! { "blocking":
     calls_that_wait_for_fuse_can_be_killed [],
 }
 
-/// How long a killed process may live. One whose wait cannot be killed lives until the fault is answered.
+/// How long a killed process may live. With an unkillable wait, it lives until the fault is answered.
 const DEATH: Duration = Duration::from_secs(20);
 /// How long the second call has to start waiting.
 const BEGIN: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ impl Blocked {
         blocked.wait(row)?;
         if row.then.is_some() {
             blocked.user.say("")?;
-            // It may return at once, or wait for the device.
+            // The call may return at once, or wait for the device.
             blocked.user.hear_within(BEGIN)?;
         }
         Ok(blocked)
@@ -78,7 +78,7 @@ impl Blocked {
                 return Ok(());
             }
             if let Some(said) = self.user.hear_within(Duration::ZERO)? {
-                fail!("the user does not wait for its memory, it printed {said:?}");
+                fail!("the user does not wait for its memory: it printed {said:?}");
             }
             if start.elapsed() > PATIENCE {
                 fail!("no page fault in {} s: {result:?}", PATIENCE.as_secs());
@@ -101,10 +101,10 @@ impl Blocked {
             return Ok(None);
         }
         let stacks = self.user.stacks();
-        // Lets the next row run.
+        // Let the next row run.
         self.stalled.release();
         if self.user.wait(PATIENCE)?.is_none() {
-            fail!("the user does not die even after its fault was answered:\n{stacks}");
+            fail!("the killed user still lives after its fault was answered:\n{stacks}");
         }
         Ok(Some(stacks))
     }
@@ -125,7 +125,11 @@ fn each_can_be_killed(env: &Env, kind: Kind) -> Result {
     }
     if !failed.is_empty() {
         let list = failed.join(", ");
-        fail!("{} of {} by {kind}: {list}", failed.len(), ROWS.len());
+        fail!(
+            "{} of {} calls failed with {kind}: {list}",
+            failed.len(),
+            ROWS.len()
+        );
     }
     note!("{} calls", ROWS.len());
     quiescent.check(&cgroup, &instance)

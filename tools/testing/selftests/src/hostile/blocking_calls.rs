@@ -22,27 +22,27 @@ use crate::fixture::{device, guest, Fixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::{fail, skip};
 
-/// The memory that stalls: pages for the test, and then what an argument needs to have behind it.
+/// The size of the stalling memory: pages for the test, then room for the rest of an argument.
 pub(crate) const SIZE: usize = (1 << 20) + 8 * P;
 const P: usize = PAGE as usize;
-/// The IOVA of that memory.
+/// The IOVA of the stalling memory.
 const STALLED: u64 = 0x4000_0000;
 
 /// One call.
 pub(crate) struct Row {
     /// The name in the document.
     pub(crate) name: &'static str,
-    /// Which part of the argument is in the memory that stalls.
+    /// The part of the argument that is in the stalling memory.
     pub(crate) memory: &'static str,
-    /// What other users of the same device, file or container wait for meanwhile.
+    /// What other users of the same device, file or container wait for.
     pub(crate) held: &'static str,
-    /// The initial contents of the memory; the rest is 0.
+    /// The initial contents of the memory. The rest is 0.
     contents: fn() -> Vec<u8>,
     /// The number of faults to answer before the one that stalls.
     pub(crate) answered: u64,
-    /// Whether the device waits rather than a call.
+    /// Whether the device waits, not a call.
     pub(crate) dma: bool,
-    /// Makes the call. It only starts DMA.
+    /// Makes the call, or starts the DMA.
     run: fn(&Fixture, &Arc<Mapping>) -> Result,
     /// A call that may wait for the device, made once the device waits.
     pub(crate) then: Option<fn(&Fixture) -> Result>,
@@ -50,7 +50,7 @@ pub(crate) struct Row {
 
 /// type1's lock, which each access of the container's devices takes.
 const IOMMU: &str = "iommu->lock";
-/// What the device does now, which a call that stops the device waits for, and type1's lock.
+/// The current step of the device, which a call that stops the device waits for, and type1's lock.
 const STEP: &str = "step, iommu->lock";
 
 const ROW: Row = Row {
@@ -64,7 +64,7 @@ const ROW: Row = Row {
     then: None,
 };
 
-/// An ioctl of which the first access is to its argument.
+/// An ioctl whose argument stalls at the first access.
 macro_rules! argument {
     ($name:literal, $number:literal, $fd:expr) => {
         Row {
@@ -79,7 +79,7 @@ macro_rules! argument {
     };
 }
 
-/// An ioctl of a device with a header of this size at the end of a page that is there, and what follows stalls.
+/// An ioctl of a device. Its header is at the end of a present page, and the data after it stalls.
 macro_rules! after_header {
     ($name:literal, $memory:literal, $number:literal, $header:expr) => {
         Row {
@@ -112,7 +112,7 @@ macro_rules! transfer {
     };
 }
 
-/// A job whose operand is in the memory that stalls, and what is called then.
+/// A job whose operand is in the stalling memory, and the second call.
 macro_rules! dma {
     ($name:literal, $memory:literal, $held:expr, $job:expr, $then:expr) => {
         Row {
@@ -127,7 +127,7 @@ macro_rules! dma {
     };
 }
 
-/// What a call is made of that waits for a device which waits for memory.
+/// The job of the rows with a second call.
 const COPY: mdma::Descriptor = mdma::Descriptor {
     op: mdma::desc::Op::Copy,
     flags: mdma::desc::DST_DEVICE,
@@ -270,7 +270,7 @@ pub(crate) const ROWS: &[Row] = &[
         },
         ..ROW
     },
-    // DMA, which the device does by itself.
+    // DMA by the device.
     Row {
         name: "DMA of descriptors",
         memory: "the ring",
@@ -294,7 +294,7 @@ pub(crate) const ROWS: &[Row] = &[
     dma!("DMA from the source of a checksum", "guest memory", STEP, job::crc32c(guest(STALLED), PAGE), None),
     dma!("DMA of a scatter list", "the list", STEP,
         job::copy(List { base: STALLED, entries: 2 }, device(0), PAGE), None),
-    // Calls that wait for the device, which waits for memory.
+    // Calls that wait for a device that waits for memory.
     dma!("VFIO_DEVICE_RESET during DMA", "guest memory", "step, iommu->lock, session", COPY,
         Some(|s| Ok(s.device.reset()?))),
     dma!("bus master off during DMA", "guest memory", "step, iommu->lock, config", COPY,
@@ -320,7 +320,7 @@ impl Row {
     }
 }
 
-/// Words that end where the first page ends.
+/// Returns a page with these words at its end.
 fn at_end_of_page(words: &[u32]) -> Vec<u8> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut page = vec![0; P - bytes.len()];
@@ -338,7 +338,7 @@ fn pwrite_at(fixture: &Fixture, memory: &Mapping, offset: u64, len: usize) -> Re
     Ok(())
 }
 
-/// Maps memory, has its dirty pages tracked, and returns the request for its bitmap.
+/// Maps memory, starts dirty tracking, and returns the request for its bitmap.
 fn tracked(fixture: &Fixture) -> Result<BitmapRequest> {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 64 * PAGE;
@@ -358,11 +358,11 @@ fn v2(fixture: &Fixture) -> Result<vfio_client::v2::Migration> {
 fn stream(fixture: &Fixture, state: V2State) -> Result<DataFd> {
     match v2(fixture)?.set_state(state)? {
         Some(stream) => Ok(stream),
-        None => fail!("no data descriptor came with {state}"),
+        None => fail!("the device returned no data file for {state}"),
     }
 }
 
-/// Enables a queue whose rings are at these IOVAs, one of them in the memory that stalls, and rings the doorbell.
+/// Enables a queue with its rings at these IOVAs, one of them in the stalling memory, and rings the doorbell.
 fn queue(fixture: &Fixture, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Result {
     let own = Arc::new(Mapping::anonymous(P)?);
     own.write(0, &job::nop().encode());
@@ -376,7 +376,7 @@ fn queue(fixture: &Fixture, memory: &Arc<Mapping>, ring: u64, completions: u64) 
     Ok(fixture.mdma.set(Reg::Tail, 1)?)
 }
 
-/// Begins a job in a queue that does not stall.
+/// Starts a job in a queue that does not stall.
 fn begin(fixture: &Fixture, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Result {
     fixture.container.map(STALLED, memory, Access::ReadWrite)?;
     let rings = Arc::new(Mapping::anonymous(2 * P)?);
@@ -400,7 +400,7 @@ pub(crate) fn main(args: &[String]) -> Result {
     let row = &ROWS[row.parse::<usize>()?];
     let victim = Victim::new(spec)?;
     let guest = Guest::of_uuid(uuid)?;
-    // The user before may have left a job that waits for his memory.
+    // The previous user may have left a job that waits for its memory.
     guest.device.reset()?;
     let fixture = Fixture::of(guest)?;
     let mut out = std::io::stdout();
@@ -424,7 +424,7 @@ pub(crate) fn main(args: &[String]) -> Result {
 mod tests {
     use super::*;
 
-    /// The document's table: the rows between its second and its third rule.
+    /// Compares [`ROWS`] with the document's table, the rows between its second and third rule.
     #[test]
     fn the_document_lists_all() {
         const DOCUMENT: &str = include_str!("../../../../../Documentation/blocking.rst");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Much at once: devices that all migrate, containers that come and go, processors that do.
+//! High load: many concurrent migrations, and containers and CPUs that come and go.
 
 use std::fs;
 use std::path::Path;
@@ -26,11 +26,11 @@ tests! { "load":
     containers_come_and_go [],
 }
 
-/// Pages of device memory that are written before a migration, and again in the middle of it.
+/// The pages of device memory that a migration writes before its start.
 const PAGES: [u64; 4] = [0, 1, 63, 4000];
 
-/// Migrates a device, with pre-copy, and compares. `meet` is called when both have a session open, and when both have
-/// moved all of the data.
+/// Migrates a device with pre-copy, and compares the devices. Calls `meet` when both devices have a session open, and
+/// when both have moved all data.
 pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Result {
     from.write_pages(PAGES, n as u8)?;
     let mut queue = from.queue(2)?;
@@ -39,7 +39,7 @@ pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Result {
     meet();
     let mut bytes = Vec::new();
     source.read_available(&mut bytes)?;
-    // By the engine, in the middle of the save.
+    // The engine writes a page in the middle of the save.
     let value = 0x0101_0101_0101_0101 * (n & 0x7f);
     run_jobs(&mut queue, &[job::fill(device(PAGE), !value, PAGE)])?;
     queue.close()?;
@@ -62,7 +62,7 @@ pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Result {
     from.to(State::RUNNING)
 }
 
-/// Joins threads that test something.
+/// Joins test threads and passes on their errors and panics.
 fn join(threads: Vec<thread::ScopedJoinHandle<'_, Result>>) -> Result {
     for thread in threads {
         match thread.join() {
@@ -91,10 +91,10 @@ fn sixty_four_migrate_at_once(env: &Env) -> Result {
     })
 }
 
-/// The second processor, off and on.
+/// The switch of the second CPU.
 const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
 
-/// Has it on again when dropped.
+/// Takes the second CPU online on drop.
 struct Processor;
 
 impl Drop for Processor {
@@ -108,7 +108,7 @@ impl Drop for Processor {
 fn processors_go_offline_and_online(env: &Env) -> Result {
     const PAIRS: usize = 4;
     if !Path::new(ONLINE).exists() {
-        skip!("there is no second processor to take away");
+        skip!("the second CPU cannot be taken offline");
     }
     let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
     let (from, to) = (devices()?, devices()?);
@@ -136,7 +136,7 @@ fn processors_go_offline_and_online(env: &Env) -> Result {
         stop.store(true, Ordering::Relaxed);
         let times = toggle.join().expect("no panic")?;
         note!(
-            "{times} times off and on, {} migrations",
+            "took the CPU offline {times} times during {} migrations",
             rounds * PAIRS as u64
         );
         assert!(times > 0);
@@ -162,7 +162,7 @@ fn containers_come_and_go(env: &Env) -> Result {
                     let value = round * THREADS as u64 + thread as u64;
                     run_jobs(&mut queue, &[job::fill(guest(IOVA), value, LEN as u64)])?;
                     assert_eq!(buffer.to_vec(LEN - 8, 8), value.to_le_bytes());
-                    // Now the memory goes first, now the device, now the container with all that is mapped.
+                    // Vary the order: unmap first, close first, or unmap all memory of the container at once.
                     instance = match round % 3 {
                         0 => {
                             drop((queue, buffer));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Checks that a user who is gone has left nothing behind.
+//! Checks that a user has left nothing behind.
 
 use std::fs;
 
@@ -13,10 +13,10 @@ use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
 use crate::harness::check::wait_for;
 use crate::harness::result::{Ended, Result};
 
-/// Memory that may stay charged to an empty group because the kernel frees it only under memory pressure.
+/// Memory that may stay charged to an empty group, because the kernel frees it only under memory pressure.
 const SLACK: u64 = 64 * PAGE;
 
-/// The state of the machine before a user came.
+/// The state of the machine before a user starts.
 pub(crate) struct Quiescent {
     pins: Pins,
     memory: u64,
@@ -42,13 +42,13 @@ impl Quiescent {
             held = Pins::now()?.held();
             Ok(held == self.pins.held())
         })
-        .map_err(|e| explain(e, format!("{} at first, {held} now", self.pins.held())))?;
+        .map_err(|e| explain(e, format!("{} pinned before, {held} now", self.pins.held())))?;
         let mut memory = 0;
-        wait_for("the group's memory to be given back", || {
+        wait_for("the kernel to free the group's memory", || {
             memory = cgroup.settled_memory()?;
             Ok(memory <= self.memory + SLACK)
         })
-        .map_err(|e| explain(e, format!("{} bytes at first, {memory} now", self.memory)))
+        .map_err(|e| explain(e, format!("{} bytes before, {memory} now", self.memory)))
     }
 }
 
@@ -83,7 +83,7 @@ fn in_state_d() -> Vec<String> {
     {
         let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
         let stat = read("stat");
-        // The name, in brackets, may hold anything.
+        // The name in parentheses may contain any character.
         let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
         if state == Some(b'D') {
             let (comm, stack) = (read("comm"), read("stack"));
@@ -98,7 +98,7 @@ fn in_state_d() -> Vec<String> {
 pub(crate) fn usable(instance: &Instance) -> Result {
     const BUFFER: u64 = 0x10_0000;
     let opened = Guest::open(Instance::from(instance.again()))?;
-    // A queue that was left enabled would run as soon as the fixture enables DMA.
+    // A queue that a user left enabled would run as soon as the fixture sets bus master.
     opened.device.reset()?;
     let fixture = Fixture::of(opened)?;
     let buffer = fixture.buffer(BUFFER, PAGE as usize)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the helpers of these tests: memory that stalls, users in control groups.
+//! Tests of the helpers of these tests: stalling memory, and users in control groups.
 
 use std::io::Write;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ tests! { "hostile":
     a_group_limits_freezes_and_kills_its_user [],
 }
 
-/// Contents that differ from page to page.
+/// Returns contents that differ from page to page.
 pub(crate) fn contents(pages: usize) -> Vec<u8> {
     let page = |n: usize| [n as u8 + 1; PAGE as usize];
     (0..pages).flat_map(page).collect()
@@ -38,7 +38,10 @@ fn memory_waits_until_it_is_released(_: &Env) -> Result {
             let at = stalled.wait(1, PATIENCE)?;
             assert_eq!(at, PAGE, "{kind}");
             thread::sleep(SILENCE);
-            assert!(!late.is_finished(), "{kind}: a page was there by itself");
+            assert!(
+                !late.is_finished(),
+                "{kind}: the load did not wait for its page"
+            );
             stalled.release();
             assert_eq!(late.join().expect("a load"), 2, "{kind}");
             Ok(())
@@ -48,7 +51,7 @@ fn memory_waits_until_it_is_released(_: &Env) -> Result {
         let start = Instant::now();
         assert_eq!(load(2), 3, "{kind}");
         assert!(start.elapsed() >= DELAY, "{kind}: answered too soon");
-        // Whoever waits when it is dropped gets the answer.
+        // The drop answers all waiting faults.
         stalled.hold_after(0);
         thread::scope(|threads| {
             let late = threads.spawn(|| load(0));
@@ -61,7 +64,7 @@ fn memory_waits_until_it_is_released(_: &Env) -> Result {
     Ok(())
 }
 
-/// The child: creates the memory and touches it.
+/// The child process: creates the memory and touches it.
 pub(crate) fn touch(args: &[String]) -> Result {
     admitted()?;
     let [spec] = args else {
@@ -99,7 +102,7 @@ fn memory_of_a_process_that_is_killed_waits(env: &Env) -> Result {
         assert_eq!(user.hear_within(SILENCE)?, None, "{kind}");
         user.kill()?;
         if user.wait(PATIENCE)?.is_none() {
-            fail!("{kind}: it cannot be killed:\n{}", user.stacks());
+            fail!("{kind}: the user survives SIGKILL:\n{}", user.stacks());
         }
         let mut stalled = Stalled::for_another(kind, contents(1))?;
         let mut user = toucher(&mut stalled, &cgroup)?;
@@ -121,15 +124,15 @@ fn a_group_limits_freezes_and_kills_its_user(_: &Env) -> Result {
     assert!(cgroup.cpu_time()? > Duration::ZERO);
     assert_eq!(cgroup.count("memory.events", "oom_kill")?, 0);
     cgroup.freeze(true)?;
-    // It waits interruptibly for its page, so that it can be stopped there.
+    // The user waits interruptibly for its page, so the freezer can stop it.
     cgroup.wait_frozen()?;
     stalled.release();
-    assert_eq!(user.hear_within(SILENCE)?, None, "it runs, frozen");
+    assert_eq!(user.hear_within(SILENCE)?, None, "the frozen user runs");
     cgroup.freeze(false)?;
     assert_eq!(user.hear()?, "1");
     cgroup.kill()?;
     if user.wait(PATIENCE)?.is_none() {
-        fail!("cgroup.kill has not killed it");
+        fail!("the user survives cgroup.kill");
     }
     Ok(cgroup.wait_empty()?)
 }
