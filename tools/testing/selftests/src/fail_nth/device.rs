@@ -24,13 +24,13 @@ tests! { "fail_nth":
     guest_memory [],
 }
 
-/// Checks after a fault that the device runs and does a job.
+/// Checks that the device runs a job after a fault.
 pub(crate) fn works(dev: &V2) -> Result {
     if dev.now()? != State::RUNNING && dev.feature.set_state(State::RUNNING).is_err() {
         dev.device.reset()?;
     }
     assert_eq!(dev.now()?, State::RUNNING);
-    // A reset has disabled it.
+    // A reset has cleared bus master.
     dev.device.config()?.enable()?;
     let mark = dev.mdma.get(Reg::JobsDone)?;
     let mut queue = dev.queue(2)?;
@@ -118,7 +118,7 @@ fn interrupts(env: &Env) -> Result {
     ] {
         let irq = dev.device.irq(index)?;
         let off = || {
-            // Refused if it is not in use.
+            // This fails if the index is not in use.
             let _ = irq.disable();
             Ok(())
         };
@@ -167,13 +167,13 @@ fn interrupts(env: &Env) -> Result {
         )?;
     }
     drop(all);
-    // An interrupt arrives still.
+    // Interrupts still work.
     let event = EventFd::new()?;
     dev.device.irq(INTX)?.set_eventfds(0, &[Some(&event)])?;
     dev.mdma.set_interrupts(regs::INT_ALL)?;
     let mut queue = dev.queue(2)?;
     run_jobs(&mut queue, &[job::nop().interrupt()])?;
-    crate::harness::check::expect_signal(&event, "INTx after all that failed");
+    crate::harness::check::expect_signal(&event, "INTx after the injected faults");
     queue.close()?;
     usable(&dev)?;
     sweep.finish()
@@ -197,7 +197,7 @@ fn registers_and_configuration(env: &Env) -> Result {
         )?;
     }
     for len in [1, 2, 4] {
-        // The interrupt line, which means nothing.
+        // The interrupt line register has no effect.
         sweep.over(
             &format!("write {len} to the configuration space"),
             SHORT,
@@ -279,7 +279,7 @@ fn device_memory(env: &Env) -> Result {
         || memory.mmap(whole, Protection::READ_WRITE),
         after,
     )?;
-    // A fault that lacks memory is tried again, so the access succeeds.
+    // The kernel retries a page fault without memory, so the access succeeds.
     let mapping = memory.map_all()?;
     let never = |()| -> Result<(), std::io::Error> {
         mapping.touch(0);
@@ -350,7 +350,7 @@ fn guest_memory(env: &Env) -> Result {
     let unmap = || container.unmap(IOVA, LEN as u64);
     sweep.over("VFIO_IOMMU_UNMAP_DMA", SHORT, mapped, unmap, after)?;
 
-    // The ring is pinned while the queue is enabled; unmapping takes it away.
+    // The ring is pinned while the queue is enabled. The unmap unpins it.
     let enabled = || -> Result {
         dev.reset()?;
         container.unmap(RING, LEN as u64)?;
@@ -401,7 +401,7 @@ fn guest_memory(env: &Env) -> Result {
         },
         |()| container.unmap_dirty(RING, LEN as u64),
         |(), _| {
-            // What could not be told was unmapped all the same, or not at all.
+            // A failed call may or may not have unmapped the ring.
             container.unmap(RING, LEN as u64)?;
             usable(&dev)
         },

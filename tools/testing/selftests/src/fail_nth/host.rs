@@ -43,16 +43,16 @@ fn creating_and_removing(env: &Env) -> Result {
                 (None, Ok(instance)) => {
                     let instance = Instance::from(instance);
                     let node = format!("/dev/vfio/{}", instance.iommu_group()?);
-                    // The driver core does without a node in /dev if it has to.
+                    // If the node in /dev cannot be created, the driver core continues without it.
                     if Path::new(&node).exists() {
                         works(&V2::of(Fixture::of(Guest::open(instance)?)?)?)?;
                     }
                 }
                 (Some(_), Err(_)) => {}
-                (None, Err(e)) => crate::fail!("created, and not there: {e}"),
-                (Some(e), Ok(_)) => crate::fail!("refused with {e}, and there"),
+                (None, Err(e)) => crate::fail!("created, but the instance does not exist: {e}"),
+                (Some(e), Ok(_)) => crate::fail!("refused with errno {e}, but the instance exists"),
             }
-            assert_eq!(of.available_instances()?, available, "the budget");
+            assert_eq!(of.available_instances()?, available, "available instances");
             Ok(())
         },
     )?;
@@ -69,7 +69,7 @@ fn creating_and_removing(env: &Env) -> Result {
                 fs::write(&path, "1")?;
             }
             assert!(!path.exists());
-            assert_eq!(of.available_instances()?, available, "the budget");
+            assert_eq!(of.available_instances()?, available, "available instances");
             Ok(())
         },
     )?;
@@ -91,7 +91,7 @@ fn opening_and_closing(env: &Env) -> Result {
         Container::open,
         nothing,
     )?;
-    // The first group of a container attaches it to an IOMMU, or to none.
+    // The first group of a container attaches the container to an IOMMU, or fails with ENODEV.
     sweep.over(
         "open and close a group",
         &[libc::ENOMEM, libc::EFAULT, libc::ENODEV],
@@ -182,8 +182,8 @@ fn loading_the_module_even_faults(env: &Env) -> Result {
     loading_the_module(env, 2)
 }
 
-/// Not through a sweep of one size: there are hundreds of faults in the kernel's own loading, each the same to us. Every
-/// other one, so that two machines can share them.
+/// Injects every other fault, so that two machines can share them. The kernel's own module loader has hundreds of fault
+/// points, which a [`Sweep`] would check one by one.
 fn loading_the_module(env: &Env, first: u32) -> Result {
     env.module.path()?;
     Module::unload()?;
@@ -215,10 +215,10 @@ fn loading_the_module(env: &Env, first: u32) -> Result {
     assert!(refused > 0);
     let after = Meminfo::settled()?;
     for (name, kib) in Meminfo::total_growth(&before, &after) {
-        note!("{name}: {kib} KiB more");
+        note!("{name}: {kib:+} KiB");
         assert!(
             kib < 4 * i64::from(faults) + 2048,
-            "{name} has grown by {kib} KiB"
+            "{name} grew by {kib} KiB"
         );
     }
     env.module.load()?;

@@ -24,14 +24,14 @@ tests! { "fail_nth":
     v2_loading [],
 }
 
-/// The device with a few pages that are not holes.
+/// Returns a device with a few populated pages.
 fn filled(env: &Env) -> Result<V2> {
     let dev = V2::new(env)?;
     dev.write_pages([1, 2, 700], 0x5a)?;
     Ok(dev)
 }
 
-/// From any state to running, by a reset, and the same contents again.
+/// Resets the device and writes the same contents again.
 fn renew(dev: &V2) -> Result {
     dev.reset()?;
     dev.write_pages([1, 2, 700], 0x5a)
@@ -76,7 +76,7 @@ fn v1_states(env: &Env) -> Result {
             },
         )?;
     }
-    // The end of a load: what fails leaves the error state, or the old one.
+    // At the end of a load, a failed change leads to the error state or keeps the old state.
     for to in [S::RUNNING, S::STOP] {
         sweep.over_each(
             &format!("device_state 100 to {:03b}, loaded", to.0),
@@ -112,7 +112,7 @@ fn v1_saving(env: &Env) -> Result {
     let nothing = || Ok(());
     let section = dev.section();
     let mut bytes = vec![0; section];
-    // In both states with something to save; what is read is told once a read has succeeded.
+    // Test both saving states.
     for from in [S::PRE_COPY, S::STOP_AND_COPY] {
         let begin = || {
             renew(&dev)?;
@@ -224,8 +224,8 @@ fn v1_loading(env: &Env) -> Result {
         || done(migration.region().pwrite(at, part), part.len()),
         after,
     )?;
-    // All of the stream but the last piece, so that pages are made: what was refused can be had again only by
-    // beginning anew, for the stream may have been taken in part.
+    // Load the first part of the stream, which allocates pages. A failed load must restart, because the device may
+    // have accepted some of the data.
     sweep.over_each(
         "data_size, which loads",
         SHORT,
@@ -272,7 +272,7 @@ fn v2_arcs(env: &Env) -> Result {
     let dev = filled(env)?;
     let saved = dev.save_v2()?;
     let mut sweep = Sweep::new()?;
-    // It has to be open, or its session is over with it.
+    // Keep the data file open, because its close ends the session.
     let held = RefCell::new(None);
     for (from, to) in ARCS {
         sweep.over(
@@ -304,7 +304,7 @@ fn v2_arcs(env: &Env) -> Result {
         |(), refused| {
             match (refused, dev.now()?) {
                 (None, State::STOP) => {}
-                // The change was made, but could not be told.
+                // The state changed, but the copy of the result failed.
                 (Some(libc::EFAULT), State::STOP) => {}
                 (Some(_), State::RESUMING | State::ERROR) => {}
                 (_, state) => return Err(Ended::failed(format!("{refused:?}, and {state}"))),
@@ -316,7 +316,7 @@ fn v2_arcs(env: &Env) -> Result {
     sweep.finish()
 }
 
-/// What a data descriptor was asked for, with nothing as an answer of its own.
+/// Checks the result of a read of a data file. ENOMSG counts as success.
 fn told(result: std::io::Result<usize>, all: usize) -> std::io::Result<()> {
     match result {
         Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => Ok(()),
@@ -345,7 +345,7 @@ fn v2_saving(env: &Env) -> Result {
             begin,
             || with(&mut |fd| told(fd.read(&mut bytes), len)),
             || {
-                // What could not be copied to the user is not lost.
+                // Data whose copy to the user failed is not lost.
                 let mut rest = Vec::new();
                 with(&mut |fd| fd.read_available(&mut rest).map(drop).map_err(|e| e.source))?;
                 usable(&dev)
@@ -370,7 +370,7 @@ fn v2_saving(env: &Env) -> Result {
         || held.borrow().as_ref().expect("begun").precopy_info(),
         || usable(&dev),
     )?;
-    // A save during which every read fails once still is what one without is.
+    // A save with failing reads returns the same stream as a save without.
     renew(&dev)?;
     let expected = dev.save_v2()?;
     renew(&dev)?;

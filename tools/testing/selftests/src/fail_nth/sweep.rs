@@ -25,7 +25,7 @@ const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const DEBUGFS: &str = "/sys/kernel/debug";
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
-/// The settings that let every allocation fail, without a log line.
+/// The settings that make each allocation able to fail, without a log line.
 const KNOBS: [(&str, &str); 8] = [
     ("failslab/ignore-gfp-wait", "N"),
     ("failslab/verbose", "0"),
@@ -43,7 +43,7 @@ const KINDS: [&str; 3] = ["failslab", "fail_page_alloc", "fail_usercopy"];
 /// kmemleak does not report objects younger than this.
 const LEAK_AGE: Duration = Duration::from_secs(6);
 
-/// More fault points than any operation has.
+/// The limit of fault points of one operation.
 const MANY: u32 = 20_000;
 
 /// Returns whether the kernel has fault injection.
@@ -58,7 +58,7 @@ pub(crate) const SHORT: &[i32] = &[libc::ENOMEM, libc::EFAULT];
 pub(crate) struct Sweep {
     file: File,
     pinned: i64,
-    /// For each operation its name, the number of faults, and how many of them made it fail.
+    /// For each operation: its name, the number of faults, and the number of faults that made it fail.
     rows: Vec<(String, u32, u32)>,
 }
 
@@ -113,7 +113,7 @@ impl Sweep {
         let mut symbols: Vec<_> = symbols.lines().filter_map(parse).collect();
         symbols.sort();
         let Some(at) = symbols.iter().position(|(_, name)| name == function) else {
-            fail!("there is no function {function}");
+            fail!("the kernel has no function {function}");
         };
         let start = symbols[at].0;
         let end = symbols[at..]
@@ -240,7 +240,7 @@ impl Sweep {
                 return Ok(());
             }
         }
-        fail!("{name} has more than {MANY} things that can fail")
+        fail!("{name} has more than {MANY} fault points")
     }
 
     /// Fails each fault point of a kind that workers reach for an operation in turn.
@@ -279,7 +279,7 @@ impl Sweep {
             faults += 1;
             refused += u32::from(!done);
         }
-        fail!("{name} has more than {MANY} things that can fail")
+        fail!("{name} has more than {MANY} fault points")
     }
 
     /// Prints the results, and checks for leaks.
@@ -329,8 +329,8 @@ pub(crate) fn leaks() -> Result {
     Ok(())
 }
 
-/// A result without a value, for operations that make none.
+/// Drops the value of a result, and checks that it is at most `all`.
 pub(crate) fn done<E: Debug>(result: Result<usize, E>, all: usize) -> Result<(), E> {
-    // What was done in part tells so.
+    // A partial transfer returns a smaller count.
     result.map(|n| assert!(n <= all))
 }

@@ -18,7 +18,7 @@ tests! { "fail_nth":
     jobs [],
 }
 
-/// The job ends with a record or the queue halts; nothing is left of it after a reset, whatever failed.
+/// After each fault, the job completes or the queue halts, and the device works after a reset.
 fn jobs(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 20_000;
