@@ -4,7 +4,7 @@
 
 use crate::harness::Test;
 
-/// One file per line.
+/// One table per line.
 #[rustfmt::skip]
 const TABLES: &[&[Test]] = &[
     crate::mdev::types::TESTS,
@@ -56,7 +56,7 @@ const TABLES: &[&[Test]] = &[
     crate::hostile::blocking::TESTS,
 ];
 
-/// Tests that need a kernel with fault injection. Other kernels do not list them at all.
+/// Tests that need a kernel with fault injection. Without it, they are not listed.
 #[rustfmt::skip]
 const FAILING: &[&[Test]] = &[
     crate::fail_nth::device::TESTS,
@@ -101,7 +101,7 @@ mod tests {
     fn names_are_unique_and_well_formed() {
         let mut names = std::collections::BTreeSet::new();
         for test in select(&[]) {
-            assert!(names.insert(test.name), "{} twice", test.name);
+            assert!(names.insert(test.name), "{} is not unique", test.name);
             let (area, what) = test.name.split_once('.').expect(test.name);
             assert!(!area.is_empty() && !what.is_empty(), "{}", test.name);
             for p in test.proves {

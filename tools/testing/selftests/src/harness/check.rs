@@ -68,8 +68,8 @@ macro_rules! assert_errno {
     };
 }
 
-/// Checks that a call is refused: it fails with an errno, and the kernel logs one line that names the device and
-/// contains `reason`.
+/// Checks that the kernel refuses a call: the call fails with an errno, and the kernel logs one line that names the
+/// device and contains `reason`.
 ///
 /// `assert_refused!(env, device.name(), config.write_u64(0, 0), EINVAL, "8 bytes")`. The call may be made twice.
 #[macro_export]
@@ -100,7 +100,7 @@ pub(crate) fn expect_refusal<T, E: Errno>(
     name: &str,
     call: impl FnOnce() -> Result<T, E>,
 ) {
-    // Stay below the rate limit, or the line would be suppressed.
+    // Stay below the rate limit, because the kernel would suppress the line.
     while env.kmsg.recent(uuid, INTERVAL) >= BURST - 1 {
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -126,8 +126,8 @@ pub(crate) fn expect_no_line(env: &Env, uuid: &str, mark: Mark, what: &str) {
     assert!(ours.is_empty(), "{what}: logged {ours:?}");
 }
 
-/// Returns the module's lines that name the device. Rate limit notices and the driver core's line about each failed
-/// create do not count.
+/// Returns the module's lines that name the device, without rate limit notices and the driver core's lines about failed
+/// creations.
 fn refusals(lines: Vec<Line>, uuid: &str) -> Vec<String> {
     let ours = |text: &String| {
         text.contains(uuid)

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-/// Limits of the random and racing tests, which would otherwise never end.
+/// Limits of the random and racing tests, which have no natural end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Number of random jobs (`--jobs`).
@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) attacks: u64,
     /// Seed of all random numbers (`--seed`). A test that uses it prints it.
     pub(crate) seed: u64,
-    /// The mdev type that the type1 tests open (`--type`). Any type that does DMA through type1 will do.
+    /// The mdev type that the type1 tests open (`--type`). It must do DMA through type1.
     pub(crate) mdev_type: String,
 }
 

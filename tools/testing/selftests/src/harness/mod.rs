@@ -117,7 +117,7 @@ pub(crate) fn run(env: &Env, tests: &[&'static Test], limit: Duration) -> Totals
     totals
 }
 
-/// How many kernel log lines are printed for a failed test.
+/// The number of kernel log lines to print for a failed test.
 const LOG_LINES: usize = 100;
 
 enum Verdict {
@@ -175,7 +175,7 @@ fn run_one(env: &Env, test: &Test) -> Verdict {
     }
 }
 
-/// Loads the module if it is gone, and removes instances that the test left behind. Both fail the test.
+/// Loads the module if it is not loaded, and removes instances that the test left behind. Both fail the test.
 fn clean_up(env: &Env) -> Result {
     if !Module::is_loaded() {
         problem("the module is no longer loaded".into());

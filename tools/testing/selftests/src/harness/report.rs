@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::sync::Mutex;
 
-/// Failures that cannot be returned: in a `drop`, in another thread.
+/// Failures that cannot be returned, such as in `drop` or in another thread.
 static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Fails the running test from code that can neither return an error nor panic.

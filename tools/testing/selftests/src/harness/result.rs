@@ -10,7 +10,7 @@ pub(crate) type Result<T = (), E = Ended> = std::result::Result<T, E>;
 
 /// Why a test ended early.
 ///
-/// `?` converts every error into this and records where.
+/// `?` converts any error into this and records the location.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// The test failed.
@@ -59,7 +59,7 @@ macro_rules! fail {
     };
 }
 
-/// Skips the test because it cannot run on this machine. Do not use it where the test could be made to run.
+/// Skips the test because it cannot run on this machine. Do not use it if the test could set up what it needs.
 #[macro_export]
 macro_rules! skip {
     ($($arg:tt)+) => {

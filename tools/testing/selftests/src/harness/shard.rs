@@ -4,7 +4,8 @@
 
 use std::str::FromStr;
 
-/// Every `of`th test from the `number`th on. Neighbours in the catalog take similar time and go to different machines.
+/// Every `of`th test from the `number`th on. Tests that are adjacent in the catalog take similar time and run on
+/// different machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
     number: usize,
