@@ -13,7 +13,7 @@ fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
     let path = format!("/sys/kernel/debug/mdma/{uuid}/{file}");
     let mut text = String::new();
     // The file reports "busy" instead of waiting for a state change or for a buffer that is being loaded.
-    wait_for("the device not to be busy", || {
+    wait_for("the device to become idle", || {
         text = fs::read_to_string(&path)?;
         Ok(text != "state: busy\n")
     })?;

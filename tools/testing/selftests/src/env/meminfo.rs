@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::result::Result;
 
-/// A snapshot of amounts by name.
+/// A snapshot of amounts and counts by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meminfo {
     /// `/proc/meminfo`, in KiB.
@@ -49,7 +49,7 @@ impl Meminfo {
             {
                 let _ = fs::write(cache.path().join("shrink"), "1");
             }
-            // Grace periods and workers.
+            // Wait for grace periods and workers.
             thread::sleep(Duration::from_millis(150));
         }
         Self::now()
@@ -88,7 +88,7 @@ impl Meminfo {
         self.kib("MemFree") + self.kept_kib
     }
 
-    /// Returns memory, in KiB, that belongs to no process, cache or slab: pages that a driver has allocated.
+    /// Returns the memory in KiB that belongs to no process, cache or slab, such as pages that a driver has allocated.
     pub(crate) fn nameless_kib(&self) -> i64 {
         const NAMED: [&str; 9] = [
             "Buffers",
@@ -134,8 +134,8 @@ impl Meminfo {
         growth
     }
 
-    /// Returns what grew from each snapshot to the next: slab objects by at least `by`, amounts by as many pages, vmalloc
-    /// areas by one.
+    /// Returns the names that grew from each snapshot to the next: slab objects by at least `by`, amounts by `by`
+    /// pages, vmalloc areas by one.
     pub(crate) fn steady_growth(looks: &[Meminfo], by: i64) -> Vec<String> {
         let mut steady = steady(looks, by, |look| &look.objects, "objects of slab cache");
         steady.extend(steady_areas(looks));
@@ -145,7 +145,7 @@ impl Meminfo {
                 .map(|w| w[1].kib(name) - w[0].kib(name))
                 .min();
             if let Some(least) = least.filter(|l| *l >= 4 * by) {
-                steady.push(format!("{name}: {least} KiB or more from look to look"));
+                steady.push(format!("{name}: at least {least} KiB per snapshot"));
             }
         }
         steady
@@ -181,7 +181,7 @@ fn steady(
     let growth = last.filter_map(|(name, _)| Some((name, least(name)?)));
     growth
         .filter(|(_, least)| *least >= by)
-        .map(|(name, least)| format!("{what} {name}: {least} or more from look to look"))
+        .map(|(name, least)| format!("{what} {name}: {least} or more per snapshot"))
         .collect()
 }
 

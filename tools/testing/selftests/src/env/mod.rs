@@ -26,7 +26,7 @@ use crate::harness::result::Result;
 /// How long removing an unused instance may take.
 const LEAVE: Duration = Duration::from_secs(600);
 
-/// The argument of every test.
+/// The argument of all tests.
 pub(crate) struct Env {
     /// The module under test.
     pub(crate) module: Module,

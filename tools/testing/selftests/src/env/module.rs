@@ -24,19 +24,19 @@ pub(crate) const PARAMS: [(&str, u64); 5] = [
     ("throttle_us", 0),
 ];
 
-/// The module's file and the parameters with which it is loaded unless a test needs others.
+/// The module's file, and the parameters with which it is loaded unless a test needs others.
 pub(crate) struct Module {
     path: Option<PathBuf>,
     params: String,
 }
 
 impl Module {
-    /// Without a path the module that is already loaded is used.
+    /// Without a path, the tests use the module that is already loaded.
     pub(crate) fn new(path: Option<PathBuf>, params: String) -> Self {
         Module { path, params }
     }
 
-    /// Returns the path of the module; skips the test if there is none.
+    /// Returns the path of the module. Skips the test if no path was given.
     pub(crate) fn path(&self) -> Result<&Path> {
         match &self.path {
             Some(path) => Ok(path),
@@ -81,17 +81,17 @@ impl Module {
         Ok(self.load_with(&self.params)??)
     }
 
-    /// Loads the module with these parameters. The inner result is that of the system call.
+    /// Loads the module with these parameters. The inner result is the result of the system call.
     pub(crate) fn load_with(&self, params: &str) -> Result<io::Result<()>> {
         Ok(module::load(self.path()?, params))
     }
 
-    /// Unloads it, without waiting for its users: `EAGAIN` if there are any.
+    /// Unloads the module. Does not wait for users: returns `EAGAIN` if there are any.
     pub(crate) fn unload() -> io::Result<()> {
         module::unload(NAME)
     }
 
-    /// Runs `test` with the module loaded with these parameters, and reloads it afterwards with the usual ones.
+    /// Runs `test` with these module parameters, and reloads the module with the usual ones afterwards.
     pub(crate) fn with<T>(&self, params: &str, test: impl FnOnce() -> Result<T>) -> Result<T> {
         self.path()?;
         Module::unload()?;

@@ -10,16 +10,16 @@ use crate::harness::result::Result;
 /// The kernel's counts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pins {
-    /// Pages ever pinned on this machine.
+    /// Pages pinned since boot.
     acquired: u64,
-    /// Pages ever unpinned.
+    /// Pages unpinned since boot.
     released: u64,
-    /// Pages accounted to this process as locked; type1 accounts pins there.
+    /// Locked pages of this process. type1 accounts pins here.
     pub(crate) locked: u64,
 }
 
 impl Pins {
-    /// Reads the counts. No other process may pin meanwhile.
+    /// Reads the counts. No other process may pin pages during a test.
     pub(crate) fn now() -> Result<Self> {
         // Folds the per-CPU counts.
         fs::read("/proc/sys/vm/stat_refresh")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that the kernel swaps out again and again.
+//! Memory that the kernel repeatedly swaps out.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::{fail, note};
 const ROOT: &str = "/sys/fs/cgroup";
 const GROUP: &str = "/sys/fs/cgroup/vfio-mdev-selftests";
 
-/// More memory than any test machine has: reclaims everything reclaimable.
+/// More memory than any test machine has, so a write reclaims as much as possible.
 const ALL: &str = "64G";
 
 /// Returns whether there is swap space and a memory control group.
@@ -26,7 +26,7 @@ pub(crate) fn available() -> bool {
         && swaps.is_ok_and(|text| text.lines().count() > 1)
 }
 
-/// A control group that this process and its new memory belong to. On drop the process returns to the root group.
+/// A control group that contains this process and its new memory. On drop, the process returns to the root group.
 struct Group;
 
 impl Group {
@@ -60,12 +60,12 @@ impl Drop for Group {
 fn swapped() -> Result<(u64, u64)> {
     let vmstat = fs::read_to_string("/proc/vmstat")?;
     let (Some(out), Some(into)) = (field(&vmstat, "pswpout "), field(&vmstat, "pswpin ")) else {
-        fail!("the kernel does not count what it swaps");
+        fail!("the kernel does not count swapped pages");
     };
     Ok((out, into))
 }
 
-/// Runs `f` while all memory of this process is swapped out again and again.
+/// Runs `f` while the kernel repeatedly swaps out all memory of this process.
 pub(crate) fn under_reclaim(f: impl FnOnce() -> Result) -> Result {
     let _group = Group::join()?;
     let before = swapped()?;
@@ -84,12 +84,15 @@ pub(crate) fn under_reclaim(f: impl FnOnce() -> Result) -> Result {
         let times = reclaimer.join().expect("no panic")?;
         let after = swapped()?;
         let (out, into) = (after.0 - before.0, after.1 - before.1);
-        note!("{times} times, {out} pages out and {into} in");
+        note!("reclaimed {times} times, {out} pages out and {into} in");
         match result {
             Ok(outcome) => outcome?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        assert!(out > 100 && into > 100, "{out} pages out and {into} in");
+        assert!(
+            out > 100 && into > 100,
+            "too little swapping: {out} pages out and {into} in"
+        );
         Ok(())
     })
 }
