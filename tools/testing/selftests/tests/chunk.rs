@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the framework writes a chunk of guest memory, over memory that is unmapped between two attempts (P30, P35).
+//! The framework's write of a chunk of guest memory, with pages that are unmapped between two attempts (P30, P35).
 
 #[path = "../../../../rust/vfio/dma/chunk.rs"]
 mod chunk;
@@ -11,7 +11,7 @@ const PAGE: usize = 4096;
 const PAGES: usize = 16;
 const IOVA: u64 = 0x7000_0000;
 
-/// Guest memory as type1 has it: a copy stops at the first page that is missing, and marks pages only if none is.
+/// A model of type1's guest memory: a copy stops at the first missing page, and marks pages only if none is missing.
 #[derive(Default)]
 struct Memory {
     missing: BTreeSet<usize>,
@@ -34,7 +34,7 @@ impl Memory {
     }
 }
 
-/// Writes all of the memory; `between` changes what is missing after the first attempt.
+/// Writes all the memory. `between` changes the missing pages after the first attempt.
 fn run(missing: &[usize], between: impl Fn(&mut BTreeSet<usize>)) -> (Memory, Result<(), usize>) {
     let mut memory = Memory {
         missing: missing.iter().copied().collect(),
@@ -53,13 +53,13 @@ fn run(missing: &[usize], between: impl Fn(&mut BTreeSet<usize>)) -> (Memory, Re
 
 #[test]
 fn a_copy_that_succeeds_is_one_call() {
-    let (memory, result) = run(&[], |_| panic!("there is no second call"));
+    let (memory, result) = run(&[], |_| panic!("a second call was made"));
     assert_eq!(result, Ok(()));
     assert_eq!(memory.marked.len(), PAGES);
 }
 
-/// The repetition used to stop at the first page that was gone by then: what the first attempt had written behind that
-/// page was not reported.
+/// Earlier, the second attempt stopped at the first missing page, and pages after it that the first attempt had written
+/// were not reported.
 #[test]
 fn what_was_written_is_marked_whatever_goes_meanwhile() {
     for hole in 0..PAGES {
@@ -67,14 +67,18 @@ fn what_was_written_is_marked_whatever_goes_meanwhile() {
             let (memory, result) = run(&[hole], |missing| {
                 missing.insert(gone);
             });
-            // What is gone has no place in a report any more.
+            // An unmapped page cannot be reported.
             let mut due = memory.written.clone();
             due.remove(&gone);
             assert!(
                 due.is_subset(&memory.marked),
-                "hole {hole}, then {gone} gone"
+                "hole {hole}, then {gone} unmapped"
             );
-            assert_eq!(result, Err(hole.min(gone)), "hole {hole}, then {gone} gone");
+            assert_eq!(
+                result,
+                Err(hole.min(gone)),
+                "hole {hole}, then {gone} unmapped"
+            );
         }
     }
 }
