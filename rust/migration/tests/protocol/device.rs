@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device in ordinary memory, and streams taken from it.
+//! A device in ordinary memory, and its streams.
 
 use migration::dirty::{words_for, DirtyMap, Run};
 use migration::load::{LoadSession, Sink};
@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 pub(crate) const PAGE: usize = 64;
 pub(crate) const STATE_MAX: usize = 256;
-/// Pages that are skipped at once if none of them was written.
+/// The number of pages that are skipped at once if none is written.
 pub(crate) const BLOCK: u64 = 512;
 pub(crate) const ENOMEM: i32 = 12;
 
@@ -29,29 +29,29 @@ pub(crate) fn identity(pages: u64) -> Identity {
     }
 }
 
-/// Memory page by page, holes where nothing was written, and a device's own state.
+/// Populated pages of memory, and the device state.
 pub(crate) struct Device {
     pub(crate) identity: Identity,
     pub(crate) pages: RefCell<BTreeMap<u64, Vec<u8>>>,
     pub(crate) dirty: DirtyMap<Vec<AtomicU64>>,
     pub(crate) state: RefCell<Vec<u8>>,
-    /// How often `check_state` and `commit_state` were called.
+    /// The numbers of calls of `check_state` and `commit_state`.
     pub(crate) checked: Cell<u32>,
     pub(crate) committed: Cell<u32>,
-    /// Bytes of memory read or written.
+    /// The number of memory bytes read or written.
     pub(crate) copied: Cell<u64>,
-    /// The copies that fail, counted down.
+    /// The number of calls until one fails.
     pub(crate) fail_copy: Cell<Option<u32>>,
     pub(crate) fail_put: Cell<Option<u32>>,
     pub(crate) fail_zero: Cell<Option<u32>>,
     pub(crate) fail_state: Cell<bool>,
-    /// The errno of what fails.
+    /// The errno of failing calls.
     pub(crate) errno: Cell<i32>,
-    /// The looks at a signal until there is one, counted down.
+    /// The number of signal checks until a signal is pending.
     pub(crate) signal: Cell<Option<u32>>,
-    /// Blocks looked at, and pages made holes, by loads.
+    /// The number of blocks visited and pages freed by loads.
     pub(crate) visits: Cell<u64>,
-    /// Bytes of state that `save_state` claims beyond those it wrote.
+    /// The number of bytes that `save_state` reports in addition to those it wrote.
     pub(crate) claim: Cell<usize>,
 }
 
@@ -87,7 +87,7 @@ impl Device {
         self.identity.page_size as usize
     }
 
-    /// Writes a page: bytes first, then the mark.
+    /// Writes a page, then marks it dirty.
     pub(crate) fn write(&self, page: u64, value: u8) {
         let bytes = (0..self.page_size())
             .map(|i| value.wrapping_add(i as u8))
@@ -96,7 +96,7 @@ impl Device {
         self.dirty.mark(page);
     }
 
-    /// Turns a page into a hole, as a reset of part of the memory would.
+    /// Turns a page into a hole, like a reset of a part of the memory.
     pub(crate) fn discard(&self, page: u64) {
         self.pages.borrow_mut().remove(&page);
         self.dirty.mark(page);
@@ -106,7 +106,7 @@ impl Device {
         countdown(cell).map_err(|()| self.errno.get())
     }
 
-    /// Whether there is a signal now. There is one, and then no more.
+    /// Returns whether a signal is pending. Only one signal arrives.
     fn signalled(&self) -> bool {
         let now = countdown(&self.signal).is_err();
         if now {
@@ -115,8 +115,7 @@ impl Device {
         now
     }
 
-    /// Makes pages holes, as the kernel does it: a look at each block, and at the pages in those that
-    /// have some.
+    /// Frees pages like the kernel: visits each block and each populated page.
     fn free(&self, first: u64, count: u64) {
         let blocks = count.div_ceil(BLOCK);
         let mut pages = self.pages.borrow_mut();
@@ -126,7 +125,7 @@ impl Device {
         self.visits.set(self.visits.get() + blocks + freed);
     }
 
-    /// All of memory, holes as zeros.
+    /// Returns all memory, with holes as zeros.
     pub(crate) fn memory(&self) -> Vec<u8> {
         let mut all = vec![0; self.identity.memory_size as usize];
         for (page, bytes) in self.pages.borrow().iter() {
@@ -147,7 +146,7 @@ impl Device {
         LoadSession::new(self.identity, buffer).unwrap()
     }
 
-    /// The buffers of a save of the stopped device.
+    /// Saves the stopped device and returns the buffers.
     pub(crate) fn save(&self, len: usize) -> Vec<Vec<u8>> {
         let mut session = self.begin();
         session.stop();
@@ -167,7 +166,7 @@ impl Device {
     }
 }
 
-/// A device whose stream has every kind of record that a stopped device sends.
+/// Returns a device whose stream has each kind of record that a stopped device sends.
 pub(crate) fn sample() -> Device {
     let device = Device::new(40);
     for page in [0, 1, 2, 7, 39] {
@@ -177,7 +176,7 @@ pub(crate) fn sample() -> Device {
     device
 }
 
-/// Fills buffers of `len` bytes until nothing comes.
+/// Fills buffers of `len` bytes until no data is left.
 pub(crate) fn fill_all(
     session: &mut SaveSession<Vec<u8>>,
     device: &Device,
@@ -196,7 +195,7 @@ pub(crate) fn fill_all(
     }
 }
 
-/// Cuts a stream into records.
+/// Splits a stream into records.
 pub(crate) fn records(stream: &[u8]) -> Vec<(Header, Vec<u8>)> {
     let mut rest = stream;
     let mut records = Vec::new();
@@ -210,7 +209,7 @@ pub(crate) fn records(stream: &[u8]) -> Vec<(Header, Vec<u8>)> {
     records
 }
 
-/// Puts records together again, with their lengths and checksums made right.
+/// Joins records to a stream, and corrects their lengths and checksums.
 pub(crate) fn join(records: &[(Header, Vec<u8>)]) -> Vec<u8> {
     let mut stream = Vec::new();
     for (header, payload) in records {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The dirty map, against a set of pages and against threads.
+//! The dirty map, compared with a set of pages, and used by concurrent threads.
 
 use migration::dirty::{words_for, DirtyCount, DirtyMap, Run, BLOCK};
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ fn map(pages: u64) -> DirtyMap<Vec<AtomicU64>> {
     DirtyMap::new(words, pages).unwrap()
 }
 
-/// The first run at or after `from`, by looking at every page.
+/// Returns the first run at or after `from`, page by page.
 fn first_run(set: &BTreeSet<u64>, from: u64, max: u64) -> Option<Run> {
     let first = *set.range(from..).next()?;
     let count = (first..first + max)
@@ -124,16 +124,16 @@ fn rule_extreme_arguments_change_nothing() {
 fn rule_too_few_words_are_no_map() {
     assert!(DirtyMap::new(Vec::<AtomicU64>::new(), 1).is_none());
     let words = |count: usize| (0..count).map(|_| AtomicU64::new(!0)).collect::<Vec<_>>();
-    // One for the bits of 64 pages, one for the counter of a block.
+    // One word for the bits of 64 pages, one for the counter of a block.
     assert!(DirtyMap::new(words(2), 65).is_none());
     assert!(DirtyMap::new(words(2), 64).is_some());
-    // What was in the words is forgotten, bits that no page has included.
+    // A new map clears the words, including the bits without a page.
     let map = DirtyMap::new(words(2), 3).unwrap();
     assert!(map.is_clean());
     assert_eq!(map.take_run(0, 64), None);
 }
 
-/// More than two blocks, the last one in part: what the counters say is what the bits are.
+/// The counters match the bits in a map of two blocks and a partial one.
 #[test]
 fn rule_blocks_are_counted() {
     const PAGES: u64 = 2 * BLOCK + 1000;
@@ -159,7 +159,7 @@ fn rule_blocks_are_counted() {
                     set.remove(&page);
                 }
             }
-            // Around the borders of blocks.
+            // Mark pages across block boundaries.
             _ => {
                 let first = (first / BLOCK + 1) * BLOCK - count;
                 map.mark_range(first, 2 * count);
@@ -185,8 +185,7 @@ fn rule_blocks_are_counted() {
     assert_eq!(map.count_range(0, PAGES), DirtyCount { pages: 1, runs: 1 });
 }
 
-/// Writers change pages and mark them while a reader takes runs and copies. What the reader has in
-/// the end must be what the pages are.
+/// Writers change and mark pages while a reader takes runs and copies them. At the end, the copy must equal the pages.
 #[test]
 fn rule_no_write_is_lost_between_clear_and_read() {
     const PAGES: usize = 200;
@@ -206,7 +205,7 @@ fn rule_no_write_is_lost_between_clear_and_read() {
                         let page = (x % PAGES as u64) as usize;
                         pages[page].fetch_add(1, Ordering::Relaxed);
                         map.mark(page as u64);
-                        // Either the mark is counted, or the reader has taken it.
+                        // The map counts the mark, unless the reader has taken it.
                         assert!(
                             !map.test(page as u64) || !map.is_clean() || !map.test(page as u64)
                         );
@@ -241,7 +240,7 @@ fn rule_no_write_is_lost_between_clear_and_read() {
     assert_eq!(pages.iter().sum::<u64>(), 3 * WRITES);
 }
 
-/// Two readers together get all pages, and leave none.
+/// Two readers together take all pages.
 #[test]
 fn rule_two_readers_lose_nothing() {
     for _ in 0..200 {

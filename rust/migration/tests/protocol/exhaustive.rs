@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every sequence of events to a fixed length: changes of state by v1 and by v2, resets, and between them a device that
-//! writes and a user who reads, with the sessions that the arcs open and close. Wherever a sequence ends, a save that is
-//! open still becomes a stream that loads.
+//! Every sequence of events up to a fixed length: changes of state by v1 and by v2, resets, writes by the device and
+//! reads by the user, with the sessions that the arcs open and close. After each sequence, an open save must still
+//! complete as a valid stream.
 
 use crate::device::{Device, ENOMEM};
 use migration::load::LoadSession;
@@ -10,11 +10,11 @@ use migration::save::{min_output, SaveSession};
 use migration::state::State;
 use migration::transition::{v1_write, v2_transition, Action, Transition};
 
-/// Some 200,000 sequences where they take seconds, 10,000 where they would take minutes.
+/// About 200,000 sequences, or 10,000 in a slow debug build.
 const LENGTH: u32 = if cfg!(debug_assertions) { 3 } else { 4 };
 const PAGES: u64 = 3;
 
-/// Something that happens.
+/// An event.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// A write to `device_state`.
@@ -25,13 +25,13 @@ enum Event {
     Reset,
     /// The device writes a page, if it runs.
     Write,
-    /// The user has a buffer staged, if there is none.
+    /// The user stages a buffer if none is staged.
     Stage,
     /// The user reads the staged buffer.
     Read,
-    /// The user says that he has read it.
+    /// The user reads and acknowledges the staged buffer.
     Acknowledge,
-    /// What can fail in the next transition does.
+    /// The first fallible action of the next transition fails.
     Fail,
 }
 
@@ -50,7 +50,7 @@ fn events() -> Vec<Event> {
         .collect()
 }
 
-/// A device and whoever carries out what the arcs say.
+/// A device and a front end that executes the actions of the arcs.
 struct FrontEnd {
     device: Device,
     state: State,
@@ -59,9 +59,9 @@ struct FrontEnd {
     save: Option<SaveSession<Vec<u8>>>,
     prepared: bool,
     load: Option<LoadSession<Vec<u8>>>,
-    /// Not acknowledged, and whether it was read.
+    /// The unacknowledged buffer, and whether the user has read it.
     staged: Option<(Vec<u8>, bool)>,
-    /// What the user sent, all sessions one after the other: a destination takes the last one (P50).
+    /// The bytes that the user sent in all sessions. A destination loads the last session (P50).
     sent: Vec<u8>,
     failing: bool,
 }
@@ -137,11 +137,11 @@ impl FrontEnd {
             }
             Action::RestartLoad => {
                 let load = self.load.as_mut().expect("a load is open");
-                assert!(!load.is_broken(), "nothing was fed");
+                assert!(!load.is_broken(), "a load without data is broken");
             }
             Action::CommitLoad => {
                 let mut load = self.load.take().expect("a load is open");
-                // Nothing was fed, so it cannot be complete.
+                // A load without data is incomplete.
                 let result = load.finish(&self.device);
                 self.end();
                 return result.map_err(|e| e.errno());
@@ -170,7 +170,7 @@ impl FrontEnd {
                 }
             }
             Event::V2(to) => {
-                // A buffer of v2 is read as it is made: there is none to offer again.
+                // v2 stages a buffer only when the user reads it, so it has no buffer to offer again.
                 if self.staged.is_some() && self.state == State::PreCopyP2p {
                     self.read();
                     self.staged = None;
@@ -217,7 +217,7 @@ impl FrontEnd {
         }
     }
 
-    /// What is so in every state, however it was reached.
+    /// Checks the invariants of the current state.
     fn check(&self) {
         let state = self.state;
         if state != State::Error {
@@ -230,7 +230,7 @@ impl FrontEnd {
         assert_eq!(self.prepared, state.is_resuming(), "{state}");
     }
 
-    /// A save that is open becomes a stream that loads.
+    /// Completes an open save and loads its stream.
     fn finish(mut self) {
         if !self.state.is_saving() {
             return;

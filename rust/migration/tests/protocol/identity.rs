@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Identity: what a destination refuses before it touches the device (P49).
+//! Identity: streams that a destination refuses before it changes the device (P49).
 
 use crate::device::{identity, sample, Device};
 use migration::stream::{device_type, Error, Identity, MAGIC, VERSION};
@@ -45,7 +45,7 @@ fn p49_each_field_is_compared_and_named() {
         assert!(error.to_string().contains(field), "{error}");
         assert_eq!(target.copied.get(), 0);
         assert!(target.pages.borrow().is_empty(), "{field}");
-        // The same stream fits a device that is the same.
+        // An equal device accepts the stream.
         Device::with(there).load(&stream).unwrap();
     }
 }
@@ -78,13 +78,13 @@ fn p51_another_version_is_told_apart_before_its_layout() {
         Err(Error::Version { found: 2 })
     );
     assert_eq!(Error::Version { found: 2 }.errno(), 93);
-    // Shorter too, as long as the version is there.
+    // A shorter record of another version is also named as such, if it contains the version.
     assert_eq!(
         Identity::decode(&bytes[..12], 12),
         Err(Error::Version { found: 2 })
     );
     assert_eq!(Identity::decode(&bytes[..11], 11), Err(Error::Foreign));
-    // This version has one length, and a field that is 0.
+    // This version has a fixed length and a reserved field that must be 0.
     bytes[8] = 1;
     assert!(matches!(
         Identity::decode(&bytes, 59),

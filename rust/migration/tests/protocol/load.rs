@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a destination accepts and refuses.
+//! The streams that a destination accepts and refuses.
 
 use crate::device::{fill_all, identity, join, records, sample, Device, PAGE, STATE_MAX};
 use migration::load::LoadSession;
@@ -14,7 +14,7 @@ fn stream() -> Vec<u8> {
     sample().save(4096).concat()
 }
 
-/// Gives all records their numbers and the END its counts.
+/// Corrects the sequence numbers of all records and the counts of END.
 fn renumber(records: &mut Records) {
     let mut totals = Totals::new();
     for (number, (header, payload)) in records.iter_mut().enumerate() {
@@ -46,7 +46,7 @@ fn renumber(records: &mut Records) {
     }
 }
 
-/// Loads a stream whose records were edited and made consistent again.
+/// Loads a stream with edited records and corrected numbers, checksums and counts.
 fn edited(edit: impl Fn(&mut Records)) -> (Device, Result<(), Error>) {
     let mut records = records(&stream());
     edit(&mut records);
@@ -59,7 +59,7 @@ fn edited(edit: impl Fn(&mut Records)) -> (Device, Result<(), Error>) {
 fn refused(edit: impl Fn(&mut Records)) -> Error {
     let (target, result) = edited(edit);
     assert_eq!(target.committed.get(), 0);
-    result.expect_err("accepted")
+    result.expect_err("the device accepted the stream")
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn p50_restoring_twice_gives_the_same_device() {
     target.load(&stream).unwrap();
     target.load(&stream).unwrap();
     target.assert_same(&source);
-    // And what was restored saves to the same bytes.
+    // A save of the restored device returns the same bytes.
     assert!(target.save(4096).concat() == stream);
 }
 
@@ -121,7 +121,7 @@ fn p26_state_changes_only_when_finished() {
     session.finish(&target).unwrap();
     assert_eq!(target.committed.get(), 1);
     assert_eq!(target.state.borrow().len(), 100);
-    // Once.
+    // A second finish fails.
     assert_eq!(session.finish(&target), Err(Error::AfterEnd));
     assert_eq!(target.committed.get(), 1);
 }
@@ -137,7 +137,7 @@ fn p26_an_incomplete_stream_is_refused_at_every_length() {
         assert!(matches!(error, Error::Incomplete { .. }), "{len}: {error}");
         assert_eq!(error.errno(), 61);
         assert_eq!((target.checked.get(), target.committed.get()), (0, 0));
-        // The rest comes too late.
+        // The rest of the stream comes too late.
         let rest = &stream[len..];
         assert_eq!(session.feed(&target, rest, rest.len()), Err(error));
     }
@@ -172,7 +172,7 @@ fn p26_nothing_may_follow_the_end() {
         Err(Error::AfterEnd)
     );
     assert_eq!(session.finish(&target), Err(Error::AfterEnd));
-    // In one piece too, and another stream without its beginning.
+    // The same in one piece, and with another stream without its IDENTITY.
     let at = HEADER_SIZE + IDENTITY_SIZE;
     for tail in [vec![0; HEADER_SIZE], stream[at..].to_vec()] {
         let target = Device::new(40);
@@ -180,7 +180,7 @@ fn p26_nothing_may_follow_the_end() {
         assert_eq!(target.load(&long), Err(Error::AfterEnd));
         assert_eq!(target.committed.get(), 0);
     }
-    // What may become the beginning of another stream makes this one incomplete.
+    // If the tail may be the start of another stream, the load is incomplete.
     for len in 1..HEADER_SIZE {
         let target = Device::new(40);
         let long = [&stream[..], &stream[..len]].concat();
@@ -192,7 +192,7 @@ fn p26_nothing_may_follow_the_end() {
 
 #[test]
 fn p26_the_editor_itself_changes_nothing() {
-    // Control: an edit that edits nothing gives a stream that loads.
+    // Control: an edit without changes results in a valid stream.
     let (target, result) = edited(|_| {});
     assert_eq!(result, Ok(()));
     target.assert_same(&sample());
@@ -283,7 +283,7 @@ fn p26_device_records_are_one_behind_the_other() {
         record.1 = payload.to_vec();
         record
     };
-    // A second piece that goes on where the first ends is in order.
+    // A second piece that continues at the end of the first is valid.
     let (target, result) = edited(|r| r.insert(5, device(100, b"more")));
     assert_eq!(result, Ok(()));
     assert_eq!(target.state.borrow()[100..], *b"more");
@@ -299,7 +299,7 @@ fn p26_device_records_are_one_behind_the_other() {
     }
     let error = refused(|r| r.insert(5, device(100, &[])));
     assert!(matches!(error, Error::Length { found: 0, .. }));
-    // As much as the identity allows, and one more.
+    // The maximal size of the identity, and one byte more.
     let (target, result) = edited(|r| r.insert(5, device(100, &[1; STATE_MAX - 100])));
     assert_eq!(result, Ok(()));
     assert_eq!(target.state.borrow().len(), STATE_MAX);
@@ -387,7 +387,7 @@ fn p51_unknown_optional_records_are_skipped() {
         );
         assert_eq!(error.errno(), 93);
     }
-    // A skipped record is still a record: its checksum counts.
+    // The load checks the checksum of a skipped record.
     let mut records = records(&stream());
     records[2].0.kind = 77;
     records[2].0.flags = FLAG_OPTIONAL;
@@ -411,7 +411,7 @@ fn p51_unknown_flags_are_refused() {
             assert_eq!(error.errno(), 71);
         }
     }
-    // AGAIN means nothing without START.
+    // FLAG_AGAIN is valid only with FLAG_START.
     let error = refused(|r| r[1].0.flags = FLAG_AGAIN);
     assert!(matches!(error, Error::Flags { found: 4, .. }));
 }
@@ -424,7 +424,7 @@ fn p23_a_buffer_may_be_read_twice_or_once() {
             let mut session = source.begin();
             let mut buffers = fill_all(&mut session, &source, len);
             let mut staged = buffers.pop().unwrap();
-            // Dirty again while it was staged, and the state moves on.
+            // A page becomes dirty while the buffer is staged.
             source.write(39, 77);
             if read_before {
                 buffers.push(staged.clone());
@@ -479,17 +479,18 @@ fn p26_only_the_last_buffer_may_come_again() {
             .iter()
             .try_for_each(|part| session.feed(&target, part, part.len()))
     };
-    // Controls: the last one again, seen or unseen.
+    // Control: the last buffer may come again, read before or not.
     assert_eq!(feed(&[&all, &again(last)]), Ok(()));
     assert_eq!(feed(&[&before.concat(), &again(last)]), Ok(()));
-    // An older one but the first, which begins the stream anew, a later one, and the last one without the flag.
+    // The load refuses an older buffer, a later one, and the last one without the flag. The first buffer would restart
+    // the stream.
     for (number, buffer) in before.iter().enumerate().skip(1) {
         let error = feed(&[&all, &again(buffer)]).unwrap_err();
         assert!(matches!(error, Error::Sequence { .. }), "{number}");
     }
     assert!(feed(&[&all, last]).is_err());
     assert!(feed(&[&before[..before.len() - 1].concat(), &again(last)]).is_err());
-    // Half of it, then again.
+    // A part of the last buffer, then the buffer again.
     let half = &last[..HEADER_SIZE];
     assert!(feed(&[&before.concat(), half, &again(last)]).is_err());
 }
@@ -499,7 +500,7 @@ fn p26_what_comes_again_is_what_came() {
     let source = sample();
     let mut session = source.begin();
     let buffers = fill_all(&mut session, &source, 300);
-    // Another record in the place of the first of a buffer, with its number: even in the place of the identity.
+    // Send another record with the sequence number of the first record of a buffer, even that of IDENTITY.
     for number in 0..buffers.len() {
         let all = buffers[..=number].concat();
         let mut records = records(&buffers[number]);
@@ -523,7 +524,7 @@ fn p26_what_comes_again_is_what_came() {
             let mut session = target_of(&all);
             let other = join(&[(header, payload)]);
             let result = session.feed(&source, &other, other.len());
-            // Another IDENTITY begins another stream.
+            // Another IDENTITY record starts another stream.
             if header.kind == Kind::Identity as u16 {
                 assert!(matches!(result, Ok(()) | Err(Error::Foreign)), "{result:?}");
                 continue;
@@ -531,13 +532,13 @@ fn p26_what_comes_again_is_what_came() {
             let error = result.unwrap_err();
             assert!(matches!(error, Error::Sequence { .. }), "{number}: {error}");
         }
-        // Control: itself.
+        // Control: the same record is accepted.
         let same = join(&records);
         assert_eq!(target_of(&all).feed(&source, &same, same.len()), Ok(()));
     }
 }
 
-/// A session that has received these bytes.
+/// Returns a session that has received these bytes.
 fn target_of(bytes: &[u8]) -> migration::load::LoadSession<Vec<u8>> {
     let target = Device::new(40);
     let mut session = target.loader();
@@ -574,7 +575,7 @@ fn p26_a_device_that_fails_ends_the_session() {
         failing(|d| d.fail_zero.set(Some(0))),
         "discarding device memory failed with errno 5"
     );
-    // A state that the device refuses is refused at the write that completes it.
+    // If the device refuses the state, the write that completes the stream fails.
     let target = Device::new(40);
     target.errno.set(EIO);
     target.fail_state.set(true);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whole migrations: a device that goes on writing, a front end that stages, a user who reads or
-//! does not, a destination that is fed in pieces. In the end both devices are the same.
+//! Random complete migrations: a device that keeps writing, a front end that stages buffers, a user who may not read a
+//! buffer, and a destination that receives the stream in pieces. At the end, both devices must be equal.
 
 use crate::device::Device;
 use migration::save::{min_output, SaveSession};
@@ -10,20 +10,20 @@ use proptest::prelude::*;
 
 const PAGES: u64 = 150;
 
-/// What happens while the device runs.
+/// An event while the device runs.
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, u8),
     WriteRange(u64, u64, u8),
     Discard(u64),
     State(Vec<u8>),
-    /// Stage a buffer of at most so many bytes above the least, read it, acknowledge it.
+    /// Stage a buffer of the minimal size plus this many bytes, read it, acknowledge it.
     Iterate(usize),
-    /// Ask for the pending bytes.
+    /// Read the pending bytes.
     Ask,
 }
 
-/// What the user has done with the buffer staged last, when the device is stopped (P23).
+/// What the user has done with the last buffer when the device stops (P23).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Acknowledged,
@@ -50,13 +50,13 @@ fn last() -> impl Strategy<Value = Last> {
     ]
 }
 
-/// One migration, from the source to the bytes the user has sent.
+/// The source side of one migration.
 struct Run {
     source: Device,
     session: SaveSession<Vec<u8>>,
-    /// What the user has sent.
+    /// The bytes that the user has sent.
     sent: Vec<u8>,
-    /// The buffer staged last, while it is not acknowledged.
+    /// The last buffer, until the user acknowledges it.
     staged: Option<Vec<u8>>,
 }
 
@@ -108,7 +108,7 @@ impl Run {
             Step::Ask => {
                 let pending = self.session.pending(&self.source);
                 assert_eq!(self.session.pending(&self.source), pending);
-                // P22: what would come now, or nothing.
+                // P22: the data that can be staged now, or 0.
                 let has_data = self.session.has_data(&self.source);
                 let remaining = self.session.remaining(&self.source);
                 assert_eq!(pending, if has_data { remaining } else { 0 });
@@ -117,7 +117,7 @@ impl Run {
         }
     }
 
-    /// Pre-copy becomes stop-and-copy.
+    /// Changes from pre-copy to stop-and-copy.
     fn stop(&mut self, last: Last) {
         match last {
             Last::Acknowledged => {}
@@ -138,7 +138,7 @@ impl Run {
         self.staged = None;
     }
 
-    /// Reads what is left, in buffers of the given sizes.
+    /// Reads the remaining data in buffers of these additional sizes.
     fn drain(&mut self, sizes: &[usize]) {
         for extra in sizes.iter().cycle() {
             let before = self.session.pending(&self.source);
@@ -193,12 +193,12 @@ proptest! {
         target.assert_same(&run.source);
         prop_assert_eq!(run.session.stats().restaged, u64::from(had_staged));
 
-        // A second time, over what is there: the same device again.
+        // A second load over the same contents results in the same device.
         prop_assert_eq!(load(&target, &run.sent, &[usize::MAX]), Ok(()));
         target.assert_same(&run.source);
     }
 
-    /// Control: a front end that drops the buffer, or offers it without saying so, is found out.
+    /// Control: the destination detects a front end that drops the last buffer, or offers it again without FLAG_AGAIN.
     #[test]
     fn p23_a_front_end_that_does_not_restage_is_refused(
         before in prop::collection::vec(step(), 1..30),
@@ -206,13 +206,13 @@ proptest! {
         read in any::<bool>(),
     ) {
         let mut run = Run::new(&before);
-        // The first buffer may always come again: it begins the stream anew.
+        // Stage a second buffer, because the first one restarts the stream when it is sent again.
         run.step(&Step::Iterate(0));
         run.source.write(page, 1);
         run.stop(if read { Last::Read } else { Last::Unread });
         prop_assert!(run.staged.is_some());
         if read {
-            // Offered again as it was.
+            // The front end offers the same bytes again.
             run.read();
         }
         run.staged = None;
@@ -222,7 +222,7 @@ proptest! {
         prop_assert_eq!(target.committed.get(), 0);
     }
 
-    /// Cost follows what is dirty: a pass that finds nothing copies nothing.
+    /// A pass copies only dirty pages.
     #[test]
     fn p22_only_what_is_dirty_is_copied(pages in prop::collection::btree_set(0..PAGES, 0..50)) {
         let mut run = Run::new(&[Step::WriteRange(0, PAGES, 1)]);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damage of every sort to a whole stream: none is accepted (P26).
+//! Different kinds of damage to a complete stream. The device accepts none (P26).
 
 use crate::device::{fill_all, sample, Device};
 use migration::stream::HEADER_SIZE;
 use proptest::prelude::*;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// A stream with all kinds of records, in buffers, and the device it is of.
+/// Returns a device, and its stream in buffers. The stream has all kinds of records.
 fn source() -> (Device, Vec<Vec<u8>>) {
     let device = sample();
     let mut session = device.begin();
@@ -19,7 +19,7 @@ fn source() -> (Device, Vec<Vec<u8>>) {
     (device, buffers)
 }
 
-/// Cuts a stream into records, as bytes.
+/// Splits a stream into the bytes of its records.
 fn cut(stream: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = stream;
     let mut pieces = Vec::new();
@@ -32,7 +32,7 @@ fn cut(stream: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Loads damaged bytes; the device must keep its state, and know why.
+/// Loads damaged bytes. The device must refuse them with a reason and keep its state.
 fn refuse(bytes: &[u8], what: &str) {
     let target = Device::new(40);
     let error = target.load(bytes).expect_err(what);
@@ -40,7 +40,7 @@ fn refuse(bytes: &[u8], what: &str) {
     assert_eq!(target.committed.get(), 0, "{what}");
 }
 
-/// Loads bytes that are a stream, though not the one that was saved.
+/// Loads a valid stream other than the saved one.
 fn accept(bytes: &[u8], source: &Device) {
     let target = Device::new(40);
     target.load(bytes).unwrap();
@@ -53,7 +53,7 @@ fn p26_control_the_stream_itself_loads() {
     let target = Device::new(40);
     target.load(&buffers.concat()).unwrap();
     target.assert_same(&source);
-    // And the comparison does see a difference, in memory and in state.
+    // The comparison detects differences in memory and in state.
     target.write(5, 6);
     assert!(catch_unwind(AssertUnwindSafe(|| target.assert_same(&source))).is_err());
     target.write(5, 5);
@@ -94,7 +94,7 @@ fn p26_every_missing_repeated_or_swapped_record_is_refused() {
         for b in 0..=records.len() {
             let mut more = records.clone();
             more.insert(b, records[a].clone());
-            // An identity that is repeated begins the stream that follows it.
+            // A repeated IDENTITY record restarts the stream.
             if a == 0 && b <= 1 {
                 accept(&more.concat(), &source);
                 continue;
@@ -120,7 +120,7 @@ fn p26_every_missing_repeated_or_swapped_buffer_is_refused() {
         let mut more = buffers.clone();
         more.insert(a, buffers[a].clone());
         match a {
-            // The stream begins anew after its first buffer.
+            // The stream restarts after its first buffer.
             0 => accept(&more.concat(), &source),
             _ => refuse(&more.concat(), &format!("{a} twice")),
         }
@@ -134,7 +134,7 @@ fn p26_every_missing_repeated_or_swapped_buffer_is_refused() {
 
 #[test]
 fn p26_records_of_another_stream_do_not_fit() {
-    // The same device a moment later: every record but the first few differs.
+    // The same device with another state: most records differ.
     let (device, buffers) = source();
     let here = cut(&buffers.concat());
     device.state.borrow_mut()[0] ^= 1;
@@ -207,7 +207,7 @@ proptest! {
         refuse(&bytes, "random bytes");
     }
 
-    /// Headers that are right in form and random in content, after a real identity.
+    /// Well-formed headers with random contents, after a valid IDENTITY record.
     #[test]
     fn p26_random_records_do_no_harm(
         parts in prop::collection::vec(
@@ -223,14 +223,14 @@ proptest! {
                 kind,
                 flags,
                 length: 0,
-                // Mostly in order, so that it gets further.
+                // Mostly in order, so that the load continues for longer.
                 sequence: if sequence < 5 { number as u64 + 1 } else { sequence },
                 position: if position < 2500 { position / 64 * 64 } else { position },
                 payload_crc: 0,
             };
             bytes.extend(crate::device::join(&[(header, payload)]));
         }
-        // No END can be right by chance; the device asserts that nothing is out of bounds.
+        // A random END record cannot be valid. The device asserts that no access is out of bounds.
         refuse(&bytes, "random records");
     }
 }

@@ -35,7 +35,7 @@ fn p50_the_checksum_is_crc32c() {
     // The check value of CRC-32C.
     assert_eq!(crc(b"123456789"), 0xe306_9283);
     assert_eq!(crc(b""), 0);
-    // It continues over pieces.
+    // The checksum can be computed in pieces.
     let running = Device::crc32c(Device::crc32c(CRC_SEED, b"1234"), b"56789");
     assert_eq!(!running, 0xe306_9283);
 }
@@ -71,7 +71,7 @@ fn p50_a_stream_counts_itself() {
         assert_eq!(header.flags, if number == 0 { FLAG_START } else { 0 });
     }
 
-    // END, written down by hand.
+    // Compare with an END record that is assembled by hand.
     let (last, before) = records.split_last().unwrap();
     let mut digest = CRC_SEED;
     for (header, _) in before {

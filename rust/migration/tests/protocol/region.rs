@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The v1 register block, against expectations written from the text.
+//! The v1 registers, compared with expectations written from the text of the protocol.
 
 use migration::region::{
     decode, permits, AccessError, Direction, Layout, Register, Target, HEADER_SIZE, REGISTERS,
@@ -12,7 +12,7 @@ const LAYOUT: Layout = Layout {
     section_size: 65536,
 };
 
-/// What the text says: an access of `len` bytes at `offset`, in `state`.
+/// Returns the register if the text allows this access in `state`.
 fn legal(offset: u64, len: usize, write: bool, state: State) -> Option<Register> {
     let (register, writable) = match (offset, len) {
         (0, 4) => (Register::DeviceState, true),
@@ -58,7 +58,7 @@ fn p03_native_width_only_everywhere_in_every_state() {
             }
         }
     }
-    // 5 reads and 2 writes in each state, and one write of data_size while resuming.
+    // 5 reads and 2 writes in each state, and the write of data_size while resuming.
     assert_eq!(accepted, 8 * 7 + 1);
 }
 
@@ -91,7 +91,7 @@ fn p03_the_rest_of_the_header_page_has_no_register() {
             assert_eq!(got, Err(AccessError::NoRegister), "{offset} {len}");
         }
     }
-    // Into the data section from below, and from the header over the whole region.
+    // From the header into the data section, and from the header across the whole region.
     assert_eq!(
         access(4092, 8, false, State::StopCopy),
         Err(AccessError::NoRegister)
@@ -163,7 +163,7 @@ fn p03_nothing_beyond_the_region() {
             "{offset} {len}"
         );
     }
-    // A layout that would overflow is still decided.
+    // A layout that would overflow does not panic.
     let absurd = Layout {
         data_offset: u64::MAX - 1,
         section_size: 8,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A stream that begins anew, and a load that goes on after an error that passes (P50).
+//! A stream that restarts, and a load that continues after a transient error (P50).
 
 use crate::device::{fill_all, sample, Device, BLOCK, ENOMEM, PAGE};
 use migration::load::{LoadSession, PIECE};
@@ -8,7 +8,7 @@ use migration::stream::{Error, Header, Kind, FLAG_AGAIN, FLAG_START, HEADER_SIZE
 
 const EINTR: i32 = 4;
 
-/// A stream that makes pages holes, in buffers of `len` bytes, and the device it is of.
+/// Returns a device, and its stream in buffers of `len` bytes. The stream turns pages into holes.
 fn source(len: usize) -> (Device, Vec<Vec<u8>>) {
     let device = sample();
     let mut session = device.begin();
@@ -20,7 +20,7 @@ fn source(len: usize) -> (Device, Vec<Vec<u8>>) {
     (device, buffers)
 }
 
-/// Another state of the same device, and its stream.
+/// Returns the same device with another state, and its stream.
 fn other() -> (Device, Vec<u8>) {
     let device = Device::new(40);
     for page in [3, 4, 39] {
@@ -35,7 +35,8 @@ fn feed(session: &mut LoadSession<Vec<u8>>, target: &Device, bytes: &[u8]) -> Re
     session.feed(target, bytes, bytes.len())
 }
 
-/// Part of one stream, then all of another: the device is the other's, with no page of the first.
+/// Loads part of one stream, then all of another. The device must equal the source of the second, without pages of the
+/// first.
 #[test]
 fn p50_a_stream_cut_at_any_buffer_begins_anew() {
     let (_, first) = source(300);
@@ -52,13 +53,13 @@ fn p50_a_stream_cut_at_any_buffer_begins_anew() {
             session.finish(&target).unwrap();
             target.assert_same(&device);
             assert_eq!(session.stats().restarted, u64::from(whole > 0));
-            // Holes of the second are holes, not pages that read 0.
+            // Holes of the second stream are not populated.
             assert_eq!(target.pages.borrow().len(), 3);
         }
     }
 }
 
-/// The first stream is complete, and stays so until another is accepted.
+/// A complete load stays in place until the device accepts another IDENTITY record.
 #[test]
 fn p50_what_was_loaded_stays_until_another_identity_is_accepted() {
     let (device, first) = source(4096);
@@ -78,7 +79,7 @@ fn p50_what_was_loaded_stays_until_another_identity_is_accepted() {
     assert_eq!(target.committed.get(), 0);
 }
 
-/// An identity that does not begin a stream of this device is refused, wherever it comes.
+/// The device refuses an invalid or foreign IDENTITY record at any position.
 #[test]
 fn p49_another_beginning_is_checked_like_the_first() {
     let (_, first) = source(300);
@@ -107,8 +108,11 @@ fn p49_another_beginning_is_checked_like_the_first() {
             let memory = target.memory();
             let error = feed(&mut session, &target, &spoil(edit)).unwrap_err();
             assert_eq!(error.errno(), errno, "{whole}: {error}");
-            assert!(target.memory() == memory, "refused, but discarded");
-            // The other stream does not mend it, until the load is begun afresh.
+            assert!(
+                target.memory() == memory,
+                "a refused IDENTITY discarded memory"
+            );
+            // The load accepts the other stream only after a restart.
             assert_eq!(feed(&mut session, &target, &second), Err(error));
             assert!(session.is_broken());
             session.restart();
@@ -120,7 +124,7 @@ fn p49_another_beginning_is_checked_like_the_first() {
     }
 }
 
-/// A first buffer that is offered again, read before or not, in the middle of another stream.
+/// The source offers its first buffer again, read before or not, after a part of another stream.
 #[test]
 fn p23_p50_a_first_buffer_may_come_again() {
     for seen in [false, true] {
@@ -159,7 +163,7 @@ fn p26_a_refused_record_stays_refused_until_the_load_is_begun_afresh() {
         bad[bit / 8] ^= 1 << (bit % 8);
         let target = Device::new(40);
         let mut session = target.loader();
-        // A length that grew is not refused before the stream ends.
+        // The device cannot detect a larger length before the end of the stream.
         let Err(error) = feed(&mut session, &target, &bad) else {
             continue;
         };
@@ -174,7 +178,7 @@ fn p26_a_refused_record_stays_refused_until_the_load_is_begun_afresh() {
     }
 }
 
-/// What can fail in a device, and for how often.
+/// Returns the countdowns of all failures that a device can inject.
 fn points(target: &Device) -> [&std::cell::Cell<Option<u32>>; 4] {
     [
         &target.fail_copy,
@@ -184,8 +188,8 @@ fn points(target: &Device) -> [&std::cell::Cell<Option<u32>>; 4] {
     ]
 }
 
-/// An error that passes at every point there is. A user who knows how much was taken goes on with the
-/// rest, and nothing is lost.
+/// Injects a transient error at each point. A user who knows how much data the device took continues with the rest, and
+/// no data is lost.
 #[test]
 fn p26_a_load_goes_on_after_an_error_that_passes() {
     let (device, buffers) = source(300);
@@ -230,8 +234,8 @@ fn p26_a_load_goes_on_after_an_error_that_passes() {
     }
 }
 
-/// The same for a user who does not know it: he hands the buffer over again, or begins anew, or has the
-/// load begun afresh.
+/// The same for a user who does not know how much data the device took. This user sends the buffer again, starts
+/// another stream, or restarts the load.
 #[test]
 fn p26_a_user_who_lost_his_place_goes_on_at_the_beginning_of_a_buffer() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -277,7 +281,7 @@ fn p26_a_user_who_lost_his_place_goes_on_at_the_beginning_of_a_buffer() {
                 };
                 let result = feed(&mut session, &target, &rest);
                 if then == Then::NextBuffer {
-                    // What was not taken is missing, and found to be.
+                    // The device detects the missing data.
                     let _ = result.and_then(|()| session.finish(&target)).unwrap_err();
                     assert_eq!(target.committed.get(), 0);
                     continue;
@@ -293,7 +297,7 @@ fn p26_a_user_who_lost_his_place_goes_on_at_the_beginning_of_a_buffer() {
     }
 }
 
-/// Discarding fails in the middle. What was received before does not count any more.
+/// If discarding memory fails, the user cannot continue the previous stream.
 #[test]
 fn p50_nobody_goes_on_with_a_stream_whose_memory_is_being_discarded() {
     let (_, first) = source(300);
@@ -307,7 +311,7 @@ fn p50_nobody_goes_on_with_a_stream_whose_memory_is_being_discarded() {
     assert_eq!(error.errno(), ENOMEM);
     target.fail_zero.set(None);
     session.lose_position();
-    // The buffer that came last before it, and the one that was to come.
+    // The last buffer before the failure, and the next one.
     for buffer in [&first[whole - 1], &first[whole]] {
         let mut records = crate::device::records(buffer);
         records[0].0.flags |= FLAG_AGAIN;
@@ -317,7 +321,7 @@ fn p50_nobody_goes_on_with_a_stream_whose_memory_is_being_discarded() {
     }
 }
 
-/// A stream of `zeros` ZERO records over `count` pages, each as long as a record may be short.
+/// Returns a stream of `zeros` ZERO records, each for `count` pages.
 fn zeros(device: &Device, zeros: u64, count: u64) -> Vec<u8> {
     let mut bytes = device.save(4096).concat();
     bytes.truncate(HEADER_SIZE + IDENTITY_SIZE);
@@ -337,8 +341,7 @@ fn zeros(device: &Device, zeros: u64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// 40 bytes of stream made a device look at all of its pages. Now it looks at each block, and at the
-/// pages that were fed.
+/// Earlier, a record of 40 bytes made a device visit all its pages. Now, it visits each block and the populated pages.
 #[test]
 fn p26_a_zero_record_costs_no_more_than_its_bytes_and_the_blocks() {
     const PAGES: u64 = 1 << 15;
@@ -360,11 +363,11 @@ fn p26_a_zero_record_costs_no_more_than_its_bytes_and_the_blocks() {
     feed(&mut session, &target, &all).unwrap();
     assert!(target.pages.borrow().is_empty());
     let blocks = PAGES / BLOCK;
-    // One more for the identity.
+    // The IDENTITY record costs as much as a ZERO record.
     assert!(target.visits.get() <= (RECORDS + 1) * blocks + FED);
 }
 
-/// A look at signals for each record, and for each mebibyte of payload.
+/// A load checks for signals once per record and once per MiB of payload.
 #[test]
 fn p26_a_load_looks_at_signals_while_it_works() {
     let source = Device::new(40);
@@ -375,7 +378,7 @@ fn p26_a_load_looks_at_signals_while_it_works() {
     };
     assert!(looks(&zeros(&source, 1000, 40), &source) >= 1000);
 
-    // An optional record that is long.
+    // A long optional record.
     const LENGTH: usize = 3 * PIECE;
     let mut bytes = source.save(4096).concat();
     bytes.truncate(HEADER_SIZE + IDENTITY_SIZE);
@@ -405,7 +408,7 @@ fn p26_a_load_looks_at_signals_while_it_works() {
     assert!(looks(&bytes, &big) >= 3);
 }
 
-/// A save that is interrupted loses nothing.
+/// An interrupted save loses no data.
 #[test]
 fn p21_a_save_goes_on_after_a_signal() {
     for failing in 0..12 {
@@ -432,7 +435,7 @@ fn p21_a_save_goes_on_after_a_signal() {
         target.load(&bytes).unwrap();
         target.assert_same(&device);
     }
-    // Nor can it be begun.
+    // A signal also interrupts the start of a save.
     let device = sample();
     device.signal.set(Some(0));
     let result = migration::save::SaveSession::begin(device.identity, vec![0; 256], &device);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a source sends.
+//! The data that a source sends.
 
 use crate::device::{fill_all, records, sample, Device, ENOMEM, PAGE, STATE_MAX};
 use migration::save::{estimate, min_output, PrecopyInfo, SaveSession};
@@ -23,7 +23,7 @@ fn p15_a_device_without_memory_has_a_pre_copy() {
     let mut session = device.begin();
     let first = fill_all(&mut session, &device, 4096).concat();
     assert_eq!(kinds(&first), [Kind::Identity]);
-    // P22: there is nothing to stage before the stop, and something to send at it.
+    // P22: the device has no data to stage before the stop, and some after it.
     assert_eq!(session.pending(&device), 0);
     assert_eq!(session.remaining(&device), H + STATE_MAX as u64 + H + 40);
     session.stop();
@@ -46,7 +46,7 @@ fn p20_stop_and_copy_sends_the_rest_and_ends() {
     assert!(session.is_complete());
     assert!(!session.has_data(&device));
     assert_eq!(session.pending(&device), 0);
-    // Nothing comes after the end, whatever happens.
+    // The session sends no data after the end, even if pages become dirty.
     device.write(3, 9);
     assert_eq!(session.fill(&device, &mut vec![0; 4096], 4096), Ok(0));
     assert_eq!(session.pending(&device), 0);
@@ -54,7 +54,7 @@ fn p20_stop_and_copy_sends_the_rest_and_ends() {
 
 #[test]
 fn p22_pending_is_what_a_stop_would_send() {
-    // A device whose state has its greatest length, so that nothing is estimated.
+    // The state has its maximal length, so the result is exact.
     let device = sample();
     *device.state.borrow_mut() = vec![1; STATE_MAX];
     let mut session = device.begin();
@@ -63,7 +63,7 @@ fn p22_pending_is_what_a_stop_would_send() {
         whole,
         (H + 56) + (5 * 64 + 3 * H) + (H + STATE_MAX as u64) + (H + 40)
     );
-    // Without a session it is not known how the five pages lie.
+    // Without a session, the estimate does not know which of the five pages are adjacent.
     assert_eq!(whole + 2 * H, estimate(&device.identity, &device));
     assert_eq!(
         whole,
@@ -74,7 +74,7 @@ fn p22_pending_is_what_a_stop_would_send() {
             .sum::<u64>()
     );
 
-    // P16: asking changes nothing.
+    // P16: reading the value has no side effect.
     session = device.begin();
     for _ in 0..3 {
         assert_eq!(session.pending(&device), whole);
@@ -107,7 +107,7 @@ fn p22_pending_falls_by_what_is_sent_buffer_by_buffer() {
             assert_eq!(after, 0);
             break;
         }
-        // A run or a state that is split costs a header more.
+        // Splitting a run or the state costs another header.
         assert!(before <= used + after && used + after <= before + H);
         before = after;
     }
@@ -125,7 +125,7 @@ fn p45_initial_falls_to_zero_and_dirty_grows() {
             dirty_bytes: 0
         }
     );
-    // One record: pages 0 to 2. A page behind the cursor is dirty, one before it is initial.
+    // One record with pages 0 to 2. A page that was sent becomes dirty. A page that was not sent stays initial.
     let mut out = vec![0; 400];
     let used = session
         .fill(&device, &mut out, (H + 56 + H) as usize + 3 * PAGE)
@@ -228,7 +228,7 @@ fn p50_runs_are_coalesced_up_to_the_buffer() {
     let whole = records(&device.save(1 << 16).concat());
     assert_eq!(whole.len(), 3);
     assert_eq!(whole[1].1, device.memory());
-    // Whole records in each buffer, and START on the first of each.
+    // Each buffer contains complete records, and the first has FLAG_START.
     let buffers = device.save(1000);
     let mut at = 0;
     for buffer in &buffers {
@@ -290,7 +290,7 @@ fn p50_a_page_that_became_a_hole_is_sent_as_zeros() {
 #[test]
 fn p21_an_error_comes_back_and_nothing_is_lost() {
     for put in [false, true] {
-        // How many calls there are, then fail at each of them in turn and go on.
+        // Count the calls, then fail each of them in turn and continue.
         let calls = {
             let device = sample();
             countdown(&device, put).set(Some(1000));
@@ -339,7 +339,7 @@ fn p21_a_state_that_cannot_be_saved_ends_the_loop() {
     session.stop();
     device.fail_state.set(true);
     let mut out = vec![0; 4096];
-    // What is complete is given first.
+    // The session returns complete records first.
     assert!(session.fill(&device, &mut out, 4096).unwrap() > 0);
     let error = session.fill(&device, &mut out, 4096).unwrap_err();
     assert_eq!(error.errno(), ENOMEM);
@@ -376,7 +376,7 @@ fn p22_a_pass_ends_with_the_last_page_though_the_buffer_is_full() {
     device.write(2, 2);
     let mut session = device.begin();
     session.stop();
-    // After the page, there is room for END but not for another page.
+    // The buffer has room for the page and END, but not for another page.
     let len = (H + 56 + H + 64 + H + 40) as usize;
     let buffers = fill_all(&mut session, &device, len);
     assert_eq!(buffers.len(), 1);
@@ -419,9 +419,9 @@ fn p47_the_size_is_known_without_a_session() {
     let size = estimate(&device.identity, &device);
     assert!(device.dirty.is_clean());
     let sent: usize = device.save(4096).iter().map(Vec::len).sum();
-    // All is exact but the bound of the state, and the headers of five pages in three runs.
+    // The estimate is exact except for the maximal state size, and a header for each of the five pages in three runs.
     assert_eq!(size, sent as u64 + (STATE_MAX - 100) as u64 + 2 * H);
-    // No more headers than there can be runs.
+    // The estimate counts no more headers than possible runs.
     for page in 0..40 {
         device.write(page, 1);
     }
@@ -430,7 +430,7 @@ fn p47_the_size_is_known_without_a_session() {
         estimate(&device.identity, &device),
         sent as u64 + (STATE_MAX - 100) as u64
     );
-    // A device without memory and without a state still sends a beginning and an end.
+    // A device without memory and state still sends IDENTITY and END.
     let mut bare = crate::device::identity(0);
     bare.state_size_max = 0;
     assert_eq!(estimate(&bare, &Device::with(bare)), H + 56 + H + 40);

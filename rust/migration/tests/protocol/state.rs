@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The arcs of v1 and v2, against expectations written from the text and against a machine that
-//! carries the actions out.
+//! The arcs of v1 and v2, compared with expectations written from the text, and with a state machine that executes the
+//! actions.
 
 use migration::state::{State, StateError};
 use migration::transition::{v1_transition, v1_write, v2_check, v2_transition, Action, Transition};
@@ -52,7 +52,7 @@ const P39: [(State, State); 15] = [
     (PreCopyP2p, StopCopy),
 ];
 
-/// A device that does what it is told and objects to what makes no sense.
+/// A device that executes actions and asserts that each is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Machine {
     runs: bool,
@@ -169,7 +169,7 @@ fn p07_the_bits_of_each_state() {
             Error => assert_eq!(State::from_v1(bits), Err(StateError::ErrorRequested)),
             _ => assert_eq!(State::from_v1(bits), Ok(state)),
         }
-        // _RUNNING, _SAVING and _RESUMING say what they say, but for the error state.
+        // The bits _RUNNING, _SAVING and _RESUMING have their meaning in all states but the error state.
         if state != Error {
             assert_eq!(state.is_running(), bits & 1 != 0);
             assert_eq!(state.is_saving(), bits & 2 != 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fields of a device's own state.
+//! The fields of the device state.
 
 use migration::stream::{Error, Reader, Writer};
 use proptest::prelude::*;
