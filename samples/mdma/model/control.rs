@@ -2,11 +2,10 @@
 
 //! The state of the device, and the effects of reading and writing its registers.
 //!
-//! [`Control`] is the whole state of a device except its memory: the registers and the job in
-//! flight. One lock protects it, which is held for a few instructions at a time. The engine works
-//! without this lock: [`Control::begin`] returns a [`Ticket`] for the next unit, and
-//! [`Control::finish`] takes its outcome. If the queue was disabled in between, [`Ticket::run`]
-//! does not match any more and the outcome is dropped.
+//! [`Control`] is the whole state of a device except its memory. One lock protects it, which is held
+//! for a few instructions at a time. The engine works without this lock: [`Control::begin`] returns a
+//! [`Ticket`] for the next unit, and [`Control::finish`] takes its outcome. If the queue was disabled
+//! in between, [`Ticket::run`] does not match any more and the outcome is dropped.
 
 use crate::desc::Error;
 use crate::engine::{Bus, End, Job, Outcome, Ticket};
@@ -112,10 +111,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Creates a device with `memory_size` bytes of memory in its power-on state.
-    ///
-    /// `throttle` is the value of `THROTTLE` after a reset, at most
-    /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US).
+    /// Creates a device in its power-on state, with `memory_size` bytes of memory. `throttle`, at most
+    /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US), is the value of `THROTTLE` after a reset.
     pub fn new(memory_size: u64, throttle: u32) -> Control {
         Control {
             state: State::new(memory_size, throttle),
@@ -188,10 +185,7 @@ impl Control {
         }
 
         // A write to one half of a wide register keeps the other half.
-        let mut value = match data.len() as u64 == row.width {
-            true => [0; 8],
-            false => self.value(reg).to_le_bytes(),
-        };
+        let mut value = self.state[reg].to_le_bytes();
         value[first..first + data.len()].copy_from_slice(data);
         let value = u64::from_le_bytes(value);
         if value > row.max {
@@ -333,8 +327,7 @@ impl Control {
     /// Applies the outcome of a unit, and writes the completion record if there is one.
     ///
     /// The caller holds the lock of the registers, so software that sees the record also sees its
-    /// `HEAD` and `JOBS_DONE`. If the queue was disabled meanwhile, this writes no record and does not
-    /// touch guest memory.
+    /// `HEAD` and `JOBS_DONE`. If the queue was disabled meanwhile, guest memory is not touched.
     pub fn finish(&mut self, ticket: &Ticket, outcome: &Outcome, bus: &mut impl Bus) -> Effect {
         let awaited = self.awaits(ticket);
         let state = &mut self.state;
@@ -360,11 +353,7 @@ impl Control {
             End::More => 0,
             End::Completed { interrupt } => {
                 state[Reg::Head] = ticket.ring.next(ticket.index).into();
-                if interrupt {
-                    INT_COMPLETION
-                } else {
-                    0
-                }
+                u32::from(interrupt) * INT_COMPLETION
             }
             End::Failed(error) => {
                 state[Reg::Error] = error as u64;

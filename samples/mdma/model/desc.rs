@@ -8,7 +8,7 @@
 use crate::error::Result;
 pub use crate::error::{Error, ErrorCode, ERRORS};
 pub use crate::layout::{dense, Field};
-use crate::layout::{layout, Decoder, Encoder};
+use crate::layout::{layout, Decoder};
 use crate::list::List;
 pub use crate::place::Place;
 use crate::table::table;
@@ -188,14 +188,6 @@ impl Descriptor {
         Ok(desc)
     }
 
-    /// Decodes the bytes of a descriptor for a device with `memory_size` bytes of memory, and checks
-    /// everything except the entries of lists, which the engine checks later.
-    pub fn decode_and_check(bytes: &[u8; DESCRIPTOR_SIZE], memory_size: u64) -> Result<Descriptor> {
-        let desc = Descriptor::decode(bytes)?;
-        desc.check(memory_size)?;
-        Ok(desc)
-    }
-
     /// Returns the cookie of a descriptor, even of a malformed one.
     pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
         Decoder(&bytes[offset_of!(Descriptor, cookie)..]).u64()
@@ -228,7 +220,7 @@ impl Descriptor {
         self.flags & (SRC_LIST | DST_LIST) != 0
     }
 
-    /// Checks the ranges, but not the entries of lists.
+    /// Checks the ranges in a device with `memory_size` bytes of memory, but not the entries of lists.
     pub fn check(&self, memory_size: u64) -> Result {
         let check = |operand: Option<Operand>, range, fault| match operand {
             None => Ok(()),

@@ -18,10 +18,8 @@ use crate::error::Result;
 use crate::list::{Cursor, Entry, List, ENTRY_SIZE, WINDOW};
 use crate::queue::Ring;
 
-/// The most bytes one unit processes.
-///
-/// Jobs without a list are cut at multiples of it from their beginning, so it is part of the layout
-/// of a saved state.
+/// The most bytes one unit processes. Jobs without a list are cut at multiples of it, so it is part
+/// of the layout of a saved state.
 pub const UNIT: usize = 64 << 10;
 
 /// The initial value of a CRC-32C, and the mask that inverts the last one.
@@ -32,7 +30,7 @@ pub const CRC_SEED: u32 = !0;
 pub struct Job {
     /// The descriptor, as it was when the job began.
     pub desc: Descriptor,
-    /// Bytes processed: between two units above 0 and below `desc.len`, and without a list a
+    /// Bytes processed. Between two units it is above 0, below `desc.len`, and without a list a
     /// multiple of [`UNIT`].
     pub done: u64,
     /// CRC of the bytes processed, starting from [`CRC_SEED`] and not inverted.
@@ -192,17 +190,6 @@ impl Side {
 }
 
 impl Job {
-    /// Creates a job that has processed nothing.
-    pub fn new(desc: Descriptor) -> Job {
-        Job {
-            desc,
-            done: 0,
-            crc: CRC_SEED,
-            src: Cursor::default(),
-            dst: Cursor::default(),
-        }
-    }
-
     /// Processes `len` bytes.
     fn piece(
         &mut self,
@@ -287,15 +274,18 @@ impl Job {
 
 /// Does one unit of work.
 pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
+    let mut outcome = Outcome {
+        end: End::More,
+        job: None,
+        bytes: 0,
+        record: None,
+    };
     let mut job = match begin(ticket, bus) {
         Ok(job) => job,
         Err((error, cookie)) => {
-            return Outcome {
-                end: End::Failed(error),
-                job: None,
-                bytes: 0,
-                record: cookie.map(|cookie| record(ticket, cookie, error)),
-            }
+            outcome.end = End::Failed(error);
+            outcome.record = cookie.map(|cookie| record(ticket, cookie, error, 0, 0));
+            return outcome;
         }
     };
     let before = job.done;
@@ -303,41 +293,27 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
         true => job.advance_lists(ticket.memory_size, bus),
         false => job.advance_ranges(bus),
     };
-    let bytes = job.done - before;
-    let (end, error) = match result {
-        Ok(()) if job.done < job.desc.len => {
-            return Outcome {
-                end: End::More,
-                job: Some(job),
-                bytes,
-                record: None,
-            }
-        }
-        Ok(()) => {
-            let interrupt = job.desc.flags & INTERRUPT != 0;
-            (End::Completed { interrupt }, Error::None)
-        }
-        Err(error) => (End::Failed(error), error),
-    };
-    let crc = match job.desc.op {
-        Op::Crc32c if error == Error::None => !job.crc,
-        _ => 0,
-    };
-    Outcome {
-        end,
-        job: None,
-        bytes,
-        record: Some(Completion {
-            crc,
-            bytes: job.done,
-            ..record(ticket, job.desc.cookie, error)
-        }),
+    outcome.bytes = job.done - before;
+    if result.is_ok() && job.done < job.desc.len {
+        outcome.job = Some(job);
+        return outcome;
     }
+
+    let desc = &job.desc;
+    let interrupt = desc.flags & INTERRUPT != 0;
+    let (end, error, crc) = match result {
+        Err(error) => (End::Failed(error), error, 0),
+        Ok(()) if desc.op == Op::Crc32c => (End::Completed { interrupt }, Error::None, !job.crc),
+        Ok(()) => (End::Completed { interrupt }, Error::None, 0),
+    };
+    outcome.end = end;
+    outcome.record = Some(record(ticket, desc.cookie, error, crc, job.done));
+    outcome
 }
 
 /// Returns the job in flight, or fetches and checks the next one. An error comes with the cookie, if
 /// the descriptor could be fetched. Without it there is no completion record.
-fn begin(ticket: &Ticket, bus: &mut impl Bus) -> core::result::Result<Job, (Error, Option<u64>)> {
+fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>)> {
     let lost = |error| (error, None);
 
     bus.prepare(&ticket.ring).map_err(lost)?;
@@ -345,18 +321,25 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> core::result::Result<Job, (Erro
         return Ok(job);
     }
     let bytes = bus.fetch(&ticket.ring, ticket.index).map_err(lost)?;
-    Descriptor::decode_and_check(&bytes, ticket.memory_size)
-        .map(Job::new)
-        .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))
+    let desc = Descriptor::decode(&bytes)
+        .and_then(|desc| desc.check(ticket.memory_size).map(|()| desc))
+        .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))?;
+    Ok(Job {
+        desc,
+        done: 0,
+        crc: CRC_SEED,
+        src: Cursor::default(),
+        dst: Cursor::default(),
+    })
 }
 
-/// Makes the completion record of a job that has processed nothing.
-fn record(ticket: &Ticket, cookie: u64, error: Error) -> Completion {
+/// Makes a completion record.
+fn record(ticket: &Ticket, cookie: u64, error: Error, crc: u32, bytes: u64) -> Completion {
     Completion {
         cookie,
         error: error as u32,
-        crc: 0,
-        bytes: 0,
+        crc,
+        bytes,
         sequence: ticket.sequence,
     }
 }

@@ -5,7 +5,7 @@
 use crate::table::table;
 
 /// The result of a unit, of a part of it, or of a check before it.
-pub(crate) type Result<T = ()> = core::result::Result<T, Error>;
+pub(crate) type Result<T = (), E = Error> = core::result::Result<T, E>;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +50,6 @@ impl Error {
 
     /// Returns this error unless `legal`.
     pub(crate) fn unless(self, legal: bool) -> Result {
-        if legal {
-            Ok(())
-        } else {
-            Err(self)
-        }
+        legal.then_some(()).ok_or(self)
     }
 }

@@ -58,32 +58,17 @@ macro_rules! layout {
         impl $Name {
             /// Returns its bytes.
             pub fn encode(&self) -> [u8; $SIZE] {
-                let mut out = Encoder::new();
-                $(out.put(&self.$field.to_le_bytes());)*
-                out.bytes
+                let mut bytes = [0; $SIZE];
+                $(
+                    bytes[offset_of!($Name, $field)..][..size_of::<$type>()]
+                        .copy_from_slice(&self.$field.to_le_bytes());
+                )*
+                bytes
             }
         }
     };
 }
 pub(crate) use layout;
-
-/// Writes fields one after the other.
-pub(crate) struct Encoder<const SIZE: usize> {
-    pub(crate) bytes: [u8; SIZE],
-    end: usize,
-}
-
-impl<const SIZE: usize> Encoder<SIZE> {
-    pub(crate) fn new() -> Self {
-        let bytes = [0; SIZE];
-        Encoder { bytes, end: 0 }
-    }
-
-    pub(crate) fn put(&mut self, field: &[u8]) {
-        self.bytes[self.end..self.end + field.len()].copy_from_slice(field);
-        self.end += field.len();
-    }
-}
 
 /// Reads fields one after the other.
 pub(crate) struct Decoder<'a>(pub(crate) &'a [u8]);

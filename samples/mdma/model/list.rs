@@ -2,12 +2,12 @@
 
 //! Scatter lists: layout of an entry, and the position of a job in a list.
 //!
-//! A list is an array of entries in guest memory. Each entry describes a range of guest memory or of
-//! device memory; together, in order, they are the source or the destination of a job. The device
-//! reads entries when it reaches them, up to [`WINDOW`] at a time.
+//! A list is an array of entries in guest memory. Each is a range of guest or device memory; in this
+//! order they are the source or the destination of a job. The device reads entries when it reaches
+//! them, up to [`WINDOW`] at a time.
 
 use crate::error::{Error, Result};
-use crate::layout::{dense, Decoder, Encoder, Field};
+use crate::layout::{dense, Decoder, Field};
 use crate::place::Place;
 
 /// Size of an entry in bytes, and the alignment of a list.
@@ -66,11 +66,11 @@ impl Entry {
             Place::Guest(iova) => (iova, 0),
             Place::Device(offset) => (offset, DEVICE),
         };
-        let mut out = Encoder::new();
-        out.put(&address.to_le_bytes());
-        out.put(&self.len.to_le_bytes());
-        out.put(&flags.to_le_bytes());
-        out.bytes
+        let mut bytes = [0; ENTRY_SIZE];
+        bytes[0..8].copy_from_slice(&address.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
+        bytes[12..16].copy_from_slice(&flags.to_le_bytes());
+        bytes
     }
 }
 

@@ -66,11 +66,6 @@ impl Ring {
         tail.wrapping_sub(head) & (self.entries() - 1)
     }
 
-    /// Returns how many descriptors software can still add.
-    pub fn room(&self, head: u32, tail: u32) -> u32 {
-        self.entries() - 1 - self.pending(head, tail)
-    }
-
     /// Returns the IOVA of the descriptors.
     pub fn base(&self) -> u64 {
         self.base

@@ -3,8 +3,7 @@
 //! Errors of register accesses, and the register `REFUSED` that reports them.
 //!
 //! The access itself does not fail: as on a bus, a refused read returns all ones and a refused write
-//! is dropped. The register `REFUSED` reports it to software: the number of refused accesses, and the
-//! last one.
+//! is dropped. The register has the number of refused accesses, and the last one.
 
 use crate::regs::{REFUSED_COUNT, REFUSED_OFFSET, REFUSED_OFFSET_SHIFT, REFUSED_REASON_SHIFT};
 
@@ -31,11 +30,8 @@ pub fn count(refused: u64, offset: u64, error: RegisterError) -> u64 {
     let offset = offset as u32 & REFUSED_OFFSET;
     let reason = error as u32;
 
-    u64::from(
-        count.min(REFUSED_COUNT)
-            | (offset << REFUSED_OFFSET_SHIFT)
-            | (reason << REFUSED_REASON_SHIFT),
-    )
+    let last = (offset << REFUSED_OFFSET_SHIFT) | (reason << REFUSED_REASON_SHIFT);
+    (count.min(REFUSED_COUNT) | last).into()
 }
 
 /// Returns whether `REFUSED` can have this value: 0, or a count and a reason that are not.

@@ -21,31 +21,25 @@ pub const VERSION: u32 = 2;
 
 /// PCI vendor id, "MD". The PCI SIG has not assigned it.
 pub const PCI_VENDOR: u16 = 0x4d44;
-
 /// PCI device id.
 pub const PCI_DEVICE: u16 = 0x0001;
-
 /// PCI class code: processing accelerator.
 pub const PCI_CLASS: u32 = 0x12_0000;
 
 /// BAR of the registers.
 pub const BAR_REGISTERS: u32 = 0;
-
 /// BAR of the device memory: 64 bits wide, so BAR 3 holds its upper half.
 pub const BAR_MEMORY: u32 = 2;
-
 /// BAR of the MSI-X table and pending bits.
 pub const BAR_MSIX: u32 = 4;
 
 /// Largest `RING_ORDER`: 4096 descriptors.
 pub const MAX_RING_ORDER: u32 = 12;
-
 /// Largest `THROTTLE`: one second a unit.
 pub const MAX_THROTTLE_US: u32 = 1_000_000;
 
 /// `CONTROL.ENABLE`.
 pub const CONTROL_ENABLE: u32 = 1 << 0;
-
 /// `STATUS.ENABLED`.
 pub const STATUS_ENABLED: u32 = 1 << 0;
 /// `STATUS.BUSY`.

@@ -9,7 +9,7 @@
 use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE, ERRORS};
 use crate::engine::{Job, CRC_SEED, UNIT};
-use crate::layout::{Decoder, Encoder};
+use crate::layout::Decoder;
 use crate::list::Cursor;
 use crate::refused;
 use crate::regs::{Reg, CONTROL_ENABLE};
@@ -23,7 +23,6 @@ pub const VERSION: u32 = 3;
 
 /// Bit of `flags`: the queue is enabled.
 const ENABLED: u32 = CONTROL_ENABLE;
-
 /// Bit of `flags`: a job is in flight.
 const JOB: u32 = 1 << 1;
 
@@ -89,20 +88,25 @@ pub fn encode(state: &State) -> [u8; SIZE] {
     let job = state.job.as_ref();
     let flags = state[Reg::Control] as u32 | job.map_or(0, |_| JOB);
 
-    let mut out = Encoder::new();
-    out.put(&flags.to_le_bytes());
+    let mut bytes = [0; SIZE];
+    let mut end = 0;
+    let mut put = |field: &[u8]| {
+        bytes[end..end + field.len()].copy_from_slice(field);
+        end += field.len();
+    };
+    put(&flags.to_le_bytes());
     for reg in REGISTERS {
-        out.put(&state[reg].to_le_bytes()[..reg.row().width as usize]);
+        put(&state[reg].to_le_bytes()[..reg.row().width as usize]);
     }
-    out.put(&job.map_or(0, |job| job.done).to_le_bytes());
-    out.put(&job.map_or(0, |job| job.crc).to_le_bytes());
-    out.put(&(state[Reg::Refused] as u32).to_le_bytes());
-    out.put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
+    put(&job.map_or(0, |job| job.done).to_le_bytes());
+    put(&job.map_or(0, |job| job.crc).to_le_bytes());
+    put(&(state[Reg::Refused] as u32).to_le_bytes());
+    put(&job.map_or([0; DESCRIPTOR_SIZE], |job| job.desc.encode()));
     for cursor in job.map_or([Cursor::default(); 2], |job| [job.src, job.dst]) {
-        out.put(&cursor.entry.to_le_bytes());
-        out.put(&cursor.at.to_le_bytes());
+        put(&cursor.entry.to_le_bytes());
+        put(&cursor.at.to_le_bytes());
     }
-    out.bytes
+    bytes
 }
 
 /// Decodes and checks a saved state for a device with `memory_size` bytes of memory. The error is
@@ -132,15 +136,18 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
     ensure(flags & !(ENABLED | JOB) == 0, "flags", flags)?;
     ensure_reg(refused::possible(state[Reg::Refused]), Reg::Refused)?;
     if flags & JOB != 0 {
-        let desc = Descriptor::decode_and_check(&desc, memory_size)
+        let desc = Descriptor::decode(&desc)
+            .and_then(|desc| desc.check(memory_size).map(|()| desc))
             .map_err(|error| invalid("job.descriptor", error as u32))?;
-        state.job = Some(job(Job {
+        let job = Job {
             desc,
             done,
             crc,
             src,
             dst,
-        })?);
+        };
+        check_job(&job)?;
+        state.job = Some(job);
     } else {
         ensure(done == 0, "job.done", done)?;
         ensure(crc == 0, "job.crc", crc)?;
@@ -153,15 +160,13 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
 }
 
 /// Checks that a device can be in the middle of a job.
-fn job(job: Job) -> Result<Job, InvalidField> {
-    let Job {
-        desc, done, crc, ..
-    } = job;
-
+fn check_job(job: &Job) -> Result<(), InvalidField> {
+    let (desc, done) = (&job.desc, job.done);
     // A job is saved only after its first unit and before its last one.
     let between_units = 0 < done && done < desc.len && (desc.has_list() || done % UNIT as u64 == 0);
     ensure(between_units, "job.done", done)?;
-    ensure(crc == CRC_SEED || desc.op == Op::Crc32c, "job.crc", crc)?;
+    let crc_possible = job.crc == CRC_SEED || desc.op == Op::Crc32c;
+    ensure(crc_possible, "job.crc", job.crc)?;
     for (operand, cursor, field) in [
         (desc.source(), job.src, "job.src_entry"),
         (desc.destination(), job.dst, "job.dst_entry"),
@@ -172,7 +177,7 @@ fn job(job: Job) -> Result<Job, InvalidField> {
         };
         ensure(possible, field, cursor.entry)?;
     }
-    Ok(job)
+    Ok(())
 }
 
 /// Checks that the registers agree with each other.

@@ -154,7 +154,7 @@ impl<B: Bar, M: Buffer> Queue<B, M> {
 
     /// Returns the number of jobs that may be submitted now.
     pub fn room(&self) -> u32 {
-        self.ring.room(self.head, self.tail)
+        self.ring.entries() - 1 - self.outstanding()
     }
 
     /// Puts a descriptor into the ring without telling the device; see [`Queue::ring_doorbell`].
