@@ -273,8 +273,7 @@ impl Control {
         Ok(self.effect(true, 0))
     }
 
-    /// Halts the queue because of an error of software. A halted queue keeps its first error, which
-    /// is the useful one.
+    /// Halts the queue because of an error of software. The first error is the useful one: keep it.
     fn halt(&mut self, error: Error) -> Effect {
         if self.state.halted() {
             return Effect::default();

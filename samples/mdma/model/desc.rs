@@ -194,11 +194,10 @@ impl Descriptor {
     }
 
     /// Returns the operand with this address and number of entries. `list` and `device` are its flags.
-    fn operand(&self, address: u64, entries: u32, list: u32, device: u32) -> Operand {
-        let base = address;
+    fn operand(&self, base: u64, entries: u32, list: u32, device: u32) -> Operand {
         match self.flags & (list | device) {
-            0 => Operand::At(Place::Guest(address)),
-            flag if flag == device => Operand::At(Place::Device(address)),
+            0 => Operand::At(Place::Guest(base)),
+            flag if flag == device => Operand::At(Place::Device(base)),
             _ => Operand::List(List { base, entries }),
         }
     }

@@ -5,8 +5,7 @@
 //! The engine does a job in units of at most [`UNIT`] bytes. [`run`] fetches the descriptor of a new
 //! job, processes the next bytes, and makes the completion record if they were the last. Between two
 //! units, [`Job`] holds everything about the job, so the device can be saved there and continue
-//! elsewhere. [`Control::finish`](crate::control::Control::finish) writes the record and updates the
-//! registers together, so software sees both or neither.
+//! elsewhere.
 //!
 //! A job between two ranges is cut at multiples of [`UNIT`]. A job with a scatter list is also cut
 //! at the borders of its entries. Its units end after [`WINDOW`] such pieces, so that small entries
@@ -321,16 +320,18 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>
         return Ok(job);
     }
     let bytes = bus.fetch(&ticket.ring, ticket.index).map_err(lost)?;
-    let desc = Descriptor::decode(&bytes)
-        .and_then(|desc| desc.check(ticket.memory_size).map(|()| desc))
-        .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))?;
-    Ok(Job {
-        desc,
-        done: 0,
-        crc: CRC_SEED,
-        src: Cursor::default(),
-        dst: Cursor::default(),
-    })
+    Descriptor::decode(&bytes)
+        .and_then(|desc| {
+            desc.check(ticket.memory_size)?;
+            Ok(Job {
+                desc,
+                done: 0,
+                crc: CRC_SEED,
+                src: Cursor::default(),
+                dst: Cursor::default(),
+            })
+        })
+        .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))
 }
 
 /// Makes a completion record.

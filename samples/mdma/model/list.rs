@@ -3,8 +3,7 @@
 //! Scatter lists: layout of an entry, and the position of a job in a list.
 //!
 //! A list is an array of entries in guest memory. Each is a range of guest or device memory; in this
-//! order they are the source or the destination of a job. The device reads entries when it reaches
-//! them, up to [`WINDOW`] at a time.
+//! order they are the source or the destination of a job. The device reads up to [`WINDOW`] at once.
 
 use crate::error::{Error, Result};
 use crate::layout::{dense, Decoder, Field};

@@ -2,9 +2,8 @@
 
 //! Registers: the table.
 //!
-//! Every register of BAR 0 is one row of [`REGISTERS`]. The device decodes accesses with this table,
-//! the userspace driver takes offsets from it, and the reference manual is printed from it, so each
-//! register is described once. `control.rs` implements the effects of writes.
+//! Each register of BAR 0 is one row of [`REGISTERS`]. The device, the userspace driver and the
+//! reference manual all follow this table. `control.rs` implements the effects of writes.
 
 use crate::table::table;
 use Access::{Ro, Rw, Rw1c, RwDisabled};
@@ -222,9 +221,7 @@ impl Reg {
 }
 
 /// Returns the register that an access of `len` bytes at `offset` reaches, and its first byte in it.
-///
-/// An access reaches a whole register, or one half of a register of 8 bytes. Every other access
-/// returns `None`.
+/// A legal access reaches a whole register, or one half of a register of 8 bytes.
 pub fn decode(offset: u64, len: usize) -> Option<(Reg, usize)> {
     let word = offset / 4;
     if offset % 4 != 0 || word >= WORDS as u64 {
