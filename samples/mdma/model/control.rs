@@ -151,6 +151,7 @@ impl Control {
     }
 
     /// Reads a register into `data`. A refused read leaves `data` unchanged.
+    #[inline]
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), RegisterError> {
         let Some((reg, first)) = regs::decode(offset, data.len()) else {
             return Err(self.refuse(offset, RegisterError::NoRegister));
@@ -161,6 +162,7 @@ impl Control {
     }
 
     /// Writes `data` to a register. A refused write changes nothing but `REFUSED`.
+    #[inline]
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         self.try_write(offset, data)
             .map_err(|error| self.refuse(offset, error))
@@ -174,6 +176,7 @@ impl Control {
     }
 
     /// Writes `data` to a register; the caller counts a refusal.
+    #[inline]
     fn try_write(&mut self, offset: u64, data: &[u8]) -> Result<Effect, RegisterError> {
         let (reg, first) = regs::decode(offset, data.len()).ok_or(RegisterError::NoRegister)?;
         let row = reg.row();
@@ -195,6 +198,7 @@ impl Control {
     }
 
     /// Returns the value of a register.
+    #[inline]
     fn value(&self, reg: Reg) -> u64 {
         let state = &self.state;
 
@@ -297,6 +301,7 @@ impl Control {
     }
 
     /// Plans the next unit. The caller must hand a ticket back to [`Control::finish`].
+    #[inline]
     pub fn begin(&mut self) -> Plan {
         let state = &self.state;
 

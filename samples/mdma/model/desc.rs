@@ -80,6 +80,7 @@ pub const FLAGS: [(u32, &str, &str); 5] = [
 
 impl Op {
     /// Returns the operation with this number.
+    #[inline]
     pub fn from_raw(raw: u32) -> Option<Op> {
         let mut ops = OPERATIONS.iter().map(|row| row.op);
         ops.find(|&op| op as u32 == raw)
@@ -90,6 +91,7 @@ impl Op {
     }
 
     /// Returns the legal flags of the operation.
+    #[inline]
     pub fn flags(self) -> u32 {
         let row = self.row();
         let of = |used, flags| if used { flags } else { 0 };
@@ -127,7 +129,7 @@ layout! {
     ///
     /// A descriptor from [`Descriptor::decode`] has only legal flags and a legal length for its
     /// operation. [`Descriptor::check`] checks its ranges.
-    pub struct Descriptor in DESCRIPTOR[DESCRIPTOR_SIZE] {
+    pub struct Descriptor in DESCRIPTOR[DESCRIPTOR_SIZE], encode {
         op: Op, "Operation.";
         flags: u32, "Flags.";
         src: u64, "Source: an IOVA, with SRC_DEVICE an offset in the device memory, with SRC_LIST the IOVA of a scatter list.";
@@ -157,6 +159,7 @@ impl Descriptor {
     }
 
     /// Decodes the bytes of a descriptor and checks everything except its ranges.
+    #[inline]
     pub fn decode(bytes: &[u8; DESCRIPTOR_SIZE]) -> Result<Descriptor> {
         let mut from = Decoder(bytes);
         let desc = Descriptor {
@@ -189,6 +192,7 @@ impl Descriptor {
     }
 
     /// Returns the cookie of a descriptor, even of a malformed one.
+    #[inline]
     pub fn cookie_of(bytes: &[u8; DESCRIPTOR_SIZE]) -> u64 {
         Decoder(&bytes[offset_of!(Descriptor, cookie)..]).u64()
     }
@@ -203,12 +207,14 @@ impl Descriptor {
     }
 
     /// Returns the source, if the operation has one.
+    #[inline]
     pub fn source(&self) -> Option<Operand> {
         let used = self.op.row().source;
         used.then(|| self.operand(self.src, self.src_entries, SRC_LIST, SRC_DEVICE))
     }
 
     /// Returns the destination, if the operation has one.
+    #[inline]
     pub fn destination(&self) -> Option<Operand> {
         let used = self.op.row().destination;
         used.then(|| self.operand(self.dst, self.dst_entries, DST_LIST, DST_DEVICE))
@@ -220,6 +226,7 @@ impl Descriptor {
     }
 
     /// Checks the ranges in a device with `memory_size` bytes of memory, but not the entries of lists.
+    #[inline]
     pub fn check(&self, memory_size: u64) -> Result {
         let check = |operand: Option<Operand>, range, fault| match operand {
             None => Ok(()),
@@ -233,7 +240,7 @@ impl Descriptor {
 
 layout! {
     /// A completion record.
-    pub struct Completion in COMPLETION[COMPLETION_SIZE] {
+    pub struct Completion in COMPLETION[COMPLETION_SIZE], #[inline] encode {
         cookie: u64, "The cookie of the descriptor.";
         error: u32, "Error code; 0 is success.";
         crc: u32, "CRC32C: the result. Otherwise 0.";

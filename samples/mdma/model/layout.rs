@@ -33,7 +33,7 @@ pub const fn dense(fields: &[Field], size: usize) -> bool {
 macro_rules! layout {
     (
         $(#[$attr:meta])*
-        pub struct $Name:ident in $TABLE:ident[$SIZE:ident] {
+        pub struct $Name:ident in $TABLE:ident[$SIZE:ident], $(#[$encode:meta])* encode {
             $($field:ident: $type:ty, $meaning:literal;)*
         }
     ) => {
@@ -57,6 +57,7 @@ macro_rules! layout {
 
         impl $Name {
             /// Returns its bytes.
+            $(#[$encode])*
             pub fn encode(&self) -> [u8; $SIZE] {
                 let mut bytes = [0; $SIZE];
                 $(
@@ -82,10 +83,12 @@ impl Decoder<'_> {
         bytes
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.take())
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take())
     }

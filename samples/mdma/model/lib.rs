@@ -15,6 +15,9 @@
 //!
 //! The crate is built twice from the same files: by Kbuild into the kernel module, and by cargo for
 //! the userspace driver in `tools/mdma` and its tests. It reaches memory through [`engine::Bus`].
+//!
+//! What a job or a register access calls is `#[inline]`, or the compiler could not inline it into the
+//! crate `mdma`. What only userspace or a migration calls is not.
 
 // Kbuild says `no_std` as well, cargo does not.
 #![allow(unused_attributes)]

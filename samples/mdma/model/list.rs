@@ -46,6 +46,7 @@ pub struct Entry {
 
 impl Entry {
     /// Decodes the bytes of an entry and checks everything except its range.
+    #[inline]
     pub fn decode(bytes: &[u8; ENTRY_SIZE]) -> Result<Entry> {
         let mut from = Decoder(bytes);
         let (address, len) = (from.u64(), from.u32());
@@ -84,6 +85,7 @@ pub struct List {
 
 impl List {
     /// Checks the position and the length of the list, but not its entries.
+    #[inline]
     pub fn check(&self) -> Result {
         let bytes = u64::from(self.entries) * ENTRY_SIZE as u64;
         let legal = (1..=MAX_ENTRIES).contains(&self.entries)
@@ -93,6 +95,7 @@ impl List {
     }
 
     /// Returns the IOVA of an entry; the list must be checked.
+    #[inline]
     pub fn entry_at(&self, index: u32) -> u64 {
         self.base.wrapping_add(u64::from(index) * ENTRY_SIZE as u64)
     }
@@ -109,6 +112,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Advances by `len` bytes, at most the rest of `entry`, which is the current entry.
+    #[inline]
     pub fn advance(&mut self, entry: &Entry, len: usize) {
         // No overflow: a piece is not longer than its entry.
         self.at = self.at.wrapping_add(len as u32);

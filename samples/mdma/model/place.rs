@@ -16,6 +16,7 @@ pub enum Place {
 impl Place {
     /// Checks a range of `len` bytes, not 0, in a device with `memory_size` bytes of memory. Returns
     /// `range` for an illegal range of device memory, `fault` for one of guest memory.
+    #[inline]
     pub fn check(self, len: u64, memory_size: u64, range: Error, fault: Error) -> Result {
         match self {
             Place::Device(offset) => {

@@ -47,6 +47,7 @@ impl Ring {
     }
 
     /// Returns the number of entries.
+    #[inline]
     pub fn entries(&self) -> u32 {
         1 << self.order
     }
@@ -57,6 +58,7 @@ impl Ring {
     }
 
     /// Returns the index after `index`.
+    #[inline]
     pub fn next(&self, index: u32) -> u32 {
         (index + 1) & (self.entries() - 1)
     }
@@ -77,21 +79,25 @@ impl Ring {
     }
 
     /// Returns the size of all descriptors in bytes.
+    #[inline]
     pub fn descriptors_len(&self) -> usize {
         DESCRIPTOR_SIZE << self.order
     }
 
     /// Returns the size of all completion records in bytes.
+    #[inline]
     pub fn completions_len(&self) -> usize {
         COMPLETION_SIZE << self.order
     }
 
     /// Returns the offset of descriptor `index` from [`Ring::base`], in bytes.
+    #[inline]
     pub fn descriptor_at(&self, index: u32) -> usize {
         index as usize * DESCRIPTOR_SIZE
     }
 
     /// Returns the offset of completion record `index` from [`Ring::completions`], in bytes.
+    #[inline]
     pub fn completion_at(&self, index: u32) -> usize {
         index as usize * COMPLETION_SIZE
     }

@@ -222,6 +222,7 @@ impl Reg {
 
 /// Returns the register that an access of `len` bytes at `offset` reaches, and its first byte in it.
 /// A legal access reaches a whole register, or one half of a register of 8 bytes.
+#[inline]
 pub fn decode(offset: u64, len: usize) -> Option<(Reg, usize)> {
     let word = offset / 4;
     if offset % 4 != 0 || word >= WORDS as u64 {

@@ -27,6 +27,7 @@ macro_rules! table {
 
         impl $Enum {
             /// Returns the row of this variant.
+            #[inline]
             pub const fn row(self) -> &'static $Row {
                 static ROWS: [$Row; $TABLE.len()] = $TABLE;
                 &ROWS[self as usize]
