@@ -33,6 +33,7 @@ mod raw {
     use pin_init::MaybeZeroable;
 
     // What is generated here takes precedence over a glob import.
+    #[doc(no_inline)]
     pub(crate) use kernel::bindings::*;
 
     include!(concat!(env!("VFIO_BINDINGS_DIR"), "/bindings_generated.rs"));
