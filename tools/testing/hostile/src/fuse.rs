@@ -75,7 +75,8 @@ pub(crate) struct Fuse {
 }
 
 impl Fuse {
-    /// Mounts a file with these contents under the temporary directory. Reads wait until [`Server`] serves them.
+    /// Mounts a file with these contents under the temporary directory. Reads wait until [`Server`](crate::serve::Server)
+    /// serves them.
     pub(crate) fn mount(contents: Arc<Vec<u8>>) -> io::Result<(Self, Mount)> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
