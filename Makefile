@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check shell install clean help
+.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -48,6 +48,9 @@ bench:
 check:
 	@$(SCRIPTS)/check
 
+doc:
+	@$(SCRIPTS)/doc
+
 shell:
 	@$(SCRIPTS)/demo --shell
 
@@ -79,6 +82,7 @@ help:
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
+	@echo 'make doc          build the documents and the crates'\'' documentation as HTML'
 	@echo 'make shell        open a shell in the virtual machine, with the module'
 	@echo 'make install      install the module for the running kernel'
 	@echo 'make clean        delete what was built from this checkout'
