@@ -49,13 +49,18 @@ def described(folder):
     return found
 
 
+def marked(description):
+    """Returns a description, in which `code` is in backticks, as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(description))
+
+
 def listed(parts):
     """Returns the page; `parts` maps (heading, folder of the pages) to crates."""
     body = []
     for (heading, folder), crates in parts.items():
         body += [f"<h2>{html.escape(heading)}</h2>", "<dl>"]
         for name, description in crates.items():
-            body += [f'<dt><a href="{folder}{name}/index.html">{name}</a></dt>', f"<dd>{html.escape(description)}</dd>"]
+            body += [f'<dt><a href="{folder}{name}/index.html">{name}</a></dt>', f"<dd>{marked(description)}</dd>"]
         body.append("</dl>")
     return PAGE.format(body="\n".join(body))
 

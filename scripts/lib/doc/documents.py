@@ -13,7 +13,11 @@ import pathlib
 import shutil
 import sys
 
-from docutils import core, nodes
+try:
+    from docutils import core, nodes
+except ImportError:
+    # Only with ROOT=none.
+    sys.exit("docutils is missing: apt-get install python3-docutils")
 
 from check import TOP
 from doc import references

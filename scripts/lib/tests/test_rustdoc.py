@@ -42,8 +42,9 @@ class Pages(unittest.TestCase):
         for part, name in (("kernel", "vfio"), ("kernel", "src"), ("userspace", "demo")):
             page = self.folder / part / name / "index.html"
             page.parent.mkdir(parents=True)
-            page.write_text(f'<meta name="description" content="The &quot;{name}&quot;.">')
-        self.assertEqual(crates.described(self.folder / "kernel"), {"vfio": 'The "vfio".'})
+            page.write_text(f'<meta name="description" content="The &quot;{name}&quot; of `T&lt;U&gt;`.">')
+        self.assertEqual(crates.described(self.folder / "kernel"), {"vfio": 'The "vfio" of `T<U>`.'})
         self.assertEqual(crates.main([str(self.folder)]), 0)
         self.assertIn('href="kernel/vfio/index.html"', (self.folder / "index.html").read_text())
+        self.assertIn("of <code>T&lt;U&gt;</code>.", (self.folder / "index.html").read_text())
         self.assertIn('href="demo/index.html"', (self.folder / "userspace" / "index.html").read_text())
