@@ -7,13 +7,14 @@
 //! changed nothing.
 
 use crate::{
+    device::Device,
+    driver::Driver,
     engine::Gate,
-    handle::Core,
     refuse, //
 };
 use kernel::prelude::*;
 
-impl Core {
+impl<T: Driver> Device<T> {
     /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
     ///
     /// `EINTR` if the caller is killed while a write waits for the engine.
@@ -52,10 +53,10 @@ impl Core {
     fn set_bus_master(&self, on: bool, changed: bool) -> Result {
         if !on {
             if changed {
-                self.engine.close_gate(Gate::BusMaster)?;
+                self.close_gate(Gate::BusMaster)?;
             }
         } else if changed || !self.engine.has_worker() {
-            self.engine.adopt().inspect_err(|&error| {
+            self.adopt().inspect_err(|&error| {
                 if error != ERESTARTNOINTR && error != EINTR {
                     refuse!(self, "bus master: no task for the device's work: {error:?}");
                 }

@@ -19,7 +19,7 @@ use crate::{
     },
     pci::{
         Bar,
-        Layout,
+        Function,
         NUM_BARS, //
     },
 };
@@ -64,7 +64,7 @@ fn field(at: u32, width: usize, reset: u32, mask: u32) -> Field {
 }
 
 /// The header, but for its BARs. What is not listed reads 0 and cannot be written.
-fn header(l: &Layout) -> [Field; 10] {
+fn header(l: &Function) -> [Field; 10] {
     use bindings::*;
 
     [
@@ -122,7 +122,7 @@ fn msix(at: u32, vectors: u16, bar: u32) -> [Field; 4] {
 }
 
 /// The fields of BAR `index`; two for a 64-bit one.
-fn bar(index: usize, bar: Bar, memory_size: u64) -> [Option<Field>; 2] {
+fn bar(index: usize, bar: Bar) -> [Option<Field>; 2] {
     use bindings::*;
 
     let at = PCI_BASE_ADDRESS_0 + 4 * index as u32;
@@ -136,8 +136,8 @@ fn bar(index: usize, bar: Bar, memory_size: u64) -> [Option<Field>; 2] {
             Some(field(at, 4, 0, low(!(crate::pci::MSIX_BAR_SIZE - 1)))),
             None,
         ],
-        Bar::Memory => {
-            let mask = !(memory_size - 1);
+        Bar::Memory { size } => {
+            let mask = !(size - 1);
             let kind = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH;
             [
                 Some(field(at, 4, kind, low(mask))),
@@ -154,16 +154,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Lays out the configuration space of a device.
-    pub(crate) fn new(layout: &Layout, memory_size: u64) -> Self {
+    /// Lays out the configuration space of a function.
+    pub(crate) fn new(function: &Function) -> Self {
         let mut table = Self {
             reset: [0; SIZE],
             mask: [0; SIZE],
         };
 
-        table.add(&header(layout));
+        table.add(&header(function));
         for i in 0..NUM_BARS {
-            for field in bar(i, layout.bars[i], memory_size).into_iter().flatten() {
+            for field in bar(i, function.bars[i]).into_iter().flatten() {
                 table.add(&[field]);
             }
         }
@@ -171,13 +171,13 @@ impl Table {
         // The capabilities, each linked from the one before; the first from the header.
         let mut link = CAPABILITIES;
         let mut at: u32 = 0x40;
-        if layout.msi != 0 {
-            table.add(&msi(at, layout.msi));
+        if function.msi != 0 {
+            table.add(&msi(at, function.msi));
             table.link(&mut link, at);
             at += MSI_SIZE;
         }
-        if let (Some(bar), 1..) = (layout.msix_bar(), layout.msix) {
-            table.add(&msix(at, layout.msix, bar as u32));
+        if let (Some(bar), 1..) = (function.msix_bar(), function.msix) {
+            table.add(&msix(at, function.msix, bar as u32));
             table.link(&mut link, at);
         }
         table

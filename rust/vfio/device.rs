@@ -1,159 +1,178 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a driver author writes.
+//! The device: one object for VFIO, the framework and the driver.
 
 use crate::{
-    engine::{
-        Runnable,
-        Step, //
+    bindings,
+    budget::Reservation,
+    config::ConfigSpace,
+    debugfs::Counters,
+    dma::Dma,
+    engine::Engine,
+    irq::Irq,
+    log::Log,
+    memory::DeviceMemory,
+    migration::{
+        Staging,
+        StateMachine, //
     },
-    handle::Handle,
-    pci,
-    stream::{
-        Reader,
-        Writer, //
+    msix::Msix,
+    pci::Function,
+    uuid::Uuid, //
+};
+use core::{
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::AlwaysRefCounted,
+        Arc, //
+    },
+    types::Opaque, //
+};
 
-/// An access to a register that the device does not serve.
+/// A mediated device.
 ///
-/// It is what hardware does with it: the read returns all ones, the write is dropped, and neither
-/// fails. A device that can should tell its driver why, by a register or an interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
-
-/// A mediated PCI device.
+/// It starts with the `struct vfio_device` and ends with the driver's part, a `T`, to which it
+/// dereferences. VFIO allocates it, counts references to it and frees it.
 ///
-/// One value is one instance. It is made when the mdev is created and dropped when the mdev is
-/// gone. [`Device::reset`] brings back the state [`Device::new`] made. The framework calls it when the
-/// last user closes the device, so that nothing of one user is left to the next. Root may ask for the
-/// opposite by the attribute `keep_state` of the mdev.
+/// # Invariants
 ///
-/// Methods are called concurrently and on any thread, except that [`Device::step`] never runs
-/// concurrently with itself, and never while the device is stopped. [`Device::stopped`],
-/// [`Device::reset`] and the three state methods are called only while no step runs or can start.
-pub trait Device: Send + Sync + Sized + 'static {
-    /// Name of the driver: `vfio_device_ops.name` and the prefix of its log lines.
-    const NAME: &'static CStr;
-
-    /// The device type a saved state carries, at most 16 bytes (P49).
-    const DEVICE_TYPE: &'static str;
-
-    /// The version of the layout of [`Device::save_state`] (P49).
-    const DEVICE_VERSION: u32;
-
-    /// Feature bits that source and destination must share (P49).
-    const FEATURES: u32;
-
-    /// The most bytes [`Device::save_state`] writes.
-    const STATE_SIZE_MAX: usize;
-
-    /// What distinguishes one mdev type of this device from another.
-    type Config: Send + Sync + 'static;
-
-    /// Makes a device in its power-on state.
-    fn new(config: &Self::Config, handle: Handle) -> impl PinInit<Self, Error>;
-
-    /// How the device looks on the PCI bus.
-    fn pci(config: &Self::Config) -> pci::Layout;
-
-    /// Bytes of device memory, a whole number of pages; 0 for a device without.
-    ///
-    /// The framework allocates it, lets guests map it and migrates it.
-    fn memory_size(_config: &Self::Config) -> u64 {
-        0
-    }
-
-    /// Reads a register.
-    ///
-    /// `data` is 1 to 8 bytes, all inside the BAR, at any `offset`: which widths and alignments reach
-    /// a register is the device's decision. What the device refuses reads all ones, is counted in
-    /// `refused` of debugfs and not logged, because a guest can do it at will.
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
-
-    /// Writes a register. The rules are those of [`Device::read`]; what is refused is dropped.
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
-
-    /// Does one bounded unit of work.
-    ///
-    /// Runs in a worker that may sleep, only while the device is open, running and bus master.
-    /// A unit must be short: whoever stops the device waits for the one in flight.
-    fn step(&self) -> Step;
-
-    /// The device was stopped; called after the last step and before whoever stopped it is told.
-    ///
-    /// The place to give back what is held only while running, such as pinned guest memory.
-    fn stopped(&self) {}
-
-    /// Back to power-on, with nothing asserted ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
-    /// Device memory is discarded by the framework.
-    fn reset(&self);
-
-    /// Writes down the state: registers, queues, interrupt causes. Not device memory.
-    ///
-    /// For this and the next two: an error fails the migration with its errno, and the driver logs
-    /// why with [`refuse!`](crate::refuse).
-    fn save_state(&self, out: &mut Writer<'_>) -> Result;
-
-    /// Checks every field of a saved state and changes nothing.
-    fn check_state(&self, state: &mut Reader<'_>) -> Result;
-
-    /// Takes over a state that [`Device::check_state`] accepted.
-    ///
-    /// Ends with a call of [`Irq::set_asserted`](crate::irq::Irq::set_asserted) for the causes in it: the
-    /// interrupts of vectors that are asserted then are delivered when the device begins to run.
-    fn load_state(&self, state: &mut Reader<'_>) -> Result;
+/// All fields are initialised, and the device is pinned.
+#[repr(C)]
+#[pin_data(PinnedDrop)]
+pub struct Device<T> {
+    #[pin]
+    pub(crate) raw: Opaque<bindings::vfio_device>,
+    /// Runs [`Driver::work`](crate::Driver::work).
+    #[pin]
+    pub(crate) engine: Engine<Device<T>>,
+    /// Name of the driver.
+    pub(crate) name: &'static CStr,
+    /// UUID of the mdev.
+    pub(crate) uuid: Uuid,
+    /// The log of refusals.
+    #[pin]
+    pub(crate) log: Log,
+    /// Counts what is not logged.
+    pub(crate) counters: Arc<Counters>,
+    /// What the device looks like on the PCI bus.
+    pub(crate) function: Function,
+    /// The emulated configuration space.
+    #[pin]
+    pub(crate) config: ConfigSpace,
+    /// Interrupts.
+    #[pin]
+    pub(crate) irq: Irq,
+    /// The BAR with the MSI-X table.
+    #[pin]
+    pub(crate) msix: Msix,
+    /// Guest memory.
+    #[pin]
+    pub(crate) dma: Dma,
+    /// Device memory, if the device has any.
+    pub(crate) memory: Option<Arc<DeviceMemory>>,
+    /// The migration state.
+    #[pin]
+    pub(crate) machine: StateMachine,
+    /// The data section of the v1 region.
+    pub(crate) staging: Staging,
+    /// The driver's part.
+    #[pin]
+    pub(crate) driver: T,
+    /// The device's share of the parent's memory. Given back after all else is gone.
+    pub(crate) reservation: Reservation,
 }
 
-/// [`Device`] without its type, as regions and migration use it. The engine uses [`Runnable`].
-pub(crate) trait Operations: Send + Sync {
-    /// See [`Device::read`].
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
-    /// See [`Device::write`].
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
-    /// See [`Device::reset`].
-    fn reset(&self);
-    /// See [`Device::save_state`].
-    fn save_state(&self, out: &mut Writer<'_>) -> Result;
-    /// See [`Device::check_state`].
-    fn check_state(&self, state: &mut Reader<'_>) -> Result;
-    /// See [`Device::load_state`].
-    fn load_state(&self, state: &mut Reader<'_>) -> Result;
-}
+// SAFETY: A `struct vfio_device` is not tied to a thread, and the rest is `Send`.
+unsafe impl<T: Send + Sync> Send for Device<T> {}
 
-impl<D: Device> Operations for D {
-    fn read(&self, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
-        Device::read(self, bar, offset, data)
+// SAFETY: VFIO does the locking of its part, and the rest is `Sync`.
+unsafe impl<T: Send + Sync> Sync for Device<T> {}
+
+impl<T> Device<T> {
+    /// Returns what VFIO knows the device by.
+    pub(crate) fn as_raw(&self) -> *mut bindings::vfio_device {
+        self.raw.get()
     }
 
-    fn write(&self, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {
-        Device::write(self, bar, offset, data)
+    /// Returns the device of a `struct vfio_device`.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is the start of a `Device<T>` that is initialised and lives for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(raw: *mut bindings::vfio_device) -> &'a Self {
+        // SAFETY: By the requirement of this function; the `vfio_device` is the first field.
+        unsafe { &*raw.cast::<Self>() }
     }
 
-    fn reset(&self) {
-        Device::reset(self)
+    /// Runs [`Driver::work`](crate::Driver::work) soon.
+    ///
+    /// Cheap, and callable in any context. While the device may not run the call is remembered
+    /// and acts when it may (P52).
+    pub fn kick(&self) {
+        self.engine.kick();
     }
 
-    fn save_state(&self, out: &mut Writer<'_>) -> Result {
-        Device::save_state(self, out)
+    /// Returns guest memory, which is accessed by IOVA.
+    pub fn dma(&self) -> &Dma {
+        &self.dma
     }
 
-    fn check_state(&self, state: &mut Reader<'_>) -> Result {
-        Device::check_state(self, state)
+    /// Returns device memory; `None` if the device has no [`Bar::Memory`](crate::pci::Bar::Memory).
+    pub fn memory(&self) -> Option<&DeviceMemory> {
+        self.memory.as_deref()
     }
 
-    fn load_state(&self, state: &mut Reader<'_>) -> Result {
-        Device::load_state(self, state)
+    /// Returns the interrupts.
+    pub fn irq(&self) -> &Irq {
+        &self.irq
+    }
+
+    /// Logs why something was refused: one line, rate-limited for each device.
+    ///
+    /// Use it through [`refuse!`](crate::refuse).
+    pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
+        self.log.refuse(self.name, &self.uuid, reason);
     }
 }
 
-impl<D: Device> Runnable for D {
-    fn step(&self) -> Step {
-        Device::step(self)
+impl<T> Deref for Device<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.driver
+    }
+}
+
+// SAFETY: The `struct device` inside has a reference count, and its last put frees the device.
+unsafe impl<T: Send + Sync> AlwaysRefCounted for Device<T> {
+    fn inc_ref(&self) {
+        // SAFETY: The caller has a reference.
+        unsafe { bindings::get_device(&raw mut (*self.as_raw()).device) };
     }
 
-    fn stopped(&self) {
-        Device::stopped(self)
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller gives up a reference.
+        unsafe {
+            bindings::put_device(&raw mut (*obj.cast::<bindings::vfio_device>().as_ptr()).device)
+        };
+    }
+}
+
+#[pinned_drop]
+impl<T> PinnedDrop for Device<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // The worker refers to the device.
+        self.engine.stop();
+        if let Some(memory) = &self.memory {
+            // SAFETY: Taking the mapping away is always allowed.
+            unsafe { memory.set_mapping(ptr::null_mut()) };
+        }
     }
 }

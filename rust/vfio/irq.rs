@@ -275,11 +275,11 @@ const _: () = assert!(pci::MSI_VECTORS_MAX as usize <= VECTORS);
 
 impl Irq {
     /// Interrupts that no one listens to yet, of a device that does not run.
-    pub(crate) fn new(layout: &pci::Layout) -> impl PinInit<Self> + use<> {
+    pub(crate) fn new(function: &pci::Function) -> impl PinInit<Self> + use<> {
         let counts = [
-            layout.intx.into(),
-            layout.msi.into(),
-            layout.msix.into(),
+            function.intx.into(),
+            function.msi.into(),
+            function.msix.into(),
             1,
             1,
         ];
@@ -327,11 +327,11 @@ impl Irq {
     /// - which messages are sent again to a user who may have missed them, above all after a load.
     ///
     /// It sends no message by itself: see [`Irq::signal`]. A driver calls it under the lock of its
-    /// causes, at each change of them and in [`Device::load_state`] and [`Device::reset`]. May be called
-    /// in any context.
+    /// causes, at each change of them and in [`Driver::restore`] and [`Driver::reset`]. May be called in
+    /// any context.
     ///
-    /// [`Device::load_state`]: crate::Device::load_state
-    /// [`Device::reset`]: crate::Device::reset
+    /// [`Driver::restore`]: crate::Driver::restore
+    /// [`Driver::reset`]: crate::Driver::reset
     pub fn set_asserted(&self, vectors: u64) {
         let trigger = {
             let mut state = self.state.lock();

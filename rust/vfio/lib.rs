@@ -2,18 +2,18 @@
 
 //! Mediated devices that live-migrate.
 //!
-//! A driver implements [`Device`]: what its registers do, one bounded step of its work, and how
-//! its state is written down and read back. Everything else is here: the mdev parent and its types
+//! A driver implements [`Driver`]: what its registers do, one bounded unit of its work, and how its
+//! state is saved and restored. Everything else is here: the mdev parent and its types
 //! ([`mdev`]), the VFIO device with its regions, interrupts and configuration space, guest memory
 //! ([`dma`]), device memory that guests map ([`memory`]), and both migration protocols.
 //!
 //! ```text
 //!   user ──► vfio core ──► ops ──► region ──► pci    configuration space
-//!                           │        ├──────► Device  registers
+//!                           │        ├──────► Driver  registers
 //!                           │        ├──────► memory  device memory, mapped
 //!                           │        └──────► migration
 //!                           ├──► irq
-//!                           └──► dma (unmap)         engine ──► Device::step
+//!                           └──► dma (unmap)         engine ──► Driver::work
 //! ```
 //!
 //! All `unsafe` code of the module is in this crate and its bindings; a driver needs none.
@@ -26,19 +26,20 @@
 #[path = "../bindings/mod.rs"]
 mod bindings;
 
+mod budget;
 mod command;
 mod config;
 mod crc;
 mod debugfs;
 pub mod device;
 pub mod dma;
+pub mod driver;
 mod engine;
 pub mod event;
 mod eventfd;
-pub mod handle;
-mod instance;
 pub mod irq;
 mod kcov;
+mod lifecycle;
 mod lock;
 mod log;
 pub mod mdev;
@@ -61,13 +62,13 @@ mod uuid;
 mod worker;
 
 pub use crc::crc32c;
-pub use device::{
-    Device,
+pub use device::Device;
+pub use driver::{
+    Driver,
+    Info,
     Refused, //
 };
-pub use engine::Step;
-pub use handle::Handle;
-pub use migration::configure;
+pub use engine::WorkResult;
 
 // Offsets in the device file have more than 32 bits, and the numbers of pages and bytes of device
 // memory are `usize`.

@@ -21,10 +21,10 @@ use kernel::{
 
 /// Logs, rate-limited, why a device refused something.
 ///
-/// The first argument is a [`Handle`](crate::Handle) or, in this crate, the `Core`.
+/// The first argument is a [`Device`](crate::Device).
 ///
 /// ```ignore
-/// vfio::refuse!(self.handle, "saved state: {} bytes too many", state.remaining());
+/// vfio::refuse!(dev, "saved state: {} bytes too many", state.remaining());
 /// return Err(EINVAL);
 /// ```
 #[macro_export]

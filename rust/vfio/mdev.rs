@@ -3,33 +3,33 @@
 //! The mdev parent: types, and the creation of instances.
 //!
 //! A [`Parent`] is a class device with a driver of the mdev bus. Each of its [`Type`]s appears in
-//! `mdev_supported_types`, and writing a UUID to its `create` makes an instance of the driver's
-//! [`Device`]. Instances cost memory, of which the parent has a budget: `available_instances` is
-//! what fits into the rest of it.
+//! `mdev_supported_types`, and writing a UUID to its `create` creates a
+//! [`Device`](crate::Device). Devices cost memory, of which the parent has a budget:
+//! `available_instances` is how many fit into the rest of it.
 //!
 //! C header: [`include/linux/mdev.h`](srctree/include/linux/mdev.h)
 
 mod attribute;
-pub(crate) mod budget;
 mod driver;
 mod types;
 
 use crate::{
     bindings,
+    budget::Budget,
     debugfs::Dir,
-    device::Device,
     dma::{
         Unmaps,
         UnpinQueue, //
     },
+    driver::Driver,
+    migration::DataSection,
     worker, //
 };
-use budget::Budget;
 use core::ptr::{
     self,
     NonNull, //
 };
-use driver::Driver;
+use driver::MdevDriver;
 use kernel::{
     error::{
         from_err_ptr,
@@ -138,41 +138,42 @@ impl PinnedDrop for Registration {
 
 /// An mdev parent and everything it needs.
 ///
-/// Dropping it removes the instances, each after its last user has closed it, and then the parent.
-/// A module holds a `Parent` for as long as it is loaded; it cannot be unloaded while an instance
+/// Dropping it removes the devices, each after its last user has closed it, and then the parent.
+/// A module holds a `Parent` for as long as it is loaded; it cannot be unloaded while a device
 /// is open.
-pub struct Parent<D: Device> {
+pub struct Parent<T: Driver> {
     // Dropped in this order: the core forgets the parent before what it points to is gone.
     _registration: Pin<KBox<Registration>>,
     _device: ClassDevice,
-    _driver: Pin<KBox<Driver<D>>>,
+    _driver: Pin<KBox<MdevDriver<T>>>,
     _raw_types: KVec<*mut bindings::mdev_type>,
-    _types: KVec<Pin<KBox<Entry<D>>>>,
+    _types: KVec<Pin<KBox<Entry<T>>>>,
     // Waits for the work items that have just unpinned something.
     _unpin: UnpinQueue,
 }
 
 // SAFETY: The pointers are to what the other fields own, and are not used but by the core, which
 // does not care for the thread.
-unsafe impl<D: Device> Send for Parent<D> {}
+unsafe impl<T: Driver> Send for Parent<T> {}
 
 // SAFETY: There is nothing one can do with a shared reference.
-unsafe impl<D: Device> Sync for Parent<D> {}
+unsafe impl<T: Driver> Sync for Parent<T> {}
 
-impl<D: Device> Parent<D> {
+impl<T: Driver> Parent<T> {
     /// Registers the parent device `name` with its types.
     ///
-    /// `budget` is the memory, in bytes, that instances share. `EINVAL` if a type describes no
-    /// device; the log says which and why.
+    /// `budget` is the memory, in bytes, that the devices share. `section` is the v1 data section of each
+    /// device. `EINVAL` if a type describes no device; the log says which and why.
     pub fn new(
         module: &'static ThisModule,
         name: &'static CStr,
-        types: KVec<Type<D>>,
+        types: KVec<Type<T>>,
         budget: u64,
+        section: DataSection,
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
-        let debugfs = Dir::new(D::NAME, None)?;
-        let unpin = UnpinQueue::new(D::NAME)?;
+        let debugfs = Dir::new(T::INFO.name, None)?;
+        let unpin = UnpinQueue::new(T::INFO.name)?;
         // SAFETY: The parent drops the queue after it has removed all devices.
         let unmaps = unsafe { Unmaps::new(&unpin)? };
         let mut entries = KVec::with_capacity(types.len(), GFP_KERNEL)?;
@@ -180,12 +181,18 @@ impl<D: Device> Parent<D> {
 
         for typ in types {
             Self::check(&typ)?;
-            let entry = Entry::new(typ, budget.clone(), debugfs.clone(), unmaps.clone())?;
+            let entry = Entry::new(
+                typ,
+                budget.clone(),
+                debugfs.clone(),
+                unmaps.clone(),
+                section,
+            )?;
             raw_types.push(entry.as_raw(), GFP_KERNEL)?;
             entries.push(entry, GFP_KERNEL)?;
         }
 
-        let driver = KBox::pin_init(Driver::register(module), GFP_KERNEL)?;
+        let driver = KBox::pin_init(MdevDriver::register(module), GFP_KERNEL)?;
         let device = ClassDevice::new(name)?;
         // SAFETY: All that is passed is owned by the value that is about to own the registration,
         // which drops it first; boxes and vectors keep their contents where they are.
@@ -198,7 +205,7 @@ impl<D: Device> Parent<D> {
             )
         };
 
-        worker::announce(D::NAME);
+        worker::announce(T::INFO.name);
         Ok(Self {
             _registration: KBox::pin_init(registration, GFP_KERNEL)?,
             _device: device,
@@ -210,16 +217,16 @@ impl<D: Device> Parent<D> {
     }
 
     /// Checks what a type says of itself.
-    fn check(typ: &Type<D>) -> Result {
-        let layout = D::pci(&typ.config).check(D::memory_size(&typ.config));
+    fn check(typ: &Type<T>) -> Result {
+        let function = T::function(&typ.config).check();
         let cost = (typ.cost != 0)
             .then_some(())
-            .ok_or("an instance costs nothing");
+            .ok_or("a device costs nothing");
 
-        layout.and(cost).map_err(|reason| {
+        function.and(cost).map_err(|reason| {
             pr_err!(
                 "{} type {}: {}\n",
-                D::NAME.to_str().unwrap_or("?"),
+                T::INFO.name.to_str().unwrap_or("?"),
                 typ.name.to_str().unwrap_or("?"),
                 reason
             );

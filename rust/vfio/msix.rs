@@ -11,7 +11,7 @@ use crate::{
     config::MSIX_PBA,
     irq::Irq,
     nospec,
-    pci::Layout, //
+    pci::Function, //
 };
 use kernel::{
     new_mutex,
@@ -39,8 +39,8 @@ pub(crate) struct Msix {
 
 impl Msix {
     /// A table in its power-on state.
-    pub(crate) fn new(layout: &Layout) -> Result<impl PinInit<Self>> {
-        let mut table = KVec::from_elem(0, usize::from(layout.msix) * ENTRY, GFP_KERNEL)?;
+    pub(crate) fn new(function: &Function) -> Result<impl PinInit<Self>> {
+        let mut table = KVec::from_elem(0, usize::from(function.msix) * ENTRY, GFP_KERNEL)?;
         power_on(&mut table);
 
         Ok(pin_init!(Self {

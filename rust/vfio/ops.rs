@@ -2,7 +2,7 @@
 
 //! The callbacks of `struct vfio_device`.
 //!
-//! Each unpacks its arguments, calls the [`Instance`] and logs what that refuses. VFIO calls them
+//! Each unpacks its arguments, calls the [`Device`] and logs what it refuses. VFIO calls them
 //! from many threads at once; only open and close exclude each other. Nothing that they call refers
 //! to them.
 //!
@@ -15,8 +15,11 @@ pub(crate) mod migration;
 use crate::{
     bindings,
     device::Device,
-    instance::Instance,
-    irq::NUM_IRQS,
+    driver::Driver,
+    irq::{
+        Irq,
+        NUM_IRQS, //
+    },
     log::Refusal,
     position::Position,
     refuse,
@@ -24,8 +27,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::size_of,
-    ptr::NonNull, //
+    mem::size_of, //
 };
 use kernel::{
     ffi::{
@@ -47,17 +49,14 @@ const VFIO_DEVICE_GET_IRQ_INFO: u32 = nr(9);
 const VFIO_DEVICE_SET_IRQS: u32 = nr(10);
 const VFIO_DEVICE_RESET: u32 = nr(11);
 
-/// The operations of driver `D`'s devices.
-pub(crate) fn table<D: Device>() -> &'static bindings::vfio_device_ops {
-    &Table::<D>::OPS
-}
+/// The operations of the devices of driver `T`.
+pub(crate) struct VTable<T: Driver>(PhantomData<T>);
 
-struct Table<D: Device>(PhantomData<D>);
-
-impl<D: Device> Table<D> {
-    const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
-        name: kernel::str::as_char_ptr_in_const_context(D::NAME).cast_mut(),
-        release: Some(release),
+impl<T: Driver> VTable<T> {
+    /// The operations for `vfio_device.ops`.
+    pub(crate) const OPS: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
+        name: kernel::str::as_char_ptr_in_const_context(T::INFO.name).cast_mut(),
+        release: Some(release::<T>),
         #[cfg(CONFIG_IOMMUFD)]
         bind_iommufd: Some(bindings::vfio_iommufd_emulated_bind),
         #[cfg(CONFIG_IOMMUFD)]
@@ -66,26 +65,34 @@ impl<D: Device> Table<D> {
         attach_ioas: Some(bindings::vfio_iommufd_emulated_attach_ioas),
         #[cfg(CONFIG_IOMMUFD)]
         detach_ioas: Some(bindings::vfio_iommufd_emulated_detach_ioas),
-        open_device: Some(open_device),
-        close_device: Some(close_device),
-        read: Some(read),
-        write: Some(write),
-        ioctl: Some(ioctl),
-        get_region_info_caps: Some(get_region_info_caps),
-        mmap: Some(mmap),
-        request: Some(request),
-        dma_unmap: Some(dma_unmap),
+        open_device: Some(open_device::<T>),
+        close_device: Some(close_device::<T>),
+        read: Some(read::<T>),
+        write: Some(write::<T>),
+        ioctl: Some(ioctl::<T>),
+        get_region_info_caps: Some(get_region_info_caps::<T>),
+        mmap: Some(mmap::<T>),
+        request: Some(request::<T>),
+        dma_unmap: Some(dma_unmap::<T>),
         ..pin_init::zeroed()
     };
 }
 
+/// The operations of a device that is not initialised: its release drops nothing.
+pub(crate) fn uninitialised() -> &'static bindings::vfio_device_ops {
+    const OPS: &bindings::vfio_device_ops = &bindings::vfio_device_ops {
+        ..pin_init::zeroed()
+    };
+    OPS
+}
+
 /// Logs a refusal of `what` and turns it into an errno.
 macro_rules! refused {
-    ($instance:expr, $refusal:expr, $($what:tt)+) => {{
+    ($device:expr, $refusal:expr, $($what:tt)+) => {{
         let Refusal(errno, reason) = $refusal;
         if !reason.is_empty() {
             refuse!(
-                $instance.core,
+                $device,
                 "{}: {} ({:?})",
                 format_args!($($what)+),
                 reason,
@@ -98,24 +105,21 @@ macro_rules! refused {
 
 /// # Safety
 ///
-/// Called by VFIO at the last put of a device that was allocated for an instance.
-unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
-    // SAFETY: By the requirement of this function.
-    unsafe { Instance::detach(vdev) }
+/// Called by VFIO at the last put of an initialised device, which it frees afterwards.
+unsafe extern "C" fn release<T: Driver>(vdev: *mut bindings::vfio_device) {
+    // SAFETY: By the requirement of this function the device is not used any more.
+    unsafe { vdev.cast::<Device<T>>().drop_in_place() }
 }
 
 /// # Safety
 ///
 /// Called by VFIO for the first open of a registered device.
-unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
+unsafe extern "C" fn open_device<T: Driver>(vdev: *mut bindings::vfio_device) -> c_int {
     // SAFETY: The device is registered.
-    let this = unsafe { Instance::from_raw(vdev) };
-    let Some(vdev) = NonNull::new(vdev) else {
-        return EINVAL.to_errno();
-    };
+    let this = unsafe { Device::<T>::from_raw(vdev) };
 
     // SAFETY: VFIO calls `close_device()` when the device ceases to be open.
-    match unsafe { this.open(vdev) } {
+    match unsafe { this.open() } {
         Ok(()) => 0,
         Err(e) => refused!(this, e.into(), "open"),
     }
@@ -124,25 +128,25 @@ unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
 /// # Safety
 ///
 /// Called by VFIO for the last close of a registered device.
-unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
+unsafe extern "C" fn close_device<T: Driver>(vdev: *mut bindings::vfio_device) {
     // SAFETY: The device is registered.
-    unsafe { Instance::from_raw(vdev) }.close();
+    unsafe { Device::<T>::from_raw(vdev) }.close();
 }
 
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ppos` is the file offset of the call.
-unsafe extern "C" fn read(
+unsafe extern "C" fn read<T: Driver>(
     vdev: *mut bindings::vfio_device,
     buf: *mut c_char,
     count: usize,
     ppos: *mut bindings::loff_t,
 ) -> isize {
     // SAFETY: The device is registered, and `ppos` is valid.
-    let (this, ppos) = unsafe { (Instance::from_raw(vdev), &mut *ppos) };
+    let (this, ppos) = unsafe { (Device::<T>::from_raw(vdev), &mut *ppos) };
     let at = Position::new(*ppos as u64);
 
-    match this.read(at, UserPtr::from_ptr(buf.cast()), count) {
+    match this.read_region(at, UserPtr::from_ptr(buf.cast()), count) {
         Ok(done) => {
             *ppos += done as bindings::loff_t;
             done as isize
@@ -161,17 +165,17 @@ unsafe extern "C" fn read(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ppos` is the file offset of the call.
-unsafe extern "C" fn write(
+unsafe extern "C" fn write<T: Driver>(
     vdev: *mut bindings::vfio_device,
     buf: *const c_char,
     count: usize,
     ppos: *mut bindings::loff_t,
 ) -> isize {
     // SAFETY: The device is registered, and `ppos` is valid.
-    let (this, ppos) = unsafe { (Instance::from_raw(vdev), &mut *ppos) };
+    let (this, ppos) = unsafe { (Device::<T>::from_raw(vdev), &mut *ppos) };
     let at = Position::new(*ppos as u64);
 
-    match this.write(at, UserPtr::from_ptr(buf.cast_mut().cast()), count) {
+    match this.write_region(at, UserPtr::from_ptr(buf.cast_mut().cast()), count) {
         Ok(done) => {
             *ppos += done as bindings::loff_t;
             done as isize
@@ -190,7 +194,7 @@ unsafe extern "C" fn write(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `vma` is being set up.
-unsafe extern "C" fn mmap(
+unsafe extern "C" fn mmap<T: Driver>(
     vdev: *mut bindings::vfio_device,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
@@ -198,7 +202,7 @@ unsafe extern "C" fn mmap(
     let (this, start, end, pgoff) = unsafe {
         let range = (*vma).__bindgen_anon_1.__bindgen_anon_1;
         (
-            Instance::from_raw(vdev),
+            Device::<T>::from_raw(vdev),
             range.vm_start,
             range.vm_end,
             (*vma).vm_pgoff,
@@ -228,13 +232,13 @@ unsafe extern "C" fn mmap(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `info` and `caps` are valid.
-unsafe extern "C" fn get_region_info_caps(
+unsafe extern "C" fn get_region_info_caps<T: Driver>(
     vdev: *mut bindings::vfio_device,
     info: *mut bindings::vfio_region_info,
     caps: *mut bindings::vfio_info_cap,
 ) -> c_int {
     // SAFETY: The device is registered, and `info` is valid.
-    let (this, info) = unsafe { (Instance::from_raw(vdev), &mut *info) };
+    let (this, info) = unsafe { (Device::<T>::from_raw(vdev), &mut *info) };
 
     // SAFETY: `caps` are those of `info`.
     match unsafe { this.region_info(info, caps) } {
@@ -246,13 +250,13 @@ unsafe extern "C" fn get_region_info_caps(
 /// # Safety
 ///
 /// Called by VFIO when it wants a registered device back.
-unsafe extern "C" fn request(vdev: *mut bindings::vfio_device, count: c_uint) {
+unsafe extern "C" fn request<T: Driver>(vdev: *mut bindings::vfio_device, count: c_uint) {
     // SAFETY: The device is registered.
-    let this = unsafe { Instance::from_raw(vdev) };
+    let this = unsafe { Device::<T>::from_raw(vdev) };
 
-    if !this.core.irq.request() && count == 0 {
+    if !this.irq.request() && count == 0 {
         refuse!(
-            this.core,
+            this,
             "remove: in use, and no request eventfd to tell the user; waiting for the close"
         );
     }
@@ -261,7 +265,11 @@ unsafe extern "C" fn request(vdev: *mut bindings::vfio_device, count: c_uint) {
 /// # Safety
 ///
 /// Called by VFIO when a range that an open device may use is unmapped.
-unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, length: u64) {
+unsafe extern "C" fn dma_unmap<T: Driver>(
+    vdev: *mut bindings::vfio_device,
+    iova: u64,
+    length: u64,
+) {
     #[cfg(CONFIG_IOMMUFD)]
     // SAFETY: The device is open, and VFIO changes the field only when it opens and closes it.
     let by_iommufd = unsafe { !(*vdev).iommufd_access.is_null() };
@@ -269,8 +277,7 @@ unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, leng
     let by_iommufd = false;
 
     // SAFETY: The device is registered.
-    unsafe { Instance::from_raw(vdev) }
-        .core
+    unsafe { Device::<T>::from_raw(vdev) }
         .dma
         .unmap(iova, length, by_iommufd);
 }
@@ -278,15 +285,19 @@ unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, leng
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn ioctl(vdev: *mut bindings::vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
+unsafe extern "C" fn ioctl<T: Driver>(
+    vdev: *mut bindings::vfio_device,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
     // SAFETY: The device is registered.
-    let this = unsafe { Instance::from_raw(vdev) };
+    let this = unsafe { Device::<T>::from_raw(vdev) };
     let arg = UserPtr::from_addr(arg);
 
     let result = match cmd {
         VFIO_DEVICE_GET_INFO => get_info(arg).map_err(|r| (r, "GET_INFO")),
-        VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this, arg).map_err(|r| (r, "GET_IRQ_INFO")),
-        VFIO_DEVICE_SET_IRQS => set_irqs(this, arg).map_err(|r| (r, "SET_IRQS")),
+        VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(&this.irq, arg).map_err(|r| (r, "GET_IRQ_INFO")),
+        VFIO_DEVICE_SET_IRQS => set_irqs(&this.irq, arg).map_err(|r| (r, "SET_IRQS")),
         VFIO_DEVICE_RESET => this.reset().map_err(|e| (Refusal::logged(e), "RESET")),
         _ => Err((Refusal(ENOTTY, "not known to this device"), "ioctl")),
     };
@@ -343,7 +354,7 @@ fn get_info(arg: UserPtr) -> Result<(), Refusal> {
 }
 
 /// `VFIO_DEVICE_GET_IRQ_INFO`.
-fn get_irq_info(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
+fn get_irq_info(irq: &Irq, arg: UserPtr) -> Result<(), Refusal> {
     let [argsz, _, index, _] = fetch::<4>(arg)?;
     let mut info = bindings::vfio_irq_info {
         argsz,
@@ -351,12 +362,12 @@ fn get_irq_info(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
         ..Default::default()
     };
 
-    this.core.irq.info(&mut info)?;
+    irq.info(&mut info)?;
     store(arg, &[info.argsz, info.flags, info.index, info.count])
 }
 
 /// `VFIO_DEVICE_SET_IRQS`.
-fn set_irqs(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
+fn set_irqs(irq: &Irq, arg: UserPtr) -> Result<(), Refusal> {
     let [argsz, flags, index, start, count] = fetch::<5>(arg)?;
     let mut hdr = bindings::vfio_irq_set {
         argsz,
@@ -367,7 +378,7 @@ fn set_irqs(this: &Instance, arg: UserPtr) -> Result<(), Refusal> {
         ..Default::default()
     };
 
-    this.core.irq.set(
+    irq.set(
         &mut hdr,
         arg.wrapping_byte_add(size_of::<bindings::vfio_irq_set>()),
     )

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a device looks on the PCI bus.
+//! What a device looks like on the PCI bus.
 //!
-//! A driver declares a [`Layout`] for each of its types. The framework makes of it the
-//! configuration space (`config.rs`), the VFIO regions (`region.rs`) and the interrupts
-//! (`irq.rs`), none of which the driver sees again.
+//! A driver returns a [`Function`] for each of its types. The framework derives the configuration
+//! space (`config.rs`), the VFIO regions (`region.rs`) and the interrupts (`irq.rs`) from it.
 
 use kernel::{
     page::PAGE_SIZE,
@@ -24,25 +23,29 @@ pub const MSIX_VECTORS_MAX: u16 = 64;
 pub const MSI_VECTORS_MAX: u8 = 32;
 
 /// What is behind a base address register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bar {
     /// Nothing, or the upper half of the 64-bit BAR before it.
+    #[default]
     None,
     /// Registers of the driver: 32-bit memory, each access trapped.
     Registers {
         /// Bytes, a power of two from 16.
         size: u32,
     },
-    /// The device memory, which the framework handles: 64-bit prefetchable, mappable. Its size is
-    /// that of [`Device::memory_size`](crate::Device::memory_size). Takes the next BAR too.
-    Memory,
+    /// Device memory, which the framework allocates, lets guests map, and migrates: 64-bit
+    /// prefetchable memory. Takes the next BAR too. A device has at most one.
+    Memory {
+        /// Bytes, a power of two of pages up to 512 GiB.
+        size: u64,
+    },
     /// The MSI-X table and pending bits, which the framework handles: 32-bit memory.
     Msix,
 }
 
-/// How a device looks on the PCI bus.
-#[derive(Clone, Debug)]
-pub struct Layout {
+/// A PCI function. The default has no BARs and no interrupts.
+#[derive(Clone, Debug, Default)]
+pub struct Function {
     /// Vendor ID.
     pub vendor: u16,
     /// Device ID.
@@ -65,10 +68,10 @@ pub struct Layout {
     pub msix: u16,
 }
 
-impl Layout {
-    /// Why this layout describes no device, if it does not.
-    pub(crate) fn check(&self, memory_size: u64) -> Result<(), &'static str> {
-        let count = |bar| self.bars.iter().filter(|b| **b == bar).count();
+impl Function {
+    /// Returns why there can be no such function.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let count = |is: fn(&Bar) -> bool| self.bars.iter().filter(|bar| is(bar)).count();
 
         for (i, bar) in self.bars.iter().enumerate() {
             match *bar {
@@ -78,7 +81,12 @@ impl Layout {
                         return Err("the size of a register BAR is no power of two from 16");
                     }
                 }
-                Bar::Memory => {
+                Bar::Memory { size } => {
+                    if !size.is_power_of_two() || size < PAGE_SIZE as u64 || size > 1 << 39 {
+                        return Err(
+                            "the size of device memory is no power of two of pages up to 512 GiB",
+                        );
+                    }
                     if self.bars.get(i + 1) != Some(&Bar::None) {
                         return Err("a 64-bit BAR needs the next one");
                     }
@@ -86,17 +94,11 @@ impl Layout {
             }
         }
 
-        if count(Bar::Memory) > 1 || (count(Bar::Memory) == 1) != (memory_size != 0) {
-            return Err("device memory and memory BARs do not match");
+        if count(|bar| matches!(bar, Bar::Memory { .. })) > 1 {
+            return Err("more than one memory BAR");
         }
-        if memory_size != 0
-            && (!memory_size.is_power_of_two()
-                || memory_size < PAGE_SIZE as u64
-                || memory_size > 1 << 39)
-        {
-            return Err("the size of device memory is no power of two of pages up to 512 GiB");
-        }
-        if count(Bar::Msix) > 1 || (count(Bar::Msix) == 1) != (self.msix != 0) {
+        let msix = count(|bar| matches!(bar, Bar::Msix));
+        if msix > 1 || (msix == 1) != (self.msix != 0) {
             return Err("MSI-X vectors and MSI-X BARs do not match");
         }
         if self.msix > MSIX_VECTORS_MAX {
@@ -111,7 +113,18 @@ impl Layout {
         Ok(())
     }
 
-    /// The index of the BAR with the MSI-X table.
+    /// Returns the bytes of device memory; 0 for none.
+    pub(crate) fn memory_size(&self) -> u64 {
+        self.bars
+            .iter()
+            .find_map(|bar| match bar {
+                Bar::Memory { size } => Some(*size),
+                _ => None,
+            })
+            .unwrap_or(0)
+    }
+
+    /// Returns the index of the BAR with the MSI-X table.
     pub(crate) fn msix_bar(&self) -> Option<usize> {
         self.bars.iter().position(|bar| *bar == Bar::Msix)
     }

@@ -22,8 +22,11 @@
 
 use crate::{
     bindings, config,
-    device::Refused,
-    instance::Instance,
+    device::Device,
+    driver::{
+        Driver,
+        Refused, //
+    },
     log::Refusal,
     nospec,
     pci::{
@@ -118,7 +121,7 @@ const _: () = assert!(
     offset_of!(SparseMmap, area) == size_of::<bindings::vfio_region_info_cap_sparse_mmap>()
 );
 
-impl Instance {
+impl<T: Driver> Device<T> {
     /// The region at `index`.
     fn region(&self, index: u64) -> Result<Region, Refusal> {
         if index >= NUM_REGIONS as u64 {
@@ -126,46 +129,48 @@ impl Instance {
         }
         let index = nospec::index(index as usize, NUM_REGIONS);
 
-        Ok(match (self.core.layout.bars.get(index), index) {
+        Ok(match (self.function.bars.get(index), index) {
             (Some(Bar::Registers { size }), _) => Region::Registers {
                 bar: index as u32,
                 size: u64::from(*size),
             },
-            (Some(Bar::Memory), _) => Region::Memory {
-                size: self.core.memory.as_ref().map_or(0, |m| m.size()),
-            },
+            (Some(Bar::Memory { size }), _) => Region::Memory { size: *size },
             (Some(Bar::Msix), _) => Region::Msix,
             (None, CONFIG) => Region::Config,
             (None, MIGRATION) => Region::Migration {
-                size: self.migration.region_size(),
+                size: self.v1_size(),
             },
             _ => Region::Absent,
         })
     }
 
     /// Reads `len` bytes of a region into the user's `buf`.
-    pub(crate) fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+    pub(crate) fn read_region(
+        &self,
+        at: Position,
+        buf: UserPtr,
+        len: usize,
+    ) -> Result<usize, Refusal> {
         if len == 0 {
             return Ok(0);
         }
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {
-            let done = self.migration.read(at.offset, buf, len);
+            let done = self.v1_read(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
 
         match region {
             Region::Memory { .. } => {
-                let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+                let memory = self.memory.as_ref().ok_or(EINVAL)?;
                 return Ok(memory.read_user(offset, buf, len)?);
             }
             Region::Config => {
                 let mut bytes = [0; config::SIZE];
                 let data = bytes.get_mut(..len).ok_or(EINVAL)?;
-                self.core
-                    .config_read(offset as usize, data)
+                self.config_read(offset as usize, data)
                     .map_err(Refusal::logged)?;
                 UserSlice::new(buf, len).writer().write_slice(data)?;
                 return Ok(len);
@@ -179,12 +184,12 @@ impl Instance {
         };
         match region {
             Region::Registers { bar, .. } => {
-                if let Err(Refused) = self.device.read(bar, offset, data) {
-                    self.core.counters.refused.add_one();
+                if let Err(Refused) = T::read(self, bar, offset, data) {
+                    self.counters.refused.add_one();
                     data.fill(0xff);
                 }
             }
-            Region::Msix => self.core.msix.read(&self.core.irq, offset as usize, data)?,
+            Region::Msix => self.msix.read(&self.irq, offset as usize, data)?,
             _ => return Err(EINVAL.into()),
         }
         UserSlice::new(buf, len).writer().write_slice(data)?;
@@ -192,14 +197,19 @@ impl Instance {
     }
 
     /// Writes `len` bytes of the user's `buf` to a region.
-    pub(crate) fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal> {
+    pub(crate) fn write_region(
+        &self,
+        at: Position,
+        buf: UserPtr,
+        len: usize,
+    ) -> Result<usize, Refusal> {
         if len == 0 {
             return Ok(0);
         }
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {
-            let done = self.migration.write(at.offset, buf, len);
+            let done = self.v1_write(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
@@ -210,8 +220,7 @@ impl Instance {
                 let mut bytes = [0; config::SIZE];
                 let data = bytes.get_mut(..len).ok_or(EINVAL)?;
                 UserSlice::new(buf, len).reader().read_slice(data)?;
-                self.core
-                    .config_write(offset as usize, data)
+                self.config_write(offset as usize, data)
                     .map_err(Refusal::logged)?;
                 return Ok(len);
             }
@@ -225,11 +234,11 @@ impl Instance {
         UserSlice::new(buf, len).reader().read_slice(data)?;
         match region {
             Region::Registers { bar, .. } => {
-                if let Err(Refused) = self.device.write(bar, offset, data) {
-                    self.core.counters.refused.add_one();
+                if let Err(Refused) = T::write(self, bar, offset, data) {
+                    self.counters.refused.add_one();
                 }
             }
-            Region::Msix => self.core.msix.write(offset as usize, data)?,
+            Region::Msix => self.msix.write(offset as usize, data)?,
             _ => return Err(EINVAL.into()),
         }
         Ok(len)
@@ -240,7 +249,7 @@ impl Instance {
     /// A write that a guest can make does not fail because the VMM's cgroup or the host is out of
     /// memory: it is dropped.
     fn write_memory(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        let memory = self.core.memory.as_ref().ok_or(EINVAL)?;
+        let memory = self.memory.as_ref().ok_or(EINVAL)?;
         let mut done = 0;
 
         // A write of more than a page may end early. Why is known by going on.
@@ -249,7 +258,7 @@ impl Instance {
             match memory.write_user(offset + done as u64, rest, len - done) {
                 Ok(copied) => done += copied,
                 Err(error) if error == ENOMEM && len <= WIDTH_MAX => {
-                    self.core.counters.refused.add_one();
+                    self.counters.refused.add_one();
                     return Ok(len);
                 }
                 Err(error) if done == 0 => return Err(error),
@@ -263,7 +272,7 @@ impl Instance {
     ///
     /// Returns at most the bytes of a page.
     fn read_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
-        self.core.counters.refused.add_one();
+        self.counters.refused.add_one();
         let len = len.min(PAGE_SIZE);
         let mut to = UserSlice::new(buf, len).writer();
 
@@ -274,9 +283,9 @@ impl Instance {
         Ok(len)
     }
 
-    /// Writes through an access that is too wide for a register. As [`Instance::read_nothing`].
+    /// Writes through an access that is too wide for a register. As [`Device::read_nothing`].
     fn write_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
-        self.core.counters.refused.add_one();
+        self.counters.refused.add_one();
         let len = len.min(PAGE_SIZE);
         let mut from = UserSlice::new(buf, len).reader();
         let mut word = ONES;
@@ -293,7 +302,7 @@ impl Instance {
     ///
     /// # Safety
     ///
-    /// `vma` is being set up by `mmap()` of this instance's device file.
+    /// `vma` is being set up by `mmap()` of this device's file.
     pub(crate) unsafe fn mmap(
         &self,
         at: Position,
@@ -324,9 +333,9 @@ impl Instance {
         // SAFETY: By the requirement of this function, and what was checked above: the area is shared
         // and cannot be made executable.
         unsafe {
-            match (region, &self.core.memory) {
+            match (region, &self.memory) {
                 (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, offset)?,
-                _ => self.migration.mmap(vma, offset).map_err(Refusal::logged)?,
+                _ => self.v1_mmap(vma, offset).map_err(Refusal::logged)?,
             }
         }
         Ok(())
@@ -367,7 +376,7 @@ impl Instance {
     ///
     /// # Safety
     ///
-    /// As [`Instance::region_info`].
+    /// As [`Device::region_info`].
     unsafe fn migration_caps(
         &self,
         info: &mut bindings::vfio_region_info,
@@ -388,7 +397,7 @@ impl Instance {
             bindings::vfio_info_add_capability(caps, &mut kind.header, size_of_val(&kind))
         })?;
 
-        if let Some((offset, size)) = self.migration.mmap_area() {
+        if let Some((offset, size)) = self.v1_mmap_area() {
             let mut sparse = SparseMmap {
                 cap: bindings::vfio_region_info_cap_sparse_mmap {
                     header: bindings::vfio_info_cap_header {

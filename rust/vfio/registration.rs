@@ -1,94 +1,210 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registration of instances with VFIO.
-//!
-//! [`create`] is called by the mdev bus's probe and [`remove`] by its remove, which blocks until the
-//! last user has closed the device. What VFIO calls in between is in [`ops`](crate::ops).
+//! Allocation of devices, and their registration with VFIO.
 
 use crate::{
     bindings,
-    debugfs::Dir,
+    budget::Reservation,
+    config::{
+        self,
+        ConfigSpace, //
+    },
+    debugfs::{
+        Counters,
+        Dir,
+        File, //
+    },
     device::Device,
-    dma::Unmaps,
-    instance::Instance,
-    mdev::budget::Reservation,
+    dma::{
+        Dma,
+        Unmaps, //
+    },
+    driver::Driver,
+    engine::Engine,
+    irq::Irq,
+    log::Log,
+    memory::DeviceMemory,
+    migration::{
+        debugfs::Status,
+        identity::identity,
+        DataSection,
+        Staging,
+        StateMachine, //
+    },
+    msix::Msix,
     ops,
     uuid::Uuid, //
 };
-use core::ptr::NonNull;
+use core::{
+    convert::Infallible,
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     error::{
         from_err_ptr,
         to_result, //
     },
     prelude::*,
-    sync::Arc, //
+    str::CString,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
 };
 
-/// Makes an instance for an mdev and registers it with VFIO.
-///
-/// # Safety
-///
-/// `dev` is the `struct device` of an mdev that is being probed.
-pub(crate) unsafe fn create<D: Device>(
-    dev: *mut bindings::device,
-    uuid: Uuid,
-    config: &D::Config,
-    reservation: Reservation,
-    debugfs: &Dir,
-    unmaps: Arc<Unmaps>,
-) -> Result<NonNull<bindings::vfio_device>> {
-    let instance = Instance::new::<D>(uuid, config, reservation, debugfs, unmaps)?;
-
-    // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
-    let vdev = from_err_ptr(unsafe {
-        bindings::_vfio_alloc_device(Instance::ALLOCATION, dev, ops::table::<D>())
-    })?;
-    let vdev = NonNull::new(vdev).ok_or(ENOMEM)?;
-
-    // SAFETY: `vdev` is not registered yet, so nobody else looks at it.
-    unsafe {
-        (*vdev.as_ptr()).mig_ops = ops::migration::TABLE;
-        (*vdev.as_ptr()).migration_flags = ops::migration::FLAGS;
-        #[cfg(CONFIG_IOMMUFD_DRIVER)]
-        {
-            (*vdev.as_ptr()).log_ops = ops::logging::TABLE;
-        }
-    }
-    if let Some(memory) = &instance.core.memory {
-        // SAFETY: The inode lives as long as `vdev`, whose release drops the instance and, with it,
-        // takes the mapping away again.
-        unsafe { memory.set_mapping((*(*vdev.as_ptr()).inode).i_mapping) };
-    }
-
-    // SAFETY: `vdev` was just allocated, with room for an instance.
-    unsafe { Instance::attach(instance, vdev) };
-
-    // The set of the devices that are reset together: this one alone. VFIO would make it, but without a
-    // look at whether it could, and then follow a null pointer when the device is opened.
-    // SAFETY: `vdev` was just made and has not been registered.
-    let set = unsafe { bindings::vfio_assign_device_set(vdev.as_ptr(), vdev.as_ptr().cast()) };
-    // SAFETY: As above.
-    let registered = to_result(set).and_then(|()| unsafe {
-        to_result(bindings::vfio_register_emulated_iommu_dev(vdev.as_ptr()))
-    });
-    if let Err(e) = registered {
-        // SAFETY: This is the reference that `_vfio_alloc_device()` returned.
-        unsafe { bindings::put_device(&raw mut (*vdev.as_ptr()).device) };
-        return Err(e);
-    }
-    Ok(vdev)
+/// What a device gets from its parent.
+pub(crate) struct Resources {
+    /// Its share of the memory budget.
+    pub(crate) reservation: Reservation,
+    /// The unmaps in progress.
+    pub(crate) unmaps: Arc<Unmaps>,
+    /// The data section of the v1 region.
+    pub(crate) section: DataSection,
 }
 
-/// Unregisters an instance; returns when no one has it open any more.
+impl<T: Driver> Device<T> {
+    /// Allocates a device that is not registered.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is the `struct device` of an mdev that is being probed.
+    unsafe fn new(
+        dev: *mut bindings::device,
+        uuid: Uuid,
+        config: &T::Config,
+        resources: Resources,
+    ) -> Result<ARef<Self>> {
+        let function = T::function(config);
+        let memory = match function.memory_size() {
+            0 => None,
+            size => Some(DeviceMemory::new(size)?),
+        };
+        let table = KBox::new(config::Table::new(&function), GFP_KERNEL)?;
+        let msix = Msix::new(&function)?;
+        let machine = StateMachine::new(
+            identity::<T>(function.memory_size()),
+            memory.as_deref(),
+            resources.section,
+        )?;
+
+        let driver = T::new(config);
+        // SAFETY: Leaves the field as it is: VFIO has initialised it.
+        let raw = unsafe { pin_init::init_from_closure::<_, Infallible>(|_| Ok(())) };
+        let init = try_pin_init!(Device {
+            raw <- raw,
+            engine <- Engine::new(T::INFO.name),
+            name: T::INFO.name,
+            uuid,
+            log <- Log::new(),
+            counters: Arc::new(Counters::default(), GFP_KERNEL)?,
+            config <- ConfigSpace::new(table),
+            irq <- Irq::new(&function),
+            msix <- msix,
+            function,
+            dma <- Dma::new(resources.unmaps),
+            memory,
+            machine <- machine,
+            staging: Staging::new(resources.section),
+            driver <- driver,
+            reservation: resources.reservation,
+        }? Error);
+
+        // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
+        let raw = from_err_ptr(unsafe {
+            bindings::_vfio_alloc_device(size_of::<Self>(), dev, ops::uninitialised())
+        })?;
+        let this = NonNull::new(raw.cast::<Self>()).ok_or(ENOMEM)?;
+        // SAFETY: As many bytes were allocated as a `Device` has. They do not move, and nobody else uses
+        // them yet.
+        let slot: &'static mut MaybeUninit<Self> = unsafe { this.cast().as_mut() };
+        if let Err(error) = slot.write_pin_init(init) {
+            // SAFETY: This is the reference that `_vfio_alloc_device()` returned. The operations so far
+            // drop nothing at the last put.
+            unsafe { bindings::put_device(&raw mut (*raw).device) };
+            return Err(error);
+        }
+        // SAFETY: The device is not registered, so nobody else looks at it.
+        unsafe {
+            (*raw).ops = ops::VTable::<T>::OPS;
+            (*raw).mig_ops = ops::migration::VTable::<T>::OPS;
+            (*raw).migration_flags = ops::migration::FLAGS;
+            #[cfg(CONFIG_IOMMUFD_DRIVER)]
+            {
+                (*raw).log_ops = ops::logging::VTable::<T>::OPS;
+            }
+        }
+        // SAFETY: The reference is that of `_vfio_alloc_device()`.
+        let device = unsafe { ARef::from_raw(this) };
+        if let Some(memory) = &device.memory {
+            // SAFETY: The inode lives as long as the device, which takes the mapping away when it is
+            // dropped.
+            unsafe { memory.set_mapping((*(*raw).inode).i_mapping) };
+        }
+        Ok(device)
+    }
+}
+
+/// A device that is registered with VFIO.
 ///
-/// # Safety
+/// Dropping it waits until the last user has closed the device.
 ///
-/// `vdev` was made by [`create`], and this is called once.
-pub(crate) unsafe fn remove(vdev: NonNull<bindings::vfio_device>) {
-    // SAFETY: `vdev` is registered, and its first reference is given up here and not before.
-    unsafe {
-        bindings::vfio_unregister_group_dev(vdev.as_ptr());
-        bindings::put_device(&raw mut (*vdev.as_ptr()).device);
+/// # Invariants
+///
+/// `device` is registered.
+pub(crate) struct Registration<T: Driver> {
+    // Removed before the reference is given up.
+    _status: File<Status<T>>,
+    _counters: File<Arc<Counters>>,
+    device: ARef<Device<T>>,
+}
+
+impl<T: Driver> Registration<T> {
+    /// Creates a device for an mdev, and registers it with VFIO.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is the `struct device` of an mdev that is being probed. The registration is dropped before
+    /// the mdev is gone.
+    pub(crate) unsafe fn new(
+        dev: *mut bindings::device,
+        uuid: Uuid,
+        config: &T::Config,
+        debugfs: &Dir,
+        resources: Resources,
+    ) -> Result<Self> {
+        // SAFETY: By the requirement of this function.
+        let device = unsafe { Device::<T>::new(dev, uuid, config, resources)? };
+        let raw = device.as_raw();
+        let name = CString::try_from_fmt(format_args!("{uuid}"))?;
+        let debugfs = Dir::new(&name, Some(debugfs))?;
+        let counters = debugfs.file(c"counters", device.counters.clone())?;
+        let status = debugfs.file(c"migration", Status::new(device.clone()))?;
+
+        // The set of devices that are reset together has this one alone. VFIO would create it, but
+        // without a look at whether it could, and then follow a null pointer when the device is opened.
+        // SAFETY: The device was just created and is not registered.
+        to_result(unsafe { bindings::vfio_assign_device_set(raw, raw.cast()) })?;
+        // SAFETY: As above.
+        to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(raw) })?;
+
+        // INVARIANT: Registered just now.
+        Ok(Self {
+            _status: status,
+            _counters: counters,
+            device,
+        })
+    }
+
+    /// Returns the device.
+    pub(crate) fn device(&self) -> &Device<T> {
+        &self.device
+    }
+}
+
+impl<T: Driver> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the device is registered.
+        unsafe { bindings::vfio_unregister_group_dev(self.device.as_raw()) };
     }
 }

@@ -28,7 +28,7 @@ use vfio::{
         RingMemory, //
     },
     memory::DeviceMemory,
-    Handle, //
+    Device, //
 };
 
 /// Default of [`Bus::pin_from`]: no write pins pages, because copying by IOVA is cheaper at every
@@ -60,14 +60,14 @@ impl Pages {
 }
 
 /// Gives `slot` access to the range at `iova`, and pins it if possible.
-fn access(
+fn access<T>(
     slot: &mut Option<RingMemory>,
-    handle: &Handle,
+    dev: &Device<T>,
     iova: u64,
     len: usize,
     access: Access,
 ) -> Result {
-    let dma = handle.dma();
+    let dma = dev.dma();
     let reason = match slot {
         Some(memory) if memory.is(iova, len) => memory.refresh(dma)?,
         _ => {
@@ -85,7 +85,7 @@ fn access(
             "use memory that is not a shared mapping of a file, or a file on tmpfs or hugetlbfs"
         };
         vfio::refuse!(
-            handle,
+            dev,
             "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
              slower: {change}"
         );
@@ -102,9 +102,9 @@ fn parts(record: &[u8; COMPLETION_SIZE]) -> (&[u8], [u8; 8]) {
 }
 
 /// The bus of one device.
-pub(crate) struct Bus<'a> {
-    /// The way to guest memory.
-    pub(crate) handle: &'a Handle,
+pub(crate) struct Bus<'a, T> {
+    /// The device.
+    pub(crate) dev: &'a Device<T>,
     /// The pages of the queue.
     pub(crate) pages: &'a mut Pages,
     /// [`UNIT`] bytes, for data that cannot be copied directly.
@@ -115,7 +115,7 @@ pub(crate) struct Bus<'a> {
     pub(crate) recorded: Option<Result<(), Error>>,
 }
 
-impl Bus<'_> {
+impl<T> Bus<'_, T> {
     /// Returns whether completion records are copied, which may wait for a page fault of the user.
     pub(crate) fn copies_records(&self) -> bool {
         matches!(&self.pages.completions, Some(memory) if !memory.is_pinned())
@@ -124,7 +124,7 @@ impl Bus<'_> {
     /// Copies the completion record at `index` in advance, its sequence last, because
     /// [`complete`](engine::Bus::complete) must not wait.
     pub(crate) fn record(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) {
-        let (dma, at) = (self.handle.dma(), ring.completion_at(index));
+        let (dma, at) = (self.dev.dma(), ring.completion_at(index));
         let (body, sequence) = parts(record);
         let memory = self.pages.completions.as_ref();
         let written = memory.ok_or(EINVAL).and_then(|memory| {
@@ -136,20 +136,16 @@ impl Bus<'_> {
 
     /// Returns the device memory.
     fn memory(&self) -> Result<&DeviceMemory, Error> {
-        self.handle.memory().ok_or(Error::MemoryFault)
+        self.dev.memory().ok_or(Error::MemoryFault)
     }
 
     /// Reads into the first `len` bytes of the bounce buffer.
     fn read(&mut self, src: Place, len: usize) -> Result<(), Error> {
         let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
         match src {
-            Place::Guest(iova) => self
-                .handle
-                .dma()
-                .read(iova, buf)
-                .map_err(|_| Error::SrcFault),
+            Place::Guest(iova) => self.dev.dma().read(iova, buf).map_err(|_| Error::SrcFault),
             Place::Device(offset) => {
-                let memory = self.handle.memory().ok_or(Error::MemoryFault)?;
+                let memory = self.dev.memory().ok_or(Error::MemoryFault)?;
                 memory.read(offset, buf).map_err(|_| Error::MemoryFault)
             }
         }
@@ -160,7 +156,7 @@ impl Bus<'_> {
         if len < self.pin_from {
             return None;
         }
-        self.handle.dma().pin(iova, len, Access::ReadWrite).ok()
+        self.dev.dma().pin(iova, len, Access::ReadWrite).ok()
     }
 
     /// Writes the first `len` bytes of the bounce buffer.
@@ -169,7 +165,7 @@ impl Bus<'_> {
         match dst {
             Place::Guest(iova) => match self.pin(iova, len) {
                 Some(range) => range.write_at(0, buf),
-                None => self.handle.dma().write(iova, buf),
+                None => self.dev.dma().write(iova, buf),
             }
             .map_err(|_| Error::DstFault),
             Place::Device(offset) => self
@@ -180,11 +176,11 @@ impl Bus<'_> {
     }
 }
 
-impl engine::Bus for Bus<'_> {
+impl<T> engine::Bus for Bus<'_, T> {
     fn prepare(&mut self, ring: &Ring) -> Result<(), Error> {
         access(
             &mut self.pages.descriptors,
-            self.handle,
+            self.dev,
             ring.base(),
             ring.descriptors_len(),
             Access::Read,
@@ -192,7 +188,7 @@ impl engine::Bus for Bus<'_> {
         .map_err(|_| Error::RingFault)?;
         access(
             &mut self.pages.completions,
-            self.handle,
+            self.dev,
             ring.completions(),
             ring.completions_len(),
             Access::ReadWrite,
@@ -204,7 +200,7 @@ impl engine::Bus for Bus<'_> {
         let range = self.pages.descriptors.as_ref().ok_or(Error::RingFault)?;
         let mut bytes = [0; DESCRIPTOR_SIZE];
         range
-            .read_at(self.handle.dma(), ring.descriptor_at(index), &mut bytes)
+            .read_at(self.dev.dma(), ring.descriptor_at(index), &mut bytes)
             .map_err(|_| Error::RingFault)?;
         Ok(bytes)
     }
@@ -233,12 +229,12 @@ impl engine::Bus for Bus<'_> {
     }
 
     fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let dma = self.handle.dma();
+        let dma = self.dev.dma();
         dma.read(iova, bytes).map_err(|_| Error::ListFault)
     }
 
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {
-        let dma = self.handle.dma();
+        let dma = self.dev.dma();
         match (src, dst) {
             (Place::Device(offset), Place::Guest(iova)) => match self.pin(iova, len) {
                 Some(range) => self.memory()?.to_pinned(&range, 0, offset, len),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device as a [`vfio::Device`].
+//! The driver: mdma as a [`vfio::Driver`].
 //!
 //! # Locks
 //!
 //! ```text
-//!   worker     the data of a step; held during DMA. Taken by steps, and by callers that stopped them
+//!   worker     the data of a unit of work; held during DMA. Taken by units, and by callers that stopped them
 //!     control  the registers; held for a few instructions, never during DMA or a user copy. Also held
 //!              while a completion record is written to pinned pages, which does not wait. While a
 //!              record is copied, register accesses wait killably: see [`Mdma::registers`]
@@ -53,21 +53,23 @@ use vfio::{
     event::Event,
     pci::{
         Bar,
-        Layout, //
+        Function, //
     },
     stream::{
         Reader,
         Writer, //
     },
-    Handle,
+    Device,
+    Driver,
+    Info,
     Refused,
-    Step, //
+    WorkResult, //
 };
 
 /// Vectors of MSI and of MSI-X. Only the first two fire, one for each cause.
 const VECTORS: u8 = 4;
 
-/// The longest pause in a step. The framework waits for longer ones, and ends them at once when the
+/// The longest pause in a unit of work. The framework waits for longer ones, and ends them at once when the
 /// device is stopped.
 const NAP: Delta = Delta::from_millis(1);
 
@@ -81,7 +83,7 @@ pub(crate) struct Config {
     pub(crate) pin_from: usize,
 }
 
-/// The data of a step.
+/// The data of a unit of work.
 struct Worker {
     pages: Pages,
     /// The run of the queue to which `pages` belong.
@@ -113,7 +115,6 @@ impl Worker {
 /// A DMA engine with memory on board.
 #[pin_data]
 pub(crate) struct Mdma {
-    handle: Handle,
     #[pin]
     control: Mutex<Control>,
     #[pin]
@@ -146,8 +147,8 @@ impl Mdma {
 
     /// Applies the effect of a register change. The caller holds the lock of the registers, so two
     /// changes assert vectors in order.
-    fn apply(&self, control: &Control, effect: Effect) {
-        let irq = self.handle.irq();
+    fn apply(dev: &Device<Self>, control: &Control, effect: Effect) {
+        let irq = dev.irq();
 
         for vector in 0..regs::INT_ALL.count_ones() {
             if effect.events & (1 << vector) != 0 {
@@ -158,45 +159,28 @@ impl Mdma {
             irq.set_asserted(control.asserted().into());
         }
         if effect.kick {
-            self.handle.kick();
+            dev.kick();
         }
-    }
-
-    /// Decodes a complete saved state, and logs why it is refused.
-    fn decode(&self, state: &mut Reader<'_>) -> Result<control::State> {
-        let bytes = state
-            .get_array()
-            .inspect_err(|error| vfio::refuse!(self.handle, "saved state: {error}"))?;
-        if state.remaining() != 0 {
-            vfio::refuse!(
-                self.handle,
-                "saved state: {} bytes too many",
-                state.remaining()
-            );
-            return Err(EINVAL);
-        }
-        let memory_size = self.control.lock().memory_size();
-        state::decode(&bytes, memory_size).map_err(|invalid| {
-            vfio::refuse!(self.handle, "{invalid}");
-            EINVAL
-        })
     }
 }
 
-impl vfio::Device for Mdma {
-    const NAME: &'static CStr = c"mdma";
-    const DEVICE_TYPE: &'static str = "mdma";
-    const DEVICE_VERSION: u32 = state::VERSION;
-    const FEATURES: u32 = 0;
-    const STATE_SIZE_MAX: usize = state::SIZE;
+impl Driver for Mdma {
+    const INFO: Info = Info {
+        name: c"mdma",
+        device_type: "mdma",
+        version: state::VERSION,
+        features: 0,
+        state_size_max: state::SIZE,
+    };
 
     type Config = Config;
 
-    fn new(config: &Config, handle: Handle) -> impl PinInit<Self, Error> {
+    type State = control::State;
+
+    fn new(config: &Config) -> impl PinInit<Self, Error> {
         let control = Control::new(config.memory_size, config.throttle_us);
 
         try_pin_init!(Self {
-            handle,
             control <- new_mutex!(control, "mdma control"),
             worker <- new_mutex!(
                 Worker {
@@ -213,15 +197,17 @@ impl vfio::Device for Mdma {
         })
     }
 
-    fn pci(_config: &Config) -> Layout {
+    fn function(config: &Config) -> Function {
         let mut bars = [Bar::None; vfio::pci::NUM_BARS];
         bars[regs::BAR_REGISTERS as usize] = Bar::Registers {
             size: regs::WINDOW as u32,
         };
-        bars[regs::BAR_MEMORY as usize] = Bar::Memory;
+        bars[regs::BAR_MEMORY as usize] = Bar::Memory {
+            size: config.memory_size,
+        };
         bars[regs::BAR_MSIX as usize] = Bar::Msix;
 
-        Layout {
+        Function {
             vendor: regs::PCI_VENDOR,
             device: regs::PCI_DEVICE,
             subsystem_vendor: regs::PCI_VENDOR,
@@ -235,40 +221,36 @@ impl vfio::Device for Mdma {
         }
     }
 
-    fn memory_size(config: &Config) -> u64 {
-        config.memory_size
-    }
-
-    fn read(&self, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
-        let result = self.registers()?.read(offset, data);
+    fn read(dev: &Device<Self>, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
+        let result = dev.registers()?.read(offset, data);
         // The register REFUSED has the reason.
         result.map_err(|_| Refused)
     }
 
-    fn write(&self, _bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {
-        let mut control = self.registers()?;
+    fn write(dev: &Device<Self>, _bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {
+        let mut control = dev.registers()?;
         let effect = control.write(offset, data).map_err(|_| Refused)?;
-        self.apply(&control, effect);
+        Self::apply(dev, &control, effect);
         Ok(())
     }
 
-    fn step(&self) -> Step {
-        let mut worker = self.worker.lock();
+    fn work(dev: &Device<Self>) -> WorkResult {
+        let mut worker = dev.worker.lock();
         if let Some(millis) = worker.wait() {
-            return Step::After(millis);
+            return WorkResult::After(millis);
         }
 
-        let plan = self.control.lock().begin();
+        let plan = dev.control.lock().begin();
         let ticket = match plan {
             Plan::Unit(ticket) => ticket,
-            Plan::Idle => return Step::Idle,
+            Plan::Idle => return WorkResult::Idle,
             Plan::Release => {
                 worker.pages.release();
-                return Step::Idle;
+                return WorkResult::Idle;
             }
         };
 
-        // The queue may have been disabled and enabled before a step could release its pages. Its
+        // The queue may have been disabled and enabled before a unit could release its pages. Its
         // memory may have been unmapped and replaced since then.
         if worker.run != ticket.run {
             worker.pages.release();
@@ -282,7 +264,7 @@ impl vfio::Device for Mdma {
             ..
         } = &mut *worker;
         let mut bus = Bus {
-            handle: &self.handle,
+            dev,
             pages,
             bounce,
             pin_from: *pin_from,
@@ -290,58 +272,64 @@ impl vfio::Device for Mdma {
         };
         let outcome = engine::run(&ticket, &mut bus);
 
-        let mut control = self.control.lock();
+        let mut control = dev.control.lock();
         if let (Some(record), true) = (&outcome.record, bus.copies_records()) {
             if control.awaits(&ticket) {
-                self.recording.store(true, Relaxed);
+                dev.recording.store(true, Relaxed);
                 drop(control);
                 bus.record(&ticket.ring, ticket.index, &record.encode());
-                control = self.control.lock();
-                self.recording.store(false, Relaxed);
-                self.recorded.notify();
+                control = dev.control.lock();
+                dev.recording.store(false, Relaxed);
+                dev.recorded.notify();
             }
         }
         let effect = control.finish(&ticket, &outcome, &mut bus);
-        self.apply(&control, effect);
+        Self::apply(dev, &control, effect);
         drop(control);
 
         if ticket.throttle != 0 {
             worker.pause = Some((Instant::now(), Delta::from_micros(ticket.throttle.into())));
         }
-        Step::Again
+        WorkResult::Again
     }
 
-    fn stopped(&self) {
-        self.worker.lock().pages.release();
+    fn stopped(dev: &Device<Self>) {
+        dev.worker.lock().pages.release();
     }
 
-    fn reset(&self) {
-        let mut worker = self.worker.lock();
+    fn reset(dev: &Device<Self>) {
+        let mut worker = dev.worker.lock();
         worker.pages.release();
         worker.pause = None;
 
-        let mut control = self.control.lock();
+        let mut control = dev.control.lock();
         control.reset();
-        self.handle.irq().set_asserted(0);
+        dev.irq().set_asserted(0);
     }
 
-    fn save_state(&self, out: &mut Writer<'_>) -> Result {
-        let bytes = state::encode(self.control.lock().state());
+    fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
+        let bytes = state::encode(dev.control.lock().state());
         Ok(out.put_bytes(&bytes)?)
     }
 
-    fn check_state(&self, state: &mut Reader<'_>) -> Result {
-        self.decode(state).map(|_| ())
+    fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<control::State> {
+        let bytes = input
+            .get_array()
+            .inspect_err(|error| vfio::refuse!(dev, "saved state: {error}"))?;
+        if input.remaining() != 0 {
+            vfio::refuse!(dev, "saved state: {} bytes too many", input.remaining());
+            return Err(EINVAL);
+        }
+        let memory_size = dev.control.lock().memory_size();
+        state::decode(&bytes, memory_size).map_err(|invalid| {
+            vfio::refuse!(dev, "{invalid}");
+            EINVAL
+        })
     }
 
-    fn load_state(&self, state: &mut Reader<'_>) -> Result {
-        let state = self.decode(state)?;
-
-        let mut control = self.control.lock();
+    fn restore(dev: &Device<Self>, state: control::State) {
+        let mut control = dev.control.lock();
         control.load(state);
-        self.handle.irq().set_asserted(control.asserted().into());
-        // There may be jobs to continue.
-        self.handle.kick();
-        Ok(())
+        dev.irq().set_asserted(control.asserted().into());
     }
 }

@@ -9,7 +9,7 @@
 //! |----------|-----------------------------------------------------------------|
 //! | `model/` | a crate for kernel and tools: registers, jobs, saved state      |
 //! | `bus`    | guest and device memory, for the engine                         |
-//! | `device` | all of it as a [`vfio::Device`]                                 |
+//! | `device` | all of it as a [`vfio::Driver`]                                 |
 
 mod bus;
 mod device;
@@ -21,9 +21,12 @@ use device::{
 };
 use kernel::prelude::*;
 use mdma_model::regs;
-use vfio::mdev::{
-    Parent,
-    Type, //
+use vfio::{
+    mdev::{
+        Parent,
+        Type, //
+    },
+    migration::DataSection, //
 };
 
 module! {
@@ -35,7 +38,7 @@ module! {
     params: {
         memory_budget_mib: u32 {
             default: 4096,
-            description: "Device memory of all instances together, in MiB",
+            description: "Device memory of all devices together, in MiB",
         },
         staging_kib: u32 {
             default: 1024,
@@ -93,9 +96,9 @@ impl kernel::Module for MdmaModule {
         if throttle_us > regs::MAX_THROTTLE_US {
             return refused("throttle_us", throttle_us);
         }
-        if vfio::configure(staging_kib, mmap_staging).is_err() {
+        let Ok(section) = DataSection::new(staging_kib as usize * KIB, mmap_staging) else {
             return refused("staging_kib", staging_kib);
-        }
+        };
 
         Ok(Self {
             _parent: Parent::new(
@@ -103,6 +106,7 @@ impl kernel::Module for MdmaModule {
                 c"mdma",
                 types(throttle_us, pin_from)?,
                 u64::from(budget_mib) * MIB,
+                section,
             )?,
         })
     }

@@ -6,8 +6,11 @@
 
 use crate::{
     bindings,
-    instance::Instance, //
+    device::Device,
+    driver::Driver,
+    registration::Registration, //
 };
+use core::marker::PhantomData;
 use kernel::{
     error::to_result,
     ffi::c_char,
@@ -27,18 +30,19 @@ use kernel::{
 ///
 /// `raw` is initialised, and pinned.
 #[pin_data]
-pub(super) struct KeepState {
+pub(super) struct KeepState<T: Driver> {
     #[pin]
     raw: Opaque<bindings::device_attribute>,
+    _driver: PhantomData<fn() -> T>,
 }
 
 // SAFETY: sysfs reads the attribute on any thread, and nobody changes it.
-unsafe impl Send for KeepState {}
+unsafe impl<T: Driver> Send for KeepState<T> {}
 
 // SAFETY: As above.
-unsafe impl Sync for KeepState {}
+unsafe impl<T: Driver> Sync for KeepState<T> {}
 
-impl KeepState {
+impl<T: Driver> KeepState<T> {
     /// The attribute, of no device yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -55,6 +59,7 @@ impl KeepState {
                     )
                 }
             }),
+            _driver: PhantomData,
         })
     }
 
@@ -62,8 +67,8 @@ impl KeepState {
     ///
     /// # Safety
     ///
-    /// `dev` is an mdev whose driver data is the `struct vfio_device` of an [`Instance`]. It stays that, and
-    /// this value lives, until [`KeepState::remove`] has returned.
+    /// `dev` is an mdev whose driver data is a [`Registration`] of driver `T`. It stays that, and this
+    /// value lives, until [`KeepState::remove`] has returned.
     pub(super) unsafe fn create(&self, dev: *mut bindings::device) -> Result {
         // SAFETY: By the requirement of this function and the type invariant.
         to_result(unsafe { bindings::device_create_file(dev, self.raw.get()) })
@@ -79,14 +84,14 @@ impl KeepState {
         unsafe { bindings::device_remove_file(dev, self.raw.get()) }
     }
 
-    /// The instance of a device.
+    /// Returns the device of an mdev.
     ///
     /// # Safety
     ///
     /// As for [`KeepState::create`]; the file is not removed during `'a`.
-    unsafe fn instance<'a>(dev: *mut bindings::device) -> &'a Instance {
+    unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device<T> {
         // SAFETY: By the requirement of this function.
-        unsafe { Instance::from_raw(bindings::dev_get_drvdata(dev).cast()) }
+        unsafe { (*bindings::dev_get_drvdata(dev).cast::<Registration<T>>()).device() }
     }
 
     /// # Safety
@@ -98,8 +103,8 @@ impl KeepState {
         buf: *mut c_char,
     ) -> isize {
         // SAFETY: The file is not removed during this call.
-        let instance = unsafe { Self::instance(dev) };
-        let keep = c_int::from(instance.migration.keeps_state());
+        let device = unsafe { Self::device(dev) };
+        let keep = c_int::from(device.keeps_state());
 
         // SAFETY: sysfs gives a page to write to, and the format takes one `int`.
         unsafe { bindings::sysfs_emit(buf, c"%d\n".as_char_ptr(), keep) as isize }
@@ -115,9 +120,9 @@ impl KeepState {
         count: usize,
     ) -> isize {
         // SAFETY: The file is not removed during this call; sysfs ends what was written with a NUL.
-        let (instance, text) = unsafe { (Self::instance(dev), CStr::from_char_ptr(buf)) };
+        let (device, text) = unsafe { (Self::device(dev), CStr::from_char_ptr(buf)) };
 
-        match kstrtobool(text).and_then(|keep| instance.migration.keep_state(keep)) {
+        match kstrtobool(text).and_then(|keep| device.set_keep_state(keep)) {
             Ok(()) => count as isize,
             Err(error) => error.to_errno() as isize,
         }

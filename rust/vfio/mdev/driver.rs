@@ -8,17 +8,14 @@ use super::{
 };
 use crate::{
     bindings,
-    device::Device,
-    registration,
+    driver::Driver,
+    registration::{
+        Registration,
+        Resources, //
+    },
     uuid::Uuid, //
 };
-use core::{
-    marker::PhantomData,
-    ptr::{
-        self,
-        NonNull, //
-    },
-};
+use core::ptr;
 use kernel::{
     container_of,
     error::to_result,
@@ -34,17 +31,16 @@ use kernel::{
 ///
 /// The driver is registered for as long as this lives.
 #[pin_data(PinnedDrop)]
-pub(super) struct Driver<D: Device> {
+pub(super) struct MdevDriver<T: Driver> {
     #[pin]
     raw: Opaque<bindings::mdev_driver>,
     /// The attribute of its devices.
     #[pin]
-    keep_state: KeepState,
-    _device: PhantomData<fn() -> D>,
+    keep_state: KeepState<T>,
 }
 
-impl<D: Device> Driver<D> {
-    /// Registers the driver of `D`.
+impl<T: Driver> MdevDriver<T> {
+    /// Registers driver `T`.
     pub(super) fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             keep_state <- KeepState::new(),
@@ -56,11 +52,11 @@ impl<D: Device> Driver<D> {
                     get_available: Some(Self::get_available),
                     show_description: Some(Self::show_description),
                     driver: bindings::device_driver {
-                        name: D::NAME.as_char_ptr(),
+                        name: T::INFO.name.as_char_ptr(),
                         // VFIO takes a reference to the owner while a device is open; the mdev core
                         // does not set it.
                         owner: module.as_ptr(),
-                        mod_name: D::NAME.as_char_ptr(),
+                        mod_name: T::INFO.name.as_char_ptr(),
                         ..pin_init::zeroed()
                     },
                     ..pin_init::zeroed()
@@ -72,7 +68,6 @@ impl<D: Device> Driver<D> {
                 // SAFETY: `slot` was just initialised and is pinned.
                 to_result(unsafe { bindings::mdev_register_driver(slot) })
             }),
-            _device: PhantomData,
         })
     }
 
@@ -85,7 +80,7 @@ impl<D: Device> Driver<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is being probed or removed by a [`Driver`] of `D`, during all of `'a`.
+    /// `dev` is being probed or removed by the [`MdevDriver`] of `T`, during all of `'a`.
     unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
         // SAFETY: By the requirement of this function. An `mdev_driver` has its `device_driver` in it, and
         // a `Driver` has its `mdev_driver` in it.
@@ -104,33 +99,32 @@ impl<D: Device> Driver<D> {
             (
                 &raw mut (*mdev).dev,
                 Uuid::from_guid(&(*mdev).uuid),
-                Entry::<D>::from_raw((*mdev).type_),
+                Entry::<T>::from_raw((*mdev).type_),
             )
         };
 
         let created = entry
             .budget
             .reserve(entry.typ.cost)
-            // SAFETY: `dev` is being probed.
-            .and_then(|part| unsafe {
-                registration::create::<D>(
-                    dev,
-                    uuid,
-                    &entry.typ.config,
-                    part,
-                    &entry.debugfs,
-                    entry.unmaps.clone(),
-                )
-            })
-            .and_then(|vdev| {
+            .and_then(|reservation| {
+                let resources = Resources {
+                    reservation,
+                    unmaps: entry.unmaps.clone(),
+                    section: entry.section,
+                };
+                // SAFETY: `dev` is being probed, and `remove` drops the registration.
+                let registration = unsafe {
+                    Registration::<T>::new(dev, uuid, &entry.typ.config, &entry.debugfs, resources)?
+                };
+                let registration = KBox::into_raw(KBox::new(registration, GFP_KERNEL)?);
                 // SAFETY: `dev` is valid, and its driver data is this driver's to set. `remove` removes the
-                // file before it removes the instance.
+                // file before it drops the registration.
                 unsafe {
-                    bindings::dev_set_drvdata(dev, vdev.as_ptr().cast());
+                    bindings::dev_set_drvdata(dev, registration.cast());
                     Self::of(dev).keep_state.create(dev)
                 }
-                // SAFETY: It was made by `create` and is not used after this.
-                .inspect_err(|_| unsafe { registration::remove(vdev) })
+                // SAFETY: The box was given up just now, and nobody uses it.
+                .inspect_err(|_| drop(unsafe { KBox::from_raw(registration) }))
             });
         match created {
             Ok(()) => 0,
@@ -140,9 +134,11 @@ impl<D: Device> Driver<D> {
                 } else {
                     "failed"
                 };
-                entry
-                    .log
-                    .refuse(D::NAME, &uuid, format_args!("create: {reason} ({e:?})"));
+                entry.log.refuse(
+                    T::INFO.name,
+                    &uuid,
+                    format_args!("create: {reason} ({e:?})"),
+                );
                 e.to_errno()
             }
         }
@@ -152,16 +148,14 @@ impl<D: Device> Driver<D> {
     ///
     /// Called by the mdev core for a device that was probed.
     unsafe extern "C" fn remove(mdev: *mut bindings::mdev_device) {
-        // SAFETY: The device is valid, and `probe` has set the driver data and created the file.
-        let vdev = unsafe {
+        // SAFETY: The device is valid, and `probe` has set the driver data and created the file. Nobody
+        // else drops the registration, and the core removes a device once.
+        unsafe {
             let dev = &raw mut (*mdev).dev;
             Self::of(dev).keep_state.remove(dev);
-            bindings::dev_get_drvdata(dev)
-        };
-
-        if let Some(vdev) = NonNull::new(vdev.cast::<bindings::vfio_device>()) {
-            // SAFETY: It was made by `create`, and the core removes a device once.
-            unsafe { registration::remove(vdev) };
+            drop(KBox::from_raw(
+                bindings::dev_get_drvdata(dev).cast::<Registration<T>>(),
+            ));
         }
     }
 
@@ -170,7 +164,7 @@ impl<D: Device> Driver<D> {
     /// Called by the mdev core for a type of a registered parent.
     unsafe extern "C" fn get_available(mtype: *mut bindings::mdev_type) -> c_uint {
         // SAFETY: The type is one of this driver's.
-        let entry = unsafe { Entry::<D>::from_raw(mtype) };
+        let entry = unsafe { Entry::<T>::from_raw(mtype) };
 
         entry
             .budget
@@ -187,7 +181,7 @@ impl<D: Device> Driver<D> {
         buf: *mut c_char,
     ) -> isize {
         // SAFETY: The type is one of this driver's.
-        let text = unsafe { Entry::<D>::from_raw(mtype) }
+        let text = unsafe { Entry::<T>::from_raw(mtype) }
             .typ
             .description
             .as_bytes();
@@ -203,7 +197,7 @@ impl<D: Device> Driver<D> {
 }
 
 #[pinned_drop]
-impl<D: Device> PinnedDrop for Driver<D> {
+impl<T: Driver> PinnedDrop for MdevDriver<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant the driver is registered.
         unsafe { bindings::mdev_unregister_driver(self.raw.get()) }

@@ -2,13 +2,14 @@
 
 //! The types of a parent: what the driver says of one, and what the mdev core has of it.
 
-use super::budget::Budget;
 use crate::{
     bindings,
+    budget::Budget,
     debugfs::Dir,
-    device::Device,
     dma::Unmaps,
-    log::Log, //
+    driver::Driver,
+    log::Log,
+    migration::DataSection, //
 };
 use kernel::{
     container_of,
@@ -18,16 +19,16 @@ use kernel::{
 };
 
 /// An mdev type.
-pub struct Type<D: Device> {
+pub struct Type<T: Driver> {
     /// The type's directory is the parent's name, a dash and this.
     pub name: &'static CStr,
     /// One line for people: `name` in the type's directory.
     pub pretty_name: &'static CStr,
     /// What the type offers: `description` in the type's directory.
     pub description: &'static str,
-    /// What [`Device::new`] is given.
-    pub config: D::Config,
-    /// Bytes of the parent's budget that an instance takes; not 0.
+    /// What [`Driver::new`] and [`Driver::function`] are given.
+    pub config: T::Config,
+    /// Bytes of the parent's budget that a device takes; not 0.
     pub cost: u64,
 }
 
@@ -37,28 +38,31 @@ pub struct Type<D: Device> {
 ///
 /// Pinned, and not dropped before the parent is unregistered.
 #[pin_data]
-pub(super) struct Entry<D: Device> {
+pub(super) struct Entry<T: Driver> {
     #[pin]
     raw: Opaque<bindings::mdev_type>,
     #[pin]
     pub(super) log: Log,
     /// What the driver says of it.
-    pub(super) typ: Type<D>,
+    pub(super) typ: Type<T>,
     /// The parent's memory.
     pub(super) budget: Arc<Budget>,
     /// The driver's directory of debugfs.
     pub(super) debugfs: Dir,
     /// The unmaps in progress.
     pub(super) unmaps: Arc<Unmaps>,
+    /// The v1 data section of the devices.
+    pub(super) section: DataSection,
 }
 
-impl<D: Device> Entry<D> {
+impl<T: Driver> Entry<T> {
     /// An entry that the mdev core does not know yet.
     pub(super) fn new(
-        typ: Type<D>,
+        typ: Type<T>,
         budget: Arc<Budget>,
         debugfs: Dir,
         unmaps: Arc<Unmaps>,
+        section: DataSection,
     ) -> Result<Pin<KBox<Self>>> {
         let raw = bindings::mdev_type {
             sysfs_name: typ.name.as_char_ptr(),
@@ -74,6 +78,7 @@ impl<D: Device> Entry<D> {
                 budget,
                 debugfs,
                 unmaps,
+                section,
             }),
             GFP_KERNEL,
         )

@@ -2,10 +2,10 @@
 
 //! The file that v2 moves a device's state through (P43-P46).
 //!
-//! It belongs to one session, and outlives it: whoever holds it may be slow. So it refers to the
-//! session only until that ends, and then gives errors. It keeps the module loaded, but neither the
-//! device nor its memory. Its buffer is allocated when it is first used and freed when the session
-//! ends, so a user who collects files of former sessions holds no memory by them.
+//! A file belongs to one session and may outlive it. It refers to the device only until the session
+//! ends, and returns errors afterwards. It keeps the module loaded, but neither the device nor its
+//! memory. Its buffer is allocated at the first use and freed when the session ends, so the files of
+//! former sessions hold no memory.
 //!
 //! # Locks
 //!
@@ -15,20 +15,19 @@
 //!       link   what is moved
 //! ```
 //!
-//! `io` may be held for as long as a user's memory takes, so who waits for it can be killed. Ending a
-//! session does not wait for it, and neither does a page fault. Who ends a session frees the buffer if he gets `io` at once. Else the
-//! one who has it does, as he looks after unlocking it whether the session is over.
+//! A thread may hold `io` as long as a page fault of the user lasts, so a thread that waits for it can
+//! be killed. Neither the end of a session nor a page fault waits for it. The thread that ends a session
+//! frees the buffer if it gets `io` at once. Otherwise the thread that holds `io` frees it: after
+//! unlocking, it looks whether the session is over.
 
 use super::{
-    staging::Window,
-    state_machine::{
-        link::Link,
-        StateMachine, //
-    },
+    link::Link,
+    staging::Window, //
 };
 use crate::{
     bindings,
-    handle::Core,
+    device::Device,
+    driver::Driver,
     memory::Dirtied,
     mutex::{
         self,
@@ -37,6 +36,7 @@ use crate::{
     refuse, //
 };
 use core::{
+    marker::PhantomData,
     mem::size_of,
     ptr::{
         self,
@@ -59,6 +59,7 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         poll::PollTable,
         Arc,
         Mutex, //
@@ -80,14 +81,6 @@ const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
     bindings::VFIO_TYPE as u32,
     bindings::VFIO_BASE + 21, //
 );
-
-/// What a stream moves, until it ends.
-#[derive(Clone)]
-struct Moved {
-    machine: Arc<StateMachine>,
-    /// For the log.
-    core: Arc<Core>,
-}
 
 /// What `io` locks: bytes on their way.
 struct Buffer {
@@ -123,30 +116,26 @@ impl Buffer {
 
 /// What a data file and its session share.
 #[pin_data]
-pub(super) struct Stream {
-    /// What is moved, until the session ends.
+pub(super) struct Stream<T: Driver> {
+    /// The device, until the session ends.
     #[pin]
-    link: Mutex<Option<Moved>>,
+    link: Mutex<Option<ARef<Device<T>>>>,
     #[pin]
     io: mutex::Mutex<Buffer>,
-    /// Bytes in the buffer that are sent for the first time, for who does not wait for `io`.
+    /// Bytes in the buffer that are sent for the first time. For readers that do not take `io`.
     initial: AtomicUsize,
     /// All others in the buffer.
     again: AtomicUsize,
     dirtied: Arc<Dirtied>,
 }
 
-impl Stream {
+impl<T: Driver> Stream<T> {
     /// A stream of a session that is about to begin.
-    pub(super) fn new(
-        machine: Arc<StateMachine>,
-        core: Arc<Core>,
-        dirtied: Arc<Dirtied>,
-    ) -> Result<Arc<Self>> {
-        let link = Moved { machine, core };
+    pub(super) fn new(dev: &Device<T>) -> Result<Arc<Self>> {
+        let dirtied = dev.machine.dirtied.clone();
         Arc::pin_init(
             pin_init!(Self {
-                link <- new_mutex!(Some(link), "migration stream"),
+                link <- new_mutex!(Some(ARef::from(dev)), "migration stream"),
                 io <- new_killable_mutex!(Buffer::new(), "migration stream buffer"),
                 initial: AtomicUsize::new(0),
                 again: AtomicUsize::new(0),
@@ -182,14 +171,9 @@ impl Stream {
             .store(io.end - io.at - initial, Ordering::Relaxed);
     }
 
-    /// What is moved; `ENODEV` if the session is over.
-    fn link(&self) -> Result<Moved> {
+    /// Returns the device; `ENODEV` if the session is over.
+    fn device(&self) -> Result<ARef<Device<T>>> {
         self.link.lock().clone().ok_or(ENODEV)
-    }
-
-    /// The state machine; `ENODEV` if the session is over.
-    fn machine(&self) -> Result<Arc<StateMachine>> {
-        Ok(self.link()?.machine)
     }
 
     /// A file for the user: to read from while saving, else to write to.
@@ -204,7 +188,7 @@ impl Stream {
         let file = from_err_ptr(unsafe {
             bindings::anon_inode_getfile(
                 name.as_char_ptr(),
-                OPERATIONS,
+                Operations::<T>::TABLE,
                 this.cast_mut().cast::<c_void>(),
                 flags as i32,
             )
@@ -226,9 +210,9 @@ impl Stream {
             return Ok(0);
         }
         self.transfer(|io| {
-            let machine = self.machine()?;
+            let dev = self.device()?;
             if io.at == io.end {
-                self.refill(&machine, io)?;
+                self.refill(&dev, io)?;
                 if io.end == 0 {
                     return Ok(0);
                 }
@@ -250,19 +234,19 @@ impl Stream {
     }
 
     /// Fills the buffer, which was handed over. If it stays empty, the stream has ended.
-    fn refill(&self, machine: &StateMachine, io: &mut Buffer) -> Result {
+    fn refill(&self, dev: &Device<T>, io: &mut Buffer) -> Result {
         (io.at, io.initial, io.end) = (0, 0, 0);
         let memory = io.memory()?;
         let len = memory.len();
         // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
         let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-        let mut inner = machine.lock()?;
+        let mut inner = dev.machine.lock()?;
         if !inner.is_file(self) {
             return Err(ENODEV);
         }
-        let before = machine.precopy_info(&inner);
-        io.end = machine.fill(&mut inner, &mut window, len)?;
-        let after = machine.precopy_info(&inner);
+        let before = dev.precopy_info(&inner);
+        io.end = dev.fill(&mut inner, &mut window, len)?;
+        let after = dev.precopy_info(&inner);
         let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
         io.initial = match (before.initial_bytes, before.dirty_bytes) {
             (0, _) => 0,
@@ -272,7 +256,7 @@ impl Stream {
             _ => io.end.min(usize::try_from(initial)?),
         };
         self.count(io);
-        match inner.state() {
+        match inner.state {
             State::StopCopy => Ok(()),
             _ if io.end == 0 => Err(Error::from_errno(ENOMSG)),
             _ => Ok(()),
@@ -286,7 +270,7 @@ impl Stream {
             return Ok(0);
         }
         self.transfer(|io| {
-            let machine = self.machine()?;
+            let dev = self.device()?;
             let memory = io.memory()?;
             let len = memory.len().min(len);
             let part = memory.get_mut(..len).unwrap_or_default();
@@ -294,11 +278,11 @@ impl Stream {
 
             // SAFETY: As in `refill`.
             let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-            let mut inner = machine.lock()?;
+            let mut inner = dev.machine.lock()?;
             if !inner.is_file(self) {
                 return Err(ENODEV);
             }
-            machine.feed(&mut inner, &window, len)
+            dev.feed(&mut inner, &window, len)
         })
     }
 
@@ -312,21 +296,21 @@ impl Stream {
         let [a, b, c, d, ..] = bytes;
         let argsz = u32::from_ne_bytes([a, b, c, d]);
         // A session that is over is not in pre-copy either.
-        let Moved { machine, core } = self.link().map_err(|_| EINVAL)?;
+        let dev = self.device().map_err(|_| EINVAL)?;
         if (argsz as usize) < SIZE {
-            refuse!(core, "precopy info: argsz {argsz} is less than {SIZE}");
+            refuse!(dev, "precopy info: argsz {argsz} is less than {SIZE}");
             return Err(EINVAL);
         }
         let info = {
-            let inner = machine.lock()?;
+            let inner = dev.machine.lock()?;
             if !inner.is_file(self) {
                 return Err(EINVAL);
             }
-            if !matches!(inner.state(), State::PreCopy | State::PreCopyP2p) {
-                refuse!(core, "precopy info: {} is no pre-copy state", inner.state());
+            if !matches!(inner.state, State::PreCopy | State::PreCopyP2p) {
+                refuse!(dev, "precopy info: {} is no pre-copy state", inner.state);
                 return Err(EINVAL);
             }
-            machine.precopy_info(&inner)
+            dev.precopy_info(&inner)
         };
         let initial = self.initial.load(Ordering::Relaxed) as u64;
         let again = self.again.load(Ordering::Relaxed) as u64;
@@ -344,23 +328,23 @@ impl Stream {
         const OUT: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
 
         self.dirtied.register(file, table);
-        let Ok(machine) = self.machine() else {
+        let Ok(dev) = self.device() else {
             return bindings::POLLERR | IN | OUT;
         };
         // A task that is killed does not look at the result.
-        let Ok(inner) = machine.lock() else {
+        let Ok(inner) = dev.machine.lock() else {
             return bindings::POLLERR;
         };
-        match inner.state() {
+        match inner.state {
             State::Resuming => OUT,
             State::StopCopy => IN,
-            _ if self.buffered() != 0 || machine.has_data(&inner) => IN,
+            _ if self.buffered() != 0 || dev.has_data(&inner) => IN,
             _ => 0,
         }
     }
 }
 
-impl Link for Stream {
+impl<T: Driver> Link for Stream<T> {
     fn changed(&self) {
         self.dirtied.notify();
     }
@@ -369,7 +353,7 @@ impl Link for Stream {
         let link = self.link.lock().take();
         self.free();
         self.dirtied.notify();
-        // The caller has a reference to the state machine, so this is not the last.
+        // The caller uses the device, so this reference is not the last.
         drop(link);
     }
 
@@ -399,27 +383,31 @@ impl Drop for DataFile {
     }
 }
 
-/// The operations of a data file.
-const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
-    owner: (&raw const bindings::__this_module).cast_mut(),
-    read: Some(read),
-    write: Some(write),
-    poll: Some(poll),
-    unlocked_ioctl: Some(ioctl),
-    compat_ioctl: bindings::compat_ptr_ioctl,
-    llseek: Some(bindings::noop_llseek),
-    release: Some(release),
-    ..pin_init::zeroed()
-};
+/// The operations of the data files of driver `T`.
+struct Operations<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> Operations<T> {
+    const TABLE: &'static bindings::file_operations = &bindings::file_operations {
+        owner: (&raw const bindings::__this_module).cast_mut(),
+        read: Some(read::<T>),
+        write: Some(write::<T>),
+        poll: Some(poll::<T>),
+        unlocked_ioctl: Some(ioctl::<T>),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        llseek: Some(bindings::noop_llseek),
+        release: Some(release::<T>),
+        ..pin_init::zeroed()
+    };
+}
 
 /// The stream of a data file.
 ///
 /// # Safety
 ///
 /// `file` must be one that [`Stream::file`] made, and stay open for `'a`.
-unsafe fn stream<'a>(file: *const bindings::file) -> &'a Stream {
+unsafe fn stream<'a, T: Driver>(file: *const bindings::file) -> &'a Stream<T> {
     // SAFETY: An open file owns a reference to what its private data points to.
-    unsafe { &*(*file).private_data.cast::<Stream>() }
+    unsafe { &*(*file).private_data.cast::<Stream<T>>() }
 }
 
 /// What a callback returns.
@@ -432,43 +420,43 @@ fn returned(result: Result<usize>) -> isize {
 
 /// # Safety
 ///
-/// Called for a file with `OPERATIONS` that is open.
-unsafe extern "C" fn read(
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn read<T: Driver>(
     file: *mut bindings::file,
     buf: *mut c_char,
     len: usize,
     _pos: *mut bindings::loff_t,
 ) -> isize {
     // SAFETY: By the requirement of this function.
-    let stream = unsafe { stream(file) };
+    let stream = unsafe { stream::<T>(file) };
     returned(stream.read(UserPtr::from_ptr(buf.cast()), len))
 }
 
 /// # Safety
 ///
-/// Called for a file with `OPERATIONS` that is open.
-unsafe extern "C" fn write(
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn write<T: Driver>(
     file: *mut bindings::file,
     buf: *const c_char,
     len: usize,
     _pos: *mut bindings::loff_t,
 ) -> isize {
     // SAFETY: By the requirement of this function.
-    let stream = unsafe { stream(file) };
+    let stream = unsafe { stream::<T>(file) };
     returned(stream.write(UserPtr::from_ptr(buf.cast_mut().cast()), len))
 }
 
 /// # Safety
 ///
-/// Called for a file with `OPERATIONS` that is open; `table` is null or valid.
-unsafe extern "C" fn poll(
+/// Called for a file with `Operations::TABLE` that is open; `table` is null or valid.
+unsafe extern "C" fn poll<T: Driver>(
     file: *mut bindings::file,
     table: *mut bindings::poll_table_struct,
 ) -> bindings::__poll_t {
     // SAFETY: By the requirement of this function; `poll()` does not change the position.
     let (stream, file, table) = unsafe {
         (
-            stream(file),
+            stream::<T>(file),
             File::from_raw_file(file),
             PollTable::from_raw(table),
         )
@@ -478,10 +466,14 @@ unsafe extern "C" fn poll(
 
 /// # Safety
 ///
-/// Called for a file with `OPERATIONS` that is open.
-unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn ioctl<T: Driver>(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
     // SAFETY: By the requirement of this function.
-    let stream = unsafe { stream(file) };
+    let stream = unsafe { stream::<T>(file) };
     let result = match cmd {
         VFIO_MIG_GET_PRECOPY_INFO => stream.precopy_info(UserPtr::from_addr(arg)),
         _ => Err(ENOTTY),
@@ -491,9 +483,12 @@ unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong)
 
 /// # Safety
 ///
-/// Called once for a file with `OPERATIONS`, when nobody uses it any more.
-unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+/// Called once for a file with `Operations::TABLE`, when nobody uses it any more.
+unsafe extern "C" fn release<T: Driver>(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
     // SAFETY: By the requirement of this function. The reference is the file's.
-    drop(unsafe { Arc::from_raw((*file).private_data.cast::<Stream>().cast_const()) });
+    drop(unsafe { Arc::from_raw((*file).private_data.cast::<Stream<T>>().cast_const()) });
     0
 }

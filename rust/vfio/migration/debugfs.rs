@@ -2,12 +2,15 @@
 
 //! What a migration does, in debugfs: `DRIVER/UUID/migration`.
 //!
-//! Lines of a name, a colon and a value, for people and for scripts. The counters of a save are those
-//! of the save that is open, or was last; so are those of a load. While the state changes and that takes
-//! long, the file has one line, `state: busy`.
+//! Lines of a name, a colon and a value, for people and for scripts. The counters of a save belong to
+//! the save that is open, or else to the last one; those of a load likewise. While a change of state is
+//! in progress and takes long, the file has one line, `state: busy`.
 
-use super::state_machine::StateMachine;
-use crate::debugfs::Show;
+use crate::{
+    debugfs::Show,
+    device::Device,
+    driver::Driver, //
+};
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
@@ -15,15 +18,22 @@ use kernel::{
         seq_print,
         SeqFile, //
     },
-    sync::Arc, //
+    sync::aref::ARef, //
 };
 use migration::{
     save::PhaseStats,
     state::State, //
 };
 
-/// The file, which shows a migration.
-pub(super) struct Status(pub(super) Arc<StateMachine>);
+/// The file, which shows the migration of a device.
+pub(crate) struct Status<T: Driver>(ARef<Device<T>>);
+
+impl<T: Driver> Status<T> {
+    /// The file of `device`.
+    pub(crate) fn new(device: ARef<Device<T>>) -> Self {
+        Self(device)
+    }
+}
 
 /// Writes the counters of one phase of a save.
 fn phase(out: &SeqFile, name: &str, stats: &PhaseStats) {
@@ -33,7 +43,7 @@ fn phase(out: &SeqFile, name: &str, stats: &PhaseStats) {
     seq_print!(out, "{}_zero_pages: {}\n", name, stats.zero_pages);
 }
 
-impl Show for Status {
+impl<T: Driver> Show for Status<T> {
     fn show(&self, out: &SeqFile) -> Result {
         // An administrator must not wait for a page of the user's memory.
         let Some(report) = self.0.report() else {

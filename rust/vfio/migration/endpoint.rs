@@ -5,8 +5,8 @@
 use super::staging::Window;
 use crate::{
     bindings,
-    device::Operations,
-    handle::Core,
+    device::Device,
+    driver::Driver,
     memory::DeviceMemory,
     stream::{
         Reader,
@@ -35,73 +35,64 @@ use migration::{
     },
 };
 
-/// One end of a migration: the device that is saved or loaded.
-pub(super) struct Endpoint<'a> {
-    /// The driver's device.
-    device: &'a dyn Operations,
-    /// Its memory.
-    memory: Option<&'a DeviceMemory>,
-    /// The dirty map of a device without memory: it has no pages.
-    no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
+/// A device as crate `migration` sees it: the source of a save, the sink of a load.
+pub(super) struct Endpoint<'a, T: Driver> {
+    dev: &'a Device<T>,
     /// The driver refused, and has logged why.
     refused: Cell<bool>,
 }
 
-impl<'a> Endpoint<'a> {
-    /// The end that a device is.
-    pub(super) fn new(
-        device: &'a dyn Operations,
-        memory: Option<&'a DeviceMemory>,
-        no_pages: &'a DirtyMap<KVVec<AtomicU64>>,
-    ) -> Self {
+impl<'a, T: Driver> Endpoint<'a, T> {
+    /// The endpoint that a device is.
+    pub(super) fn new(dev: &'a Device<T>) -> Self {
         Self {
-            device,
-            memory,
-            no_pages,
+            dev,
             refused: Cell::new(false),
         }
     }
 
     /// Logs why something failed, unless the driver has.
-    pub(super) fn refuse(&self, core: &Core, what: &str, error: &stream::Error) {
+    pub(super) fn refuse(&self, what: &str, error: &stream::Error) {
         if !self.refused.get() {
-            core.refuse(format_args!("migration: {what}: {error}"));
+            self.dev.refuse(format_args!("migration: {what}: {error}"));
         }
     }
 
-    /// Takes down that the driver refused.
+    /// Remembers that the driver refused.
     fn refused(&self, error: Error) -> i32 {
         self.refused.set(true);
         error.to_errno()
     }
 
-    /// The memory, for a range that only a device with memory has.
+    /// Returns the device memory, for a range that only a device with memory has.
     fn memory(&self) -> Result<&DeviceMemory, i32> {
-        self.memory.ok_or(ERANGE.to_errno())
+        self.dev.memory().ok_or(ERANGE.to_errno())
     }
 }
 
-impl Checksum for Endpoint<'_> {
+impl<T: Driver> Checksum for Endpoint<'_, T> {
     fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
         // SAFETY: The slice is valid for reads of its length.
         unsafe { bindings::crc32c(crc, bytes.as_ptr().cast::<c_void>(), bytes.len()) }
     }
 }
 
-impl Source for Endpoint<'_> {
+impl<T: Driver> Source for Endpoint<'_, T> {
     type Out = Window;
     type Words = KVVec<AtomicU64>;
 
     fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
-        self.memory.map_or(self.no_pages, DeviceMemory::dirty)
+        self.dev
+            .memory()
+            .map_or(&self.dev.machine.no_pages, DeviceMemory::dirty)
     }
 
     fn populated(&self, run: Run) -> Option<Run> {
-        self.memory?.populated(run)
+        self.dev.memory()?.populated(run)
     }
 
     fn populated_pages(&self) -> u64 {
-        self.memory.map_or(0, DeviceMemory::populated_pages)
+        self.dev.memory().map_or(0, DeviceMemory::populated_pages)
     }
 
     fn interrupted(&self) -> bool {
@@ -136,14 +127,12 @@ impl Source for Endpoint<'_> {
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
         let mut out = Writer::new(buf);
-        self.device
-            .save_state(&mut out)
-            .map_err(|e| self.refused(e))?;
+        T::save(self.dev, &mut out).map_err(|e| self.refused(e))?;
         Ok(out.len())
     }
 }
 
-impl Sink for Endpoint<'_> {
+impl<T: Driver> Sink for Endpoint<'_, T> {
     type In = Window;
 
     fn get(&self, input: &Window, at: usize, buf: &mut [u8]) -> Result<(), i32> {
@@ -169,7 +158,7 @@ impl Sink for Endpoint<'_> {
     }
 
     fn discard(&self) -> Result<(), i32> {
-        match self.memory {
+        match self.dev.memory() {
             Some(memory) => memory.free(0, memory.size()).map_err(Error::to_errno),
             None => Ok(()),
         }
@@ -180,14 +169,14 @@ impl Sink for Endpoint<'_> {
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {
-        self.device
-            .check_state(&mut Reader::new(state))
+        T::decode(self.dev, &mut Reader::new(state))
+            .map(|_| ())
             .map_err(|e| self.refused(e))
     }
 
     fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
-        self.device
-            .load_state(&mut Reader::new(state))
-            .map_err(|e| self.refused(e))
+        let state = T::decode(self.dev, &mut Reader::new(state)).map_err(|e| self.refused(e))?;
+        T::restore(self.dev, state);
+        Ok(())
     }
 }

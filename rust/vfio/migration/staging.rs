@@ -2,10 +2,11 @@
 
 //! The data section of the v1 region.
 //!
-//! Memory that belongs to the device while it is open, and that its user maps, reads and writes
-//! whenever he likes. So no reference into it is ever made, it is only accessed through raw pointers,
-//! by C, and whatever is decided upon is copied first. It is charged to who opens the device.
+//! Memory that belongs to the device while it is open. Its user maps, reads and writes it at any time.
+//! So the code here creates no reference into it, accesses it only by C through raw pointers, and copies
+//! a value before it decides on it. The memory is charged to the task that opens the device.
 
+use super::section::DataSection;
 use crate::{
     bindings,
     nospec, //
@@ -28,6 +29,7 @@ use kernel::{
     prelude::*,
     uaccess::UserPtr, //
 };
+use migration::region::Layout;
 
 /// Memory that others may change at any time.
 ///
@@ -83,19 +85,36 @@ impl Window {
 ///
 /// `start` is null, or memory of `size` bytes, a multiple of the page size, from `__vmalloc()` that this
 /// owns.
-pub(super) struct Staging {
+pub(crate) struct Staging {
     start: AtomicPtr<c_void>,
     size: usize,
+    /// Users may map it.
+    mmap: bool,
 }
 
 impl Staging {
-    /// A data section of `size` bytes, a multiple of the page size, for a device that is not open.
-    pub(super) fn new(size: usize) -> Self {
-        // INVARIANT: Null.
+    /// The data section of a device that is not open.
+    pub(crate) fn new(section: DataSection) -> Self {
+        // INVARIANT: Null, and by the invariant of `DataSection`.
         Self {
             start: AtomicPtr::new(ptr::null_mut()),
-            size,
+            size: section.size(),
+            mmap: section.mmap(),
         }
+    }
+
+    /// Returns where the data section is in the v1 region.
+    pub(super) fn layout(&self) -> Layout {
+        Layout {
+            // The registers have a page to themselves, which is never mapped (P6, P27).
+            data_offset: PAGE_SIZE as u64,
+            section_size: self.size as u64,
+        }
+    }
+
+    /// Returns whether users may map it.
+    pub(super) fn is_mappable(&self) -> bool {
+        self.mmap
     }
 
     /// Allocates the memory, charged to the current task. All of it reads 0 (P29).

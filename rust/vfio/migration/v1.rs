@@ -14,15 +14,16 @@
 //! ```
 
 use super::{
-    staging::Window,
-    state_machine::owner::{
+    owner::{
         FrontEnd,
         Request, //
-    },
-    Migration, //
+    }, //
+    staging::Window,
 };
 use crate::{
     bindings,
+    device::Device,
+    driver::Driver,
     refuse, //
 };
 use core::fmt::Display;
@@ -44,27 +45,29 @@ use migration::{
     transition::v1_write, //
 };
 
-impl Migration {
-    /// Size of the region in bytes.
-    pub(crate) fn region_size(&self) -> u64 {
-        self.layout.size()
+impl<T: Driver> Device<T> {
+    /// Returns the bytes of the region.
+    pub(crate) fn v1_size(&self) -> u64 {
+        self.staging.layout().size()
     }
 
-    /// Offset and size of the area that may be mapped, if there is one (P27, P28).
-    pub(crate) fn mmap_area(&self) -> Option<(u64, u64)> {
-        self.mmap
-            .then_some((self.layout.data_offset, self.layout.section_size))
+    /// Returns offset and size of the area that may be mapped, if there is one (P27, P28).
+    pub(crate) fn v1_mmap_area(&self) -> Option<(u64, u64)> {
+        let layout = self.staging.layout();
+        self.staging
+            .is_mappable()
+            .then_some((layout.data_offset, layout.section_size))
     }
 
-    /// The data section.
+    /// Returns the data section.
     fn window(&self) -> Result<Window> {
-        // SAFETY: The region is accessed through files of the device only, each of which keeps it
-        // open, and no window outlives the call it is made in.
+        // SAFETY: The region is accessed only through files of the device. Each of them keeps it open,
+        // and no window outlives the call that creates it.
         unsafe { self.staging.window() }
     }
 
     /// Logs and returns a refusal of an access.
-    fn refuse(
+    fn refuse_v1(
         &self,
         direction: Direction,
         offset: u64,
@@ -72,16 +75,16 @@ impl Migration {
         errno: i32,
         reason: &dyn Display,
     ) -> Error {
-        self.core.refuse(format_args!(
+        self.refuse(format_args!(
             "migration region: {direction:?} of {len} bytes at {offset:#x}: {reason}"
         ));
         Error::from_errno(-errno)
     }
 
     /// Reads from the region. Refusals are logged.
-    pub(crate) fn read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        let target = decode(&self.layout, offset, len, Direction::Read)
-            .map_err(|r| self.refuse(Direction::Read, offset, len, r.errno(), &r))?;
+    pub(crate) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let target = decode(&self.staging.layout(), offset, len, Direction::Read)
+            .map_err(|r| self.refuse_v1(Direction::Read, offset, len, r.errno(), &r))?;
         let register = match target {
             Target::Data { offset } => {
                 // SAFETY: As in `window`.
@@ -90,16 +93,16 @@ impl Migration {
             Target::Register(register) => register,
         };
 
-        // No lock is held over the copy, see `state_machine`.
+        // No lock is held over the copy: see `state_machine`.
         let mut consumed = None;
         let value = match register {
-            Register::DeviceState => u64::from(self.machine.lock()?.state().to_v1()),
+            Register::DeviceState => u64::from(self.machine.lock()?.state.to_v1()),
             Register::Reserved => 0,
             Register::PendingBytes => {
                 let inner = self.machine.lock()?;
-                // Another's session has nothing pending for this front end.
+                // A session of v2 has nothing pending for v1.
                 let pending = match self.machine.is_owner(&inner, FrontEnd::V1) {
-                    true => self.machine.pending(&inner),
+                    true => self.pending_bytes(&inner),
                     false => 0,
                 };
                 match inner.staged() {
@@ -114,9 +117,8 @@ impl Migration {
             Register::DataOffset => {
                 let mut window = self.window()?;
                 let mut inner = self.machine.lock()?;
-                self.machine
-                    .stage(&mut inner, &mut window, self.staging.size())?;
-                self.layout.data_offset
+                self.stage(&mut inner, &mut window, self.staging.size())?;
+                self.staging.layout().data_offset
             }
             Register::DataSize => match self.machine.lock()?.staged() {
                 Some(staged) if staged.offered => staged.len as u64,
@@ -138,10 +140,11 @@ impl Migration {
     }
 
     /// Writes to the region. Refusals are logged.
-    pub(crate) fn write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        let refuse =
-            |errno, reason: &dyn Display| self.refuse(Direction::Write, offset, len, errno, reason);
-        let target = decode(&self.layout, offset, len, Direction::Write)
+    pub(crate) fn v1_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let refuse = |errno, reason: &dyn Display| {
+            self.refuse_v1(Direction::Write, offset, len, errno, reason)
+        };
+        let target = decode(&self.staging.layout(), offset, len, Direction::Write)
             .map_err(|r| refuse(r.errno(), &r))?;
         let register = match target {
             Target::Data { offset } => {
@@ -151,7 +154,7 @@ impl Migration {
             Target::Register(register) => register,
         };
 
-        // Before the lock is taken, see `state_machine`.
+        // Copied before the lock is taken: see `state_machine`.
         let mut reader = UserSlice::new(buf, len).reader();
         let value = match len {
             4 => u64::from(reader.read::<u32>()?),
@@ -160,21 +163,20 @@ impl Migration {
 
         let mut window = self.window()?;
         let mut inner = self.machine.lock()?;
-        permits(target, Direction::Write, inner.state()).map_err(|r| refuse(r.errno(), &r))?;
+        permits(target, Direction::Write, inner.state).map_err(|r| refuse(r.errno(), &r))?;
         match register {
             Register::DeviceState => {
                 let transition =
-                    v1_write(inner.state(), value as u32).map_err(|r| refuse(r.errno(), &r))?;
-                self.machine
-                    .change(&mut inner, &transition, Request::V1(&mut window))?;
+                    v1_write(inner.state, value as u32).map_err(|r| refuse(r.errno(), &r))?;
+                self.change(&mut inner, &transition, Request::V1(&mut window))?;
             }
             Register::DataSize => {
-                self.machine.check_owner(&inner, FrontEnd::V1)?;
-                if value == 0 || value > self.layout.section_size {
+                self.check_owner(&inner, FrontEnd::V1)?;
+                if value == 0 || value > self.staging.size() as u64 {
                     let reason = "data_size is 0 or beyond the data section";
                     return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
                 }
-                self.machine.feed_all(&mut inner, &window, value as usize)?;
+                self.feed_all(&mut inner, &window, value as usize)?;
             }
             Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
         }
@@ -187,16 +189,13 @@ impl Migration {
     ///
     /// `vma` must be the area that the device's mmap handler was called with: shared, and never
     /// executable.
-    pub(crate) unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
-        let Some(offset) = offset.checked_sub(self.layout.data_offset) else {
-            refuse!(
-                self.core,
-                "migration region: the registers cannot be mapped"
-            );
+    pub(crate) unsafe fn v1_mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
+        let Some(offset) = offset.checked_sub(self.staging.layout().data_offset) else {
+            refuse!(self, "migration region: the registers cannot be mapped");
             return Err(EINVAL);
         };
-        if !self.mmap {
-            refuse!(self.core, "migration region: mapping is switched off");
+        if !self.staging.is_mappable() {
+            refuse!(self, "migration region: mapping is switched off");
             return Err(EINVAL);
         }
         // SAFETY: By the requirements of this function.

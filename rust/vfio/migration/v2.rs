@@ -11,16 +11,17 @@ use super::{
         DataFile,
         Stream, //
     },
-    state_machine::{
-        link::Link,
-        owner::{
-            FrontEnd,
-            Request, //
-        },
-    },
-    Migration, //
+    link::Link,
+    owner::{
+        FrontEnd,
+        Request, //
+    }, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    device::Device,
+    driver::Driver, //
+};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -37,55 +38,46 @@ use migration::{
     },
 };
 
-impl Migration {
-    /// Changes the state to that of number `to`. The data file is of the session that this began.
-    ///
-    /// # Safety
-    ///
-    /// `vdev` must be this instance's.
-    pub(crate) unsafe fn set_v2_state(
-        &self,
-        vdev: *mut bindings::vfio_device,
-        to: u32,
-    ) -> Result<Option<DataFile>> {
+impl<T: Driver> Device<T> {
+    /// Changes the state to the one with number `to`. Returns the data file if this began a session.
+    pub(crate) fn set_v2_state(&self, to: u32) -> Result<Option<DataFile>> {
         let refuse = |error: StateError| {
-            self.core.refuse(format_args!("migration: {error}"));
+            self.refuse(format_args!("migration: {error}"));
             Error::from_errno(-error.errno())
         };
-        let machine = &self.machine;
-        let mut inner = machine.lock()?;
+        let mut inner = self.machine.lock()?;
         let mut file = None;
 
-        machine.check_owner(&inner, FrontEnd::V2)?;
+        self.check_owner(&inner, FrontEnd::V2)?;
         let to = State::from_v2(to).map_err(refuse)?;
-        v2_check(inner.state(), to).map_err(refuse)?;
-        if inner.state() == to {
+        v2_check(inner.state, to).map_err(refuse)?;
+        if inner.state == to {
             let transition = v2_transition(to, to).map_err(refuse)?;
-            machine.change(&mut inner, &transition, Request::V2(None))?;
+            self.change(&mut inner, &transition, Request::V2(None))?;
         }
-        while inner.state() != to {
+        while inner.state != to {
             let mut next = 0;
-            // SAFETY: `vdev` is valid, and the two pairs that the core does not end on were refused.
+            // SAFETY: The device is valid, and the two pairs for which the core never ends were refused.
             to_result(unsafe {
                 bindings::vfio_mig_get_next_state(
-                    vdev,
-                    inner.state().to_v2(),
+                    self.as_raw(),
+                    inner.state.to_v2(),
                     to.to_v2(),
                     &mut next,
                 )
             })?;
             let next = State::from_v2(next).map_err(refuse)?;
-            let transition = v2_transition(inner.state(), next).map_err(refuse)?;
+            let transition = v2_transition(inner.state, next).map_err(refuse)?;
 
-            // What can fail comes first: the file before the change.
+            // The file comes before the change, because it can fail.
             let stream = if transition.opens_data_fd() {
-                let stream = Stream::new(machine.clone(), self.core.clone(), machine.dirtied())?;
+                let stream = Stream::new(self)?;
                 file = Some(stream.file(next.is_saving())?);
                 Some(stream as Arc<dyn Link>)
             } else {
                 None
             };
-            machine.change(&mut inner, &transition, Request::V2(stream))?;
+            self.change(&mut inner, &transition, Request::V2(stream))?;
         }
         if let Some(file) = inner.file() {
             file.changed();
@@ -93,15 +85,15 @@ impl Migration {
         Ok(file)
     }
 
-    /// The number of the state.
+    /// Returns the number of the state.
     pub(crate) fn v2_state(&self) -> Result<u32> {
-        Ok(self.machine.lock()?.state().to_v2())
+        Ok(self.machine.lock()?.state.to_v2())
     }
 
-    /// Bytes that a save would have to move if the device were stopped now (P47).
-    pub(crate) fn data_size(&self) -> Result<u64> {
+    /// Returns the bytes that a save has to move if the device is stopped now (P47).
+    pub(crate) fn v2_data_size(&self) -> Result<u64> {
         let inner = self.machine.lock()?;
         let buffered = inner.file().map_or(0, |file| file.buffered());
-        Ok(self.machine.size(&inner).saturating_add(buffered as u64))
+        Ok(self.stop_copy_size(&inner).saturating_add(buffered as u64))
     }
 }

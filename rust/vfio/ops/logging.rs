@@ -4,9 +4,11 @@
 
 use crate::{
     bindings,
-    instance::Instance,
+    device::Device,
+    driver::Driver,
     refuse, //
 };
+use core::marker::PhantomData;
 use kernel::{
     ffi::{
         c_int,
@@ -16,12 +18,17 @@ use kernel::{
     prelude::*, //
 };
 
-/// The operations for `vfio_device.log_ops`.
-pub(crate) const TABLE: &bindings::vfio_log_ops = &bindings::vfio_log_ops {
-    log_start: Some(log_start),
-    log_stop: Some(log_stop),
-    log_read_and_clear: Some(log_read_and_clear),
-};
+/// The operations of the devices of driver `T`.
+pub(crate) struct VTable<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> VTable<T> {
+    /// The operations for `vfio_device.log_ops`.
+    pub(crate) const OPS: &'static bindings::vfio_log_ops = &bindings::vfio_log_ops {
+        log_start: Some(log_start::<T>),
+        log_stop: Some(log_stop::<T>),
+        log_read_and_clear: Some(log_read_and_clear::<T>),
+    };
+}
 
 /// The ranges of a `log_start()`.
 ///
@@ -45,30 +52,30 @@ unsafe fn intervals(ranges: *mut bindings::rb_root_cached, count: u32) -> Result
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ranges` and `page_size` are valid.
-unsafe extern "C" fn log_start(
+unsafe extern "C" fn log_start<T: Driver>(
     vdev: *mut bindings::vfio_device,
     ranges: *mut bindings::rb_root_cached,
     nnodes: u32,
     page_size: *mut u64,
 ) -> c_int {
     // SAFETY: The device is registered.
-    let core = unsafe { &Instance::from_raw(vdev).core };
+    let this = unsafe { Device::<T>::from_raw(vdev) };
     // SAFETY: By the requirement of this function.
     let page_size = unsafe { &mut *page_size };
     if !page_size.is_power_of_two() {
-        refuse!(core, "DMA logging: page size {:#x}", *page_size);
+        refuse!(this, "DMA logging: page size {:#x}", *page_size);
         return EINVAL.to_errno();
     }
     // SAFETY: By the requirement of this function; the tree is VFIO's, and local to its call.
     let ranges = unsafe { intervals(ranges, nnodes) };
-    match ranges.and_then(|ranges| core.dma.start_logging(ranges)) {
+    match ranges.and_then(|ranges| this.dma.start_logging(ranges)) {
         Ok(()) => {
             *page_size = PAGE_SIZE as u64;
             0
         }
         Err(e) => {
             if e == EINVAL {
-                refuse!(core, "DMA logging: started twice");
+                refuse!(this, "DMA logging: started twice");
             }
             e.to_errno()
         }
@@ -78,23 +85,23 @@ unsafe extern "C" fn log_start(
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn log_stop(vdev: *mut bindings::vfio_device) -> c_int {
+unsafe extern "C" fn log_stop<T: Driver>(vdev: *mut bindings::vfio_device) -> c_int {
     // SAFETY: The device is registered.
-    unsafe { Instance::from_raw(vdev) }.core.dma.stop_logging();
+    unsafe { Device::<T>::from_raw(vdev) }.dma.stop_logging();
     0
 }
 
 /// # Safety
 ///
 /// Called by VFIO for an open device; `dirty` is valid and covers `length` bytes at `iova`.
-unsafe extern "C" fn log_read_and_clear(
+unsafe extern "C" fn log_read_and_clear<T: Driver>(
     vdev: *mut bindings::vfio_device,
     iova: c_ulong,
     length: c_ulong,
     dirty: *mut bindings::iova_bitmap,
 ) -> c_int {
     // SAFETY: The device is registered.
-    let core = unsafe { &Instance::from_raw(vdev).core };
+    let this = unsafe { Device::<T>::from_raw(vdev) };
     let iova = iova as u64;
     let Some(len) = (length as u64).checked_sub(1) else {
         return 0;
@@ -103,10 +110,10 @@ unsafe extern "C" fn log_read_and_clear(
         // SAFETY: By the requirement of this function; the range is inside of what it covers.
         unsafe { bindings::iova_bitmap_set(dirty, first as c_ulong, (last - first + 1) as usize) };
     };
-    match core.dma.report_written(iova, iova.saturating_add(len), set) {
+    match this.dma.report_written(iova, iova.saturating_add(len), set) {
         Ok(()) => 0,
         Err(e) => {
-            refuse!(core, "DMA logging: report of what was not started");
+            refuse!(this, "DMA logging: report of what was not started");
             e.to_errno()
         }
     }

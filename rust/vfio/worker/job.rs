@@ -14,7 +14,7 @@ pub(crate) enum Turn {
 }
 
 /// Work for a [`Worker`](super::Worker).
-pub(crate) trait Job: Send + Sync + 'static {
+pub(crate) trait Job: Send + Sync {
     /// Whether there is something to do now. Does not sleep.
     ///
     /// Whoever makes this true calls [`Worker::wake`](super::Worker::wake) afterwards.

@@ -50,7 +50,7 @@ impl Drop for Queue {
 
 /// What does a job.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Worker<J: Job> {
+pub(crate) struct Worker<J> {
     /// The work item, which is `work`.
     #[pin]
     work: Opaque<bindings::delayed_work>,
@@ -60,14 +60,17 @@ pub(crate) struct Worker<J: Job> {
 }
 
 // SAFETY: A work queue and its items may be used on any thread.
-unsafe impl<J: Job> Send for Worker<J> {}
+unsafe impl<J: Send + Sync> Send for Worker<J> {}
 
 // SAFETY: As above; the rest is atomic.
-unsafe impl<J: Job> Sync for Worker<J> {}
+unsafe impl<J: Send + Sync> Sync for Worker<J> {}
 
-impl<J: Job> Worker<J> {
+impl<J> Worker<J> {
     /// A worker that has no job yet, with a work queue called `name`.
-    pub(crate) fn new(name: &'static CStr) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(name: &'static CStr) -> impl PinInit<Self, Error>
+    where
+        J: Job,
+    {
         try_pin_init!(Self {
             work <- Opaque::ffi_init(|slot| {
                 // SAFETY: `slot` is valid for writes and pinned.
@@ -138,7 +141,10 @@ impl<J: Job> Worker<J> {
     /// # Safety
     ///
     /// `work` must be that of a worker.
-    unsafe extern "C" fn work(work: *mut bindings::work_struct) {
+    unsafe extern "C" fn work(work: *mut bindings::work_struct)
+    where
+        J: Job,
+    {
         // SAFETY: By the requirement of this function; it is in the field `work`. The worker is not
         // dropped before the work item has ended.
         let this = unsafe {
@@ -160,7 +166,7 @@ impl<J: Job> Worker<J> {
 }
 
 #[pinned_drop]
-impl<J: Job> PinnedDrop for Worker<J> {
+impl<J> PinnedDrop for Worker<J> {
     fn drop(self: Pin<&mut Self>) {
         self.stop();
     }

@@ -52,19 +52,19 @@ struct Shared<J> {
 ///
 /// - `vtsk` was returned by `vhost_task_create()` with `shared` as its argument, and started.
 /// - `vhost_task_stop()` is called in `drop` and nowhere else.
-pub(super) struct Task<J: Job> {
+pub(super) struct Task<J> {
     vtsk: NonNull<bindings::vhost_task>,
     shared: KBox<Shared<J>>,
     mm: Mm,
 }
 
 // SAFETY: The functions called with `vtsk` may be called in any task, and `J` is `Sync`.
-unsafe impl<J: Job> Send for Task<J> {}
+unsafe impl<J: Send + Sync> Send for Task<J> {}
 
 // SAFETY: As above.
-unsafe impl<J: Job> Sync for Task<J> {}
+unsafe impl<J: Send + Sync> Sync for Task<J> {}
 
-impl<J: Job> Task<J> {
+impl<J> Task<J> {
     /// Starts a task of the current process.
     ///
     /// `EAGAIN` where the user may have no more tasks, `ERESTARTNOINTR` if a signal came first, `EPERM` in
@@ -73,7 +73,10 @@ impl<J: Job> Task<J> {
     /// # Safety
     ///
     /// `job` must be valid until the task is dropped.
-    pub(super) unsafe fn start(job: NonNull<J>, name: &CStr) -> Result<Self> {
+    pub(super) unsafe fn start(job: NonNull<J>, name: &CStr) -> Result<Self>
+    where
+        J: Job,
+    {
         let mm = Mm::current();
         if mm == Mm::NOBODY {
             return Err(EPERM);
@@ -120,7 +123,7 @@ impl<J: Job> Task<J> {
     }
 }
 
-impl<J: Job> Drop for Task<J> {
+impl<J> Drop for Task<J> {
     fn drop(&mut self) {
         // Returns when neither function is called any more. A task that is frozen has to thaw or to be
         // killed first.

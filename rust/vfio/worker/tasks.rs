@@ -26,7 +26,7 @@ use kernel::{
 };
 
 /// The tasks of a worker. There is at most one of them.
-struct Tasks<J: Job> {
+struct Tasks<J> {
     /// The task that does the job.
     current: Option<Task<J>>,
     /// The task that the work item is to stop.
@@ -37,7 +37,7 @@ struct Tasks<J: Job> {
 
 /// What does a job.
 #[pin_data]
-pub(crate) struct Worker<J: Job> {
+pub(crate) struct Worker<J> {
     name: &'static CStr,
     #[pin]
     tasks: IrqLock<Tasks<J>>,
@@ -50,12 +50,12 @@ pub(crate) struct Worker<J: Job> {
 }
 
 // SAFETY: A work item may be queued, and waited for, on any thread.
-unsafe impl<J: Job> Send for Worker<J> {}
+unsafe impl<J: Send + Sync> Send for Worker<J> {}
 
 // SAFETY: As above; all that changes is behind the lock.
-unsafe impl<J: Job> Sync for Worker<J> {}
+unsafe impl<J: Send + Sync> Sync for Worker<J> {}
 
-impl<J: Job> Worker<J> {
+impl<J> Worker<J> {
     /// A worker that has no task yet. A task of it will be called `name`.
     pub(crate) fn new(name: &'static CStr) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
@@ -85,7 +85,10 @@ impl<J: Job> Worker<J> {
     /// # Safety
     ///
     /// `job` must be valid until [`Worker::stop`] has returned.
-    pub(crate) unsafe fn adopt(&self, job: NonNull<J>) -> Result {
+    pub(crate) unsafe fn adopt(&self, job: NonNull<J>) -> Result
+    where
+        J: Job,
+    {
         loop {
             let seen = self.reaped.generation();
             {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that the instances of a parent share.
+//! The memory that the devices of a parent share.
 
 use core::sync::atomic::{
     AtomicU64,
@@ -11,8 +11,8 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Memory that instances share.
-pub(super) struct Budget {
+/// Memory that devices share.
+pub(crate) struct Budget {
     /// Bytes in all.
     total: u64,
     /// Bytes in use, at most `total`.
@@ -21,7 +21,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A budget of which nothing is used.
-    pub(super) fn new(total: u64) -> Result<Arc<Self>> {
+    pub(crate) fn new(total: u64) -> Result<Arc<Self>> {
         let this = Self {
             total,
             used: AtomicU64::new(0),
@@ -30,14 +30,14 @@ impl Budget {
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
 
-    /// How many more instances at `cost` fit.
-    pub(super) fn available(&self, cost: u64) -> u64 {
+    /// how many more devices at `cost` fit.
+    pub(crate) fn available(&self, cost: u64) -> u64 {
         let free = self.total - self.used.load(Ordering::Relaxed);
         free.checked_div(cost).unwrap_or(0)
     }
 
     /// Takes `cost` bytes, or fails and takes nothing.
-    pub(super) fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
+    pub(crate) fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
         // Relaxed: the number is all that is shared, nothing is published with it.
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {

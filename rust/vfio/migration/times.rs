@@ -10,7 +10,7 @@ use migration::state::State;
 
 /// How long a device was in each state.
 #[derive(Clone, Copy)]
-pub(in crate::migration) struct Times {
+pub(super) struct Times {
     since: Instant<Monotonic>,
     /// By the states' v2 numbers, in nanoseconds.
     spent: [i64; State::ALL.len()],
@@ -18,7 +18,7 @@ pub(in crate::migration) struct Times {
 
 impl Times {
     /// Times of a device that enters its first state now.
-    pub(in crate::migration) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
             spent: [0; State::ALL.len()],
@@ -26,7 +26,7 @@ impl Times {
     }
 
     /// Takes down that `state` is left now.
-    pub(in crate::migration) fn leave(&mut self, state: State) {
+    pub(super) fn leave(&mut self, state: State) {
         if let Some(spent) = self.spent.get_mut(state.to_v2() as usize) {
             *spent = spent.saturating_add(self.since.elapsed().as_nanos());
         }
@@ -34,7 +34,7 @@ impl Times {
     }
 
     /// Milliseconds spent in `state` when the present state is `present`.
-    pub(in crate::migration) fn millis(&self, state: State, present: State) -> i64 {
+    pub(super) fn millis(&self, state: State, present: State) -> i64 {
         let spent = self.spent.get(state.to_v2() as usize).copied().unwrap_or(0);
         let more = if state == present {
             self.since.elapsed().as_nanos()

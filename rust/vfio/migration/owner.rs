@@ -2,8 +2,10 @@
 
 //! Who has a session open, and who asks for one.
 
-use super::link::Link;
-use crate::migration::staging::Window;
+use super::{
+    link::Link,
+    staging::Window, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -15,7 +17,7 @@ use migration::{
 
 /// Who drives a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::migration) enum FrontEnd {
+pub(super) enum FrontEnd {
     /// The v1 region.
     V1,
     /// The v2 ioctls and data files.
@@ -86,7 +88,7 @@ impl Owner {
 }
 
 /// Who asks for a change of state, and what the change may need.
-pub(in crate::migration) enum Request<'a> {
+pub(super) enum Request<'a> {
     /// The v1 region, with the data section.
     V1(&'a mut Window),
     /// The v2 ioctls, with the data file of a session that the change begins.
@@ -119,11 +121,11 @@ impl Request<'_> {
 
 /// The buffer that v1 has staged.
 #[derive(Clone, Copy)]
-pub(in crate::migration) struct Staged {
+pub(super) struct Staged {
     /// Its bytes.
-    pub(in crate::migration) len: usize,
+    pub(super) len: usize,
     /// Whether `data_offset` was read since it was staged, or since it is to be sent again (P23).
-    pub(in crate::migration) offered: bool,
+    pub(super) offered: bool,
     /// Which one it is, of all of this device.
-    pub(in crate::migration) number: u64,
+    pub(super) number: u64,
 }

@@ -2,31 +2,28 @@
 
 //! What moves through a session, and how much of it.
 //!
-//! All of it with the state locked, and none of it to or from a user.
+//! All functions are called with the state locked. None copies to or from the user.
 
 use super::{
-    errno,
     owner::{
         FrontEnd,
         Owner,
         Session,
         Staged, //
     },
-    times::Times,
-    Locked,
-    StateMachine, //
+    staging::Window,
+    state_machine::{
+        errno,
+        Locked, //
+    },
+    times::Times, //
 };
 use crate::{
-    memory::{
-        DeviceMemory,
-        Dirtied, //
-    },
-    migration::staging::Window, //
+    device::Device,
+    driver::Driver,
+    memory::DeviceMemory, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 use migration::{
     load,
     save::{
@@ -38,33 +35,33 @@ use migration::{
 };
 
 /// What debugfs shows.
-pub(in crate::migration) struct Report {
+pub(super) struct Report {
     /// The state.
-    pub(in crate::migration) state: State,
+    pub(super) state: State,
     /// The front end that opened the session.
-    pub(in crate::migration) front_end: &'static str,
+    pub(super) front_end: &'static str,
     /// Bytes staged and not consumed.
-    pub(in crate::migration) staged: usize,
+    pub(super) staged: usize,
     /// What a save still has to send, without what is staged.
-    pub(in crate::migration) pending: u64,
+    pub(super) pending: u64,
     /// The present or the last save.
-    pub(in crate::migration) saved: save::Stats,
+    pub(super) saved: save::Stats,
     /// The present or the last load.
-    pub(in crate::migration) loaded: load::Stats,
+    pub(super) loaded: load::Stats,
     /// Bytes of device memory.
-    pub(in crate::migration) memory: u64,
+    pub(super) memory: u64,
     /// Bytes of it that are no holes.
-    pub(in crate::migration) populated: u64,
+    pub(super) populated: u64,
     /// Dirty pages.
-    pub(in crate::migration) dirty: u64,
+    pub(super) dirty: u64,
     /// The most looks of type1 that found the same pages pinned, of all devices.
-    pub(in crate::migration) unmap_looks_max: u32,
+    pub(super) unmap_looks_max: u32,
     /// How long the device was in each state.
-    pub(in crate::migration) times: Times,
+    pub(super) times: Times,
 }
 
-impl StateMachine {
-    /// Offers the staged buffer again, as its user may or may not have read it (P23).
+impl<T: Driver> Device<T> {
+    /// Offers the staged buffer again: the user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
         let endpoint = self.endpoint();
         let Owner::V1 {
@@ -80,7 +77,7 @@ impl StateMachine {
     }
 
     /// Fills a window with the next bytes of a save; 0 if there are none now.
-    pub(in crate::migration) fn fill(
+    pub(super) fn fill(
         &self,
         inner: &mut Locked<'_>,
         window: &mut Window,
@@ -91,7 +88,7 @@ impl StateMachine {
         };
         let endpoint = self.endpoint();
         save.fill(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse(&self.core, "save failed", &error);
+            endpoint.refuse("save failed", &error);
             errno(error)
         })
     }
@@ -99,12 +96,7 @@ impl StateMachine {
     /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
     ///
     /// Outside of a save of v1's it does nothing.
-    pub(in crate::migration) fn stage(
-        &self,
-        inner: &mut Locked<'_>,
-        window: &mut Window,
-        len: usize,
-    ) -> Result {
+    pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
         match &mut inner.owner {
             Owner::None | Owner::V2 { .. } => return Ok(()),
             Owner::V1 {
@@ -132,47 +124,44 @@ impl StateMachine {
         Ok(())
     }
 
-    /// What v1 reads from `pending_bytes`, without what is staged (P22).
-    pub(in crate::migration) fn pending(&self, inner: &Locked<'_>) -> u64 {
+    /// Returns what v1 reads from `pending_bytes`, without what is staged (P22).
+    pub(super) fn pending_bytes(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.pending(&self.endpoint()),
             None | Some(Session::Load(_)) => 0,
         }
     }
 
-    /// What a save of the stopped device has to send, the save that is open or another one (P47).
-    pub(in crate::migration) fn size(&self, inner: &Locked<'_>) -> u64 {
+    /// Returns the bytes that a save has to send if the device is stopped now (P47).
+    pub(super) fn stop_copy_size(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.remaining(&self.endpoint()),
-            None | Some(Session::Load(_)) => save::estimate(&self.identity, &self.endpoint()),
+            None | Some(Session::Load(_)) => {
+                save::estimate(&self.machine.identity, &self.endpoint())
+            }
         }
     }
 
-    /// What pre-copy still has to send (P45).
-    pub(in crate::migration) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
+    /// Returns what pre-copy still has to send (P45).
+    pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.precopy_info(&self.endpoint()),
             None | Some(Session::Load(_)) => PrecopyInfo::default(),
         }
     }
 
-    /// Whether a save has something to send now.
-    pub(in crate::migration) fn has_data(&self, inner: &Locked<'_>) -> bool {
+    /// Returns whether a save has something to send now.
+    pub(super) fn has_data(&self, inner: &Locked<'_>) -> bool {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.has_data(&self.endpoint()),
             None | Some(Session::Load(_)) => false,
         }
     }
 
-    /// Those who wait for something to send.
-    pub(in crate::migration) fn dirtied(&self) -> Arc<Dirtied> {
-        self.dirtied.clone()
-    }
-
-    /// Takes the next bytes of a load (P24, P25), and returns how many. Fewer than `len` if the rest
-    /// failed with an errno that passes: `ENOMEM`, or `EINTR` for a user who is being killed. The next
+    /// Takes the next bytes of a load (P24, P25), and returns how many. These are fewer than `len` if the
+    /// rest failed with a transient errno: `ENOMEM`, or `EINTR` if the caller is being killed. The next
     /// call may bring the rest.
-    pub(in crate::migration) fn feed(
+    pub(super) fn feed(
         &self,
         inner: &mut Locked<'_>,
         window: &Window,
@@ -186,7 +175,7 @@ impl StateMachine {
         match load.feed(&endpoint, window, len) {
             Ok(()) => Ok(len),
             Err(error) => {
-                endpoint.refuse(&self.core, "load refused", &error);
+                endpoint.refuse("load refused", &error);
                 match (load.stats().bytes - before) as usize {
                     taken if taken != 0 && error.is_transient() => Ok(taken),
                     _ => Err(errno(error)),
@@ -195,22 +184,17 @@ impl StateMachine {
         }
     }
 
-    /// [`StateMachine::feed`] for a front end that can take all of its buffer or fail.
+    /// [`Device::feed`] for a front end that takes all of a buffer or fails.
     ///
-    /// After an errno that passes, its user does not know how much of it was taken: what he hands over
-    /// next has to be the beginning of a buffer.
-    pub(in crate::migration) fn feed_all(
-        &self,
-        inner: &mut Locked<'_>,
-        window: &Window,
-        len: usize,
-    ) -> Result {
+    /// After a transient errno the user does not know how much was taken. The next call has to bring the
+    /// beginning of a buffer.
+    pub(super) fn feed_all(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
         let endpoint = self.endpoint();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
         load.feed(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse(&self.core, "load refused", &error);
+            endpoint.refuse("load refused", &error);
             if error.is_transient() {
                 load.lose_position();
             }
@@ -218,21 +202,21 @@ impl StateMachine {
         })
     }
 
-    /// What there is to say about the device now; `None` if its state is changing and that takes long.
-    pub(in crate::migration) fn report(&self) -> Option<Report> {
-        let inner = self.lock_briefly()?;
-        let memory = self.core.memory.as_deref();
+    /// Returns what debugfs shows; `None` if a change of state is in progress and takes long.
+    pub(super) fn report(&self) -> Option<Report> {
+        let inner = self.machine.lock_briefly()?;
+        let memory = self.memory();
         let mut report = Report {
             state: inner.state,
             front_end: inner.owner.front_end().map_or("none", FrontEnd::name),
             staged: inner.staged().map_or(0, |staged| staged.len),
-            pending: self.pending(&inner),
+            pending: self.pending_bytes(&inner),
             saved: inner.saved,
             loaded: inner.loaded,
-            memory: self.identity.memory_size,
+            memory: self.machine.identity.memory_size,
             populated: memory.map_or(0, DeviceMemory::populated_bytes),
             dirty: self.endpoint().dirty().count(),
-            unmap_looks_max: self.core.dma.unmap_looks_max(),
+            unmap_looks_max: self.dma.unmap_looks_max(),
             times: inner.times,
         };
         match inner.owner.session() {

@@ -6,7 +6,7 @@
 ///
 /// The file refers to the state machine, which calls the file by this trait only. All methods are
 /// called with the state locked.
-pub(in crate::migration) trait Link: Send + Sync {
+pub(super) trait Link: Send + Sync {
     /// The state has changed.
     fn changed(&self);
 

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a stream says of the device.
+
+use crate::driver::Driver;
+use kernel::page::PAGE_SIZE;
+use migration::stream::{
+    self,
+    Identity, //
+};
+
+/// Returns the identity of a device of driver `T` with so many bytes of device memory (P49).
+pub(crate) fn identity<T: Driver>(memory_size: u64) -> Identity {
+    const {
+        assert!(T::INFO.device_type.len() <= 16);
+        assert!(T::INFO.state_size_max <= u32::MAX as usize);
+    }
+    Identity {
+        device_type: stream::device_type(T::INFO.device_type),
+        device_version: T::INFO.version,
+        features: T::INFO.features,
+        memory_size,
+        page_size: PAGE_SIZE as u32,
+        state_size_max: T::INFO.state_size_max as u32,
+    }
+}
