@@ -2,10 +2,10 @@
 
 //! A mutex whose waiters can be killed.
 //!
-//! Some locks of this crate are held while a step in flight is waited for, and a step may wait for a
-//! page of its user's memory as long as somebody likes. Who waits for such a lock must still die when
-//! it is killed. The mutex of the `kernel` crate cannot do that, so these locks have this type, whose
-//! [`lock`](Mutex::lock) can fail.
+//! A thread may hold some locks of this crate while it waits for a unit of work. The unit may wait for
+//! a page of the user's memory, and the user decides how long. A task that waits for such a lock must
+//! still die when it is killed. The mutex of the `kernel` crate does not allow that, so these locks have
+//! this type: its [`lock`](Mutex::lock) can fail.
 //!
 //! C header: [`include/linux/mutex.h`](srctree/include/linux/mutex.h)
 

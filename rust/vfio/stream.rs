@@ -29,7 +29,7 @@ pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
 /// Encodes a device's own state.
 ///
-/// A field that does not fit in `STATE_SIZE_MAX` returns an error (`ENOSPC`) and changes nothing.
+/// A field that does not fit in [`Info::state_size_max`](crate::Info::state_size_max) returns an error (`ENOSPC`) and changes nothing.
 #[derive(Debug)]
 pub struct Writer<'a>(stream::Writer<'a>);
 
