@@ -2,7 +2,7 @@
 
 //! Fault injection while a device is saved or loaded through either protocol.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use vfio_client::v1;
@@ -402,6 +402,7 @@ fn v2_loading(env: &Env) -> Result {
     let saved = dev.save_v2()?;
     let mut sweep = Sweep::new()?;
     let held = RefCell::new(None::<DataFd>);
+    let taken = Cell::new(0);
     let begin = || {
         renew(&dev)?;
         *held.borrow_mut() = Some(dev.begin(State::RESUMING)?);
@@ -414,13 +415,16 @@ fn v2_loading(env: &Env) -> Result {
         |()| {
             let held = held.borrow();
             let fd = held.as_ref().expect("begun");
-            done(fd.write(&saved), saved.len())
+            fd.write(&saved).map(|written| taken.set(written))
         },
         |(), refused| {
             if refused.is_some() {
                 begin()?;
-                held.borrow().as_ref().expect("begun").write_all(&saved)?;
+                taken.set(0);
             }
+            // A fault in the middle of a write ends it early.
+            let rest = &saved[taken.get()..];
+            held.borrow().as_ref().expect("begun").write_all(rest)?;
             dev.to(State::RUNNING)?;
             assert_eq!(dev.read_memory(4096, 4096)?, [0x5a; 4096]);
             usable(&dev)

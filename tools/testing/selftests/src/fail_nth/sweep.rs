@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::env::meminfo::Meminfo;
+use crate::env::module;
 use crate::harness::check::{wait_for, Errno};
 use crate::harness::result::Result;
 use crate::{fail, note};
@@ -258,10 +259,11 @@ impl Sweep {
     ) -> Result {
         let knob = |name: &str| Path::new(DEBUGFS).join(kind).join(name);
         let (mut faults, mut refused) = (0, 0);
-        mark_workers()?;
         fs::write(knob("task-filter"), "Y")?;
         for space in (0..MANY).step_by(step) {
             prepare()?;
+            // `prepare` may have started a task.
+            mark_workers()?;
             fs::write(knob("space"), space.to_string())?;
             fs::write(knob("times"), "1")?;
             fs::write(knob("probability"), "100")?;
@@ -300,12 +302,14 @@ impl Sweep {
     }
 }
 
-/// Enables faults for the kernel's workers, present and future.
+/// Enables faults for the tasks that do the work of devices: those of this process, and the kernel's workers, present
+/// and future.
 fn mark_workers() -> Result {
-    for process in fs::read_dir("/proc")? {
-        let path = process?.path();
+    for task in fs::read_dir("/proc/self/task")?.chain(fs::read_dir("/proc")?) {
+        let path = task?.path();
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if name.starts_with("kworker") || name.trim() == "kthreadd" {
+        let name = name.trim();
+        if name == module::NAME || name.starts_with("kworker") || name == "kthreadd" {
             // The worker may have ended.
             let _ = fs::write(path.join("make-it-fail"), "1");
         }

@@ -13,7 +13,7 @@ use ::hostile::{Cgroup, Kind, Stalled};
 
 use crate::env::{Env, Instance, SMALL};
 use crate::fixture::puppet::Puppet;
-use crate::harness::check::PATIENCE;
+use crate::harness::check::{wait_for, PATIENCE};
 use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::hostile::setup::contents;
@@ -78,12 +78,14 @@ fn calls_that_wait_for_a_step_can_be_killed(env: &Env) -> Result {
         first.expect_silence(call)?;
         second.tell(behind)?;
         second.expect_silence(behind)?;
-        let status = status(&instance)?;
         let expected = match behind {
             "state" => "state: busy\n",
             _ => "state: RUNNING\n",
         };
-        assert!(status.starts_with(expected), "{call}: {status}");
+        // A slow machine takes a while to reach the wait.
+        wait_for(&format!("{call}: {expected}"), || {
+            Ok(status(&instance)?.starts_with(expected))
+        })?;
         second.kill(&format!("{behind} behind {call}"))?;
         first.kill(call)?;
 
