@@ -49,6 +49,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::params::TESTS,
     crate::mdev::lifecycle::TESTS,
     crate::mdev::next_user::TESTS,
+    crate::mdev::scratch::TESTS,
     crate::hostile::setup::TESTS,
     crate::hostile::attack::TESTS,
     crate::worker::user::TESTS,

@@ -5,4 +5,5 @@
 pub(crate) mod lifecycle;
 pub(crate) mod next_user;
 pub(crate) mod params;
+pub(crate) mod scratch;
 pub(crate) mod types;
