@@ -369,12 +369,7 @@ fn p50_saved_again_is_the_same_stream(env: &Env) -> Result {
             job::copy(guest(0x10_0000), device(123), 77_777),
         ],
     )?;
-    wait_register(
-        &fixture.mdma,
-        Reg::Status,
-        "the engine to become idle",
-        |s| s == 1,
-    )?;
+    fixture.wait_idle()?;
     let first = fixture.save()?;
     assert!(fixture.save()? == first, "saved twice");
     let other = Fixture::new(env)?;

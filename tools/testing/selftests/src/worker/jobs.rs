@@ -8,7 +8,7 @@ use mdma::{job, Descriptor, Place};
 
 use crate::env::Env;
 use crate::fixture::memory::Memory;
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture};
+use crate::fixture::{device, guest, run_jobs, Fixture};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::tests;
@@ -270,12 +270,7 @@ fn counters_count(env: &Env) -> Result {
         job::crc32c(device(0), 70_000).interrupt(),
     ];
     run_jobs(&mut queue, &jobs)?;
-    wait_register(
-        &fixture.mdma,
-        Reg::Status,
-        "the engine to become idle",
-        |s| s == 1,
-    )?;
+    fixture.wait_idle()?;
     assert_eq!(fixture.mdma.get(Reg::JobsDone)?, 4);
     assert_eq!(fixture.mdma.get(Reg::BytesDone)?, 170_017);
     assert_eq!(fixture.mdma.get(Reg::Head)?, 4);
