@@ -27,26 +27,23 @@ impl kernel::Module for ScratchModule {
     }
 }
 
-/// SCRATCH, DOORBELL (rings to answer) and COUNT (rings answered).
-type Regs = [u32; 3];
-
 #[pin_data]
 struct Scratch {
+    /// SCRATCH, DOORBELL (rings to answer) and COUNT (rings answered).
     #[pin]
-    regs: Mutex<Regs>,
+    regs: Mutex<[u32; 3]>,
 }
 
+#[rustfmt::skip]
 impl Driver for Scratch {
-    #[rustfmt::skip]
     const INFO: Info = Info { name: c"scratch", device_type: "scratch", version: 1, features: 0, state_size_max: 12 };
     type Config = ();
-    type State = Regs;
+    type State = [u32; 3];
 
     fn new(_config: &()) -> impl PinInit<Self, Error> {
         try_pin_init!(Self { regs <- new_mutex!([0; 3], "scratch") })
     }
 
-    #[rustfmt::skip]
     fn function(_config: &()) -> pci::Function {
         let mut bars = [pci::Bar::None; pci::NUM_BARS];
         bars[0] = pci::Bar::Registers { size: 16 };
@@ -54,9 +51,9 @@ impl Driver for Scratch {
     }
 
     fn read(dev: &Device<Self>, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
-        let (index, at) = (offset as usize / 4, offset as usize % 4);
-        let bytes = dev.regs.lock().get(index).ok_or(Refused)?.to_le_bytes();
-        data.copy_from_slice(bytes.get(at..at + data.len()).ok_or(Refused)?);
+        let at = offset as usize;
+        let bytes = dev.regs.lock().get(at / 4).ok_or(Refused)?.to_le_bytes();
+        data.copy_from_slice(bytes.get(at % 4..at % 4 + data.len()).ok_or(Refused)?);
         Ok(())
     }
 
@@ -65,10 +62,14 @@ impl Driver for Scratch {
         let mut regs = dev.regs.lock();
         match offset {
             0x0 => regs[0] = value,
-            0x4 => (regs[1] = regs[1].saturating_add(1), dev.kick()).1,
-            0x8 => (regs[2] = 0, dev.irq().set_asserted(0)).1,
+            0x4 => {
+                regs[1] = regs[1].saturating_add(1);
+                dev.kick();
+            }
+            0x8 => regs[2] = 0,
             _ => return Err(Refused),
         }
+        dev.irq().set_asserted((regs[2] != 0).into());
         Ok(())
     }
 
@@ -80,19 +81,17 @@ impl Driver for Scratch {
         WorkResult::Idle
     }
 
-    fn reset(dev: &Device<Self>) {
-        Self::restore(dev, [0; 3]);
-    }
+    fn reset(dev: &Device<Self>) { Self::restore(dev, [0; 3]) }
 
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
         (dev.regs.lock().iter()).try_for_each(|reg| Ok(out.put_u32(*reg)?))
     }
 
-    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Regs> {
+    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<[u32; 3]> {
         Ok([input.get_u32()?, input.get_u32()?, input.get_u32()?])
     }
 
-    fn restore(dev: &Device<Self>, state: Regs) {
+    fn restore(dev: &Device<Self>, state: [u32; 3]) {
         let mut regs = dev.regs.lock();
         *regs = state;
         dev.irq().set_asserted((regs[2] != 0).into());
