@@ -100,13 +100,15 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Saves the state: registers, queues, interrupt causes. Not device memory.
     ///
-    /// An error fails the migration with its errno; log why with [`refuse!`](crate::refuse).
+    /// An error fails the migration with its errno; log why with [`refuse!`](crate::refuse). The
+    /// framework logs an error of `out`.
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result;
 
     /// Decodes a saved state and checks every field. Changes nothing.
     ///
     /// The bytes come from a stream, which may be hostile. An error fails the load with its errno; log
-    /// why with [`refuse!`](crate::refuse).
+    /// why with [`refuse!`](crate::refuse). The framework logs an error of `input`, and refuses bytes
+    /// after the last field.
     fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Self::State>;
 
     /// Takes over a state that [`Driver::decode`] returned.

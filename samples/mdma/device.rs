@@ -313,13 +313,7 @@ impl Driver for Mdma {
     }
 
     fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<control::State> {
-        let bytes = input
-            .get_array()
-            .inspect_err(|error| vfio::refuse!(dev, "saved state: {error}"))?;
-        if input.remaining() != 0 {
-            vfio::refuse!(dev, "saved state: {} bytes too many", input.remaining());
-            return Err(EINVAL);
-        }
+        let bytes = input.get_array()?;
         let memory_size = dev.control.lock().memory_size();
         state::decode(&bytes, memory_size).map_err(|invalid| {
             vfio::refuse!(dev, "{invalid}");

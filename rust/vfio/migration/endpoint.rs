@@ -8,7 +8,9 @@ use crate::{
     device::Device,
     driver::Driver,
     memory::DeviceMemory,
+    refuse,
     stream::{
+        self as field,
         Reader,
         Writer, //
     },
@@ -43,7 +45,7 @@ pub(super) struct Endpoint<'a, T: Driver> {
 }
 
 impl<'a, T: Driver> Endpoint<'a, T> {
-    /// The endpoint that a device is.
+    /// Returns the endpoint of a device.
     pub(super) fn new(dev: &'a Device<T>) -> Self {
         Self {
             dev,
@@ -54,14 +56,30 @@ impl<'a, T: Driver> Endpoint<'a, T> {
     /// Logs why something failed, unless the driver has.
     pub(super) fn refuse(&self, what: &str, error: &stream::Error) {
         if !self.refused.get() {
-            self.dev.refuse(format_args!("migration: {what}: {error}"));
+            refuse!(self.dev, "migration: {what}: {error}");
         }
     }
 
-    /// Remembers that the driver refused.
-    fn refused(&self, error: Error) -> i32 {
+    /// The driver refused, and has logged why unless a field was not complete or did not fit.
+    fn refused(&self, error: Error, field: Option<field::Error>) -> i32 {
+        if let Some(field) = field {
+            refuse!(self.dev, "saved state: {field}");
+        }
         self.refused.set(true);
         error.to_errno()
+    }
+
+    /// Decodes a saved state, all of it.
+    fn decode(&self, state: &[u8]) -> Result<T::State, i32> {
+        let mut input = Reader::new(state);
+        let decoded = T::decode(self.dev, &mut input);
+        let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
+        if input.remaining() != 0 {
+            let rest = input.remaining();
+            refuse!(self.dev, "saved state: {rest} bytes too many");
+            return Err(self.refused(EINVAL, None));
+        }
+        Ok(decoded)
     }
 
     /// Returns the device memory, for a range that only a device with memory has.
@@ -127,7 +145,7 @@ impl<T: Driver> Source for Endpoint<'_, T> {
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
         let mut out = Writer::new(buf);
-        T::save(self.dev, &mut out).map_err(|e| self.refused(e))?;
+        T::save(self.dev, &mut out).map_err(|e| self.refused(e, out.error()))?;
         Ok(out.len())
     }
 }
@@ -169,14 +187,11 @@ impl<T: Driver> Sink for Endpoint<'_, T> {
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), i32> {
-        T::decode(self.dev, &mut Reader::new(state))
-            .map(|_| ())
-            .map_err(|e| self.refused(e))
+        self.decode(state).map(|_| ())
     }
 
     fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
-        let state = T::decode(self.dev, &mut Reader::new(state)).map_err(|e| self.refused(e))?;
-        T::restore(self.dev, state);
+        T::restore(self.dev, self.decode(state)?);
         Ok(())
     }
 }

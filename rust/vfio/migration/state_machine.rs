@@ -27,7 +27,6 @@
 use super::{
     link::Link,
     owner::{
-        FrontEnd,
         Owner,
         Staged, //
     },
@@ -216,11 +215,6 @@ impl StateMachine {
     /// Returns whether the last close leaves the device as it is.
     pub(super) fn keeps_state(&self) -> bool {
         self.keep.load(Relaxed)
-    }
-
-    /// Returns whether the session is `front_end`'s.
-    pub(super) fn is_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> bool {
-        inner.owner.front_end() == Some(front_end)
     }
 
     /// Allocates a buffer for the state of the driver.

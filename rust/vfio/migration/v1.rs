@@ -101,9 +101,9 @@ impl<T: Driver> Device<T> {
             Register::PendingBytes => {
                 let inner = self.machine.lock()?;
                 // A session of v2 has nothing pending for v1.
-                let pending = match self.machine.is_owner(&inner, FrontEnd::V1) {
-                    true => self.pending_bytes(&inner),
-                    false => 0,
+                let pending = match inner.owner.front_end() {
+                    Some(FrontEnd::V1) => self.pending_bytes(&inner),
+                    _ => 0,
                 };
                 match inner.staged() {
                     None => pending,
