@@ -16,7 +16,10 @@ mod types;
 use crate::{
     bindings,
     budget::Budget,
-    debugfs::Dir,
+    debugfs::{
+        Dir,
+        Flag, //
+    },
     dma::{
         Unmaps,
         UnpinQueue, //
@@ -173,6 +176,7 @@ impl<T: Driver> Parent<T> {
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
         let debugfs = Dir::new(T::INFO.name, None)?;
+        let log_limit = Flag::new(c"log_limit", &debugfs)?;
         let unpin = UnpinQueue::new(T::INFO.name)?;
         // SAFETY: The parent drops the queue after it has removed all devices.
         let unmaps = unsafe { Unmaps::new(&unpin)? };
@@ -185,6 +189,7 @@ impl<T: Driver> Parent<T> {
                 typ,
                 budget.clone(),
                 debugfs.clone(),
+                log_limit.clone(),
                 unmaps.clone(),
                 section,
             )?;

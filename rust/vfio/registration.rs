@@ -12,7 +12,8 @@ use crate::{
     debugfs::{
         Counters,
         Dir,
-        File, //
+        File,
+        Flag, //
     },
     device::Device,
     dma::{
@@ -59,6 +60,8 @@ pub(crate) struct Resources {
     pub(crate) reservation: Reservation,
     /// The unmaps in progress.
     pub(crate) unmaps: Arc<Unmaps>,
+    /// Whether the log of refusals is limited.
+    pub(crate) log_limit: Arc<Flag>,
     /// The data section of the v1 region.
     pub(crate) section: DataSection,
 }
@@ -96,7 +99,7 @@ impl<T: Driver> Device<T> {
             engine <- Engine::new(T::INFO.name),
             name: T::INFO.name,
             uuid,
-            log <- Log::new(),
+            log <- Log::new(resources.log_limit),
             counters: Arc::new(Counters::default(), GFP_KERNEL)?,
             config <- ConfigSpace::new(table),
             irq <- Irq::new(&function),

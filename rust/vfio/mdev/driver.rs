@@ -110,6 +110,7 @@ impl<T: Driver> MdevDriver<T> {
                 let resources = Resources {
                     reservation,
                     unmaps: entry.unmaps.clone(),
+                    log_limit: entry.log_limit.clone(),
                     section: entry.section,
                 };
                 // SAFETY: `dev` is being probed, and `remove` drops the registration.

@@ -5,7 +5,10 @@
 use crate::{
     bindings,
     budget::Budget,
-    debugfs::Dir,
+    debugfs::{
+        Dir,
+        Flag, //
+    },
     dma::Unmaps,
     driver::Driver,
     log::Log,
@@ -49,6 +52,8 @@ pub(super) struct Entry<T: Driver> {
     pub(super) budget: Arc<Budget>,
     /// The driver's directory of debugfs.
     pub(super) debugfs: Dir,
+    /// Whether the log of refusals is limited.
+    pub(super) log_limit: Arc<Flag>,
     /// The unmaps in progress.
     pub(super) unmaps: Arc<Unmaps>,
     /// The v1 data section of the devices.
@@ -61,6 +66,7 @@ impl<T: Driver> Entry<T> {
         typ: Type<T>,
         budget: Arc<Budget>,
         debugfs: Dir,
+        log_limit: Arc<Flag>,
         unmaps: Arc<Unmaps>,
         section: DataSection,
     ) -> Result<Pin<KBox<Self>>> {
@@ -73,10 +79,11 @@ impl<T: Driver> Entry<T> {
         KBox::pin_init(
             pin_init!(Self {
                 raw: Opaque::new(raw),
-                log <- Log::new(),
+                log <- Log::new(log_limit.clone()),
                 typ,
                 budget,
                 debugfs,
+                log_limit,
                 unmaps,
                 section,
             }),
