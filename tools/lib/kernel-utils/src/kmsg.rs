@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{open, seek, Mode, OFlags, SeekFrom};
 
@@ -21,8 +20,6 @@ pub struct Line {
     pub priority: u32,
     /// The text, without the lines of context.
     pub text: String,
-    /// When this program read it, which may be later than it was logged.
-    seen: Instant,
 }
 
 impl Line {
@@ -80,17 +77,6 @@ impl Kmsg {
         inner.pump();
         inner.lines[mark.0..].to_vec()
     }
-
-    /// Counts the lines read in the last `time` that contain `text`.
-    pub fn recent(&self, text: &str, time: Duration) -> usize {
-        let mut inner = self.0.lock().unwrap();
-        inner.pump();
-        let recent = inner.lines.iter().rev();
-        recent
-            .take_while(|line| line.seen.elapsed() < time)
-            .filter(|line| line.text.contains(text))
-            .count()
-    }
 }
 
 impl Inner {
@@ -117,7 +103,6 @@ pub(crate) fn parse(record: &[u8]) -> Option<Line> {
     Some(Line {
         priority: priority & 7,
         text: text.lines().next().unwrap_or("").to_string(),
-        seen: Instant::now(),
     })
 }
 

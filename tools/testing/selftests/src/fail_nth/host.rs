@@ -155,6 +155,9 @@ fn sysfs_and_debugfs(env: &Env) -> Result {
     let mut files = Vec::new();
     for instance in fs::read_dir(directory)? {
         let instance = instance?.path();
+        if !instance.is_dir() {
+            continue;
+        }
         for file in fs::read_dir(&instance)? {
             files.push(file?.path());
         }

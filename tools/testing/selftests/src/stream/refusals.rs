@@ -2,19 +2,22 @@
 
 //! Each refused stream causes one log line that names the device and the reason.
 
+use std::time::{Duration, Instant};
+
 use migration::stream::{Kind, END_SIZE};
 use vfio_client::v1::State;
 
-use crate::env::Env;
+use crate::env::{debugfs, Env};
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::stream::bench::Bench;
-use crate::{assert_refused, tests};
+use crate::{assert_errno, assert_refused, tests};
 use records::{Record, Stream};
 
 tests! { "refusals":
     p26_every_refusal_says_why ["P26", "P50", "P51"],
     p26_the_end_of_a_refused_load_says_why ["P26"],
+    a_noisy_device_does_not_silence_another [],
 }
 
 type Change = fn(&mut Stream);
@@ -52,7 +55,7 @@ fn state(stream: &mut Stream, at: usize, value: u8) {
     stream.records[device].payload[at] = value;
 }
 
-/// Checks that a new device refuses the bytes. It is new because log lines are limited per device.
+/// Checks that a new device refuses the bytes.
 fn refused(env: &Env, bytes: &[u8], errno: i32, reason: &str) -> Result {
     let fixture = Fixture::new(env)?;
     fixture.go(&[State::RESUMING])?;
@@ -115,5 +118,36 @@ fn p26_the_end_of_a_refused_load_says_why(env: &Env) -> Result {
     assert!(fixture.migration.load_buffer(&[1; 64]).is_err());
     let more = || fixture.migration.load_buffer(&[1; 64]);
     assert_refused!(env, uuid, more(), EINVAL, "not a device state");
+    Ok(())
+}
+
+/// The kernel's limit: lines of a device in each interval.
+const BURST: u64 = 10;
+const INTERVAL: Duration = Duration::from_secs(5);
+
+fn a_noisy_device_does_not_silence_another(env: &Env) -> Result {
+    let (noisy, other) = (Fixture::new(env)?, Fixture::new(env)?);
+    debugfs::set_log_limit(true)?;
+    let mark = env.kmsg.mark();
+    let start = Instant::now();
+    for _ in 0..3 * BURST {
+        assert_errno!(noisy.migration.write_state(State(0xff)), EINVAL);
+    }
+    // A slow host may see the begin of further intervals.
+    let intervals = start.elapsed().as_secs() / INTERVAL.as_secs() + 1;
+    assert_errno!(other.migration.write_state(State(0xff)), EINVAL);
+
+    let lines = env.kmsg.since(mark);
+    let count = |of: &Fixture| {
+        let its = lines.iter().filter(|line| line.text.contains(of.uuid()));
+        its.count() as u64
+    };
+    let logged = count(&noisy);
+    assert!(
+        (BURST..=BURST * intervals).contains(&logged),
+        "{logged} lines of {} refusals in {intervals} intervals",
+        3 * BURST
+    );
+    assert_eq!(count(&other), 1, "lines of the other device");
     Ok(())
 }
