@@ -17,13 +17,17 @@ pub const NOBODY: u32 = 65534;
 
 /// Gives [`NOBODY`] the device node of a group, `/dev/vfio/NUMBER`, and userfaultfd.
 pub fn own_node(number: u32) -> io::Result<()> {
-    for path in [
-        &format!("/dev/vfio/{number}"),
-        vfio_client::userfault::DEVICE,
-    ] {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))?;
-    }
-    Ok(())
+    give(&format!("/dev/vfio/{number}"))?;
+    own_userfault()
+}
+
+/// Gives [`NOBODY`] userfaultfd.
+pub fn own_userfault() -> io::Result<()> {
+    give(vfio_client::userfault::DEVICE)
+}
+
+fn give(path: &str) -> io::Result<()> {
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))
 }
 
 /// Waits for the line by which [`User::start`] tells the process that it is in its control group. Call it first.

@@ -117,6 +117,7 @@ fn a_group_limits_freezes_and_kills_its_user(_: &Env) -> Result {
     cgroup.set_memory_max(Some(64 << 20))?;
     cgroup.set_cpu_max(Some(50))?;
     cgroup.set_pids_max(Some(20))?;
+    ::hostile::own_userfault()?;
     let mut stalled = Stalled::for_another(Kind::Userfault, contents(1))?;
     let mut user = toucher(&mut stalled, &cgroup)?;
     assert!(cgroup.threads()?.contains(&user.pid()));
