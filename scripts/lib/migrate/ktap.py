@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test results as KTAP."""
 
+import os
 import time
+
+
+def processors(path="/proc/stat"):
+    """Returns the seconds that the processors of the machine have worked, for any process and for the kernel."""
+    with open(path, encoding="ascii") as file:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 class Ktap:
@@ -10,7 +18,7 @@ class Ktap:
     def __init__(self, planned):
         self.number = 0
         self.failed = 0
-        self.begin = time.monotonic()
+        self.begin = time.monotonic(), processors()
         print(f"KTAP version 1\n1..{planned}", flush=True)
 
     def say(self, text):
@@ -21,9 +29,10 @@ class Ktap:
     def result(self, name, trouble=None):
         """Prints the result of a test; `trouble` is the reason of a failure."""
         self.number += 1
-        took, self.begin = time.monotonic() - self.begin, time.monotonic()
+        begin, self.begin = self.begin, (time.monotonic(), processors())
+        wall, worked = (now - then for now, then in zip(self.begin, begin, strict=True))
         if trouble is not None:
             self.failed += 1
             self.say(trouble)
+        self.say(f"time: {wall:.2f} s, processors {worked:.2f} s")
         print(f"{'ok' if trouble is None else 'not ok'} {self.number} {name}", flush=True)
-        self.say(f"took {took:.0f} s")

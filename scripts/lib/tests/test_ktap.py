@@ -3,9 +3,12 @@
 
 import contextlib
 import io
+import os
+import tempfile
 import unittest
 
-from migrate.ktap import Ktap
+from migrate.ktap import Ktap, processors
+from times import parse
 
 
 class Report(unittest.TestCase):
@@ -15,5 +18,12 @@ class Report(unittest.TestCase):
             ktap.result("first")
             ktap.result("second", "two\nlines")
         self.assertEqual(ktap.failed, 1)
-        lines = [line for line in out.getvalue().splitlines() if not line.startswith("# took")]
+        lines = [line for line in out.getvalue().splitlines() if not line.startswith("# time: ")]
         self.assertEqual(lines, ["KTAP version 1", "1..2", "ok 1 first", "# two", "# lines", "not ok 2 second"])
+        self.assertEqual([test.name for test in parse(out.getvalue().splitlines())], ["first", "second"])
+
+    def test_idle_processors_do_not_count(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("cpu  1 20 300 4000 50000 600000 7000000 80000000 0 0\n")
+            file.flush()
+            self.assertEqual(processors(file.name) * os.sysconf("SC_CLK_TCK"), 87600321)

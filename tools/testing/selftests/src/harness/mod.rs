@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod report;
 pub(crate) mod result;
 pub(crate) mod shard;
+pub(crate) mod time;
 
 use std::fs;
 use std::io::Write;
@@ -26,6 +27,7 @@ use crate::env::module::Module;
 use crate::env::Env;
 use crate::harness::report::{diagnose, problem, take_problems};
 use crate::harness::result::{Ended, Result};
+use crate::harness::time::Start;
 
 /// A test: one row of its file's table.
 pub(crate) struct Test {
@@ -90,10 +92,10 @@ pub(crate) fn run(env: &Env, tests: &[&'static Test], limit: Duration) -> Totals
     for (i, test) in tests.iter().enumerate() {
         env.kmsg.note(&format!("selftests: {}", test.name));
         *RUNNING.lock().unwrap() = Some((test.name, Instant::now()));
-        let start = Instant::now();
+        let start = Start::now();
         let verdict = run_one(env, test);
         *RUNNING.lock().unwrap() = None;
-        diagnose(&format!("{:.2} s", start.elapsed().as_secs_f64()));
+        diagnose(&start.passed().to_string());
         let number = i + 1;
         match verdict {
             Verdict::Passed => {
