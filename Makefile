@@ -4,7 +4,7 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES
 
 .DEFAULT_GOAL := all
 .PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
@@ -92,6 +92,8 @@ help:
 	@echo 'SUITE=trixie|sid        the Debian release of the build environment'
 	@echo 'MIRROR=URL              the package mirror; default: the mirror of this host'
 	@echo 'V=1                     print the output of each step'
+	@echo 'TIMES=1                 list the slowest tests, and those that wait most'
+	@echo 'PARTS=N                 virtual machines that share the tests of test-vm, test-debug'
 	@echo
 	@echo 'Downloads and build results are in $${XDG_CACHE_HOME:-~/.cache}/vfio-mdev-rs.'
 	@echo 'You can delete that directory at any time.'
