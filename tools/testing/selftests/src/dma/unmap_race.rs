@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::hostile::{Kind, Stalled};
 use mdma::desc::Error;
@@ -246,10 +246,12 @@ fn p35_unmapping_pinned_pages_from_two_threads(env: &Env) -> Result {
         .with("pin_from_kib=1", || unmap_from_two_threads(env))
 }
 
+/// A pin that one unmap misses, because the other holds the lock, stays in the counts that are compared at the end. Each
+/// round unmaps something in half of the cases, so a hundred unmaps of each thread meet those of the other.
 fn unmap_from_two_threads(env: &Env) -> Result {
     race(env, 2, |fixture, mappings, thread| {
         let mut rng = fastrand::Rng::with_seed(env.limits.seed + thread as u64);
-        for _ in 0..env.limits.iterations {
+        for _ in 0..env.limits.iterations.div_ceil(4) {
             // These calls may fail, because the other thread maps and unmaps the same ranges.
             if rng.bool() {
                 let _ = mappings.unmap(fixture, rng.usize(0..3));
@@ -340,7 +342,11 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
                     wait_for(&what, || Ok(jobs.load(Ordering::SeqCst) != seen))?;
                 }
                 let first = counter.so_far()?;
+                let seen = next.load(Ordering::SeqCst);
                 holding.store(true, Ordering::SeqCst);
+                wait_for("a GET_BITMAP to begin", || {
+                    Ok(next.load(Ordering::SeqCst) > seen)
+                })?;
                 let unmapper = threads.spawn(|| container.unmap(QUEUE, size));
                 let looks = loop {
                     let looks = counter.so_far()? - first;
@@ -376,7 +382,6 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
     })?;
     let bitmaps = next.into_inner();
     note!("at most {most} scans, {bitmaps} bitmaps, each answered after {delay:?}");
-    assert!(bitmaps > 0, "no GET_BITMAP held the lock");
     assert!(unmap_looks_max(&fixtures[0])? <= LAST_LOOK as u32);
     drop((counter, other, fixtures, container));
     assert_eq!(Pins::now()?.held(), before.held(), "pages stay pinned");
@@ -411,7 +416,14 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
             Ok(())
         });
         let result = (|| -> Result {
-            for value in 1..=rounds {
+            let start = Instant::now();
+            let mut value = 0;
+            // More rounds if the other thread makes all of them fail at the first page.
+            while value < rounds || wrote == 0 {
+                if start.elapsed() > PATIENCE {
+                    fail!("no job of {value} wrote memory in {PATIENCE:?}");
+                }
+                value += 1;
                 queue.fill(&job::fill(guest(BASE), value, SIZE as u64))?;
                 queue.ring_doorbell()?;
                 let done = queue.wait(PATIENCE)?;
@@ -438,7 +450,6 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
         other.join().expect("the other thread")?;
         result
     })?;
-    note!("{wrote} of {rounds} jobs wrote memory");
-    assert!(wrote > 0, "no job wrote memory in this run");
+    note!("{wrote} jobs wrote memory");
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 //! MSI and MSI-X, behaviour common to all interrupts, and the request interrupt.
 
-use std::sync::mpsc;
+use std::process::Command;
 use std::thread;
 
 use mdma::regs::{self, Reg};
 use mdma::Mdma;
+use rustix::process::{Pid, Signal};
 use vfio_client::{pci, uapi, Action, EventFd, Irq, Region};
 
 use crate::env::{Env, Guest, SMALL};
@@ -361,20 +362,24 @@ fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
         .device
         .irq(REQ)?
         .set_eventfds(0, &[Some(&request)])?;
-    let instance = fixture.instance.again();
-    let (done, removed) = mpsc::channel();
-    let remover = thread::spawn(move || {
-        let _ = done.send(instance.remove());
-    });
+    let mut remover = Command::new("sh")
+        .args(["-c", "echo 1 >$0"])
+        .arg(fixture.instance.path().join("remove"))
+        .spawn()?;
     expect_signal(&request, "the request to let the device go");
-    // The removal waits and repeats the request. The device still works.
+    // The removal waits, and repeats the request every ten seconds and when its task gets a signal. The device still
+    // works.
+    thread::sleep(SILENCE);
     assert!(
-        removed.recv_timeout(SILENCE).is_err(),
+        remover.try_wait()?.is_none(),
         "the device was removed while open"
     );
+    let task = Pid::from_child(&remover);
+    rustix::process::kill_process(task, Signal::STOP)?;
+    expect_signal(&request, "another request");
+    rustix::process::kill_process(task, Signal::CONT)?;
     let mut queue = fixture.queue(2)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    expect_signal(&request, "another request");
     assert_errno!(
         fixture.device.group().device(fixture.uuid()),
         ENODEV,
@@ -382,8 +387,7 @@ fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
     );
     drop(queue);
     let closed = fixture.close();
-    removed.recv_timeout(PATIENCE)??;
-    remover.join().expect("the remover does not panic");
+    assert!(remover.wait()?.success(), "the removal failed");
     closed.forget();
     assert!(env.sysfs.instances()?.is_empty());
     Ok(())

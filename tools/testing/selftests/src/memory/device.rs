@@ -4,7 +4,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use mdma::regs::BAR_MEMORY;
@@ -14,7 +14,7 @@ use crate::env::meminfo::Meminfo;
 use crate::env::{Env, LARGE};
 use crate::fixture::every_state::{in_every_state, STATES};
 use crate::fixture::{self, Fixture, PAGE};
-use crate::harness::check::expect_refusal;
+use crate::harness::check::{expect_refusal, wait_for};
 use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
@@ -454,8 +454,8 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mapping = fixture.mdma.map_memory()?;
     let stop = AtomicBool::new(false);
-    let touch = |mapping: &Mapping, first: usize| {
-        let mut rounds = 0u64;
+    let rounds = [AtomicU64::new(0), AtomicU64::new(0)];
+    let touch = |mapping: &Mapping, first: usize, rounds: &AtomicU64| {
         while !stop.load(Ordering::Relaxed) {
             for at in (first..SIZE).step_by(97 * PAGE as usize) {
                 mapping.store_u64(at & !7, !0, Ordering::Relaxed);
@@ -463,23 +463,36 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
                 let found = mapping.load_u64(at & !7, Ordering::Relaxed);
                 assert!(found == 0 || found == !0, "{found:#x} at {at:#x}");
             }
-            rounds += 1;
+            rounds.fetch_add(1, Ordering::Relaxed);
         }
-        rounds
     };
     thread::scope(|scope| -> Result {
-        let threads = [0, 8 << 20].map(|first| {
-            scope.spawn({
+        let threads: Vec<_> = [0, 8 << 20]
+            .into_iter()
+            .zip(&rounds)
+            .map(|(first, rounds)| {
                 let (touch, mapping) = (&touch, &mapping);
-                move || touch(mapping, first)
+                scope.spawn(move || touch(mapping, first, rounds))
             })
-        });
-        let result = (0..200).try_for_each(|_| fixture.device.reset());
+            .collect();
+        let resets = || -> Result {
+            for n in 0..200 {
+                // Both threads touch pages that the last reset took away.
+                for (thread, rounds) in rounds.iter().enumerate().filter(|_| n % 20 == 0) {
+                    let seen = rounds.load(Ordering::Relaxed);
+                    let what = format!("thread {thread} to touch its pages after {n} resets");
+                    wait_for(&what, || Ok(rounds.load(Ordering::Relaxed) > seen))?;
+                }
+                fixture.device.reset()?;
+            }
+            Ok(())
+        };
+        let result = resets();
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
-            assert!(thread.join().expect("no panic") > 0);
+            thread.join().expect("no panic");
         }
-        Ok(result?)
+        result
     })?;
     fixture.device.reset()?;
     assert!(mapping.to_vec(0, SIZE).iter().all(|b| *b == 0));

@@ -2,6 +2,7 @@
 
 //! Pre-copy through v2: the precopy info of a running device, and poll() for more data.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use vfio_client::v2::{DataFd, State};
 use vfio_client::{Area, Protection};
 
 use crate::env::Env;
+use crate::fixture::thread::Thread;
 use crate::fixture::v2::{expect_over, V2};
 use crate::fixture::{device, guest, parse, run_jobs, PAGE};
-use crate::harness::check::{PATIENCE, SILENCE};
+use crate::harness::check::{wait_for, PATIENCE, SILENCE};
 use crate::harness::result::Result;
 use crate::v2::saving::{drain, SLACK};
 use crate::{assert_errno, assert_refused, fail, tests};
@@ -240,11 +242,19 @@ fn p46_nothing_left_in_pre_copy(env: &Env) -> Result {
 /// Checks that `poll()` waits until `event` wakes it.
 fn wakes(fd: &DataFd, what: &str, event: impl FnOnce() -> Result) -> Result {
     thread::scope(|threads| {
-        let poller = threads.spawn(|| fd.wait_readable(PATIENCE));
-        thread::sleep(SILENCE);
+        let (tell, told) = mpsc::channel();
+        let poller = threads.spawn(move || {
+            let _ = tell.send(Thread::current());
+            fd.wait_readable(PATIENCE)
+        });
+        let thread = told.recv()??;
+        let asleep = wait_for("the poller to sleep", || {
+            Ok(poller.is_finished() || thread.is_asleep()?)
+        });
         let early = poller.is_finished();
         let result = event();
         let woken = poller.join().expect("it does not panic")?;
+        asleep?;
         result?;
         assert!(!early, "{what}: poll did not wait");
         assert!(woken, "{what}: poll was not woken");

@@ -241,10 +241,11 @@ fn a_frozen_user_does_no_dma(env: &Env) -> Result {
     Ok(())
 }
 
-/// Starts a suspend test that freezes all processes for five seconds.
+/// Starts a suspend test that freezes all processes for a second.
 fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     const TEST: &str = "/sys/power/pm_test";
-    const FROZEN: Duration = Duration::from_secs(5);
+    const DELAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
+    const FROZEN: Duration = Duration::from_secs(1);
     const THROTTLE: Duration = Duration::from_millis(10);
     if !fs::read_to_string(TEST).is_ok_and(|tests| tests.contains("freezer")) {
         skip!("the kernel cannot test suspending");
@@ -256,6 +257,7 @@ fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     let (device, _container) = user.share(&instance)?;
     let mdma = registers(&device)?;
     fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
+    fs::write(DELAY, FROZEN.as_secs().to_string())?;
     fs::write(TEST, "freezer")?;
     let before = mdma.get(Reg::BytesDone)?;
     let start = Instant::now();
