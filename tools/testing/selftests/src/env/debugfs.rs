@@ -1,20 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's files in debugfs: the counters of an instance, and the limit of the log.
+//! The counters of an instance in debugfs.
 
 use std::fs;
 
 use crate::fail;
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
-
-/// Sets whether the module limits the lines that it logs about refusals. It does so when it is loaded.
-pub(crate) fn set_log_limit(limited: bool) -> std::io::Result<()> {
-    fs::write(
-        "/sys/kernel/debug/mdma/log_limit",
-        if limited { "Y" } else { "N" },
-    )
-}
 
 /// Returns the value of a line `NAME: VALUE` in a file of the instance's directory.
 fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {

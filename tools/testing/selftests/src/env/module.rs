@@ -58,6 +58,12 @@ impl Module {
         Ok(fs::read_to_string(path)?.trim().parse()?)
     }
 
+    /// Sets whether the module limits the lines that it logs about refusals. It does when it is loaded.
+    pub(crate) fn limit_log(limit: bool) -> io::Result<()> {
+        let path = format!("/sys/kernel/debug/{NAME}/log_limit");
+        fs::write(path, if limit { "Y" } else { "N" })
+    }
+
     /// Returns the value of a parameter: from the command line, or the documented default. Sysfs does not show it.
     pub(crate) fn param(&self, name: &str) -> u64 {
         let given = self.params.split_whitespace().rev();

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use kernel_utils::{Line, Mark};
 use vfio_client::{errno_name, EventFd};
 
-use crate::env::{debugfs, Env};
+use crate::env::module::Module;
+use crate::env::Env;
 use crate::harness::result::{Ended, Result};
 
 /// How long to wait for something that must happen: enough for the slowest emulated machine.
@@ -98,7 +99,7 @@ pub(crate) fn expect_refusal<T, E: Errno>(
     call: impl FnOnce() -> Result<T, E>,
 ) {
     // Each refusal must log a line. A module that was just loaded limits them.
-    debugfs::set_log_limit(false).expect("log_limit in debugfs");
+    Module::limit_log(false).expect("log_limit in debugfs");
     let mark = env.kmsg.mark();
     expect_errno(call(), errno, name);
     let lines = refusals(env.kmsg.since(mark), uuid);

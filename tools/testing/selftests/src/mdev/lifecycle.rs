@@ -18,6 +18,7 @@ use vfio_client::{Container, EventFd};
 use crate::env::meminfo::Meminfo;
 use crate::env::module::{Loaded, Module};
 use crate::env::{Env, Guest, Instance, SMALL};
+use crate::fixture::bytes::all_are;
 use crate::fixture::child::{Child, Role};
 use crate::fixture::{self, Fixture};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
@@ -127,10 +128,7 @@ fn interrupted_load_is_reset_by_the_close(env: &Env) -> Result {
         [],
         "registers after an incomplete load and a close"
     );
-    assert!(
-        fixture.read_memory(0, 1 << 20)?.iter().all(|b| *b == 0),
-        "memory"
-    );
+    assert!(all_are(&fixture.read_memory(0, 1 << 20)?, 0), "memory");
     Ok(())
 }
 
@@ -301,15 +299,12 @@ fn killed(env: &Env, role: Role) -> Result {
         assert_eq!(fixture.state()?, State::RUNNING, "round {round}");
         assert_eq!(fixture.registers()?.diff(&power_on), [], "round {round}");
         let memory = fixture.read_memory(0, 64 << 10)?;
-        assert!(memory.iter().all(|b| *b == 0), "round {round}");
+        assert!(all_are(&memory, 0), "round {round}");
         let buffer = fixture.buffer(0x10_0000, 65536)?;
         let mut queue = fixture.queue(3)?;
         let fill = mdma::job::fill(fixture::guest(0x10_0000), !0, 65536);
         fixture::run_jobs(&mut queue, &[fill])?;
-        assert!(
-            buffer.to_vec(0, 65536).iter().all(|b| *b == 0xff),
-            "round {round}"
-        );
+        assert!(all_are(&buffer.to_vec(0, 65536), 0xff), "round {round}");
         drop((queue, buffer));
         instance = fixture.close();
     }
@@ -393,7 +388,7 @@ fn use_the_device(env: &Env) -> Result {
 }
 
 /// Rounds before the first snapshot. They fill caches that are never freed.
-const WARM_UP: u32 = 20;
+const WARM_UP: u32 = 10;
 /// Snapshots after that, and rounds between two of them. A page that each load leaves exceeds [`MARGIN_KIB`], and an
 /// object that each use of the device leaves grows in all of the snapshots.
 const LOOKS: u32 = 4;

@@ -18,6 +18,7 @@ use vfio_client::{pci, DmaBuffer, EventFd};
 
 use crate::env::debugfs;
 use crate::env::{Env, Guest, Instance, SMALL};
+use crate::fixture::bytes::all_are;
 use crate::fixture::{self, Fixture, VfioQueue, QUEUE};
 use crate::harness::check::{expect_signal, expect_silence, wait_for, SILENCE};
 use crate::harness::result::Result;
@@ -67,7 +68,7 @@ impl Look {
         assert_eq!(look.msix, self.msix, "the MSI-X table and pending bits");
         let size = fixture.mdma.memory_size() as usize;
         let memory = fixture.read_memory(0, size)?;
-        assert!(memory.iter().all(|b| *b == 0), "device memory");
+        assert!(all_are(&memory, 0), "device memory");
         Ok(())
     }
 }

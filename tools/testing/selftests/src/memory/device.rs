@@ -12,6 +12,7 @@ use vfio_client::{Area, Mapping, Protection, Region};
 
 use crate::env::meminfo::Meminfo;
 use crate::env::{Env, LARGE};
+use crate::fixture::bytes::all_are;
 use crate::fixture::every_state::{in_every_state, STATES};
 use crate::fixture::{self, Fixture, PAGE};
 use crate::harness::check::{expect_refusal, wait_for};
@@ -47,9 +48,9 @@ fn reads_zero_at_first(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mut bytes = vec![0xff; SIZE];
     bar(&fixture)?.read(0, &mut bytes)?;
-    assert!(bytes.iter().all(|b| *b == 0), "read by system calls");
+    assert!(all_are(&bytes, 0), "read by system calls");
     let mapping = fixture.mdma.map_memory()?;
-    assert!(mapping.to_vec(0, SIZE).iter().all(|b| *b == 0), "mapped");
+    assert!(all_are(&mapping.to_vec(0, SIZE), 0), "mapped");
     Ok(())
 }
 
@@ -298,7 +299,7 @@ fn own_mapping_as_buffer(env: &Env) -> Result {
             .pread_mapping(offset + (15 << 20), &mapping, 14 << 20, len)?,
         len
     );
-    assert!(mapping.to_vec(14 << 20, len).iter().all(|b| *b == 0));
+    assert!(all_are(&mapping.to_vec(14 << 20, len), 0));
     Ok(())
 }
 
@@ -417,7 +418,7 @@ fn writers_do_not_disturb_each_other(env: &Env) -> Result {
         assert!(area.iter().all(|b| *b == rounds as u8), "area {n}");
     }
     assert!(
-        mapping.to_vec(3 * AREA, AREA).iter().all(|b| *b == 0),
+        all_are(&mapping.to_vec(3 * AREA, AREA), 0),
         "memory after the areas"
     );
     Ok(())
@@ -495,7 +496,7 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
         result
     })?;
     fixture.device.reset()?;
-    assert!(mapping.to_vec(0, SIZE).iter().all(|b| *b == 0));
+    assert!(all_are(&mapping.to_vec(0, SIZE), 0));
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use migration::stream::{device_type, Identity};
 use vfio_client::v1::State;
 
 use crate::env::Env;
-use crate::fixture::bytes::random_bytes;
+use crate::fixture::bytes::{all_are, random_bytes};
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::stream::bench::Bench;
@@ -105,7 +105,7 @@ fn p49_a_refused_stream_leaves_the_device(env: &Env) -> Result {
     assert_eq!(fixture.registers()?, before);
     // The device has not loaded the memory that follows in the same buffer.
     let len = 16 * PAGE as usize;
-    assert!(fixture.read_memory(0, len)?.iter().all(|b| *b == 0));
+    assert!(all_are(&fixture.read_memory(0, len)?, 0));
     assert_errno!(fixture.migration.write_state(State::RUNNING), EINVAL);
     assert_eq!(fixture.registers()?, before);
     fixture.device.reset()?;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use migration::stream::{Kind, END_SIZE};
 use vfio_client::v1::State;
 
-use crate::env::{debugfs, Env};
+use crate::env::module::Module;
+use crate::env::Env;
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
 use crate::stream::bench::Bench;
@@ -127,7 +128,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 fn a_noisy_device_does_not_silence_another(env: &Env) -> Result {
     let (noisy, other) = (Fixture::new(env)?, Fixture::new(env)?);
-    debugfs::set_log_limit(true)?;
+    Module::limit_log(true)?;
     let mark = env.kmsg.mark();
     let start = Instant::now();
     for _ in 0..3 * BURST {

@@ -8,6 +8,7 @@ use vfio_client::v1::State;
 use vfio_client::v2;
 
 use crate::env::Env;
+use crate::fixture::bytes::all_are;
 use crate::fixture::v2::V2;
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
@@ -118,7 +119,7 @@ fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
     assert_eq!(destination.state()?, State::RESUMING);
     // The memory written by the refused stream is cleared.
     let memory = destination.read_memory(4 * PAGE, 2 * PAGE as usize)?;
-    assert!(memory.iter().all(|byte| *byte == 0));
+    assert!(all_are(&memory, 0));
     destination.feed(&stream, destination.section())?;
     destination.go(&[State::RUNNING])?;
     source.expect_equal(&destination, "restarted")

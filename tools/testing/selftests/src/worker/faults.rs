@@ -13,6 +13,7 @@ use mdma::{job, Completion, Descriptor, Queue};
 use vfio_client::{Access, DmaBuffer, Mapping};
 
 use crate::env::Env;
+use crate::fixture::bytes::all_are;
 use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
@@ -243,7 +244,7 @@ fn memory_without_access_halts(env: &Env) -> Result {
         queue = recover(&fixture, queue)?;
     }
     for memory in [read_only, write_only] {
-        assert!(memory.to_vec(0, SIZE).iter().all(|&b| b == 0x5a));
+        assert!(all_are(&memory.to_vec(0, SIZE), 0x5a));
     }
     Ok(())
 }
@@ -265,7 +266,7 @@ fn a_job_fails_where_its_memory_ends(env: &Env) -> Result {
         fails(&fixture, &mut queue, &job.encode(), error, size)?;
         assert_eq!(fixture.mdma.get(Reg::BytesDone)?, bytes + size, "{job:?}");
         if job.value != 0 {
-            assert!(buffer.to_vec(0, SIZE).iter().all(|&b| b == 0x77));
+            assert!(all_are(&buffer.to_vec(0, SIZE), 0x77));
         }
         queue = recover(&fixture, queue)?;
     }
@@ -389,7 +390,7 @@ fn completions_without_write_access(env: &Env) -> Result {
         0,
         "read-only completion records",
     )?;
-    assert!(records.to_vec(0, 4096).iter().all(|&b| b == 0));
+    assert!(all_are(&records.to_vec(0, 4096), 0));
     let fine = fixture.buffer(3 * BASE, 4096)?;
     enable_at(&fixture, BASE, 3 * BASE)?;
     wait_register(
