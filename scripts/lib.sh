@@ -65,6 +65,16 @@ elapsed()
 	fi
 }
 
+# kernel_arch CONFIG - prints the kernel's name of the architecture of a configuration.
+kernel_arch()
+{
+	if grep -q '^CONFIG_UML=y' "$1"; then
+		echo um
+	else
+		echo x86
+	fi
+}
+
 # ---- steps ------------------------------------------------------------------
 
 # ticker LOG NOUN TEXT - updates one terminal line while a step runs.
