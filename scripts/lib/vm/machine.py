@@ -12,13 +12,14 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import termios
 import time
 
 from trouble import is_trouble
+from vm import qemu, uml
 from vm.initramfs import Initramfs, Modules, module_depends
+from vm.options import shared
 
 ALWAYS = ["vfio", "vfio_iommu_type1", "mdev"]
 
@@ -26,13 +27,6 @@ ALWAYS = ["vfio", "vfio_iommu_type1", "mdev"]
 # one of the two traces. The kernel has data races elsewhere.
 PARTS = re.compile(r"\[(?:mdma|mdev|vfio\w*)\]")
 NEAR = 4
-
-COMMAND_LINE = (
-    "console=ttyS0 ignore_loglevel printk.devkmsg=on panic=-1 oops=panic "
-    # A busy host must not look like a hung kernel.
-    "no_timer_check rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.watchdog_thresh=60 "
-    "sysctl.kernel.hung_task_timeout_secs=300 "
-    "tsc=reliable random.trust_cpu=on mitigations=off")
 
 
 def arguments():
@@ -54,6 +48,7 @@ def arguments():
     parser.add_argument("command", nargs="*")
     parsed = parser.parse_args()
     parsed.shell = parsed.shell or not parsed.command
+    parsed.backend = uml if parsed.accel == "uml" else qemu
     return parsed
 
 
@@ -61,11 +56,6 @@ def terminal_size():
     """Returns rows and columns."""
     size = shutil.get_terminal_size((100, 40))
     return size.lines, size.columns
-
-
-def shared(options):
-    """Returns the tag, the host's directory and the guest's directory of each --share."""
-    return [(f"share{number}", *pair.rsplit(":", 1)) for number, pair in enumerate(options.share)]
 
 
 def build_initramfs(options, path):
@@ -77,7 +67,8 @@ def build_initramfs(options, path):
     archive.file("init", os.path.join(here, "init"))
 
     wanted = [*ALWAYS, *options.load]
-    if options.out or options.root or options.share:
+    native = options.backend is uml
+    if (options.out or options.root or options.share) and not native:
         wanted += ["9pnet_virtio", "9p"]
     if options.root:
         wanted += ["overlay"]
@@ -106,11 +97,12 @@ def build_initramfs(options, path):
     archive.data("etc/vm/files", "".join(guest + "\n" for guest, _ in files).encode())
 
     archive.data("etc/vm/shares", "".join(
-        f"{tag} {guest}\n" for tag, _, guest in shared(options)).encode())
+        f"{guest} {host if native else tag}\n" for tag, host, guest in shared(options)).encode())
 
     rows, columns = terminal_size()
     settings = {
-        "OUT": "1" if options.out else "",
+        "HOSTFS": "1" if native else "",
+        "OUT": (options.out if native else "out") if options.out else "",
         "ROOT": "1" if options.root else "",
         "SWAP": options.swap,
         "SHELL_WANTED": "1" if options.shell else "",
@@ -130,33 +122,6 @@ def build_initramfs(options, path):
     archive.data("etc/hosts", b"127.0.0.1 localhost\n")
     archive.finish()
     return modules.release
-
-
-def qemu_command(options, directory):
-    """Returns QEMU's command line."""
-    cpu = options.cpu or ("host" if options.accel == "kvm" else "max,la57=off")
-    append = " ".join([COMMAND_LINE, *options.append])
-    accel = "tcg,thread=multi" if options.accel == "tcg" else options.accel
-    command = [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", "pc", "-accel", accel, "-cpu", cpu, "-smp", options.cpus, "-m", options.memory,
-        "-kernel", options.kernel, "-initrd", f"{directory}/initramfs", "-append", append,
-        "-chardev", f"file,id=console,path={directory}/console", "-serial", "chardev:console",
-    ]
-    if options.shell:
-        command += ["-chardev", "stdio,id=output,signal=off"]
-    else:
-        command += ["-chardev", f"file,id=output,path={directory}/output"]
-    command += ["-serial", "chardev:output"]
-    shares = []
-    if options.out:
-        shares += [("out", options.out, "")]
-    if options.root:
-        shares += [("root", options.build_root, ",readonly=on"), ("modules", options.modules, ",readonly=on")]
-    shares += [(tag, host, ",readonly=on") for tag, host, _ in shared(options)]
-    for tag, path, more in shares:
-        command += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{more}"]
-    return command + options.qemu
 
 
 class Tail:
@@ -325,33 +290,37 @@ class Machine:
     def run(self):
         """Runs the virtual machine, and returns the exit status."""
         options = self.options
+        problem = options.backend.check(options)
+        if problem:
+            self.complain(problem)
+            return 125
         release = build_initramfs(options, f"{self.directory}/initramfs")
         self.say(f"{release}, {options.cpus} cpus, {options.memory}, {options.accel}")
         log = Log(f"{self.directory}/console", options.allow_log)
         output = None if options.shell else Tail(f"{self.directory}/output")
-        command = qemu_command(options, self.directory)
         with open(f"{self.directory}/command", "w", encoding="utf-8") as out:
-            out.write(shlex.join(command) + "\n")
+            out.write(shlex.join(options.backend.command(options, self.directory)) + "\n")
         with open(f"{self.directory}/qemu", "wb") as errors:
             saved = self.raw_terminal()
-            qemu = subprocess.Popen(
-                command, stderr=errors, stdin=None if options.shell else subprocess.DEVNULL)
+            process, writers = options.backend.start(options, self.directory, errors)
             try:
-                expired = self.watch(qemu, log, output)
+                expired = self.watch(process, log, output)
             except KeyboardInterrupt:
                 self.complain("interrupted")
                 return 130
             finally:
-                if qemu.poll() is None:
-                    qemu.kill()
-                qemu.wait()
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+                for writer in writers:
+                    writer.wait()
                 if saved:
                     termios.tcsetattr(0, termios.TCSADRAIN, saved)
         # Read what arrived since the last poll.
         log.poll()
         self.forward(output)
         os.unlink(f"{self.directory}/initramfs")
-        return self.judge(qemu.returncode, log, expired)
+        return self.judge(process.returncode, log, expired)
 
     def raw_terminal(self):
         """Returns the terminal's settings if there is a shell, which has its own terminal."""
@@ -361,12 +330,12 @@ class Machine:
         self.say("exit or Ctrl-D ends the virtual machine")
         return saved
 
-    def watch(self, qemu, log, output):
-        """Waits until QEMU exits or must be killed. Returns whether the limit was reached."""
+    def watch(self, process, log, output):
+        """Waits until the machine exits or must be killed. Returns whether the limit was reached."""
         told = False
         silent_since = time.monotonic()
         while True:
-            ended = qemu.poll() is not None
+            ended = process.poll() is not None
             moved = log.poll()
             moved = self.forward(output) or moved
             if log.running and not told:
@@ -394,9 +363,13 @@ class Machine:
             elif log.panicked:
                 self.complain(f"the kernel panicked while waiting for {awaited}")
             else:
-                self.complain(f"QEMU exited with {returncode} while waiting for {awaited}")
-                with open(f"{self.directory}/qemu", encoding="utf-8", errors="replace") as errors:
-                    self.show(errors.read().splitlines()[-10:])
+                self.complain(f"{self.options.backend.NAME} exited with {returncode} while waiting for {awaited}")
+                with open(f"{self.directory}/qemu", encoding="utf-8", errors="replace") as file:
+                    messages = file.read()
+                self.show(messages.splitlines()[-10:])
+                advice = self.options.backend.explain(messages)
+                if advice:
+                    self.complain(advice)
             self.show(log.lines[max(0, min(log.trouble[:1] or [len(log.lines)]) - 3):][:60]
                       if log.panicked else log.lines[-30:])
             print(f"  {where}", file=sys.stderr)
