@@ -26,7 +26,7 @@ TERM = re.compile(r"^P(\d+)$")
 FIELD = re.compile(r"^    :(host|vm): ")
 HOST = re.compile(r"^\s*fn ((?:p\d\d_)+)\w+\(", re.M)
 TABLE = re.compile(r"^(?:crate::)?tests! *\{(.*?)^\}", re.M | re.S)
-AREA = re.compile(r'"([\w.]+)":')
+AREA = re.compile(r'"([\w.]+)"(?: needs \[[^\]]*\])?:')
 ROW = re.compile(r'(\w+) *\[([^\]]*)\]')
 
 

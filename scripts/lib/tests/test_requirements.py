@@ -41,6 +41,12 @@ class Updated(unittest.TestCase):
         _, problems = requirements.updated(DOCUMENT, {1: ["a"], 2: ["b"]}, {})
         self.assertEqual(problems, ["P2 has tests but says that it is not tested"])
 
+    def test_a_table_says_what_it_needs(self):
+        table = '"swap" needs [Swap, Processor]:\n    p30_jobs ["P30", "P31"] needs [Kvm],\n    other [],\n'
+        self.assertEqual(requirements.AREA.search(table).group(1), "swap")
+        proved = [(name, proves) for name, proves in requirements.ROW.findall(table) if "P3" in proves]
+        self.assertEqual(proved, [("p30_jobs", '"P30", "P31"')])
+
     def test_an_unknown_requirement(self):
         _, problems = requirements.updated(DOCUMENT, {1: ["a"]}, {7: ["area.test"]})
         self.assertEqual(problems, ["P7 does not exist, but area.test names it"])

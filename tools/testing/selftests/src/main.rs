@@ -6,14 +6,15 @@
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
 //!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
 //!           [--type MDEV-TYPE]
-//!           [--shard K/N] [PATTERN...]
-//! selftests --list [--shard K/N] [PATTERN...]
+//!           [--all] [--shard K/N] [PATTERN...]
+//! selftests --list [--all] [--shard K/N] [PATTERN...]
 //! ```
 //!
 //! The program runs as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and prints KTAP. A pattern is
 //! a substring of a test's name, or a requirement such as `P3`. `--module` loads the module first and unloads it at the
 //! end; tests that load it with other parameters need it. `--shard 1/3` runs the first, fourth, seventh, ... test, so
-//! three machines can share the tests. The exit status is 1 if a test failed and 2 if the arguments are wrong.
+//! three machines can share the tests. A test declares what it needs beyond that; tests that cannot run on this machine are
+//! left out, or with `--all` reported as skipped. The exit status is 1 if a test failed and 2 if the arguments are wrong.
 
 #![forbid(unsafe_code)]
 
@@ -52,6 +53,7 @@ const TIMEOUT: Duration = Duration::from_secs(1800);
 
 struct Options {
     list: bool,
+    all: bool,
     module: Option<PathBuf>,
     params: String,
     timeout: Duration,
@@ -63,6 +65,7 @@ struct Options {
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options {
         list: false,
+        all: false,
         module: None,
         params: String::new(),
         timeout: TIMEOUT,
@@ -74,6 +77,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--list" => options.list = true,
+            "--all" => options.all = true,
             "--module" => options.module = Some(value()?.into()),
             "--params" => options.params = value()?,
             "--timeout" => {
@@ -106,7 +110,7 @@ fn main() -> ExitCode {
     };
     let tests = options
         .shard
-        .of(harness::catalog::select(&options.patterns));
+        .of(harness::catalog::select(&options.patterns, options.all));
     if options.list {
         for test in tests {
             println!("{} {}", test.name, test.proves.join(" "));

@@ -13,7 +13,7 @@ use crate::fixture::{device, guest, run_jobs, Fixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
-tests! { "logging":
+tests! { "logging" needs [DirtyLogging]:
     exactly_the_pages_written ["P30", "P32"],
     pinned_pages_are_in_every_report ["P31"],
     the_same_as_type1_says ["P30", "P31"],
@@ -24,18 +24,6 @@ tests! { "logging":
 /// Returns the pages in the next report of a range.
 fn report(device: &Device, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(device.dma_logging_report(iova, size)?.dirty().collect())
-}
-
-/// Returns whether the kernel has CONFIG_IOMMUFD_DRIVER. Reads the symbols only if the kernel has iommufd.
-pub(crate) fn available() -> bool {
-    if !std::path::Path::new("/dev/iommu").exists() {
-        return false;
-    }
-    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    symbols.lines().any(|line| {
-        let name = line.split_whitespace().nth(2);
-        name == Some("iova_bitmap_set")
-    })
 }
 
 /// Returns a fixture whose device supports DMA logging.

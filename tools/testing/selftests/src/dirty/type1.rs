@@ -28,7 +28,7 @@ tests! { "type1":
     p33_tracking_off ["P33"],
     p33_alignment_and_size ["P33"],
     p33_page_sizes ["P33"],
-    p33_bitmaps_too_small_or_too_large ["P33"],
+    p33_bitmaps_too_small_or_too_large ["P33"] needs [LargeProcess],
     p33_missing_bitmaps ["P33"],
     p33_ranges_that_cut_a_mapping ["P33"],
     p33_unmap_with_bitmap_refused ["P33", "P30"],

@@ -16,7 +16,7 @@ use crate::fixture::{self, run_jobs};
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "fail_nth":
+tests! { "fail_nth" needs [FaultInjection]:
     device_information [],
     interrupts [],
     registers_and_configuration [],

@@ -19,7 +19,7 @@ use crate::harness::result::Result;
 use crate::note;
 use crate::tests;
 
-tests! { "fail_nth":
+tests! { "fail_nth" needs [FaultInjection]:
     creating_and_removing [],
     opening_and_closing [],
     sysfs_and_debugfs [],

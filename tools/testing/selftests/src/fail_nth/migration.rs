@@ -15,7 +15,7 @@ use crate::fixture::v2::V2;
 use crate::harness::result::{Ended, Result};
 use crate::tests;
 
-tests! { "fail_nth":
+tests! { "fail_nth" needs [FaultInjection]:
     v1_states [],
     v1_saving [],
     v1_loading [],

@@ -19,10 +19,10 @@ use std::time::Duration;
 use crate::env::meminfo::Meminfo;
 use crate::env::module;
 use crate::harness::check::{wait_for, Errno};
+use crate::harness::need::FAIL_NTH;
 use crate::harness::result::Result;
 use crate::{fail, note};
 
-const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 const DEBUGFS: &str = "/sys/kernel/debug";
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
@@ -46,11 +46,6 @@ const LEAK_AGE: Duration = Duration::from_secs(6);
 
 /// The limit of fault points of one operation.
 const MANY: u32 = 20_000;
-
-/// Returns whether the kernel has fault injection.
-pub(crate) fn available() -> bool {
-    Path::new(FAIL_NTH).exists() && Path::new(DEBUGFS).join("fail_usercopy").exists()
-}
 
 /// The errnos of a failed allocation and of a failed user copy.
 pub(crate) const SHORT: &[i32] = &[libc::ENOMEM, libc::EFAULT];

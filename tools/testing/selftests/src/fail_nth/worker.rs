@@ -14,7 +14,7 @@ use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "fail_nth":
+tests! { "fail_nth" needs [FaultInjection]:
     jobs [],
 }
 

@@ -55,38 +55,22 @@ const TABLES: &[&[Test]] = &[
     crate::worker::user::TESTS,
     crate::worker::waits::TESTS,
     crate::hostile::blocking::TESTS,
-];
-
-/// Tests that need a kernel with fault injection. Without it, they are not listed.
-#[rustfmt::skip]
-const FAILING: &[&[Test]] = &[
     crate::fail_nth::device::TESTS,
     crate::fail_nth::migration::TESTS,
     crate::fail_nth::worker::TESTS,
     crate::fail_nth::host::TESTS,
+    crate::dirty::logging::TESTS,
+    crate::memory::swap::TESTS,
+    crate::memory::kvm::TESTS,
 ];
 
-/// Tests that need a kernel with iommufd's bitmaps.
-const LOGGING: &[&[Test]] = &[crate::dirty::logging::TESTS];
-
-/// Tests that need a machine with swap space.
-const SWAPPING: &[&[Test]] = &[crate::memory::swap::TESTS];
-
-/// Tests that need KVM.
-const GUESTS: &[&[Test]] = &[crate::memory::kvm::TESTS];
-
 /// Returns the tests that match one of the patterns: a substring of the name, or a requirement. No patterns: all tests.
-pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
-    let choices = [
-        (crate::fail_nth::sweep::available(), FAILING),
-        (crate::dirty::logging::available(), LOGGING),
-        (crate::env::reclaim::available(), SWAPPING),
-        (crate::memory::kvm::available(), GUESTS),
-    ];
-    let there = choices.iter().filter(|(available, _)| *available);
-    let all = TABLES.iter().chain(there.flat_map(|(_, tables)| *tables));
-    let all = all.copied().flatten();
-    all.filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
+/// Without `all`, leaves out those that this machine cannot run.
+pub(crate) fn select(patterns: &[String], all: bool) -> Vec<&'static Test> {
+    let tests = TABLES.iter().copied().flatten();
+    tests
+        .filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
+        .filter(|test| all || test.missing().is_none())
         .collect()
 }
 
@@ -101,7 +85,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_well_formed() {
         let mut names = std::collections::BTreeSet::new();
-        for test in select(&[]) {
+        for test in select(&[], true) {
             assert!(names.insert(test.name), "{} is not unique", test.name);
             let (area, what) = test.name.split_once('.').expect(test.name);
             assert!(!area.is_empty() && !what.is_empty(), "{}", test.name);
@@ -120,8 +104,10 @@ mod tests {
 
     #[test]
     fn every_requirement_is_proved() {
-        let proved: std::collections::BTreeSet<_> =
-            select(&[]).iter().flat_map(|test| test.proves).collect();
+        let proved: std::collections::BTreeSet<_> = select(&[], true)
+            .iter()
+            .flat_map(|test| test.proves)
+            .collect();
         for number in (1..=35).chain(49..=52) {
             let p = format!("P{number}");
             assert!(proved.contains(&p.as_str()), "no test proves {p}");
@@ -130,10 +116,10 @@ mod tests {
 
     #[test]
     fn patterns() {
-        let all = select(&[]).len();
+        let all = select(&[], true).len();
         assert!(all > 0);
         assert_eq!(
-            select(&["mdev.".into(), "no such".into()]).len(),
+            select(&["mdev.".into(), "no such".into()], true).len(),
             crate::mdev::types::TESTS.len()
         );
     }

@@ -8,6 +8,7 @@
 pub(crate) mod catalog;
 pub(crate) mod check;
 pub(crate) mod limits;
+pub(crate) mod need;
 pub(crate) mod report;
 pub(crate) mod result;
 pub(crate) mod shard;
@@ -25,6 +26,7 @@ use kernel_utils::filter;
 
 use crate::env::module::Module;
 use crate::env::Env;
+use crate::harness::need::Need;
 use crate::harness::report::{diagnose, problem, take_problems};
 use crate::harness::result::{Ended, Result};
 use crate::harness::time::Start;
@@ -35,19 +37,52 @@ pub(crate) struct Test {
     pub(crate) name: &'static str,
     /// The requirements that the test proves, such as `P3`.
     pub(crate) proves: &'static [&'static str],
+    /// What all tests of the file need.
+    pub(crate) area_needs: &'static [Need],
+    /// What this test needs besides.
+    pub(crate) own_needs: &'static [Need],
     /// The test.
     pub(crate) run: fn(&Env) -> Result,
 }
 
-/// Declares the table of a file: `tests! { "area": first_test [], p03_second_test ["P3"] }`.
+impl Test {
+    /// Returns what the test needs and this machine lacks.
+    pub(crate) fn missing(&self) -> Option<Need> {
+        let mut needs = self.area_needs.iter().chain(self.own_needs);
+        needs.find(|need| !need.is_met()).copied()
+    }
+}
+
+/// Declares the table of a file:
+///
+/// ```text
+/// tests! { "area" needs [Swap]:
+///     first_test [],
+///     p03_second_test ["P3"] needs [Hotplug],
+/// }
+/// ```
+///
+/// What the whole file or one test needs is optional.
 #[macro_export]
 macro_rules! tests {
-    ($area:literal: $($run:ident [$($proves:literal),*]),* $(,)?) => {
+    ($area:literal $(needs [$($all:ident),*])?: $($rows:tt)*) => {
+        /// What all tests of this file need.
+        const NEEDS: &[$crate::harness::need::Need] = &[$($($crate::harness::need::Need::$all),*)?];
+        $crate::test_rows! { $area: $($rows)* }
+    };
+}
+
+/// The rows of [`tests!`].
+#[macro_export]
+macro_rules! test_rows {
+    ($area:literal: $($run:ident [$($proves:literal),*] $(needs [$($need:ident),*])?),* $(,)?) => {
         /// The tests of this file.
         pub(crate) const TESTS: &[$crate::harness::Test] = &[$(
             $crate::harness::Test {
                 name: concat!($area, ".", stringify!($run)),
                 proves: &[$($proves),*],
+                area_needs: NEEDS,
+                own_needs: &[$($($crate::harness::need::Need::$need),*)?],
                 run: $run,
             },
         )*];
@@ -129,6 +164,9 @@ enum Verdict {
 }
 
 fn run_one(env: &Env, test: &Test) -> Verdict {
+    if let Some(need) = test.missing() {
+        return Verdict::Skipped(format!("needs {}", need.words()));
+    }
     let mark = env.kmsg.mark();
     let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(env)));
     let mut skipped = None;

@@ -3,7 +3,6 @@
 //! High load: many concurrent migrations, and containers and CPUs that come and go.
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Barrier;
 use std::thread;
@@ -17,12 +16,13 @@ use crate::env::{Env, Guest, SMALL};
 use crate::fixture::v2::V2;
 use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
 use crate::harness::check::wait_for;
+use crate::harness::need::ONLINE;
 use crate::harness::result::Result;
-use crate::{note, skip, tests};
+use crate::{note, tests};
 
 tests! { "load":
     sixty_four_migrate_at_once [],
-    processors_go_offline_and_online [],
+    processors_go_offline_and_online [] needs [Hotplug],
     containers_come_and_go [],
 }
 
@@ -91,9 +91,6 @@ fn sixty_four_migrate_at_once(env: &Env) -> Result {
     })
 }
 
-/// The switch of the second CPU.
-const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
-
 /// Takes the second CPU online on drop.
 struct Processor;
 
@@ -107,9 +104,6 @@ impl Drop for Processor {
 
 fn processors_go_offline_and_online(env: &Env) -> Result {
     const PAIRS: usize = 4;
-    if !Path::new(ONLINE).exists() {
-        skip!("the second CPU cannot be taken offline");
-    }
     let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
     let (from, to) = (devices()?, devices()?);
     let rounds = (env.limits.iterations / 50).clamp(2, 40);

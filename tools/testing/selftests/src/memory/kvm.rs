@@ -25,7 +25,7 @@ use crate::harness::result::Result;
 use crate::v1::saving::{pages, set, write_pages};
 use crate::{note, tests};
 
-tests! { "kvm":
+tests! { "kvm" needs [Kvm]:
     stores_to_pages_read_in_pre_copy [],
     stores_to_pages_read_before_mprotect [],
     beside_a_thread_that_writes [],
@@ -34,11 +34,6 @@ tests! { "kvm":
     p46_saved_by_another_process ["P46"],
     p11_reset_by_another_process ["P11"],
     saved_while_processes_fork [],
-}
-
-/// Returns whether KVM is available.
-pub(crate) fn available() -> bool {
-    vfio_client::kvm::available()
 }
 
 /// Stores the number 1.0 to `cx` consecutive pages with an instruction that KVM does not emulate. Wraps around after

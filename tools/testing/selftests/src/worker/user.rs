@@ -19,9 +19,10 @@ use crate::env::{Env, Instance, MEDIUM, SMALL};
 use crate::fixture::puppet::Puppet;
 use crate::fixture::{self, VfioQueue, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
+use crate::harness::need::SUSPEND_TEST;
 use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
-use crate::{fail, note, skip, tests};
+use crate::{fail, note, tests};
 
 tests! { "worker":
     one_task_for_each_process_that_sets_bus_master [],
@@ -31,7 +32,7 @@ tests! { "worker":
     the_data_section_is_the_users [],
     processor_time_is_the_users [],
     a_frozen_user_does_no_dma [],
-    a_suspended_user_does_no_dma [],
+    a_suspended_user_does_no_dma [] needs [Suspend],
 }
 
 /// Returns the registers of a device. Does not access its configuration space.
@@ -243,13 +244,9 @@ fn a_frozen_user_does_no_dma(env: &Env) -> Result {
 
 /// Starts a suspend test that freezes all processes for a second.
 fn a_suspended_user_does_no_dma(env: &Env) -> Result {
-    const TEST: &str = "/sys/power/pm_test";
     const DELAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
     const FROZEN: Duration = Duration::from_secs(1);
     const THROTTLE: Duration = Duration::from_millis(10);
-    if !fs::read_to_string(TEST).is_ok_and(|tests| tests.contains("freezer")) {
-        skip!("the kernel cannot test suspending");
-    }
     let instance: Instance = env.instance(SMALL)?;
     let mut user = Puppet::open(&instance, None, &[], None)?;
     user.order(&format!("throttle {}", THROTTLE.as_micros()))?;
@@ -258,12 +255,12 @@ fn a_suspended_user_does_no_dma(env: &Env) -> Result {
     let mdma = registers(&device)?;
     fixture::wait_register(&mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
     fs::write(DELAY, FROZEN.as_secs().to_string())?;
-    fs::write(TEST, "freezer")?;
+    fs::write(SUSPEND_TEST, "freezer")?;
     let before = mdma.get(Reg::BytesDone)?;
     let start = Instant::now();
     let suspended = fs::write("/sys/power/state", "freeze");
     let (elapsed, after) = (start.elapsed(), mdma.get(Reg::BytesDone)?);
-    fs::write(TEST, "none")?;
+    fs::write(SUSPEND_TEST, "none")?;
     suspended?;
     assert!(elapsed >= FROZEN, "suspended for only {elapsed:?}");
     // The pauses of the throttle alone limit the number of units. A slower worker does less.

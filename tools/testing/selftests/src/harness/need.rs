@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a test needs of the kernel and the machine, beyond what all tests need.
+
+use std::fs;
+use std::path::Path;
+
+use crate::env::reclaim;
+
+/// The switch of the second CPU.
+pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+/// The suspend test to run.
+pub(crate) const SUSPEND_TEST: &str = "/sys/power/pm_test";
+/// The number of the fault point to fail, per thread.
+pub(crate) const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+
+/// A need, declared in the table of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A kernel that can make allocations and user copies fail.
+    FaultInjection,
+    /// A kernel with iommufd's bitmaps.
+    DirtyLogging,
+    /// Swap space and a memory control group.
+    Swap,
+    /// KVM.
+    Kvm,
+    /// A second CPU that can be taken offline.
+    Hotplug,
+    /// A kernel that can test suspending.
+    Suspend,
+    /// A kernel on the processor itself or on an emulated one. User-mode Linux copies to and from users with accesses
+    /// that the module takes for the user's, and swaps badly (Documentation/findings.rst).
+    Processor,
+    /// Memory of 256 MiB in one process. Each page of it is a mapping of the host for user-mode Linux.
+    LargeProcess,
+}
+
+/// Returns whether the kernel is user-mode Linux.
+fn is_user_mode() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux"))
+}
+
+/// Returns whether the kernel has CONFIG_IOMMUFD_DRIVER. Reads the symbols only if the kernel has iommufd.
+fn has_dirty_bitmaps() -> bool {
+    if !Path::new("/dev/iommu").exists() {
+        return false;
+    }
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols
+        .lines()
+        .any(|line| line.split_whitespace().nth(2) == Some("iova_bitmap_set"))
+}
+
+fn has_fault_injection() -> bool {
+    Path::new(FAIL_NTH).exists() && Path::new("/sys/kernel/debug/fail_usercopy").exists()
+}
+
+fn tests_suspending() -> bool {
+    fs::read_to_string(SUSPEND_TEST).is_ok_and(|tests| tests.contains("freezer"))
+}
+
+impl Need {
+    /// Returns whether this machine meets it.
+    pub(crate) fn is_met(self) -> bool {
+        match self {
+            Need::FaultInjection => has_fault_injection(),
+            Need::DirtyLogging => has_dirty_bitmaps(),
+            Need::Swap => reclaim::available(),
+            Need::Kvm => vfio_client::kvm::available(),
+            Need::Hotplug => Path::new(ONLINE).exists(),
+            Need::Suspend => tests_suspending(),
+            Need::Processor => !is_user_mode(),
+            Need::LargeProcess => !is_user_mode(),
+        }
+    }
+
+    /// Returns the need in words.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Need::FaultInjection => "fault injection",
+            Need::DirtyLogging => "iommufd's dirty bitmaps",
+            Need::Swap => "swap space",
+            Need::Kvm => "KVM",
+            Need::Hotplug => "a CPU that can be taken offline",
+            Need::Suspend => "a kernel that tests suspending",
+            Need::Processor => "a processor, real or emulated",
+            Need::LargeProcess => "a process of 256 MiB",
+        }
+    }
+}
