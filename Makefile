@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -23,6 +23,9 @@ consoles:
 
 demo:
 	@$(SCRIPTS)/demo
+
+try:
+	@$(SCRIPTS)/try $(TEST)
 
 test:
 	@$(SCRIPTS)/test
@@ -67,6 +70,7 @@ help:
 	@echo '                  PROTO=v2 uses QEMU 10, PROTO=v2 QEMU=11 QEMU 11'
 	@echo 'make consoles     the same by hand, with both consoles open; PROTO=, QEMU='
 	@echo 'make demo         move a device between two containers, without QEMU'
+	@echo 'make try          run one test or some, natively where possible: TEST=bar.'
 	@echo 'make test         run the default tests; the last line has the totals'
 	@echo 'make test-host    test what needs no kernel'
 	@echo 'make test-module  check the built module: its modinfo and its symbols'
