@@ -6,10 +6,15 @@
 //! BREAK=memory-page` and `make BREAK=dirty-page` build a module that loses something in each migration; no other module
 //! has this file.
 //!
-//! It is what was written last before the device stops: what is written is left out, and when others are, these are left
-//! out in its place and it is reported after all. Of device memory it is one page, as it is known here whether a page is
-//! marked anyway. Of guest memory it is a few, for others report pages too: the processor's writes are the VMM's to see,
-//! and what type1 was told earlier may not have been asked for yet.
+//! It is what the device wrote last before it stops, in a page that was sent before: what is written is left out, and when
+//! others are, these are left out in its place and it is reported after all. Of device memory it is one page, as it is
+//! known here whether a page is marked anyway. Of guest memory it is a few, for others report pages too: the processor's
+//! writes are the VMM's to see, and what type1 was told earlier may not have been asked for yet.
+//!
+//! What a guest accesses by itself is no choice: the access may be a read, and a page that was only read is not lost.
+//!
+//! At the end of a save the log has a line that begins with "sabotage:" for each page left out, or one that says that
+//! there was none.
 
 #[cfg(break_dirty_page)]
 pub(crate) use self::dirty_page::{
@@ -19,6 +24,7 @@ pub(crate) use self::dirty_page::{
 };
 #[cfg(break_memory_page)]
 pub(crate) use self::memory_page::{
+    is_left_out,
     leave_out,
     saving, //
 };
@@ -52,11 +58,18 @@ mod memory_page {
             let page = LEFT_OUT.swap(NONE, Ordering::SeqCst);
             if page != NONE {
                 pr_warn!("sabotage: page {page} of the device memory was not marked\n");
+            } else if !tracked {
+                pr_warn!("sabotage: no page of the device memory was left out\n");
             }
         }
     }
 
-    /// The page to mark in place of `page`.
+    /// Whether a page is left out, so that an access of the guest must not mark it.
+    pub(crate) fn is_left_out(memory: usize, page: usize) -> bool {
+        MEMORY.load(Ordering::SeqCst) == memory && LEFT_OUT.load(Ordering::SeqCst) == page as u64
+    }
+
+    /// The page to mark in place of `page`, which the device has written.
     pub(crate) fn leave_out(
         memory: usize,
         dirty: &DirtyMap<KVVec<AtomicU64>>,
@@ -103,6 +116,8 @@ mod dirty_page {
 
     /// The memory that is tracked, as a number, or 0.
     static MEMORY: AtomicUsize = AtomicUsize::new(0);
+    /// Whether a save has begun since a device was closed.
+    static SAVED: AtomicBool = AtomicBool::new(false);
 
     /// A page that was pinned.
     ///
@@ -178,7 +193,10 @@ mod dirty_page {
     /// Whether a memory is tracked.
     pub(crate) fn saving(memory: usize, tracked: bool) {
         let (from, to) = if tracked { (0, memory) } else { (memory, 0) };
-        let _ = MEMORY.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        let changed = MEMORY.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        if tracked && changed.is_ok() {
+            SAVED.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Gives up all pages. The device is about to be closed, and does not write any more.
@@ -191,10 +209,12 @@ mod dirty_page {
             }
         };
         state.device = ptr::null_mut();
-        for iova in core::mem::replace(&mut state.left_out, [NONE; LEFT_OUT]) {
-            if iova != NONE {
-                pr_warn!("sabotage: type1 was not told of the page at {iova:#x}\n");
-            }
+        let left_out = core::mem::replace(&mut state.left_out, [NONE; LEFT_OUT]);
+        if SAVED.swap(false, Ordering::SeqCst) && left_out == [NONE; LEFT_OUT] {
+            pr_warn!("sabotage: no page of the guest memory was left out\n");
+        }
+        for iova in left_out.into_iter().filter(|&iova| iova != NONE) {
+            pr_warn!("sabotage: type1 was not told of the page at {iova:#x}\n");
         }
         for stale in state.pages.iter_mut().filter_map(Option::take) {
             // SAFETY: By the invariant of `Stale` there is a reference, given up here.

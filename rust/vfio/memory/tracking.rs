@@ -76,6 +76,12 @@ impl DeviceMemory {
         // Between the write and the look at `tracking`, for those who start it and then read.
         core::sync::atomic::fence(Ordering::SeqCst);
         if self.is_tracking() {
+            #[cfg(break_memory_page)]
+            let Some(page) =
+                crate::sabotage::leave_out(core::ptr::from_ref(self).addr(), &self.dirty, page)
+            else {
+                return;
+            };
             self.mark(page);
         }
     }
@@ -83,11 +89,9 @@ impl DeviceMemory {
     /// Marks a page.
     pub(super) fn mark(&self, page: usize) {
         #[cfg(break_memory_page)]
-        let Some(page) =
-            crate::sabotage::leave_out(core::ptr::from_ref(self).addr(), &self.dirty, page)
-        else {
+        if crate::sabotage::is_left_out(core::ptr::from_ref(self).addr(), page) {
             return;
-        };
+        }
         self.dirty.mark(page as u64);
         self.dirtied.notify();
     }
