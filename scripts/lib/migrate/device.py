@@ -58,6 +58,10 @@ class Log:
                 continue
             yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
 
+    def mutations(self):
+        """Returns the lines in which a module with a mistake made on purpose says what it left out."""
+        return [line.partition("sabotage: ")[2] for line in self.lines() if "sabotage: " in line]
+
     def refusals(self):
         """Returns the lines in which the module explains a refusal."""
         return [line for line in self.lines() if line.startswith("vfio_mdev_rs: mdma ")]

@@ -157,6 +157,19 @@ class Guest:
         self.send("check")
         return await self.next("checked", qemu, since)
 
+    async def hold(self, qemu):
+        """Makes the guest do its last jobs, and nothing more until it verifies or mends."""
+        since = len(self.events)
+        self.send("hold")
+        return await self.next("held", qemu, since)
+
+    async def mend(self, qemu):
+        """Makes the guest compare and repair all memory. Returns the numbers of pages that differed."""
+        since = len(self.events)
+        self.send("mend")
+        mended = await self.next("mended", qemu, since)
+        return mended["device_pages"], mended["guest_pages"]
+
     async def end(self, qemu):
         """Makes the guest verify all data and power off."""
         since = len(self.events)

@@ -20,9 +20,20 @@ pub struct Console {
 /// A command of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Verify everything.
+    /// Do a last few jobs, and nothing more until the next command.
+    Hold,
+    /// Verify everything, once no job is in flight.
+    Verify(Verify),
+}
+
+/// What follows from a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Continue if all is right.
     Check,
-    /// Verify everything, and switch off.
+    /// Report how much memory differs, repair it, and continue.
+    Mend,
+    /// Switch off if all is right.
     End,
 }
 
@@ -60,8 +71,10 @@ impl Console {
             let line: Vec<u8> = self.unfinished.drain(..=end).collect();
             match line[..end].trim_ascii() {
                 b"" => (),
-                b"check" => commands.push(Ok(Command::Check)),
-                b"end" => commands.push(Ok(Command::End)),
+                b"hold" => commands.push(Ok(Command::Hold)),
+                b"check" => commands.push(Ok(Command::Verify(Verify::Check))),
+                b"mend" => commands.push(Ok(Command::Verify(Verify::Mend))),
+                b"end" => commands.push(Ok(Command::Verify(Verify::End))),
                 other => commands.push(Err(String::from_utf8_lossy(other).into_owned())),
             }
         }

@@ -32,6 +32,10 @@ pub enum Event<'a> {
     Wrong(&'a Wrong),
     /// All memory and registers were verified.
     Checked(Totals),
+    /// The last jobs are done, and nothing writes memory until the next command.
+    Held(Totals),
+    /// All memory was compared, and is as it must be now.
+    Mended(&'a Losses),
     /// As `Checked`, after which the guest switches itself off.
     Ended {
         /// Work done.
@@ -115,6 +119,15 @@ impl Totals {
             checked: self.checked + other.checked,
         }
     }
+}
+
+/// What differed from what it must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Pages of device memory.
+    pub device_pages: u64,
+    /// Pages of guest memory.
+    pub guest_pages: u64,
 }
 
 /// A discrepancy.

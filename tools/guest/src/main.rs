@@ -8,7 +8,7 @@ use std::panic;
 use std::thread;
 use std::time::Duration;
 
-use guest::console::{Command, Console};
+use guest::console::{Command, Console, Verify};
 use guest::event::{Event, Wrong, WrongResult};
 use guest::options::Options;
 use guest::session::{End, Session};
@@ -79,7 +79,7 @@ fn options() -> WrongResult<Options> {
 fn stop(console: &mut Console, wrong: &Wrong) -> ! {
     let _ = console.tell(&Event::Wrong(wrong));
     while let Ok(commands) = console.commands() {
-        if commands.contains(&Ok(Command::End)) {
+        if commands.contains(&Ok(Command::Verify(Verify::End))) {
             let _ = system::power_off();
         }
     }

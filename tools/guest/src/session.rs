@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
-use crate::console::{Command, Console};
-use crate::event::{Event, Found, Shown, Totals, Wrong, WrongResult};
+use crate::console::{Command, Console, Verify};
+use crate::event::{Event, Found, Losses, Shown, Totals, Wrong, WrongResult};
 use crate::kernel_log::KernelLog;
 use crate::options::Options;
 use crate::system;
@@ -17,6 +17,9 @@ use crate::workload::Workload;
 
 /// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_millis(250);
+/// The jobs that a device does before it is held. They write a few hundred pages, so some of them are pages that the
+/// host has sent before.
+const LAST_JOBS: u64 = 32;
 /// Timeout for devices to appear.
 const APPEAR: Duration = Duration::from_secs(60);
 
@@ -25,14 +28,26 @@ pub struct Session {
     console: Console,
     log: KernelLog,
     devices: Vec<Device>,
-    /// The command that the host waits for.
-    asked: Vec<Command>,
+    /// The commands that the host waits for.
+    asked: Vec<Verify>,
+    /// The host waits for the devices to be held.
+    holding: bool,
     beat: Duration,
 }
 
 struct Device {
     workload: Workload<Registers, Block, DeviceMemory>,
     interrupts: Interrupts,
+    /// The number of jobs after which it is held.
+    last: Option<u64>,
+}
+
+impl Device {
+    /// Returns whether it may do more jobs before it is held.
+    fn may_work(&self) -> bool {
+        self.last
+            .is_none_or(|last| self.workload.totals().jobs < last)
+    }
 }
 
 /// Why a session ended.
@@ -71,6 +86,7 @@ impl Session {
                         log,
                         devices,
                         asked: Vec::new(),
+                        holding: false,
                         beat: Duration::ZERO,
                     }),
                     Err(e) => Err((console, failed("console")(e))),
@@ -111,6 +127,7 @@ impl Session {
             devices.push(Device {
                 workload,
                 interrupts,
+                last: None,
             });
         }
         Ok((log, devices, found))
@@ -135,14 +152,23 @@ impl Session {
         let now = system::now();
         for (i, device) in self.devices.iter_mut().enumerate() {
             // A pending check waits for the jobs in flight only.
+            let wanted = self.asked.is_empty() && device.may_work();
             device
                 .workload
-                .step(now, self.asked.is_empty())
+                .step(now, wanted)
                 .map_err(|wrong| wrong.of(i))?;
             device.workload.overdue(now).map_err(|wrong| wrong.of(i))?;
         }
         if !self.asked.is_empty() && self.devices.iter().all(|device| device.workload.idle()) {
             self.answer()?;
+        }
+        let held = |device: &Device| !device.may_work() && device.workload.idle();
+        if self.holding && self.devices.iter().all(held) {
+            self.holding = false;
+            self.console
+                .tell(&Event::Held(self.totals()))
+                .map_err(failed("console"))
+                .map_err(End::from)?;
         }
         if now >= self.beat {
             self.beat(now)?;
@@ -169,23 +195,38 @@ impl Session {
             .map_err(failed("console"))
     }
 
-    /// Carries out the host's command.
+    /// Lets each device do its last jobs.
+    fn hold(&mut self) {
+        self.holding = true;
+        for device in &mut self.devices {
+            device.last = Some(device.workload.totals().jobs + LAST_JOBS);
+        }
+    }
+
+    /// Carries out the host's commands.
     fn answer(&mut self) -> Result<(), End> {
-        for command in std::mem::take(&mut self.asked) {
+        for verify in std::mem::take(&mut self.asked) {
+            let mut losses = Losses::default();
             for (i, device) in self.devices.iter_mut().enumerate() {
-                device.workload.check().map_err(|wrong| wrong.of(i))?;
+                device.last = None;
+                let checked = match verify {
+                    Verify::Mend => device.workload.mend(&mut losses),
+                    _ => device.workload.check(),
+                };
+                checked.map_err(|wrong| wrong.of(i))?;
             }
             let totals = self.totals();
-            let told = match command {
-                Command::Check => self.console.tell(&Event::Checked(totals)),
-                Command::End => {
+            let told = match verify {
+                Verify::Check => self.console.tell(&Event::Checked(totals)),
+                Verify::Mend => self.console.tell(&Event::Mended(&losses)),
+                Verify::End => {
                     let trouble = self.log.trouble().map_err(failed("/dev/kmsg"))?;
                     let kernel_log = trouble.unwrap_or("clean");
                     self.console.tell(&Event::Ended { totals, kernel_log })
                 }
             };
             told.map_err(failed("console"))?;
-            if command == Command::End {
+            if verify == Verify::End {
                 return Err(End::Asked);
             }
         }
@@ -194,7 +235,9 @@ impl Session {
 
     /// Sleeps until a device interrupts, the host sends something, or work is due.
     fn wait(&mut self) -> Result<(), End> {
-        let working = |device: &&Device| self.asked.is_empty() || !device.workload.idle();
+        let working = |device: &&Device| {
+            !device.workload.idle() || (self.asked.is_empty() && device.may_work())
+        };
         let devices = self.devices.iter().filter(working);
         let due = devices.filter_map(|device| device.workload.due());
         let until = due
@@ -226,7 +269,8 @@ impl Session {
         if ready[0] {
             for command in self.console.commands().map_err(failed("console"))? {
                 match command {
-                    Ok(command) => self.asked.push(command),
+                    Ok(Command::Hold) => self.hold(),
+                    Ok(Command::Verify(verify)) => self.asked.push(verify),
                     Err(line) => {
                         return Err(Wrong::new(format!("{line:?} is not a command")).into())
                     }

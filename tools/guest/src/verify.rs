@@ -5,11 +5,13 @@
 use mdma::regs::{self, Reg, INT_ALL};
 use mdma::{Bar, Buffer, Place};
 
-use crate::event::{Wrong, WrongResult};
+use crate::event::{Losses, Wrong, WrongResult};
 use crate::footprint::{plus, Range};
 use crate::parts::Window;
 use crate::workload::Workload;
 
+/// The unit in which losses are counted.
+const PAGE: u64 = 4096;
 /// Bytes per comparison.
 const STEP: u64 = 256 << 10;
 
@@ -47,16 +49,49 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     pub fn check(&mut self) -> WrongResult {
         assert!(self.idle(), "checked with jobs in flight");
         self.check_registers()?;
+        for range in &self.everything() {
+            self.compare(range, "looked at as a whole")?;
+            self.totals.checked += range.len;
+        }
+        Ok(())
+    }
+
+    /// As [`check`](Self::check), but counts the pages that differ, and repairs them.
+    pub fn mend(&mut self, losses: &mut Losses) -> WrongResult {
+        assert!(self.idle(), "mended with jobs in flight");
+        self.check_registers()?;
+        for range in &self.everything() {
+            for at in (0..range.len).step_by(PAGE as usize) {
+                let page = Range::new(plus(range.place, at), PAGE.min(range.len - at));
+                if self.compare(&page, "").is_ok() {
+                    continue;
+                }
+                let expected = self.world.read(page.place, page.len as usize);
+                match page.place {
+                    Place::Guest(iova) => {
+                        let (block, offset) = self.block(iova);
+                        block.write(offset, &expected);
+                        losses.guest_pages += 1;
+                    }
+                    Place::Device(offset) => {
+                        self.window.write(offset, &expected);
+                        losses.device_pages += 1;
+                    }
+                }
+            }
+            self.totals.checked += range.len;
+        }
+        Ok(())
+    }
+
+    /// Returns all memory.
+    fn everything(&self) -> Vec<Range> {
         let blocks = self.blocks.iter();
         let mut ranges: Vec<Range> = blocks
             .map(|block| Range::new(Place::Guest(block.iova()), block.size() as u64))
             .collect();
         ranges.push(Range::new(Place::Device(0), self.world.memory_size));
-        for range in &ranges {
-            self.compare(range, "looked at as a whole")?;
-            self.totals.checked += range.len;
-        }
-        Ok(())
+        ranges
     }
 
     fn check_registers(&self) -> WrongResult {

@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use guest::event::Losses;
 use guest::{Options, Parts, Window, Wrong, WrongResult};
 use mdma::sim::{Guest, GuestBuffer, Sim, Step};
 use mdma::{Bar, Buffer};
@@ -186,6 +187,36 @@ fn a_page_of_device_memory_that_is_left_out_is_noticed() {
         assert!(wrong.offset.is_some(), "{wrong:?}");
         assert!(wrong.what.starts_with("device memory"), "{wrong:?}");
     }
+}
+
+#[test]
+fn lost_pages_are_counted_and_repaired() {
+    let mut machine = Machine::new(250);
+    machine.run(400).unwrap();
+    while !machine.workload.idle() {
+        machine.tick(100, false).unwrap();
+    }
+    machine.migrate(|memory| {
+        for page in [0, MEMORY - 4096] {
+            memory.write(page, &[0; 4096]);
+        }
+    });
+    let mut contents = machine.guest.contents();
+    contents.write(iova(3) + 4095, &[0x5a; 2]);
+    machine.guest.set_contents(contents);
+    let mend = |machine: &mut Machine| {
+        let mut losses = Losses::default();
+        machine.workload.mend(&mut losses).unwrap();
+        losses
+    };
+    let losses = Losses {
+        device_pages: 2,
+        guest_pages: 2,
+    };
+    assert_eq!(mend(&mut machine), losses);
+    assert_eq!(mend(&mut machine), Losses::default());
+    machine.run(400).unwrap();
+    machine.check().unwrap();
 }
 
 #[test]
