@@ -38,7 +38,7 @@ def arguments():
         parser.add_argument("--" + name, action="append", default=[])
     parser.add_argument("--out")
     parser.add_argument("--memory", default="3G")
-    parser.add_argument("--cpus", default="2")
+    parser.add_argument("--cpus")
     parser.add_argument("--cpu", default=None)
     parser.add_argument("--swap", default="")
     parser.add_argument("--stop")
@@ -49,6 +49,7 @@ def arguments():
     parsed = parser.parse_args()
     parsed.shell = parsed.shell or not parsed.command
     parsed.backend = uml if parsed.accel == "uml" else qemu
+    parsed.cpus = parsed.cpus or parsed.backend.CPUS
     return parsed
 
 

@@ -6,6 +6,7 @@ import subprocess
 from vm.options import COMMAND_LINE, shared
 
 NAME = "QEMU"
+CPUS = "2"
 # A busy host must not look like a broken timer.
 PARAMETERS = "no_timer_check tsc=reliable mitigations=off"
 
