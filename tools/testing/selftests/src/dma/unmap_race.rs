@@ -31,7 +31,7 @@ tests! { "unmap_race":
     p35_unmapping_from_two_threads ["P35"],
     p35_unmapping_targets_that_are_pinned ["P35"],
     p35_unmapping_pinned_pages_from_two_threads ["P35"],
-    p35_an_unmap_starved_of_the_lock ["P35"],
+    p35_an_unmap_starved_of_the_lock ["P35"] needs [Kprobes],
     p30_nothing_written_is_lost_to_a_page_that_goes ["P30"],
 }
 

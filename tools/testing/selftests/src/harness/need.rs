@@ -9,6 +9,8 @@ use crate::env::reclaim;
 
 /// The switch of the second CPU.
 pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+/// The kprobes that record events.
+const KPROBES: &str = "/sys/kernel/debug/tracing/kprobe_events";
 /// The suspend test to run.
 pub(crate) const SUSPEND_TEST: &str = "/sys/power/pm_test";
 /// The number of the fault point to fail, per thread.
@@ -29,8 +31,11 @@ pub(crate) enum Need {
     Hotplug,
     /// A kernel that can test suspending.
     Suspend,
+    /// A kernel with kprobes and tracing.
+    Kprobes,
     /// A kernel on the processor itself or on an emulated one. User-mode Linux copies to and from users with accesses
-    /// that the module takes for the user's, and swaps badly (Documentation/findings.rst).
+    /// that the module takes for the user's, counts processor time in ticks, and swaps badly
+    /// (Documentation/findings.rst).
     Processor,
     /// Memory of 256 MiB in one process. Each page of it is a mapping of the host for user-mode Linux.
     LargeProcess,
@@ -70,6 +75,7 @@ impl Need {
             Need::Kvm => vfio_client::kvm::available(),
             Need::Hotplug => Path::new(ONLINE).exists(),
             Need::Suspend => tests_suspending(),
+            Need::Kprobes => Path::new(KPROBES).exists(),
             Need::Processor => !is_user_mode(),
             Need::LargeProcess => !is_user_mode(),
         }
@@ -84,6 +90,7 @@ impl Need {
             Need::Kvm => "KVM",
             Need::Hotplug => "a CPU that can be taken offline",
             Need::Suspend => "a kernel that tests suspending",
+            Need::Kprobes => "kprobes",
             Need::Processor => "a processor, real or emulated",
             Need::LargeProcess => "a process of 256 MiB",
         }
