@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use migration::stream::{Kind, END_SIZE};
 use vfio_client::v1::State;
 
-use crate::env::module::Module;
 use crate::env::Env;
 use crate::fixture::{Fixture, PAGE};
 use crate::harness::result::Result;
@@ -128,7 +127,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 fn a_noisy_device_does_not_silence_another(env: &Env) -> Result {
     let (noisy, other) = (Fixture::new(env)?, Fixture::new(env)?);
-    Module::limit_log(true)?;
     let mark = env.kmsg.mark();
     let start = Instant::now();
     for _ in 0..3 * BURST {

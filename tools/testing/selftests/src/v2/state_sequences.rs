@@ -36,14 +36,14 @@ enum Event {
 }
 
 /// The protocol that opened the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Owner {
     V1,
     V2,
 }
 
 /// The model of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Model {
     state: State,
     owner: Option<Owner>,
@@ -225,7 +225,7 @@ fn p48_every_sequence_of_three_changes(env: &Env) -> Result {
             );
             let state = (v2.now()?, v2.state()?.0);
             assert_eq!(state, (model.state, model.bits()), "{sequence:?}");
-            states.insert(format!("{model:?}"));
+            states.insert(model);
         }
         v2.reset()?;
     }
