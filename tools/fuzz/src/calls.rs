@@ -30,6 +30,8 @@ const V1: u64 = 9;
 const DATA: u64 = 4096;
 /// The most bytes per read or write.
 const MOST: u64 = 4 << 20;
+/// The most bytes of a buffer of the v1 protocol.
+const BUFFER: u64 = 1 << 20;
 /// Bytes after an argument that claims to be shorter.
 const ROOM: usize = 4096;
 
@@ -329,13 +331,22 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
         }
         Op::PrecopyInfo => Ok(data(a[0])?.ioctl(21, &mut argument(24, 0, 0))? as u64),
         Op::V1Save => v1_save(world, &*device(a[0])?, a[1], a[2]),
-        Op::V1Load => v1_load(&*device(a[0])?, &need(world.streams.get(a[1]))?, a[2]),
+        Op::V1Load => v1_load(
+            world,
+            &*device(a[0])?,
+            &need(world.streams.get(a[1]))?,
+            a[2],
+        ),
         Op::V2Save => v2_save(world, &*data(a[0])?, a[1], a[2], a[3]),
         Op::V2Load => {
             let (data, stream) = (data(a[0])?, need(world.streams.get(a[1]))?);
             let mut rest = &stream[..];
             while !rest.is_empty() {
-                let n = data.write(&rest[..piece(a[2]).min(rest.len())])?;
+                let len = piece(a[2]).min(rest.len());
+                if !world.budget.pay(len as u64) {
+                    break;
+                }
+                let n = data.write(&rest[..len])?;
                 if n == 0 {
                     break;
                 }
@@ -424,7 +435,7 @@ fn piece(size: u64) -> usize {
 fn v1_save(world: &World, device: &Node, slot: u64, buffers: u64) -> Result {
     let mut out = Vec::new();
     for _ in 0..buffers {
-        if v1_register(device, 8, 8)? == 0 {
+        if !world.budget.pay(BUFFER) || v1_register(device, 8, 8)? == 0 {
             break;
         }
         let offset = v1_register(device, 16, 8)?;
@@ -440,8 +451,11 @@ fn v1_save(world: &World, device: &Node, slot: u64, buffers: u64) -> Result {
     Ok(len)
 }
 
-fn v1_load(device: &Node, stream: &[u8], size: u64) -> Result {
+fn v1_load(world: &World, device: &Node, stream: &[u8], size: u64) -> Result {
     for piece in stream.chunks(piece(size)) {
+        if !world.budget.pay(piece.len() as u64) {
+            break;
+        }
         v1_register(device, 16, 8)?;
         device.pwrite(at(V1, DATA), piece)?;
         device.pwrite(at(V1, 24), &(piece.len() as u64).to_ne_bytes())?;
@@ -454,6 +468,9 @@ fn v2_save(world: &World, data: &Node, slot: u64, size: u64, reads: u64) -> Resu
     let mut buffer = vec![0; piece(size)];
     let mut end = Ok(());
     for _ in 0..reads {
+        if !world.budget.pay(buffer.len() as u64) {
+            break;
+        }
         match data.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => out.extend(&buffer[..n]),

@@ -41,6 +41,21 @@ fn snippets() -> &'static [Snippet] {
     })
 }
 
+/// Returns the calls that most programs begin with: the snippet `open`.
+pub(crate) fn opening() -> &'static [Call] {
+    static CALLS: OnceLock<Vec<Call>> = OnceLock::new();
+    CALLS.get_or_init(|| {
+        let open = snippets().iter().find(|snippet| snippet.name == "open");
+        let calls = &open.expect("a snippet of this name").calls;
+        let closed = |call: &OpenCall| Call {
+            thread: call.thread,
+            op: call.op,
+            args: call.args.iter().map(|a| a.expect("a value")).collect(),
+        };
+        calls.iter().map(closed).collect()
+    })
+}
+
 fn weighted<T>(rng: &mut Rng, of: &[T], weight: impl Fn(&T) -> u32) -> usize {
     let total: u32 = of.iter().map(&weight).sum();
     let mut at = rng.u32(0..total);

@@ -8,7 +8,7 @@ use std::io;
 use mdma::regs::{self, Reg};
 use mdma::{job, Mdma, Place, Queue};
 use vfio_client::mdev::Instance;
-use vfio_client::{v1, v2, Container, DmaBuffer};
+use vfio_client::{v1, v2, Container, Device, DmaBuffer};
 
 use crate::patience::PATIENCE;
 
@@ -22,9 +22,15 @@ pub(crate) fn usable(instance: &Instance) -> Result<(), String> {
 
 fn check(instance: &Instance) -> Result<(), String> {
     let text = |e: vfio_client::Error| e.to_string();
-    let of = |e: mdma::Error| e.to_string();
     let container = Container::open().map_err(text)?;
     let device = instance.open(&container).map_err(text)?;
+    works(&container, &device)
+}
+
+/// Resets a device and runs jobs on it, with memory at unused IOVAs; the error says what is wrong.
+pub(crate) fn works(container: &Container, device: &Device) -> Result<(), String> {
+    let text = |e: vfio_client::Error| e.to_string();
+    let of = |e: mdma::Error| e.to_string();
     device.reset().map_err(text)?;
     device.config().map_err(text)?.enable().map_err(text)?;
 
@@ -35,7 +41,7 @@ fn check(instance: &Instance) -> Result<(), String> {
         return Err(format!("after a reset it is in {state:?}"));
     }
 
-    let mdma = Mdma::open(&device).map_err(of)?;
+    let mdma = Mdma::open(device).map_err(of)?;
     let found = mdma.get(Reg::Id).map_err(of)?;
     if found != u64::from(regs::ID) {
         return Err(format!("its ID is {found:#x}"));
@@ -47,9 +53,9 @@ fn check(instance: &Instance) -> Result<(), String> {
         return Err("after a reset its memory does not read 0".into());
     }
 
-    let buffer = DmaBuffer::new(&container, 0x10_0000, BYTES as usize).map_err(text)?;
+    let buffer = DmaBuffer::new(container, 0x10_0000, BYTES as usize).map_err(text)?;
     let size = Queue::<vfio_client::Region, DmaBuffer>::size(2);
-    let ring = DmaBuffer::new(&container, 0x20_0000, size).map_err(text)?;
+    let ring = DmaBuffer::new(container, 0x20_0000, size).map_err(text)?;
     let mut queue = Queue::new(mdma, ring, 2).map_err(of)?;
     for job in [
         job::fill(Place::Device(0), 0x0102_0304_0506_0708, BYTES),

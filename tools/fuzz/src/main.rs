@@ -3,8 +3,8 @@
 //! Fuzzer: random programs of calls, over everything that a user of the device can reach.
 //!
 //! ```text
-//! fuzz [--seconds N] [--programs N] [--seed N] [--module PATH] [--out DIR] [--corpus DIR]
-//!      [--limit SECONDS] [--plant CLASS]
+//! fuzz [--seconds N] [--programs N] [--seed N] [--module PATH] [--out DIR] [--corpus DIR]...
+//!      [--budget MS] [--limit SECONDS] [--distil] [--plant CLASS]
 //! fuzz --generate [--seed N] [--programs N]
 //! fuzz --replay FILE [--times N] [--verbose] [--module PATH]
 //! fuzz --minimise FILE --with COMMAND [--out DIR]
@@ -13,6 +13,13 @@
 //! It runs as root, with `vfio`, `vfio_iommu_type1` and `mdev` loaded, on a kernel that it may crash. `--module` loads
 //! the module first. `--out` keeps the running program in `DIR/current`, which survives the machine. `--minimise` runs
 //! anywhere: it appends the name of a program's file to COMMAND, which fails if the program does.
+//!
+//! It begins with the programs in `--corpus`, the shortest first, and adds programs that reach new code to
+//! `--out`/corpus. With `--distil`, it ends after them: `--out`/corpus has those that are needed.
+//!
+//! `--budget` is the time after which a program makes no more calls; 0 is no limit. Programs share an instance where
+//! they leave it open, so a failure may need the programs before it: `--out`/before has them. A file can have several
+//! programs, separated by lines of `---`.
 //!
 //! `--limit` is the time without output after which a program counts as hung. Each second counts only once some work
 //! was done in it, because a busy host gives the VM little time. `--plant` fails on purpose after a device reset, to
@@ -28,6 +35,7 @@ use std::process::ExitCode;
 
 use kernel_utils::module;
 
+mod budget;
 mod bytes;
 mod calls;
 mod coverage;
@@ -38,6 +46,7 @@ mod generate;
 mod grammar;
 mod ground;
 mod health;
+mod kept;
 mod minimise;
 mod patience;
 mod program;
@@ -61,7 +70,8 @@ enum Task {
     Replay(PathBuf),
     Minimise(PathBuf),
     Worker,
-    Second,
+    /// With the end of its budget.
+    Second(Option<u64>),
     Remove,
 }
 
@@ -81,7 +91,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             programs: u64::MAX,
             seed: 1,
             out: None,
-            corpus: None,
+            corpus: Vec::new(),
+            distil: false,
             limit: 600,
             settings: Settings::default(),
         },
@@ -99,7 +110,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--seed" => options.seed = number(value()?)?,
             "--limit" => options.limit = number(value()?)?,
             "--out" => options.out = Some(value()?.into()),
-            "--corpus" => options.corpus = Some(value()?.into()),
+            "--corpus" => options.corpus.push(value()?.into()),
+            "--distil" => options.distil = true,
+            "--budget" => options.settings.limit = budget(number(value()?)?),
             "--module" => parsed.module = Some(value()?.into()),
             "--verbose" => options.settings.verbose = true,
             "--plant" => {
@@ -114,14 +127,21 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--with" => parsed.with = Some(value()?),
             "--worker" => parsed.task = Task::Worker,
             "--remove" => parsed.task = Task::Remove,
-            "--second" => parsed.task = Task::Second,
-            _ => match arg.strip_prefix("--module-text=").map(range) {
-                Some(Some(range)) => options.settings.module = Some(range),
+            "--second" => parsed.task = Task::Second(None),
+            _ => match arg.split_once('=') {
+                Some(("--module-text", text)) => options.settings.module = range(text),
+                Some(("--budget", text)) => options.settings.limit = budget(number(text.into())?),
+                Some(("--until", text)) => parsed.task = Task::Second(Some(number(text.into())?)),
                 _ => return Err(format!("unknown option {arg}")),
             },
         }
     }
     Ok(parsed)
+}
+
+/// Returns the limit in milliseconds, `None` for 0.
+fn budget(limit: u64) -> Option<u64> {
+    (limit > 0).then_some(limit)
 }
 
 /// Parses an address range.
@@ -161,7 +181,7 @@ fn run_task(args: &Arguments) -> Result<bool, String> {
             run::minimise_with(path, with, options).map(|()| true)
         }
         Task::Worker => worker::main(options.settings).map(|()| true),
-        Task::Second => server::main().map(|()| true),
+        Task::Second(until) => server::main(*until).map(|()| true),
         Task::Remove => removal::main().map(|()| true),
     }
 }

@@ -44,11 +44,16 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Returns the calls in groups: a single call, or several that run concurrently.
+    /// Returns the calls in groups; see [`steps`].
+    #[cfg(test)]
     pub(crate) fn steps(&self) -> impl Iterator<Item = &[Call]> {
-        self.calls
-            .chunk_by(|a, b| a.thread.is_some() && b.thread.is_some())
+        steps(&self.calls)
     }
+}
+
+/// Returns calls in groups: a single call, or several that run concurrently.
+pub(crate) fn steps(calls: &[Call]) -> impl Iterator<Item = &[Call]> {
+    calls.chunk_by(|a, b| a.thread.is_some() && b.thread.is_some())
 }
 
 impl fmt::Display for Call {

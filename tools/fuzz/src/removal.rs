@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-use vfio_client::mdev::{Instance, Sysfs};
+use vfio_client::mdev::{Instance, Sysfs, Uuid};
 
 use crate::patience;
 
@@ -56,12 +56,13 @@ pub(crate) fn main() -> Result<(), String> {
         .map_err(|e| format!("remove: {e}"))
 }
 
-/// Removes every instance; returns those that could not be removed.
-pub(crate) fn remove_all(sysfs: &Sysfs) -> Vec<String> {
+/// Removes every instance except one; returns those that could not be removed.
+pub(crate) fn remove_all(sysfs: &Sysfs, except: Option<&Uuid>) -> Vec<String> {
     let mut problems = Vec::new();
     match sysfs.instances() {
         Ok(instances) => {
-            for instance in instances {
+            let other = |instance: &Instance| Some(&instance.uuid) != except;
+            for instance in instances.into_iter().filter(other) {
                 match instance.remove() {
                     Ok(()) => {}
                     // A process of a dead worker may be removing it.

@@ -14,7 +14,7 @@ use crate::failure::{Class, Failure};
 use crate::generate::{generate, mutate};
 use crate::minimise::minimise;
 use crate::program::Program;
-use crate::target::Target;
+use crate::target::{Target, Trial};
 use crate::worker::Settings;
 
 /// Options of a run.
@@ -26,15 +26,19 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// Directory for files that must survive the machine.
     pub(crate) out: Option<PathBuf>,
-    /// Directory of initial programs.
-    pub(crate) corpus: Option<PathBuf>,
+    /// Directories of initial programs.
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Run only these.
+    pub(crate) distil: bool,
     /// As in [`Target`].
     pub(crate) limit: u64,
     pub(crate) settings: Settings,
 }
 
 /// Interval of progress lines.
-const PROGRESS: Duration = Duration::from_secs(30);
+const PROGRESS: Duration = Duration::from_secs(60);
+/// The line between two programs of a file.
+const SEPARATOR: &str = "---\n";
 /// Repetitions of a failed program before it counts as failing only sometimes.
 const TRIES: u32 = 5;
 
@@ -44,6 +48,22 @@ struct Counts {
     programs: u64,
     made: u64,
     empty: u64,
+    /// Programs whose budget did not suffice, and that got the instance of the previous one.
+    cut: u64,
+    reused: u64,
+    /// The longest time of a program.
+    longest: Duration,
+}
+
+impl Counts {
+    fn add(&mut self, trial: &Trial, took: Duration) {
+        self.programs += 1;
+        self.made += trial.made;
+        self.empty += trial.empty;
+        self.cut += u64::from(trial.cut);
+        self.reused += u64::from(trial.reused);
+        self.longest = self.longest.max(took);
+    }
 }
 
 fn say(text: &str) {
@@ -68,16 +88,23 @@ fn keep(out: Option<&Path>, name: &str, text: &str) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Reads the programs of a directory.
-fn load(dir: &Path) -> Vec<Program> {
-    let mut names: Vec<_> = fs::read_dir(dir)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    names.sort_unstable();
-    names
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.parse().ok())
-        .collect()
+/// Reads the programs of some directories, the shortest first: a program is kept only if it reaches more.
+fn load(dirs: &[PathBuf]) -> Vec<Program> {
+    let entries = dirs.iter().flat_map(fs::read_dir).flatten().flatten();
+    let mut texts: Vec<_> = entries
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .collect();
+    texts.sort_by_cached_key(|text| (text.lines().count(), text.clone()));
+    texts.dedup();
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Returns the file of a program in the corpus. The same program has the same name in every run.
+fn name(program: &Program) -> String {
+    format!(
+        "corpus/{:08x}",
+        records::crc(program.to_string().as_bytes())
+    )
 }
 
 /// Returns the generator of one program of a run, independent of the earlier ones.
@@ -99,7 +126,9 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
     let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
     let mut coverage = Coverage::new();
     let mut corpus: Vec<Program> = Vec::new();
-    let mut waiting = options.corpus.as_deref().map(load).unwrap_or_default();
+    let mut waiting = load(&options.corpus);
+    // The programs that have used the instance.
+    let mut before: Vec<Program> = Vec::new();
     waiting.reverse();
     let mut counts = Counts::default();
     let start = Instant::now();
@@ -114,7 +143,11 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
         waiting.len()
     ));
     let found = loop {
-        if start.elapsed().as_secs() >= options.seconds || counts.programs >= options.programs {
+        let all = options.distil && waiting.is_empty();
+        if all
+            || start.elapsed().as_secs() >= options.seconds
+            || counts.programs >= options.programs
+        {
             break None;
         }
         let mut rng = generator(options.seed, counts.programs);
@@ -133,13 +166,16 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
             "current",
             &format!("{head}{program}"),
         )?;
+        let begin = Instant::now();
         let trial = target.run(&program).map_err(|e| e.to_string())?;
-        counts.programs += 1;
-        counts.made += trial.made;
-        counts.empty += trial.empty;
+        counts.add(&trial, begin.elapsed());
+        if !trial.reused {
+            before.clear();
+        }
+        before.push(program.clone());
         if coverage.add(&trial.pcs) > 0 {
-            let name = format!("corpus/{:08}", counts.programs);
-            keep(options.out.as_deref(), &name, &program.to_string())?;
+            let text = format!("# SPDX-License-Identifier: GPL-2.0\n{program}");
+            keep(options.out.as_deref(), &name(&program), &text)?;
             corpus.push(program.clone());
         }
         if let Some(failure) = trial.failures.first() {
@@ -169,6 +205,8 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
         options.seed,
         counts.programs - 1
     ));
+    let texts: Vec<_> = before.iter().map(Program::to_string).collect();
+    keep(options.out.as_deref(), "before", &texts.join(SEPARATOR))?;
     keep(
         options.out.as_deref(),
         "failure",
@@ -199,7 +237,9 @@ fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(),
         reproduced = reproduced || again(program)?;
     }
     if !reproduced {
-        say(&format!("it did not fail again in {TRIES} times"));
+        say(&format!(
+            "it did not fail again in {TRIES} times; the file `before` has the programs that used its instance before"
+        ));
         return Ok(());
     }
     let least = minimise(program, &mut again)?;
@@ -212,18 +252,20 @@ fn shrink(program: &Program, failure: &Failure, options: &Options) -> Result<(),
     )
 }
 
-/// Runs one program some times; returns whether nothing was found.
+/// Runs the programs of a file some times; returns whether nothing was found.
 pub(crate) fn replay(path: &Path, times: u64, options: &Options) -> Result<bool, String> {
-    let program = read(path)?;
+    let programs = read(path)?;
     let mut target =
         Target::new(on_this_kernel(options.settings), options.limit).map_err(|e| e.to_string())?;
     for time in 0..times {
-        let trial = target.run(&program).map_err(|e| e.to_string())?;
-        for failure in &trial.failures {
-            say(&format!("FOUND {failure} (time {})", time + 1));
-        }
-        if !trial.failures.is_empty() {
-            return Ok(false);
+        for program in &programs {
+            let trial = target.run(program).map_err(|e| e.to_string())?;
+            for failure in &trial.failures {
+                say(&format!("FOUND {failure} (time {})", time + 1));
+            }
+            if !trial.failures.is_empty() {
+                return Ok(false);
+            }
         }
     }
     Ok(true)
@@ -231,7 +273,14 @@ pub(crate) fn replay(path: &Path, times: u64, options: &Options) -> Result<bool,
 
 /// Minimises with a command that gets the name of a program's file and fails if the program does.
 pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Result<(), String> {
-    let program = read(path)?;
+    let programs = read(path)?;
+    let [program] = &programs[..] else {
+        return Err(format!(
+            "{}: has {} programs",
+            path.display(),
+            programs.len()
+        ));
+    };
     let candidate = path.with_extension("candidate");
     let text = |e: std::io::Error| format!("{}: {e}", candidate.display());
     let mut tries = 0;
@@ -251,29 +300,34 @@ pub(crate) fn minimise_with(path: &Path, command: &str, options: &Options) -> Re
         ));
         Ok(fails)
     };
-    if !fails(&program)? {
+    if !fails(program)? {
         return Err("it does not fail".into());
     }
-    let least = minimise(&program, &mut fails)?;
+    let least = minimise(program, &mut fails)?;
     let _ = fs::remove_file(&candidate);
     print!("{least}");
     keep(options.out.as_deref(), "minimised", &least.to_string())
 }
 
-fn read(path: &Path) -> Result<Program, String> {
+fn read(path: &Path) -> Result<Vec<Program>, String> {
     fs::read_to_string(path)
         .map_err(|e| format!("{}: {e}", path.display()))?
-        .parse()
+        .split(SEPARATOR)
+        .map(str::parse)
+        .collect()
 }
 
 fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64().max(0.001);
     let rate = |count: u64| count as f64 / seconds;
     let mut line = format!(
-        "{:.0} s, {} programs ({:.1}/s), {} calls ({:.0}/s), {} not made",
+        "{:.0} s, {} programs ({:.1}/s, longest {:.1} s, {} cut, {} reused an instance), {} calls ({:.0}/s), {} not made",
         seconds,
         counts.programs,
         rate(counts.programs),
+        counts.longest.as_secs_f64(),
+        counts.cut,
+        counts.reused,
         counts.made,
         rate(counts.made),
         counts.empty
@@ -281,7 +335,7 @@ fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Durati
     if coverage.len() > 0 {
         let (reached, all) = coverage.functions();
         line += &format!(
-            ", {} addresses in {reached} of {all} functions, corpus {corpus}",
+            ", {} branches in {reached} of {all} functions, corpus {corpus}",
             coverage.len()
         );
     }

@@ -19,11 +19,10 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use hostile::{Cgroup, Kind, Stalled, NOBODY};
+use hostile::{Cgroup, Kind, Stalled};
 use vfio_client::passing;
 
 use crate::ended::{Ended, Result};
@@ -37,6 +36,8 @@ pub(crate) const MESSAGE: usize = 4096;
 /// The first process's side. It makes one call at a time. Other threads may kill meanwhile.
 #[derive(Default)]
 pub(crate) struct Second {
+    /// When its budget is over, as in [`Budget::until`](crate::budget::Budget::until).
+    until: Option<u64>,
     /// Kept from the first start to the end of the program.
     cgroup: Mutex<Option<Arc<Cgroup>>>,
     process: Mutex<Option<Child>>,
@@ -45,6 +46,14 @@ pub(crate) struct Second {
 }
 
 impl Second {
+    /// A process, not started yet, whose calls end at this time.
+    pub(crate) fn new(until: Option<u64>) -> Self {
+        Second {
+            until,
+            ..Second::default()
+        }
+    }
+
     /// The control group.
     pub(crate) fn cgroup(&self) -> io::Result<Arc<Cgroup>> {
         let mut cgroup = self.cgroup.lock().unwrap();
@@ -61,11 +70,10 @@ impl Second {
         let (ours, theirs) = passing::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg("--second")
+            .args(self.until.map(|until| format!("--until={until}")))
             .stdin(theirs)
             .stdout(Stdio::null())
             .current_dir("/")
-            .uid(NOBODY)
-            .gid(NOBODY)
             .spawn()?;
         // The process does nothing before the first message.
         let added = cgroup.add(child.id());

@@ -6,9 +6,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use hostile::Victim;
+use hostile::{Victim, NOBODY};
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use vfio_client::{passing, Node};
 
+use crate::budget::Budget;
 use crate::calls;
 use crate::ended::{Ended, Result};
 use crate::grammar::Kind as Slotted;
@@ -17,16 +20,27 @@ use crate::second::MESSAGE;
 use crate::world::World;
 
 /// The second process's `main`.
-pub(crate) fn main() -> std::result::Result<(), String> {
-    serve().map_err(|e| format!("the second process: {e}"))
+pub(crate) fn main(until: Option<u64>) -> std::result::Result<(), String> {
+    serve(until).map_err(|e| format!("the second process: {e}"))
 }
 
-fn serve() -> io::Result<()> {
+/// Makes this process, which has one thread, an ordinary user's.
+///
+/// If the first process asked for that with the start, it would be copied with all of its memory.
+fn lower() -> io::Result<()> {
+    set_thread_groups(&[])?;
+    set_thread_gid(Gid::from_raw(NOBODY))?;
+    set_thread_uid(Uid::from_raw(NOBODY))?;
+    Ok(())
+}
+
+fn serve(until: Option<u64>) -> io::Result<()> {
+    lower()?;
     let socket = io::stdin();
     let mut message = vec![0; MESSAGE];
     // Do nothing before the first message: the process may not be in its control group yet.
     let mut received = passing::receive(&socket, &mut message)?;
-    let world = Arc::new(World::new(World::ground()?)?);
+    let world = Arc::new(World::new(World::ground()?, Budget::until(until))?);
     // Kept open for the first process to take.
     let mut victims = Vec::new();
     while received.0 > 0 {

@@ -23,6 +23,10 @@ pub(crate) struct Trial {
     /// Calls made, and calls with an empty slot.
     pub(crate) made: u64,
     pub(crate) empty: u64,
+    /// Whether its budget did not suffice.
+    pub(crate) cut: bool,
+    /// Whether it got the instance of the previous program.
+    pub(crate) reused: bool,
     /// Addresses reached for the first time by this worker.
     pub(crate) pcs: Vec<u64>,
     /// What is wrong.
@@ -60,6 +64,9 @@ impl Target {
         command.arg("--worker");
         if self.settings.verbose {
             command.arg("--verbose");
+        }
+        if let Some(limit) = self.settings.limit {
+            command.arg(format!("--budget={limit}"));
         }
         if let Some(class) = self.settings.plant {
             command.args(["--plant", &class.to_string()]);
@@ -182,6 +189,8 @@ impl Target {
                     let mut counts = rest.split(' ').map(|n| n.parse().unwrap_or(0));
                     trial.made = counts.next().unwrap_or(0);
                     trial.empty = counts.next().unwrap_or(0);
+                    trial.cut = counts.next() == Some(1);
+                    trial.reused = counts.next() == Some(1);
                     return Ok(true);
                 }
                 _ => println!("{line}"),

@@ -8,10 +8,11 @@ use std::sync::Mutex;
 
 use vfio_client::kcov::{Kcov, RemoteKcov};
 
-/// Addresses, with repetitions, that one call may reach. Saving a whole device is one call here.
-const WORDS: usize = 1 << 22;
+/// Addresses, with repetitions, that one call may reach; the others are lost. Each buffer is mapped when a worker
+/// starts, which takes time by its size.
+const WORDS: usize = 1 << 17;
 /// The same for one run of the module's workers.
-const REMOTE_WORDS: usize = 1 << 18;
+const REMOTE_WORDS: usize = 1 << 16;
 
 /// Coverage of all threads.
 #[derive(Debug)]

@@ -7,7 +7,9 @@
 //! out  pc ADDRESS            reached for the first time
 //!      bad CLASS TEXT        what is wrong
 //!      call NAME ENDED       with --verbose: how a call ended
-//!      done MADE EMPTY       the end; calls made, and calls that found nothing to make them with
+//!      done MADE EMPTY CUT REUSED
+//!                            the end; calls made, and calls that found nothing to make them with; 1 if the budget
+//!                            did not suffice; 1 if the program got the instance of the previous one
 //! ```
 //!
 //! Whoever started it starts another one when it dies.
@@ -15,23 +17,26 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use vfio_client::mdev::Sysfs;
 use vfio_client::{errno_name, Mapping};
 
+use crate::budget::Budget;
 use crate::calls;
 use crate::ended::{self, Ended};
 use crate::failure::{Class, Failure};
 use crate::grammar::Op;
 use crate::ground;
 use crate::health;
-use crate::program::{Call, Program};
+use crate::kept::{self, Kept};
+use crate::program::{self, Call, Program};
 use crate::removal;
 use crate::trace::{trace, Tracer};
-use crate::world::World;
+use crate::world::{uuid, World};
 
 /// Programs between two checks of machine-wide counts.
 const EVERY: u64 = 16;
@@ -48,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) plant: Option<Class>,
     /// Addresses of the module, if coverage is wanted.
     pub(crate) module: Option<(u64, u64)>,
+    /// The time limit of the calls of a program, in milliseconds.
+    pub(crate) limit: Option<u64>,
 }
 
 /// State that lasts from program to program.
@@ -60,6 +67,12 @@ struct Worker {
     programs: AtomicU64,
     made: AtomicU64,
     empty: AtomicU64,
+    /// Whether the budget of the program did not suffice.
+    cut: AtomicBool,
+    /// What the last program has left open.
+    kept: Mutex<Option<Kept>>,
+    /// Whether the program got that.
+    reused: AtomicBool,
 }
 
 /// The process's `main`.
@@ -82,10 +95,13 @@ fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> 
         programs: AtomicU64::new(0),
         made: AtomicU64::new(0),
         empty: AtomicU64::new(0),
+        cut: AtomicBool::new(false),
+        kept: Mutex::default(),
+        reused: AtomicBool::new(false),
     };
     let world = worker.world().map_err(|e| e.to_string())?;
     // Left by a previous worker.
-    for problem in removal::remove_all(&world.sysfs) {
+    for problem in removal::remove_all(&world.sysfs, None) {
         worker.fail(Class::Leak, problem);
     }
     drop(world);
@@ -93,10 +109,14 @@ fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> 
     let mut input = io::stdin().lock();
     for number in 1.. {
         let Some(program) = read(&mut input)? else {
+            worker.kept.lock().unwrap().take();
+            removal::remove_all(&Sysfs::default(), None);
             return Ok(());
         };
-        worker.run(&program).map_err(|e| e.to_string())?;
-        if number % EVERY == 0 {
+        // Now and then everything is closed, and what has leaked shows.
+        let all = number % EVERY == 0;
+        worker.run(&program, !all).map_err(|e| e.to_string())?;
+        if all {
             let now = health::pinned().map_err(|e| e.to_string())?;
             if now != pinned {
                 worker.fail(
@@ -135,14 +155,16 @@ impl Worker {
     }
 
     fn world(&self) -> io::Result<World> {
-        World::new(self.ground.clone())
+        let limit = self.settings.limit.map(Duration::from_millis);
+        World::new(self.ground.clone(), Budget::lasting(limit))
     }
 
-    /// Runs a program, closes everything, and checks for leaks.
-    fn run(&self, program: &Program) -> io::Result<()> {
+    /// Runs a program, closes everything, and checks for leaks. May keep the instance open for the next program.
+    fn run(&self, program: &Program, may_keep: bool) -> io::Result<()> {
         ground::clean(&self.ground);
         let world = Arc::new(self.world()?);
-        for step in program.steps() {
+        let calls = &program.calls[self.begin(&world, program)..];
+        for step in program::steps(calls) {
             let threads: HashSet<_> = step.iter().map(|call| call.thread).collect();
             if threads.len() == 1 {
                 self.make_all(&world, step.iter());
@@ -158,12 +180,41 @@ impl Worker {
             });
         }
         let world = Arc::into_inner(world).expect("the threads are over");
-        trace(self.tracer.as_deref(), || self.end(world))
+        let keep = may_keep && kept::leaves(program);
+        trace(self.tracer.as_deref(), || self.end(world, keep))
+    }
+
+    /// Gives the program what the last one has left open, or closes that. Returns how many calls are made thereby.
+    fn begin(&self, world: &World, program: &Program) -> usize {
+        let kept = self.kept.lock().unwrap().take();
+        let reused = kept.is_some() && kept::begins(program);
+        self.reused.store(reused, Ordering::Relaxed);
+        match kept {
+            Some(kept) if reused => kept.put(world),
+            Some(kept) => {
+                drop(kept);
+                for problem in removal::remove_all(&world.sysfs, None) {
+                    self.fail(Class::Leak, problem);
+                }
+            }
+            None => {}
+        }
+        match reused {
+            true => {
+                self.made.fetch_add(kept::CALLS as u64, Ordering::Relaxed);
+                kept::CALLS
+            }
+            false => 0,
+        }
     }
 
     /// Makes some calls in order.
     fn make_all<'a>(&self, world: &Arc<World>, calls: impl Iterator<Item = &'a Call>) {
         for call in calls {
+            if !world.budget.pay(0) {
+                self.cut.store(true, Ordering::Relaxed);
+                break;
+            }
             let ended = trace(self.tracer.as_deref(), || calls::make_in(world, call));
             match ended {
                 Err(Ended::Empty) => self.empty.fetch_add(1, Ordering::Relaxed),
@@ -180,14 +231,17 @@ impl Worker {
     }
 
     /// Closes what a program has opened. Checks that the devices still work and that nothing is left.
-    fn end(&self, world: World) -> io::Result<()> {
+    fn end(&self, world: World, keep: bool) -> io::Result<()> {
         let sysfs = world.sysfs.clone();
+        let kept = if keep { Kept::take(&world) } else { None };
         let (second, cgroup) = world.close();
         if second == Err(Ended::Stuck) {
             self.fail(Class::Hang, "the second process does not end");
         }
+        // If it does not work, see whether it does when it is opened again.
+        let kept = kept.filter(|kept| kept.renew().is_ok());
         let instances = sysfs.instances().map_err(|e| e.source)?;
-        if let Some(instance) = instances.first() {
+        if let (Some(instance), None) = (instances.first(), &kept) {
             let mut result = health::usable(instance);
             if self.programs.fetch_add(1, Ordering::Relaxed) % EVERY == 0 {
                 result = result.and_then(|()| health::migrates(instance));
@@ -196,13 +250,15 @@ impl Worker {
                 self.fail(Class::Unusable, text);
             }
         }
-        for problem in removal::remove_all(&sysfs) {
+        let first = uuid(0);
+        for problem in removal::remove_all(&sysfs, kept.as_ref().map(|_| &first)) {
             self.fail(Class::Leak, problem);
         }
         let left = sysfs.instances().map_err(|e| e.source)?;
-        if !left.is_empty() {
+        if left.len() != usize::from(kept.is_some()) {
             self.fail(Class::Leak, format!("{} instances are left", left.len()));
         }
+        *self.kept.lock().unwrap() = kept;
         if let Some(cgroup) = cgroup {
             let left = cgroup.settled_memory()?;
             if left > CHARGED {
@@ -273,7 +329,9 @@ impl Worker {
         }
         let made = self.made.swap(0, Ordering::Relaxed);
         let empty = self.empty.swap(0, Ordering::Relaxed);
-        writeln!(out, "done {made} {empty}")?;
+        let cut = u8::from(self.cut.swap(false, Ordering::Relaxed));
+        let reused = u8::from(self.reused.load(Ordering::Relaxed));
+        writeln!(out, "done {made} {empty} {cut} {reused}")?;
         out.flush()
     }
 }

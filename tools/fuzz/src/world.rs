@@ -11,6 +11,7 @@ use rustix::fs::MemfdFlags;
 use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::{EventFd, Mapping, Node};
 
+use crate::budget::Budget;
 use crate::ended;
 use crate::grammar::{Kind, GROUND};
 use crate::removal::Removal;
@@ -66,6 +67,8 @@ pub(crate) struct World {
     /// A file to transfer the contents of mappings through.
     pub(crate) file: File,
     pub(crate) sysfs: Sysfs,
+    /// The work that the program may still do in this process.
+    pub(crate) budget: Budget,
     /// The second process.
     pub(crate) second: Second,
     /// Mappings, here or in the second process, whose page faults this process answers late.
@@ -76,7 +79,7 @@ pub(crate) struct World {
 
 impl World {
     /// Creates a world with nothing open.
-    pub(crate) fn new(ground: Arc<Mapping>) -> io::Result<Self> {
+    pub(crate) fn new(ground: Arc<Mapping>, budget: Budget) -> io::Result<Self> {
         let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC)?;
         Ok(World {
             containers: Slots::new(Kind::Container),
@@ -89,7 +92,8 @@ impl World {
             ground,
             file: file.into(),
             sysfs: Sysfs::default(),
-            second: Second::default(),
+            second: Second::new(budget.end()),
+            budget,
             stalled: Mutex::default(),
             removals: Mutex::default(),
         })
