@@ -37,10 +37,10 @@ debug-kernel:
 	@$(SCRIPTS)/debug-kernel
 
 SECONDS ?= 60
-SEED ?= 1
+MODE ?= kernel
 
 fuzz:
-	@$(SCRIPTS)/fuzz --seconds $(SECONDS) --seed $(SEED)
+	@$(SCRIPTS)/fuzz --mode $(MODE) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 fuzz-host:
 	@$(SCRIPTS)/fuzz-host --seconds $(SECONDS)
@@ -82,7 +82,8 @@ help:
 	@echo 'make test-miri    test the protocol core on a big-endian machine, under miri'
 	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
 	@echo 'make debug-kernel build that kernel and print its path'
-	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1'
+	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1,'
+	@echo '                  MODE=memory with KASAN, MODE=locks with lockdep'
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
