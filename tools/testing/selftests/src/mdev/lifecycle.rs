@@ -68,7 +68,7 @@ fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
         let container = fixture.container.clone();
         let buffer = fixture.buffer(IOVA, BYTES)?;
         let mut queue = fixture.queue(4)?;
-        fixture.mdma.set_throttle(4000)?;
+        fixture.mdma.set_throttle(20_000)?;
         let before = fixture.mdma.get(Reg::BytesDone)?;
         queue.submit(&mdma::job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
         fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job", |v| v > before)?;

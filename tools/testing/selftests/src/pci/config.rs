@@ -301,7 +301,7 @@ fn bus_master_off_stops_dma(env: &Env) -> Result {
     let config = fixture.device.config()?;
     let buffer = fixture.buffer(IOVA, BYTES)?;
     let mut queue = fixture.queue(4)?;
-    fixture.mdma.set_throttle(2000)?;
+    fixture.mdma.set_throttle(20_000)?;
     queue.submit(&mdma::job::fill(fixture::guest(IOVA), !0, BYTES as u64))?;
     let written = || buffer.to_vec(0, BYTES).iter().filter(|b| **b != 0).count();
     for round in 0..5 {

@@ -481,7 +481,7 @@ fn reset_stops_work_in_flight(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let mut queue = fixture.queue(4)?;
     let buffer = fixture.buffer(0x10_0000, 4 << 20)?;
-    fixture.mdma.set_throttle(2000)?;
+    fixture.mdma.set_throttle(20_000)?;
     queue.submit(&mdma::job::fill(fixture::guest(0x10_0000), !0, 4 << 20))?;
     fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job to begin", |v| v > 0)?;
     fixture.device.reset()?;

@@ -392,7 +392,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     memory.write(0, &random_bytes(&mut fastrand::Rng::with_seed(27), SIZE));
     let crc = crc32c::crc32c(&memory.to_vec(0, SIZE));
     let mut queue = source.queue(4)?;
-    source.mdma.set_throttle(1000)?;
+    source.mdma.set_throttle(20_000)?;
     queue.fill(&job::nop().cookie(1))?;
     queue.fill(&job::crc32c(guest(BASE), SIZE as u64).cookie(2))?;
     queue.fill(&job::fill(guest(BASE), 0x66, SIZE as u64).cookie(3))?;

@@ -215,7 +215,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     let memory = source.buffer(BASE, SIZE)?;
     let mut queue = source.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
-    source.mdma.set_throttle(1000)?;
+    source.mdma.set_throttle(20_000)?;
     let before = source.mdma.get(Reg::BytesDone)?;
     queue.submit(&job::fill(guest(BASE), 0x66, SIZE as u64).cookie(3))?;
     let fd = source.begin(State::PRE_COPY)?;

@@ -409,7 +409,7 @@ fn p44_work_in_flight_is_finished(env: &Env) -> Result {
     let mut queue = v2.queue(4)?;
     for (n, to) in (1..).zip([RUNNING_P2P, PRE_COPY_P2P, RUNNING_P2P, PRE_COPY_P2P]) {
         let before = v2.mdma.get(Reg::BytesDone)?;
-        v2.mdma.set_throttle(1000)?;
+        v2.mdma.set_throttle(20_000)?;
         queue.submit(&job::fill(guest(BASE), n, SIZE as u64))?;
         wait_register(&v2.mdma, Reg::BytesDone, "a job in flight", |b| {
             b - before >= 128 << 10

@@ -30,6 +30,10 @@ tests! { "stopping":
 const BASE: u64 = 0x100_0000;
 const SIZE: usize = 8 << 20;
 
+/// Microseconds between two units, of which a job of [`SIZE`] has 128: a busy host may keep a test waiting for a second
+/// before it stops the device.
+const LONG: u32 = 20_000;
+
 /// Returns all guest memory that the device may write.
 fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
     let mut all = buffer.to_vec(0, SIZE);
@@ -40,7 +44,7 @@ fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
 /// Starts a long fill and waits until it is in flight.
 fn in_flight(fixture: &Fixture, queue: &mut VfioQueue, value: u64) -> Result {
     let before = fixture.mdma.get(Reg::BytesDone)?;
-    fixture.mdma.set_throttle(1000)?;
+    fixture.mdma.set_throttle(LONG)?;
     queue.submit(&job::fill(guest(BASE), value, SIZE as u64))?;
     wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| {
         n - before >= 2 * UNIT as u64
@@ -266,7 +270,7 @@ fn p52_a_queue_enabled_while_stopped_runs_later(env: &Env) -> Result {
     fixture.go(&[State::RUNNING])?;
     queue.wait(PATIENCE)?;
     // If the user disables the queue while the device is stopped, the device drops the job.
-    fixture.mdma.set_throttle(1000)?;
+    fixture.mdma.set_throttle(LONG)?;
     queue.submit(&job::fill(guest(BASE), 2, SIZE as u64))?;
     wait_register(&fixture.mdma, Reg::BytesDone, "a job in flight", |n| {
         n > 4096
