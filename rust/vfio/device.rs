@@ -1,92 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device: one object for VFIO, the framework and the driver.
+//! The device: one object for VFIO and the code that uses VFIO.
 
-use crate::{
-    bindings,
-    budget::Reservation,
-    config::ConfigSpace,
-    debugfs::Counters,
-    dma::Dma,
-    engine::Engine,
-    irq::Irq,
-    log::Log,
-    memory::DeviceMemory,
-    migration::{
-        Staging,
-        StateMachine, //
-    },
-    msix::Msix,
-    pci::Function,
-    uuid::Uuid, //
-};
 use core::{
     ops::Deref,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull, //
 };
 use kernel::{
+    error::to_result,
     prelude::*,
-    sync::{
-        aref::AlwaysRefCounted,
-        Arc, //
-    },
+    sync::aref::AlwaysRefCounted,
     types::Opaque, //
 };
+use vfio_bindings as bindings;
 
-/// A mediated device.
+/// A VFIO device with data of type `T`, to which it dereferences.
 ///
-/// It starts with the `struct vfio_device` and ends with the driver's part, a `T`, to which it
-/// dereferences. VFIO allocates it, counts references to it and frees it.
+/// VFIO allocates it, counts references to it and frees it.
 ///
 /// # Invariants
 ///
 /// All fields are initialised, and the device is pinned.
 #[repr(C)]
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub struct Device<T> {
     #[pin]
     pub(crate) raw: Opaque<bindings::vfio_device>,
-    /// Runs [`Driver::work`](crate::Driver::work).
     #[pin]
-    pub(crate) engine: Engine<Device<T>>,
-    /// Name of the driver.
-    pub(crate) name: &'static CStr,
-    /// UUID of the mdev.
-    pub(crate) uuid: Uuid,
-    /// The log of refusals.
-    #[pin]
-    pub(crate) log: Log,
-    /// Counts what is not logged.
-    pub(crate) counters: Arc<Counters>,
-    /// What the device looks like on the PCI bus.
-    pub(crate) function: Function,
-    /// The emulated configuration space.
-    #[pin]
-    pub(crate) config: ConfigSpace,
-    /// Interrupts.
-    #[pin]
-    pub(crate) irq: Irq,
-    /// The BAR with the MSI-X table.
-    #[pin]
-    pub(crate) msix: Msix,
-    /// Guest memory.
-    #[pin]
-    pub(crate) dma: Dma,
-    /// Device memory, if the device has any.
-    pub(crate) memory: Option<Arc<DeviceMemory>>,
-    /// The migration state.
-    #[pin]
-    pub(crate) machine: StateMachine,
-    /// The data section of the v1 region.
-    pub(crate) staging: Staging,
-    /// The driver's part.
-    #[pin]
-    pub(crate) driver: T,
-    /// The device's share of the parent's memory. Given back after all else is gone.
-    pub(crate) reservation: Reservation,
+    pub(crate) data: T,
 }
 
 // SAFETY: A `struct vfio_device` is not tied to a thread, and the rest is `Send`.
@@ -96,7 +37,7 @@ unsafe impl<T: Send + Sync> Send for Device<T> {}
 unsafe impl<T: Send + Sync> Sync for Device<T> {}
 
 impl<T> Device<T> {
-    /// Returns what VFIO knows the device by.
+    /// Returns the `struct vfio_device`.
     pub(crate) fn as_raw(&self) -> *mut bindings::vfio_device {
         self.raw.get()
     }
@@ -111,34 +52,24 @@ impl<T> Device<T> {
         unsafe { &*raw.cast::<Self>() }
     }
 
-    /// Runs [`Driver::work`](crate::Driver::work) soon.
+    /// Returns where the user mappings of the device are found: the `address_space` of all its files. It
+    /// lives as long as the device.
+    pub fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: VFIO has allocated the inode with the device, and never changes the fields.
+        unsafe { (*(*self.as_raw()).inode).i_mapping }
+    }
+
+    /// Returns the state after `from` on the way to `to` (P40).
     ///
-    /// Cheap, and callable in any context. While the device may not run the call is remembered
-    /// and acts when it may (P52).
-    pub fn kick(&self) {
-        self.engine.kick();
-    }
-
-    /// Returns guest memory, which is accessed by IOVA.
-    pub fn dma(&self) -> &Dma {
-        &self.dma
-    }
-
-    /// Returns device memory; `None` if the device has no [`Bar::Memory`](crate::pci::Bar::Memory).
-    pub fn memory(&self) -> Option<&DeviceMemory> {
-        self.memory.as_deref()
-    }
-
-    /// Returns the interrupts.
-    pub fn irq(&self) -> &Irq {
-        &self.irq
-    }
-
-    /// Logs why something was refused: one line, rate-limited for each device.
-    ///
-    /// Use it through [`refuse!`](crate::refuse).
-    pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
-        self.log.refuse(self.name, &self.uuid, reason);
+    /// Both are numbers of `enum vfio_device_mig_state` that the device can have. `EINVAL` if there is no
+    /// way.
+    pub fn next_migration_state(&self, from: u32, to: u32) -> Result<u32> {
+        let mut next = 0;
+        // SAFETY: The device is valid, and the core checks the states.
+        to_result(unsafe {
+            bindings::vfio_mig_get_next_state(self.as_raw(), from, to, &mut next)
+        })?;
+        Ok(next)
     }
 }
 
@@ -146,7 +77,7 @@ impl<T> Deref for Device<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.driver
+        &self.data
     }
 }
 
@@ -162,17 +93,5 @@ unsafe impl<T: Send + Sync> AlwaysRefCounted for Device<T> {
         unsafe {
             bindings::put_device(&raw mut (*obj.cast::<bindings::vfio_device>().as_ptr()).device)
         };
-    }
-}
-
-#[pinned_drop]
-impl<T> PinnedDrop for Device<T> {
-    fn drop(self: Pin<&mut Self>) {
-        // The worker refers to the device.
-        self.engine.stop();
-        if let Some(memory) = &self.memory {
-            // SAFETY: Taking the mapping away is always allowed.
-            unsafe { memory.set_mapping(ptr::null_mut()) };
-        }
     }
 }

@@ -54,10 +54,10 @@ pub use self::{
     ring::RingMemory, //
 };
 
-pub(crate) use self::{
+pub use self::{
     guest_memory::check,
     unmaps::{
         Unmaps,
         UnpinQueue, //
-    }, //
+    },
 };

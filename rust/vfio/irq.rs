@@ -43,199 +43,37 @@
 //! below everything, never held when an eventfd is signalled: the user is free to hand in the same
 //! eventfd as trigger and as unmask, and the signal would come back for the lock.
 
-use crate::{
-    bindings,
-    eventfd::EventFd,
-    lock::{
-        new_irq_lock,
-        IrqLock, //
-    },
-    pci,
+mod state;
+
+pub use self::state::VECTORS_MAX;
+pub(crate) use self::state::{
+    Mode,
+    State,
+    Trigger, //
 };
+
 use core::ptr;
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Mutex,
     time::{
         delay::fsleep,
         Delta, //
     },
     types::Opaque, //
 };
+use kernel_ext::{
+    eventfd::EventFd,
+    lock::{
+        new_irq_lock,
+        IrqLock, //
+    },
+};
+use vfio_bindings as bindings;
 
 /// The time from an unmask by eventfd that follows no acknowledge to the next delivery.
 const PAUSE: Delta = Delta::from_millis(10);
-
-/// Which kind of interrupt is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// None.
-    Off,
-    /// `VFIO_PCI_INTX_IRQ_INDEX`.
-    Intx,
-    /// `VFIO_PCI_MSI_IRQ_INDEX`.
-    Msi,
-    /// `VFIO_PCI_MSIX_IRQ_INDEX`.
-    Msix,
-}
-
-/// An optional eventfd.
-pub(crate) type Trigger = Option<Arc<EventFd>>;
-
-/// What the spinlock guards.
-pub(crate) struct State {
-    pub(crate) mode: Mode,
-    /// The device runs.
-    running: bool,
-    /// A bit for each vector that the device asserts.
-    asserted: u64,
-    /// A bit for each vector whose message was raised and not sent.
-    pending: u64,
-    /// INTx was masked by the user.
-    masked: bool,
-    /// INTx was delivered, and not unmasked since.
-    delivered: bool,
-    /// The device was acknowledged since INTx was delivered.
-    acknowledged: bool,
-    /// INTx is to be unmasked at the next acknowledge.
-    unmask_at_acknowledge: bool,
-    /// `PCI_COMMAND_INTX_DISABLE`.
-    disabled: bool,
-    /// INTx is to be delivered once, asserted or not: a state was loaded.
-    replay: bool,
-    intx: Trigger,
-    /// The vectors in use, from 0; as many as the user enabled.
-    pub(crate) vectors: KVec<Trigger>,
-    pub(crate) err: Trigger,
-    pub(crate) req: Trigger,
-}
-
-impl State {
-    /// Whether the device asserts INTx.
-    fn level(&self) -> bool {
-        self.asserted != 0
-    }
-
-    /// Whether INTx is to be delivered now.
-    fn intx_due(&self) -> bool {
-        self.mode == Mode::Intx
-            && self.running
-            && self.intx.is_some()
-            && (self.level() || self.replay)
-            && !self.masked
-            && !self.delivered
-            && !self.disabled
-    }
-
-    /// Delivers INTx if it is due, and returns what to signal.
-    fn deliver_intx(&mut self) -> Trigger {
-        if !self.intx_due() {
-            return None;
-        }
-        self.delivered = true;
-        self.acknowledged = false;
-        self.replay = false;
-        self.intx.clone()
-    }
-
-    /// Forgets that INTx was delivered.
-    fn rearm(&mut self) {
-        self.delivered = false;
-        self.unmask_at_acknowledge = false;
-    }
-
-    /// Uses INTx from now on, with this eventfd; returns what to signal. What was in place is left in
-    /// `trigger`, to be dropped when the lock is no longer held.
-    pub(crate) fn set_intx(&mut self, trigger: &mut Trigger) -> Trigger {
-        self.mode = Mode::Intx;
-        core::mem::swap(&mut self.intx, trigger);
-        self.rearm();
-        self.deliver_intx()
-    }
-
-    /// What to signal when the user asks for INTx by itself.
-    pub(crate) fn loop_intx(&self) -> Trigger {
-        if self.disabled {
-            None
-        } else {
-            self.intx.clone()
-        }
-    }
-
-    /// Unmasks INTx by an eventfd; returns whether the worker has to look after it. `own`: the
-    /// eventfd is the one that INTx signals.
-    fn unmask_by_eventfd(&mut self, own: bool) -> bool {
-        self.masked = false;
-        if self.delivered && self.level() && !self.acknowledged {
-            self.unmask_at_acknowledge = true;
-            return !own;
-        }
-        self.rearm();
-        self.intx_due()
-    }
-
-    /// Where in `vectors` the device's vector `vector` is.
-    ///
-    /// With fewer MSI vectors enabled than the device has, several share one.
-    fn slot(&self, vector: usize) -> Option<usize> {
-        match self.mode {
-            Mode::Off | Mode::Intx => None,
-            Mode::Msi => vector.checked_rem(self.vectors.len()),
-            Mode::Msix => Some(vector),
-        }
-    }
-
-    /// Puts eventfds in place for the vectors from `start` on. What was in place is left in
-    /// `triggers`, to be dropped when the lock is no longer held.
-    pub(crate) fn set_triggers(&mut self, start: usize, triggers: &mut [Trigger]) {
-        let same = |a: &Trigger, b: &Trigger| match (a, b) {
-            (Some(a), Some(b)) => a.is(b.as_ptr()),
-            _ => false,
-        };
-
-        for (slot, trigger) in (start..).zip(triggers) {
-            let Some(current) = self.vectors.get_mut(slot) else {
-                break;
-            };
-            core::mem::swap(current, trigger);
-            if !same(current, trigger) {
-                self.pending |= self.asserted & self.sharing(slot);
-            }
-        }
-        self.end_replay();
-    }
-
-    /// A bit for each of the device's vectors that share this one.
-    fn sharing(&self, slot: usize) -> u64 {
-        (0..VECTORS)
-            .filter(|vector| self.slot(*vector) == Some(slot))
-            .fold(0, |bits, vector| bits | 1 << vector)
-    }
-
-    /// Once a running device can send messages, what was loaded is delivered by them.
-    fn end_replay(&mut self) {
-        let messages = matches!(self.mode, Mode::Msi | Mode::Msix);
-
-        if self.running && messages && self.vectors.iter().any(Option::is_some) {
-            self.replay = false;
-        }
-    }
-
-    /// Takes the pending bit of a vector whose message can be sent, and returns what to signal.
-    fn deliver_message(&mut self, vector: usize) -> Trigger {
-        if !self.running || self.pending & (1 << vector) == 0 {
-            return None;
-        }
-        let trigger = self.vectors.get(self.slot(vector)?)?.clone()?;
-
-        self.pending &= !(1 << vector);
-        Some(trigger)
-    }
-}
 
 /// Signals an eventfd, if there is one. The state's lock must not be held.
 pub(crate) fn signal(trigger: Trigger) {
@@ -267,22 +105,12 @@ unsafe impl Sync for Irq {}
 /// Number of interrupt indices of a PCI device.
 pub(crate) const NUM_IRQS: usize = bindings::VFIO_PCI_NUM_IRQS as usize;
 
-/// The most vectors a device has: a bit of `asserted` and of `pending` for each.
-const VECTORS: usize = u64::BITS as usize;
-
-const _: () = assert!(pci::MSIX_VECTORS_MAX as usize <= VECTORS);
-const _: () = assert!(pci::MSI_VECTORS_MAX as usize <= VECTORS);
-
 impl Irq {
     /// Interrupts that no one listens to yet, of a device that does not run.
-    pub(crate) fn new(function: &pci::Function) -> impl PinInit<Self> + use<> {
-        let counts = [
-            function.intx.into(),
-            function.msi.into(),
-            function.msix.into(),
-            1,
-            1,
-        ];
+    ///
+    /// The device has INTx or not, `msi` MSI vectors and `msix` MSI-X vectors, at most [`VECTORS_MAX`].
+    pub fn new(intx: bool, msi: u8, msix: u16) -> impl PinInit<Self> {
+        let counts = [intx.into(), msi.into(), msix.into(), 1, 1];
 
         pin_init!(Self {
             counts,
@@ -327,11 +155,8 @@ impl Irq {
     /// - which messages are sent again to a user who may have missed them, above all after a load.
     ///
     /// It sends no message by itself: see [`Irq::signal`]. A driver calls it under the lock of its
-    /// causes, at each change of them and in [`Driver::restore`] and [`Driver::reset`]. May be called in
-    /// any context.
-    ///
-    /// [`Driver::restore`]: crate::Driver::restore
-    /// [`Driver::reset`]: crate::Driver::reset
+    /// causes, at each change of them and when it restores or resets its state. May be called in any
+    /// context.
     pub fn set_asserted(&self, vectors: u64) {
         let trigger = {
             let mut state = self.state.lock();
@@ -357,7 +182,7 @@ impl Irq {
     /// called in any context.
     pub fn signal(&self, vector: u32) {
         let vector = vector as usize;
-        if vector >= VECTORS {
+        if vector >= VECTORS_MAX {
             return;
         }
         let trigger = {
@@ -371,12 +196,12 @@ impl Irq {
     // For the framework.
 
     /// Whether the device asserts INTx.
-    pub(crate) fn level(&self) -> bool {
+    pub fn level(&self) -> bool {
         self.state.lock().level()
     }
 
     /// The pending bits, as the MSI-X BAR shows them.
-    pub(crate) fn pending(&self) -> u64 {
+    pub fn pending(&self) -> u64 {
         let vectors = self.counts[bindings::VFIO_PCI_MSIX_IRQ_INDEX as usize];
         let mask = 1u64.checked_shl(vectors).unwrap_or(0).wrapping_sub(1);
 
@@ -397,14 +222,14 @@ impl Irq {
     /// asserted. If the device was quiet again when it stopped, but its driver had not told the
     /// controller yet, nobody would lower that line at the destination: the VMM there lowers what it
     /// has raised, and it has raised nothing.
-    pub(crate) fn loaded(&self) {
+    pub fn loaded(&self) {
         let mut state = self.state.lock();
         state.pending = state.asserted;
         state.replay = true;
     }
 
     /// The device begins to run: what is due is delivered.
-    pub(crate) fn run(&self) {
+    pub fn run(&self) {
         let trigger = {
             let mut state = self.state.lock();
             state.running = true;
@@ -417,12 +242,12 @@ impl Irq {
     }
 
     /// The device was stopped: nothing is delivered until it runs.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.state.lock().running = false;
     }
 
     /// Follows `PCI_COMMAND_INTX_DISABLE`.
-    pub(crate) fn set_disabled(&self, disabled: bool) {
+    pub fn set_disabled(&self, disabled: bool) {
         let trigger = {
             let mut state = self.state.lock();
             state.disabled = disabled;
@@ -436,7 +261,7 @@ impl Irq {
 
     /// Sends the messages that are pending and can be sent.
     pub(crate) fn send_pending(&self) {
-        for vector in 0..VECTORS {
+        for vector in 0..VECTORS_MAX {
             let trigger = {
                 let mut state = self.state.lock();
                 // Nothing to do for this vector and those above.
@@ -556,7 +381,7 @@ impl Irq {
     }
 
     /// Gives up everything the user put in place; at the last close.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         let _setup = self.setup.lock();
 
         self.disable();
@@ -567,7 +392,7 @@ impl Irq {
     }
 
     /// Back to power-on: nothing is asserted or pending. What the user put in place stays.
-    pub(crate) fn reset(&self) {
+    pub fn reset(&self) {
         let mut state = self.state.lock();
         state.asserted = 0;
         state.pending = 0;

@@ -10,16 +10,15 @@
 //!
 //! Only what a VMM or a stream asks for is logged. What a guest does is counted: see `debugfs.rs`.
 
-use crate::{
-    bindings,
-    debugfs::Flag,
-    uuid::Uuid, //
-};
 use kernel::{
     alloc::AllocError,
     prelude::*,
-    sync::Arc,
-    types::Opaque, //
+    sync::Arc, //
+};
+use kernel_ext::{
+    debugfs::Flag,
+    ratelimit::RateLimit,
+    uuid::Uuid, //
 };
 
 /// Logs, rate-limited, why a device refused something.
@@ -42,11 +41,11 @@ macro_rules! refuse {
 /// For the code that finds out what is wrong and leaves the logging to its caller, who knows what
 /// was asked. An empty reason means that it has been logged.
 #[derive(Clone, Copy)]
-pub(crate) struct Refusal(pub(crate) Error, pub(crate) &'static str);
+pub struct Refusal(pub Error, pub &'static str);
 
 impl Refusal {
     /// A refusal by code that logs the reason itself, though not the user's bad addresses.
-    pub(crate) fn logged(error: Error) -> Self {
+    pub fn logged(error: Error) -> Self {
         if error == EFAULT {
             error.into()
         } else {
@@ -74,39 +73,27 @@ impl From<AllocError> for Refusal {
     }
 }
 
-/// A rate limit.
+/// The log of one device.
 #[pin_data]
-pub(crate) struct Log {
+pub struct Log {
     #[pin]
-    limit: Opaque<bindings::ratelimit_state>,
+    limit: RateLimit,
     /// Whether the limit applies.
     limited: Arc<Flag>,
 }
 
-// SAFETY: A `ratelimit_state` is not tied to the thread that initialised it.
-unsafe impl Send for Log {}
-
-// SAFETY: The only use of it, `__ratelimit()`, does its own locking.
-unsafe impl Sync for Log {}
-
 impl Log {
-    /// A limit with the kernel's defaults, which applies while `limited` is set.
-    pub(crate) fn new(limited: Arc<Flag>) -> impl PinInit<Self> {
+    /// Returns a log with the kernel's default rate limit, which applies while `limited` is set.
+    pub fn new(limited: Arc<Flag>) -> impl PinInit<Self> {
         pin_init!(Self {
             limited,
-            limit <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes, and the whole state is initialised.
-                unsafe { bindings::vfio_rs_ratelimit_default_init(slot) }
-            }),
+            limit <- RateLimit::new(),
         })
     }
 
     /// Prints one line, unless the limit has been reached.
-    pub(crate) fn refuse(&self, name: &CStr, uuid: &Uuid, reason: core::fmt::Arguments<'_>) {
-        // SAFETY: `limit` was initialised by `new` and is pinned.
-        let below = || unsafe { bindings::vfio_rs_ratelimit(self.limit.get()) } != 0;
-
-        if !self.limited.is_set() || below() {
+    pub fn refuse(&self, name: &CStr, uuid: &Uuid, reason: core::fmt::Arguments<'_>) {
+        if !self.limited.is_set() || self.limit.permits() {
             let name = name.to_str().unwrap_or("?");
             pr_warn!("{}\n", format_args!("{name} {uuid}: {reason}"));
         }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The callbacks of `struct vfio_device`.
+//! What a VFIO device does, and the callbacks by which VFIO calls it.
 //!
-//! Each unpacks its arguments, calls the [`Device`] and logs what it refuses. VFIO calls them
-//! from many threads at once; only open and close exclude each other. Nothing that they call refers
-//! to them.
+//! Each callback unpacks its arguments, calls [`DeviceOps`] and logs what it refuses. VFIO calls them
+//! from many threads at once; only open and close exclude each other.
 //!
 //! C header: [`include/linux/vfio.h`](srctree/include/linux/vfio.h)
 
@@ -13,31 +12,34 @@ pub(crate) mod logging;
 pub(crate) mod migration;
 
 use crate::{
-    bindings,
     device::Device,
-    driver::Driver,
+    dma::Dma,
     irq::{
         Irq,
         NUM_IRQS, //
     },
     log::Refusal,
     position::Position,
-    refuse,
-    region::NUM_REGIONS, //
+    refuse, //
 };
 use core::{
+    fmt,
     marker::PhantomData,
-    mem::size_of, //
+    mem::size_of,
+    ptr::NonNull, //
 };
 use kernel::{
     ffi::{
         c_long,
         c_ulong, //
     },
+    fs::File,
     ioctl::_IO,
     prelude::*,
+    sync::aref::ARef,
     uaccess::UserSlice, //
 };
+use vfio_bindings as bindings;
 
 /// Number of a `VFIO_DEVICE_*` ioctl.
 const fn nr(offset: u32) -> u32 {
@@ -49,13 +51,89 @@ const VFIO_DEVICE_GET_IRQ_INFO: u32 = nr(9);
 const VFIO_DEVICE_SET_IRQS: u32 = nr(10);
 const VFIO_DEVICE_RESET: u32 = nr(11);
 
-/// The operations of the devices of driver `T`.
-pub(crate) struct VTable<T: Driver>(PhantomData<T>);
+/// What a VFIO device does: `struct vfio_device_ops` and `struct vfio_migration_ops`.
+///
+/// # Context
+///
+/// All functions may sleep. They are called concurrently and from any thread, except that
+/// [`DeviceOps::open`] and [`DeviceOps::close`] alternate. All others are called between the two.
+pub trait DeviceOps: Send + Sync + Sized + 'static {
+    /// `vfio_device_ops.name`.
+    const NAME: &'static CStr;
 
-impl<T: Driver> VTable<T> {
+    /// Number of regions in `VFIO_DEVICE_GET_INFO`.
+    const NUM_REGIONS: usize;
+
+    /// `vfio_device.migration_flags`: `VFIO_MIGRATION_*` (P38).
+    const MIGRATION_FLAGS: u32;
+
+    /// Returns the interrupts, for `VFIO_DEVICE_SET_IRQS`.
+    fn irq(&self) -> &Irq;
+
+    /// Returns guest memory. The caller opens and closes it with the device.
+    fn dma(&self) -> &Dma;
+
+    /// Logs why something was refused: one line, rate-limited. Use it through
+    /// [`refuse!`](crate::refuse).
+    fn refuse(&self, reason: fmt::Arguments<'_>);
+
+    /// The first user opens the device. An error is the errno of the ioctl.
+    fn open(&self) -> Result;
+
+    /// The last user has closed the device. Guest memory can still be unpinned, and is not accessible
+    /// after this.
+    fn close(&self);
+
+    /// Reads at most `len` bytes of a region into the user's `buf`, and returns how many.
+    fn read(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal>;
+
+    /// Writes at most `len` bytes of the user's `buf` to a region, and returns how many.
+    fn write(&self, at: Position, buf: UserPtr, len: usize) -> Result<usize, Refusal>;
+
+    /// Maps `len` bytes of a region.
+    ///
+    /// # Safety
+    ///
+    /// `vma` is being set up by `mmap()` of this device's file.
+    unsafe fn mmap(
+        &self,
+        at: Position,
+        len: usize,
+        vma: *mut bindings::vm_area_struct,
+    ) -> Result<(), Refusal>;
+
+    /// Fills in `VFIO_DEVICE_GET_REGION_INFO`, for the region with `info.index`.
+    ///
+    /// # Safety
+    ///
+    /// `caps` points to the capabilities that belong to `info`.
+    unsafe fn region_info(
+        &self,
+        info: &mut bindings::vfio_region_info,
+        caps: *mut bindings::vfio_info_cap,
+    ) -> Result<(), Refusal>;
+
+    /// `VFIO_DEVICE_RESET`. An error was logged.
+    fn reset(&self) -> Result;
+
+    /// Changes the migration state to the one with number `to`. Returns the data file if a session
+    /// began. An error was logged.
+    fn set_migration_state(dev: &Device<Self>, to: u32) -> Result<Option<ARef<File>>>;
+
+    /// Returns the number of the migration state.
+    fn migration_state(&self) -> Result<u32>;
+
+    /// Returns the bytes that a save has to move if the device is stopped now (P47).
+    fn migration_data_size(&self) -> Result<u64>;
+}
+
+/// The operations of the devices with data `T`.
+pub(crate) struct VTable<T: DeviceOps>(PhantomData<T>);
+
+impl<T: DeviceOps> VTable<T> {
     /// The operations for `vfio_device.ops`.
     pub(crate) const OPS: &'static bindings::vfio_device_ops = &bindings::vfio_device_ops {
-        name: kernel::str::as_char_ptr_in_const_context(T::INFO.name).cast_mut(),
+        name: kernel::str::as_char_ptr_in_const_context(T::NAME).cast_mut(),
         release: Some(release::<T>),
         #[cfg(CONFIG_IOMMUFD)]
         bind_iommufd: Some(bindings::vfio_iommufd_emulated_bind),
@@ -106,7 +184,7 @@ macro_rules! refused {
 /// # Safety
 ///
 /// Called by VFIO at the last put of an initialised device, which it frees afterwards.
-unsafe extern "C" fn release<T: Driver>(vdev: *mut bindings::vfio_device) {
+unsafe extern "C" fn release<T: DeviceOps>(vdev: *mut bindings::vfio_device) {
     // SAFETY: By the requirement of this function the device is not used any more.
     unsafe { vdev.cast::<Device<T>>().drop_in_place() }
 }
@@ -114,29 +192,38 @@ unsafe extern "C" fn release<T: Driver>(vdev: *mut bindings::vfio_device) {
 /// # Safety
 ///
 /// Called by VFIO for the first open of a registered device.
-unsafe extern "C" fn open_device<T: Driver>(vdev: *mut bindings::vfio_device) -> c_int {
+unsafe extern "C" fn open_device<T: DeviceOps>(vdev: *mut bindings::vfio_device) -> c_int {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
 
-    // SAFETY: VFIO calls `close_device()` when the device ceases to be open.
-    match unsafe { this.open() } {
+    // SAFETY: VFIO has opened the device; `close_device()` and the failure below take it back.
+    unsafe { this.dma().set_device(NonNull::new(vdev)) };
+    match this.open() {
         Ok(()) => 0,
-        Err(e) => refused!(this, e.into(), "open"),
+        Err(e) => {
+            // SAFETY: Taking the device away is always allowed.
+            unsafe { this.dma().set_device(None) };
+            refused!(this, e.into(), "open")
+        }
     }
 }
 
 /// # Safety
 ///
 /// Called by VFIO for the last close of a registered device.
-unsafe extern "C" fn close_device<T: Driver>(vdev: *mut bindings::vfio_device) {
+unsafe extern "C" fn close_device<T: DeviceOps>(vdev: *mut bindings::vfio_device) {
     // SAFETY: The device is registered.
-    unsafe { Device::<T>::from_raw(vdev) }.close();
+    let this = unsafe { Device::<T>::from_raw(vdev) };
+
+    this.close();
+    // SAFETY: Taking the device away is always allowed.
+    unsafe { this.dma().set_device(None) };
 }
 
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ppos` is the file offset of the call.
-unsafe extern "C" fn read<T: Driver>(
+unsafe extern "C" fn read<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     buf: *mut c_char,
     count: usize,
@@ -146,7 +233,7 @@ unsafe extern "C" fn read<T: Driver>(
     let (this, ppos) = unsafe { (Device::<T>::from_raw(vdev), &mut *ppos) };
     let at = Position::new(*ppos as u64);
 
-    match this.read_region(at, UserPtr::from_ptr(buf.cast()), count) {
+    match this.read(at, UserPtr::from_ptr(buf.cast()), count) {
         Ok(done) => {
             *ppos += done as bindings::loff_t;
             done as isize
@@ -165,7 +252,7 @@ unsafe extern "C" fn read<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ppos` is the file offset of the call.
-unsafe extern "C" fn write<T: Driver>(
+unsafe extern "C" fn write<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     buf: *const c_char,
     count: usize,
@@ -175,7 +262,7 @@ unsafe extern "C" fn write<T: Driver>(
     let (this, ppos) = unsafe { (Device::<T>::from_raw(vdev), &mut *ppos) };
     let at = Position::new(*ppos as u64);
 
-    match this.write_region(at, UserPtr::from_ptr(buf.cast_mut().cast()), count) {
+    match this.write(at, UserPtr::from_ptr(buf.cast_mut().cast()), count) {
         Ok(done) => {
             *ppos += done as bindings::loff_t;
             done as isize
@@ -194,7 +281,7 @@ unsafe extern "C" fn write<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `vma` is being set up.
-unsafe extern "C" fn mmap<T: Driver>(
+unsafe extern "C" fn mmap<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
@@ -232,7 +319,7 @@ unsafe extern "C" fn mmap<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `info` and `caps` are valid.
-unsafe extern "C" fn get_region_info_caps<T: Driver>(
+unsafe extern "C" fn get_region_info_caps<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     info: *mut bindings::vfio_region_info,
     caps: *mut bindings::vfio_info_cap,
@@ -250,11 +337,11 @@ unsafe extern "C" fn get_region_info_caps<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO when it wants a registered device back.
-unsafe extern "C" fn request<T: Driver>(vdev: *mut bindings::vfio_device, count: c_uint) {
+unsafe extern "C" fn request<T: DeviceOps>(vdev: *mut bindings::vfio_device, count: c_uint) {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
 
-    if !this.irq.request() && count == 0 {
+    if !this.irq().request() && count == 0 {
         refuse!(
             this,
             "remove: in use, and no request eventfd to tell the user; waiting for the close"
@@ -265,7 +352,7 @@ unsafe extern "C" fn request<T: Driver>(vdev: *mut bindings::vfio_device, count:
 /// # Safety
 ///
 /// Called by VFIO when a range that an open device may use is unmapped.
-unsafe extern "C" fn dma_unmap<T: Driver>(
+unsafe extern "C" fn dma_unmap<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     iova: u64,
     length: u64,
@@ -278,14 +365,14 @@ unsafe extern "C" fn dma_unmap<T: Driver>(
 
     // SAFETY: The device is registered.
     unsafe { Device::<T>::from_raw(vdev) }
-        .dma
+        .dma()
         .unmap(iova, length, by_iommufd);
 }
 
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn ioctl<T: Driver>(
+unsafe extern "C" fn ioctl<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     cmd: c_uint,
     arg: c_ulong,
@@ -295,9 +382,9 @@ unsafe extern "C" fn ioctl<T: Driver>(
     let arg = UserPtr::from_addr(arg);
 
     let result = match cmd {
-        VFIO_DEVICE_GET_INFO => get_info(arg).map_err(|r| (r, "GET_INFO")),
-        VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(&this.irq, arg).map_err(|r| (r, "GET_IRQ_INFO")),
-        VFIO_DEVICE_SET_IRQS => set_irqs(&this.irq, arg).map_err(|r| (r, "SET_IRQS")),
+        VFIO_DEVICE_GET_INFO => get_info(arg, T::NUM_REGIONS).map_err(|r| (r, "GET_INFO")),
+        VFIO_DEVICE_GET_IRQ_INFO => get_irq_info(this.irq(), arg).map_err(|r| (r, "GET_IRQ_INFO")),
+        VFIO_DEVICE_SET_IRQS => set_irqs(this.irq(), arg).map_err(|r| (r, "SET_IRQS")),
         VFIO_DEVICE_RESET => this.reset().map_err(|e| (Refusal::logged(e), "RESET")),
         _ => Err((Refusal(ENOTTY, "not known to this device"), "ioctl")),
     };
@@ -333,12 +420,12 @@ fn store(arg: UserPtr, words: &[u32]) -> Result<(), Refusal> {
 }
 
 /// `VFIO_DEVICE_GET_INFO`.
-fn get_info(arg: UserPtr) -> Result<(), Refusal> {
+fn get_info(arg: UserPtr, regions: usize) -> Result<(), Refusal> {
     let [argsz, ..] = fetch::<4>(arg)?;
     let info = [
         argsz,
         bindings::VFIO_DEVICE_FLAGS_RESET | bindings::VFIO_DEVICE_FLAGS_PCI,
-        NUM_REGIONS as u32,
+        regions as u32,
         NUM_IRQS as u32,
         // `cap_offset` and padding, which older users do not have room for.
         0,

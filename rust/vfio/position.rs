@@ -5,20 +5,20 @@
 //! A region's index is in the upper bits of its offset, as in vfio-pci.
 
 /// The bits of a file offset below the region index.
-pub(crate) const INDEX_SHIFT: u32 = 40;
+pub const INDEX_SHIFT: u32 = 40;
 
 /// A file offset taken apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Position {
+pub struct Position {
     /// Index of the region; not checked.
-    pub(crate) index: u64,
+    pub index: u64,
     /// Offset in it.
-    pub(crate) offset: u64,
+    pub offset: u64,
 }
 
 impl Position {
     /// Takes apart a file offset.
-    pub(crate) fn new(pos: u64) -> Self {
+    pub fn new(pos: u64) -> Self {
         Self {
             index: pos >> INDEX_SHIFT,
             offset: pos & ((1 << INDEX_SHIFT) - 1),

@@ -1,40 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocation of devices, and their registration with VFIO.
+//! Allocation of a device, and its registration with VFIO.
 
 use crate::{
-    bindings,
-    budget::Reservation,
-    config::{
-        self,
-        ConfigSpace, //
-    },
-    debugfs::{
-        Counters,
-        Dir,
-        File,
-        Flag, //
-    },
     device::Device,
-    dma::{
-        Dma,
-        Unmaps, //
+    ops::{
+        self,
+        DeviceOps, //
     },
-    driver::Driver,
-    engine::Engine,
-    irq::Irq,
-    log::Log,
-    memory::DeviceMemory,
-    migration::{
-        debugfs::Status,
-        identity::identity,
-        DataSection,
-        Staging,
-        StateMachine, //
-    },
-    msix::Msix,
-    ops,
-    uuid::Uuid, //
 };
 use core::{
     convert::Infallible,
@@ -47,70 +20,25 @@ use kernel::{
         to_result, //
     },
     prelude::*,
-    str::CString,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::aref::ARef, //
 };
+use vfio_bindings as bindings;
 
-/// What a device gets from its parent.
-pub(crate) struct Resources {
-    /// Its share of the memory budget.
-    pub(crate) reservation: Reservation,
-    /// The unmaps in progress.
-    pub(crate) unmaps: Arc<Unmaps>,
-    /// Whether the log of refusals is limited.
-    pub(crate) log_limit: Arc<Flag>,
-    /// The data section of the v1 region.
-    pub(crate) section: DataSection,
-}
-
-impl<T: Driver> Device<T> {
-    /// Allocates a device that is not registered.
+impl<T: DeviceOps> Device<T> {
+    /// Allocates a device that is not registered, with `data`.
     ///
     /// # Safety
     ///
     /// `dev` is the `struct device` of an mdev that is being probed.
-    unsafe fn new(
+    pub unsafe fn new(
         dev: *mut bindings::device,
-        uuid: Uuid,
-        config: &T::Config,
-        resources: Resources,
+        data: impl PinInit<T, Error>,
     ) -> Result<ARef<Self>> {
-        let function = T::function(config);
-        let memory = match function.memory_size() {
-            0 => None,
-            size => Some(DeviceMemory::new(size)?),
-        };
-        let table = KBox::new(config::Table::new(&function), GFP_KERNEL)?;
-        let msix = Msix::new(&function)?;
-        let machine = StateMachine::new(
-            identity::<T>(function.memory_size()),
-            memory.as_deref(),
-            resources.section,
-        )?;
-
-        let driver = T::new(config);
         // SAFETY: Leaves the field as it is: VFIO has initialised it.
         let raw = unsafe { pin_init::init_from_closure::<_, Infallible>(|_| Ok(())) };
         let init = try_pin_init!(Device {
             raw <- raw,
-            engine <- Engine::new(T::INFO.name),
-            name: T::INFO.name,
-            uuid,
-            log <- Log::new(resources.log_limit),
-            counters: Arc::new(Counters::default(), GFP_KERNEL)?,
-            config <- ConfigSpace::new(table),
-            irq <- Irq::new(&function),
-            msix <- msix,
-            function,
-            dma <- Dma::new(resources.unmaps),
-            memory,
-            machine <- machine,
-            staging: Staging::new(resources.section),
-            driver <- driver,
-            reservation: resources.reservation,
+            data <- data,
         }? Error);
 
         // SAFETY: `dev` is valid by the requirement of this function, and the operations are static.
@@ -131,20 +59,14 @@ impl<T: Driver> Device<T> {
         unsafe {
             (*raw).ops = ops::VTable::<T>::OPS;
             (*raw).mig_ops = ops::migration::VTable::<T>::OPS;
-            (*raw).migration_flags = ops::migration::FLAGS;
+            (*raw).migration_flags = T::MIGRATION_FLAGS;
             #[cfg(CONFIG_IOMMUFD_DRIVER)]
             {
                 (*raw).log_ops = ops::logging::VTable::<T>::OPS;
             }
         }
         // SAFETY: The reference is that of `_vfio_alloc_device()`.
-        let device = unsafe { ARef::from_raw(this) };
-        if let Some(memory) = &device.memory {
-            // SAFETY: The inode lives as long as the device, which takes the mapping away when it is
-            // dropped.
-            unsafe { memory.set_mapping((*(*raw).inode).i_mapping) };
-        }
-        Ok(device)
+        Ok(unsafe { ARef::from_raw(this) })
     }
 }
 
@@ -154,60 +76,36 @@ impl<T: Driver> Device<T> {
 ///
 /// # Invariants
 ///
-/// `device` is registered.
-pub(crate) struct Registration<T: Driver> {
-    // Removed before the reference is given up.
-    _status: File<Status<T>>,
-    _counters: File<Arc<Counters>>,
-    device: ARef<Device<T>>,
-}
+/// The device is registered.
+pub struct Registration<T: DeviceOps>(ARef<Device<T>>);
 
-impl<T: Driver> Registration<T> {
-    /// Creates a device for an mdev, and registers it with VFIO.
+impl<T: DeviceOps> Registration<T> {
+    /// Registers a device with VFIO.
     ///
     /// # Safety
     ///
-    /// `dev` is the `struct device` of an mdev that is being probed. The registration is dropped before
-    /// the mdev is gone.
-    pub(crate) unsafe fn new(
-        dev: *mut bindings::device,
-        uuid: Uuid,
-        config: &T::Config,
-        debugfs: &Dir,
-        resources: Resources,
-    ) -> Result<Self> {
-        // SAFETY: By the requirement of this function.
-        let device = unsafe { Device::<T>::new(dev, uuid, config, resources)? };
+    /// The device is not registered. The registration is dropped before the mdev is gone.
+    pub unsafe fn new(device: ARef<Device<T>>) -> Result<Self> {
         let raw = device.as_raw();
-        let name = CString::try_from_fmt(format_args!("{uuid}"))?;
-        let debugfs = Dir::new(&name, Some(debugfs))?;
-        let counters = debugfs.file(c"counters", device.counters.clone())?;
-        let status = debugfs.file(c"migration", Status::new(device.clone()))?;
-
         // The set of devices that are reset together has this one alone. VFIO would create it, but
-        // without a look at whether it could, and then follow a null pointer when the device is opened.
-        // SAFETY: The device was just created and is not registered.
+        // does not check the result, and would follow a null pointer when the device is opened.
+        // SAFETY: The device is valid and not registered.
         to_result(unsafe { bindings::vfio_assign_device_set(raw, raw.cast()) })?;
         // SAFETY: As above.
         to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(raw) })?;
-
         // INVARIANT: Registered just now.
-        Ok(Self {
-            _status: status,
-            _counters: counters,
-            device,
-        })
+        Ok(Self(device))
     }
 
     /// Returns the device.
-    pub(crate) fn device(&self) -> &Device<T> {
-        &self.device
+    pub fn device(&self) -> &Device<T> {
+        &self.0
     }
 }
 
-impl<T: Driver> Drop for Registration<T> {
+impl<T: DeviceOps> Drop for Registration<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the device is registered.
-        unsafe { bindings::vfio_unregister_group_dev(self.device.as_raw()) };
+        unsafe { bindings::vfio_unregister_group_dev(self.0.as_raw()) };
     }
 }

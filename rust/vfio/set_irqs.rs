@@ -6,8 +6,6 @@
 //! looked up before the first of them is put in place.
 
 use crate::{
-    bindings,
-    eventfd::EventFd,
     irq::{
         signal,
         Irq,
@@ -16,14 +14,18 @@ use crate::{
         Trigger,
         NUM_IRQS, //
     },
-    log::Refusal,
-    nospec, //
+    log::Refusal, //
 };
 use core::mem::swap;
 use kernel::{
     prelude::*,
     uaccess::UserSlice, //
 };
+use kernel_ext::{
+    eventfd::EventFd,
+    nospec, //
+};
+use vfio_bindings as bindings;
 
 const INTX: u32 = bindings::VFIO_PCI_INTX_IRQ_INDEX;
 const MSI: u32 = bindings::VFIO_PCI_MSI_IRQ_INDEX;

@@ -19,9 +19,9 @@ use mdma_model::{
         self,
         UNIT, //
     },
-    queue::Ring,
+    queue::Ring, //
 };
-use vfio::{
+use migratable::{
     dma::{
         Access,
         PinnedRange,
@@ -84,7 +84,7 @@ fn access<T>(
         } else {
             "use memory that is not a shared mapping of a file, or a file on tmpfs or hugetlbfs"
         };
-        vfio::refuse!(
+        migratable::refuse!(
             dev,
             "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
              slower: {change}"
@@ -275,7 +275,7 @@ impl<T> engine::Bus for Bus<'_, T> {
     fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error> {
         self.read(src, len)?;
         let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
-        Ok(vfio::crc32c(crc, buf))
+        Ok(migratable::crc32c(crc, buf))
     }
 }
 

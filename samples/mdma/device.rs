@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver: mdma as a [`vfio::Driver`].
+//! The driver: mdma as a [`migratable::Driver`].
 //!
 //! # Locks
 //!
@@ -49,7 +49,7 @@ use mdma_model::{
     regs,
     state, //
 };
-use vfio::{
+use migratable::{
     event::Event,
     pci::{
         Bar,
@@ -198,7 +198,7 @@ impl Driver for Mdma {
     }
 
     fn function(config: &Config) -> Function {
-        let mut bars = [Bar::None; vfio::pci::NUM_BARS];
+        let mut bars = [Bar::None; migratable::pci::NUM_BARS];
         bars[regs::BAR_REGISTERS as usize] = Bar::Registers {
             size: regs::WINDOW as u32,
         };
@@ -316,7 +316,7 @@ impl Driver for Mdma {
         let bytes = input.get_array()?;
         let memory_size = dev.control.lock().memory_size();
         state::decode(&bytes, memory_size).map_err(|invalid| {
-            vfio::refuse!(dev, "{invalid}");
+            migratable::refuse!(dev, "{invalid}");
             EINVAL
         })
     }

@@ -9,7 +9,7 @@
 //! |----------|-----------------------------------------------------------------|
 //! | `model/` | a crate for kernel and tools: registers, jobs, saved state      |
 //! | `bus`    | guest and device memory, for the engine                         |
-//! | `device` | all of it as a [`vfio::Driver`]                                 |
+//! | `device` | all of it as a [`migratable::Driver`]                                 |
 
 mod bus;
 mod device;
@@ -21,12 +21,10 @@ use device::{
 };
 use kernel::prelude::*;
 use mdma_model::regs;
-use vfio::{
-    mdev::{
-        Parent,
-        Type, //
-    },
-    migration::DataSection, //
+use migratable::{
+    migration::DataSection,
+    Parent,
+    Type, //
 };
 
 module! {

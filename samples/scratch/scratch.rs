@@ -4,9 +4,18 @@
 //! to DOORBELL at 0x4 adds 1 to COUNT later; COUNT at 0x8 asserts INTx until a write clears it.
 
 use kernel::{new_mutex, prelude::*, sync::Mutex};
-use vfio::mdev::{Parent, Type};
-use vfio::stream::{Reader, Writer};
-use vfio::{migration::DataSection, pci, Device, Driver, Info, Refused, WorkResult};
+use migratable::stream::{Reader, Writer};
+use migratable::{
+    migration::DataSection,
+    pci,
+    Device,
+    Driver,
+    Info,
+    Parent,
+    Refused,
+    Type,
+    WorkResult, //
+};
 
 module! {
     type: ScratchModule,

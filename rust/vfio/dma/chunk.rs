@@ -11,7 +11,7 @@
 /// Splits `len` bytes at `iova` at the borders of pages; returns offset and length of each piece.
 ///
 /// The range does not wrap.
-pub(crate) fn pages(iova: u64, len: usize, page: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn pages(iova: u64, len: usize, page: usize) -> impl Iterator<Item = (usize, usize)> {
     let head = (iova % page as u64) as usize;
     let mut done = 0;
     core::iter::from_fn(move || {
@@ -30,7 +30,7 @@ pub(crate) fn pages(iova: u64, len: usize, page: usize) -> impl Iterator<Item = 
 /// If the first attempt fails, each page is written again, whatever became of the pages before it:
 /// the user may have unmapped one of those since, and the pages behind it were written all the same.
 /// The first error of these is returned. If there is none, all was written.
-pub(crate) fn write<E>(
+pub(super) fn write<E>(
     iova: u64,
     len: usize,
     page: usize,

@@ -2,13 +2,13 @@
 
 //! The device that guest memory is accessed through.
 
-use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     ffi::c_void,
     prelude::*, //
 };
+use vfio_bindings as bindings;
 
 /// A `struct vfio_device` that is open.
 #[derive(Clone, Copy)]

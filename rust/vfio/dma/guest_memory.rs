@@ -10,15 +10,6 @@ use super::{
     range::Access,
     unmaps::Unmaps, //
 };
-use crate::{
-    bindings,
-    rwsem::{
-        new_rwsem,
-        ReadGuard,
-        RwSem, //
-    },
-    worker::not_killed, //
-};
 use core::{
     ptr::NonNull,
     sync::atomic::{
@@ -32,6 +23,15 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
+use kernel_ext::{
+    rwsem::{
+        new_rwsem,
+        ReadGuard,
+        RwSem, //
+    },
+    sched::not_killed, //
+};
+use vfio_bindings as bindings;
 
 /// The most bytes copied in one call into type1, which holds its lock meanwhile.
 const CHUNK: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub struct Dma {
 
 impl Dma {
     /// The guest memory of a device that is not open.
-    pub(crate) fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
+    pub fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             gate <- new_rwsem!(None, "dma gate"),
             pins: Pins::new(unmaps)?,
@@ -71,7 +71,7 @@ impl Dma {
     /// # Safety
     ///
     /// `device` must be open, and stay open until this is called with `None`.
-    pub(crate) unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
+    pub unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
         *self.gate.write() = device.map(OpenDevice);
         if device.is_none() {
             #[cfg(break_dirty_page)]
@@ -116,7 +116,7 @@ impl Dma {
     /// # Safety
     ///
     /// `to` must be valid for writes of `len` bytes by C.
-    pub(crate) unsafe fn read_raw(&self, iova: u64, to: *mut u8, len: usize) -> Result {
+    pub unsafe fn read_raw(&self, iova: u64, to: *mut u8, len: usize) -> Result {
         check(iova, len)?;
         let (device, _open) = self.device()?;
         let mut done = 0;
@@ -135,7 +135,7 @@ impl Dma {
     /// # Safety
     ///
     /// `from` must be valid for reads of `len` bytes by C.
-    pub(crate) unsafe fn write_raw(&self, iova: u64, from: *const u8, len: usize) -> Result {
+    pub unsafe fn write_raw(&self, iova: u64, from: *const u8, len: usize) -> Result {
         check(iova, len)?;
         let (device, _open) = self.device()?;
         let mut done = 0;
@@ -212,7 +212,7 @@ impl Dma {
     }
 
     /// The most looks of type1 that found the same pages pinned, of all devices of the parent.
-    pub(crate) fn unmap_looks_max(&self) -> u32 {
+    pub fn unmap_looks_max(&self) -> u32 {
         self.pins.looks_max()
     }
 
@@ -220,7 +220,7 @@ impl Dma {
     ///
     /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
     /// on. `by_iommufd` says that iommufd unmaps, and not type1.
-    pub(crate) fn unmap(&self, iova: u64, len: u64, by_iommufd: bool) {
+    pub fn unmap(&self, iova: u64, len: u64, by_iommufd: bool) {
         let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) else {
             return;
         };
@@ -232,7 +232,7 @@ impl Dma {
     }
 
     /// Unpins everything.
-    pub(crate) fn revoke_all(&self) {
+    pub fn revoke_all(&self) {
         self.pins.revoke(0, u64::MAX);
     }
 
@@ -286,29 +286,24 @@ impl Dma {
 impl Dma {
     /// Begins to log what the device writes in `ranges`, each a first and a last byte, in ascending
     /// order. `EINVAL` if that was done before.
-    pub(crate) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
+    pub fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
         self.pins.start_logging(ranges)
     }
 
     /// Forgets what was logged and logs no more.
-    pub(crate) fn stop_logging(&self) {
+    pub fn stop_logging(&self) {
         self.pins.logging.stop();
     }
 
     /// Hands `report` what the device has written in `iova..=last`, as ranges inside of it, and forgets
     /// what was copied. `EINVAL` if nothing is logged.
-    pub(crate) fn report_written(
-        &self,
-        iova: u64,
-        last: u64,
-        report: impl FnMut(u64, u64),
-    ) -> Result {
+    pub fn report_written(&self, iova: u64, last: u64, report: impl FnMut(u64, u64)) -> Result {
         self.pins.report_written(iova, last, report)
     }
 }
 
 /// Refuses a range that wraps. type1 adds to IOVAs without looking. A range may end at 2^64.
-pub(crate) fn check(iova: u64, len: usize) -> Result {
+pub fn check(iova: u64, len: usize) -> Result {
     let last = (len as u64).saturating_sub(1);
     iova.checked_add(last).map(|_| ()).ok_or(EOVERFLOW)
 }

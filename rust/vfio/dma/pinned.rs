@@ -3,7 +3,6 @@
 //! A pinned range of guest memory, as its holder has it.
 
 use super::pins::Listed;
-use crate::bindings;
 use core::sync::atomic::{
     AtomicU64,
     Ordering, //
@@ -13,6 +12,7 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
+use vfio_bindings as bindings;
 
 /// Guest memory that stays where it is while this exists, or until its user unmaps it.
 ///
@@ -70,7 +70,7 @@ impl PinnedRange {
     /// # Safety
     ///
     /// `from` must be valid for reads of `len` bytes by C.
-    pub(crate) unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
+    pub unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
         self.listed.range.writable()?;
         self.listed.range.each(offset, len, |done, to, n| {
             // SAFETY: As in `read_at`, the other way round; the caller vouches for `from`.

@@ -44,7 +44,6 @@ use super::{
     },
     unmaps::Unmaps, //
 };
-use crate::event::Event;
 use core::{
     ptr,
     sync::atomic::{
@@ -74,6 +73,7 @@ use kernel::{
         WorkItem, //
     },
 };
+use kernel_ext::event::Event;
 
 /// The most pages of one range: as many as type1 pins in one call.
 const MAX_PAGES: usize = 512;

@@ -3,7 +3,6 @@
 //! A range of guest memory: what it is pinned for, and its pages.
 
 use super::device::OpenDevice;
-use crate::bindings;
 use core::sync::atomic::{
     AtomicBool,
     Ordering, //
@@ -15,6 +14,7 @@ use kernel::{
     prelude::*,
     sync::SpinLock, //
 };
+use vfio_bindings as bindings;
 
 /// What a range is pinned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

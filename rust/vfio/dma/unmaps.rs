@@ -19,7 +19,6 @@
 //! userspace, or exits. If there is no memory for a report, or no file to be had, then the device
 //! pins nothing until it is closed.
 
-use crate::bindings;
 use core::{
     ptr::NonNull,
     sync::atomic::{
@@ -38,6 +37,7 @@ use kernel::{
     },
     workqueue::Queue, //
 };
+use vfio_bindings as bindings;
 
 /// The mappings that one thread unmaps, from the first one reported to the last.
 struct Report {
@@ -54,7 +54,7 @@ struct Report {
 /// # Invariants
 ///
 /// The queue is valid, and this value's to destroy.
-pub(crate) struct UnpinQueue(NonNull<bindings::workqueue_struct>);
+pub struct UnpinQueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A work queue may be used on any thread.
 unsafe impl Send for UnpinQueue {}
@@ -64,7 +64,7 @@ unsafe impl Sync for UnpinQueue {}
 
 impl UnpinQueue {
     /// Makes a queue on which any number of items run at the same time.
-    pub(crate) fn new(name: &CStr) -> Result<Self> {
+    pub fn new(name: &CStr) -> Result<Self> {
         // SAFETY: `name` is a string, and copied.
         // Not freezable: a thread that unmaps waits for the work and must be able to freeze.
         let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 0, false) };
@@ -82,7 +82,7 @@ impl Drop for UnpinQueue {
 
 /// The unmaps in progress of all devices of one parent.
 #[pin_data]
-pub(crate) struct Unmaps {
+pub struct Unmaps {
     #[pin]
     reports: Mutex<KVec<Report>>,
     /// The most looks of type1 that found the same pages pinned.
@@ -108,7 +108,7 @@ impl Unmaps {
     /// # Safety
     ///
     /// The queue must outlive each device that is given this.
-    pub(crate) unsafe fn new(queue: &UnpinQueue) -> Result<Arc<Self>> {
+    pub unsafe fn new(queue: &UnpinQueue) -> Result<Arc<Self>> {
         let queue = queue.0;
         Arc::pin_init(
             pin_init!(Self {
@@ -199,7 +199,7 @@ impl Unmaps {
     }
 
     /// The most looks of type1 that found the same pages pinned, since the module was loaded.
-    pub(crate) fn looks_max(&self) -> u32 {
+    pub fn looks_max(&self) -> u32 {
         self.looks_max.load(Ordering::Relaxed)
     }
 }

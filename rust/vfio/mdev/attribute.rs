@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute of an instance: a file in its directory of sysfs.
+//! The attribute of an mdev: a file in its directory of sysfs.
 //!
 //! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
 
-use crate::{
-    bindings,
-    device::Device,
-    driver::Driver,
-    registration::Registration, //
-};
+use super::driver::Driver;
 use core::marker::PhantomData;
 use kernel::{
     error::to_result,
@@ -21,6 +16,7 @@ use kernel::{
     },
     types::Opaque, //
 };
+use vfio_bindings as bindings;
 
 /// `keep_state`: whether the state of the device stays when its last user closes it.
 ///
@@ -30,19 +26,19 @@ use kernel::{
 ///
 /// `raw` is initialised, and pinned.
 #[pin_data]
-pub(super) struct KeepState<T: Driver> {
+pub(super) struct KeepState<D: Driver> {
     #[pin]
     raw: Opaque<bindings::device_attribute>,
-    _driver: PhantomData<fn() -> T>,
+    _driver: PhantomData<fn() -> D>,
 }
 
 // SAFETY: sysfs reads the attribute on any thread, and nobody changes it.
-unsafe impl<T: Driver> Send for KeepState<T> {}
+unsafe impl<D: Driver> Send for KeepState<D> {}
 
 // SAFETY: As above.
-unsafe impl<T: Driver> Sync for KeepState<T> {}
+unsafe impl<D: Driver> Sync for KeepState<D> {}
 
-impl<T: Driver> KeepState<T> {
+impl<D: Driver> KeepState<D> {
     /// The attribute, of no device yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -67,8 +63,8 @@ impl<T: Driver> KeepState<T> {
     ///
     /// # Safety
     ///
-    /// `dev` is an mdev whose driver data is a [`Registration`] of driver `T`. It stays that, and this
-    /// value lives, until [`KeepState::remove`] has returned.
+    /// `dev` is an mdev whose driver data is a `D`. It stays that, and this value lives, until
+    /// [`KeepState::remove`] has returned.
     pub(super) unsafe fn create(&self, dev: *mut bindings::device) -> Result {
         // SAFETY: By the requirement of this function and the type invariant.
         to_result(unsafe { bindings::device_create_file(dev, self.raw.get()) })
@@ -84,14 +80,14 @@ impl<T: Driver> KeepState<T> {
         unsafe { bindings::device_remove_file(dev, self.raw.get()) }
     }
 
-    /// Returns the device of an mdev.
+    /// Returns the driver data of an mdev.
     ///
     /// # Safety
     ///
     /// As for [`KeepState::create`]; the file is not removed during `'a`.
-    unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device<T> {
+    unsafe fn data<'a>(dev: *mut bindings::device) -> &'a D {
         // SAFETY: By the requirement of this function.
-        unsafe { (*bindings::dev_get_drvdata(dev).cast::<Registration<T>>()).device() }
+        unsafe { &*bindings::dev_get_drvdata(dev).cast::<D>() }
     }
 
     /// # Safety
@@ -103,8 +99,8 @@ impl<T: Driver> KeepState<T> {
         buf: *mut c_char,
     ) -> isize {
         // SAFETY: The file is not removed during this call.
-        let device = unsafe { Self::device(dev) };
-        let keep = c_int::from(device.keeps_state());
+        let data = unsafe { Self::data(dev) };
+        let keep = c_int::from(data.keeps_state());
 
         // SAFETY: sysfs gives a page to write to, and the format takes one `int`.
         unsafe { bindings::sysfs_emit(buf, c"%d\n".as_char_ptr(), keep) as isize }
@@ -120,9 +116,9 @@ impl<T: Driver> KeepState<T> {
         count: usize,
     ) -> isize {
         // SAFETY: The file is not removed during this call; sysfs ends what was written with a NUL.
-        let (device, text) = unsafe { (Self::device(dev), CStr::from_char_ptr(buf)) };
+        let (data, text) = unsafe { (Self::data(dev), CStr::from_char_ptr(buf)) };
 
-        match kstrtobool(text).and_then(|keep| device.set_keep_state(keep)) {
+        match kstrtobool(text).and_then(|keep| data.set_keep_state(keep)) {
             Ok(()) => count as isize,
             Err(error) => error.to_errno() as isize,
         }

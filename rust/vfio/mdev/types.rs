@@ -1,38 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The types of a parent: what the driver says of one, and what the mdev core has of it.
+//! The types of a parent: what the driver says of one, and its place in the mdev core.
 
-use crate::{
-    bindings,
-    budget::Budget,
-    debugfs::{
-        Dir,
-        Flag, //
-    },
-    dma::Unmaps,
-    driver::Driver,
-    log::Log,
-    migration::DataSection, //
-};
+use super::driver::Driver;
 use kernel::{
     container_of,
     prelude::*,
-    sync::Arc,
     types::Opaque, //
 };
+use vfio_bindings as bindings;
 
 /// An mdev type.
-pub struct Type<T: Driver> {
+pub struct Type<D: Driver> {
     /// The type's directory is the parent's name, a dash and this.
     pub name: &'static CStr,
     /// One line for people: `name` in the type's directory.
     pub pretty_name: &'static CStr,
-    /// What the type offers: `description` in the type's directory.
-    pub description: &'static str,
-    /// What [`Driver::new`] and [`Driver::function`] are given.
-    pub config: T::Config,
-    /// Bytes of the parent's budget that a device takes; not 0.
-    pub cost: u64,
+    /// What the driver knows of the type.
+    pub data: D::Type,
 }
 
 /// A [`Type`] with its place in the mdev core.
@@ -41,35 +26,15 @@ pub struct Type<T: Driver> {
 ///
 /// Pinned, and not dropped before the parent is unregistered.
 #[pin_data]
-pub(super) struct Entry<T: Driver> {
+pub(super) struct Entry<D: Driver> {
     #[pin]
     raw: Opaque<bindings::mdev_type>,
-    #[pin]
-    pub(super) log: Log,
-    /// What the driver says of it.
-    pub(super) typ: Type<T>,
-    /// The parent's memory.
-    pub(super) budget: Arc<Budget>,
-    /// The driver's directory of debugfs.
-    pub(super) debugfs: Dir,
-    /// Whether the log of refusals is limited.
-    pub(super) log_limit: Arc<Flag>,
-    /// The unmaps in progress.
-    pub(super) unmaps: Arc<Unmaps>,
-    /// The v1 data section of the devices.
-    pub(super) section: DataSection,
+    data: D::Type,
 }
 
-impl<T: Driver> Entry<T> {
-    /// An entry that the mdev core does not know yet.
-    pub(super) fn new(
-        typ: Type<T>,
-        budget: Arc<Budget>,
-        debugfs: Dir,
-        log_limit: Arc<Flag>,
-        unmaps: Arc<Unmaps>,
-        section: DataSection,
-    ) -> Result<Pin<KBox<Self>>> {
+impl<D: Driver> Entry<D> {
+    /// Returns an entry that the mdev core does not know yet.
+    pub(super) fn new(typ: Type<D>) -> Result<Pin<KBox<Self>>> {
         let raw = bindings::mdev_type {
             sysfs_name: typ.name.as_char_ptr(),
             pretty_name: typ.pretty_name.as_char_ptr(),
@@ -79,30 +44,24 @@ impl<T: Driver> Entry<T> {
         KBox::pin_init(
             pin_init!(Self {
                 raw: Opaque::new(raw),
-                log <- Log::new(log_limit.clone()),
-                typ,
-                budget,
-                debugfs,
-                log_limit,
-                unmaps,
-                section,
+                data: typ.data,
             }),
             GFP_KERNEL,
         )
     }
 
-    /// What the mdev core knows the type by.
+    /// Returns the `struct mdev_type`.
     pub(super) fn as_raw(&self) -> *mut bindings::mdev_type {
         self.raw.get()
     }
 
-    /// The entry of a type the mdev core hands out.
+    /// Returns what the driver knows of a type that the mdev core hands out.
     ///
     /// # Safety
     ///
-    /// `raw` is an [`Entry::raw`] of the same driver, and the parent is registered for `'a`.
-    pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::mdev_type) -> &'a Self {
+    /// `raw` is that of an [`Entry`] of the same driver, and the parent is registered for `'a`.
+    pub(super) unsafe fn data<'a>(raw: *mut bindings::mdev_type) -> &'a D::Type {
         // SAFETY: By the requirement of this function.
-        unsafe { &*container_of!(Opaque::cast_from(raw), Self, raw) }
+        unsafe { &(*container_of!(Opaque::cast_from(raw), Self, raw)).data }
     }
 }

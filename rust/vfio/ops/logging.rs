@@ -3,9 +3,8 @@
 //! The callbacks of `struct vfio_log_ops`: `VFIO_DEVICE_FEATURE_DMA_LOGGING_*`.
 
 use crate::{
-    bindings,
     device::Device,
-    driver::Driver,
+    ops::DeviceOps,
     refuse, //
 };
 use core::marker::PhantomData;
@@ -17,11 +16,12 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
 };
+use vfio_bindings as bindings;
 
-/// The operations of the devices of driver `T`.
-pub(crate) struct VTable<T: Driver>(PhantomData<T>);
+/// The operations of the devices with data `T`.
+pub(crate) struct VTable<T: DeviceOps>(PhantomData<T>);
 
-impl<T: Driver> VTable<T> {
+impl<T: DeviceOps> VTable<T> {
     /// The operations for `vfio_device.log_ops`.
     pub(crate) const OPS: &'static bindings::vfio_log_ops = &bindings::vfio_log_ops {
         log_start: Some(log_start::<T>),
@@ -52,7 +52,7 @@ unsafe fn intervals(ranges: *mut bindings::rb_root_cached, count: u32) -> Result
 /// # Safety
 ///
 /// Called by VFIO for an open device; `ranges` and `page_size` are valid.
-unsafe extern "C" fn log_start<T: Driver>(
+unsafe extern "C" fn log_start<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     ranges: *mut bindings::rb_root_cached,
     nnodes: u32,
@@ -68,7 +68,7 @@ unsafe extern "C" fn log_start<T: Driver>(
     }
     // SAFETY: By the requirement of this function; the tree is VFIO's, and local to its call.
     let ranges = unsafe { intervals(ranges, nnodes) };
-    match ranges.and_then(|ranges| this.dma.start_logging(ranges)) {
+    match ranges.and_then(|ranges| this.dma().start_logging(ranges)) {
         Ok(()) => {
             *page_size = PAGE_SIZE as u64;
             0
@@ -85,16 +85,16 @@ unsafe extern "C" fn log_start<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn log_stop<T: Driver>(vdev: *mut bindings::vfio_device) -> c_int {
+unsafe extern "C" fn log_stop<T: DeviceOps>(vdev: *mut bindings::vfio_device) -> c_int {
     // SAFETY: The device is registered.
-    unsafe { Device::<T>::from_raw(vdev) }.dma.stop_logging();
+    unsafe { Device::<T>::from_raw(vdev) }.dma().stop_logging();
     0
 }
 
 /// # Safety
 ///
 /// Called by VFIO for an open device; `dirty` is valid and covers `length` bytes at `iova`.
-unsafe extern "C" fn log_read_and_clear<T: Driver>(
+unsafe extern "C" fn log_read_and_clear<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     iova: c_ulong,
     length: c_ulong,
@@ -110,7 +110,10 @@ unsafe extern "C" fn log_read_and_clear<T: Driver>(
         // SAFETY: By the requirement of this function; the range is inside of what it covers.
         unsafe { bindings::iova_bitmap_set(dirty, first as c_ulong, (last - first + 1) as usize) };
     };
-    match this.dma.report_written(iova, iova.saturating_add(len), set) {
+    match this
+        .dma()
+        .report_written(iova, iova.saturating_add(len), set)
+    {
         Ok(()) => 0,
         Err(e) => {
             refuse!(this, "DMA logging: report of what was not started");

@@ -3,25 +3,21 @@
 //! The callbacks of `struct vfio_migration_ops`.
 
 use crate::{
-    bindings,
     device::Device,
-    driver::Driver, //
+    ops::DeviceOps, //
 };
 use core::marker::PhantomData;
 use kernel::{
     ffi::c_ulong,
-    prelude::*, //
+    prelude::*,
+    sync::aref::ARef, //
 };
+use vfio_bindings as bindings;
 
-/// What the device can do (P38).
-pub(crate) const FLAGS: u32 = bindings::VFIO_MIGRATION_STOP_COPY
-    | bindings::VFIO_MIGRATION_P2P
-    | bindings::VFIO_MIGRATION_PRE_COPY;
+/// The operations of the devices with data `T`.
+pub(crate) struct VTable<T: DeviceOps>(PhantomData<T>);
 
-/// The operations of the devices of driver `T`.
-pub(crate) struct VTable<T: Driver>(PhantomData<T>);
-
-impl<T: Driver> VTable<T> {
+impl<T: DeviceOps> VTable<T> {
     /// The operations for `vfio_device.mig_ops`.
     pub(crate) const OPS: &'static bindings::vfio_migration_ops = &bindings::vfio_migration_ops {
         migration_set_state: Some(set_state::<T>),
@@ -33,14 +29,15 @@ impl<T: Driver> VTable<T> {
 /// # Safety
 ///
 /// Called by VFIO for an open device.
-unsafe extern "C" fn set_state<T: Driver>(
+unsafe extern "C" fn set_state<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     to: bindings::vfio_device_mig_state,
 ) -> *mut bindings::file {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
-    match this.set_v2_state(to) {
-        Ok(Some(file)) => file.into_raw(),
+    match T::set_migration_state(this, to) {
+        // The reference is the caller's now.
+        Ok(Some(file)) => ARef::into_raw(file).as_ptr().cast(),
         Ok(None) => core::ptr::null_mut(),
         Err(error) => error.to_ptr(),
     }
@@ -49,13 +46,13 @@ unsafe extern "C" fn set_state<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `state` is valid.
-unsafe extern "C" fn get_state<T: Driver>(
+unsafe extern "C" fn get_state<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     state: *mut bindings::vfio_device_mig_state,
 ) -> c_int {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
-    match this.v2_state() {
+    match this.migration_state() {
         Ok(now) => {
             // SAFETY: By the requirement of this function.
             unsafe { *state = now };
@@ -68,13 +65,13 @@ unsafe extern "C" fn get_state<T: Driver>(
 /// # Safety
 ///
 /// Called by VFIO for an open device; `size` is valid.
-unsafe extern "C" fn get_data_size<T: Driver>(
+unsafe extern "C" fn get_data_size<T: DeviceOps>(
     vdev: *mut bindings::vfio_device,
     size: *mut c_ulong,
 ) -> c_int {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
-    match this.v2_data_size() {
+    match this.migration_data_size() {
         Ok(bytes) => {
             // SAFETY: By the requirement of this function.
             unsafe { *size = bytes as c_ulong };

@@ -11,7 +11,7 @@ from check import TOP, rust, shown
 FOLDERS = ("rust", "samples", "tools")
 
 # The crates whose job is to wrap the kernel's C interfaces.
-ALLOWED_FOLDERS = ("rust/bindings/", "rust/vfio/")
+ALLOWED_FOLDERS = ("rust/bindings/", "rust/kernel_ext/", "rust/vfio/", "rust/migratable/")
 
 # The client library's system calls, and its access to memory that others change.
 ALLOWED_FILES = frozenset(

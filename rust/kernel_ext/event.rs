@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for something to change.
+//!
+//! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+use vfio_bindings as bindings;
+
+/// Counts changes and wakes who waits for one.
+///
+/// To wait for a condition, read [`Event::generation`], look at the condition, and then
+/// [`Event::wait`] for the generation to be another one: what changes after the look is not missed.
+#[pin_data]
+pub struct Event {
+    #[pin]
+    queue: Opaque<bindings::wait_queue_head>,
+    generation: AtomicU64,
+}
+
+// SAFETY: A wait queue may be used on any thread.
+unsafe impl Send for Event {}
+
+// SAFETY: A wait queue has a lock of its own, and the rest is atomic.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// Nothing has changed yet.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes and pinned.
+                unsafe { bindings::vfio_rs_init_waitqueue_head(slot) }
+            }),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// The number of changes so far.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Something has changed.
+    pub fn notify(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: The queue was initialised by `new` and is pinned.
+        unsafe { bindings::vfio_rs_wake_up_all(self.queue.get()) }
+    }
+
+    /// Sleeps until the generation is not `seen` any more, or the task is killed: `EINTR`.
+    pub fn wait_killable(&self, seen: u64) -> Result {
+        // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
+        let left = unsafe {
+            bindings::vfio_rs_wait_for_change_killable(
+                self.queue.get(),
+                self.generation.as_ptr(),
+                seen,
+                isize::MAX,
+            )
+        };
+        if left < 0 {
+            return Err(EINTR);
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the generation is not `seen` any more, at most `msecs`; without a limit if there are
+    /// none. No signal cuts this short. Returns whether the generation is another one.
+    pub fn wait(&self, seen: u64, msecs: Option<u32>) -> bool {
+        let jiffies = match msecs {
+            // SAFETY: A conversion without preconditions.
+            Some(msecs) => unsafe { bindings::__msecs_to_jiffies(msecs) as isize },
+            None => isize::MAX,
+        };
+
+        // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
+        unsafe {
+            bindings::vfio_rs_wait_for_change(
+                self.queue.get(),
+                self.generation.as_ptr(),
+                seen,
+                jiffies,
+            )
+        }
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A process, told from others by its address space.
+
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicUsize,
+        Ordering::Relaxed, //
+    },
+};
+
+/// A process, told from others by its address space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mm(usize);
+
+impl Mm {
+    /// No process: a thread of the kernel.
+    pub const NOBODY: Self = Self(0);
+
+    /// The process of the current task.
+    pub fn current() -> Self {
+        kernel::current!()
+            .mm()
+            .map_or(Self::NOBODY, |mm| Self(ptr::from_ref(mm).addr()))
+    }
+}
+
+/// An [`Mm`] that may be changed through a shared reference.
+pub struct AtomicMm(AtomicUsize);
+
+impl AtomicMm {
+    /// No process.
+    pub const fn nobody() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// The process.
+    pub fn load(&self) -> Mm {
+        Mm(self.0.load(Relaxed))
+    }
+
+    /// From now on it is another one.
+    pub fn store(&self, mm: Mm) {
+        self.0.store(mm.0, Relaxed);
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A worker that is a work queue, for kernels without `vhost_task`.
+//!
+//! It freezes when the host suspends. It belongs to nobody: no cgroup limits it, and no signal reaches
+//! it.
+
+use super::job::{
+    Job,
+    Turn, //
+};
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicPtr,
+        Ordering::SeqCst, //
+    },
+};
+use kernel::{
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*,
+    types::Opaque, //
+};
+use vfio_bindings as bindings;
+
+/// The work queue, destroyed with this.
+struct Queue(NonNull<bindings::workqueue_struct>);
+
+impl Queue {
+    /// Makes a work queue.
+    fn new(name: &CStr) -> Result<Self> {
+        // SAFETY: `name` is a string, and copied.
+        let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 1, true) };
+        NonNull::new(queue).map(Self).ok_or(ENOMEM)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: Nothing is queued any more: the worker has cancelled its work item.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
+
+/// What does a job.
+#[pin_data(PinnedDrop)]
+pub struct Worker<J> {
+    /// The work item, which is `work`.
+    #[pin]
+    work: Opaque<bindings::delayed_work>,
+    queue: Queue,
+    /// The job; null until there is one.
+    job: AtomicPtr<J>,
+}
+
+// SAFETY: A work queue and its items may be used on any thread.
+unsafe impl<J: Send + Sync> Send for Worker<J> {}
+
+// SAFETY: As above; the rest is atomic.
+unsafe impl<J: Send + Sync> Sync for Worker<J> {}
+
+impl<J> Worker<J> {
+    /// A worker that has no job yet, with a work queue called `name`.
+    pub fn new(name: &'static CStr) -> impl PinInit<Self, Error>
+    where
+        J: Job,
+    {
+        try_pin_init!(Self {
+            work <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes and pinned.
+                unsafe { bindings::vfio_rs_init_delayed_work(slot, Some(Self::work)) }
+            }),
+            queue: Queue::new(name)?,
+            job: AtomicPtr::new(ptr::null_mut()),
+        })
+    }
+
+    /// Has the work queue do the job.
+    ///
+    /// # Safety
+    ///
+    /// `job` must be valid until [`Worker::stop`] has returned.
+    pub unsafe fn adopt(&self, job: NonNull<J>) -> Result {
+        self.job.store(job.as_ptr(), SeqCst);
+        self.wake();
+        Ok(())
+    }
+
+    /// Has the job looked at. May be called in any context.
+    pub fn wake(&self) {
+        self.queue(0, true);
+    }
+
+    /// Whether there is a worker that lives.
+    pub fn lives(&self) -> bool {
+        true
+    }
+
+    /// Gives the job up, without waiting for the end of a look at it.
+    pub fn retire(&self) {
+        // SAFETY: The work item was initialised and is pinned.
+        unsafe { bindings::cancel_delayed_work(self.work.get()) };
+    }
+
+    /// Gives the job up, and returns when it is in nobody's hands.
+    ///
+    /// Must not be called by the job.
+    pub fn stop(&self) {
+        self.job.store(ptr::null_mut(), SeqCst);
+        // SAFETY: The work item was initialised and is pinned.
+        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
+    }
+
+    /// Queues the work item, which may be queued already: then for another time if `sooner`.
+    fn queue(&self, msecs: u32, sooner: bool) {
+        let (cpu, queue, work) = (
+            bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+            self.queue.0.as_ptr(),
+            self.work.get(),
+        );
+        // SAFETY: A conversion without preconditions. The work queue and the work item are valid until
+        // `drop` has cancelled it.
+        unsafe {
+            let delay: c_ulong = bindings::__msecs_to_jiffies(msecs);
+            if sooner {
+                bindings::mod_delayed_work_on(cpu, queue, work, delay);
+            } else {
+                bindings::queue_delayed_work_on(cpu, queue, work, delay);
+            }
+        }
+    }
+
+    /// The work function.
+    ///
+    /// # Safety
+    ///
+    /// `work` must be that of a worker.
+    unsafe extern "C" fn work(work: *mut bindings::work_struct)
+    where
+        J: Job,
+    {
+        // SAFETY: By the requirement of this function; it is in the field `work`. The worker is not
+        // dropped before the work item has ended.
+        let this = unsafe {
+            let work = kernel::container_of!(work, bindings::delayed_work, work);
+            &*kernel::container_of!(Opaque::cast_from(work), Self, work)
+        };
+        let Some(job) = NonNull::new(this.job.load(SeqCst)) else {
+            return;
+        };
+        // SAFETY: The caller of `adopt` has vouched for it, and `stop` waits for this.
+        let job = unsafe { job.as_ref() };
+        match job.run() {
+            Turn::Idle if job.is_due() => this.queue(0, false),
+            Turn::Idle => {}
+            Turn::Again => this.queue(0, false),
+            Turn::After(msecs) => this.queue(msecs, false),
+        }
+    }
+}
+
+#[pinned_drop]
+impl<J> PinnedDrop for Worker<J> {
+    fn drop(self: Pin<&mut Self>) {
+        self.stop();
+    }
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One `vhost_task`.
+//!
+//! The kernel calls `work` in a loop, in state `TASK_INTERRUPTIBLE`. Between two calls it handles signals:
+//! there the task freezes, stops with its process, and dies when its process is killed. It sleeps when
+//! `work` returns false. A wake-up that comes after the state was set ends the sleep, so none is lost.
+//!
+//! C header: [`include/linux/sched/vhost_task.h`](srctree/include/linux/sched/vhost_task.h)
+
+use super::{
+    job::{
+        Job,
+        Turn, //
+    },
+    mm::Mm, //
+};
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        AtomicU64,
+        Ordering::Relaxed,
+        Ordering::SeqCst, //
+    },
+};
+use kernel::{
+    error::from_err_ptr,
+    ffi::{
+        c_long,
+        c_void, //
+    },
+    prelude::*, //
+};
+use vfio_bindings as bindings;
+
+/// No point in time.
+const NEVER: u64 = u64::MAX;
+
+/// What a task and its owner share.
+struct Shared<J> {
+    job: NonNull<J>,
+    /// When the job wants its next turn, in jiffies, or `NEVER`. The task's own.
+    later: AtomicU64,
+    /// The task was killed.
+    dead: AtomicBool,
+}
+
+/// A task that does a job.
+///
+/// # Invariants
+///
+/// - `vtsk` was returned by `vhost_task_create()` with `shared` as its argument, and started.
+/// - `vhost_task_stop()` is called in `drop` and nowhere else.
+pub(super) struct Task<J> {
+    vtsk: NonNull<bindings::vhost_task>,
+    shared: KBox<Shared<J>>,
+    mm: Mm,
+}
+
+// SAFETY: The functions called with `vtsk` may be called in any task, and `J` is `Sync`.
+unsafe impl<J: Send + Sync> Send for Task<J> {}
+
+// SAFETY: As above.
+unsafe impl<J: Send + Sync> Sync for Task<J> {}
+
+impl<J> Task<J> {
+    /// Starts a task of the current process.
+    ///
+    /// `EAGAIN` where the user may have no more tasks, `ERESTARTNOINTR` if a signal came first, `EPERM` in
+    /// a thread of the kernel, `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// `job` must be valid until the task is dropped.
+    pub(super) unsafe fn start(job: NonNull<J>, name: &CStr) -> Result<Self>
+    where
+        J: Job,
+    {
+        let mm = Mm::current();
+        if mm == Mm::NOBODY {
+            return Err(EPERM);
+        }
+        let shared = Shared {
+            job,
+            later: AtomicU64::new(NEVER),
+            dead: AtomicBool::new(false),
+        };
+        let mut shared = KBox::new(shared, GFP_KERNEL_ACCOUNT)?;
+
+        // SAFETY: The functions are called with `shared`, which lives until `drop` has stopped the task.
+        // The name is a string, and copied.
+        let vtsk = from_err_ptr(unsafe {
+            bindings::vhost_task_create(
+                Some(work::<J>),
+                Some(killed::<J>),
+                (&raw mut *shared).cast::<c_void>(),
+                name.as_char_ptr(),
+            )
+        })?;
+        let vtsk = NonNull::new(vtsk).ok_or(ENOMEM)?;
+        // SAFETY: Created just now and not started.
+        unsafe { bindings::vhost_task_start(vtsk.as_ptr()) };
+        // INVARIANT: Created and started above.
+        Ok(Self { vtsk, shared, mm })
+    }
+
+    /// Has the job looked at. May be called in any context.
+    pub(super) fn wake(&self) {
+        // SAFETY: By the invariant the task was started and not stopped. It is no harm if it is dead.
+        unsafe { bindings::vhost_task_wake(self.vtsk.as_ptr()) };
+    }
+
+    /// Whether it lives.
+    pub(super) fn lives(&self) -> bool {
+        !self.shared.dead.load(SeqCst)
+    }
+
+    /// Whether it lives and is a task of the current process.
+    pub(super) fn serves_current(&self) -> bool {
+        // A task that lives has a reference to its address space, so no other one has its address.
+        self.lives() && self.mm == Mm::current()
+    }
+}
+
+impl<J> Drop for Task<J> {
+    fn drop(&mut self) {
+        // Returns when neither function is called any more. A task that is frozen has to thaw or to be
+        // killed first.
+        // SAFETY: By the invariant this is the one call of it.
+        unsafe { bindings::vhost_task_stop(self.vtsk.as_ptr()) };
+    }
+}
+
+/// The jiffies now.
+fn jiffies() -> u64 {
+    // SAFETY: A word that the kernel counts up, and that is read in one access, as `READ_ONCE()` does.
+    let jiffies = unsafe { (&raw const bindings::jiffies).read_volatile() };
+    jiffies as u64
+}
+
+/// One look at the job; whether to look again without sleeping.
+///
+/// # Safety
+///
+/// Called by a task that [`Task::start`] has created.
+unsafe extern "C" fn work<J: Job>(data: *mut c_void) -> bool {
+    // SAFETY: By the requirement of this function, and it lives until the task is stopped.
+    let shared = unsafe { &*data.cast::<Shared<J>>() };
+    // SAFETY: The caller of `start` has vouched for it.
+    let job = unsafe { shared.job.as_ref() };
+
+    if !job.is_due() {
+        let later = shared.later.load(Relaxed);
+        if later == NEVER {
+            return false;
+        }
+        let left = later.saturating_sub(jiffies());
+        if left > 0 {
+            // SAFETY: In a task that may sleep, whose state was set by the caller.
+            unsafe { bindings::schedule_timeout(left as c_long) };
+            return true;
+        }
+    }
+    // SAFETY: There is work, so this task does not sleep.
+    unsafe { bindings::vfio_rs_set_current_running() };
+    let later = match job.run() {
+        Turn::After(msecs) => {
+            // SAFETY: A conversion without preconditions.
+            jiffies() + unsafe { bindings::__msecs_to_jiffies(msecs) } as u64
+        }
+        Turn::Idle | Turn::Again => NEVER,
+    };
+    shared.later.store(later, Relaxed);
+    true
+}
+
+/// The task ends because its process is killed or executes another program.
+///
+/// # Safety
+///
+/// As for [`work`].
+unsafe extern "C" fn killed<J: Job>(data: *mut c_void) {
+    // SAFETY: As in `work`.
+    let shared = unsafe { &*data.cast::<Shared<J>>() };
+    shared.dead.store(true, SeqCst);
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The effects of the PCI command register.
+//!
+//! Bus mastering lets the engine run, and the INTx disable bit holds INTx back. A task of the process
+//! that sets bus mastering does the engine's work, so this write can fail. A write that fails has
+//! changed nothing.
+
+use crate::{
+    device::Device,
+    driver::Driver,
+    engine::Gate, //
+};
+use kernel::prelude::*;
+use vfio::refuse;
+
+impl<T: Driver> Device<T> {
+    /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
+    ///
+    /// `EINTR` if the caller is killed while a write waits for the engine.
+    pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) -> Result {
+        self.config.read(at, data, || self.irq.level())
+    }
+
+    /// Writes `data` to configuration space; the caller has checked the range.
+    ///
+    /// Turning bus mastering off returns when the engine has stopped, or with `EINTR` if the caller is
+    /// killed before. Turning it on fails if the user may have no more tasks (`EAGAIN`) or memory, or with
+    /// `ERESTARTNOINTR` if a signal comes first.
+    pub(crate) fn config_write(&self, at: usize, data: &[u8]) -> Result {
+        let write = self.config.write(at, data)?;
+        let effect = write.effect;
+
+        if let Some(on) = effect.bus_master {
+            self.set_bus_master(on, effect.bus_master_changed)?;
+        }
+        let _locked = write.commit();
+        self.set_intx_disable(effect.intx_disable);
+        Ok(())
+    }
+
+    /// Puts configuration space back to power-on, bus mastering off, when the device is being closed and
+    /// the engine has stopped.
+    pub(crate) fn config_close(&self) {
+        let write = self.config.reset();
+        let effect = write.effect;
+
+        let _locked = write.commit();
+        self.set_intx_disable(effect.intx_disable);
+    }
+
+    /// Lets the engine run, or stops it. On failure it does what it did.
+    fn set_bus_master(&self, on: bool, changed: bool) -> Result {
+        if !on {
+            if changed {
+                self.engine
+                    .close_gate(Gate::BusMaster, || T::stopped(self))?;
+            }
+        } else if changed || !self.engine.has_worker() {
+            self.adopt().inspect_err(|&error| {
+                if error != ERESTARTNOINTR && error != EINTR {
+                    refuse!(self, "bus master: no task for the device's work: {error:?}");
+                }
+            })?;
+            if self.engine.is_foreign() {
+                refuse!(
+                    self,
+                    "bus master was set by another process than the one that opened the device: \
+                     guest memory that it has not mapped itself cannot be accessed"
+                );
+            }
+            self.engine.open_gate(Gate::BusMaster);
+        }
+        Ok(())
+    }
+
+    /// Holds INTx back or delivers it, if the write changed that.
+    fn set_intx_disable(&self, disable: Option<bool>) {
+        if let Some(disable) = disable {
+            self.irq.set_disabled(disable);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device counts: `DRIVER/UUID/counters` of debugfs.
+
+kernel_ext::counters! {
+    /// The counters of one device.
+    pub struct Counters {
+        /// Accesses to a BAR that did nothing: reads that returned all ones and writes that were
+        /// dropped.
+        refused,
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: one object for VFIO, the framework and the driver.
+
+use crate::{
+    budget::Reservation,
+    counters::Counters,
+    engine::Engine,
+    memory::DeviceMemory,
+    migration::{
+        Staging,
+        StateMachine, //
+    },
+};
+use core::{
+    ops::Deref,
+    ptr, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::uuid::Uuid;
+use pci_function::{
+    config::ConfigSpace,
+    msix::Msix,
+    Function, //
+};
+use vfio::{
+    dma::Dma,
+    irq::Irq,
+    log::Log, //
+};
+
+/// The device as VFIO has it.
+pub(crate) type VfioDevice<T> = vfio::Device<Device<T>>;
+
+/// A mediated device.
+///
+/// It ends with the driver's part, a `T`, to which it dereferences. It is the data of a
+/// [`vfio::Device`]: one object that starts with the `struct vfio_device`. VFIO allocates it, counts
+/// references to it and frees it.
+#[pin_data(PinnedDrop)]
+pub struct Device<T> {
+    /// Runs [`Driver::work`](crate::Driver::work).
+    #[pin]
+    pub(crate) engine: Engine<Device<T>>,
+    /// Name of the driver.
+    pub(crate) name: &'static CStr,
+    /// UUID of the mdev.
+    pub(crate) uuid: Uuid,
+    /// The log of refusals.
+    #[pin]
+    pub(crate) log: Log,
+    /// Counts what is not logged.
+    pub(crate) counters: Arc<Counters>,
+    /// What the device looks like on the PCI bus.
+    pub(crate) function: Function,
+    /// The emulated configuration space.
+    #[pin]
+    pub(crate) config: ConfigSpace,
+    /// Interrupts.
+    #[pin]
+    pub(crate) irq: Irq,
+    /// The BAR with the MSI-X table.
+    #[pin]
+    pub(crate) msix: Msix,
+    /// Guest memory.
+    #[pin]
+    pub(crate) dma: Dma,
+    /// Device memory, if the device has any.
+    pub(crate) memory: Option<Arc<DeviceMemory>>,
+    /// The migration state.
+    #[pin]
+    pub(crate) machine: StateMachine,
+    /// The data section of the v1 region.
+    pub(crate) staging: Staging,
+    /// The driver's part.
+    #[pin]
+    pub(crate) driver: T,
+    /// The device's share of the parent's memory. Given back after all else is gone.
+    pub(crate) reservation: Reservation,
+}
+
+impl<T> Device<T> {
+    /// Runs [`Driver::work`](crate::Driver::work) soon.
+    ///
+    /// Cheap, and callable in any context. While the device may not run the call is remembered
+    /// and acts when it may (P52).
+    pub fn kick(&self) {
+        self.engine.kick();
+    }
+
+    /// Returns guest memory, which is accessed by IOVA.
+    pub fn dma(&self) -> &Dma {
+        &self.dma
+    }
+
+    /// Returns device memory; `None` if the device has no [`Bar::Memory`](crate::pci::Bar::Memory).
+    pub fn memory(&self) -> Option<&DeviceMemory> {
+        self.memory.as_deref()
+    }
+
+    /// Returns the interrupts.
+    pub fn irq(&self) -> &Irq {
+        &self.irq
+    }
+
+    /// Logs why something was refused: one line, rate-limited for each device.
+    ///
+    /// Use it through [`refuse!`](crate::refuse).
+    pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
+        self.log.refuse(self.name, &self.uuid, reason);
+    }
+}
+
+impl<T> Deref for Device<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.driver
+    }
+}
+
+#[pinned_drop]
+impl<T> PinnedDrop for Device<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // The worker refers to the device.
+        self.engine.stop();
+        if let Some(memory) = &self.memory {
+            // SAFETY: Taking the mapping away is always allowed.
+            unsafe { memory.set_mapping(ptr::null_mut()) };
+        }
+    }
+}

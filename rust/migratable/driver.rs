@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The trait that a driver implements.
+
+use crate::{
+    device::Device,
+    engine::WorkResult,
+    stream::{
+        Reader,
+        Writer, //
+    },
+};
+use kernel::prelude::*;
+use pci_function as pci;
+
+/// An access to a register that the device does not serve.
+///
+/// The framework answers as hardware does: the read returns all ones, the write is dropped, and neither
+/// fails. A device that can should tell its guest driver why, by a register or an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// What a driver says of itself.
+#[derive(Clone, Copy)]
+pub struct Info {
+    /// Name of the driver: `vfio_device_ops.name` and the prefix of its log lines.
+    pub name: &'static CStr,
+    /// The type of device that a saved state carries, at most 16 bytes (P49).
+    pub device_type: &'static str,
+    /// The version of the layout of [`Driver::save`] (P49).
+    pub version: u32,
+    /// Feature bits that source and destination must share (P49).
+    pub features: u32,
+    /// The most bytes that [`Driver::save`] writes.
+    pub state_size_max: usize,
+}
+
+/// A driver of a mediated PCI device.
+///
+/// One value is the driver's part of one [`Device`], which dereferences to it. It is created with the mdev
+/// and dropped when the mdev is gone.
+///
+/// # Context
+///
+/// All callbacks may sleep. They are called concurrently and from any thread, except that:
+///
+/// - [`Driver::work`] never runs concurrently with itself, and never while the device is stopped;
+/// - [`Driver::stopped`], [`Driver::reset`], [`Driver::save`], [`Driver::decode`] and
+///   [`Driver::restore`] are called only while no [`Driver::work`] runs or can start.
+pub trait Driver: Send + Sync + Sized + 'static {
+    /// Name, type and version of the device.
+    const INFO: Info;
+
+    /// What distinguishes one mdev type of this device from another.
+    type Config: Send + Sync + 'static;
+
+    /// A saved state that was decoded and checked.
+    type State;
+
+    /// Creates the driver's part of a device, in its power-on state.
+    ///
+    /// An error fails the creation of the mdev with its errno.
+    fn new(config: &Self::Config) -> impl PinInit<Self, Error>;
+
+    /// Returns what the device looks like on the PCI bus: IDs, class, BARs and interrupts.
+    fn function(config: &Self::Config) -> pci::Function;
+
+    /// Reads a register.
+    ///
+    /// `data` is 1 to 8 bytes, all inside the BAR, at any `offset`: the device decides which widths and
+    /// alignments reach a register. A read that is [`Refused`] returns all ones. It is counted in
+    /// `refused` of debugfs and not logged, because a guest can cause any number of them.
+    ///
+    /// Called under no lock of the framework.
+    fn read(dev: &Device<Self>, bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused>;
+
+    /// Writes a register. The rules are those of [`Driver::read`]; a write that is [`Refused`] is dropped.
+    fn write(dev: &Device<Self>, bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused>;
+
+    /// Does one bounded unit of work.
+    ///
+    /// Runs after [`Device::kick`] in a worker, only while the device is open, running and bus master.
+    /// Keep it short: a stop waits for the unit in progress.
+    fn work(_dev: &Device<Self>) -> WorkResult {
+        WorkResult::Idle
+    }
+
+    /// The device was stopped. Called after the last unit of work and before the stop returns.
+    ///
+    /// The place to give back what is held only while running, such as pinned guest memory.
+    fn stopped(_dev: &Device<Self>) {}
+
+    /// Puts the device back to power-on, as [`Driver::new`] made it, with no vector asserted
+    /// ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
+    ///
+    /// The framework discards device memory. It resets the device for `VFIO_DEVICE_RESET` and at the last
+    /// close, so that the next user finds nothing of this one. Root can keep the state over the close
+    /// by the attribute `keep_state` of the mdev.
+    fn reset(dev: &Device<Self>);
+
+    /// Saves the state: registers, queues, interrupt causes. Not device memory.
+    ///
+    /// An error fails the migration with its errno; log why with [`refuse!`](crate::refuse). The
+    /// framework logs an error of `out`.
+    fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result;
+
+    /// Decodes a saved state and checks every field. Changes nothing.
+    ///
+    /// The bytes come from a stream, which may be hostile. An error fails the load with its errno; log
+    /// why with [`refuse!`](crate::refuse). The framework logs an error of `input`, and refuses bytes
+    /// after the last field.
+    fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Self::State>;
+
+    /// Takes over a state that [`Driver::decode`] returned.
+    ///
+    /// End it with a call of [`Irq::set_asserted`](crate::irq::Irq::set_asserted) for the causes in the
+    /// state: the framework delivers the interrupts of these vectors when the device begins to run. It
+    /// also kicks the device.
+    fn restore(dev: &Device<Self>, state: Self::State);
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mediated PCI devices that live-migrate.
+//!
+//! A driver implements [`Driver`]: what its registers do, one bounded unit of its work, and how its
+//! state is saved and restored. Everything else is here and in the crates below: the mdev parent and
+//! its types ([`Parent`]), regions, interrupts ([`irq`]) and configuration space ([`pci`]), guest
+//! memory ([`dma`]), device memory that guests map ([`memory`]), and both migration protocols.
+//!
+//! ```text
+//!   crate vfio ──► region ──► pci       configuration space
+//!                   ├───────► Driver    registers
+//!                   ├───────► memory    device memory, mapped
+//!                   ├───────► migration
+//!                   └───────► lifecycle            engine ──► Driver::work
+//! ```
+//!
+//! # Locks
+//!
+//! `Documentation/design.rst` lists all locks, outermost first, and the rules for holding them. Each
+//! file that has a lock says what it orders.
+
+mod budget;
+mod command;
+mod counters;
+pub mod device;
+pub mod driver;
+mod engine;
+mod lifecycle;
+pub mod memory;
+pub mod migration;
+mod parent;
+mod region;
+mod region_info;
+mod registration;
+#[cfg(break_memory_page)]
+mod sabotage;
+pub mod stream;
+
+pub use device::Device;
+pub use driver::{
+    Driver,
+    Info,
+    Refused, //
+};
+pub use engine::WorkResult;
+pub use kernel_ext::crc32c;
+#[doc(no_inline)]
+pub use kernel_ext::event;
+pub use parent::{
+    Parent,
+    Type, //
+};
+#[doc(no_inline)]
+pub use pci_function as pci;
+#[doc(no_inline)]
+pub use vfio::{
+    dma,
+    irq,
+    refuse, //
+};
+
+// Offsets in the device file have more than 32 bits, and the numbers of pages and bytes of device
+// memory are `usize`.
+const _: () = assert!(usize::BITS == 64, "the kernel is not one of 64 bits");
+
+/// The prefix of the lines that the `pr_*` macros of this crate print.
+const __LOG_PREFIX: &[u8] = b"vfio_mdev_rs\0";

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens to a device from its first open to its last close.
+//!
+//! ```text
+//!   registration::new   reserve memory, allocate the device, register it with VFIO
+//!     open              guest memory can be reached, the engine may run
+//!     close             engine stopped, pins and eventfds given up, all as at power-on
+//!   last reference      the device is dropped, its memory given back
+//! ```
+
+use crate::{
+    device::Device,
+    driver::Driver,
+    engine::Gate, //
+};
+use core::ptr::NonNull;
+use kernel::prelude::*;
+use kernel_ext::worker::{
+    Job,
+    Turn, //
+};
+
+impl<T: Driver> Device<T> {
+    /// The first user opens the device.
+    pub(crate) fn open(&self) -> Result {
+        self.open_migration()?;
+        self.engine.opened();
+        self.engine.open_gate(Gate::Open);
+        Ok(())
+    }
+
+    /// The last user has closed the device. It goes back to power-on.
+    ///
+    /// With `keep_state`, registers, memory and the MSI-X table stay. Eventfds, pins, configuration space
+    /// and sessions belong to the user, and go in any case.
+    pub(crate) fn close(&self) {
+        self.engine.close(|| T::stopped(self));
+        self.close_migration();
+        self.irq.release();
+        self.config_close();
+        self.dma.revoke_all();
+    }
+
+    /// Runs the device's work in a task of the current process. See [`Engine::adopt`].
+    ///
+    /// [`Engine::adopt`]: crate::engine::Engine::adopt
+    pub(crate) fn adopt(&self) -> Result {
+        // SAFETY: The device stops its engine before it is dropped.
+        unsafe { self.engine.adopt(NonNull::from(self)) }
+    }
+}
+
+impl<T: Driver> Job for Device<T> {
+    fn is_due(&self) -> bool {
+        self.engine.is_due()
+    }
+
+    fn run(&self) -> Turn {
+        self.engine.run(|| T::work(self))
+    }
+}

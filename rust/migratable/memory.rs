@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device memory: what a card has on board and guests map.
+//!
+//! Pages are allocated, zeroed, when they are first written or touched by a guest. A page never
+//! touched is a hole: it reads 0, costs nothing and is not migrated.
+//!
+//! | file        | what is in it                                                |
+//! |-------------|--------------------------------------------------------------|
+//! | `pages`     | the table of pages, and references to them                   |
+//! | `copy`      | copies between pages and everything else                     |
+//! | `fault`     | the guest's mapping: page faults                             |
+//! | `areas`     | the areas that map the memory                                |
+//! | `zap`       | removing PTEs from them                                      |
+//! | `tracking`  | which pages were written: the dirty map and write protection |
+//! | `dirtied`   | waking those who wait for that                               |
+//!
+//! # Locks
+//!
+//! `lock` orders the page tables of users against the rest. Page faults take it for reading, so it is
+//! never held over a copy to or from a user, nor over a call into type1, which copies to users as
+//! well: guests may point either at a mapping of this very memory. Such copies hold references to
+//! pages instead. Taking a page out of the table needs the lock for writing, and so does taking
+//! mappings away, which needs the user's `mmap_lock` before it: see `zap`.
+//!
+//! ```text
+//!   a user's mmap_lock, type1's lock  ->  lock  ->  page table locks
+//!                                         lock  ->  areas
+//! ```
+
+mod areas;
+mod copy;
+mod dirtied;
+mod fault;
+mod pages;
+mod tracking;
+mod zap;
+
+pub(crate) use self::dirtied::Dirtied;
+
+use self::{
+    areas::Areas,
+    pages::{
+        Detached,
+        PageRef,
+        Table, //
+    },
+};
+use core::{
+    ops::Range,
+    sync::atomic::{
+        AtomicBool,
+        AtomicPtr,
+        AtomicU64,
+        Ordering, //
+    },
+};
+use kernel::{
+    new_spinlock,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    },
+};
+use kernel_ext::{
+    rwsem::{
+        new_rwsem,
+        ReadGuard,
+        RwSem, //
+    },
+    sched::{
+        cond_resched,
+        not_killed, //
+    },
+};
+use migration::dirty::{
+    words_for,
+    DirtyMap, //
+};
+use vfio_bindings as bindings;
+
+/// The memory of one device.
+#[pin_data]
+pub struct DeviceMemory {
+    /// Size in bytes, a multiple of the page size.
+    size: u64,
+    /// The pages.
+    pages: Table,
+    /// See the module's documentation.
+    #[pin]
+    lock: RwSem<()>,
+    /// Whether writes mark pages dirty. Changed with `lock` held for writing.
+    tracking: AtomicBool,
+    /// The pages written, while tracking.
+    dirty: DirtyMap<KVVec<AtomicU64>>,
+    /// Those who wait for a page to be marked.
+    dirtied: Arc<Dirtied>,
+    /// Where user mappings of the device are found; null while there can be none.
+    mapping: AtomicPtr<bindings::address_space>,
+    /// The offset in `mapping` of the memory's first byte; `UNMAPPED` until somebody maps it.
+    base: AtomicU64,
+    /// The areas that map the memory.
+    #[pin]
+    areas: Areas,
+    /// Pages that are the memory's no longer, but may be mapped still: the process that discarded
+    /// them was killed while it waited for the process that maps them.
+    #[pin]
+    stale: SpinLock<Detached>,
+}
+
+/// No offset of `DeviceMemory::base`.
+const UNMAPPED: u64 = u64::MAX;
+
+impl DeviceMemory {
+    /// Makes `size` bytes of memory that reads 0.
+    pub(crate) fn new(size: u64) -> Result<Arc<Self>> {
+        if size == 0 || size % PAGE_SIZE as u64 != 0 {
+            return Err(EINVAL);
+        }
+        let count = usize::try_from(size / PAGE_SIZE as u64).map_err(|_| EFBIG)?;
+        let pages = Table::new(count)?;
+        let mut words = KVVec::new();
+        for _ in 0..words_for(count as u64) {
+            words.push(AtomicU64::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
+        let dirty = DirtyMap::new(words, count as u64).ok_or(EINVAL)?;
+
+        let dirtied = Dirtied::new()?;
+
+        Arc::pin_init(
+            pin_init!(Self {
+                size,
+                pages,
+                lock <- new_rwsem!((), "device memory"),
+                tracking: AtomicBool::new(false),
+                dirty,
+                dirtied,
+                mapping: AtomicPtr::new(core::ptr::null_mut()),
+                base: AtomicU64::new(UNMAPPED),
+                areas <- Areas::new(),
+                stale <- new_spinlock!(Detached::none(), "device memory stale"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes that are backed by pages.
+    pub fn populated_bytes(&self) -> u64 {
+        self.populated_pages() * PAGE_SIZE as u64
+    }
+
+    /// Number of pages that are not holes, from a counter.
+    pub(crate) fn populated_pages(&self) -> u64 {
+        self.pages.populated()
+    }
+
+    /// Refuses a range that is not inside the memory.
+    pub(crate) fn check(&self, offset: u64, len: usize) -> Result {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(ERANGE),
+        }
+    }
+
+    /// A page, if it is not a hole.
+    fn page(&self, index: usize) -> Option<PageRef> {
+        self.pages.get(index, &self.lock.read())
+    }
+
+    /// A page, which is no hole after this.
+    fn page_or_new(&self, index: usize) -> Result<PageRef> {
+        Ok(self.page_locked(index)?.0)
+    }
+
+    /// A page, which is no hole after this, and stays the memory's as long as the lock is held.
+    fn page_locked(&self, index: usize) -> Result<(PageRef, ReadGuard<'_, ()>)> {
+        let mut new = None;
+        loop {
+            let lock = self.lock.read();
+            if let Some(page) = self.pages.get(index, &lock) {
+                return Ok((page, lock));
+            }
+            if let Some(new) = new.take() {
+                let page = self.pages.get_or_insert(index, new, &lock).ok_or(ERANGE)?;
+                return Ok((page, lock));
+            }
+            // Not with the lock held, as it may take long.
+            drop(lock);
+            new = Some(PageRef::new()?);
+        }
+    }
+
+    /// Makes all of it holes again. Guests that map it find zeroes.
+    ///
+    /// This cannot fail. If the current process is killed meanwhile, a process that maps the memory
+    /// may go on to see the former pages; they are kept until the next discard or close.
+    ///
+    /// # Context
+    ///
+    /// As for [`DeviceMemory::free`].
+    pub(crate) fn discard(&self) {
+        let mut gone = self.stale.lock().take();
+        self.detach(0..self.pages.len(), &mut gone);
+        if self.zap(0, self.size).is_err() {
+            self.stale.lock().append(gone);
+        }
+    }
+
+    /// Makes a range of whole pages holes again, and frees them. Guests that map them find zeroes.
+    ///
+    /// Costs a look at each block of the table, and what it takes to free the pages there are. Not for
+    /// memory that is tracked: a hole is not sent.
+    ///
+    /// `ERANGE` for bytes that the memory does not have. `EINTR` if the current process was killed, and
+    /// `EBUSY` if users of the memory forked too often meanwhile. Some of the pages are left then, or are
+    /// holes but kept until this is called again, or discard or close.
+    ///
+    /// # Context
+    ///
+    /// May sleep, and waits for the `mmap_lock` of each process that maps the memory. The caller holds
+    /// no `mmap_lock`, and no lock that a page fault takes.
+    pub(crate) fn free(&self, offset: u64, len: u64) -> Result {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => {}
+            _ => return Err(ERANGE),
+        }
+        // Those that could not be freed before.
+        let stale = self.stale.lock().take();
+        if !stale.is_empty() {
+            self.release(stale, 0, self.size)?;
+        }
+        let page_size = PAGE_SIZE as u64;
+        let first = (offset / page_size) as usize;
+        let count = (len / page_size) as usize;
+        // Block by block: what is mapped is looked at only where there are pages.
+        for block in self.pages.populated_blocks(first..first + count) {
+            not_killed()?;
+            let (offset, len) = (block.start as u64, block.len() as u64);
+            let mut gone = Detached::none();
+            self.detach(block, &mut gone);
+            self.release(gone, offset * page_size, len * page_size)?;
+        }
+        Ok(())
+    }
+
+    /// Frees pages that are not in the table any more, and lay in this range of bytes.
+    fn release(&self, gone: Detached, offset: u64, len: u64) -> Result {
+        match self.zap(offset, len) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.stale.lock().append(gone);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the pages of a range out of the table. They must not be freed before a `zap`.
+    fn detach(&self, range: Range<usize>, gone: &mut Detached) {
+        for block in self.pages.populated_blocks(range) {
+            let lock = self.lock.write();
+            self.pages.detach(block, gone, &lock);
+            drop(lock);
+            // No spinlock is held.
+            cond_resched();
+        }
+    }
+
+    /// Says where user mappings of the device are found.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be that of all files the device is mapped through, and valid until this is
+    /// called with null. No user mapping may exist then.
+    pub(crate) unsafe fn set_mapping(&self, mapping: *mut bindings::address_space) {
+        let _lock = self.lock.write();
+        self.mapping.store(mapping, Ordering::Release);
+        if mapping.is_null() {
+            self.base.store(UNMAPPED, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies between device memory and everything else.
+//!
+//! All hold references to pages and no lock. Guests and users may access the same bytes meanwhile,
+//! so pages are only ever accessed through raw pointers, by C.
+
+use super::DeviceMemory;
+use kernel::{
+    ffi::c_void,
+    page::PAGE_SIZE,
+    prelude::*,
+    uaccess::UserPtr, //
+};
+use kernel_ext::sched::not_killed;
+use vfio::dma::{
+    self,
+    Dma,
+    PinnedRange, //
+};
+use vfio_bindings as bindings;
+
+/// What a hole reads.
+static ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+
+/// A piece of a range that lies in one page.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// The page.
+    page: usize,
+    /// First byte in the page.
+    at: usize,
+    /// Number of bytes.
+    len: usize,
+    /// Bytes of the range before this piece.
+    done: usize,
+}
+
+/// The pieces of `len` bytes at `offset`.
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let offset = offset + done as u64;
+        let at = (offset % PAGE_SIZE as u64) as usize;
+        let piece = Piece {
+            page: (offset / PAGE_SIZE as u64) as usize,
+            at,
+            len: (PAGE_SIZE - at).min(len - done),
+            done,
+        };
+        done += piece.len;
+        Some(piece)
+    })
+}
+
+impl DeviceMemory {
+    /// Hands the bytes of a range to `f`, piece by piece: a pointer valid for reads, their number, and
+    /// the number of bytes before them.
+    fn for_each(
+        &self,
+        offset: u64,
+        len: usize,
+        mut f: impl FnMut(*const u8, usize, usize) -> Result,
+    ) -> Result {
+        self.check(offset, len)?;
+        for piece in pieces(offset, len) {
+            let page = self.page(piece.page);
+            let from = match &page {
+                Some(page) => page.address().cast_const(),
+                None => ZEROES.as_ptr(),
+            };
+            // A piece lies inside a page.
+            f(from.wrapping_add(piece.at), piece.len, piece.done)?;
+        }
+        Ok(())
+    }
+
+    /// Hands the bytes of a range to `f` to be written, piece by piece, and marks their pages: a pointer
+    /// valid for reads and writes, their number, and the number of bytes before them.
+    fn for_each_mut(
+        &self,
+        offset: u64,
+        len: usize,
+        mut f: impl FnMut(*mut u8, usize, usize) -> Result,
+    ) -> Result {
+        self.check(offset, len)?;
+        for piece in pieces(offset, len) {
+            let page = self.page_or_new(piece.page)?;
+            // A piece lies inside a page.
+            let result = f(page.address().wrapping_add(piece.at), piece.len, piece.done);
+            // Also if it failed: it may have written in part.
+            self.wrote(piece.page);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Copies to `data`. `ERANGE` for a range that is not inside the memory.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result {
+        // SAFETY: The slice is valid for writes of its length.
+        unsafe { self.read_raw(offset, data.as_mut_ptr(), data.len()) }
+    }
+
+    /// Copies from `data`. `ERANGE` for a range that is not inside the memory, `ENOMEM` if there is
+    /// no page to be had; then what comes before it was written.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { self.write_raw(offset, data.as_ptr(), data.len()) }
+    }
+
+    /// [`DeviceMemory::read`] to memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writes of `len` bytes by C.
+    pub(crate) unsafe fn read_raw(&self, offset: u64, to: *mut u8, len: usize) -> Result {
+        self.for_each(offset, len, |from, n, done| {
+            // SAFETY: `for_each` vouches for `from`, the caller for `to`, as `done + n <= len`.
+            unsafe { bindings::memcpy(to.add(done).cast::<c_void>(), from.cast::<c_void>(), n) };
+            Ok(())
+        })
+    }
+
+    /// [`DeviceMemory::write`] from memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reads of `len` bytes by C.
+    pub(crate) unsafe fn write_raw(&self, offset: u64, from: *const u8, len: usize) -> Result {
+        self.for_each_mut(offset, len, |to, n, done| {
+            // SAFETY: `for_each_mut` vouches for `to`, the caller for `from`, as `done + n <= len`.
+            unsafe { bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n) };
+            Ok(())
+        })
+    }
+
+    /// [`DeviceMemory::write_raw`] that continues a CRC-32C over the bytes as they were stored.
+    ///
+    /// # Safety
+    ///
+    /// As for [`DeviceMemory::write_raw`].
+    pub(crate) unsafe fn write_raw_crc(
+        &self,
+        offset: u64,
+        from: *const u8,
+        len: usize,
+        mut crc: u32,
+    ) -> Result<u32> {
+        self.for_each_mut(offset, len, |to, n, done| {
+            // SAFETY: `for_each_mut` vouches for `to`, the caller for `from`, as `done + n <= len`.
+            unsafe {
+                bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
+                crc = bindings::crc32c(crc, to.cast::<c_void>(), n);
+            }
+            Ok(())
+        })?;
+        Ok(crc)
+    }
+
+    /// Copies to guest memory, straight from the pages. Errors are those of [`Dma::write`] and
+    /// `ERANGE`.
+    pub fn to_guest(&self, dma: &Dma, offset: u64, iova: u64, len: usize) -> Result {
+        dma::check(iova, len)?;
+        self.for_each(offset, len, |from, n, done| {
+            // SAFETY: `for_each` vouches for `from`.
+            unsafe { dma.write_raw(iova + done as u64, from, n) }
+        })
+    }
+
+    /// Copies to pinned guest memory, straight from the pages. Errors are those of
+    /// [`PinnedRange::write_at`] and `ERANGE`.
+    pub fn to_pinned(&self, range: &PinnedRange, at: usize, offset: u64, len: usize) -> Result {
+        let end = at.checked_add(len).ok_or(EINVAL)?;
+        if end > range.len() {
+            return Err(EINVAL);
+        }
+        self.for_each(offset, len, |from, n, done| {
+            // SAFETY: `for_each` vouches for `from`.
+            unsafe { range.write_raw_at(at + done, from, n) }
+        })
+    }
+
+    /// Copies from guest memory, straight to the pages. Errors are those of [`Dma::read`] and
+    /// `ERANGE`; what comes before the failure was written then.
+    pub fn from_guest(&self, dma: &Dma, iova: u64, offset: u64, len: usize) -> Result {
+        dma::check(iova, len)?;
+        self.for_each_mut(offset, len, |to, n, done| {
+            // SAFETY: `for_each_mut` vouches for `to`.
+            unsafe { dma.read_raw(iova + done as u64, to, n) }
+        })
+    }
+
+    /// Copies to a user, and returns how many bytes; fewer than `len` if the user's memory ends.
+    pub(crate) fn read_user(&self, offset: u64, to: UserPtr, len: usize) -> Result<usize> {
+        let mut copied = 0;
+        let result = self.for_each(offset, len, |from, n, done| {
+            not_killed()?;
+            let to = to.wrapping_byte_add(done).as_mut_ptr();
+            // SAFETY: `for_each` vouches for `from`; no lock is held that a page fault takes.
+            let left = unsafe { bindings::copy_to_user(to, from.cast::<c_void>(), n) };
+            copied = done + (n - left);
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(EFAULT)
+            }
+        });
+        partial(copied, result)
+    }
+
+    /// Copies from a user, and returns how many bytes; fewer than `len` if the user's memory ends.
+    pub(crate) fn write_user(&self, offset: u64, from: UserPtr, len: usize) -> Result<usize> {
+        let mut copied = 0;
+        let result = self.for_each_mut(offset, len, |to, n, done| {
+            not_killed()?;
+            let from = from.wrapping_byte_add(done).as_const_ptr();
+            // SAFETY: `for_each_mut` vouches for `to`; no lock is held that a page fault takes.
+            let left = unsafe { bindings::copy_from_user(to.cast::<c_void>(), from, n) };
+            copied = done + (n - left);
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(EFAULT)
+            }
+        });
+        partial(copied, result)
+    }
+}
+
+/// What `read()` and `write()` return for a copy that may have stopped early.
+fn partial(copied: usize, result: Result) -> Result<usize> {
+    match result {
+        Err(error) if copied == 0 => Err(error),
+        _ => Ok(copied),
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pages of device memory.
+
+use core::{
+    mem::ManuallyDrop,
+    ops::Range,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicPtr,
+        AtomicU32,
+        AtomicU64,
+        Ordering, //
+    },
+};
+use kernel::prelude::*;
+use kernel_ext::{
+    nospec,
+    rwsem::{
+        ReadGuard,
+        WriteGuard, //
+    },
+    sched::cond_resched, //
+};
+use vfio_bindings as bindings;
+
+/// How many pages are looked at before others may run.
+const CHUNK: usize = 4096;
+
+/// The memory's lock, held one way or the other.
+pub(super) trait Held {}
+
+impl Held for ReadGuard<'_, ()> {}
+impl Held for WriteGuard<'_, ()> {}
+
+/// A reference to a page.
+///
+/// # Invariants
+///
+/// One of the page's references is this one's.
+pub(super) struct PageRef(NonNull<bindings::page>);
+
+impl PageRef {
+    /// Allocates a page that reads 0.
+    pub(super) fn new() -> Result<Self> {
+        let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO;
+        // SAFETY: An FFI call without requirements.
+        let page = unsafe { bindings::alloc_pages(flags, 0) };
+        // INVARIANT: A new page has one reference.
+        NonNull::new(page).map(Self).ok_or(ENOMEM)
+    }
+
+    /// The address of the page's bytes, which others may access at the same time.
+    pub(super) fn address(&self) -> *mut u8 {
+        // SAFETY: The page is valid by the invariant, and as it was not allocated from high memory it
+        // has an address.
+        unsafe { bindings::vfio_rs_page_address(self.0.as_ptr()) }.cast()
+    }
+
+    /// The page's frame number.
+    pub(super) fn pfn(&self) -> usize {
+        // SAFETY: The page is valid by the invariant.
+        unsafe { bindings::vfio_rs_page_to_pfn(self.0.as_ptr()) }
+    }
+
+    /// Gives the reference away.
+    fn into_raw(self) -> *mut bindings::page {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// Takes over a reference.
+    ///
+    /// # Safety
+    ///
+    /// `page` must come from [`PageRef::into_raw`], and its reference have no other owner.
+    unsafe fn from_raw(page: *mut bindings::page) -> Option<Self> {
+        // INVARIANT: By the requirements of this function.
+        NonNull::new(page).map(Self)
+    }
+}
+
+impl Drop for PageRef {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the invariant.
+        unsafe { bindings::vfio_rs_put_page(self.0.as_ptr()) };
+    }
+}
+
+/// Entries that share a counter: 2 MiB with pages of 4 KiB.
+const BLOCK: usize = 512;
+
+/// The table of pages. A null entry is a hole.
+///
+/// Each block of entries has a counter, so that holes are skipped by the block. The counter grows
+/// before the entry is set, so whoever finds a page finds it counted.
+///
+/// # Invariants
+///
+/// - Each entry that is not null is a page and one reference to it. It becomes null only with the
+///   memory's lock held for writing.
+/// - No counter is less than the number of entries in its block that are not null. They are equal for
+///   who holds the memory's lock for writing.
+pub(super) struct Table {
+    entries: KVVec<AtomicPtr<bindings::page>>,
+    blocks: KVVec<AtomicU32>,
+    populated: AtomicU64,
+}
+
+impl Table {
+    /// A table of `count` holes.
+    pub(super) fn new(count: usize) -> Result<Self> {
+        let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            // INVARIANT: Null.
+            entries.push(AtomicPtr::new(ptr::null_mut()), GFP_KERNEL_ACCOUNT)?;
+        }
+        let mut blocks = KVVec::new();
+        for _ in 0..count.div_ceil(BLOCK) {
+            blocks.push(AtomicU32::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: There are only holes.
+        Ok(Self {
+            entries,
+            blocks,
+            populated: AtomicU64::new(0),
+        })
+    }
+
+    /// Number of pages that are not holes.
+    pub(super) fn populated(&self) -> u64 {
+        self.populated.load(Ordering::Relaxed)
+    }
+
+    /// The place of a page. The index may come from a guest.
+    fn entry(&self, index: usize) -> Option<&AtomicPtr<bindings::page>> {
+        let len = self.entries.len();
+        if index >= len {
+            return None;
+        }
+        self.entries.get(nospec::index(index, len))
+    }
+
+    /// Number of pages, holes included.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether a page is not a hole, at some moment.
+    pub(super) fn is_populated(&self, index: usize) -> bool {
+        self.entry(index)
+            .is_some_and(|entry| !entry.load(Ordering::SeqCst).is_null())
+    }
+
+    /// The counter of the block that has the entry at `index`.
+    fn block(&self, index: usize) -> Option<&AtomicU32> {
+        self.blocks.get(index / BLOCK)
+    }
+
+    /// The parts of `range` in those blocks that have pages, at some moment: what is left out are
+    /// holes. Costs a look at each block.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn populated_blocks(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
+        let end = range.end.min(self.len());
+        let mut from = range.start;
+        core::iter::from_fn(move || {
+            while from < end {
+                let first = from;
+                let next = (first / BLOCK + 1) * BLOCK;
+                from = next;
+                if next % (CHUNK * BLOCK) == 0 {
+                    cond_resched();
+                }
+                if self.block(first)?.load(Ordering::SeqCst) != 0 {
+                    return Some(first..next.min(end));
+                }
+            }
+            None
+        })
+    }
+
+    /// A reference to a page, unless it is a hole. `_lock` is the memory's.
+    pub(super) fn get(&self, index: usize, _lock: &impl Held) -> Option<PageRef> {
+        let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
+        // SAFETY: By the invariant the table has a reference as long as the lock is held.
+        unsafe { bindings::vfio_rs_get_page(page.as_ptr()) };
+        // INVARIANT: Taken just now.
+        Some(PageRef(page))
+    }
+
+    /// A reference to a page, which becomes `new` if it was a hole. `lock` is the memory's.
+    pub(super) fn get_or_insert(
+        &self,
+        index: usize,
+        new: PageRef,
+        lock: &impl Held,
+    ) -> Option<PageRef> {
+        let entry = self.entry(index)?;
+        let block = self.block(index)?;
+        let new = new.into_raw();
+        // INVARIANT: First the counter, then the entry.
+        block.fetch_add(1, Ordering::SeqCst);
+        // INVARIANT: The reference of `new` goes with it.
+        match entry.compare_exchange(ptr::null_mut(), new, Ordering::SeqCst, Ordering::Acquire) {
+            Ok(_) => {
+                self.populated.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                block.fetch_sub(1, Ordering::SeqCst);
+                // SAFETY: Given away just now, and not taken.
+                drop(unsafe { PageRef::from_raw(new) });
+            }
+        }
+        self.get(index, lock)
+    }
+
+    /// Makes the pages of a block, or of a part of it, holes and puts them into `gone`. `_lock` is the
+    /// memory's. Users may still have them mapped.
+    pub(super) fn detach(
+        &self,
+        range: Range<usize>,
+        gone: &mut Detached,
+        _lock: &WriteGuard<'_, ()>,
+    ) {
+        self.detach_unlocked(range, gone);
+    }
+
+    /// [`Table::detach`] for one who is alone with the table.
+    fn detach_unlocked(&self, range: Range<usize>, gone: &mut Detached) {
+        let Some(block) = self.block(range.start) else {
+            return;
+        };
+        let mut count = 0;
+        for entry in self.entries.get(range).unwrap_or_default() {
+            if entry.load(Ordering::Relaxed).is_null() {
+                continue;
+            }
+            let page = entry.swap(ptr::null_mut(), Ordering::SeqCst);
+            // SAFETY: By the invariant the entry had a reference, which is ours now.
+            if let Some(page) = unsafe { PageRef::from_raw(page) } {
+                count += 1;
+                gone.push(page);
+            }
+        }
+        // INVARIANT: First the entries, then the counter.
+        block.fetch_sub(count, Ordering::SeqCst);
+        self.populated.fetch_sub(count.into(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        for block in self.populated_blocks(0..self.len()) {
+            let mut gone = Detached::none();
+            // Nobody else has a reference to the table, which is as good as the lock.
+            self.detach_unlocked(block, &mut gone);
+        }
+    }
+}
+
+/// Pages that were taken out of the table, and that users may still have mapped.
+///
+/// # Invariants
+///
+/// The pages are a chain through their `private`, which is 0 at `last`. `first` is null if there are
+/// none. One reference to each is this one's.
+pub(super) struct Detached {
+    first: *mut bindings::page,
+    last: *mut bindings::page,
+}
+
+// SAFETY: References to pages may be dropped on any thread.
+unsafe impl Send for Detached {}
+
+impl Detached {
+    /// No pages.
+    pub(super) const fn none() -> Self {
+        // INVARIANT: None.
+        Self {
+            first: ptr::null_mut(),
+            last: ptr::null_mut(),
+        }
+    }
+
+    /// Whether there are no pages.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// Adds a page that is the table's no longer.
+    fn push(&mut self, page: PageRef) {
+        let page = page.into_raw();
+        // INVARIANT: The chain goes on with the former first page; its reference goes with it.
+        // SAFETY: The page is valid. `private` of a page that was in the table is nobody else's.
+        unsafe { bindings::vfio_rs_set_page_private(page, self.first.expose_provenance()) };
+        if self.first.is_null() {
+            self.last = page;
+        }
+        self.first = page;
+    }
+
+    /// Adds the pages of `other`.
+    pub(super) fn append(&mut self, other: Self) {
+        if other.is_empty() {
+            return;
+        }
+        // INVARIANT: Two chains become one.
+        let other = ManuallyDrop::new(other);
+        // SAFETY: By the invariant the page is valid and its `private` is 0.
+        unsafe { bindings::vfio_rs_set_page_private(other.last, self.first.expose_provenance()) };
+        if self.first.is_null() {
+            self.last = other.last;
+        }
+        self.first = other.first;
+    }
+
+    /// Takes the pages, and leaves none.
+    pub(super) fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::none())
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        let mut count = 0usize;
+        while !self.first.is_null() {
+            let page = self.first;
+            // SAFETY: By the invariant the page is valid, and one reference ours.
+            unsafe {
+                self.first = ptr::with_exposed_provenance_mut(bindings::vfio_rs_page_private(page));
+                bindings::vfio_rs_set_page_private(page, 0);
+                drop(PageRef::from_raw(page));
+            }
+            count += 1;
+            if count % CHUNK == 0 {
+                // No spinlock is held.
+                cond_resched();
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Removing page table entries (PTEs) from the areas that map device memory.
+//!
+//! KVM resolves a guest's access in two steps: it has the page fault handled, then it reads the PTE. It
+//! holds the `mmap_lock` of its process for reading meanwhile. If the PTE disappears in between,
+//! `KVM_RUN` fails and the guest is dead. So a PTE is removed only with the `mmap_lock` of *its own*
+//! process held for writing. That is often not the current process: a device's file or a data file can
+//! be passed to another one, and a fork copies mappings. `areas` lists them all.
+//!
+//! # Locks
+//!
+//! [`DeviceMemory::zap`] holds one `mmap_lock` at a time, and never two. Under it, it takes the memory's
+//! lock. The callers hold neither, and may hold the session's lock. No page fault and no `mmap()` calls
+//! `zap`.
+//!
+//! # Limits
+//!
+//! - The wait for an `mmap_lock` is as long as its process likes, see `mmap_lock`.
+//! - A process that forks while `zap` runs may pass PTEs on that were not removed yet. Then all address
+//!   spaces are visited again, at most [`VISITS`] times, then `zap` fails with `EBUSY`.
+//! - Time is linear in the areas that users made of the memory (65,530 for each process, unless
+//!   `vm.max_map_count` says otherwise).
+//! - While an area is not listed for want of memory, PTEs are removed without the locks: the host stays
+//!   safe, and a guest may die.
+
+use super::{
+    DeviceMemory,
+    UNMAPPED, //
+};
+use core::sync::atomic::Ordering;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+use kernel_ext::{
+    mmap_lock::MmapWriteGuard,
+    sched::{
+        cond_resched,
+        not_killed, //
+    },
+};
+use vfio_bindings as bindings;
+
+/// How often all address spaces are visited before their forks are too many.
+const VISITS: usize = 16;
+
+impl DeviceMemory {
+    /// Removes the PTEs of a range from all address spaces. Page faults bring them back.
+    ///
+    /// Every PTE that existed when this was called is gone when it has returned `Ok`. A fault that happens
+    /// meanwhile may have inserted a new one, so first change what a fault does, with the memory's lock
+    /// held for writing, then call this:
+    ///
+    /// - To see the next write of a page: clear its bit, then `zap`, then read its bytes.
+    /// - To free pages: take them out of the table, then `zap`, then drop them. [`DeviceMemory::free`] and
+    ///   [`DeviceMemory::discard`] do that.
+    ///
+    /// `EINTR` if the current process was killed, and `EBUSY` if users of the memory forked too often
+    /// meanwhile. Some of the PTEs may be left then.
+    ///
+    /// # Context
+    ///
+    /// May sleep. Takes an `mmap_lock` and the memory's lock: the caller holds neither.
+    pub(super) fn zap(&self, offset: u64, len: u64) -> Result {
+        let base = self.base.load(Ordering::Acquire);
+        if base == UNMAPPED {
+            return Ok(());
+        }
+        let start = base + offset;
+        for _ in 0..VISITS {
+            let forks = self.areas.forks();
+            let mut visited = 0;
+            while let Some(mm) = self.areas.next_mm(visited) {
+                not_killed()?;
+                self.zap_mm(&MmapWriteGuard::new(&mm)?, start, len);
+                visited = mm.as_raw().addr();
+            }
+            if self.areas.forks() == forks {
+                if !self.areas.are_listed() {
+                    self.zap_unlocked(start, len);
+                }
+                return Ok(());
+            }
+        }
+        Err(EBUSY)
+    }
+
+    /// Removes the PTEs of a range of the device's file from one address space.
+    fn zap_mm(&self, mm: &MmapWriteGuard<'_>, start: u64, len: u64) {
+        // No fault is between its mark and its PTE. Faults do without the `mmap_lock` if they can.
+        let _lock = self.lock.write();
+        let mut after = 0;
+        while let Some(vma) = self.areas.next_area(mm, after) {
+            // SAFETY: The address space is locked, so the area exists and does not change.
+            unsafe { zap_area(vma.as_ptr(), start, len) };
+            after = vma.as_ptr().addr();
+            // Only sleeping locks are held.
+            cond_resched();
+        }
+    }
+
+    /// Removes the PTEs of a range of the device's file from all areas, listed or not.
+    fn zap_unlocked(&self, start: u64, len: u64) {
+        let _lock = self.lock.write();
+        let mapping = self.mapping.load(Ordering::Acquire);
+        if !mapping.is_null() {
+            // SAFETY: `mapping` is valid while it is not null.
+            unsafe { bindings::unmap_mapping_range(mapping, start as i64, len as i64, 1) };
+        }
+    }
+}
+
+/// Removes the PTEs of a range of the device's file from an area.
+///
+/// # Safety
+///
+/// `vma` must map the memory, and its `mmap_lock` be held for writing.
+unsafe fn zap_area(vma: *mut bindings::vm_area_struct, start: u64, len: u64) {
+    // SAFETY: The area does not change while its lock is held.
+    unsafe {
+        let bounds = &(*vma).__bindgen_anon_1.__bindgen_anon_1;
+        let (vm_start, vm_end) = (bounds.vm_start as u64, bounds.vm_end as u64);
+        let first = ((*vma).vm_pgoff as u64) << PAGE_SHIFT;
+        let from = start.max(first);
+        let to = (start + len).min(first + (vm_end - vm_start));
+        if from < to {
+            let address = vm_start + (from - first);
+            bindings::zap_special_vma_range(vma, address as usize, (to - from) as usize);
+        }
+    }
+}

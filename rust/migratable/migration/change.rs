@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a change of the migration state does.
+
+use super::{
+    endpoint::Endpoint,
+    owner::{
+        FrontEnd,
+        Owner,
+        Request,
+        Session, //
+    },
+    state_machine::{
+        errno,
+        Locked, //
+    },
+};
+use crate::{
+    device::Device,
+    driver::Driver,
+    engine::Gate, //
+};
+use core::sync::atomic::Ordering::Relaxed;
+use kernel::prelude::*;
+use migration::{
+    load::LoadSession,
+    save::SaveSession,
+    state::State,
+    transition::{
+        Action,
+        Transition, //
+    },
+};
+use vfio::refuse;
+
+impl<T: Driver> Device<T> {
+    /// Returns the device, for crate `migration`.
+    pub(super) fn endpoint(&self) -> Endpoint<'_, T> {
+        Endpoint::new(self)
+    }
+
+    /// The device is being opened. It runs (P8).
+    pub(crate) fn open_migration(&self) -> Result {
+        let mut inner = self.machine.inner.lock()?;
+        // SAFETY: VFIO opens and closes a device in turns.
+        unsafe { self.staging.open()? };
+        inner.enter(State::Running);
+        inner.open = true;
+        self.run();
+        Ok(())
+    }
+
+    /// The last user has closed the device, and the engine has stopped. The device goes back to power-on,
+    /// so that the next user finds nothing of this one.
+    ///
+    /// If root asked for it, registers and memory stay. A device that is half loaded or in the error
+    /// state is of no use, and goes back to power-on in any case.
+    pub(crate) fn close_migration(&self) {
+        let mut inner = self.machine.inner.lock_closing();
+        self.irq.stop();
+        self.end(&mut inner);
+        if !self.machine.keeps_state() || matches!(inner.state, State::Resuming | State::Error) {
+            self.power_on(&mut inner);
+        } else if let Some(memory) = &self.memory {
+            // Frees the pages that were mapped when they were discarded: nobody maps any now.
+            let _ = memory.free(0, 0);
+        }
+        inner.open = false;
+        drop(inner);
+        // SAFETY: The device was open. Its last file took the last mapping and call with it.
+        unsafe { self.staging.close() };
+    }
+
+    /// Returns whether the last close leaves the device as it is.
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.machine.keeps_state()
+    }
+
+    /// Sets whether the last close leaves the device as it is. If not, a state that was kept is dropped
+    /// at once.
+    ///
+    /// `EINTR` if the task is killed while it waits: nothing has changed then.
+    pub(crate) fn set_keep_state(&self, keep: bool) -> Result {
+        let mut inner = self.machine.inner.lock()?;
+        self.machine.keep.store(keep, Relaxed);
+        if !keep && !inner.open {
+            self.power_on(&mut inner);
+        }
+        Ok(())
+    }
+
+    /// `VFIO_DEVICE_RESET`: ends any session, resets the device and lets it run (P11).
+    ///
+    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function.
+    ///
+    /// `EINTR` if the task is killed while it waits: nothing has changed then.
+    pub(crate) fn reset_device(&self) -> Result {
+        let mut inner = self.machine.inner.lock()?;
+        self.stop()?;
+        self.end(&mut inner);
+        self.power_on(&mut inner);
+        inner.enter(State::Running);
+        self.run();
+        Ok(())
+    }
+
+    /// Lets the device work and interrupt.
+    fn run(&self) {
+        self.engine.open_gate(Gate::Running);
+        self.irq.run();
+    }
+
+    /// Stops the device. When this returns it neither works nor interrupts.
+    ///
+    /// `EINTR` if the task is killed while it waits: the device still runs then.
+    fn stop(&self) -> Result {
+        self.engine.close_gate(Gate::Running, || T::stopped(self))?;
+        self.irq.stop();
+        Ok(())
+    }
+
+    /// Puts the stopped device back to power-on.
+    fn power_on(&self, _inner: &mut Locked<'_>) {
+        T::reset(self);
+        if let Some(memory) = &self.memory {
+            memory.discard();
+        }
+        self.irq.reset();
+        self.msix.reset();
+        // For a driver that kept pages pinned.
+        self.dma.revoke_all();
+    }
+
+    /// Ends the session, if one is open.
+    fn end(&self, inner: &mut Locked<'_>) {
+        let owner = core::mem::replace(&mut inner.owner, Owner::None);
+        match owner.session() {
+            None => {}
+            Some(Session::Save(save)) => {
+                inner.saved = save.stats();
+                if let Some(memory) = &self.memory {
+                    memory.stop_tracking();
+                }
+            }
+            Some(Session::Load(load)) => inner.loaded = load.stats(),
+        }
+        if let Owner::V2 { file, .. } = &owner {
+            file.end();
+        }
+    }
+
+    /// Refuses what `front_end` asks for while the session is the other one's (P48).
+    pub(super) fn check_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> Result {
+        match inner.owner.front_end() {
+            Some(owner) if owner != front_end => {
+                refuse!(
+                    self,
+                    "migration: the session was opened by {}, this is {}",
+                    owner.name(),
+                    front_end.name()
+                );
+                Err(EBUSY)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the state.
+    ///
+    /// When this returns, a device that has to stop has stopped (P9). If it fails, it has logged why, and
+    /// the state is what it was, or [`State::Error`] if a load failed (P10, P26). `EINTR` if the task is
+    /// killed while it waits for the device to stop.
+    pub(super) fn change(
+        &self,
+        inner: &mut Locked<'_>,
+        transition: &Transition,
+        mut request: Request<'_>,
+    ) -> Result {
+        self.check_owner(inner, request.front_end())?;
+        // The stop comes first: if the caller is killed in the wait, nothing has changed.
+        let stops = transition
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
+        if stops {
+            self.stop()?;
+        }
+        for action in transition.actions {
+            if let Err(error) = self.act(inner, *action, &mut request) {
+                // Only the first of the other actions can fail, so there is nothing else to undo.
+                let state = transition.on_failure();
+                inner.enter(state);
+                if stops && state.may_dma() {
+                    self.run();
+                }
+                return Err(error);
+            }
+        }
+        inner.enter(transition.to);
+        Ok(())
+    }
+
+    /// Does one action of a change.
+    fn act(&self, inner: &mut Locked<'_>, action: Action, request: &mut Request<'_>) -> Result {
+        match action {
+            Action::BeginSave => self
+                .begin_save(inner, request)
+                .inspect_err(|e| refuse!(self, "migration: cannot begin a save: {e:?}"))?,
+            Action::PrepareLoad => self
+                .prepare_load(inner, request)
+                .inspect_err(|e| refuse!(self, "migration: cannot begin a load: {e:?}"))?,
+            // `change` has done it. A device that may do no DMA only answers accesses to its registers, in
+            // every such state.
+            Action::QuiescePeer | Action::QuiesceAll => {}
+            Action::RunPeer => {}
+            Action::Run => {
+                self.run();
+                // A state that was kept over a close goes on here, like one that was loaded.
+                self.engine.kick();
+            }
+            Action::StopSave => {
+                if let Some(Session::Save(save)) = inner.owner.session_mut() {
+                    save.stop();
+                }
+            }
+            Action::Restage => {
+                if let Request::V1(window) = request {
+                    self.restage(inner, window);
+                }
+            }
+            Action::EndSave => self.end(inner),
+            Action::BeginLoad => self.begin_load(),
+            Action::RestartLoad => {
+                if let Some(Session::Load(load)) = inner.owner.session_mut() {
+                    if load.is_broken() {
+                        load.restart();
+                        self.begin_load();
+                    }
+                }
+            }
+            Action::CommitLoad => return self.commit_load(inner),
+        }
+        Ok(())
+    }
+
+    /// Opens a save session and starts tracking.
+    fn begin_save(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
+        let buffer = self.machine.buffer()?;
+        let memory = self.memory();
+        if let Some(memory) = memory {
+            memory.start_tracking()?;
+        }
+        let owner = SaveSession::begin(self.machine.identity, buffer, &self.endpoint())
+            .map_err(errno)
+            .and_then(|save| request.owner(Session::Save(save)));
+        match owner {
+            Ok(owner) => {
+                inner.owner = owner;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(memory) = memory {
+                    memory.stop_tracking();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a load session.
+    fn prepare_load(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
+        let load =
+            LoadSession::new(self.machine.identity, self.machine.buffer()?).map_err(errno)?;
+        inner.owner = request.owner(Session::Load(load))?;
+        Ok(())
+    }
+
+    /// A load begins: device memory reads 0 from now on.
+    fn begin_load(&self) {
+        if let Some(memory) = &self.memory {
+            // If the caller is being killed, some of it stays. The first record of the stream discards
+            // all of it again. Without that record the device does not run before it is reset.
+            let _ = memory.free(0, memory.size());
+        }
+    }
+
+    /// Makes the loaded state take effect (P26).
+    fn commit_load(&self, inner: &mut Locked<'_>) -> Result {
+        let endpoint = self.endpoint();
+        let result = match inner.owner.session_mut() {
+            Some(Session::Load(load)) => load.finish(&endpoint),
+            None | Some(Session::Save(_)) => Ok(()),
+        };
+        self.end(inner);
+        result.map_err(|error| {
+            endpoint.refuse("load failed", &error);
+            errno(error)
+        })?;
+        // The device goes on with what it was doing when it was saved.
+        self.irq.loaded();
+        self.engine.kick();
+        Ok(())
+    }
+}

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The file that v2 moves a device's state through (P43-P46).
+//!
+//! A file belongs to one session and may outlive it. It refers to the device only until the session
+//! ends, and returns errors afterwards. It keeps the module loaded, but neither the device nor its
+//! memory. Its buffer is allocated at the first use and freed when the session ends, so the files of
+//! former sessions hold no memory.
+//!
+//! # Locks
+//!
+//! ```text
+//!   io         one read or write at a time; held over the copy to or from the user
+//!     state    the state machine's
+//!       link   what is moved
+//! ```
+//!
+//! A thread may hold `io` as long as a page fault of the user lasts, so a thread that waits for it can
+//! be killed. Neither the end of a session nor a page fault waits for it. The thread that ends a session
+//! frees the buffer if it gets `io` at once. Otherwise the thread that holds `io` frees it: after
+//! unlocking, it looks whether the session is over.
+
+use super::{
+    link::Link,
+    staging::Window, //
+};
+use crate::{
+    device::{
+        Device,
+        VfioDevice, //
+    },
+    driver::Driver,
+    memory::Dirtied, //
+};
+use core::{
+    marker::PhantomData,
+    mem::size_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicUsize,
+        Ordering, //
+    },
+};
+use kernel::{
+    error::from_err_ptr,
+    ffi::{
+        c_long,
+        c_ulong,
+        c_void, //
+    },
+    fs::File,
+    ioctl::_IO,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        poll::PollTable,
+        Arc,
+        Mutex, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+use kernel_ext::mutex::{
+    self,
+    new_killable_mutex, //
+};
+use migration::state::State;
+use vfio::refuse;
+use vfio_bindings as bindings;
+
+/// Bytes handed over at once, which is the most that one `read()` or `write()` moves.
+const BUFFER: usize = 1 << 20;
+
+/// Nothing to read now, but maybe later.
+const ENOMSG: i32 = -42;
+
+const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
+    bindings::VFIO_TYPE as u32,
+    bindings::VFIO_BASE + 21, //
+);
+
+/// What `io` locks: bytes on their way.
+struct Buffer {
+    /// Empty until it is used.
+    bytes: KVVec<u8>,
+    /// The first that was not handed over.
+    at: usize,
+    /// The end of those that the session sends for the first time, which come first.
+    initial: usize,
+    /// The end of those that are valid.
+    end: usize,
+}
+
+impl Buffer {
+    /// A buffer without memory.
+    const fn new() -> Self {
+        Self {
+            bytes: KVVec::new(),
+            at: 0,
+            initial: 0,
+            end: 0,
+        }
+    }
+
+    /// Its memory, all of it.
+    fn memory(&mut self) -> Result<&mut [u8]> {
+        if self.bytes.is_empty() {
+            self.bytes = KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(&mut self.bytes)
+    }
+}
+
+/// What a data file and its session share.
+#[pin_data]
+pub(super) struct Stream<T: Driver> {
+    /// The device, until the session ends.
+    #[pin]
+    link: Mutex<Option<ARef<VfioDevice<T>>>>,
+    #[pin]
+    io: mutex::Mutex<Buffer>,
+    /// Bytes in the buffer that are sent for the first time. For readers that do not take `io`.
+    initial: AtomicUsize,
+    /// All others in the buffer.
+    again: AtomicUsize,
+    dirtied: Arc<Dirtied>,
+}
+
+impl<T: Driver> Stream<T> {
+    /// A stream of a session that is about to begin.
+    pub(super) fn new(dev: &VfioDevice<T>) -> Result<Arc<Self>> {
+        let dirtied = dev.machine.dirtied.clone();
+        Arc::pin_init(
+            pin_init!(Self {
+                link <- new_mutex!(Some(ARef::from(dev)), "migration stream"),
+                io <- new_killable_mutex!(Buffer::new(), "migration stream buffer"),
+                initial: AtomicUsize::new(0),
+                again: AtomicUsize::new(0),
+                dirtied,
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Frees the buffer of a session that is over, unless somebody is using it.
+    fn free(&self) {
+        if let Some(mut io) = self.io.try_lock() {
+            *io = Buffer::new();
+            self.count(&io);
+        }
+    }
+
+    /// Has `f` move bytes through the buffer, one caller at a time.
+    fn transfer(&self, f: impl FnOnce(&mut Buffer) -> Result<usize>) -> Result<usize> {
+        let result = self.io.lock().and_then(|mut io| f(&mut io));
+        if self.link.lock().is_none() {
+            // Whoever ended the session may have found the buffer locked.
+            self.free();
+        }
+        result
+    }
+
+    /// Tells how much is in the buffer.
+    fn count(&self, io: &Buffer) {
+        let initial = io.initial.saturating_sub(io.at);
+        self.initial.store(initial, Ordering::Relaxed);
+        self.again
+            .store(io.end - io.at - initial, Ordering::Relaxed);
+    }
+
+    /// Returns the device; `ENODEV` if the session is over.
+    fn device(&self) -> Result<ARef<VfioDevice<T>>> {
+        self.link.lock().clone().ok_or(ENODEV)
+    }
+
+    /// A file for the user: to read from while saving, else to write to.
+    pub(super) fn file(self: &Arc<Self>, saving: bool) -> Result<ARef<File>> {
+        let (name, flags) = if saving {
+            (c"[vfio-save]", bindings::O_RDONLY)
+        } else {
+            (c"[vfio-load]", bindings::O_WRONLY)
+        };
+        let this = Arc::into_raw(self.clone());
+        // SAFETY: Name and operations live for ever. On success the file owns `this`.
+        let file = from_err_ptr(unsafe {
+            bindings::anon_inode_getfile(
+                name.as_char_ptr(),
+                Operations::<T>::TABLE,
+                this.cast_mut().cast::<c_void>(),
+                flags as i32,
+            )
+        })
+        .inspect_err(|_| {
+            // SAFETY: There is no file, so the reference is still ours.
+            drop(unsafe { Arc::from_raw(this) });
+        })?;
+        let file = NonNull::new(file).ok_or(ENOMEM)?;
+        // SAFETY: A new file, which has no position. Does not fail.
+        unsafe { bindings::stream_open(ptr::null_mut(), file.as_ptr()) };
+        // SAFETY: A `File` is a `struct file`, and the reference is ours.
+        Ok(unsafe { ARef::from_raw(file.cast()) })
+    }
+
+    /// `read()`: at most what one buffer holds.
+    fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
+        if len == 0 {
+            return Ok(0);
+        }
+        self.transfer(|io| {
+            let dev = self.device()?;
+            if io.at == io.end {
+                self.refill(&dev, io)?;
+                if io.end == 0 {
+                    return Ok(0);
+                }
+            }
+            let part = io.bytes.get(io.at..io.end).unwrap_or_default();
+            let part = part.get(..len).unwrap_or(part);
+            // SAFETY: The slice is valid for reads. The lock that is held is none a page fault takes.
+            let left = unsafe {
+                bindings::copy_to_user(to.as_mut_ptr(), part.as_ptr().cast::<c_void>(), part.len())
+            };
+            let copied = part.len() - left;
+            io.at += copied;
+            self.count(io);
+            match copied {
+                0 => Err(EFAULT),
+                _ => Ok(copied),
+            }
+        })
+    }
+
+    /// Fills the buffer, which was handed over. If it stays empty, the stream has ended.
+    fn refill(&self, dev: &Device<T>, io: &mut Buffer) -> Result {
+        (io.at, io.initial, io.end) = (0, 0, 0);
+        let memory = io.memory()?;
+        let len = memory.len();
+        // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
+        let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
+        let mut inner = dev.machine.inner.lock()?;
+        if !inner.is_file(self) {
+            return Err(ENODEV);
+        }
+        let before = dev.precopy_info(&inner);
+        io.end = dev.fill(&mut inner, &mut window, len)?;
+        let after = dev.precopy_info(&inner);
+        let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
+        io.initial = match (before.initial_bytes, before.dirty_bytes) {
+            (0, _) => 0,
+            // Estimates leave out the headers of records that ends of buffers cut.
+            (_, 0) => io.end,
+            // What is initial goes first.
+            _ => io.end.min(usize::try_from(initial)?),
+        };
+        self.count(io);
+        match inner.state {
+            State::StopCopy => Ok(()),
+            _ if io.end == 0 => Err(Error::from_errno(ENOMSG)),
+            _ => Ok(()),
+        }
+    }
+
+    /// `write()`: at most what one buffer holds, so that a call ends soon. Fewer if a load fails in the
+    /// middle with an errno that passes; what was not taken may be written again.
+    fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
+        if len == 0 {
+            return Ok(0);
+        }
+        self.transfer(|io| {
+            let dev = self.device()?;
+            let memory = io.memory()?;
+            let len = memory.len().min(len);
+            let part = memory.get_mut(..len).unwrap_or_default();
+            UserSlice::new(from, len).reader().read_slice(part)?;
+
+            // SAFETY: As in `refill`.
+            let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
+            let mut inner = dev.machine.inner.lock()?;
+            if !inner.is_file(self) {
+                return Err(ENODEV);
+            }
+            dev.feed(&mut inner, &window, len)
+        })
+    }
+
+    /// `VFIO_MIG_GET_PRECOPY_INFO` (P45).
+    fn precopy_info(&self, arg: UserPtr) -> Result {
+        const SIZE: usize = size_of::<bindings::vfio_precopy_info>();
+
+        // All of the structure has to be there, whatever it says.
+        let mut bytes = [0; SIZE];
+        UserSlice::new(arg, SIZE).reader().read_slice(&mut bytes)?;
+        let [a, b, c, d, ..] = bytes;
+        let argsz = u32::from_ne_bytes([a, b, c, d]);
+        // A session that is over is not in pre-copy either.
+        let dev = self.device().map_err(|_| EINVAL)?;
+        if (argsz as usize) < SIZE {
+            refuse!(dev, "precopy info: argsz {argsz} is less than {SIZE}");
+            return Err(EINVAL);
+        }
+        let info = {
+            let inner = dev.machine.inner.lock()?;
+            if !inner.is_file(self) {
+                return Err(EINVAL);
+            }
+            if !matches!(inner.state, State::PreCopy | State::PreCopyP2p) {
+                refuse!(dev, "precopy info: {} is no pre-copy state", inner.state);
+                return Err(EINVAL);
+            }
+            dev.precopy_info(&inner)
+        };
+        let initial = self.initial.load(Ordering::Relaxed) as u64;
+        let again = self.again.load(Ordering::Relaxed) as u64;
+        let mut writer = UserSlice::new(arg, SIZE).writer();
+        writer.write::<u32>(&argsz)?;
+        // Flags: what was sent first is never followed by more of its kind.
+        writer.write::<u32>(&0)?;
+        writer.write::<u64>(&info.initial_bytes.saturating_add(initial))?;
+        writer.write::<u64>(&info.dirty_bytes.saturating_add(again))
+    }
+
+    /// `poll()` (P46).
+    fn poll(&self, file: &File, table: &PollTable<'_>) -> u32 {
+        const IN: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+        const OUT: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
+
+        self.dirtied.register(file, table);
+        let Ok(dev) = self.device() else {
+            return bindings::POLLERR | IN | OUT;
+        };
+        // A task that is killed does not look at the result.
+        let Ok(inner) = dev.machine.inner.lock() else {
+            return bindings::POLLERR;
+        };
+        match inner.state {
+            State::Resuming => OUT,
+            State::StopCopy => IN,
+            _ if self.buffered() != 0 || dev.has_data(&inner) => IN,
+            _ => 0,
+        }
+    }
+}
+
+impl<T: Driver> Link for Stream<T> {
+    fn changed(&self) {
+        self.dirtied.notify();
+    }
+
+    fn end(&self) {
+        let link = self.link.lock().take();
+        self.free();
+        self.dirtied.notify();
+        // The caller uses the device, so this reference is not the last.
+        drop(link);
+    }
+
+    fn buffered(&self) -> usize {
+        self.initial.load(Ordering::Relaxed) + self.again.load(Ordering::Relaxed)
+    }
+}
+
+/// The operations of the data files of driver `T`.
+struct Operations<T: Driver>(PhantomData<T>);
+
+impl<T: Driver> Operations<T> {
+    const TABLE: &'static bindings::file_operations = &bindings::file_operations {
+        owner: (&raw const bindings::__this_module).cast_mut(),
+        read: Some(read::<T>),
+        write: Some(write::<T>),
+        poll: Some(poll::<T>),
+        unlocked_ioctl: Some(ioctl::<T>),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        llseek: Some(bindings::noop_llseek),
+        release: Some(release::<T>),
+        ..pin_init::zeroed()
+    };
+}
+
+/// The stream of a data file.
+///
+/// # Safety
+///
+/// `file` must be one that [`Stream::file`] made, and stay open for `'a`.
+unsafe fn stream<'a, T: Driver>(file: *const bindings::file) -> &'a Stream<T> {
+    // SAFETY: An open file owns a reference to what its private data points to.
+    unsafe { &*(*file).private_data.cast::<Stream<T>>() }
+}
+
+/// What a callback returns.
+fn returned(result: Result<usize>) -> isize {
+    match result {
+        Ok(done) => done as isize,
+        Err(error) => error.to_errno() as isize,
+    }
+}
+
+/// # Safety
+///
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn read<T: Driver>(
+    file: *mut bindings::file,
+    buf: *mut c_char,
+    len: usize,
+    _pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream::<T>(file) };
+    returned(stream.read(UserPtr::from_ptr(buf.cast()), len))
+}
+
+/// # Safety
+///
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn write<T: Driver>(
+    file: *mut bindings::file,
+    buf: *const c_char,
+    len: usize,
+    _pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream::<T>(file) };
+    returned(stream.write(UserPtr::from_ptr(buf.cast_mut().cast()), len))
+}
+
+/// # Safety
+///
+/// Called for a file with `Operations::TABLE` that is open; `table` is null or valid.
+unsafe extern "C" fn poll<T: Driver>(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: By the requirement of this function; `poll()` does not change the position.
+    let (stream, file, table) = unsafe {
+        (
+            stream::<T>(file),
+            File::from_raw_file(file),
+            PollTable::from_raw(table),
+        )
+    };
+    stream.poll(file, &table)
+}
+
+/// # Safety
+///
+/// Called for a file with `Operations::TABLE` that is open.
+unsafe extern "C" fn ioctl<T: Driver>(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: By the requirement of this function.
+    let stream = unsafe { stream::<T>(file) };
+    let result = match cmd {
+        VFIO_MIG_GET_PRECOPY_INFO => stream.precopy_info(UserPtr::from_addr(arg)),
+        _ => Err(ENOTTY),
+    };
+    returned(result.map(|()| 0)) as c_long
+}
+
+/// # Safety
+///
+/// Called once for a file with `Operations::TABLE`, when nobody uses it any more.
+unsafe extern "C" fn release<T: Driver>(
+    _inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: By the requirement of this function. The reference is the file's.
+    drop(unsafe { Arc::from_raw((*file).private_data.cast::<Stream<T>>().cast_const()) });
+    0
+}

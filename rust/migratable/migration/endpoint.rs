@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device as crate `migration` reads and writes it.
+
+use super::staging::Window;
+use crate::{
+    device::Device,
+    driver::Driver,
+    memory::DeviceMemory,
+    stream::{
+        self as field,
+        Reader,
+        Writer, //
+    },
+};
+use core::{
+    cell::Cell,
+    sync::atomic::AtomicU64, //
+};
+use kernel::{
+    ffi::c_void,
+    prelude::*, //
+};
+use kernel_ext::sched::not_killed;
+use migration::{
+    dirty::{
+        DirtyMap,
+        Run, //
+    },
+    load::Sink,
+    save::Source,
+    stream::{
+        self,
+        Checksum, //
+    },
+};
+use vfio::refuse;
+use vfio_bindings as bindings;
+
+/// A device as crate `migration` sees it: the source of a save, the sink of a load.
+pub(super) struct Endpoint<'a, T: Driver> {
+    dev: &'a Device<T>,
+    /// The driver refused, and has logged why.
+    refused: Cell<bool>,
+}
+
+impl<'a, T: Driver> Endpoint<'a, T> {
+    /// Returns the endpoint of a device.
+    pub(super) fn new(dev: &'a Device<T>) -> Self {
+        Self {
+            dev,
+            refused: Cell::new(false),
+        }
+    }
+
+    /// Logs why something failed, unless the driver has.
+    pub(super) fn refuse(&self, what: &str, error: &stream::Error) {
+        if !self.refused.get() {
+            refuse!(self.dev, "migration: {what}: {error}");
+        }
+    }
+
+    /// The driver refused, and has logged why unless a field was not complete or did not fit.
+    fn refused(&self, error: Error, field: Option<field::Error>) -> i32 {
+        if let Some(field) = field {
+            refuse!(self.dev, "saved state: {field}");
+        }
+        self.refused.set(true);
+        error.to_errno()
+    }
+
+    /// Decodes a saved state, all of it.
+    fn decode(&self, state: &[u8]) -> Result<T::State, i32> {
+        let mut input = Reader::new(state);
+        let decoded = T::decode(self.dev, &mut input);
+        let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
+        if input.remaining() != 0 {
+            let rest = input.remaining();
+            refuse!(self.dev, "saved state: {rest} bytes too many");
+            return Err(self.refused(EINVAL, None));
+        }
+        Ok(decoded)
+    }
+
+    /// Returns the device memory, for a range that only a device with memory has.
+    fn memory(&self) -> Result<&DeviceMemory, i32> {
+        self.dev.memory().ok_or(ERANGE.to_errno())
+    }
+}
+
+impl<T: Driver> Checksum for Endpoint<'_, T> {
+    fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
+        // SAFETY: The slice is valid for reads of its length.
+        unsafe { bindings::crc32c(crc, bytes.as_ptr().cast::<c_void>(), bytes.len()) }
+    }
+}
+
+impl<T: Driver> Source for Endpoint<'_, T> {
+    type Out = Window;
+    type Words = KVVec<AtomicU64>;
+
+    fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
+        self.dev
+            .memory()
+            .map_or(&self.dev.machine.no_pages, DeviceMemory::dirty)
+    }
+
+    fn populated(&self, run: Run) -> Option<Run> {
+        self.dev.memory()?.populated(run)
+    }
+
+    fn populated_pages(&self) -> u64 {
+        self.dev.memory().map_or(0, DeviceMemory::populated_pages)
+    }
+
+    fn interrupted(&self) -> bool {
+        not_killed().is_err()
+    }
+
+    fn put(&self, out: &mut Window, at: usize, bytes: &[u8]) -> Result<(), i32> {
+        out.put(at, bytes).map_err(Error::to_errno)
+    }
+
+    fn copy_memory(
+        &self,
+        out: &mut Window,
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        let memory = self.memory()?;
+        let to = out.bytes(at, len).map_err(Error::to_errno)?;
+        memory
+            .protect(position, len as u64)
+            .map_err(Error::to_errno)?;
+        // SAFETY: `bytes` vouches for `len` bytes at `to`, which is not in device memory.
+        unsafe {
+            memory
+                .read_raw(position, to, len)
+                .map_err(Error::to_errno)?;
+            Ok(bindings::crc32c(crc, to.cast::<c_void>(), len))
+        }
+    }
+
+    fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
+        let mut out = Writer::new(buf);
+        T::save(self.dev, &mut out).map_err(|e| self.refused(e, out.error()))?;
+        Ok(out.len())
+    }
+}
+
+impl<T: Driver> Sink for Endpoint<'_, T> {
+    type In = Window;
+
+    fn get(&self, input: &Window, at: usize, buf: &mut [u8]) -> Result<(), i32> {
+        input.get(at, buf).map_err(Error::to_errno)
+    }
+
+    fn copy_memory(
+        &self,
+        input: &Window,
+        at: usize,
+        position: u64,
+        len: usize,
+        crc: u32,
+    ) -> Result<u32, i32> {
+        let memory = self.memory()?;
+        let from = input.bytes(at, len).map_err(Error::to_errno)?;
+        // SAFETY: `bytes` vouches for `len` bytes at `from`, which is not in device memory.
+        unsafe { memory.write_raw_crc(position, from, len, crc) }.map_err(Error::to_errno)
+    }
+
+    fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {
+        self.memory()?.free(position, len).map_err(Error::to_errno)
+    }
+
+    fn discard(&self) -> Result<(), i32> {
+        match self.dev.memory() {
+            Some(memory) => memory.free(0, memory.size()).map_err(Error::to_errno),
+            None => Ok(()),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        not_killed().is_err()
+    }
+
+    fn check_state(&self, state: &[u8]) -> Result<(), i32> {
+        self.decode(state).map(|_| ())
+    }
+
+    fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
+        T::restore(self.dev, self.decode(state)?);
+        Ok(())
+    }
+}

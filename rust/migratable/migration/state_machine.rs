@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The migration state of a device, and its session.
+//!
+//! Both front ends, v1 and v2, drive the same state. A session is open while a device is saved or
+//! loaded. It belongs to the front end that opened it; the other one gets `EBUSY` (P48).
+//!
+//! # Locks
+//!
+//! ```text
+//!   inner              this file's mutex: the state, the session, what is staged
+//!     engine.control   while the engine is stopped or run
+//!     driver's locks   in save(), decode(), restore(), reset(), stopped()
+//!       dma.pins, type1's iommu->lock     when a driver unpins memory
+//!       memory.lock    write protection, discarding
+//! ```
+//!
+//! A thread holds `inner` while it waits for the engine's unit in progress. So a unit must not need it,
+//! and has no way to it. That wait can take as long as a page fault of the user, so a thread that waits
+//! for `inner` can be killed. Nobody holds `inner` over a copy to or from the user. The user may hand in
+//! memory whose page faults take `memory.lock`, or last without end. A register read computes its value
+//! under the lock and copies it afterwards; a register write copies first.
+//!
+//! A reset waits for the change of state or the staging in progress. Each of them ends by itself. The
+//! threads that wait behind the reset find the device running. So the reset is neither lost nor stuck.
+
+use super::{
+    link::Link,
+    owner::{
+        Owner,
+        Staged, //
+    },
+    section::DataSection,
+    times::Times, //
+};
+use crate::memory::{
+    DeviceMemory,
+    Dirtied, //
+};
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU64,
+    Ordering::Relaxed, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+};
+use kernel_ext::mutex::{
+    new_killable_mutex,
+    Guard,
+    Mutex, //
+};
+use migration::{
+    dirty::DirtyMap,
+    load, save,
+    state::State,
+    stream::{
+        self,
+        Identity, //
+    },
+};
+
+/// How often [`StateMachine::lock_briefly`] tries.
+const TRIES: u32 = 50;
+
+/// The time between two tries.
+const TRY: Delta = Delta::from_millis(10);
+
+/// What the mutex protects.
+pub(super) struct Inner {
+    /// The state.
+    pub(super) state: State,
+    /// The device is open.
+    pub(super) open: bool,
+    /// How long the device was in each state.
+    pub(super) times: Times,
+    /// The front end with the open session.
+    pub(super) owner: Owner,
+    /// Buffers staged so far.
+    pub(super) number: u64,
+    /// What the last save sent.
+    pub(super) saved: save::Stats,
+    /// What the last load received.
+    pub(super) loaded: load::Stats,
+}
+
+/// The migration state of one device.
+#[pin_data]
+pub(crate) struct StateMachine {
+    pub(super) identity: Identity,
+    /// The dirty map of a device without memory.
+    pub(super) no_pages: DirtyMap<KVVec<AtomicU64>>,
+    /// Wakes the threads that poll for something to send.
+    pub(super) dirtied: Arc<Dirtied>,
+    /// The last close leaves the device as it is. Changed with `inner` locked.
+    pub(super) keep: AtomicBool,
+    /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
+    #[pin]
+    pub(super) inner: Mutex<Inner>,
+}
+
+/// The locked state.
+pub(super) type Locked<'a> = Guard<'a, Inner>;
+
+impl Inner {
+    /// Returns the data file of a v2 session.
+    pub(super) fn file(&self) -> Option<&dyn Link> {
+        match &self.owner {
+            Owner::V2 { file, .. } => Some(&**file),
+            Owner::None | Owner::V1 { .. } => None,
+        }
+    }
+
+    /// Returns whether `file` is the session's data file.
+    pub(super) fn is_file<T: Link>(&self, file: &T) -> bool {
+        self.file()
+            .is_some_and(|mine| core::ptr::addr_eq(mine, file))
+    }
+
+    /// Returns the buffer that v1 has staged and not consumed.
+    pub(super) fn staged(&self) -> Option<Staged> {
+        match self.owner {
+            Owner::V1 { staged, .. } => staged,
+            Owner::None | Owner::V2 { .. } => None,
+        }
+    }
+
+    /// Forgets the buffer that v1 has staged if it is number `number` and `data_offset` was read.
+    pub(super) fn consume(&mut self, number: u64) {
+        if let Owner::V1 { staged, .. } = &mut self.owner {
+            if staged.is_some_and(|s| s.offered && s.number == number) {
+                *staged = None;
+            }
+        }
+    }
+
+    /// Enters `state`.
+    pub(super) fn enter(&mut self, state: State) {
+        if state != self.state {
+            self.times.leave(self.state);
+            self.state = state;
+        }
+    }
+}
+
+/// Converts an error of crate `migration`.
+pub(super) fn errno(error: stream::Error) -> Error {
+    Error::from_errno(-error.errno())
+}
+
+impl StateMachine {
+    /// The state of a device that is not open.
+    ///
+    /// `EINVAL` if a buffer of the data section is too small for a device of this identity.
+    pub(crate) fn new(
+        identity: Identity,
+        memory: Option<&DeviceMemory>,
+        section: DataSection,
+    ) -> Result<impl PinInit<Self>> {
+        identity.validate().map_err(errno)?;
+        if save::min_output(&identity) > section.size() as u64 {
+            return Err(EINVAL);
+        }
+        let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
+        let dirtied = match memory {
+            Some(memory) => memory.dirtied(),
+            None => Dirtied::new()?,
+        };
+        Ok(pin_init!(Self {
+            identity,
+            no_pages,
+            dirtied,
+            keep: AtomicBool::new(false),
+            inner <- new_killable_mutex!(
+                Inner {
+                    state: State::Running,
+                    open: false,
+                    times: Times::new(),
+                    owner: Owner::None,
+                    number: 0,
+                    saved: save::Stats::default(),
+                    loaded: load::Stats::default(),
+                },
+                "migration state"
+            ),
+        }))
+    }
+
+    /// Locks the state for a thread that only looks at it. `None` if another thread keeps it locked, for
+    /// example while it waits for the end of a unit of work.
+    pub(super) fn lock_briefly(&self) -> Option<Locked<'_>> {
+        for _ in 0..TRIES {
+            if let Some(inner) = self.inner.try_lock() {
+                return Some(inner);
+            }
+            fsleep(TRY);
+        }
+        None
+    }
+
+    /// Returns whether the last close leaves the device as it is.
+    pub(super) fn keeps_state(&self) -> bool {
+        self.keep.load(Relaxed)
+    }
+
+    /// Allocates a buffer for the state of the driver.
+    pub(super) fn buffer(&self) -> Result<KVVec<u8>> {
+        Ok(KVVec::from_elem(
+            0,
+            self.identity.state_size_max as usize,
+            GFP_KERNEL_ACCOUNT,
+        )?)
+    }
+}

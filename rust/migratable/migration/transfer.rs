@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What moves through a session, and how much of it.
+//!
+//! All functions are called with the state locked. None copies to or from the user.
+
+use super::{
+    owner::{
+        FrontEnd,
+        Owner,
+        Session,
+        Staged, //
+    },
+    staging::Window,
+    state_machine::{
+        errno,
+        Locked, //
+    },
+    times::Times, //
+};
+use crate::{
+    device::Device,
+    driver::Driver,
+    memory::DeviceMemory, //
+};
+use kernel::prelude::*;
+use migration::{
+    load,
+    save::{
+        self,
+        PrecopyInfo,
+        Source, //
+    },
+    state::State, //
+};
+
+/// What debugfs shows.
+pub(super) struct Report {
+    /// The state.
+    pub(super) state: State,
+    /// The front end that opened the session.
+    pub(super) front_end: &'static str,
+    /// Bytes staged and not consumed.
+    pub(super) staged: usize,
+    /// What a save still has to send, without what is staged.
+    pub(super) pending: u64,
+    /// The present or the last save.
+    pub(super) saved: save::Stats,
+    /// The present or the last load.
+    pub(super) loaded: load::Stats,
+    /// Bytes of device memory.
+    pub(super) memory: u64,
+    /// Bytes of it that are no holes.
+    pub(super) populated: u64,
+    /// Dirty pages.
+    pub(super) dirty: u64,
+    /// The most looks of type1 that found the same pages pinned, of all devices.
+    pub(super) unmap_looks_max: u32,
+    /// How long the device was in each state.
+    pub(super) times: Times,
+}
+
+impl<T: Driver> Device<T> {
+    /// Offers the staged buffer again: the user may or may not have read it (P23).
+    pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
+        let endpoint = self.endpoint();
+        let Owner::V1 {
+            session: Session::Save(save),
+            staged: Some(staged),
+        } = &mut inner.owner
+        else {
+            return;
+        };
+        // The header it rewrites is in the window, so this does not fail.
+        let _ = save.restage(&endpoint, window);
+        staged.offered = false;
+    }
+
+    /// Fills a window with the next bytes of a save; 0 if there are none now.
+    pub(super) fn fill(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &mut Window,
+        len: usize,
+    ) -> Result<usize> {
+        let Some(Session::Save(save)) = inner.owner.session_mut() else {
+            return Ok(0);
+        };
+        let endpoint = self.endpoint();
+        save.fill(&endpoint, window, len).map_err(|error| {
+            endpoint.refuse("save failed", &error);
+            errno(error)
+        })
+    }
+
+    /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
+    ///
+    /// Outside of a save of v1's it does nothing.
+    pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
+        match &mut inner.owner {
+            Owner::None | Owner::V2 { .. } => return Ok(()),
+            Owner::V1 {
+                staged: Some(staged),
+                ..
+            } => {
+                staged.offered = true;
+                return Ok(());
+            }
+            Owner::V1 { staged: None, .. } => {}
+        }
+        let len = self.fill(inner, window, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        inner.number += 1;
+        let number = inner.number;
+        if let Owner::V1 { staged, .. } = &mut inner.owner {
+            *staged = Some(Staged {
+                len,
+                offered: true,
+                number,
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns what v1 reads from `pending_bytes`, without what is staged (P22).
+    pub(super) fn pending_bytes(&self, inner: &Locked<'_>) -> u64 {
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.pending(&self.endpoint()),
+            None | Some(Session::Load(_)) => 0,
+        }
+    }
+
+    /// Returns the bytes that a save has to send if the device is stopped now (P47).
+    pub(super) fn stop_copy_size(&self, inner: &Locked<'_>) -> u64 {
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.remaining(&self.endpoint()),
+            None | Some(Session::Load(_)) => {
+                save::estimate(&self.machine.identity, &self.endpoint())
+            }
+        }
+    }
+
+    /// Returns what pre-copy still has to send (P45).
+    pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.precopy_info(&self.endpoint()),
+            None | Some(Session::Load(_)) => PrecopyInfo::default(),
+        }
+    }
+
+    /// Returns whether a save has something to send now.
+    pub(super) fn has_data(&self, inner: &Locked<'_>) -> bool {
+        match inner.owner.session() {
+            Some(Session::Save(save)) => save.has_data(&self.endpoint()),
+            None | Some(Session::Load(_)) => false,
+        }
+    }
+
+    /// Takes the next bytes of a load (P24, P25), and returns how many. These are fewer than `len` if the
+    /// rest failed with a transient errno: `ENOMEM`, or `EINTR` if the caller is being killed. The next
+    /// call may bring the rest.
+    pub(super) fn feed(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &Window,
+        len: usize,
+    ) -> Result<usize> {
+        let endpoint = self.endpoint();
+        let Some(Session::Load(load)) = inner.owner.session_mut() else {
+            return Err(EINVAL);
+        };
+        let before = load.stats().bytes;
+        match load.feed(&endpoint, window, len) {
+            Ok(()) => Ok(len),
+            Err(error) => {
+                endpoint.refuse("load refused", &error);
+                match (load.stats().bytes - before) as usize {
+                    taken if taken != 0 && error.is_transient() => Ok(taken),
+                    _ => Err(errno(error)),
+                }
+            }
+        }
+    }
+
+    /// [`Device::feed`] for a front end that takes all of a buffer or fails.
+    ///
+    /// After a transient errno the user does not know how much was taken. The next call has to bring the
+    /// beginning of a buffer.
+    pub(super) fn feed_all(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
+        let endpoint = self.endpoint();
+        let Some(Session::Load(load)) = inner.owner.session_mut() else {
+            return Err(EINVAL);
+        };
+        load.feed(&endpoint, window, len).map_err(|error| {
+            endpoint.refuse("load refused", &error);
+            if error.is_transient() {
+                load.lose_position();
+            }
+            errno(error)
+        })
+    }
+
+    /// Returns what debugfs shows; `None` if a change of state is in progress and takes long.
+    pub(super) fn report(&self) -> Option<Report> {
+        let inner = self.machine.lock_briefly()?;
+        let memory = self.memory();
+        let mut report = Report {
+            state: inner.state,
+            front_end: inner.owner.front_end().map_or("none", FrontEnd::name),
+            staged: inner.staged().map_or(0, |staged| staged.len),
+            pending: self.pending_bytes(&inner),
+            saved: inner.saved,
+            loaded: inner.loaded,
+            memory: self.machine.identity.memory_size,
+            populated: memory.map_or(0, DeviceMemory::populated_bytes),
+            dirty: self.endpoint().dirty().count(),
+            unmap_looks_max: self.dma.unmap_looks_max(),
+            times: inner.times,
+        };
+        match inner.owner.session() {
+            None => {}
+            Some(Session::Save(save)) => report.saved = save.stats(),
+            Some(Session::Load(load)) => report.loaded = load.stats(),
+        }
+        Some(report)
+    }
+}

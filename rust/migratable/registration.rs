@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver on the mdev bus: creation of a device for an mdev.
+
+use crate::{
+    budget::{
+        Budget,
+        Reservation, //
+    },
+    counters::Counters,
+    device::{
+        Device,
+        VfioDevice, //
+    },
+    driver::Driver,
+    engine::Engine,
+    memory::DeviceMemory,
+    migration::{
+        debugfs::Status,
+        identity::identity,
+        DataSection,
+        Staging,
+        StateMachine, //
+    },
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
+};
+use kernel_ext::{
+    debugfs::{
+        Dir,
+        File,
+        Flag, //
+    },
+    uuid::Uuid, //
+};
+use pci_function::{
+    config::{
+        self,
+        ConfigSpace, //
+    },
+    msix::Msix, //
+};
+use vfio::{
+    dma::{
+        Dma,
+        Unmaps, //
+    },
+    irq::Irq,
+    log::Log,
+    mdev::{
+        self,
+        Mdev, //
+    },
+};
+
+/// What the devices of an mdev type are made from.
+pub(crate) struct Resources<T: Driver> {
+    /// What distinguishes the type from others.
+    pub(crate) config: T::Config,
+    /// What the type offers, for people.
+    pub(crate) description: &'static str,
+    /// Bytes of the budget that a device takes.
+    pub(crate) cost: u64,
+    /// The memory that the devices of the parent share.
+    pub(crate) budget: Arc<Budget>,
+    /// The driver's directory of debugfs.
+    pub(crate) debugfs: Dir,
+    /// The unmaps in progress.
+    pub(crate) unmaps: Arc<Unmaps>,
+    /// The v1 data section of a device.
+    pub(crate) section: DataSection,
+    /// Whether the log of refusals is limited.
+    pub(crate) log_limit: Arc<Flag>,
+    /// The log of creations that fail.
+    pub(crate) log: Pin<KBox<Log>>,
+}
+
+impl<T: Driver> Device<T> {
+    /// Returns a device in its power-on state.
+    fn new(
+        uuid: Uuid,
+        resources: &Resources<T>,
+        reservation: Reservation,
+    ) -> Result<impl PinInit<Self, Error> + use<'_, T>> {
+        let function = T::function(&resources.config);
+        let memory = match function.memory_size() {
+            0 => None,
+            size => Some(DeviceMemory::new(size)?),
+        };
+        let table = KBox::new(config::Table::new(&function), GFP_KERNEL)?;
+        let msix = Msix::new(&function)?;
+        let machine = StateMachine::new(
+            identity::<T>(function.memory_size()),
+            memory.as_deref(),
+            resources.section,
+        )?;
+        let irq = Irq::new(function.intx, function.msi, function.msix);
+        let unmaps = resources.unmaps.clone();
+        let driver = T::new(&resources.config);
+
+        Ok(try_pin_init!(Self {
+            engine <- Engine::new(T::INFO.name),
+            name: T::INFO.name,
+            uuid,
+            log <- Log::new(resources.log_limit.clone()),
+            counters: Arc::new(Counters::default(), GFP_KERNEL)?,
+            config <- ConfigSpace::new(table),
+            irq <- irq,
+            msix <- msix,
+            function,
+            dma <- Dma::new(unmaps),
+            memory,
+            machine <- machine,
+            staging: Staging::new(resources.section),
+            driver <- driver,
+            reservation,
+        }? Error))
+    }
+}
+
+/// A device that is registered with VFIO: the driver's data of an mdev.
+///
+/// Dropping it waits until the last user has closed the device.
+pub(crate) struct Registration<T: Driver> {
+    // Removed before the device is unregistered.
+    _status: File<Status<T>>,
+    _counters: File<Arc<Counters>>,
+    device: vfio::Registration<Device<T>>,
+}
+
+impl<T: Driver> Registration<T> {
+    /// Creates a device for an mdev, and registers it with VFIO.
+    fn new(mdev: &Mdev, resources: &Resources<T>) -> Result<Self> {
+        let uuid = mdev.uuid();
+        let reservation = resources.budget.reserve(resources.cost)?;
+        let init = Device::new(uuid, resources, reservation)?;
+        // SAFETY: The mdev is being probed.
+        let device: ARef<VfioDevice<T>> = unsafe { vfio::Device::new(mdev.as_raw(), init)? };
+        if let Some(memory) = &device.memory {
+            // SAFETY: The mapping lives as long as the device, which takes it away when it is dropped.
+            unsafe { memory.set_mapping(device.mapping()) };
+        }
+        let name = CString::try_from_fmt(format_args!("{uuid}"))?;
+        let debugfs = Dir::new(&name, Some(&resources.debugfs))?;
+        let counters = debugfs.file(c"counters", device.counters.clone())?;
+        let status = debugfs.file(c"migration", Status::new(device.clone()))?;
+
+        Ok(Self {
+            _status: status,
+            _counters: counters,
+            // SAFETY: The device is new. The registration is in the driver's data of the mdev, which is
+            // dropped when the mdev is removed.
+            device: unsafe { vfio::Registration::new(device)? },
+        })
+    }
+}
+
+impl<T: Driver> mdev::Driver for Registration<T> {
+    const NAME: &'static CStr = T::INFO.name;
+
+    type Type = Resources<T>;
+
+    fn probe(mdev: &Mdev, typ: &Resources<T>) -> Result<Self> {
+        Self::new(mdev, typ).inspect_err(|&error| {
+            let reason = if error == ENOSPC {
+                "the rest of the memory budget is too small"
+            } else {
+                "failed"
+            };
+            typ.log.refuse(
+                T::INFO.name,
+                &mdev.uuid(),
+                format_args!("create: {reason} ({error:?})"),
+            );
+        })
+    }
+
+    fn available(typ: &Resources<T>) -> u64 {
+        typ.budget.available(typ.cost)
+    }
+
+    fn description(typ: &Resources<T>) -> &str {
+        typ.description
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.device.device().keeps_state()
+    }
+
+    fn set_keep_state(&self, keep: bool) -> Result {
+        self.device.device().set_keep_state(keep)
+    }
+}
