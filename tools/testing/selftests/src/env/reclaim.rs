@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::env::pins::field;
+use crate::harness::check::wait_for;
 use crate::harness::report::problem;
 use crate::harness::result::Result;
 use crate::{fail, note};
@@ -49,8 +50,15 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let left = fs::write(Path::new(ROOT).join("cgroup.procs"), "0");
-        if let Err(e) = left.and_then(|()| fs::remove_dir(GROUP)) {
+        let left = || -> Result {
+            fs::write(Path::new(ROOT).join("cgroup.procs"), "0")?;
+            // A thread of the test that is over stays in the group until the kernel has reaped it.
+            wait_for("the group to be empty", || match fs::remove_dir(GROUP) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+                removed => Ok(removed.map(|()| true)?),
+            })
+        };
+        if let Err(e) = left() {
             problem(format!("{GROUP}: {e}"));
         }
     }

@@ -393,8 +393,9 @@ fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
     let long = mdma::job::fill(fixture::device(0), !0, 16 << 20);
     let mut met = 0;
     for round in 0..200 {
-        queue.submit(&long)?;
+        // Before the doorbell: the job may be over when this thread runs again.
         let before = fixture.mdma.get(Reg::BytesDone)?;
+        queue.submit(&long)?;
         fixture::wait_register(&fixture.mdma, Reg::BytesDone, "the job", |v| v > before)?;
         fixture.mdma.set(Reg::Control, 0)?;
         met += u32::from(fixture.mdma.busy()?);
