@@ -33,10 +33,8 @@ pub(crate) enum Need {
     Suspend,
     /// A kernel with kprobes and tracing.
     Kprobes,
-    /// A kernel on the processor itself or on an emulated one. User-mode Linux copies to and from users with accesses
-    /// that the module takes for the user's, counts processor time in ticks, and swaps badly
-    /// (Documentation/findings.rst).
-    Processor,
+    /// A kernel that counts the processor time of tasks exactly. User-mode Linux counts it in ticks.
+    ProcessorTime,
     /// Memory of 256 MiB in one process. Each page of it is a mapping of the host for user-mode Linux.
     LargeProcess,
 }
@@ -76,7 +74,7 @@ impl Need {
             Need::Hotplug => Path::new(ONLINE).exists(),
             Need::Suspend => tests_suspending(),
             Need::Kprobes => Path::new(KPROBES).exists(),
-            Need::Processor => !is_user_mode(),
+            Need::ProcessorTime => !is_user_mode(),
             Need::LargeProcess => !is_user_mode(),
         }
     }
@@ -91,7 +89,7 @@ impl Need {
             Need::Hotplug => "a CPU that can be taken offline",
             Need::Suspend => "a kernel that tests suspending",
             Need::Kprobes => "kprobes",
-            Need::Processor => "a processor, real or emulated",
+            Need::ProcessorTime => "exact processor time",
             Need::LargeProcess => "a process of 256 MiB",
         }
     }

@@ -19,7 +19,7 @@ use crate::{fail, tests};
 tests! { "hostile":
     memory_waits_until_it_is_released [],
     memory_of_a_process_that_is_killed_waits [],
-    a_group_limits_freezes_and_kills_its_user [] needs [Processor],
+    a_group_limits_freezes_and_kills_its_user [] needs [ProcessorTime],
 }
 
 /// Returns contents that differ from page to page.

@@ -14,7 +14,7 @@ use crate::harness::result::Result;
 use crate::hostile::load::migrate;
 use crate::tests;
 
-tests! { "swap" needs [Swap, Processor]:
+tests! { "swap" needs [Swap]:
     p30_random_jobs_on_swapped_memory ["P30", "P31", "P32"],
     p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
     devices_migrate_meanwhile [],

@@ -21,7 +21,7 @@ use crate::{note, tests};
 tests! { "precopy_passes":
     holes_are_not_sent [],
     a_second_pass_sends_what_changed [],
-    mapped_pages_count_as_written [] needs [Processor],
+    mapped_pages_count_as_written [],
     a_stop_sends_what_changed [],
     one_percent_of_a_gibibyte_costs_one_percent [],
     writes_during_pre_copy_arrive [],
