@@ -8,7 +8,7 @@ import subprocess
 from vm.options import COMMAND_LINE
 
 NAME = "user-mode Linux"
-# With two, wakeups get lost, and a thread keeps the mappings that another one takes away
+# With two, a thread keeps pages that the kernel takes away on the other processor
 # (Documentation/findings.rst).
 CPUS = "1"
 # A serial line that is not named here would open a terminal of the host.
