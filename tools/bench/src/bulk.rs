@@ -49,7 +49,7 @@ pub(crate) fn run(clock: &Clock, path: Option<&Path>) -> Result<Vec<Table>> {
 
     let mut table = Table::new(
         "bulk",
-        "Writes to guest memory, by what one of them writes: instructions for one job, by IOVA and through pages \
+        "Writes to guest memory, by what one of them writes: cost of one job, by IOVA and through pages \
          that are pinned for it and unpinned behind it.",
         COLUMNS,
     );

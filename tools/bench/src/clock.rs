@@ -36,6 +36,8 @@ pub(crate) struct Clock {
     overhead: u64,
     /// Cost of an iteration of the test loop, measured twice.
     pub(crate) turns: [f64; 2],
+    /// The unit of costs, in nanoseconds.
+    pub(crate) unit: f64,
 }
 
 /// Runs a loop of a few instructions per iteration, each of which depends on the previous one.
@@ -49,13 +51,19 @@ fn spin(turns: u64) -> u64 {
 }
 
 impl Clock {
-    /// Calibrates the clock.
-    pub(crate) fn new() -> Self {
-        let mut clock = Clock {
+    /// A clock that counts nanoseconds.
+    pub(crate) fn uncalibrated() -> Self {
+        Clock {
             start: Instant::now(),
             overhead: 0,
             turns: [0.0; 2],
-        };
+            unit: 1.0,
+        }
+    }
+
+    /// Calibrates the clock.
+    pub(crate) fn new() -> Self {
+        let mut clock = Self::uncalibrated();
         for _ in 0..PAUSES {
             clock.settle();
             clock.test();
@@ -136,16 +144,23 @@ impl Clock {
     /// Describes the clock in one line.
     pub(crate) fn describe(&self) -> String {
         let [first, second] = self.turns;
+        if self.unit != 1.0 {
+            return format!(
+                "Costs are times, as multiples of copying a KiB by memcpy(), which takes {:.1} ns here.",
+                self.unit
+            );
+        }
         let unit = match self.counts() {
-            true => "instructions of user and kernel on one processor",
+            true => "numbers of instructions of user and kernel on one processor",
             false => "NANOSECONDS: the clock does not count instructions",
         };
-        format!("Counts are {unit}. An iteration of the test loop: {first:.4}, {second:.4}.")
+        format!("Costs are {unit}. An iteration of the test loop: {first:.4}, {second:.4}.")
     }
 
     pub(crate) fn json(&self) -> Value {
         json!({
             "unit": if self.counts() { "instructions" } else { "nanoseconds" },
+            "units": self.unit,
             "turn_of_test_loop": self.turns,
             "overhead": self.overhead,
         })

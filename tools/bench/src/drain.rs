@@ -86,7 +86,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, words: u64) -> Result<Vec<Table>> {
 
     let title = |what: &str, section: usize| {
         format!(
-            "{what} {} of device memory, by buffers of {}. Instructions per KiB of stream.",
+            "{what} {} of device memory, by buffers of {}. Costs per KiB of stream.",
             vfio_migrate::format::bytes(size),
             vfio_migrate::format::bytes(section as u64)
         )

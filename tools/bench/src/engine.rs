@@ -106,7 +106,7 @@ pub(crate) fn run(clock: &Clock, kind: &str, moved: u64) -> Result<Vec<Table>> {
 
     let mut table = Table::new(
         "engine",
-        "Jobs of the device. Instructions per KiB, by size of the job, from the doorbell to the reaped \
+        "Jobs of the device. Costs per KiB, by size of the job, from the doorbell to the reaped \
          completion; and as a multiple of memcpy, memset or the crc32c crate on buffers of that size.",
         COLUMNS,
     );

@@ -85,7 +85,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
 
     let mut table = Table::new(
         "faults",
-        "Accesses to mapped device memory, instructions for one access to each page, with the page fault if \
+        "Accesses to mapped device memory, cost of one access to each page, with the page fault if \
          there is one. \"Sent\" is a page that was sent and not written since.",
         COLUMNS,
     );

@@ -32,7 +32,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
 
     let mut table = Table::new(
         "lists",
-        "Jobs of 1 MiB whose guest memory is a scatter list with entries of one size, in reverse order. Instructions \
+        "Jobs of 1 MiB whose guest memory is a scatter list with entries of one size, in reverse order. Costs \
          per KiB; the first row is one range and no list.",
         COLUMNS,
     );

@@ -26,6 +26,7 @@ mod drain;
 mod engine;
 mod error;
 mod faults;
+mod host;
 mod lists;
 mod module;
 mod precopy;
@@ -42,6 +43,7 @@ use vfio_migrate::format::parse_bytes;
 
 use crate::clock::Clock;
 use crate::error::{fail, Result};
+use crate::host::Costs;
 use crate::report::Table;
 
 /// Counts the instructions of using and migrating an mdma device.
@@ -67,6 +69,14 @@ struct Cli {
     /// Measure even if the clock does not count instructions: the figures are then nanoseconds
     #[arg(long)]
     time: bool,
+
+    /// Print times as multiples of the time in which memcpy() copies a KiB, beside the HOST's times of --costs
+    #[arg(long, value_name = "HOST")]
+    native: Option<Costs>,
+
+    /// Only measure what --native compares, and print the times
+    #[arg(long)]
+    costs: bool,
 
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -121,11 +131,18 @@ fn run(cli: &Cli) -> Result<()> {
             fail!("there is no table {name:?}: {}", known.join(", "));
         }
     }
+    if cli.costs {
+        println!("{}", Costs::measure(&Clock::uncalibrated())?);
+        return Ok(());
+    }
     if let Some(path) = &cli.module {
         module::load(path, "")?;
     }
-    let clock = Clock::new();
-    if !clock.counts() && !cli.time {
+    let mut clock = match cli.native {
+        Some(_) => Clock::uncalibrated(),
+        None => Clock::new(),
+    };
+    if !clock.counts() && !cli.time && cli.native.is_none() {
         fail!(
             "the clock does not count instructions: a turn of the test loop takes {:.3} and {:.3} ns \
              (--time measures anyway)",
@@ -133,11 +150,19 @@ fn run(cli: &Cli) -> Result<()> {
             clock.turns[1],
         );
     }
+    let mut tables = Vec::new();
+    if let Some(host) = &cli.native {
+        let costs = Costs::measure(&clock)?;
+        clock.unit = costs.unit();
+        tables.push(costs.beside(host));
+    }
     if !cli.json {
         println!("{}", clock.describe());
+        tables
+            .iter()
+            .for_each(|table| println!("\n{}", table.text()));
     }
 
-    let mut tables = Vec::new();
     for (names, measure) in PARTS {
         let wanted = |name: &&str| cli.tables.is_empty() || cli.tables.iter().any(|t| t == name);
         if !names.iter().any(wanted) {
@@ -145,6 +170,7 @@ fn run(cli: &Cli) -> Result<()> {
         }
         clock.settle();
         for table in measure(&clock, cli)? {
+            let table = table.per(clock.unit);
             if !cli.json {
                 println!("\n{}", table.text());
             }

@@ -30,7 +30,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     let memory = device.map_memory()?;
     let pages = device.memory_size() / PAGE;
     let title = format!(
-        "Passes of pre-copy over {}, through the mapping. Instructions: of a write that changes a page, of \
+        "Passes of pre-copy over {}, through the mapping. Costs: of a write that changes a page, of \
          reading pending_bytes once before the pass, of the whole pass with its copy, and of the pass per page.",
         vfio_migrate::format::bytes(device.memory_size())
     );

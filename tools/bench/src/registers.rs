@@ -99,7 +99,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     ];
 
     let title = format!(
-        "Accesses to regions, instructions per system call. Pre-copy has sent nothing yet of {}.",
+        "Accesses to regions, cost of a system call. Pre-copy has sent nothing yet of {}.",
         vfio_migrate::format::bytes(device.memory_size())
     );
     let mut table = Table::new("registers", title, COLUMNS);

@@ -14,7 +14,7 @@ pub(crate) enum Cell {
     Size(u64),
     /// A count.
     Number(u64),
-    /// A number of instructions, or a mean.
+    /// A cost: a number of instructions, or a time.
     Count(f64),
     /// A ratio.
     Ratio(f64),
@@ -40,6 +40,7 @@ impl Cell {
             Cell::Name(name) => name.clone(),
             Cell::Size(size) => format::bytes(*size),
             Cell::Number(n) => grouped(*n),
+            Cell::Count(count) if *count < 0.95 => format!("{count:.2}"),
             Cell::Count(count) if *count < 99.95 => format!("{count:.1}"),
             Cell::Count(count) => grouped(count.round() as u64),
             Cell::Ratio(ratio) => format!("{ratio:.2}"),
@@ -106,6 +107,16 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Returns the table with costs as multiples of a unit.
+    pub(crate) fn per(mut self, unit: f64) -> Self {
+        for cell in self.rows.iter_mut().flatten() {
+            if let Cell::Count(count) = cell {
+                *count /= unit;
+            }
+        }
+        self
+    }
+
     /// Formats title and table as text.
     pub(crate) fn text(&self) -> String {
         let headers: Vec<String> = self
@@ -144,6 +155,7 @@ mod tests {
     #[test]
     fn cells() {
         for (cell, text) in [
+            (Cell::Count(0.25), "0.25"),
             (Cell::Count(7.25), "7.2"),
             (Cell::Count(1234.6), "1,235"),
             (Cell::Number(999), "999"),
@@ -154,6 +166,14 @@ mod tests {
         ] {
             assert_eq!(cell.text(), text);
         }
+    }
+
+    #[test]
+    fn only_costs_have_a_unit() {
+        let mut table = Table::new("t", "A title", &["way", "pages", "cost"]);
+        table.row(["mapped".into(), Cell::Number(8), Cell::Count(8.0)]);
+        let found = table.per(4.0).json();
+        assert_eq!(found, json!([{ "way": "mapped", "pages": 8, "cost": 2.0 }]));
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let (from, to) = (Place::Guest(GUEST), Place::Device(0));
     let nop = each(job::nop())?;
     let title = format!(
-        "One job of a batch of {times}, in instructions more than a NOP. A NOP, with its share of doorbell and \
-         interrupt and the userspace driver's part, takes {nop:.0}."
+        "One job of a batch of {times}, in costs beyond those of a NOP. A NOP, with its share of doorbell and \
+         interrupt and the userspace driver's part, costs {:.1}.",
+        nop / clock.unit
     );
     let mut table = Table::new("small", title, COLUMNS);
     for size in SIZES {
