@@ -4,10 +4,10 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES NATIVE
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -30,7 +30,7 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-qemu test-fuzz test-attack test-miri test-debug: test-%:
+test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
@@ -76,6 +76,7 @@ help:
 	@echo 'make test-module  check the built module: its modinfo and its symbols'
 	@echo 'make test-harness check that the test harness misses no failure'
 	@echo 'make test-vm      run the selftests in a virtual machine'
+	@echo 'make test-uml     run the selftests natively, on user-mode Linux'
 	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips'
 	@echo 'make test-fuzz    check that the fuzzer finds planted bugs'
 	@echo 'make test-attack  kill, freeze and limit users; ATTACKS=10000 SEED=1'
@@ -85,7 +86,8 @@ help:
 	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1,'
 	@echo '                  MODE=memory with KASAN, MODE=locks with lockdep'
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
-	@echo 'make bench        count the instructions that each device operation takes'
+	@echo 'make bench        count the instructions that each device operation takes;'
+	@echo '                  NATIVE=1 measures times instead, as multiples of a memcpy()'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
 	@echo 'make doc          build the documents and the crates'\'' documentation as HTML'
 	@echo 'make shell        open a shell in the virtual machine, with the module'
