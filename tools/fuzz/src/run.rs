@@ -352,3 +352,27 @@ fn table(coverage: &Coverage) -> String {
         .collect();
     lines.join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_corpus_can_be_read() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        let files = fs::read_dir(&dir).unwrap().count();
+        let programs = load(&[dir]);
+        assert!(files > 0);
+        assert_eq!(programs.len(), files);
+        let lengths: Vec<_> = programs.iter().map(|program| program.calls.len()).collect();
+        assert!(lengths.is_sorted(), "the shortest first");
+    }
+
+    #[test]
+    fn a_program_has_one_name() {
+        let text = "create i0 mdma-16M\n";
+        let commented = format!("# why\n{text}");
+        let [one, other] = [text, &commented].map(|text| name(&text.parse().unwrap()));
+        assert_eq!(one, other);
+    }
+}
