@@ -212,8 +212,19 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         Ok(())
     }
 
-    /// Puts a job into the ring.
+    /// Puts a job into the ring. Compares what it is about to overwrite, because nobody can do that later: a page that a
+    /// migration lost shows, unless a job that was in flight has written it again.
     pub(crate) fn submit(&mut self, job: Descriptor, footprint: Footprint) -> WrongResult {
+        let earlier = || {
+            self.in_flight
+                .iter()
+                .flat_map(|other| &other.footprint.writes)
+        };
+        for range in &footprint.writes {
+            for left in range.without_all(earlier()) {
+                self.compare(&left, "before a job overwrites it")?;
+            }
+        }
         self.cookie = self.cookie.wrapping_add(1);
         let job = job.cookie(self.cookie);
         self.queue.fill(&job)?;
@@ -267,6 +278,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         let mut others = self.in_flight.iter().map(|other| &other.footprint);
         if self.rng.bool() {
             if !others.any(|footprint| footprint.blocks_write(&range)) {
+                self.compare(&range, "before the processor overwrites it")?;
                 self.store(&range);
             }
         } else if !others.any(|footprint| footprint.blocks_read(&range)) {

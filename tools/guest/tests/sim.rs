@@ -189,6 +189,26 @@ fn a_page_of_device_memory_that_is_left_out_is_noticed() {
     }
 }
 
+/// Whatever uses the page first: a job that writes it does not cover the loss.
+#[test]
+fn a_lost_page_is_noticed_by_its_next_use() {
+    let mut overwritten = 0;
+    for seed in 0..8 {
+        let mut machine = Machine::new(400 + seed);
+        machine.run(400).unwrap();
+        while !machine.workload.idle() {
+            machine.tick(100, false).unwrap();
+        }
+        machine.migrate(|memory| {
+            let page = (0..MEMORY).step_by(4096).last().unwrap();
+            memory.write(page, &[0; 4096]);
+        });
+        let wrong = machine.run(20_000).expect_err("nobody noticed");
+        overwritten += u32::from(wrong.what.ends_with("overwrites it"));
+    }
+    assert!(overwritten > 0, "no page was written before it was read");
+}
+
 #[test]
 fn lost_pages_are_counted_and_repaired() {
     let mut machine = Machine::new(250);
