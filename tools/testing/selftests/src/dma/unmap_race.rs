@@ -200,7 +200,7 @@ impl Mappings {
 /// before, so a hundred unmaps of ring and records each find it at every point of a job.
 fn p35_unmapping_rings_under_running_dma(env: &Env) -> Result {
     race(env, 1, |fixture, mappings, _| {
-        for n in 0..env.limits.iterations.div_ceil(5) {
+        for n in 0..env.limits.fewer(5) {
             let which = [Mappings::RING, Mappings::RECORDS][n as usize % 2];
             let size = mappings.unmap(fixture, which)?;
             assert_eq!(size, PAGE);
@@ -253,7 +253,7 @@ fn p35_unmapping_pinned_pages_from_two_threads(env: &Env) -> Result {
 fn unmap_from_two_threads(env: &Env) -> Result {
     race(env, 2, |fixture, mappings, thread| {
         let mut rng = fastrand::Rng::with_seed(env.limits.seed + thread as u64);
-        for _ in 0..env.limits.iterations.div_ceil(4) {
+        for _ in 0..env.limits.fewer(4) {
             // These calls may fail, because the other thread maps and unmaps the same ranges.
             if rng.bool() {
                 let _ = mappings.unmap(fixture, rng.usize(0..3));

@@ -35,6 +35,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Returns a part of the iterations, for a test that needs fewer rounds, but no less than a run on a slow kernel has.
+    pub(crate) fn fewer(&self, part: u64) -> u64 {
+        const LEAST: u64 = 40;
+        (self.iterations / part).max(LEAST.min(self.iterations))
+    }
+
     /// Parses a command line option. Returns `false` if the option is not a limit.
     pub(crate) fn option(
         &mut self,
@@ -56,5 +62,21 @@ impl Limits {
         let text = value()?;
         *field = u64::from_str(&text).map_err(|e| format!("{name} {text}: {e}"))?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_iterations_stay() {
+        let with = |iterations| Limits {
+            iterations,
+            ..Limits::default()
+        };
+        assert_eq!(with(1000).fewer(10), 100);
+        assert_eq!(with(100).fewer(10), 40);
+        assert_eq!(with(8).fewer(10), 8);
     }
 }

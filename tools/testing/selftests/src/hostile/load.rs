@@ -144,7 +144,7 @@ fn containers_come_and_go(env: &Env) -> Result {
     const LEN: usize = 256 << 10;
     let before = Pins::now()?.held();
     // Pins are counted at the end, so that one leak is enough. Each order of closing comes a dozen times in each thread.
-    let rounds = (env.limits.iterations / 25).clamp(2, 500);
+    let rounds = (env.limits.iterations / 25).clamp(4, 500);
     thread::scope(|scope| {
         let threads = (0..THREADS).map(|thread| {
             scope.spawn(move || -> Result {

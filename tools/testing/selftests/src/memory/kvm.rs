@@ -231,7 +231,7 @@ fn beside_mprotect(env: &Env) -> Result {
 /// The rounds beside another process that removes page table entries. If that process does not lock the guest's address
 /// space, the guest ends in the second or third round.
 fn rounds_beside_a_process(env: &Env) -> u64 {
-    env.limits.iterations.div_ceil(10)
+    env.limits.fewer(10)
 }
 
 /// A process other than the guest's saves the device.

@@ -341,7 +341,7 @@ fn all_calls_at_once(env: &Env) -> Result {
         let run = || -> Result {
             let mut rng = fastrand::Rng::with_seed(seed + 20);
             // Each of the twelve calls comes twenty times, beside any call of the other threads.
-            for _ in 0..env.limits.iterations / 4 {
+            for _ in 0..env.limits.fewer(4) {
                 match rng.u8(0..12) {
                     0 => v2.device.reset()?,
                     1 => drop(v2.migration.write_state(v1::State(rng.u32(0..8)))),
