@@ -130,12 +130,15 @@ class Guest:
         """The number of jobs that the guest verified."""
         return self.totals.get("verified", 0)
 
+    def first(self, kind, since):
+        """Returns the first event of this kind after the first `since` events, or None."""
+        return next((event for event in self.events[since:] if event["event"] == kind), None)
+
     async def next(self, kind, qemu, since=None):
         """Waits for an event of this kind after the first `since` events."""
         since = len(self.events) if since is None else since
-        return await wait.until(
-            f"event '{kind}' of the guest at {qemu.name}",
-            lambda: next((event for event in self.events[since:] if event["event"] == kind), None), [self, qemu])
+        return await wait.until(f"event '{kind}' of the guest at {qemu.name}",
+                                lambda: self.first(kind, since), [self, qemu])
 
     async def work(self, qemu, beats=3):
         """Waits for this many heartbeats, and for verified jobs."""
@@ -156,12 +159,6 @@ class Guest:
         since = len(self.events)
         self.send("check")
         return await self.next("checked", qemu, since)
-
-    async def hold(self, qemu):
-        """Makes the guest do its last jobs, and nothing more until it verifies or mends."""
-        since = len(self.events)
-        self.send("hold")
-        return await self.next("held", qemu, since)
 
     async def mend(self, qemu):
         """Makes the guest compare and repair all memory. Returns the numbers of pages that differed."""
