@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checks that only read: information, regions, features and invalid requests.
+
+use vfio_client::uapi::{VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_PROBE};
+use vfio_client::{errno, raw, Device};
+
+use crate::check::{Access, Check};
+use crate::fault::{require, require_errno, require_invalid, Fault};
+use crate::subject::Subject;
+
+/// Declares a check that reads.
+macro_rules! check {
+    ($name:literal, $symbol:literal, $rule:literal, $run:path) => {
+        Check {
+            name: $name,
+            symbol: $symbol,
+            rule: $rule,
+            access: Access::Read,
+            run: $run,
+        }
+    };
+}
+
+pub(crate) const CHECKS: &[Check] = &[
+    check!(
+        "info.argsz",
+        "VFIO_DEVICE_GET_INFO",
+        "An ``argsz`` below the fixed structure is EINVAL, for the device, its regions and interrupts.",
+        argsz
+    ),
+    check!(
+        "info.index",
+        "VFIO_DEVICE_GET_REGION_INFO",
+        "A region or interrupt index that is not below its number is EINVAL.",
+        index
+    ),
+    check!(
+        "region.read_beyond",
+        "struct vfio_region_info",
+        "A region ends at ``size``: a read at its end returns no byte.",
+        read_beyond
+    ),
+    check!(
+        "region.read_across_end",
+        "struct vfio_region_info",
+        "A region ends at ``size``: a read of four bytes from its last byte returns at most one.",
+        read_across_end
+    ),
+    check!(
+        "irq.invalid",
+        "VFIO_DEVICE_SET_IRQS",
+        "A bad index, two types of data, and vectors beyond ``count`` are EINVAL.",
+        irq_invalid
+    ),
+    check!(
+        "feature.unknown",
+        "VFIO_DEVICE_FEATURE_PROBE",
+        "A probe of a feature that does not exist is ENOTTY.",
+        feature_unknown
+    ),
+    check!(
+        "feature.argsz",
+        "VFIO_DEVICE_FEATURE",
+        "An ``argsz`` below the header, or below the data of a GET, is EINVAL.",
+        feature_argsz
+    ),
+    check!(
+        "feature.stop_copy",
+        "VFIO_DEVICE_FEATURE_MIGRATION",
+        "A device that migrates sets at least VFIO_MIGRATION_STOP_COPY.",
+        feature_stop_copy
+    ),
+    check!(
+        "info.reset",
+        "VFIO_DEVICE_FLAGS_RESET",
+        "A device that migrates announces a reset, which is the only way out of ERROR.",
+        reset_flag
+    ),
+];
+
+/// An info ioctl of this number, `argsz` and index.
+fn info(device: &Device, n: u32, argsz: u32, index: u32) -> vfio_client::Result<i32> {
+    let mut arg = [0; 64];
+    arg[0..4].copy_from_slice(&argsz.to_ne_bytes());
+    arg[8..12].copy_from_slice(&index.to_ne_bytes());
+    device.raw_ioctl(raw::nr(n), &mut arg)
+}
+
+fn argsz(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    for (n, name, size) in [
+        (7, "VFIO_DEVICE_GET_INFO", 16),
+        (8, "VFIO_DEVICE_GET_REGION_INFO", 32),
+        (9, "VFIO_DEVICE_GET_IRQ_INFO", 16),
+    ] {
+        for argsz in [0, 8, size - 1] {
+            let call = format!("{name} of argsz {argsz}");
+            require_invalid(&call, info(&device, n, argsz, 0))?;
+        }
+    }
+    Ok(())
+}
+
+fn index(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    let numbers = [
+        (8, "VFIO_DEVICE_GET_REGION_INFO", device.info().num_regions),
+        (9, "VFIO_DEVICE_GET_IRQ_INFO", device.info().num_irqs),
+    ];
+    for (n, name, first) in numbers {
+        for index in [first, first + 1, u32::MAX] {
+            let call = format!("{name} of index {index}, first invalid index {first}");
+            require_invalid(&call, info(&device, n, 32, index))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_beyond(subject: &Subject) -> Result<(), Fault> {
+    for region in subject.open()?.regions()? {
+        let info = region.info();
+        for distance in [0, 1, 0x1000] {
+            let read = region.pread(info.size + distance, &mut [0]);
+            let what = format!("no byte at {distance:#x} beyond region {}", info.index);
+            let seen = format!("{read:?}, size {:#x}", info.size);
+            require(!matches!(read, Ok(1..)), what, seen)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_across_end(subject: &Subject) -> Result<(), Fault> {
+    for region in subject.open()?.regions()? {
+        let info = region.info();
+        let read = region.pread(info.size - 1, &mut [0; 4]);
+        let what = format!("at most one byte from the end of region {}", info.index);
+        let seen = format!("{read:?}, size {:#x}", info.size);
+        require(!matches!(read, Ok(2..)), what, seen)?;
+    }
+    Ok(())
+}
+
+fn irq_invalid(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    let irqs = device.info().num_irqs;
+    let set = |flags: u32, index: u32, start: u32, count: u32| {
+        let mut arg = Vec::new();
+        for value in [20, flags, index, start, count] {
+            arg.extend(value.to_ne_bytes());
+        }
+        device.raw_ioctl(raw::nr(10), &mut arg)
+    };
+    // DATA_NONE 1, DATA_BOOL 2, ACTION_TRIGGER 32.
+    require_invalid("VFIO_DEVICE_SET_IRQS of a bad index", set(33, irqs, 0, 1))?;
+    for index in 0..irqs {
+        let Ok(irq) = device.irq(index) else { continue };
+        let count = irq.info().count;
+        let two = format!("VFIO_DEVICE_SET_IRQS of index {index}, two types of data");
+        require_invalid(&two, set(35, index, 0, 1))?;
+        let beyond = format!("VFIO_DEVICE_SET_IRQS of index {index}, vector {count} of {count}");
+        require_invalid(&beyond, set(33, index, count, 1))?;
+        let overflow = format!("VFIO_DEVICE_SET_IRQS of index {index}, count 2^32-1");
+        require_invalid(&overflow, set(33, index, 1, u32::MAX))?;
+    }
+    Ok(())
+}
+
+fn feature_unknown(subject: &Subject) -> Result<(), Fault> {
+    let flags = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET | 0xffff;
+    let probe = subject.open()?.feature_raw(8, flags, &mut []);
+    require_errno("the probe", errno::ENOTTY, probe.map_err(|e| e.source))
+}
+
+fn feature_argsz(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    if device.migration_v2()?.is_none() {
+        return Err(Fault::Absent("feature that can be read".into()));
+    }
+    let flags = VFIO_DEVICE_FEATURE_GET | vfio_client::uapi::VFIO_DEVICE_FEATURE_MIGRATION;
+    for argsz in [0, 7, 8, 15] {
+        let call = format!("VFIO_DEVICE_FEATURE_MIGRATION of argsz {argsz}");
+        require_invalid(&call, device.feature_raw(argsz, flags, &mut [0; 8]))?;
+    }
+    Ok(())
+}
+
+fn feature_stop_copy(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    let migration = device.migration_v2()?;
+    let migration = migration.ok_or_else(|| Fault::Absent("migration by protocol v2".into()))?;
+    let seen = format!("flags {:#x}", migration.flags());
+    require(migration.has_stop_copy(), "VFIO_MIGRATION_STOP_COPY", seen)
+}
+
+fn reset_flag(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    if device.migration_v2()?.is_none() {
+        return Err(Fault::Absent("migration by protocol v2".into()));
+    }
+    let seen = format!("flags {:#x}", device.info().flags);
+    require(device.info().can_reset(), "VFIO_DEVICE_FLAGS_RESET", seen)
+}

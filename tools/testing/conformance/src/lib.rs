@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checks of any migratable VFIO device against `include/uapi/linux/vfio.h`.
+//!
+//! Each check is a row of a table, see [`checks`]. The documentation is made from the same table.
+
+mod check;
+mod fault;
+mod information;
+mod states;
+mod stream;
+mod subject;
+
+pub use check::{Access, Check};
+pub use fault::Fault;
+pub use subject::Subject;
+
+/// All checks. Those that only read come first.
+pub fn checks() -> impl Iterator<Item = &'static Check> {
+    let idle = states::CHECKS.iter().chain(stream::CHECKS);
+    information::CHECKS.iter().chain(idle)
+}
