@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES NATIVE
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -30,7 +30,7 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-debug: test-%:
+test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
@@ -80,6 +80,7 @@ help:
 	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips'
 	@echo 'make test-fuzz    check that the fuzzer finds planted bugs'
 	@echo 'make test-attack  kill, freeze and limit users; ATTACKS=10000 SEED=1'
+	@echo 'make test-conformance  check mdma, scratch and the kernel'"'"'s mtty against the UAPI'
 	@echo 'make test-miri    test the protocol core on a big-endian machine, under miri'
 	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
 	@echo 'make debug-kernel build that kernel and print its path'
