@@ -167,7 +167,8 @@ class Fixture:
 
         def sent(device):
             status = device.status()
-            return status["state"] == "PRE_COPY" and status["dirty_pages"] < status["memory_pages"] // 4
+            # No page is dirty yet when a save begins.
+            return status["state"] == "PRE_COPY" and status["pre_copy_pages"] > status["populated_pages"] * 3 // 4
 
         async def once():
             return all(sent(device) for device in self.running.devices)
