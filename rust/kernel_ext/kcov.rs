@@ -15,9 +15,9 @@ use kernel::types::NotThreadSafe;
 use vfio_bindings as bindings;
 
 /// Whom the work is for: a handle, or 0.
-pub struct Beneficiary(AtomicU64);
+pub struct KcovRemote(AtomicU64);
 
-impl Beneficiary {
+impl KcovRemote {
     /// Nobody.
     pub const fn nobody() -> Self {
         Self(AtomicU64::new(0))

@@ -2,14 +2,14 @@
 
 //! The effects of the PCI command register.
 //!
-//! Bus mastering lets the engine run, and the INTx disable bit holds INTx back. A task of the process
-//! that sets bus mastering does the engine's work, so this write can fail. A write that fails has
+//! Bus mastering lets the worker run, and the INTx disable bit holds INTx back. A task of the process
+//! that sets bus mastering does the worker's work, so this write can fail. A write that fails has
 //! changed nothing.
 
 use crate::{
     device::Device,
+    device_worker::RunCondition, //
     driver::Driver,
-    engine::Gate, //
 };
 use kernel::prelude::*;
 use vfio::refuse;
@@ -17,14 +17,14 @@ use vfio::refuse;
 impl<T: Driver> Device<T> {
     /// Reads `data.len()` bytes of configuration space; the caller has checked the range.
     ///
-    /// `EINTR` if the caller is killed while a write waits for the engine.
+    /// `EINTR` if the caller is killed while a write waits for the worker.
     pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) -> Result {
         self.config.read(at, data, || self.irq.level())
     }
 
     /// Writes `data` to configuration space; the caller has checked the range.
     ///
-    /// Turning bus mastering off returns when the engine has stopped, or with `EINTR` if the caller is
+    /// Turning bus mastering off returns when the worker has stopped, or with `EINTR` if the caller is
     /// killed before. Turning it on fails if the user may have no more tasks (`EAGAIN`) or memory, or with
     /// `ERESTARTNOINTR` if a signal comes first.
     pub(crate) fn config_write(&self, at: usize, data: &[u8]) -> Result {
@@ -40,7 +40,7 @@ impl<T: Driver> Device<T> {
     }
 
     /// Puts configuration space back to power-on, bus mastering off, when the device is being closed and
-    /// the engine has stopped.
+    /// the worker has stopped.
     pub(crate) fn config_close(&self) {
         let write = self.config.reset();
         let effect = write.effect;
@@ -49,27 +49,27 @@ impl<T: Driver> Device<T> {
         self.set_intx_disable(effect.intx_disable);
     }
 
-    /// Lets the engine run, or stops it. On failure it does what it did.
+    /// Lets the worker run, or stops it. On failure it does what it did.
     fn set_bus_master(&self, on: bool, changed: bool) -> Result {
         if !on {
             if changed {
-                self.engine
-                    .close_gate(Gate::BusMaster, || T::stopped(self))?;
+                self.worker
+                    .clear_condition(RunCondition::BusMaster, || T::stopped(self))?;
             }
-        } else if changed || !self.engine.has_worker() {
+        } else if changed || !self.worker.has_worker() {
             self.adopt().inspect_err(|&error| {
                 if error != ERESTARTNOINTR && error != EINTR {
                     refuse!(self, "bus master: no task for the device's work: {error:?}");
                 }
             })?;
-            if self.engine.is_foreign() {
+            if self.worker.is_foreign() {
                 refuse!(
                     self,
                     "bus master was set by another process than the one that opened the device: \
                      guest memory that it has not mapped itself cannot be accessed"
                 );
             }
-            self.engine.open_gate(Gate::BusMaster);
+            self.worker.set_condition(RunCondition::BusMaster);
         }
         Ok(())
     }

@@ -5,10 +5,10 @@
 use crate::{
     budget::Reservation,
     counters::Counters,
-    engine::Engine,
+    device_worker::DeviceWorker,
     memory::DeviceMemory,
     migration::{
-        Staging,
+        DataSection,
         StateMachine, //
     },
 };
@@ -44,7 +44,7 @@ pub(crate) type VfioDevice<T> = vfio::Device<Device<T>>;
 pub struct Device<T> {
     /// Runs [`Driver::work`](crate::Driver::work).
     #[pin]
-    pub(crate) engine: Engine<Device<T>>,
+    pub(crate) worker: DeviceWorker<Device<T>>,
     /// Name of the driver.
     pub(crate) name: &'static CStr,
     /// UUID of the mdev.
@@ -74,7 +74,7 @@ pub struct Device<T> {
     #[pin]
     pub(crate) machine: StateMachine,
     /// The data section of the v1 region.
-    pub(crate) staging: Staging,
+    pub(crate) data_section: DataSection,
     /// The driver's part.
     #[pin]
     pub(crate) driver: T,
@@ -87,8 +87,8 @@ impl<T> Device<T> {
     ///
     /// Cheap, and callable in any context. While the device may not run the call is remembered
     /// and acts when it may (P52).
-    pub fn kick(&self) {
-        self.engine.kick();
+    pub fn schedule(&self) {
+        self.worker.schedule();
     }
 
     /// Returns guest memory, which is accessed by IOVA.
@@ -126,7 +126,7 @@ impl<T> Deref for Device<T> {
 impl<T> PinnedDrop for Device<T> {
     fn drop(self: Pin<&mut Self>) {
         // The worker refers to the device.
-        self.engine.stop();
+        self.worker.stop();
         if let Some(memory) = &self.memory {
             // SAFETY: Taking the mapping away is always allowed.
             unsafe { memory.set_mapping(ptr::null_mut()) };

@@ -4,7 +4,7 @@
 
 use crate::{
     device::Device,
-    engine::WorkResult,
+    device_worker::WorkResult,
     stream::{
         Reader,
         Writer, //
@@ -79,7 +79,7 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Does one bounded unit of work.
     ///
-    /// Runs after [`Device::kick`] in a worker, only while the device is open, running and bus master.
+    /// Runs after [`Device::schedule`] in a worker, only while the device is open, running and bus master.
     /// Keep it short: a stop waits for the unit in progress.
     fn work(_dev: &Device<Self>) -> WorkResult {
         WorkResult::Idle
@@ -115,6 +115,6 @@ pub trait Driver: Send + Sync + Sized + 'static {
     ///
     /// End it with a call of [`Irq::set_asserted`](crate::irq::Irq::set_asserted) for the causes in the
     /// state: the framework delivers the interrupts of these vectors when the device begins to run. It
-    /// also kicks the device.
+    /// also schedules work.
     fn restore(dev: &Device<Self>, state: Self::State);
 }

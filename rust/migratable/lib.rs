@@ -12,7 +12,7 @@
 //!                   ├───────► Driver    registers
 //!                   ├───────► memory    device memory, mapped
 //!                   ├───────► migration
-//!                   └───────► lifecycle            engine ──► Driver::work
+//!                   └───────► lifecycle            worker ──► Driver::work
 //! ```
 //!
 //! # Locks
@@ -24,8 +24,8 @@ mod budget;
 mod command;
 mod counters;
 pub mod device;
+mod device_worker;
 pub mod driver;
-mod engine;
 mod lifecycle;
 pub mod memory;
 pub mod migration;
@@ -38,12 +38,12 @@ mod sabotage;
 pub mod stream;
 
 pub use device::Device;
+pub use device_worker::WorkResult;
 pub use driver::{
     Driver,
     Info,
     Refused, //
 };
-pub use engine::WorkResult;
 pub use kernel_ext::crc32c;
 #[doc(no_inline)]
 pub use kernel_ext::event;

@@ -4,15 +4,15 @@
 //!
 //! ```text
 //!   registration::new   reserve memory, allocate the device, register it with VFIO
-//!     open              guest memory can be reached, the engine may run
-//!     close             engine stopped, pins and eventfds given up, all as at power-on
+//!     open              guest memory can be reached, the worker may run
+//!     close             worker stopped, pins and eventfds given up, all as at power-on
 //!   last reference      the device is dropped, its memory given back
 //! ```
 
 use crate::{
     device::Device,
+    device_worker::RunCondition, //
     driver::Driver,
-    engine::Gate, //
 };
 use core::ptr::NonNull;
 use kernel::prelude::*;
@@ -25,8 +25,8 @@ impl<T: Driver> Device<T> {
     /// The first user opens the device.
     pub(crate) fn open(&self) -> Result {
         self.open_migration()?;
-        self.engine.opened();
-        self.engine.open_gate(Gate::Open);
+        self.worker.opened();
+        self.worker.set_condition(RunCondition::Open);
         Ok(())
     }
 
@@ -35,28 +35,28 @@ impl<T: Driver> Device<T> {
     /// With `keep_state`, registers, memory and the MSI-X table stay. Eventfds, pins, configuration space
     /// and sessions belong to the user, and go in any case.
     pub(crate) fn close(&self) {
-        self.engine.close(|| T::stopped(self));
+        self.worker.close(|| T::stopped(self));
         self.close_migration();
         self.irq.release();
         self.config_close();
         self.dma.revoke_all();
     }
 
-    /// Runs the device's work in a task of the current process. See [`Engine::adopt`].
+    /// Runs the device's work in a task of the current process. See [`DeviceWorker::adopt`].
     ///
-    /// [`Engine::adopt`]: crate::engine::Engine::adopt
+    /// [`DeviceWorker::adopt`]: crate::device_worker::DeviceWorker::adopt
     pub(crate) fn adopt(&self) -> Result {
-        // SAFETY: The device stops its engine before it is dropped.
-        unsafe { self.engine.adopt(NonNull::from(self)) }
+        // SAFETY: The device stops its worker before it is dropped.
+        unsafe { self.worker.adopt(NonNull::from(self)) }
     }
 }
 
 impl<T: Driver> Job for Device<T> {
     fn is_due(&self) -> bool {
-        self.engine.is_due()
+        self.worker.is_due()
     }
 
     fn run(&self) -> Turn {
-        self.engine.run(|| T::work(self))
+        self.worker.run(|| T::work(self))
     }
 }

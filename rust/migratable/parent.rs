@@ -8,7 +8,7 @@
 use crate::{
     budget::Budget,
     driver::Driver,
-    migration::DataSection,
+    migration::DataSectionConfig,
     registration::{
         Registration,
         Resources, //
@@ -69,7 +69,7 @@ impl<T: Driver> Parent<T> {
         name: &'static CStr,
         types: KVec<Type<T>>,
         budget: u64,
-        section: DataSection,
+        section: DataSectionConfig,
     ) -> Result<Self> {
         let budget = Budget::new(budget)?;
         let debugfs = Dir::new(T::INFO.name, None)?;

@@ -12,14 +12,14 @@ use crate::{
         Device,
         VfioDevice, //
     },
+    device_worker::DeviceWorker,
     driver::Driver,
-    engine::Engine,
     memory::DeviceMemory,
     migration::{
         debugfs::Status,
         identity::identity,
         DataSection,
-        Staging,
+        DataSectionConfig,
         StateMachine, //
     },
 };
@@ -74,7 +74,7 @@ pub(crate) struct Resources<T: Driver> {
     /// The unmaps in progress.
     pub(crate) unmaps: Arc<Unmaps>,
     /// The v1 data section of a device.
-    pub(crate) section: DataSection,
+    pub(crate) section: DataSectionConfig,
     /// Whether the log of refusals is limited.
     pub(crate) log_limit: Arc<Flag>,
     /// The log of creations that fail.
@@ -105,7 +105,7 @@ impl<T: Driver> Device<T> {
         let driver = T::new(&resources.config);
 
         Ok(try_pin_init!(Self {
-            engine <- Engine::new(T::INFO.name),
+            worker <- DeviceWorker::new(T::INFO.name),
             name: T::INFO.name,
             uuid,
             log <- Log::new(resources.log_limit.clone()),
@@ -117,7 +117,7 @@ impl<T: Driver> Device<T> {
             dma <- Dma::new(unmaps),
             memory,
             machine <- machine,
-            staging: Staging::new(resources.section),
+            data_section: DataSection::new(resources.section),
             driver <- driver,
             reservation,
         }? Error))

@@ -275,7 +275,7 @@ impl ConfigSpace {
 
     /// Reads `data.len()` bytes; the caller has checked the range. `level` is whether INTx is asserted.
     ///
-    /// `EINTR` if the caller is killed while a write waits for the engine.
+    /// `EINTR` if the caller is killed while a write waits for the worker.
     pub fn read(&self, at: usize, data: &mut [u8], level: impl FnOnce() -> bool) -> Result {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
         let mut bytes = *self.bytes.lock()?;
@@ -289,7 +289,7 @@ impl ConfigSpace {
 
     /// Begins a write of `data`; the caller has checked the range.
     ///
-    /// `EINTR` if the caller is killed while another write waits for the engine.
+    /// `EINTR` if the caller is killed while another write waits for the worker.
     pub fn write(&self, at: usize, data: &[u8]) -> Result<Write<'_>> {
         let end = at.checked_add(data.len()).ok_or(EINVAL)?;
         let mask = self.table.mask.get(at..end).ok_or(EINVAL)?;

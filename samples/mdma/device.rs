@@ -158,8 +158,8 @@ impl Mdma {
         if effect.asserted {
             irq.set_asserted(control.asserted().into());
         }
-        if effect.kick {
-            dev.kick();
+        if effect.schedule {
+            dev.schedule();
         }
     }
 }

@@ -22,7 +22,7 @@ use device::{
 use kernel::prelude::*;
 use mdma_model::regs;
 use migratable::{
-    migration::DataSection,
+    migration::DataSectionConfig,
     Parent,
     Type, //
 };
@@ -38,11 +38,11 @@ module! {
             default: 4096,
             description: "Device memory of all devices together, in MiB",
         },
-        staging_kib: u32 {
+        data_section_kib: u32 {
             default: 1024,
             description: "Size of the data section of the v1 migration region, in KiB: 64 to 65536, whole pages",
         },
-        mmap_staging: u32 {
+        mmap_data_section: u32 {
             default: 1,
             description: "1 lets users map the data section of the v1 migration region, 0 does not",
         },
@@ -79,23 +79,25 @@ macro_rules! param {
 impl kernel::Module for MdmaModule {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let budget_mib = param!(memory_budget_mib);
-        let staging_kib = param!(staging_kib);
+        let data_section_kib = param!(data_section_kib);
         let throttle_us = param!(throttle_us);
         let pin_from = match param!(pin_from_kib) {
             0 => bus::PIN_FROM,
             kib => kib as usize * KIB,
         };
-        let mmap_staging = match param!(mmap_staging) {
+        let mmap_data_section = match param!(mmap_data_section) {
             0 => false,
             1 => true,
-            other => return refused("mmap_staging", other),
+            other => return refused("mmap_data_section", other),
         };
 
         if throttle_us > regs::MAX_THROTTLE_US {
             return refused("throttle_us", throttle_us);
         }
-        let Ok(section) = DataSection::new(staging_kib as usize * KIB, mmap_staging) else {
-            return refused("staging_kib", staging_kib);
+        let Ok(section) =
+            DataSectionConfig::new(data_section_kib as usize * KIB, mmap_data_section)
+        else {
+            return refused("data_section_kib", data_section_kib);
         };
 
         Ok(Self {

@@ -6,7 +6,7 @@
 use kernel::{new_mutex, prelude::*, sync::Mutex};
 use migratable::stream::{Reader, Writer};
 use migratable::{
-    migration::DataSection,
+    migration::DataSectionConfig,
     pci,
     Device,
     Driver,
@@ -32,7 +32,7 @@ impl kernel::Module for ScratchModule {
         let mut types = KVec::new();
         #[rustfmt::skip]
         types.push(Type { name: c"1", pretty_name: c"Scratch", description: "Register and doorbell", config: (), cost: 1 }, GFP_KERNEL)?;
-        Parent::new(module, c"scratch", types, 16, DataSection::default()).map(Self)
+        Parent::new(module, c"scratch", types, 16, DataSectionConfig::default()).map(Self)
     }
 }
 
@@ -73,7 +73,7 @@ impl Driver for Scratch {
             0x0 => regs[0] = value,
             0x4 => {
                 regs[1] = regs[1].saturating_add(1);
-                dev.kick();
+                dev.schedule();
             }
             0x8 => regs[2] = 0,
             _ => return Err(Refused),

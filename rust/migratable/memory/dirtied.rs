@@ -2,7 +2,7 @@
 
 //! Telling who waits for something to become dirty.
 //!
-//! Marking a page is on the path of every page fault and every step of an engine, and hardly ever is
+//! Marking a page is on the path of every page fault and every step of an worker, and hardly ever is
 //! somebody waiting. So who waits says so first, and a mark costs one look at that.
 
 use core::sync::atomic::{

@@ -3,7 +3,7 @@
 //! What a change of the migration state does.
 
 use super::{
-    endpoint::Endpoint,
+    device_access::DeviceAccess,
     owner::{
         FrontEnd,
         Owner,
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     device::Device,
+    device_worker::RunCondition, //
     driver::Driver,
-    engine::Gate, //
 };
 use core::sync::atomic::Ordering::Relaxed;
 use kernel::prelude::*;
@@ -35,22 +35,22 @@ use vfio::refuse;
 
 impl<T: Driver> Device<T> {
     /// Returns the device, for crate `migration`.
-    pub(super) fn endpoint(&self) -> Endpoint<'_, T> {
-        Endpoint::new(self)
+    pub(super) fn access(&self) -> DeviceAccess<'_, T> {
+        DeviceAccess::new(self)
     }
 
     /// The device is being opened. It runs (P8).
     pub(crate) fn open_migration(&self) -> Result {
         let mut inner = self.machine.inner.lock()?;
         // SAFETY: VFIO opens and closes a device in turns.
-        unsafe { self.staging.open()? };
+        unsafe { self.data_section.open()? };
         inner.enter(State::Running);
         inner.open = true;
         self.run();
         Ok(())
     }
 
-    /// The last user has closed the device, and the engine has stopped. The device goes back to power-on,
+    /// The last user has closed the device, and the worker has stopped. The device goes back to power-on,
     /// so that the next user finds nothing of this one.
     ///
     /// If root asked for it, registers and memory stay. A device that is half loaded or in the error
@@ -68,7 +68,7 @@ impl<T: Driver> Device<T> {
         inner.open = false;
         drop(inner);
         // SAFETY: The device was open. Its last file took the last mapping and call with it.
-        unsafe { self.staging.close() };
+        unsafe { self.data_section.close() };
     }
 
     /// Returns whether the last close leaves the device as it is.
@@ -106,7 +106,7 @@ impl<T: Driver> Device<T> {
 
     /// Lets the device work and interrupt.
     fn run(&self) {
-        self.engine.open_gate(Gate::Running);
+        self.worker.set_condition(RunCondition::Running);
         self.irq.run();
     }
 
@@ -114,7 +114,8 @@ impl<T: Driver> Device<T> {
     ///
     /// `EINTR` if the task is killed while it waits: the device still runs then.
     fn stop(&self) -> Result {
-        self.engine.close_gate(Gate::Running, || T::stopped(self))?;
+        self.worker
+            .clear_condition(RunCondition::Running, || T::stopped(self))?;
         self.irq.stop();
         Ok(())
     }
@@ -216,7 +217,7 @@ impl<T: Driver> Device<T> {
             Action::Run => {
                 self.run();
                 // A state that was kept over a close goes on here, like one that was loaded.
-                self.engine.kick();
+                self.worker.schedule();
             }
             Action::StopSave => {
                 if let Some(Session::Save(save)) = inner.owner.session_mut() {
@@ -250,7 +251,7 @@ impl<T: Driver> Device<T> {
         if let Some(memory) = memory {
             memory.start_tracking()?;
         }
-        let owner = SaveSession::begin(self.machine.identity, buffer, &self.endpoint())
+        let owner = SaveSession::begin(self.machine.identity, buffer, &self.access())
             .map_err(errno)
             .and_then(|save| request.owner(Session::Save(save)));
         match owner {
@@ -286,19 +287,19 @@ impl<T: Driver> Device<T> {
 
     /// Makes the loaded state take effect (P26).
     fn commit_load(&self, inner: &mut Locked<'_>) -> Result {
-        let endpoint = self.endpoint();
+        let access = self.access();
         let result = match inner.owner.session_mut() {
-            Some(Session::Load(load)) => load.finish(&endpoint),
+            Some(Session::Load(load)) => load.finish(&access),
             None | Some(Session::Save(_)) => Ok(()),
         };
         self.end(inner);
         result.map_err(|error| {
-            endpoint.refuse("load failed", &error);
+            access.refuse("load failed", &error);
             errno(error)
         })?;
         // The device goes on with what it was doing when it was saved.
         self.irq.loaded();
-        self.engine.kick();
+        self.worker.schedule();
         Ok(())
     }
 }

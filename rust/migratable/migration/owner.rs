@@ -3,8 +3,8 @@
 //! Who has a session open, and who asks for one.
 
 use super::{
+    data_section::Window, //
     link::Link,
-    staging::Window, //
 };
 use kernel::{
     prelude::*,

@@ -9,13 +9,13 @@
 //!
 //! ```text
 //!   inner              this file's mutex: the state, the session, what is staged
-//!     engine.control   while the engine is stopped or run
+//!     worker.control   while the worker is stopped or run
 //!     driver's locks   in save(), decode(), restore(), reset(), stopped()
 //!       dma.pins, type1's iommu->lock     when a driver unpins memory
 //!       memory.lock    write protection, discarding
 //! ```
 //!
-//! A thread holds `inner` while it waits for the engine's unit in progress. So a unit must not need it,
+//! A thread holds `inner` while it waits for the worker's unit in progress. So a unit must not need it,
 //! and has no way to it. That wait can take as long as a page fault of the user, so a thread that waits
 //! for `inner` can be killed. Nobody holds `inner` over a copy to or from the user. The user may hand in
 //! memory whose page faults take `memory.lock`, or last without end. A register read computes its value
@@ -25,12 +25,12 @@
 //! threads that wait behind the reset find the device running. So the reset is neither lost nor stuck.
 
 use super::{
+    data_section_config::DataSectionConfig,
     link::Link,
     owner::{
         Owner,
         Staged, //
     },
-    section::DataSection,
     times::Times, //
 };
 use crate::memory::{
@@ -160,7 +160,7 @@ impl StateMachine {
     pub(crate) fn new(
         identity: Identity,
         memory: Option<&DeviceMemory>,
-        section: DataSection,
+        section: DataSectionConfig,
     ) -> Result<impl PinInit<Self>> {
         identity.validate().map_err(errno)?;
         if save::min_output(&identity) > section.size() as u64 {

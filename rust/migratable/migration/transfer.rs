@@ -5,13 +5,13 @@
 //! All functions are called with the state locked. None copies to or from the user.
 
 use super::{
+    data_section::Window,
     owner::{
         FrontEnd,
         Owner,
         Session,
         Staged, //
     },
-    staging::Window,
     state_machine::{
         errno,
         Locked, //
@@ -63,7 +63,7 @@ pub(super) struct Report {
 impl<T: Driver> Device<T> {
     /// Offers the staged buffer again: the user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
-        let endpoint = self.endpoint();
+        let access = self.access();
         let Owner::V1 {
             session: Session::Save(save),
             staged: Some(staged),
@@ -72,7 +72,7 @@ impl<T: Driver> Device<T> {
             return;
         };
         // The header it rewrites is in the window, so this does not fail.
-        let _ = save.restage(&endpoint, window);
+        let _ = save.restage(&access, window);
         staged.offered = false;
     }
 
@@ -86,9 +86,9 @@ impl<T: Driver> Device<T> {
         let Some(Session::Save(save)) = inner.owner.session_mut() else {
             return Ok(0);
         };
-        let endpoint = self.endpoint();
-        save.fill(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse("save failed", &error);
+        let access = self.access();
+        save.fill(&access, window, len).map_err(|error| {
+            access.refuse("save failed", &error);
             errno(error)
         })
     }
@@ -127,7 +127,7 @@ impl<T: Driver> Device<T> {
     /// Returns what v1 reads from `pending_bytes`, without what is staged (P22).
     pub(super) fn pending_bytes(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
-            Some(Session::Save(save)) => save.pending(&self.endpoint()),
+            Some(Session::Save(save)) => save.pending(&self.access()),
             None | Some(Session::Load(_)) => 0,
         }
     }
@@ -135,17 +135,15 @@ impl<T: Driver> Device<T> {
     /// Returns the bytes that a save has to send if the device is stopped now (P47).
     pub(super) fn stop_copy_size(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
-            Some(Session::Save(save)) => save.remaining(&self.endpoint()),
-            None | Some(Session::Load(_)) => {
-                save::estimate(&self.machine.identity, &self.endpoint())
-            }
+            Some(Session::Save(save)) => save.remaining(&self.access()),
+            None | Some(Session::Load(_)) => save::estimate(&self.machine.identity, &self.access()),
         }
     }
 
     /// Returns what pre-copy still has to send (P45).
     pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
         match inner.owner.session() {
-            Some(Session::Save(save)) => save.precopy_info(&self.endpoint()),
+            Some(Session::Save(save)) => save.precopy_info(&self.access()),
             None | Some(Session::Load(_)) => PrecopyInfo::default(),
         }
     }
@@ -153,7 +151,7 @@ impl<T: Driver> Device<T> {
     /// Returns whether a save has something to send now.
     pub(super) fn has_data(&self, inner: &Locked<'_>) -> bool {
         match inner.owner.session() {
-            Some(Session::Save(save)) => save.has_data(&self.endpoint()),
+            Some(Session::Save(save)) => save.has_data(&self.access()),
             None | Some(Session::Load(_)) => false,
         }
     }
@@ -167,15 +165,15 @@ impl<T: Driver> Device<T> {
         window: &Window,
         len: usize,
     ) -> Result<usize> {
-        let endpoint = self.endpoint();
+        let access = self.access();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
         let before = load.stats().bytes;
-        match load.feed(&endpoint, window, len) {
+        match load.feed(&access, window, len) {
             Ok(()) => Ok(len),
             Err(error) => {
-                endpoint.refuse("load refused", &error);
+                access.refuse("load refused", &error);
                 match (load.stats().bytes - before) as usize {
                     taken if taken != 0 && error.is_transient() => Ok(taken),
                     _ => Err(errno(error)),
@@ -189,12 +187,12 @@ impl<T: Driver> Device<T> {
     /// After a transient errno the user does not know how much was taken. The next call has to bring the
     /// beginning of a buffer.
     pub(super) fn feed_all(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
-        let endpoint = self.endpoint();
+        let access = self.access();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
-        load.feed(&endpoint, window, len).map_err(|error| {
-            endpoint.refuse("load refused", &error);
+        load.feed(&access, window, len).map_err(|error| {
+            access.refuse("load refused", &error);
             if error.is_transient() {
                 load.lose_position();
             }
@@ -215,7 +213,7 @@ impl<T: Driver> Device<T> {
             loaded: inner.loaded,
             memory: self.machine.identity.memory_size,
             populated: memory.map_or(0, DeviceMemory::populated_bytes),
-            dirty: self.endpoint().dirty().count(),
+            dirty: self.access().dirty().count(),
             unmap_looks_max: self.dma.unmap_looks_max(),
             times: inner.times,
         };

@@ -14,11 +14,11 @@
 //! ```
 
 use super::{
+    data_section::Window, //
     owner::{
         FrontEnd,
         Request, //
     },
-    staging::Window, //
 };
 use crate::{
     device::Device,
@@ -48,13 +48,13 @@ use vfio_bindings as bindings;
 impl<T: Driver> Device<T> {
     /// Returns the bytes of the region.
     pub(crate) fn v1_size(&self) -> u64 {
-        self.staging.layout().size()
+        self.data_section.layout().size()
     }
 
     /// Returns offset and size of the area that may be mapped, if there is one (P27, P28).
     pub(crate) fn v1_mmap_area(&self) -> Option<(u64, u64)> {
-        let layout = self.staging.layout();
-        self.staging
+        let layout = self.data_section.layout();
+        self.data_section
             .is_mappable()
             .then_some((layout.data_offset, layout.section_size))
     }
@@ -63,7 +63,7 @@ impl<T: Driver> Device<T> {
     fn window(&self) -> Result<Window> {
         // SAFETY: The region is accessed only through files of the device. Each of them keeps it open,
         // and no window outlives the call that creates it.
-        unsafe { self.staging.window() }
+        unsafe { self.data_section.window() }
     }
 
     /// Logs and returns a refusal of an access.
@@ -83,12 +83,12 @@ impl<T: Driver> Device<T> {
 
     /// Reads from the region. Refusals are logged.
     pub(crate) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        let target = decode(&self.staging.layout(), offset, len, Direction::Read)
+        let target = decode(&self.data_section.layout(), offset, len, Direction::Read)
             .map_err(|r| self.refuse_v1(Direction::Read, offset, len, r.errno(), &r))?;
         let register = match target {
             Target::Data { offset } => {
                 // SAFETY: As in `window`.
-                return unsafe { self.staging.read_user(offset, buf, len) };
+                return unsafe { self.data_section.read_user(offset, buf, len) };
             }
             Target::Register(register) => register,
         };
@@ -117,8 +117,8 @@ impl<T: Driver> Device<T> {
             Register::DataOffset => {
                 let mut window = self.window()?;
                 let mut inner = self.machine.inner.lock()?;
-                self.stage(&mut inner, &mut window, self.staging.size())?;
-                self.staging.layout().data_offset
+                self.stage(&mut inner, &mut window, self.data_section.size())?;
+                self.data_section.layout().data_offset
             }
             Register::DataSize => match self.machine.inner.lock()?.staged() {
                 Some(staged) if staged.offered => staged.len as u64,
@@ -144,12 +144,12 @@ impl<T: Driver> Device<T> {
         let refuse = |errno, reason: &dyn Display| {
             self.refuse_v1(Direction::Write, offset, len, errno, reason)
         };
-        let target = decode(&self.staging.layout(), offset, len, Direction::Write)
+        let target = decode(&self.data_section.layout(), offset, len, Direction::Write)
             .map_err(|r| refuse(r.errno(), &r))?;
         let register = match target {
             Target::Data { offset } => {
                 // SAFETY: As in `window`.
-                return unsafe { self.staging.write_user(offset, buf, len) };
+                return unsafe { self.data_section.write_user(offset, buf, len) };
             }
             Target::Register(register) => register,
         };
@@ -172,7 +172,7 @@ impl<T: Driver> Device<T> {
             }
             Register::DataSize => {
                 self.check_owner(&inner, FrontEnd::V1)?;
-                if value == 0 || value > self.staging.size() as u64 {
+                if value == 0 || value > self.data_section.size() as u64 {
                     let reason = "data_size is 0 or beyond the data section";
                     return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
                 }
@@ -190,15 +190,15 @@ impl<T: Driver> Device<T> {
     /// `vma` must be the area that the device's mmap handler was called with: shared, and never
     /// executable.
     pub(crate) unsafe fn v1_mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
-        let Some(offset) = offset.checked_sub(self.staging.layout().data_offset) else {
+        let Some(offset) = offset.checked_sub(self.data_section.layout().data_offset) else {
             refuse!(self, "migration region: the registers cannot be mapped");
             return Err(EINVAL);
         };
-        if !self.staging.is_mappable() {
+        if !self.data_section.is_mappable() {
             refuse!(self, "migration region: mapping is switched off");
             return Err(EINVAL);
         }
         // SAFETY: By the requirements of this function.
-        unsafe { self.staging.mmap(vma, offset) }
+        unsafe { self.data_section.mmap(vma, offset) }
     }
 }

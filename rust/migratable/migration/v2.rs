@@ -7,8 +7,8 @@
 //! [`migration::transition`].
 
 use super::{
-    data_file::Stream,
     link::Link,
+    migration_file::MigrationFile,
     owner::{
         FrontEnd,
         Request, //
@@ -64,7 +64,7 @@ impl<T: Driver> Device<T> {
 
             // The file comes before the change, because it can fail.
             let stream = if transition.opens_data_fd() {
-                let stream = Stream::new(dev)?;
+                let stream = MigrationFile::new(dev)?;
                 file = Some(stream.file(next.is_saving())?);
                 Some(stream as Arc<dyn Link>)
             } else {

@@ -78,7 +78,7 @@ impl State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     /// The engine has work.
-    pub kick: bool,
+    pub schedule: bool,
     /// Enabled causes with a new event to signal.
     pub events: u32,
     /// Whether [`Control::asserted`] may have changed.
@@ -291,10 +291,10 @@ impl Control {
     }
 
     /// Adds causes of interrupts and returns their effect.
-    fn effect(&mut self, kick: bool, causes: u32) -> Effect {
+    fn effect(&mut self, schedule: bool, causes: u32) -> Effect {
         self.state[Reg::IntCause] |= u64::from(causes);
         Effect {
-            kick,
+            schedule,
             events: causes & self.state[Reg::IntMask] as u32,
             asserted: causes != 0,
         }

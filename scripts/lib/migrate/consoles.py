@@ -71,7 +71,7 @@ async def run(options, module, work, out):
     """Runs commands until `end` or the end of the input."""
     settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
                         memory=options.memory, seed=options.seed)
-    module.load(**({"mmap_staging": 0} if options.no_mmap else {}))
+    module.load(**({"mmap_data_section": 0} if options.no_mmap else {}))
     show = Hand()
     show.say("settings", settings.words())
     directory = os.path.join(work, "consoles")

@@ -48,7 +48,7 @@ async def run(options, module):
     """Migrates once, and prints a timeline and figures."""
     settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
                         memory=options.memory, seed=options.seed)
-    parameters = {"mmap_staging": 0} if options.no_mmap else {}
+    parameters = {"mmap_data_section": 0} if options.no_mmap else {}
     module.load(**({"path": options.module} if options.module else {}), **parameters)
     show = report.Show()
     show.say("settings", settings.words())

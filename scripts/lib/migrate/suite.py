@@ -43,7 +43,7 @@ PLANS = [
          (cases.live, cases.trips, cases.other_memory, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy,
           cases.stops_and_goes_on, cases.reboots)),
     Plan("v1_two_devices_msi", Settings(irq="msi", devices=2), (cases.interrupts,)),
-    Plan("v1_intx_not_mapped", Settings(irq="intx"), (cases.live, cases.interrupts), {"mmap_staging": 0}),
+    Plan("v1_intx_not_mapped", Settings(irq="intx"), (cases.live, cases.interrupts), {"mmap_data_section": 0}),
     Plan("v2_qemu10_switchover_ack", Settings(qemu="10", capabilities=(*BASE, "switchover-ack")),
          (cases.live, cases.interrupts, cases.trips, cases.other_memory, cases.dies_in_pre_copy,
           cases.dies_in_stop_and_copy, cases.reboots)),

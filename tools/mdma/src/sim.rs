@@ -240,7 +240,7 @@ impl Sim {
 
 impl Inner {
     fn apply(&mut self, effect: Effect) {
-        self.kicked |= effect.kick;
+        self.kicked |= effect.schedule;
         for (cause, count) in self.events.iter_mut().enumerate() {
             *count += u64::from((effect.events >> cause) & 1);
         }

@@ -18,8 +18,8 @@ pub(crate) const NAME: &str = "mdma";
 /// The module parameters and their defaults.
 pub(crate) const PARAMS: [(&str, u64); 5] = [
     ("memory_budget_mib", 4096),
-    ("staging_kib", 1024),
-    ("mmap_staging", 1),
+    ("data_section_kib", 1024),
+    ("mmap_data_section", 1),
     ("pin_from_kib", 0),
     ("throttle_us", 0),
 ];

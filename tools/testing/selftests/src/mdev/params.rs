@@ -15,8 +15,8 @@ use crate::{assert_errno, fail, tests};
 
 tests! { "params":
     illegal_values_are_refused [],
-    staging_kib_is_the_size_of_the_section [],
-    p28_mmap_staging_off ["P28"],
+    data_section_kib_is_the_size_of_the_section [],
+    p28_mmap_data_section_off ["P28"],
     memory_budget_mib_is_the_budget [],
     throttle_us_is_the_reset_value [],
     modinfo [],
@@ -28,17 +28,17 @@ fn illegal_values_are_refused(env: &Env) -> Result {
     let _loaded = Loaded(&env.module);
     let throttle = format!("throttle_us={}", MAX_THROTTLE_US + 1);
     for (params, name) in [
-        ("staging_kib=0", "staging_kib"),
-        ("staging_kib=1", "staging_kib"),
-        ("staging_kib=63", "staging_kib"),
-        ("staging_kib=65", "staging_kib"),
-        ("staging_kib=65537", "staging_kib"),
-        ("staging_kib=4294967295", "staging_kib"),
-        ("mmap_staging=2", "mmap_staging"),
+        ("data_section_kib=0", "data_section_kib"),
+        ("data_section_kib=1", "data_section_kib"),
+        ("data_section_kib=63", "data_section_kib"),
+        ("data_section_kib=65", "data_section_kib"),
+        ("data_section_kib=65537", "data_section_kib"),
+        ("data_section_kib=4294967295", "data_section_kib"),
+        ("mmap_data_section=2", "mmap_data_section"),
         (&throttle, "throttle_us"),
         // The kernel refuses these values before they reach the module.
-        ("staging_kib=-1", "staging_kib"),
-        ("staging_kib=4294967296", "staging_kib"),
+        ("data_section_kib=-1", "data_section_kib"),
+        ("data_section_kib=4294967296", "data_section_kib"),
         ("memory_budget_mib=many", "memory_budget_mib"),
         ("throttle_us=", "throttle_us"),
     ] {
@@ -79,9 +79,9 @@ fn assert_load_errno(result: std::io::Result<()>, params: &str) {
     }
 }
 
-fn staging_kib_is_the_size_of_the_section(env: &Env) -> Result {
+fn data_section_kib_is_the_size_of_the_section(env: &Env) -> Result {
     for kib in [64, 68, 1024, 65536] {
-        env.module.with(&format!("staging_kib={kib}"), || {
+        env.module.with(&format!("data_section_kib={kib}"), || {
             let fixture = Fixture::new(env)?;
             assert_eq!(fixture.section(), kib << 10);
             let migration = fixture.device.region_of_type(3, 1)?;
@@ -99,8 +99,8 @@ fn staging_kib_is_the_size_of_the_section(env: &Env) -> Result {
     Ok(())
 }
 
-fn p28_mmap_staging_off(env: &Env) -> Result {
-    env.module.with("mmap_staging=0", || {
+fn p28_mmap_data_section_off(env: &Env) -> Result {
+    env.module.with("mmap_data_section=0", || {
         let fixture = Fixture::new(env)?;
         let region = fixture.device.region_of_type(3, 1)?;
         let region = region.expect("a migration region");

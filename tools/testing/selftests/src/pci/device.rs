@@ -97,7 +97,7 @@ fn get_info_of_older_and_newer_users(env: &Env) -> Result {
 }
 
 fn region_info_of_every_index(env: &Env) -> Result {
-    let staging = env.module.param("staging_kib") << 10;
+    let staging = env.module.param("data_section_kib") << 10;
     for (of, memory) in [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)] {
         let guest = env.open(of)?;
         let expected: [(u32, u64); 10] = [

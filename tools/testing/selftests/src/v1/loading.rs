@@ -182,7 +182,7 @@ fn p25_a_smaller_section_takes_larger_buffers(env: &Env) -> Result {
         let (_, bytes) = Fixture::saved(env, &pages)?;
         bytes
     };
-    env.module.with("staging_kib=64", || {
+    env.module.with("data_section_kib=64", || {
         let destination = Fixture::new(env)?;
         assert_eq!(destination.section(), 64 << 10);
         destination.load(&bytes)?;

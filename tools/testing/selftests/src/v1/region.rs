@@ -457,7 +457,7 @@ fn p28_mapped_and_trapped_are_the_same_bytes(env: &Env) -> Result {
 }
 
 fn p28_mapping_can_be_turned_off(env: &Env) -> Result {
-    env.module.with("mmap_staging=0", || {
+    env.module.with("mmap_data_section=0", || {
         let fixture = Fixture::new(env)?;
         let info = fixture.migration.region().info();
         assert_eq!(info.areas(), []);

@@ -185,7 +185,7 @@ fn device_memory_is_the_users(env: &Env) -> Result {
 }
 
 fn the_data_section_is_the_users(env: &Env) -> Result {
-    let section = env.module.param("staging_kib") << 10;
+    let section = env.module.param("data_section_kib") << 10;
     let instance = env.instance(SMALL)?;
     let cgroup = Cgroup::new()?;
     let mut user = Puppet::open(&instance, Some(&cgroup), &[], None)?;

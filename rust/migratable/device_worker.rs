@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine runs a device.
+//! The worker of a device: when its units of work run.
 //!
 //! A device works in units, each a call of [`Driver::work`] by the [`Worker`]. It runs while all
-//! [`Gate`]s are open. Closing a gate returns when the unit in progress has ended and no other can
-//! start (P9). A [`kick`](Engine::kick) meanwhile is remembered and acts when the last gate opens (P52).
+//! [`RunCondition`]s hold. Clearing one returns when the unit in progress has ended and no other can
+//! start (P9). A [`schedule`](DeviceWorker::schedule) meanwhile is remembered and acts when all
+//! conditions hold (P52).
 //!
-//! The worker is a task of the process that sets bus master. It stays while bus master is off, so that a
-//! guest that turns bus master off and on does not create a task each time. It goes when the device is
+//! The [`Worker`] is a task of the process that sets bus master. It stays while bus master is off, so that
+//! a guest that turns bus master off and on does not create a task each time. It goes when the device is
 //! closed, when its process ends, and when another process sets bus master.
 //!
 //! # Locks
 //!
-//! `control` serialises the threads that close gates. It is held while they wait for the unit in
-//! progress. So a unit must not close a gate, and must not take a lock under which a gate is closed:
+//! `control` serialises the threads that clear conditions. It is held while they wait for the unit in
+//! progress. So a unit must not clear a condition, and must not take a lock under which one is cleared:
 //! neither `control` nor the mutex of the migration state.
 //!
-//! Each gate is opened and closed under the lock of its owner: the configuration space, the migration
+//! Each condition is set and cleared under the lock of its owner: the configuration space, the migration
 //! state, or VFIO (open and close).
 //!
 //! [`Driver::work`]: crate::Driver::work
@@ -32,7 +33,7 @@ use core::{
 use kernel::prelude::*;
 use kernel_ext::{
     event::Event,
-    kcov::Beneficiary,
+    kcov::KcovRemote,
     mutex::{
         self,
         new_killable_mutex, //
@@ -50,7 +51,7 @@ use kernel_ext::{
 /// What a unit of work left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkResult {
-    /// Nothing: sleep until [`Device::kick`](crate::Device::kick).
+    /// Nothing: sleep until [`Device::schedule`](crate::Device::schedule).
     Idle,
     /// More: run the next unit as soon as the worker may.
     Again,
@@ -61,61 +62,62 @@ pub enum WorkResult {
 /// A condition for the device to run. All must hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Gate {
+pub(crate) enum RunCondition {
     /// The device is open.
     Open = 1 << 0,
-    /// The migration state is one in which the device may do DMA. The only gate open at first.
+    /// The migration state is one in which the device may do DMA. The only one that holds at first.
     Running = 1 << 1,
     /// The device is bus master.
     BusMaster = 1 << 2,
 }
 
-/// All gates open.
-const OPEN: u32 = Gate::Open as u32 | Gate::Running as u32 | Gate::BusMaster as u32;
+/// All conditions.
+const ALL: u32 =
+    RunCondition::Open as u32 | RunCondition::Running as u32 | RunCondition::BusMaster as u32;
 
-/// The worker runs units. Set by the worker while all gates are open, and cleared by the worker.
+/// The worker runs units. Set by the worker while all conditions hold, and cleared by the worker.
 const WORKING: u32 = 1 << 29;
 
-/// There is something to do after a time that the worker knows, or when the last gate opens.
+/// There is something to do after a time that the worker knows, or when all conditions hold again.
 const LATER: u32 = 1 << 30;
 
 /// There is something to do.
-const KICKED: u32 = 1 << 31;
+const SCHEDULED: u32 = 1 << 31;
 
 /// The most units that are run without giving up the worker.
 const UNITS: u32 = 64;
 
 /// Runs the units of work of one device, which is `J`.
 #[pin_data]
-pub(crate) struct Engine<J> {
-    /// The open gates, `WORKING`, `LATER` and `KICKED`.
-    gates: AtomicU32,
+pub(crate) struct DeviceWorker<J> {
+    /// The conditions that hold, `WORKING`, `LATER` and `SCHEDULED`.
+    state: AtomicU32,
     /// Runs the units.
     #[pin]
     worker: Worker<J>,
-    /// Serialises the closing of gates.
+    /// Serialises the clearing of conditions.
     #[pin]
     control: mutex::Mutex<()>,
-    /// Notified when `WORKING` is cleared and a gate is closed.
+    /// Notified when `WORKING` is cleared and a condition does not hold.
     #[pin]
     rested: Event,
     /// For fuzzers: the task for which the units are run.
-    user: Beneficiary,
+    user: KcovRemote,
     /// The process that opened the device.
     opener: AtomicMm,
     /// The log has said that another process has set bus master.
     foreign: AtomicBool,
 }
 
-impl<J: Job> Engine<J> {
-    /// Creates an engine whose worker is called `name`.
+impl<J: Job> DeviceWorker<J> {
+    /// Creates a worker whose task is called `name`.
     pub(crate) fn new(name: &'static CStr) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            gates: AtomicU32::new(Gate::Running as u32),
+            state: AtomicU32::new(RunCondition::Running as u32),
             worker <- Worker::new(name),
-            control <- new_killable_mutex!((), "engine control"),
+            control <- new_killable_mutex!((), "worker control"),
             rested <- Event::new(),
-            user: Beneficiary::nobody(),
+            user: KcovRemote::nobody(),
             opener: AtomicMm::nobody(),
             foreign: AtomicBool::new(false),
         })
@@ -123,20 +125,20 @@ impl<J: Job> Engine<J> {
 
     /// Runs the units in a task of the current process.
     ///
-    /// Does nothing if such a task runs them already. Call it before `Gate::BusMaster` opens, and from
-    /// one thread at a time. The errors are those of [`Worker::adopt`]: the caller leaves the gate as it
-    /// is.
+    /// Does nothing if such a task runs them already. Call it before
+    /// `RunCondition::BusMaster` is set, and from one thread at a time. The errors are those of
+    /// [`Worker::adopt`]: the caller leaves the condition as it is.
     ///
     /// # Safety
     ///
-    /// `device` must be valid until [`Engine::stop`] has returned.
+    /// `device` must be valid until [`DeviceWorker::stop`] has returned.
     pub(crate) unsafe fn adopt(&self, device: NonNull<J>) -> Result {
         // SAFETY: By the requirement of this function.
         unsafe { self.worker.adopt(device) }
     }
 }
 
-impl<J> Engine<J> {
+impl<J> DeviceWorker<J> {
     /// The current task opens the device. Fuzzers count the units for it from now on.
     pub(crate) fn opened(&self) {
         self.user.set_current();
@@ -154,25 +156,29 @@ impl<J> Engine<J> {
         Mm::current() != self.opener.load() && !self.foreign.swap(true, SeqCst)
     }
 
-    /// Opens a gate. If it is the last one, the device runs if it was kicked.
-    pub(crate) fn open_gate(&self, gate: Gate) {
-        let gate = gate as u32;
-        let before = self.gates.fetch_or(gate, SeqCst);
+    /// Sets a condition. If all hold then, the device runs if work was scheduled.
+    pub(crate) fn set_condition(&self, condition: RunCondition) {
+        let condition = condition as u32;
+        let before = self.state.fetch_or(condition, SeqCst);
         // The worker may be asleep until the end of a pause. A stop in the pause ends it.
-        if before & gate == 0 && before & (KICKED | LATER) != 0 {
-            self.gates.fetch_or(KICKED, SeqCst);
+        if before & condition == 0 && before & (SCHEDULED | LATER) != 0 {
+            self.state.fetch_or(SCHEDULED, SeqCst);
             self.worker.wake();
         }
     }
 
-    /// Closes a gate. If all were open, waits for the unit in progress and then calls `stopped`.
+    /// Clears a condition. If all held, waits for the unit in progress and then calls `stopped`.
     ///
-    /// `EINTR` if the caller is killed while it waits: the gate is open then, as before.
-    pub(crate) fn close_gate(&self, gate: Gate, stopped: impl FnOnce()) -> Result {
+    /// `EINTR` if the caller is killed while it waits: the condition holds then, as before.
+    pub(crate) fn clear_condition(
+        &self,
+        condition: RunCondition,
+        stopped: impl FnOnce(),
+    ) -> Result {
         let _control = self.control.lock()?;
-        if self.shut(gate) {
+        if self.shut(condition) {
             if let Err(error) = self.rest(|seen| self.rested.wait_killable(seen)) {
-                self.open_gate(gate);
+                self.set_condition(condition);
                 return Err(error);
             }
             stopped();
@@ -180,18 +186,18 @@ impl<J> Engine<J> {
         Ok(())
     }
 
-    /// The device is being closed: closes the gates of its user, and gives up the worker. Calls `stopped`
+    /// The device is being closed: clears the conditions of its user, and gives up the task. Calls `stopped`
     /// if the device could run.
     ///
-    /// Forgets a kick: the queue may be the next user's by now. If the state is kept over the close, the
-    /// device does nothing before that user kicks it.
+    /// Forgets scheduled work: the queue may be the next user's by now. If the state is kept over the close,
+    /// the device does nothing before that user schedules work.
     ///
     /// Waits for the unit in progress without a limit. If the worker is a task of the process that closes
     /// the device, and that process is killed, the unit ends.
     pub(crate) fn close(&self, stopped: impl FnOnce()) {
         let _control = self.control.lock_closing();
-        let ran = self.shut(Gate::Open);
-        self.shut(Gate::BusMaster);
+        let ran = self.shut(RunCondition::Open);
+        self.shut(RunCondition::BusMaster);
         if ran {
             let _ = self.rest(|seen| {
                 self.rested.wait(seen, None);
@@ -199,7 +205,7 @@ impl<J> Engine<J> {
             });
             stopped();
         }
-        self.gates.fetch_and(!(KICKED | LATER), SeqCst);
+        self.state.fetch_and(!(SCHEDULED | LATER), SeqCst);
         self.worker.retire();
     }
 
@@ -210,19 +216,19 @@ impl<J> Engine<J> {
         self.worker.stop();
     }
 
-    /// Closes a gate, and returns whether the device could run until then.
+    /// Clears a condition, and returns whether the device could run until then.
     ///
-    /// No unit starts after this: `run` looks at the gates before each.
-    fn shut(&self, gate: Gate) -> bool {
-        let before = self.gates.fetch_and(!(gate as u32), SeqCst);
-        before & OPEN == OPEN
+    /// No unit starts after this: `run` looks at the conditions before each.
+    fn shut(&self, condition: RunCondition) -> bool {
+        let before = self.state.fetch_and(!(condition as u32), SeqCst);
+        before & ALL == ALL
     }
 
-    /// Waits, by `wait`, until the worker runs no units. A gate is closed.
+    /// Waits, by `wait`, until the worker runs no units. A condition does not hold.
     fn rest(&self, wait: impl Fn(u64) -> Result) -> Result {
         loop {
             let seen = self.rested.generation();
-            if self.gates.load(SeqCst) & WORKING == 0 {
+            if self.state.load(SeqCst) & WORKING == 0 {
                 return Ok(());
             }
             wait(seen)?;
@@ -232,17 +238,17 @@ impl<J> Engine<J> {
     /// Runs a unit soon, or remembers to run one once the device may run.
     ///
     /// May be called in any context.
-    pub(crate) fn kick(&self) {
-        let before = self.gates.fetch_or(KICKED, SeqCst);
-        // Only the first kick wakes the worker; if a gate is closed, opening the last one does.
-        if before & (OPEN | KICKED) == OPEN {
+    pub(crate) fn schedule(&self) {
+        let before = self.state.fetch_or(SCHEDULED, SeqCst);
+        // Only the first call wakes the worker; if a condition does not hold, setting the last one does.
+        if before & (ALL | SCHEDULED) == ALL {
             self.worker.wake();
         }
     }
 
     /// Returns whether there is a unit to run now. See [`Job::is_due`].
     pub(crate) fn is_due(&self) -> bool {
-        self.gates.load(SeqCst) & (OPEN | KICKED) == OPEN | KICKED
+        self.state.load(SeqCst) & (ALL | SCHEDULED) == ALL | SCHEDULED
     }
 
     /// Runs units by `work`, in the worker. See [`Job::run`].
@@ -251,25 +257,25 @@ impl<J> Engine<J> {
             let _coverage = self.user.section();
             self.units(work)
         };
-        let before = self.gates.fetch_and(!WORKING, SeqCst);
-        if before & OPEN != OPEN {
+        let before = self.state.fetch_and(!WORKING, SeqCst);
+        if before & ALL != ALL {
             self.rested.notify();
         }
         turn
     }
 
-    /// Takes the right to run a unit, if all gates are open.
+    /// Takes the right to run a unit, if all conditions hold.
     fn begin(&self) -> bool {
-        // One atomic access: a kick between a look at the gates and the clearing would be lost to the
-        // thread that closes a gate.
-        self.gates
-            .fetch_update(SeqCst, SeqCst, |gates| {
-                (gates & OPEN == OPEN).then_some(gates & !(KICKED | LATER) | WORKING)
+        // One atomic access: a call of `schedule` between a look and the clearing would be lost to the
+        // thread that clears a condition.
+        self.state
+            .fetch_update(SeqCst, SeqCst, |state| {
+                (state & ALL == ALL).then_some(state & !(SCHEDULED | LATER) | WORKING)
             })
             .is_ok()
     }
 
-    /// Runs units until nothing is left to do, a gate closes, or others should have a turn.
+    /// Runs units until nothing is left to do, a condition is cleared, or others should have a turn.
     fn units(&self, mut work: impl FnMut() -> WorkResult) -> Turn {
         for _ in 0..UNITS {
             if !self.begin() {
@@ -277,9 +283,9 @@ impl<J> Engine<J> {
             }
             match work() {
                 WorkResult::Idle => return Turn::Idle,
-                WorkResult::Again => self.gates.fetch_or(KICKED, SeqCst),
+                WorkResult::Again => self.state.fetch_or(SCHEDULED, SeqCst),
                 WorkResult::After(msecs) => {
-                    self.gates.fetch_or(LATER, SeqCst);
+                    self.state.fetch_or(LATER, SeqCst);
                     return Turn::After(msecs);
                 }
             };

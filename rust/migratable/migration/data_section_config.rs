@@ -24,12 +24,12 @@ const SIZE_MAX: usize = 64 << 20;
 ///
 /// `size` is a multiple of the page size, at least [`SIZE_MIN`] and at most [`SIZE_MAX`].
 #[derive(Clone, Copy, Debug)]
-pub struct DataSection {
+pub struct DataSectionConfig {
     size: usize,
     mmap: bool,
 }
 
-impl DataSection {
+impl DataSectionConfig {
     /// A data section of `size` bytes.
     ///
     /// Without `mmap` all data goes through `read()` and `write()`. `EINVAL` unless the size is a
@@ -53,7 +53,7 @@ impl DataSection {
     }
 }
 
-impl Default for DataSection {
+impl Default for DataSectionConfig {
     /// 1 MiB that users may map.
     fn default() -> Self {
         // INVARIANT: 1 MiB is a multiple of every page size, and inside the limits.

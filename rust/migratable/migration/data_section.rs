@@ -6,7 +6,7 @@
 //! So the code here creates no reference into it, accesses it only by C through raw pointers, and copies
 //! a value before it decides on it. The memory is charged to the task that opens the device.
 
-use super::section::DataSection;
+use super::data_section_config::DataSectionConfig;
 use core::{
     ptr,
     sync::atomic::{
@@ -83,17 +83,17 @@ impl Window {
 ///
 /// `start` is null, or memory of `size` bytes, a multiple of the page size, from `__vmalloc()` that this
 /// owns.
-pub(crate) struct Staging {
+pub(crate) struct DataSection {
     start: AtomicPtr<c_void>,
     size: usize,
     /// Users may map it.
     mmap: bool,
 }
 
-impl Staging {
+impl DataSection {
     /// The data section of a device that is not open.
-    pub(crate) fn new(section: DataSection) -> Self {
-        // INVARIANT: Null, and by the invariant of `DataSection`.
+    pub(crate) fn new(section: DataSectionConfig) -> Self {
+        // INVARIANT: Null, and by the invariant of `DataSectionConfig`.
         Self {
             start: AtomicPtr::new(ptr::null_mut()),
             size: section.size(),
@@ -151,13 +151,13 @@ impl Staging {
     ///
     /// # Safety
     ///
-    /// [`Staging::close`] is not called as long as the window exists.
+    /// [`DataSection::close`] is not called as long as the window exists.
     pub(super) unsafe fn window(&self) -> Result<Window> {
         let start = self.start.load(Ordering::Acquire);
         if start.is_null() {
             return Err(ENODEV);
         }
-        // INVARIANT: By the invariant of `Staging` and the requirements of this function.
+        // INVARIANT: By the invariant of `DataSection` and the requirements of this function.
         Ok(Window {
             start: start.cast(),
             len: self.size,
@@ -168,7 +168,7 @@ impl Staging {
     ///
     /// # Safety
     ///
-    /// As for [`Staging::window`], during the call.
+    /// As for [`DataSection::window`], during the call.
     pub(super) unsafe fn read_user(&self, offset: u64, to: UserPtr, len: usize) -> Result<usize> {
         let offset = nospec::index(usize::try_from(offset)?, self.size);
         // SAFETY: By the requirements of this function.
@@ -182,7 +182,7 @@ impl Staging {
     ///
     /// # Safety
     ///
-    /// As for [`Staging::window`], during the call.
+    /// As for [`DataSection::window`], during the call.
     pub(super) unsafe fn write_user(
         &self,
         offset: u64,
@@ -231,7 +231,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for DataSection {
     fn drop(&mut self) {
         // SAFETY: Nobody has a reference any more.
         unsafe { self.close() };

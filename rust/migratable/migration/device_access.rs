@@ -2,7 +2,7 @@
 
 //! The device as crate `migration` reads and writes it.
 
-use super::staging::Window;
+use super::data_section::Window;
 use crate::{
     device::Device,
     driver::Driver,
@@ -38,14 +38,14 @@ use vfio::refuse;
 use vfio_bindings as bindings;
 
 /// A device as crate `migration` sees it: the source of a save, the sink of a load.
-pub(super) struct Endpoint<'a, T: Driver> {
+pub(super) struct DeviceAccess<'a, T: Driver> {
     dev: &'a Device<T>,
     /// The driver refused, and has logged why.
     refused: Cell<bool>,
 }
 
-impl<'a, T: Driver> Endpoint<'a, T> {
-    /// Returns the endpoint of a device.
+impl<'a, T: Driver> DeviceAccess<'a, T> {
+    /// Returns the access of a device.
     pub(super) fn new(dev: &'a Device<T>) -> Self {
         Self {
             dev,
@@ -88,14 +88,14 @@ impl<'a, T: Driver> Endpoint<'a, T> {
     }
 }
 
-impl<T: Driver> Checksum for Endpoint<'_, T> {
+impl<T: Driver> Checksum for DeviceAccess<'_, T> {
     fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
         // SAFETY: The slice is valid for reads of its length.
         unsafe { bindings::crc32c(crc, bytes.as_ptr().cast::<c_void>(), bytes.len()) }
     }
 }
 
-impl<T: Driver> Source for Endpoint<'_, T> {
+impl<T: Driver> Source for DeviceAccess<'_, T> {
     type Out = Window;
     type Words = KVVec<AtomicU64>;
 
@@ -150,7 +150,7 @@ impl<T: Driver> Source for Endpoint<'_, T> {
     }
 }
 
-impl<T: Driver> Sink for Endpoint<'_, T> {
+impl<T: Driver> Sink for DeviceAccess<'_, T> {
     type In = Window;
 
     fn get(&self, input: &Window, at: usize, buf: &mut [u8]) -> Result<(), i32> {

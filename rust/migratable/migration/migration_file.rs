@@ -21,8 +21,8 @@
 //! unlocking, it looks whether the session is over.
 
 use super::{
+    data_section::Window, //
     link::Link,
-    staging::Window, //
 };
 use crate::{
     device::{
@@ -119,7 +119,7 @@ impl Buffer {
 
 /// What a data file and its session share.
 #[pin_data]
-pub(super) struct Stream<T: Driver> {
+pub(super) struct MigrationFile<T: Driver> {
     /// The device, until the session ends.
     #[pin]
     link: Mutex<Option<ARef<VfioDevice<T>>>>,
@@ -132,7 +132,7 @@ pub(super) struct Stream<T: Driver> {
     dirtied: Arc<Dirtied>,
 }
 
-impl<T: Driver> Stream<T> {
+impl<T: Driver> MigrationFile<T> {
     /// A stream of a session that is about to begin.
     pub(super) fn new(dev: &VfioDevice<T>) -> Result<Arc<Self>> {
         let dirtied = dev.machine.dirtied.clone();
@@ -347,7 +347,7 @@ impl<T: Driver> Stream<T> {
     }
 }
 
-impl<T: Driver> Link for Stream<T> {
+impl<T: Driver> Link for MigrationFile<T> {
     fn changed(&self) {
         self.dirtied.notify();
     }
@@ -386,10 +386,10 @@ impl<T: Driver> Operations<T> {
 ///
 /// # Safety
 ///
-/// `file` must be one that [`Stream::file`] made, and stay open for `'a`.
-unsafe fn stream<'a, T: Driver>(file: *const bindings::file) -> &'a Stream<T> {
+/// `file` must be one that [`MigrationFile::file`] made, and stay open for `'a`.
+unsafe fn stream<'a, T: Driver>(file: *const bindings::file) -> &'a MigrationFile<T> {
     // SAFETY: An open file owns a reference to what its private data points to.
-    unsafe { &*(*file).private_data.cast::<Stream<T>>() }
+    unsafe { &*(*file).private_data.cast::<MigrationFile<T>>() }
 }
 
 /// What a callback returns.
@@ -471,6 +471,6 @@ unsafe extern "C" fn release<T: Driver>(
     file: *mut bindings::file,
 ) -> c_int {
     // SAFETY: By the requirement of this function. The reference is the file's.
-    drop(unsafe { Arc::from_raw((*file).private_data.cast::<Stream<T>>().cast_const()) });
+    drop(unsafe { Arc::from_raw((*file).private_data.cast::<MigrationFile<T>>().cast_const()) });
     0
 }
