@@ -70,6 +70,7 @@ bool vfio_rs_fatal_signal_pending(void);
 
 /* linux/spinlock.h */
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
+bool vfio_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
 /* linux/vmalloc.h */

@@ -12,6 +12,11 @@ unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock)
 	return flags;
 }
 
+bool vfio_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
 {
 	spin_unlock_irqrestore(lock, flags);

@@ -8,19 +8,15 @@
 //!
 //! C header: [`include/linux/spinlock.h`](srctree/include/linux/spinlock.h)
 
-use core::{
-    cell::UnsafeCell,
-    marker::PhantomData,
-    ops::{
-        Deref,
-        DerefMut, //
-    },
-};
 use kernel::{
-    ffi::c_ulong,
-    prelude::*,
-    sync::LockClassKey,
-    types::Opaque, //
+    ffi::{
+        c_char,
+        c_ulong, //
+    },
+    sync::lock::{
+        Backend,
+        Lock, //
+    },
 };
 use vfio_bindings as bindings;
 
@@ -34,78 +30,45 @@ macro_rules! new_irq_lock {
 pub use crate::new_irq_lock;
 
 /// Data behind a `spinlock_t` taken by `spin_lock_irqsave()`.
-#[pin_data]
-pub struct IrqLock<T> {
-    #[pin]
-    lock: Opaque<bindings::spinlock_t>,
-    data: UnsafeCell<T>,
-}
+pub type IrqLock<T> = Lock<T, IrqLockBackend>;
 
-// SAFETY: A spinlock may be taken on any thread, and the data goes where the lock goes.
-unsafe impl<T: Send> Send for IrqLock<T> {}
+/// The backend of [`IrqLock`].
+pub struct IrqLockBackend;
 
-// SAFETY: The lock hands the data to one holder at a time.
-unsafe impl<T: Send> Sync for IrqLock<T> {}
+// SAFETY: A `spinlock_t` ensures mutual exclusion. `relock` is the default, which locks the same way.
+unsafe impl Backend for IrqLockBackend {
+    type State = bindings::spinlock_t;
+    /// The interrupt flags from before.
+    type GuardState = c_ulong;
 
-impl<T> IrqLock<T> {
-    /// Use [`new_irq_lock!`].
-    pub fn new(
-        data: T,
-        name: &'static CStr,
-        key: Pin<&'static LockClassKey>,
-    ) -> impl PinInit<Self> {
-        pin_init!(Self {
-            lock <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes and pinned; name and key live for ever.
-                unsafe { bindings::__spin_lock_init(slot, name.as_char_ptr(), key.as_ptr()) }
-            }),
-            data: UnsafeCell::new(data),
-        })
+    #[inline]
+    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::__spin_lock_init(ptr, name, key) }
     }
 
-    /// Takes the lock and disables interrupts on this CPU.
-    pub fn lock(&self) -> Guard<'_, T> {
-        // SAFETY: The lock was initialised by `new` and is pinned.
-        let flags = unsafe { bindings::vfio_rs_spin_lock_irqsave(self.lock.get()) };
-        Guard {
-            lock: self,
-            flags,
-            _not_send: PhantomData,
-        }
+    #[inline]
+    unsafe fn lock(ptr: *mut Self::State) -> c_ulong {
+        // SAFETY: By the requirement of this function.
+        unsafe { bindings::vfio_rs_spin_lock_irqsave(ptr) }
     }
-}
 
-/// Access to the data of a locked [`IrqLock`].
-///
-/// # Invariants
-///
-/// The lock is held by this thread, and `flags` is what taking it returned.
-pub struct Guard<'a, T> {
-    lock: &'a IrqLock<T>,
-    flags: c_ulong,
-    /// A lock is released by the thread that took it.
-    _not_send: PhantomData<*mut ()>,
-}
-
-impl<T> Deref for Guard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: By the type invariant the lock is held, so no one else has a mutable reference.
-        unsafe { &*self.lock.data.get() }
+    #[inline]
+    unsafe fn try_lock(ptr: *mut Self::State) -> Option<c_ulong> {
+        let mut flags = 0;
+        // SAFETY: By the requirement of this function.
+        unsafe { bindings::vfio_rs_spin_trylock_irqsave(ptr, &mut flags) }.then_some(flags)
     }
-}
 
-impl<T> DerefMut for Guard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: By the type invariant the lock is held, so no one else has any reference.
-        unsafe { &mut *self.lock.data.get() }
+    #[inline]
+    unsafe fn unlock(ptr: *mut Self::State, flags: &c_ulong) {
+        // SAFETY: By the requirement of this function; locking has returned `flags`.
+        unsafe { bindings::vfio_rs_spin_unlock_irqrestore(ptr, *flags) }
     }
-}
 
-impl<T> Drop for Guard<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant this thread holds the lock and got `flags` for it.
-        unsafe { bindings::vfio_rs_spin_unlock_irqrestore(self.lock.lock.get(), self.flags) }
+    #[inline]
+    unsafe fn assert_is_held(ptr: *mut Self::State) {
+        // SAFETY: By the requirement of this function.
+        unsafe { bindings::spin_assert_is_held(ptr) }
     }
 }
