@@ -2,35 +2,38 @@
 
 //! Coverage of what a worker does on behalf of a user, for fuzzers.
 //!
-//! kcov sees what a task's own system calls reach. A task may ask for what others do for it as well; it has a handle
-//! then, that the others name. Without `CONFIG_KCOV` there are none, and nothing is done here.
+//! A task collects coverage of its own system calls. It can also collect coverage from workers that act on
+//! its behalf: it has a handle then, which the workers name. Without `CONFIG_KCOV` there are no handles, and
+//! nothing is done here.
 //!
 //! C header: [`include/linux/kcov.h`](srctree/include/linux/kcov.h)
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed, //
+use kernel::{
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    types::NotThreadSafe, //
 };
-use kernel::types::NotThreadSafe;
 use vfio_bindings as bindings;
 
-/// Whom the work is for: a handle, or 0.
-pub struct KcovRemote(AtomicU64);
+/// The handle of the task that a worker acts for, or 0.
+pub struct KcovRemote(Atomic<u64>);
 
 impl KcovRemote {
-    /// Nobody.
+    /// Returns the handle of no task.
     pub const fn nobody() -> Self {
-        Self(AtomicU64::new(0))
+        Self(Atomic::new(0))
     }
 
-    /// From now on it is for the task that calls this.
+    /// Takes the handle of the current task.
     pub fn set_current(&self) {
         // SAFETY: An FFI call without requirements.
         let handle = unsafe { bindings::vfio_rs_kcov_handle() };
         self.0.store(handle, Relaxed);
     }
 
-    /// What the calling worker does as long as the section lasts is for them.
+    /// Collects the coverage of the current worker for the task, until the section is dropped.
     ///
     /// Sections do not nest.
     pub fn section(&self) -> Option<Section> {

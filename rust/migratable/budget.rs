@@ -2,13 +2,15 @@
 
 //! The memory that the devices of a parent share.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering, //
-};
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
 };
 
 /// Memory that devices share.
@@ -16,7 +18,7 @@ pub(crate) struct Budget {
     /// Bytes in all.
     total: u64,
     /// Bytes in use, at most `total`.
-    used: AtomicU64,
+    used: Atomic<u64>,
 }
 
 impl Budget {
@@ -24,26 +26,32 @@ impl Budget {
     pub(crate) fn new(total: u64) -> Result<Arc<Self>> {
         let this = Self {
             total,
-            used: AtomicU64::new(0),
+            used: Atomic::new(0),
         };
 
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
 
-    /// how many more devices at `cost` fit.
+    /// Returns how many more devices at `cost` fit.
     pub(crate) fn available(&self, cost: u64) -> u64 {
-        let free = self.total - self.used.load(Ordering::Relaxed);
+        let free = self.total - self.used.load(Relaxed);
         free.checked_div(cost).unwrap_or(0)
     }
 
     /// Takes `cost` bytes, or fails and takes nothing.
     pub(crate) fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
         // Relaxed: the number is all that is shared, nothing is published with it.
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(cost).filter(|sum| *sum <= self.total)
-            })
-            .map_err(|_| ENOSPC)?;
+        let mut used = self.used.load(Relaxed);
+        loop {
+            let sum = used
+                .checked_add(cost)
+                .filter(|sum| *sum <= self.total)
+                .ok_or(ENOSPC)?;
+            match self.used.cmpxchg(used, sum, Relaxed) {
+                Ok(_) => break,
+                Err(now) => used = now,
+            }
+        }
 
         // INVARIANT: `cost` was just added to `used`.
         Ok(Reservation {
@@ -53,7 +61,7 @@ impl Budget {
     }
 }
 
-/// An instance's part of its parent's budget; given back when dropped.
+/// A device's part of its parent's budget; given back when dropped.
 ///
 /// # Invariants
 ///
@@ -66,6 +74,6 @@ pub(crate) struct Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         // By the type invariant this does not go below 0.
-        self.budget.used.fetch_sub(self.cost, Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.cost, Relaxed);
     }
 }

@@ -2,12 +2,10 @@
 
 //! A process, told from others by its address space.
 
-use core::{
-    ptr,
-    sync::atomic::{
-        AtomicUsize,
-        Ordering::Relaxed, //
-    },
+use core::ptr;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
 };
 
 /// A process, told from others by its address space.
@@ -27,12 +25,12 @@ impl Mm {
 }
 
 /// An [`Mm`] that may be changed through a shared reference.
-pub struct AtomicMm(AtomicUsize);
+pub struct AtomicMm(Atomic<usize>);
 
 impl AtomicMm {
     /// No process.
     pub const fn nobody() -> Self {
-        Self(AtomicUsize::new(0))
+        Self(Atomic::new(0))
     }
 
     /// The process.

@@ -20,8 +20,10 @@ use crate::{
     device_worker::RunCondition, //
     driver::Driver,
 };
-use core::sync::atomic::Ordering::Relaxed;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
 use migration::{
     load::LoadSession,
     save::SaveSession,

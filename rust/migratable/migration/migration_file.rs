@@ -39,10 +39,6 @@ use core::{
         self,
         NonNull, //
     },
-    sync::atomic::{
-        AtomicUsize,
-        Ordering, //
-    },
 };
 use kernel::{
     error::from_err_ptr,
@@ -57,6 +53,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         poll::PollTable,
         Arc,
         Mutex, //
@@ -126,9 +126,9 @@ pub(super) struct MigrationFile<T: Driver> {
     #[pin]
     io: mutex::Mutex<Buffer>,
     /// Bytes in the buffer that are sent for the first time. For readers that do not take `io`.
-    initial: AtomicUsize,
+    initial: Atomic<usize>,
     /// All others in the buffer.
-    again: AtomicUsize,
+    again: Atomic<usize>,
     dirtied: Arc<Dirtied>,
 }
 
@@ -140,8 +140,8 @@ impl<T: Driver> MigrationFile<T> {
             pin_init!(Self {
                 link <- new_mutex!(Some(ARef::from(dev)), "migration stream"),
                 io <- new_killable_mutex!(Buffer::new(), "migration stream buffer"),
-                initial: AtomicUsize::new(0),
-                again: AtomicUsize::new(0),
+                initial: Atomic::new(0),
+                again: Atomic::new(0),
                 dirtied,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -169,9 +169,8 @@ impl<T: Driver> MigrationFile<T> {
     /// Tells how much is in the buffer.
     fn count(&self, io: &Buffer) {
         let initial = io.initial.saturating_sub(io.at);
-        self.initial.store(initial, Ordering::Relaxed);
-        self.again
-            .store(io.end - io.at - initial, Ordering::Relaxed);
+        self.initial.store(initial, Relaxed);
+        self.again.store(io.end - io.at - initial, Relaxed);
     }
 
     /// Returns the device; `ENODEV` if the session is over.
@@ -315,8 +314,8 @@ impl<T: Driver> MigrationFile<T> {
             }
             dev.precopy_info(&inner)
         };
-        let initial = self.initial.load(Ordering::Relaxed) as u64;
-        let again = self.again.load(Ordering::Relaxed) as u64;
+        let initial = self.initial.load(Relaxed) as u64;
+        let again = self.again.load(Relaxed) as u64;
         let mut writer = UserSlice::new(arg, SIZE).writer();
         writer.write::<u32>(&argsz)?;
         // Flags: what was sent first is never followed by more of its kind.
@@ -361,7 +360,7 @@ impl<T: Driver> Link for MigrationFile<T> {
     }
 
     fn buffered(&self) -> usize {
-        self.initial.load(Ordering::Relaxed) + self.again.load(Ordering::Relaxed)
+        self.initial.load(Relaxed) + self.again.load(Relaxed)
     }
 }
 

@@ -37,14 +37,16 @@ use crate::memory::{
     DeviceMemory,
     Dirtied, //
 };
-use core::sync::atomic::{
-    AtomicBool,
-    AtomicU64,
-    Ordering::Relaxed, //
-};
+use core::sync::atomic::AtomicU64;
 use kernel::{
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
     time::{
         delay::fsleep,
         Delta, //
@@ -98,7 +100,7 @@ pub(crate) struct StateMachine {
     /// Wakes the threads that poll for something to send.
     pub(super) dirtied: Arc<Dirtied>,
     /// The last close leaves the device as it is. Changed with `inner` locked.
-    pub(super) keep: AtomicBool,
+    pub(super) keep: Atomic<bool>,
     /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
     #[pin]
     pub(super) inner: Mutex<Inner>,
@@ -175,7 +177,7 @@ impl StateMachine {
             identity,
             no_pages,
             dirtied,
-            keep: AtomicBool::new(false),
+            keep: Atomic::new(false),
             inner <- new_killable_mutex!(
                 Inner {
                     state: State::Running,

@@ -10,18 +10,17 @@ use super::{
     range::Access,
     unmaps::Unmaps, //
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool,
-        AtomicI64,
-        Ordering, //
-    },
-};
+use core::ptr::NonNull;
 use kernel::{
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
 };
 use kernel_ext::{
     rwsem::{
@@ -48,9 +47,9 @@ pub struct Dma {
     /// What is pinned.
     pins: Arc<Pins>,
     /// Whether it was said, since the device was opened, that a ring cannot be pinned.
-    told: AtomicBool,
+    told: Atomic<bool>,
     /// The user can lock no more memory: nothing is pinned before this time, by `ktime_get()`.
-    full_until: AtomicI64,
+    full_until: Atomic<i64>,
 }
 
 impl Dma {
@@ -59,8 +58,8 @@ impl Dma {
         try_pin_init!(Self {
             gate <- new_rwsem!(None, "dma gate"),
             pins: Pins::new(unmaps)?,
-            told: AtomicBool::new(false),
-            full_until: AtomicI64::new(i64::MIN),
+            told: Atomic::new(false),
+            full_until: Atomic::new(i64::MIN),
         })
     }
 
@@ -80,8 +79,8 @@ impl Dma {
             self.pins.closed();
             self.pins.logging.stop();
         }
-        self.told.store(false, Ordering::Relaxed);
-        self.full_until.store(i64::MIN, Ordering::Relaxed);
+        self.told.store(false, Relaxed);
+        self.full_until.store(i64::MIN, Relaxed);
     }
 
     /// The device, and a guard that keeps it open.
@@ -171,13 +170,12 @@ impl Dma {
         let (device, _open) = self.device()?;
         // SAFETY: A function without preconditions.
         let now = || unsafe { bindings::ktime_get() };
-        if now() < self.full_until.load(Ordering::Relaxed) {
+        if now() < self.full_until.load(Relaxed) {
             return Err(ENOMEM);
         }
         let listed = Pins::pin(&self.pins, device, iova, len, access).inspect_err(|&error| {
             if error == ENOMEM {
-                self.full_until
-                    .store(now().saturating_add(FULL), Ordering::Relaxed);
+                self.full_until.store(now().saturating_add(FULL), Relaxed);
             }
         })?;
         Ok(PinnedRange::new(listed))
@@ -208,7 +206,7 @@ impl Dma {
 
     /// Whether this is the first call since the device was opened.
     pub(super) fn tell_once(&self) -> bool {
-        !self.told.swap(true, Ordering::Relaxed)
+        !self.told.xchg(true, Relaxed)
     }
 
     /// The most looks of type1 that found the same pages pinned, of all devices of the parent.

@@ -44,13 +44,7 @@ use super::{
     },
     unmaps::Unmaps, //
 };
-use core::{
-    ptr,
-    sync::atomic::{
-        AtomicBool,
-        Ordering, //
-    },
-};
+use core::ptr;
 use kernel::{
     new_mutex,
     page::{
@@ -59,6 +53,10 @@ use kernel::{
     },
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     },
@@ -173,7 +171,7 @@ pub(super) struct Pins {
     /// The unmaps in progress.
     unmaps: Arc<Unmaps>,
     /// An unmap could not be reported, so that nothing is pinned until the device is closed.
-    unreported: AtomicBool,
+    unreported: Atomic<bool>,
 }
 
 impl List {
@@ -212,7 +210,7 @@ impl Pins {
                 ),
                 changed <- Event::new(),
                 unmaps,
-                unreported: AtomicBool::new(false),
+                unreported: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -302,7 +300,7 @@ impl Pins {
             return Err(EBUSY);
         }
         // With the list locked: `unmap` reports first and looks at the list after.
-        if self.unreported.load(Ordering::Relaxed) || self.unmaps.overlaps(first, last) {
+        if self.unreported.load(Relaxed) || self.unmaps.overlaps(first, last) {
             return Err(EAGAIN);
         }
         Ok(())
@@ -350,7 +348,7 @@ impl Pins {
     /// type1.
     pub(super) fn unmap(&self, first: u64, last: u64) {
         if self.unmaps.report(first, last).is_err() {
-            self.unreported.store(true, Ordering::Relaxed);
+            self.unreported.store(true, Relaxed);
         }
 
         let mut looks = 0;
@@ -413,7 +411,7 @@ impl Pins {
 
     /// Ends what keeps the device from pinning, as it is closed.
     pub(super) fn closed(&self) {
-        self.unreported.store(false, Ordering::Relaxed);
+        self.unreported.store(false, Relaxed);
     }
 
     /// The most looks of type1 that found the same pages pinned, of all devices.
