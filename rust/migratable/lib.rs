@@ -33,6 +33,7 @@ mod parent;
 mod region;
 mod region_info;
 mod registration;
+mod ring;
 #[cfg(break_memory_page)]
 mod sabotage;
 pub mod stream;

@@ -4,7 +4,8 @@
 //!
 //! The device accesses the ring and the completion records all the time. So it pins their pages if it
 //! can, from the first job until the queue is disabled or the device is stopped. It copies everything
-//! else by IOVA without pinning, unless a module parameter says otherwise: see [`PIN_FROM`].
+//! else by IOVA without pinning, which is cheaper at every size (`make bench`, table `bulk`), unless a
+//! module parameter says otherwise. Reads never pin: type1 would report the pages dirty (P32).
 
 use kernel::prelude::*;
 use mdma_model::{
@@ -15,10 +16,7 @@ use mdma_model::{
         COMPLETION_SIZE,
         DESCRIPTOR_SIZE, //
     },
-    engine::{
-        self,
-        UNIT, //
-    },
+    engine,
     queue::Ring, //
 };
 use migratable::{
@@ -30,20 +28,6 @@ use migratable::{
     memory::DeviceMemory,
     Device, //
 };
-
-/// Default of [`Bus::pin_from`]: no write pins pages, because copying by IOVA is cheaper at every
-/// size. Instructions for one write from device memory (`make bench`, table `bulk`):
-///
-/// ```text
-///             4 KiB    8 KiB   16 KiB   32 KiB   64 KiB
-///   copied    2,880    4,281    7,050   12,590   23,674
-///   pinned    7,842   12,045   20,593   37,783   72,626
-/// ```
-///
-/// A copy of up to a unit costs a lookup and some hundred instructions more than `memcpy()`. Pinning
-/// looks up, accounts and records each page, and unpinning does so again. Reads never pin: type1
-/// would report the pages dirty (P32).
-pub(crate) const PIN_FROM: usize = usize::MAX;
 
 /// The guest memory of a queue.
 #[derive(Default)]
@@ -59,55 +43,13 @@ impl Pages {
     }
 }
 
-/// Gives `slot` access to the range at `iova`, and pins it if possible.
-fn access<T>(
-    slot: &mut Option<RingMemory>,
-    dev: &Device<T>,
-    iova: u64,
-    len: usize,
-    access: Access,
-) -> Result {
-    let dma = dev.dma();
-    let reason = match slot {
-        Some(memory) if memory.is(iova, len) => memory.refresh(dma)?,
-        _ => {
-            // Unpin the old range first.
-            *slot = None;
-            let (memory, reason) = dma.ring(iova, len, access)?;
-            *slot = Some(memory);
-            reason
-        }
-    };
-    if let Some(error) = reason {
-        let change = if error == ENOMEM {
-            "raise RLIMIT_MEMLOCK of the process that maps it"
-        } else {
-            "use memory that is not a shared mapping of a file, or a file on tmpfs or hugetlbfs"
-        };
-        migratable::refuse!(
-            dev,
-            "ring: {len} bytes at {iova:#x} cannot be pinned ({error:?}) and are copied, which is \
-             slower: {change}"
-        );
-    }
-    Ok(())
-}
-
-/// Splits a completion record into its body and its sequence.
-fn parts(record: &[u8; COMPLETION_SIZE]) -> (&[u8], [u8; 8]) {
-    let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
-    let mut word = [0; 8];
-    word.copy_from_slice(sequence);
-    (body, word)
-}
-
 /// The bus of one device.
 pub(crate) struct Bus<'a, T> {
     /// The device.
     pub(crate) dev: &'a Device<T>,
     /// The pages of the queue.
     pub(crate) pages: &'a mut Pages,
-    /// [`UNIT`] bytes, for data that cannot be copied directly.
+    /// [`engine::UNIT`] bytes, for data that cannot be copied directly.
     pub(crate) bounce: &'a mut [u8],
     /// Writes to guest memory of at least this many bytes pin the pages.
     pub(crate) pin_from: usize,
@@ -125,11 +67,11 @@ impl<T> Bus<'_, T> {
     /// [`complete`](engine::Bus::complete) must not wait.
     pub(crate) fn record(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) {
         let (dma, at) = (self.dev.dma(), ring.completion_at(index));
-        let (body, sequence) = parts(record);
+        let (body, sequence) = record.split_at(COMPLETION_SEQUENCE);
         let memory = self.pages.completions.as_ref();
         let written = memory.ok_or(EINVAL).and_then(|memory| {
             memory.write_at(dma, at, body)?;
-            memory.write_at(dma, at + COMPLETION_SEQUENCE, &sequence)
+            memory.write_at(dma, at + COMPLETION_SEQUENCE, sequence)
         });
         self.recorded = Some(written.map_err(|_| Error::CompletionFault));
     }
@@ -178,21 +120,16 @@ impl<T> Bus<'_, T> {
 
 impl<T> engine::Bus for Bus<'_, T> {
     fn prepare(&mut self, ring: &Ring) -> Result<(), Error> {
-        access(
-            &mut self.pages.descriptors,
-            self.dev,
-            ring.base(),
-            ring.descriptors_len(),
-            Access::Read,
-        )
+        let pages = &mut *self.pages;
+        let (iova, len) = (ring.base(), ring.descriptors_len());
+        (self
+            .dev
+            .access_ring(&mut pages.descriptors, iova, len, Access::Read))
         .map_err(|_| Error::RingFault)?;
-        access(
-            &mut self.pages.completions,
-            self.dev,
-            ring.completions(),
-            ring.completions_len(),
-            Access::ReadWrite,
-        )
+        let (iova, len) = (ring.completions(), ring.completions_len());
+        (self
+            .dev
+            .access_ring(&mut pages.completions, iova, len, Access::ReadWrite))
         .map_err(|_| Error::CompletionFault)
     }
 
@@ -217,13 +154,13 @@ impl<T> engine::Bus for Bus<'_, T> {
         let memory = self.pages.completions.as_ref();
         let memory = memory.ok_or(Error::CompletionFault)?;
         let at = ring.completion_at(index);
-        let (body, sequence) = parts(record);
+        let (body, sequence) = record.split_last_chunk().ok_or(Error::CompletionFault)?;
 
         memory
             .write_at_pinned(at, body)
             // Ordered after the writes before it.
             .and_then(|()| {
-                memory.write_u64_pinned(at + COMPLETION_SEQUENCE, u64::from_le_bytes(sequence))
+                memory.write_u64_pinned(at + COMPLETION_SEQUENCE, u64::from_le_bytes(*sequence))
             })
             .map_err(|_| Error::CompletionFault)
     }
@@ -244,12 +181,9 @@ impl<T> engine::Bus for Bus<'_, T> {
             (Place::Guest(iova), Place::Device(offset)) => self
                 .memory()?
                 .from_guest(dma, iova, offset, len)
-                .map_err(|error| {
-                    if error == ENOMEM {
-                        Error::MemoryFault
-                    } else {
-                        Error::SrcFault
-                    }
+                .map_err(|error| match error {
+                    error if error == ENOMEM => Error::MemoryFault,
+                    _ => Error::SrcFault,
                 }),
             // The ranges may overlap.
             (Place::Guest(_), Place::Guest(_)) | (Place::Device(_), Place::Device(_)) => {
@@ -277,9 +211,4 @@ impl<T> engine::Bus for Bus<'_, T> {
         let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
         Ok(migratable::crc32c(crc, buf))
     }
-}
-
-/// Allocates a bounce buffer.
-pub(crate) fn bounce() -> Result<KVVec<u8>> {
-    KVVec::from_elem(0, UNIT, GFP_KERNEL_ACCOUNT).map_err(Into::into)
 }

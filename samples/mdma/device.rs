@@ -13,18 +13,17 @@
 //! ```
 
 use crate::bus::{
-    self,
     Bus,
     Pages, //
-};
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering::Relaxed, //
 };
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         lock::{
             mutex::MutexBackend,
             Guard, //
@@ -120,7 +119,7 @@ pub(crate) struct Mdma {
     #[pin]
     worker: Mutex<Worker>,
     /// A completion record is being copied. Changes only while `control` is locked.
-    recording: AtomicBool,
+    recording: Atomic<bool>,
     /// Notified when the copy is done.
     #[pin]
     recorded: Event,
@@ -140,8 +139,7 @@ impl Mdma {
                 return Ok(control);
             }
             drop(control);
-            let waited = self.recorded.wait_killable(seen);
-            waited.map_err(|_| Refused)?;
+            (self.recorded.wait_killable(seen)).map_err(|_| Refused)?;
         }
     }
 
@@ -186,13 +184,13 @@ impl Driver for Mdma {
                 Worker {
                     pages: Pages::default(),
                     run: 0,
-                    bounce: bus::bounce()?,
+                    bounce: KVVec::from_elem(0, engine::UNIT, GFP_KERNEL_ACCOUNT)?,
                     pin_from: config.pin_from,
                     pause: None,
                 },
                 "mdma worker"
             ),
-            recording: AtomicBool::new(false),
+            recording: Atomic::new(false),
             recorded <- Event::new(),
         })
     }
@@ -222,9 +220,8 @@ impl Driver for Mdma {
     }
 
     fn read(dev: &Device<Self>, _bar: u32, offset: u64, data: &mut [u8]) -> Result<(), Refused> {
-        let result = dev.registers()?.read(offset, data);
         // The register REFUSED has the reason.
-        result.map_err(|_| Refused)
+        dev.registers()?.read(offset, data).map_err(|_| Refused)
     }
 
     fn write(dev: &Device<Self>, _bar: u32, offset: u64, data: &[u8]) -> Result<(), Refused> {

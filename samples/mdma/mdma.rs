@@ -19,7 +19,13 @@ use device::{
     Config,
     Mdma, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sizes::{
+        SZ_1K,
+        SZ_1M, //
+    },
+};
 use mdma_model::regs;
 use migratable::{
     migration::DataSectionConfig,
@@ -57,16 +63,8 @@ module! {
     },
 }
 
-/// One KiB.
-const KIB: usize = 1 << 10;
-
-/// One MiB.
-const MIB: u64 = 1 << 20;
-
 /// The loaded module.
-struct MdmaModule {
-    _parent: Parent<Mdma>,
-}
+struct MdmaModule(#[expect(dead_code)] Parent<Mdma>);
 
 /// Reads a module parameter, which the kernel returns by value or by reference, depending on its
 /// version.
@@ -82,8 +80,8 @@ impl kernel::Module for MdmaModule {
         let data_section_kib = param!(data_section_kib);
         let throttle_us = param!(throttle_us);
         let pin_from = match param!(pin_from_kib) {
-            0 => bus::PIN_FROM,
-            kib => kib as usize * KIB,
+            0 => usize::MAX,
+            kib => kib as usize * SZ_1K,
         };
         let mmap_data_section = match param!(mmap_data_section) {
             0 => false,
@@ -95,20 +93,19 @@ impl kernel::Module for MdmaModule {
             return refused("throttle_us", throttle_us);
         }
         let Ok(section) =
-            DataSectionConfig::new(data_section_kib as usize * KIB, mmap_data_section)
+            DataSectionConfig::new(data_section_kib as usize * SZ_1K, mmap_data_section)
         else {
             return refused("data_section_kib", data_section_kib);
         };
 
-        Ok(Self {
-            _parent: Parent::new(
-                module,
-                c"mdma",
-                types(throttle_us, pin_from)?,
-                u64::from(budget_mib) * MIB,
-                section,
-            )?,
-        })
+        Parent::new(
+            module,
+            c"mdma",
+            types(throttle_us, pin_from)?,
+            u64::from(budget_mib) * SZ_1M as u64,
+            section,
+        )
+        .map(Self)
     }
 }
 
@@ -129,7 +126,7 @@ fn types(throttle_us: u32, pin_from: usize) -> Result<KVec<Type<Mdma>>> {
 
     let mut types = KVec::with_capacity(table.len(), GFP_KERNEL)?;
     for (name, pretty_name, description, mib) in table {
-        let memory_size = mib * MIB;
+        let memory_size = mib * SZ_1M as u64;
         types.push(
             Type {
                 name,
