@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for something to change.
+//! Events that a thread can wait for.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
@@ -14,10 +14,10 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// Counts changes and wakes who waits for one.
+/// Counts changes and wakes the threads that wait for one.
 ///
-/// To wait for a condition, read [`Event::generation`], look at the condition, and then
-/// [`Event::wait`] for the generation to be another one: what changes after the look is not missed.
+/// To wait for a condition, read [`Event::generation`], check the condition, then call
+/// [`Event::wait_killable`] with that generation. A change after the check is not missed.
 #[pin_data]
 pub struct Event {
     #[pin]
@@ -32,7 +32,7 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// Nothing has changed yet.
+    /// Creates an event with generation 0.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             queue <- Opaque::ffi_init(|slot| {
@@ -43,19 +43,19 @@ impl Event {
         })
     }
 
-    /// The number of changes so far.
+    /// Returns the number of changes so far.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Something has changed.
+    /// Counts a change and wakes all waiting threads. Any context.
     pub fn notify(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         // SAFETY: The queue was initialised by `new` and is pinned.
         unsafe { bindings::vfio_rs_wake_up_all(self.queue.get()) }
     }
 
-    /// Sleeps until the generation is not `seen` any more, or the task is killed: `EINTR`.
+    /// Sleeps until the generation is no longer `seen`. `EINTR` if the task is killed meanwhile.
     pub fn wait_killable(&self, seen: u64) -> Result {
         // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
         let left = unsafe {
@@ -72,8 +72,8 @@ impl Event {
         Ok(())
     }
 
-    /// Sleeps until the generation is not `seen` any more, at most `msecs`; without a limit if there are
-    /// none. No signal cuts this short. Returns whether the generation is another one.
+    /// Sleeps until the generation is no longer `seen`, at most `msecs` if given. No signal ends the
+    /// sleep. Returns whether the generation has changed.
     pub fn wait(&self, seen: u64, msecs: Option<u32>) -> bool {
         let jiffies = match msecs {
             // SAFETY: A conversion without preconditions.

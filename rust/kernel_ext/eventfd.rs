@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Eventfds, by which a user is told of interrupts.
+//! Eventfds.
 //!
 //! C header: [`include/linux/eventfd.h`](srctree/include/linux/eventfd.h)
 
@@ -36,19 +36,19 @@ impl EventFd {
         Ok(Arc::new(this, GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// The context's address, which is what tells two eventfds apart.
+    /// Returns the address of the context, which identifies the eventfd.
     pub fn as_ptr(&self) -> *mut bindings::eventfd_ctx {
         self.0.as_ptr()
     }
 
-    /// Whether `ctx` is this eventfd.
+    /// Returns whether `ctx` is the context of this eventfd.
     pub fn is(&self, ctx: *mut bindings::eventfd_ctx) -> bool {
         self.as_ptr() == ctx
     }
 
-    /// Adds one to the counter and wakes who waits.
+    /// Adds one to the counter and wakes the waiters.
     ///
-    /// Whoever waits may call back, so no lock that a callback takes may be held.
+    /// A waiter may call back, so the caller holds no lock that a callback takes.
     pub fn signal(&self) {
         // SAFETY: By the type invariant the pointer is valid.
         unsafe { bindings::eventfd_signal_mask(self.0.as_ptr(), 0) }

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What runs a device's work: a thread of its user.
+//! A worker: runs work for a user in a thread of the user.
 //!
-//! The thread is a `vhost_task`, a clone of the task that sets bus master. So the user's cgroups, limits,
-//! nice value and memory policy hold for the work. Memory allocated there is charged to the user. The
+//! The thread is a `vhost_task`, a clone of the task that creates it. So the user's cgroups, limits, nice
+//! value and memory policy hold for the work. Memory allocated there is charged to the user. The
 //! thread dies when its process is killed or executes another program, and it freezes with its process.
 //!
-//! A kernel without `CONFIG_VHOST_TASK` has a work queue instead, which is nobody's. Its threads freeze
-//! when the host suspends, and that is all.
+//! A kernel without `CONFIG_VHOST_TASK` uses a work queue instead. No cgroup limits it and no signal
+//! reaches it; its threads only freeze when the host suspends.
 //!
-//! | file    | what is in it                                   |
+//! | file    | contents                                        |
 //! |---------|-------------------------------------------------|
-//! | `job`   | what a worker does                              |
-//! | `mm`    | a process, told from others                     |
+//! | `job`   | the job of a worker                             |
+//! | `mm`    | the identity of a process                       |
 //! | `task`  | a `vhost_task`                                  |
-//! | `tasks` | the worker that has one                         |
-//! | `queue` | the worker of a kernel without                  |
+//! | `tasks` | a worker with a `vhost_task`                    |
+//! | `queue` | a worker with a work queue                      |
 
 mod job;
 mod mm;
@@ -43,7 +43,7 @@ pub use self::{
 
 use kernel::prelude::*;
 
-/// Says in the log, when the driver `name` registers, whose the work of its devices is if not the user's.
+/// Logs that no user is charged for the work of driver `name`, on a kernel without `vhost_task`.
 pub fn announce(name: &CStr) {
     #[cfg(any(not(CONFIG_VHOST_TASK), worker_queue))]
     pr_warn!(

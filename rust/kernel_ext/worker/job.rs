@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a worker does.
+//! The job of a worker.
 
-/// What a turn of work left to do.
+/// The work that is left after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing, until the worker is woken.
+    /// None, until the worker is woken.
     Idle,
     /// More, at once.
     Again,
@@ -15,11 +15,11 @@ pub enum Turn {
 
 /// Work for a [`Worker`](super::Worker).
 pub trait Job: Send + Sync {
-    /// Whether there is something to do now. Does not sleep.
+    /// Returns whether the job is due. Does not sleep.
     ///
-    /// Whoever makes this true calls [`Worker::wake`](super::Worker::wake) afterwards.
+    /// Code that makes this true calls [`Worker::wake`](super::Worker::wake) afterwards.
     fn is_due(&self) -> bool;
 
-    /// Works for a short while. May sleep. Is never called by two threads at once.
+    /// Works for a short time. May sleep. Never runs in two threads at once.
     fn run(&self) -> Turn;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A process, told from others by its address space.
+//! The identity of a process: its address space.
 
 use core::ptr;
 use kernel::sync::atomic::{
@@ -8,7 +8,7 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// A process, told from others by its address space.
+/// The identity of a process: the address of its address space.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mm(usize);
 
@@ -24,21 +24,21 @@ impl Mm {
     }
 }
 
-/// An [`Mm`] that may be changed through a shared reference.
+/// An [`Mm`] that can be changed through a shared reference.
 pub struct AtomicMm(Atomic<usize>);
 
 impl AtomicMm {
-    /// No process.
+    /// Returns the identity of no process.
     pub const fn nobody() -> Self {
         Self(Atomic::new(0))
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn load(&self) -> Mm {
         Mm(self.0.load(Relaxed))
     }
 
-    /// From now on it is another one.
+    /// Stores another process.
     pub fn store(&self, mm: Mm) {
         self.0.store(mm.0, Relaxed);
     }

@@ -29,11 +29,11 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// The work queue, destroyed with this.
+/// A work queue, destroyed when dropped.
 struct Queue(NonNull<bindings::workqueue_struct>);
 
 impl Queue {
-    /// Makes a work queue.
+    /// Creates a work queue.
     fn new(name: &CStr) -> Result<Self> {
         // SAFETY: `name` is a string, and copied.
         let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 1, true) };
@@ -48,7 +48,7 @@ impl Drop for Queue {
     }
 }
 
-/// What does a job.
+/// Runs a job.
 #[pin_data(PinnedDrop)]
 pub struct Worker<J> {
     /// The work item, which is `work`.
@@ -66,7 +66,7 @@ unsafe impl<J: Send + Sync> Send for Worker<J> {}
 unsafe impl<J: Send + Sync> Sync for Worker<J> {}
 
 impl<J> Worker<J> {
-    /// A worker that has no job yet, with a work queue called `name`.
+    /// Creates a worker without a job. Its work queue is called `name`.
     pub fn new(name: &'static CStr) -> impl PinInit<Self, Error>
     where
         J: Job,
@@ -81,7 +81,7 @@ impl<J> Worker<J> {
         })
     }
 
-    /// Has the work queue do the job.
+    /// Runs the job in the work queue.
     ///
     /// # Safety
     ///
@@ -92,23 +92,23 @@ impl<J> Worker<J> {
         Ok(())
     }
 
-    /// Has the job looked at. May be called in any context.
+    /// Queues a check whether the job is due. Any context.
     pub fn wake(&self) {
         self.queue(0, true);
     }
 
-    /// Whether there is a worker that lives.
+    /// Returns whether the worker has a job.
     pub fn lives(&self) -> bool {
         true
     }
 
-    /// Gives the job up, without waiting for the end of a look at it.
+    /// Gives up the job. Does not wait for a turn in progress.
     pub fn retire(&self) {
         // SAFETY: The work item was initialised and is pinned.
         unsafe { bindings::cancel_delayed_work(self.work.get()) };
     }
 
-    /// Gives the job up, and returns when it is in nobody's hands.
+    /// Gives up the job. When this returns, nothing uses it.
     ///
     /// Must not be called by the job.
     pub fn stop(&self) {
@@ -117,7 +117,7 @@ impl<J> Worker<J> {
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
 
-    /// Queues the work item, which may be queued already: then for another time if `sooner`.
+    /// Queues the work item. If it is queued already, `sooner` changes its time.
     fn queue(&self, msecs: u32, sooner: bool) {
         let (cpu, queue, work) = (
             bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,

@@ -34,13 +34,13 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// No point in time.
+/// A time that never comes.
 const NEVER: u64 = u64::MAX;
 
-/// What a task and its owner share.
+/// Shared by a task and its owner.
 struct Shared<J> {
     job: NonNull<J>,
-    /// When the job wants its next turn, in jiffies, or `NEVER`. The task's own.
+    /// The time of the job's next turn in jiffies, or `NEVER`. Only the task uses it.
     later: AtomicU64,
     /// The task was killed.
     dead: AtomicBool,
@@ -67,8 +67,8 @@ unsafe impl<J: Send + Sync> Sync for Task<J> {}
 impl<J> Task<J> {
     /// Starts a task of the current process.
     ///
-    /// `EAGAIN` where the user may have no more tasks, `ERESTARTNOINTR` if a signal came first, `EPERM` in
-    /// a thread of the kernel, `ENOMEM`.
+    /// `EAGAIN` if the user is at the limit of tasks, `ERESTARTNOINTR` if a signal came first, `EPERM` in a
+    /// kernel thread, `ENOMEM`.
     ///
     /// # Safety
     ///
@@ -105,41 +105,40 @@ impl<J> Task<J> {
         Ok(Self { vtsk, shared, mm })
     }
 
-    /// Has the job looked at. May be called in any context.
+    /// Wakes the task, which checks whether the job is due. Any context.
     pub(super) fn wake(&self) {
-        // SAFETY: By the invariant the task was started and not stopped. It is no harm if it is dead.
+        // SAFETY: By the invariant the task was started and not stopped. Waking a dead one is harmless.
         unsafe { bindings::vhost_task_wake(self.vtsk.as_ptr()) };
     }
 
-    /// Whether it lives.
+    /// Returns whether the task is alive.
     pub(super) fn lives(&self) -> bool {
         !self.shared.dead.load(SeqCst)
     }
 
-    /// Whether it lives and is a task of the current process.
+    /// Returns whether the task is alive and belongs to the current process.
     pub(super) fn serves_current(&self) -> bool {
-        // A task that lives has a reference to its address space, so no other one has its address.
+        // A live task has a reference to its address space, so no other address space has this address.
         self.lives() && self.mm == Mm::current()
     }
 }
 
 impl<J> Drop for Task<J> {
     fn drop(&mut self) {
-        // Returns when neither function is called any more. A task that is frozen has to thaw or to be
-        // killed first.
-        // SAFETY: By the invariant this is the one call of it.
+        // Returns after the last call of both functions. A frozen task must thaw or be killed first.
+        // SAFETY: By the invariant this is the only call.
         unsafe { bindings::vhost_task_stop(self.vtsk.as_ptr()) };
     }
 }
 
-/// The jiffies now.
+/// Returns the current jiffies.
 fn jiffies() -> u64 {
-    // SAFETY: A word that the kernel counts up, and that is read in one access, as `READ_ONCE()` does.
+    // SAFETY: The kernel increments this word, and it is read in one access, like `READ_ONCE()`.
     let jiffies = unsafe { (&raw const bindings::jiffies).read_volatile() };
     jiffies as u64
 }
 
-/// One look at the job; whether to look again without sleeping.
+/// Runs the job if it is due. Returns whether to call this again without sleeping.
 ///
 /// # Safety
 ///

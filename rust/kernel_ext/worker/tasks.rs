@@ -3,9 +3,8 @@
 //! A worker that is a task of the user.
 //!
 //! Stopping a task waits until it has ended, and a task of a frozen process does not end until it thaws.
-//! A user who is not that process must not have to wait for that in a way that cannot be killed. So a
-//! work item of the kernel stops a task that is no longer needed, and who needs another one waits for the
-//! work item.
+//! Another user must be able to kill a task of theirs that waits for this. So a work item stops a task that
+//! is no longer needed, and a caller who needs a new task waits for the work item.
 
 use super::{
     job::Job,
@@ -31,11 +30,11 @@ struct Tasks<J> {
     current: Option<Task<J>>,
     /// The task that the work item is to stop.
     retired: Option<Task<J>>,
-    /// A task is retired, or being stopped.
+    /// A task waits to be stopped, or is being stopped.
     retiring: bool,
 }
 
-/// What does a job.
+/// Runs a job.
 #[pin_data]
 pub struct Worker<J> {
     name: &'static CStr,
@@ -56,7 +55,7 @@ unsafe impl<J: Send + Sync> Send for Worker<J> {}
 unsafe impl<J: Send + Sync> Sync for Worker<J> {}
 
 impl<J> Worker<J> {
-    /// A worker that has no task yet. A task of it will be called `name`.
+    /// Creates a worker without a task. Its tasks are called `name`.
     pub fn new(name: &'static CStr) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             name,
@@ -76,9 +75,9 @@ impl<J> Worker<J> {
         })
     }
 
-    /// Has a task of the current process do the job.
+    /// Runs the job in a task of the current process.
     ///
-    /// Does nothing if one does it already. A task of another process ends first. Must not be called by
+    /// Does nothing if such a task runs it already. A task of another process ends first. Must not be called by
     /// two threads at once. On failure there is no task. The errors are those of [`Task::start`], and
     /// `EINTR` if the caller is killed while it waits for the end of the other task.
     ///
@@ -107,24 +106,24 @@ impl<J> Worker<J> {
         // SAFETY: By the requirement of this function: `stop` drops the task.
         let task = unsafe { Task::start(job, self.name)? };
         self.tasks.lock().current = Some(task);
-        // For a job that has become due while the task was in nobody's sight.
+        // The job may have become due before the task could be woken.
         self.wake();
         Ok(())
     }
 
-    /// Has the job looked at. May be called in any context.
+    /// Wakes the task, which checks whether the job is due. Any context.
     pub fn wake(&self) {
         if let Some(task) = &self.tasks.lock().current {
             task.wake();
         }
     }
 
-    /// Whether there is a task that lives.
+    /// Returns whether a task is alive.
     pub fn lives(&self) -> bool {
         self.tasks.lock().current.as_ref().is_some_and(Task::lives)
     }
 
-    /// Gives the task up, without waiting for its end.
+    /// Retires the task. Does not wait for its end.
     pub fn retire(&self) {
         self.retire_locked(&mut self.tasks.lock());
     }
@@ -140,7 +139,7 @@ impl<J> Worker<J> {
         }
     }
 
-    /// Gives the task up, and returns when it has ended and the job is in nobody's hands.
+    /// Ends the task. When this returns, nothing uses the job.
     ///
     /// Must not be called by the job.
     pub fn stop(&self) {
