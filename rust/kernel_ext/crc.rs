@@ -9,6 +9,7 @@ use vfio_bindings as bindings;
 
 /// Continues a CRC-32C (Castagnoli) over `bytes`, without inversions: start from `!0`, and invert
 /// the last value.
+#[inline]
 pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     // SAFETY: The slice is valid for reads of its length.
     unsafe { bindings::crc32c(crc, bytes.as_ptr().cast::<c_void>(), bytes.len()) }

@@ -54,6 +54,7 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Counts one more.
+    #[inline]
     pub fn add_one(&self) {
         self.0.fetch_add(1, Relaxed);
     }

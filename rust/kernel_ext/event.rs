@@ -44,11 +44,13 @@ impl Event {
     }
 
     /// Returns the number of changes so far.
+    #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
     /// Counts a change and wakes all waiting threads. Any context.
+    #[inline]
     pub fn notify(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         // SAFETY: The queue was initialised by `new` and is pinned.

@@ -8,6 +8,7 @@ use kernel::prelude::*;
 use vfio_bindings as bindings;
 
 /// Lets other tasks run if they are due. May sleep.
+#[inline]
 pub fn cond_resched() {
     // SAFETY: An FFI call without requirements on memory.
     unsafe { bindings::vfio_rs_cond_resched() }
@@ -16,6 +17,7 @@ pub fn cond_resched() {
 /// Returns `EINTR` if the current task has been killed.
 ///
 /// A loop over a size that a user or a guest chose looks at this, as each round may wait for a page.
+#[inline]
 pub fn not_killed() -> Result {
     // SAFETY: An FFI call without requirements.
     if unsafe { bindings::vfio_rs_fatal_signal_pending() } {

@@ -206,6 +206,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     }
 
     /// Marks a page that was just written. Ignores pages outside the map. Callable in any context.
+    #[inline]
     pub fn mark(&self, page: u64) {
         if page < self.pages {
             if let Some(word) = self.word(page) {

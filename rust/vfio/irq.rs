@@ -157,6 +157,7 @@ impl Irq {
     /// It sends no message by itself: see [`Irq::signal`]. A driver calls it under the lock of its
     /// causes, at each change of them and when it restores or resets its state. May be called in any
     /// context.
+    #[inline]
     pub fn set_asserted(&self, vectors: u64) {
         let trigger = {
             let mut state = self.state.lock();
@@ -180,6 +181,7 @@ impl Irq {
     /// It is sent when MSI or MSI-X is in use, the vector has an eventfd and the device runs, and is
     /// pending until then. With fewer MSI vectors enabled than the device has, several share one. May be
     /// called in any context.
+    #[inline]
     pub fn signal(&self, vector: u32) {
         let vector = vector as usize;
         if vector >= VECTORS_MAX {
@@ -196,6 +198,7 @@ impl Irq {
     // For the framework.
 
     /// Whether the device asserts INTx.
+    #[inline]
     pub fn level(&self) -> bool {
         self.state.lock().level()
     }

@@ -52,6 +52,7 @@ impl Dirtied {
     }
 
     /// Wakes all pollers, after something was marked or changed.
+    #[inline]
     pub(crate) fn notify(&self) {
         if self.armed.load(Ordering::SeqCst) {
             self.armed.store(false, Ordering::SeqCst);

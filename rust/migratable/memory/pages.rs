@@ -188,6 +188,7 @@ impl Table {
     }
 
     /// A reference to a page, unless it is a hole. `_lock` is the memory's.
+    #[inline]
     pub(super) fn get(&self, index: usize, _lock: &impl Held) -> Option<PageRef> {
         let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
         // SAFETY: By the invariant the table has a reference as long as the lock is held.

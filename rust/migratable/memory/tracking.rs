@@ -67,6 +67,7 @@ impl DeviceMemory {
     }
 
     /// Whether writes are tracked. Does not change while the lock is held.
+    #[inline]
     pub(super) fn is_tracking(&self) -> bool {
         self.tracking.load(Ordering::SeqCst)
     }
@@ -92,6 +93,7 @@ impl DeviceMemory {
     }
 
     /// Marks a page.
+    #[inline]
     pub(super) fn mark(&self, page: usize) {
         #[cfg(break_memory_page)]
         if sabotage::is_left_out(core::ptr::from_ref(self).addr(), page) {

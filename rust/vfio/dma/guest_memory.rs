@@ -84,6 +84,7 @@ impl Dma {
     }
 
     /// The device, and a guard that keeps it open.
+    #[inline]
     fn device(&self) -> Result<(OpenDevice, ReadGuard<'_, Option<OpenDevice>>)> {
         let guard = self.gate.read();
         match *guard {
@@ -98,6 +99,7 @@ impl Dma {
     /// allow it, `EFAULT` where the user's memory is not there or belongs to another process than the one
     /// that set bus master, `EOVERFLOW` if the range wraps, `EINTR` if the task is killed, and `ENODEV`
     /// while the device is not open. `data` may have been filled in part then.
+    #[inline]
     pub fn read(&self, iova: u64, data: &mut [u8]) -> Result {
         // SAFETY: The slice is valid for writes of its length.
         unsafe { self.read_raw(iova, data.as_mut_ptr(), data.len()) }
@@ -105,6 +107,7 @@ impl Dma {
 
     /// Copies to guest memory. Errors are those of [`Dma::read`]; what was written before one is
     /// reported dirty all the same.
+    #[inline]
     pub fn write(&self, iova: u64, data: &[u8]) -> Result {
         // SAFETY: The slice is valid for reads of its length.
         unsafe { self.write_raw(iova, data.as_ptr(), data.len()) }
@@ -301,6 +304,7 @@ impl Dma {
 }
 
 /// Refuses a range that wraps. type1 adds to IOVAs without looking. A range may end at 2^64.
+#[inline]
 pub fn check(iova: u64, len: usize) -> Result {
     let last = (len as u64).saturating_sub(1);
     iova.checked_add(last).map(|_| ()).ok_or(EOVERFLOW)

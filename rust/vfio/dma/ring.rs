@@ -53,6 +53,7 @@ impl Dma {
 impl RingMemory {
     /// Pins the memory if it was unmapped, or could not be pinned for the moment. For the beginning of
     /// a step; the results are those of [`Dma::ring`].
+    #[inline]
     pub fn refresh(&mut self, dma: &Dma) -> Result<Option<Error>> {
         if !self.is_pinned() && self.pinned.take().is_some() {
             // Something else may be mapped there by now.
@@ -81,6 +82,7 @@ impl RingMemory {
     }
 
     /// Whether the memory is pinned. It may be unmapped at any moment.
+    #[inline]
     pub fn is_pinned(&self) -> bool {
         matches!(&self.pinned, Some(range) if !range.is_revoked())
     }
@@ -92,6 +94,7 @@ impl RingMemory {
     }
 
     /// Whether this is `len` bytes at `iova`.
+    #[inline]
     pub fn is(&self, iova: u64, len: usize) -> bool {
         (self.iova, self.len) == (iova, len)
     }
@@ -105,6 +108,7 @@ impl RingMemory {
     }
 
     /// Copies from the memory. Errors are those of [`Dma::read`], and `EINVAL` for what is outside.
+    #[inline]
     pub fn read_at(&self, dma: &Dma, offset: usize, data: &mut [u8]) -> Result {
         let iova = self.at(offset, data.len())?;
         match self.pinned(|range| range.read_at(offset, data)) {
@@ -130,12 +134,14 @@ impl RingMemory {
     }
 
     /// Copies to the memory without waiting; `ENODEV` if it is not pinned.
+    #[inline]
     pub fn write_at_pinned(&self, offset: usize, data: &[u8]) -> Result {
         self.pinned.as_ref().ok_or(ENODEV)?.write_at(offset, data)
     }
 
     /// Writes a little-endian word without waiting, seen not before what was written earlier; `ENODEV`
     /// if the memory is not pinned.
+    #[inline]
     pub fn write_u64_pinned(&self, offset: usize, value: u64) -> Result {
         self.pinned.as_ref().ok_or(ENODEV)?.write_u64(offset, value)
     }
