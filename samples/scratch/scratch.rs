@@ -5,17 +5,8 @@
 
 use kernel::{new_mutex, prelude::*, sync::Mutex};
 use migratable::stream::{Reader, Writer};
-use migratable::{
-    migration::DataSectionConfig,
-    pci,
-    Device,
-    Driver,
-    Info,
-    Parent,
-    Refused,
-    Type,
-    WorkResult, //
-};
+use migratable::{migration::DataSectionConfig, pci, Device, Driver, Info};
+use migratable::{Parent, Refused, Type, WorkResult};
 
 module! {
     type: ScratchModule,
