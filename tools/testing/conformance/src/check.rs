@@ -28,3 +28,34 @@ pub struct Check {
     /// Runs it.
     pub run: fn(&Subject) -> Result<(), Fault>,
 }
+
+impl Check {
+    /// Declares a check that reads.
+    pub(crate) const fn reads(
+        name: &'static str,
+        symbol: &'static str,
+        rule: &'static str,
+        run: fn(&Subject) -> Result<(), Fault>,
+    ) -> Self {
+        Check {
+            name,
+            symbol,
+            rule,
+            access: Access::Read,
+            run,
+        }
+    }
+
+    /// Declares a check that changes the device.
+    pub(crate) const fn changes(
+        name: &'static str,
+        symbol: &'static str,
+        rule: &'static str,
+        run: fn(&Subject) -> Result<(), Fault>,
+    ) -> Self {
+        Check {
+            access: Access::Change,
+            ..Check::reads(name, symbol, rule, run)
+        }
+    }
+}

@@ -5,73 +5,60 @@
 use vfio_client::uapi::{VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_PROBE};
 use vfio_client::{errno, raw, Device};
 
-use crate::check::{Access, Check};
+use crate::check::Check;
 use crate::fault::{require, require_errno, require_invalid, Fault};
-use crate::subject::Subject;
-
-/// Declares a check that reads.
-macro_rules! check {
-    ($name:literal, $symbol:literal, $rule:literal, $run:path) => {
-        Check {
-            name: $name,
-            symbol: $symbol,
-            rule: $rule,
-            access: Access::Read,
-            run: $run,
-        }
-    };
-}
+use crate::subject::{migration, Subject};
 
 pub(crate) const CHECKS: &[Check] = &[
-    check!(
+    Check::reads(
         "info.argsz",
         "VFIO_DEVICE_GET_INFO",
         "An ``argsz`` below the fixed structure is EINVAL, for the device, its regions and interrupts.",
         argsz
     ),
-    check!(
+    Check::reads(
         "info.index",
         "VFIO_DEVICE_GET_REGION_INFO",
         "A region or interrupt index that is not below its number is EINVAL.",
         index
     ),
-    check!(
+    Check::reads(
         "region.read_beyond",
         "struct vfio_region_info",
         "A region ends at ``size``: a read at its end returns no byte.",
         read_beyond
     ),
-    check!(
+    Check::reads(
         "region.read_across_end",
         "struct vfio_region_info",
         "A region ends at ``size``: a read of four bytes from its last byte returns at most one.",
         read_across_end
     ),
-    check!(
+    Check::reads(
         "irq.invalid",
         "VFIO_DEVICE_SET_IRQS",
         "A bad index, two types of data, and vectors beyond ``count`` are EINVAL.",
         irq_invalid
     ),
-    check!(
+    Check::reads(
         "feature.unknown",
         "VFIO_DEVICE_FEATURE_PROBE",
         "A probe of a feature that does not exist is ENOTTY.",
         feature_unknown
     ),
-    check!(
+    Check::reads(
         "feature.argsz",
         "VFIO_DEVICE_FEATURE",
         "An ``argsz`` below the header, or below the data of a GET, is EINVAL.",
         feature_argsz
     ),
-    check!(
+    Check::reads(
         "feature.stop_copy",
         "VFIO_DEVICE_FEATURE_MIGRATION",
         "A device that migrates sets at least VFIO_MIGRATION_STOP_COPY.",
         feature_stop_copy
     ),
-    check!(
+    Check::reads(
         "info.reset",
         "VFIO_DEVICE_FLAGS_RESET",
         "A device that migrates announces a reset, which is the only way out of ERROR.",
@@ -174,9 +161,7 @@ fn feature_unknown(subject: &Subject) -> Result<(), Fault> {
 
 fn feature_argsz(subject: &Subject) -> Result<(), Fault> {
     let device = subject.open()?;
-    if device.migration_v2()?.is_none() {
-        return Err(Fault::Absent("feature that can be read".into()));
-    }
+    migration(&device)?;
     let flags = VFIO_DEVICE_FEATURE_GET | vfio_client::uapi::VFIO_DEVICE_FEATURE_MIGRATION;
     for argsz in [0, 7, 8, 15] {
         let call = format!("VFIO_DEVICE_FEATURE_MIGRATION of argsz {argsz}");
@@ -187,17 +172,14 @@ fn feature_argsz(subject: &Subject) -> Result<(), Fault> {
 
 fn feature_stop_copy(subject: &Subject) -> Result<(), Fault> {
     let device = subject.open()?;
-    let migration = device.migration_v2()?;
-    let migration = migration.ok_or_else(|| Fault::Absent("migration by protocol v2".into()))?;
+    let migration = migration(&device)?;
     let seen = format!("flags {:#x}", migration.flags());
     require(migration.has_stop_copy(), "VFIO_MIGRATION_STOP_COPY", seen)
 }
 
 fn reset_flag(subject: &Subject) -> Result<(), Fault> {
     let device = subject.open()?;
-    if device.migration_v2()?.is_none() {
-        return Err(Fault::Absent("migration by protocol v2".into()));
-    }
+    migration(&device)?;
     let seen = format!("flags {:#x}", device.info().flags);
     require(device.info().can_reset(), "VFIO_DEVICE_FLAGS_RESET", seen)
 }

@@ -20,3 +20,18 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
     let idle = states::CHECKS.iter().chain(stream::CHECKS);
     information::CHECKS.iter().chain(idle)
 }
+
+/// Returns the table of checks as reStructuredText.
+pub fn document() -> String {
+    let row = |c: &Check| format!("``{}``, ``{}``\n    {}\n", c.name, c.symbol, c.rule);
+    checks().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_has_the_table() {
+        let text = include_str!("../../../../Documentation/conformance.rst");
+        assert!(text.ends_with(&super::document()), "{}", super::document());
+    }
+}

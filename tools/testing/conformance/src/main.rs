@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
-use vfio_conformance::{checks, Access, Check, Fault, Subject};
+use vfio_conformance::{checks, document, Access, Check, Fault, Subject};
 
 /// Checks a migratable VFIO device against include/uapi/linux/vfio.h. Prints KTAP. Without --change, only checks that
 /// read are run.
@@ -36,7 +36,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.document {
-        document();
+        print!("{}", document());
         return ExitCode::SUCCESS;
     }
     match run(&options) {
@@ -95,11 +95,4 @@ fn report(subject: &Subject, options: &Options) -> bool {
         good &= ok;
     }
     good
-}
-
-fn document() {
-    for check in checks() {
-        println!("``{}``, ``{}``", check.name, check.symbol);
-        println!("    {}", check.rule);
-    }
 }

@@ -4,49 +4,36 @@
 
 use vfio_client::v2::State;
 
-use crate::check::{Access, Check};
+use crate::check::Check;
 use crate::fault::{require, require_invalid, Fault};
 use crate::subject::{supported, Subject};
 
-/// Declares a check that changes the device.
-macro_rules! check {
-    ($name:literal, $symbol:literal, $rule:literal, $run:path) => {
-        Check {
-            name: $name,
-            symbol: $symbol,
-            rule: $rule,
-            access: Access::Change,
-            run: $run,
-        }
-    };
-}
-
 pub(crate) const CHECKS: &[Check] = &[
-    check!(
+    Check::changes(
         "states.reach",
         "enum vfio_device_mig_state",
         "Each supported state is reached from each other, or the request fails and changes nothing.",
         reach
     ),
-    check!(
+    Check::changes(
         "states.invalid",
         "VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE",
         "ERROR and unknown numbers cannot be requested: EINVAL, and the state stays.",
         invalid
     ),
-    check!(
+    Check::changes(
         "states.data_fd",
         "struct vfio_device_feature_mig_state",
         "STOP_COPY, RESUMING and PRE_COPY give a data_fd; STOP and RUNNING give none.",
         data_fd
     ),
-    check!(
+    Check::changes(
         "reset.states",
         "VFIO_DEVICE_RESET",
         "A reset in any state leads to RUNNING.",
         reset
     ),
-    check!(
+    Check::changes(
         "close.states",
         "enum vfio_device_mig_state",
         "A device that was closed in any state is RUNNING for its next user. The UAPI does not say this outright.",

@@ -7,65 +7,52 @@ use std::io;
 use vfio_client::v2::{DataFd, Migration, State};
 use vfio_client::{errno, raw};
 
-use crate::check::{Access, Check};
+use crate::check::Check;
 use crate::fault::{require, require_errno, require_invalid, Fault};
 use crate::subject::{data_fd, restart, save, Subject};
 
-/// Declares a check that changes the device.
-macro_rules! check {
-    ($name:literal, $symbol:literal, $rule:literal, $run:path) => {
-        Check {
-            name: $name,
-            symbol: $symbol,
-            rule: $rule,
-            access: Access::Change,
-            run: $run,
-        }
-    };
-}
-
 pub(crate) const CHECKS: &[Check] = &[
-    check!(
+    Check::changes(
         "stream.load",
         "enum vfio_device_mig_state",
         "A device loads what it saved.",
-        load
+        load,
     ),
-    check!(
+    Check::changes(
         "stream.end",
         "VFIO_MIG_GET_PRECOPY_INFO",
         "At the end of the stream in STOP_COPY each read returns 0.",
-        end
+        end,
     ),
-    check!(
+    Check::changes(
         "stream.truncated",
         "enum vfio_device_mig_state",
         "RESUMING to STOP fails if data is missing, and the state is RESUMING or ERROR.",
-        truncated
+        truncated,
     ),
-    check!(
+    Check::changes(
         "stream.refused",
         "enum vfio_device_mig_state",
         "RESUMING to STOP fails if the device refused the data that was written.",
-        refused
+        refused,
     ),
-    check!(
+    Check::changes(
         "stream.closed",
         "struct vfio_device_feature_mig_state",
         "A data_fd of a session that ended gives no data.",
-        closed
+        closed,
     ),
-    check!(
+    Check::changes(
         "precopy.end",
         "VFIO_MIG_GET_PRECOPY_INFO",
         "A read at the temporary end of the stream in PRE_COPY is ENOMSG.",
-        precopy_end
+        precopy_end,
     ),
-    check!(
+    Check::changes(
         "precopy.info",
         "VFIO_MIG_GET_PRECOPY_INFO",
         "An ``argsz`` below the structure is EINVAL; so is a call outside of the PRE_COPY states.",
-        precopy_info
+        precopy_info,
     ),
 ];
 

@@ -44,11 +44,16 @@ impl Subject {
     /// Opens it, resets it, and finds its migration feature.
     pub(crate) fn open_v2(&self) -> std::result::Result<(Device, Migration), Fault> {
         let device = self.open()?;
-        let absent = || Fault::Absent("migration by protocol v2".into());
-        let migration = device.migration_v2()?.ok_or_else(absent)?;
+        let migration = migration(&device)?;
         restart(&device, &migration)?;
         Ok((device, migration))
     }
+}
+
+/// Finds the migration feature of a device.
+pub(crate) fn migration(device: &Device) -> std::result::Result<Migration, Fault> {
+    let absent = || Fault::Absent("migration by protocol v2".into());
+    device.migration_v2()?.ok_or_else(absent)
 }
 
 /// Resets the device, whether or not it announces that. A device that cannot be reset is asked for RUNNING.
