@@ -75,6 +75,26 @@ kernel_arch()
 	fi
 }
 
+# selftests PROGRAMS MODULE [VM_OPTION]... -- [OPTION]... - runs the selftests in this
+# directory with this mdma.ko and the scratch.ko beside it, in a virtual machine, in place
+# of the calling process.
+selftests()
+{
+	_program=$1/selftests
+	_ko=$2
+	shift 2
+	_vm=
+	while [ "$1" != -- ]; do
+		_vm="$_vm $1"
+		shift
+	done
+	shift
+	# shellcheck disable=SC2086
+	exec "$TOP/scripts/vm" --module "$_ko" --module "$(dirname "$_ko")/scratch.ko" \
+		--file "$_program:/bin/selftests" --stop '^Bail out!' $_vm -- \
+		/bin/selftests --module /lib/modules/extra/mdma.ko "$@"
+}
+
 # ---- steps ------------------------------------------------------------------
 
 # ticker LOG NOUN TEXT - updates one terminal line while a step runs.
