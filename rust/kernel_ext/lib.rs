@@ -3,7 +3,7 @@
 //! What the `kernel` crate lacks.
 //!
 //! Each module wraps one facility of the kernel, as a module of the `kernel` crate would. Nothing here
-//! knows VFIO. A module goes when the `kernel` crate of all supported kernels has the facility.
+//! knows VFIO. Remove a module when the `kernel` crate of all supported kernels has the facility.
 
 mod crc;
 pub mod debugfs;

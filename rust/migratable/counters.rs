@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device counts: `DRIVER/UUID/counters` of debugfs.
+//! The counters of a device: `DRIVER/UUID/counters` of debugfs.
 
 kernel_ext::counters! {
     /// The counters of one device.

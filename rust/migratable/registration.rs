@@ -59,11 +59,11 @@ use vfio::{
     },
 };
 
-/// What the devices of an mdev type are made from.
+/// The data of an mdev type, and the resources that its devices share.
 pub(crate) struct Resources<T: Driver> {
-    /// What distinguishes the type from others.
+    /// The configuration of the type.
     pub(crate) config: T::Config,
-    /// What the type offers, for people.
+    /// The description of the type, for people.
     pub(crate) description: &'static str,
     /// Bytes of the budget that a device takes.
     pub(crate) cost: u64,

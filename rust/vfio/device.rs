@@ -52,8 +52,8 @@ impl<T> Device<T> {
         unsafe { &*raw.cast::<Self>() }
     }
 
-    /// Returns where the user mappings of the device are found: the `address_space` of all its files. It
-    /// lives as long as the device.
+    /// Returns the `address_space` of all files of the device, which has its user mappings. It lives as
+    /// long as the device.
     pub fn mapping(&self) -> *mut bindings::address_space {
         // SAFETY: VFIO has allocated the inode with the device, and never changes the fields.
         unsafe { (*(*self.as_raw()).inode).i_mapping }

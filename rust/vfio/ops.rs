@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a VFIO device does, and the callbacks by which VFIO calls it.
+//! The operations of a VFIO device, and the callbacks by which VFIO calls them.
 //!
 //! Each callback unpacks its arguments, calls [`DeviceOps`] and logs what it refuses. VFIO calls them
 //! from many threads at once; only open and close exclude each other.
@@ -51,7 +51,7 @@ const VFIO_DEVICE_GET_IRQ_INFO: u32 = nr(9);
 const VFIO_DEVICE_SET_IRQS: u32 = nr(10);
 const VFIO_DEVICE_RESET: u32 = nr(11);
 
-/// What a VFIO device does: `struct vfio_device_ops` and `struct vfio_migration_ops`.
+/// The operations of a VFIO device: `struct vfio_device_ops` and `struct vfio_migration_ops`.
 ///
 /// # Context
 ///

@@ -44,7 +44,7 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Returns how many more mdevs of a type can be created: `available_instances`.
     fn available(typ: &Self::Type) -> u64;
 
-    /// Returns what the type offers: `description`.
+    /// Returns the description of a type: `description`.
     fn description(typ: &Self::Type) -> &str;
 
     /// Returns whether the state of the device stays when its last user closes it.
