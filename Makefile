@@ -4,7 +4,7 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL BREAK V TRIPS ATTACKS SEED PARTS TIMES NATIVE
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE
 
 .DEFAULT_GOAL := all
 .PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help

@@ -29,13 +29,13 @@ pub mod driver;
 mod lifecycle;
 pub mod memory;
 pub mod migration;
+#[cfg(mutation_memory_page)]
+mod mutation;
 mod parent;
 mod region;
 mod region_info;
 mod registration;
 mod ring;
-#[cfg(break_memory_page)]
-mod sabotage;
 pub mod stream;
 
 pub use device::Device;

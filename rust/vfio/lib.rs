@@ -14,8 +14,8 @@
 //!
 //! Nothing here knows PCI configuration space, device memory or a protocol of migration.
 
-#[cfg(break_dirty_page)]
-pub mod sabotage;
+#[cfg(mutation_dirty_page)]
+pub mod mutation;
 
 mod device;
 pub mod dma;

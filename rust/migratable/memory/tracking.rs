@@ -17,10 +17,10 @@
 //!   mappings are taken away with `lock` held for writing, so none is in between then.
 //! - Any other write marks after it, with a barrier on both sides.
 
-#[cfg(break_memory_page)]
-use crate::sabotage;
-#[cfg(break_dirty_page)]
-use vfio::sabotage;
+#[cfg(mutation_memory_page)]
+use crate::mutation;
+#[cfg(mutation_dirty_page)]
+use vfio::mutation;
 
 use super::{
     DeviceMemory,
@@ -51,8 +51,8 @@ impl DeviceMemory {
             // A write that does not see this yet was to a page that is not a hole any more, and what it
             // wrote is seen by whoever reads that page from now on.
             self.tracking.store(true, Ordering::SeqCst);
-            #[cfg(any(break_dirty_page, break_memory_page))]
-            sabotage::saving(core::ptr::from_ref(self).addr(), true);
+            #[cfg(any(mutation_dirty_page, mutation_memory_page))]
+            mutation::saving(core::ptr::from_ref(self).addr(), true);
         }
         self.zap(0, self.size).inspect_err(|_| self.stop_tracking())
     }
@@ -61,8 +61,8 @@ impl DeviceMemory {
     pub(crate) fn stop_tracking(&self) {
         let _lock = self.lock.write();
         self.tracking.store(false, Ordering::SeqCst);
-        #[cfg(any(break_dirty_page, break_memory_page))]
-        sabotage::saving(core::ptr::from_ref(self).addr(), false);
+        #[cfg(any(mutation_dirty_page, mutation_memory_page))]
+        mutation::saving(core::ptr::from_ref(self).addr(), false);
         self.dirty.clear_all();
     }
 
@@ -82,9 +82,9 @@ impl DeviceMemory {
         // Between the write and the look at `tracking`, for those who start it and then read.
         core::sync::atomic::fence(Ordering::SeqCst);
         if self.is_tracking() {
-            #[cfg(break_memory_page)]
+            #[cfg(mutation_memory_page)]
             let Some(page) =
-                sabotage::leave_out(core::ptr::from_ref(self).addr(), &self.dirty, page)
+                mutation::leave_out(core::ptr::from_ref(self).addr(), &self.dirty, page)
             else {
                 return;
             };
@@ -95,8 +95,8 @@ impl DeviceMemory {
     /// Marks a page.
     #[inline]
     pub(super) fn mark(&self, page: usize) {
-        #[cfg(break_memory_page)]
-        if sabotage::is_left_out(core::ptr::from_ref(self).addr(), page) {
+        #[cfg(mutation_memory_page)]
+        if mutation::is_left_out(core::ptr::from_ref(self).addr(), page) {
             return;
         }
         self.dirty.mark(page as u64);

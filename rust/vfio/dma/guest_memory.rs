@@ -73,8 +73,8 @@ impl Dma {
     pub unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
         *self.gate.write() = device.map(OpenDevice);
         if device.is_none() {
-            #[cfg(break_dirty_page)]
-            crate::sabotage::forget();
+            #[cfg(mutation_dirty_page)]
+            crate::mutation::forget();
             self.revoke_all();
             self.pins.closed();
             self.pins.logging.stop();
@@ -251,10 +251,10 @@ impl Dma {
         from: *const u8,
         len: usize,
     ) -> Result {
-        #[cfg(break_dirty_page)]
+        #[cfg(mutation_dirty_page)]
         let (iova, from, len) = {
             // SAFETY: By the requirements of this function.
-            let n = unsafe { crate::sabotage::divert(device.0.as_ptr(), iova, from, len) };
+            let n = unsafe { crate::mutation::divert(device.0.as_ptr(), iova, from, len) };
             if n == len {
                 return Ok(());
             }

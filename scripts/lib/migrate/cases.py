@@ -247,7 +247,7 @@ async def notices(stage):
     """Mutation test: the module loses memory in each migration, and the guest notices each time."""
     fixture = stage.fixture
     lost, noticed = 0, 0
-    for number in range(1, stage.options.mutations + 1):
+    for number in range(1, stage.options.migrations + 1):
         await fixture.guest.work(fixture.running)
         fixture.log.mutations()
         await fixture.migrate_held()

@@ -59,8 +59,8 @@ class Log:
             yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
 
     def mutations(self):
-        """Returns the lines in which a module with a mistake made on purpose says what it left out."""
-        return [line.partition("sabotage: ")[2] for line in self.lines() if "sabotage: " in line]
+        """Returns the lines in which a mutated module names the pages that it left out."""
+        return [line.partition("mutation: ")[2] for line in self.lines() if "mutation: " in line]
 
     def refusals(self):
         """Returns the lines in which the module explains a refusal."""

@@ -39,7 +39,7 @@ def arguments():
     parser.add_argument("--no-mmap", action="store_true", help="make the data section of v1 not mappable")
     parser.add_argument("--module", help="use this build of the module")
     parser.add_argument("--trips", type=int, default=1, help="number of round trips in the tests")
-    parser.add_argument("--mutations", type=int, default=2, help="migrations with each mistake made on purpose")
+    parser.add_argument("--migrations", type=int, default=2, help="migrations with each mutated module")
     parser.add_argument("--only", help="run only tests whose names match")
     return parser.parse_args()
 

@@ -55,8 +55,8 @@ PLANS = [
     Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,)),
     Plan("v2_qemu10_memory_on_ext4", Settings(qemu="10", backing="ext4"), (cases.copied_rings,)),
     Plan("v2_qemu11_ordinary_user", Settings(qemu="11", ordinary_user=True), (cases.copied_rings,)),
-    Plan("break_dirty_page", Settings(), (cases.notices,), module="/break/dirty-page/mdma.ko", whole=False),
-    Plan("break_memory_page", Settings(), (cases.notices,), module="/break/memory-page/mdma.ko", whole=False),
+    Plan("mutation_dirty_page", Settings(), (cases.notices,), module="/mutation/dirty-page/mdma.ko", whole=False),
+    Plan("mutation_memory_page", Settings(), (cases.notices,), module="/mutation/memory-page/mdma.ko", whole=False),
 ]
 
 

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A mistake made on purpose: pages of guest memory that are written without type1's knowledge, through a
-//! `struct page` of an earlier pin.
+//! A mutation: writes to guest memory that type1 is not told of.
 //!
-//! A test that nothing is lost in a migration proves something only if it fails when something is. `make
-//! BREAK=dirty-page` builds a module that loses something in each migration; no other module has this file.
+//! A migration test that finds no lost memory is evidence only if it fails when memory is lost. `make
+//! MUTATION=dirty-page` builds a module that loses guest memory in each migration. No other build contains
+//! this file.
 //!
-//! These are the pages that the device wrote last before it stops. What is written is left out, and the
-//! pages that were left out before are reported instead. They are a few, for others report pages too: the
-//! processor's writes are the VMM's to see, and what type1 was told earlier may not have been asked for yet.
+//! The device keeps a `struct page` of each page that it pinned before the save. During the save it writes
+//! through that page, so type1 does not see the write. The module leaves out up to 16 pages, the last ones
+//! that the device writes before it stops. When it leaves out one more, it reports the oldest. One page
+//! would not do: the VMM may send it anyway, because the guest's processor wrote to it or because an earlier
+//! write was reported and not yet read from the bitmap.
 //!
-//! When the device is closed the log has a line that begins with "sabotage:" for each page left out, or one
-//! that says that there was none.
+//! At close the module logs one line for each page that it left out, or one line that says that there was
+//! none. The lines begin with "mutation:".
 
 use core::{
     cell::UnsafeCell,
@@ -34,16 +36,16 @@ use kernel::{
 use kernel_ext::sched::cond_resched;
 use vfio_bindings as bindings;
 
-/// The most pages remembered.
+/// The most pages that are kept.
 const PAGES: usize = 4096;
-/// The most pages that type1 is not told of.
+/// The most pages that are left out.
 const LEFT_OUT: usize = 16;
 /// No page.
 const NONE: u64 = u64::MAX;
 
-/// The memory that is tracked, as a number, or 0.
+/// Address of the tracked memory, or 0.
 static MEMORY: AtomicUsize = AtomicUsize::new(0);
-/// Whether a save has begun since a device was closed.
+/// Whether a save began after the last close.
 static SAVED: AtomicBool = AtomicBool::new(false);
 
 /// A page that was pinned.
@@ -57,10 +59,10 @@ struct Stale {
 }
 
 struct State {
-    /// The device whose pages these are.
+    /// The device that the pages belong to.
     device: *mut bindings::vfio_device,
     pages: [Option<Stale>; PAGES],
-    /// The pages that type1 does not know of, and where the next one goes.
+    /// A ring of the pages left out, and the index of the next one.
     left_out: [u64; LEFT_OUT],
     next: usize,
 }
@@ -70,7 +72,7 @@ struct Lock {
     state: UnsafeCell<State>,
 }
 
-// SAFETY: The state is only accessed by who has set `locked`, and a `struct page` is not tied to a thread.
+// SAFETY: Only the thread that set `locked` accesses the state, and any thread may use a `struct page`.
 unsafe impl Sync for Lock {}
 
 static LOCK: Lock = Lock {
@@ -85,12 +87,12 @@ static LOCK: Lock = Lock {
 
 /// # Invariants
 ///
-/// `LOCK.locked` was set for this.
+/// This guard set `LOCK.locked`.
 struct Guard;
 
 impl Guard {
     fn try_new() -> Option<Guard> {
-        // INVARIANT: Was clear, and is set.
+        // INVARIANT: The swap found `locked` clear and set it.
         (!LOCK.locked.swap(true, Ordering::Acquire)).then_some(Guard)
     }
 }
@@ -117,7 +119,7 @@ impl Drop for Guard {
     }
 }
 
-/// Whether a memory is tracked.
+/// Notes that dirty tracking of `memory` begins or ends.
 pub fn saving(memory: usize, tracked: bool) {
     let (from, to) = if tracked { (0, memory) } else { (memory, 0) };
     let changed = MEMORY.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
@@ -126,7 +128,7 @@ pub fn saving(memory: usize, tracked: bool) {
     }
 }
 
-/// Gives up all pages. The device is about to be closed, and does not write any more.
+/// Releases all pages and logs which were left out. The device is stopped and about to be closed.
 pub(crate) fn forget() {
     let mut state = loop {
         match Guard::try_new() {
@@ -138,22 +140,24 @@ pub(crate) fn forget() {
     state.device = ptr::null_mut();
     let left_out = core::mem::replace(&mut state.left_out, [NONE; LEFT_OUT]);
     if SAVED.swap(false, Ordering::SeqCst) && left_out == [NONE; LEFT_OUT] {
-        pr_warn!("sabotage: no page of the guest memory was left out\n");
+        pr_warn!("mutation: no page of the guest memory was left out\n");
     }
     for iova in left_out.into_iter().filter(|&iova| iova != NONE) {
-        pr_warn!("sabotage: type1 was not told of the page at {iova:#x}\n");
+        pr_warn!("mutation: type1 was not told of the page at {iova:#x}\n");
     }
     for stale in state.pages.iter_mut().filter_map(Option::take) {
-        // SAFETY: By the invariant of `Stale` there is a reference, given up here.
+        // SAFETY: By the invariant of `Stale` we hold a reference, which is released here.
         unsafe { bindings::vfio_rs_put_page(stale.page) };
     }
 }
 
-/// Writes the first bytes of what is to be written, in the page they are in, and returns how many; none as a rule.
+/// Writes through a kept page, up to the end of that page, and returns the number of bytes written.
+///
+/// Returns 0 if the write is not to be left out.
 ///
 /// # Safety
 ///
-/// The device is open, and `from` valid for reads of `len` bytes by C.
+/// The device is open, and `from` is valid for reads of `len` bytes.
 pub(crate) unsafe fn divert(
     device: *mut bindings::vfio_device,
     iova: u64,
@@ -185,8 +189,8 @@ pub(crate) unsafe fn divert(
         return 0;
     };
     let n = len.min(PAGE_SIZE - head);
-    // SAFETY: By the invariant of `Stale` the page is there, and `head + n` is inside it. The caller vouches for
-    // `from`. Pages type1 pins are in the direct mapping.
+    // SAFETY: By the invariant of `Stale` the page exists, and `head + n` is inside it. The caller guarantees
+    // `from`. Pages that type1 pins are in the direct mapping.
     unsafe {
         let to = bindings::vfio_rs_page_address(stale.page).cast::<u8>();
         bindings::memcpy(to.add(head).cast::<c_void>(), from.cast::<c_void>(), n);
@@ -203,7 +207,7 @@ pub(crate) unsafe fn divert(
     n
 }
 
-/// Pins a page, which reports it, and unpins it; keeps a reference if asked to.
+/// Pins a page and unpins it, which reports it as dirty. Keeps a reference if `keep` is set.
 ///
 /// # Safety
 ///
@@ -211,8 +215,8 @@ pub(crate) unsafe fn divert(
 unsafe fn pin(device: *mut bindings::vfio_device, iova: u64, keep: bool) -> Option<Stale> {
     let prot = (bindings::IOMMU_READ | bindings::IOMMU_WRITE) as i32;
     let mut page = ptr::null_mut();
-    // SAFETY: By the requirements of this function; there is room for one page. It is pinned when a reference to it
-    // is taken, and unpinned once.
+    // SAFETY: The caller guarantees an open device. There is room for one page. The page is pinned while
+    // the reference is taken, and unpinned once.
     unsafe {
         if bindings::vfio_pin_pages(device, iova, 1, prot, &mut page) != 1 {
             return None;
@@ -222,6 +226,6 @@ unsafe fn pin(device: *mut bindings::vfio_device, iova: u64, keep: bool) -> Opti
         }
         bindings::vfio_unpin_pages(device, iova, 1);
     }
-    // INVARIANT: The reference was just taken.
+    // INVARIANT: The reference was taken above.
     keep.then_some(Stale { iova, page })
 }
