@@ -21,7 +21,6 @@ int main(void)
 {
 	SIZE(mdev_device);
 	FIELD(mdev_device, dev);
-	FIELD(mdev_device, uuid);
 	FIELD(mdev_device, type);
 
 	SIZE(mdev_type);

@@ -33,7 +33,6 @@ macro_rules! check {
 check! {
     SIZE_mdev_device: mdev_device {
         OFFSET_mdev_device__dev: dev,
-        OFFSET_mdev_device__uuid: uuid,
         OFFSET_mdev_device__type: type_,
     }
     SIZE_mdev_type: mdev_type {

@@ -17,7 +17,6 @@ pub mod nospec;
 pub mod ratelimit;
 pub mod rwsem;
 pub mod sched;
-pub mod uuid;
 pub mod worker;
 
 pub use crc::crc32c;

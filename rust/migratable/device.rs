@@ -17,10 +17,13 @@ use core::{
     ptr, //
 };
 use kernel::{
+    device,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
-use kernel_ext::uuid::Uuid;
 use pci_function::{
     config::ConfigSpace,
     msix::Msix,
@@ -45,10 +48,8 @@ pub struct Device<T> {
     /// Runs [`Driver::work`](crate::Driver::work).
     #[pin]
     pub(crate) worker: DeviceWorker<Device<T>>,
-    /// Name of the driver.
-    pub(crate) name: &'static CStr,
-    /// UUID of the mdev.
-    pub(crate) uuid: Uuid,
+    /// The mdev.
+    pub(crate) mdev: ARef<device::Device>,
     /// The log of refusals.
     #[pin]
     pub(crate) log: Log,
@@ -110,7 +111,7 @@ impl<T> Device<T> {
     ///
     /// Use it through [`refuse!`](crate::refuse).
     pub fn refuse(&self, reason: core::fmt::Arguments<'_>) {
-        self.log.refuse(self.name, &self.uuid, reason);
+        self.log.refuse(&self.mdev, reason);
     }
 }
 

@@ -23,7 +23,8 @@ pub struct Refused;
 /// What a driver says of itself.
 #[derive(Clone, Copy)]
 pub struct Info {
-    /// Name of the driver: `vfio_device_ops.name` and the prefix of its log lines.
+    /// Name of the driver: that of `vfio_device_ops` and of the driver on the mdev bus, and so the prefix
+    /// of its log lines.
     pub name: &'static CStr,
     /// The type of device that a saved state carries, at most 16 bytes (P49).
     pub device_type: &'static str,

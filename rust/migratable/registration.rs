@@ -25,19 +25,15 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    str::CString,
     sync::{
         aref::ARef,
         Arc, //
     },
 };
-use kernel_ext::{
-    debugfs::{
-        Dir,
-        File,
-        Flag, //
-    },
-    uuid::Uuid, //
+use kernel_ext::debugfs::{
+    Dir,
+    File,
+    Flag, //
 };
 use pci_function::{
     config::{
@@ -83,11 +79,11 @@ pub(crate) struct Resources<T: Driver> {
 
 impl<T: Driver> Device<T> {
     /// Returns a device in its power-on state.
-    fn new(
-        uuid: Uuid,
-        resources: &Resources<T>,
+    fn new<'a>(
+        mdev: &'a Mdev,
+        resources: &'a Resources<T>,
         reservation: Reservation,
-    ) -> Result<impl PinInit<Self, Error> + use<'_, T>> {
+    ) -> Result<impl PinInit<Self, Error> + use<'a, T>> {
         let function = T::function(&resources.config);
         let memory = match function.memory_size() {
             0 => None,
@@ -106,8 +102,7 @@ impl<T: Driver> Device<T> {
 
         Ok(try_pin_init!(Self {
             worker <- DeviceWorker::new(T::INFO.name),
-            name: T::INFO.name,
-            uuid,
+            mdev: mdev.device().into(),
             log <- Log::new(resources.log_limit.clone()),
             counters: Arc::new(Counters::default(), GFP_KERNEL)?,
             config <- ConfigSpace::new(table),
@@ -137,17 +132,15 @@ pub(crate) struct Registration<T: Driver> {
 impl<T: Driver> Registration<T> {
     /// Creates a device for an mdev, and registers it with VFIO.
     fn new(mdev: &Mdev, resources: &Resources<T>) -> Result<Self> {
-        let uuid = mdev.uuid();
         let reservation = resources.budget.reserve(resources.cost)?;
-        let init = Device::new(uuid, resources, reservation)?;
+        let init = Device::new(mdev, resources, reservation)?;
         // SAFETY: The mdev is being probed.
         let device: ARef<VfioDevice<T>> = unsafe { vfio::Device::new(mdev.as_raw(), init)? };
         if let Some(memory) = &device.memory {
             // SAFETY: The mapping lives as long as the device, which takes it away when it is dropped.
             unsafe { memory.set_mapping(device.mapping()) };
         }
-        let name = CString::try_from_fmt(format_args!("{uuid}"))?;
-        let debugfs = Dir::new(&name, Some(&resources.debugfs))?;
+        let debugfs = Dir::new(mdev.device().name(), Some(&resources.debugfs))?;
         let counters = debugfs.file(c"counters", device.counters.clone())?;
         let status = debugfs.file(c"migration", Status::new(device.clone()))?;
 
@@ -173,11 +166,8 @@ impl<T: Driver> mdev::Driver for Registration<T> {
             } else {
                 "failed"
             };
-            typ.log.refuse(
-                T::INFO.name,
-                &mdev.uuid(),
-                format_args!("create: {reason} ({error:?})"),
-            );
+            typ.log
+                .refuse(mdev.device(), format_args!("create: {reason} ({error:?})"));
         })
     }
 

@@ -12,13 +12,13 @@
 
 use kernel::{
     alloc::AllocError,
+    device,
     prelude::*,
     sync::Arc, //
 };
 use kernel_ext::{
     debugfs::Flag,
-    ratelimit::RateLimit,
-    uuid::Uuid, //
+    ratelimit::RateLimit, //
 };
 
 /// Logs, rate-limited, why a device refused something.
@@ -91,11 +91,10 @@ impl Log {
         })
     }
 
-    /// Prints one line, unless the limit has been reached.
-    pub fn refuse(&self, name: &CStr, uuid: &Uuid, reason: core::fmt::Arguments<'_>) {
+    /// Prints one line that begins with the name of `dev`, unless the limit has been reached.
+    pub fn refuse(&self, dev: &device::Device, reason: core::fmt::Arguments<'_>) {
         if !self.limited.is_set() || self.limit.permits() {
-            let name = name.to_str().unwrap_or("?");
-            pr_warn!("{}\n", format_args!("{name} {uuid}: {reason}"));
+            dev_warn!(dev, "{reason}\n");
         }
     }
 }

@@ -2,14 +2,19 @@
 
 //! A driver on the mdev bus.
 
-use kernel::prelude::*;
-use kernel_ext::uuid::Uuid;
+use kernel::{
+    device,
+    prelude::*, //
+};
 use vfio_bindings as bindings;
 
 /// An mdev that is being probed.
+///
+/// # Invariants
+///
+/// `dev` is the valid `struct device` of an mdev.
 pub struct Mdev {
     pub(super) dev: *mut bindings::device,
-    pub(super) uuid: Uuid,
 }
 
 impl Mdev {
@@ -18,9 +23,10 @@ impl Mdev {
         self.dev
     }
 
-    /// Returns the UUID that the mdev was created with.
-    pub fn uuid(&self) -> Uuid {
-        self.uuid
+    /// Returns the device. Its name is the UUID that the mdev was created with.
+    pub fn device(&self) -> &device::Device {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { device::Device::from_raw(self.dev.cast()) }
     }
 }
 

@@ -19,7 +19,6 @@ use kernel::{
     types::Opaque,
     ThisModule, //
 };
-use kernel_ext::uuid::Uuid;
 use vfio_bindings as bindings;
 
 /// A registered driver of the mdev bus.
@@ -93,9 +92,9 @@ impl<D: Driver> MdevDriver<D> {
     unsafe extern "C" fn probe(raw: *mut bindings::mdev_device) -> c_int {
         // SAFETY: The device is valid, and of one of this driver's types.
         let (mdev, typ) = unsafe {
+            // INVARIANT: It is a device that the mdev core creates.
             let mdev = Mdev {
                 dev: &raw mut (*raw).dev,
-                uuid: Uuid::from_guid(&(*raw).uuid),
             };
             (mdev, Entry::<D>::data((*raw).type_))
         };

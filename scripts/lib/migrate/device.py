@@ -11,6 +11,8 @@ from migrate.wait import LIMIT, Expired, Trouble
 MDEV = "/sys/class/mdev_bus/mdma/mdev_supported_types"
 DEBUGFS = "/sys/kernel/debug/mdma"
 MODULE = "/lib/modules/extra/mdma.ko"
+# The kernel's level of a warning. A lower level is more severe.
+WARNING = 4
 
 
 class Module:
@@ -48,6 +50,10 @@ class Log:
 
     def lines(self):
         """Yields the lines since the last call."""
+        return (text for _, text in self.records())
+
+    def records(self):
+        """Yields level and text of each line since the last call."""
         while True:
             try:
                 record = os.read(self.file, 8192)
@@ -56,7 +62,8 @@ class Log:
             except BrokenPipeError:
                 # Overwritten before it was read. The next read continues after the gap.
                 continue
-            yield record.decode(errors="replace").partition(";")[2].partition("\n")[0]
+            head, _, text = record.decode(errors="replace").partition(";")
+            yield int(head.partition(",")[0]) & 7, text.partition("\n")[0]
 
     def mutations(self):
         """Returns the lines in which a mutated module names the pages that it left out."""
@@ -64,7 +71,7 @@ class Log:
 
     def refusals(self):
         """Returns the lines in which the module explains a refusal."""
-        return [line for line in self.lines() if line.startswith("vfio_mdev_rs: mdma ")]
+        return [text for level, text in self.records() if level <= WARNING and text.startswith("mdma ")]
 
 
 class Device:
