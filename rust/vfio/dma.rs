@@ -2,36 +2,36 @@
 
 //! Guest memory, by IOVA.
 //!
-//! There are two ways to it. [`Dma::read`] and [`Dma::write`] copy, and what they write is exactly
-//! what type1 reports dirty (P30, P31). [`Dma::pin`] gives a [`PinnedRange`], for what is polled or
-//! shared, such as a ring; its pages are reported dirty for as long as they are pinned, so pin
-//! little. All of it works only while the device is open, and may sleep.
+//! [`Dma::read`] and [`Dma::write`] copy. type1 reports exactly the pages that [`Dma::write`] wrote as
+//! dirty (P30, P31). [`Dma::pin`] returns a [`PinnedRange`], for memory that is polled or shared, such as
+//! a ring. type1 reports its pages as dirty for as long as they are pinned, so pin little. All functions
+//! work only while the device is open, and may sleep.
 //!
 //! | file           | what is in it                                                     |
 //! |----------------|-------------------------------------------------------------------|
 //! | `guest_memory` | [`Dma`]: the guest memory of one device                           |
-//! | `ring`         | guest memory of a ring: pinned where it can be, else copied       |
-//! | `pinned`       | a pinned range, as its holder has it                              |
+//! | `ring`         | guest memory of a ring: pinned if possible, else copied           |
+//! | `pinned`       | a pinned range, as its holder sees it                             |
 //! | `pins`         | the list of pinned ranges, and their states                       |
-//! | `range`        | a range: what it is pinned for, and its pages                     |
+//! | `range`        | a range: its access and its pages                                 |
 //! | `unmaps`       | the unmaps in progress                                            |
 //! | `logging`      | device DMA logging                                                |
-//! | `chunk`        | how a chunk is written so that each page of it is reported        |
+//! | `chunk`        | writes a chunk so that type1 reports each page of it              |
 //! | `device`       | the device that guest memory is accessed through                  |
 //!
 //! # Locks
 //!
 //! ```text
-//!   gate (read)     held over every call into type1 but unpinning; closing takes it for writing
-//!     type1's own   iommu->lock, the mmap lock of the user, then page faults, ours included
+//!   gate (read)     held over every call into type1 except unpinning; close takes it for writing
+//!     type1's own   iommu->lock, the user's mmap lock, then page faults, also those of our BARs
 //!   pins            the list of pinned ranges; never held over a call into type1
 //!     unmaps        the unmaps in progress, of all devices
 //!     contents      of one range: a spinlock, held over an access to its pages
 //! ```
 //!
-//! type1 calls [`Dma::unmap`] under a lock of its own that opening and closing a device take too. It
-//! takes `pins` only, and what it waits for without end needs nothing that type1 holds then; see
-//! `pins`.
+//! type1 calls [`Dma::unmap`] under a lock of its own, which open and close of a device take too.
+//! [`Dma::unmap`] takes `pins` only. It waits without limit only for work that needs no lock that type1
+//! holds then; see `pins`.
 
 mod chunk;
 mod device;

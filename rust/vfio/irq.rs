@@ -2,46 +2,46 @@
 
 //! Interrupts: INTx, MSI, MSI-X, and the error and request notifications.
 //!
-//! An interrupt reaches the user as a signal of the eventfd that `VFIO_DEVICE_SET_IRQS`
-//! (`set_irqs.rs`) put in place. Of INTx, MSI and MSI-X at most one is in use; the driver calls
-//! [`Irq::signal`] and [`Irq::set_asserted`] and need not know which.
+//! An interrupt is a signal of the eventfd that the user set by `VFIO_DEVICE_SET_IRQS`
+//! (`set_irqs.rs`). At most one of INTx, MSI and MSI-X is in use. The driver calls [`Irq::signal`] and
+//! [`Irq::set_asserted`] and need not know which.
 //!
-//! # What the device asserts is state; delivery is derived from it
+//! # Asserted vectors are state; delivery is derived from it
 //!
-//! The state is kept in every mode, whether or not anyone listens:
+//! The state is kept in every mode, whether or not an eventfd is set:
 //!
-//! - `asserted`: the vectors that have a cause which is neither acknowledged nor masked in the
-//!   device. INTx is asserted while there is one.
-//! - `pending`: the messages that were raised and not yet sent. The device's acknowledge, which
-//!   clears the vector in `asserted`, withdraws them, as do a reset and a load.
+//! - `asserted`: the vectors with a cause that is neither acknowledged nor masked in the device. INTx is
+//!   asserted while there is one.
+//! - `pending`: the messages that were raised and not yet sent. An acknowledge clears the vector in
+//!   `asserted` and withdraws its message. A reset and a load withdraw all.
 //!
-//! Each change that can make an interrupt due ends with a look at whether it is: a change of the
+//! After each change that can make an interrupt due, the code checks whether one is: a change of the
 //! state, a new eventfd, an unmask, a cleared `INTX_DISABLE`, and the start of the device. A stopped
-//! device interrupts nobody. One interrupt too many may be delivered, but never one too few:
+//! device delivers none. One interrupt too many may be delivered, but never one too few:
 //!
-//! - INTx is delivered once and then waits for the user to unmask it (`delivered`). That ends too
-//!   when the signal may have gone to nobody: at a new eventfd, when `INTX_DISABLE` is cleared, when
-//!   the device starts, and at a reset. The user's own mask (`masked`) is another bit.
-//! - A vector that gets an eventfd it did not have before sends its message again if it is asserted:
-//!   what the former eventfd counted may never have been read.
-//! - After a load, messages of all asserted vectors are pending, and INTx is delivered once whether
-//!   or not it is asserted. So a saved state needs no bits for interrupts: whatever was sent to the
-//!   source after its processors had stopped is sent again.
+//! - INTx is delivered once and then waits for the user's unmask (`delivered`). The wait ends also when
+//!   nobody may have seen the signal: at a new eventfd, when `INTX_DISABLE` is cleared, when the device
+//!   starts, and at a reset. The user's own mask (`masked`) is another bit.
+//! - A vector that gets a new eventfd sends its message again if it is asserted: nobody may have read
+//!   the former eventfd.
+//! - After a load, the messages of all asserted vectors are pending, and INTx is delivered once whether
+//!   or not it is asserted. So a saved state needs no bits for interrupts: a message that the source got
+//!   after its processors had stopped is sent again.
 //!
 //! # Unmasking by eventfd
 //!
-//! An eventfd that unmasks INTx may be signalled by the kernel. If that signal is a delivery, of this
-//! device (one eventfd as trigger and as unmask) or of another one, it acknowledges nothing, and two
-//! kernel workers could go on delivering without end. So such an unmask is followed by a delivery at
-//! once only if the device was acknowledged since the last one. Otherwise the delivery comes with
-//! the next acknowledge or after [`PAUSE`], whichever is first; with one eventfd for both only with
+//! The kernel may signal an eventfd that unmasks INTx. The signal may be an interrupt of another device,
+//! or of this one if the user gave one eventfd as trigger and as unmask. Such a signal acknowledges
+//! nothing, and two kernel workers could deliver without end. So an unmask by eventfd delivers at once
+//! only if the device was acknowledged since the last delivery. Otherwise the delivery comes with the
+//! next acknowledge or after [`PAUSE`], whichever is first. With one eventfd for both it comes only with
 //! the next acknowledge.
 //!
 //! # Locks
 //!
-//! `setup` serialises the users who change the configuration and may sleep. `state` is a spinlock
-//! below everything, never held when an eventfd is signalled: the user is free to hand in the same
-//! eventfd as trigger and as unmask, and the signal would come back for the lock.
+//! `setup` is a mutex that serialises changes of the configuration. `state` is a spinlock below all other
+//! locks. It is never held when an eventfd is signalled: the user may give one eventfd as trigger and as
+//! unmask, and the signal would take the lock again.
 
 mod state;
 
@@ -75,7 +75,7 @@ use vfio_bindings as bindings;
 /// The time from an unmask by eventfd that follows no acknowledge to the next delivery.
 const PAUSE: Delta = Delta::from_millis(10);
 
-/// Signals an eventfd, if there is one. The state's lock must not be held.
+/// Signals an eventfd, if there is one. The caller does not hold `state`.
 pub(crate) fn signal(trigger: Trigger) {
     if let Some(eventfd) = trigger {
         eventfd.signal();
@@ -91,7 +91,7 @@ pub struct Irq {
     pub(crate) setup: Mutex<()>,
     #[pin]
     pub(crate) state: IrqLock<State>,
-    /// The eventfd by which the user unmasks INTx. VFIO writes the pointer, under a lock of its own.
+    /// The eventfd that unmasks INTx. VFIO writes the pointer, under a lock of its own.
     #[pin]
     unmask: Opaque<*mut bindings::virqfd>,
 }
@@ -106,9 +106,10 @@ unsafe impl Sync for Irq {}
 pub(crate) const NUM_IRQS: usize = bindings::VFIO_PCI_NUM_IRQS as usize;
 
 impl Irq {
-    /// Interrupts that no one listens to yet, of a device that does not run.
+    /// Returns the interrupts of a device that does not run and has no eventfd.
     ///
-    /// The device has INTx or not, `msi` MSI vectors and `msix` MSI-X vectors, at most [`VECTORS_MAX`].
+    /// `intx` tells whether the device has INTx. `msi` and `msix` are the numbers of vectors, at most
+    /// [`VECTORS_MAX`].
     pub fn new(intx: bool, msi: u8, msix: u16) -> impl PinInit<Self> {
         let counts = [intx.into(), msi.into(), msix.into(), 1, 1];
 
@@ -138,21 +139,19 @@ impl Irq {
         })
     }
 
-    /// Number of interrupts of index `index`, 0 if there is no such index.
+    /// Returns the number of interrupts of index `index`, 0 if there is no such index.
     pub(crate) fn count(&self, index: usize) -> u32 {
         self.counts.get(index).copied().unwrap_or(0)
     }
 
     // For the driver.
 
-    /// Says which vectors the device asserts: bit `n` for vector `n`, from 0 to 63.
+    /// Sets which vectors the device asserts: bit `n` for vector `n`, from 0 to 63.
     ///
     /// A vector is asserted while it has a cause that is neither acknowledged nor masked in the device.
-    /// This decides
-    ///
-    /// - the level of INTx, which is asserted while any vector is;
-    /// - that the message of a vector which is no longer asserted need not be sent any more;
-    /// - which messages are sent again to a user who may have missed them, above all after a load.
+    /// INTx is asserted while any vector is. A vector that is no longer asserted loses its pending
+    /// message. The messages of asserted vectors are sent again to a user who may have missed them, for
+    /// example after a load.
     ///
     /// It sends no message by itself: see [`Irq::signal`]. A driver calls it under the lock of its
     /// causes, at each change of them and when it restores or resets its state. May be called in any
@@ -197,13 +196,13 @@ impl Irq {
 
     // For the framework.
 
-    /// Whether the device asserts INTx.
+    /// Returns whether the device asserts INTx.
     #[inline]
     pub fn level(&self) -> bool {
         self.state.lock().level()
     }
 
-    /// The pending bits, as the MSI-X BAR shows them.
+    /// Returns the pending bits, as the MSI-X BAR shows them.
     pub fn pending(&self) -> u64 {
         let vectors = self.counts[bindings::VFIO_PCI_MSIX_IRQ_INDEX as usize];
         let mask = 1u64.checked_shl(vectors).unwrap_or(0).wrapping_sub(1);
@@ -211,7 +210,7 @@ impl Irq {
         self.state.lock().pending & mask
     }
 
-    /// Asks the user to give the device up; whether anyone was there to be asked.
+    /// Asks the user to give the device up. Returns whether there is an eventfd to ask by.
     pub(crate) fn request(&self) -> bool {
         let trigger = self.state.lock().req.clone();
         let asked = trigger.is_some();
@@ -219,19 +218,18 @@ impl Irq {
         asked
     }
 
-    /// A state was loaded, of which the driver has said what it asserts.
+    /// Called after a load, when the driver has set the asserted vectors.
     ///
-    /// INTx is delivered once in any case. The interrupt controller moves with a line in it that was
-    /// asserted. If the device was quiet again when it stopped, but its driver had not told the
-    /// controller yet, nobody would lower that line at the destination: the VMM there lowers what it
-    /// has raised, and it has raised nothing.
+    /// INTx is delivered once in any case. The guest's interrupt controller moves with the level of the
+    /// line. The line may be high there although the device no longer asserts it. The VMM at the
+    /// destination lowers only a line that it raised itself, so without a delivery it stays high.
     pub fn loaded(&self) {
         let mut state = self.state.lock();
         state.pending = state.asserted;
         state.replay = true;
     }
 
-    /// The device begins to run: what is due is delivered.
+    /// The device begins to run. Delivers the interrupts that are due.
     pub fn run(&self) {
         let trigger = {
             let mut state = self.state.lock();
@@ -244,7 +242,7 @@ impl Irq {
         self.send_pending();
     }
 
-    /// The device was stopped: nothing is delivered until it runs.
+    /// The device was stopped. Nothing is delivered until it runs.
     pub fn stop(&self) {
         self.state.lock().running = false;
     }
@@ -267,7 +265,7 @@ impl Irq {
         for vector in 0..VECTORS_MAX {
             let trigger = {
                 let mut state = self.state.lock();
-                // Nothing to do for this vector and those above.
+                // No more vectors have an eventfd.
                 if state.pending >> vector == 0 {
                     break;
                 }
@@ -297,8 +295,8 @@ impl Irq {
     ///
     /// The caller holds `setup`.
     pub(crate) fn enable_unmask(&self, fd: i32) -> Result {
-        // Tells the callbacks which eventfd it is. VFIO holds a reference to it for as long as it may
-        // call them. A user who makes `fd` another eventfd meanwhile is limited as for this one.
+        // The callbacks compare this with the trigger. VFIO holds a reference to the eventfd for as
+        // long as it may call them. If the user replaces `fd` meanwhile, the limit of this one applies.
         let identity = EventFd::from_fd(fd)?;
 
         // SAFETY:
@@ -317,7 +315,7 @@ impl Irq {
         })
     }
 
-    /// Ends [`Irq::enable_unmask`]; no callback runs after.
+    /// Ends [`Irq::enable_unmask`]. No callback runs after it returns.
     pub(crate) fn disable_unmask(&self) {
         // SAFETY: `unmask` is null or what `vfio_virqfd_enable()` put there.
         unsafe { bindings::vfio_virqfd_disable(self.unmask.get()) }
@@ -325,8 +323,8 @@ impl Irq {
 
     /// Called with the eventfd's lock held and interrupts disabled: it may not signal another one.
     ///
-    /// Returns whether [`Irq::unmask_thread`] is to be called. Delivers nothing itself: whatever
-    /// happens before the thread runs, INTx is still due then or was delivered by someone else.
+    /// Returns whether [`Irq::unmask_thread`] is to be called. Delivers nothing itself: when the thread
+    /// runs, INTx is still due or another thread has delivered it.
     ///
     /// # Safety
     ///
@@ -363,14 +361,14 @@ impl Irq {
         signal(trigger);
     }
 
-    /// Stops using INTx, MSI and MSI-X. What the device asserts and what is pending stay: a user who
-    /// wants more vectors disables MSI-X and enables it again.
+    /// Disables INTx, MSI and MSI-X. Asserted and pending vectors stay, because a user who wants more
+    /// vectors disables MSI-X and enables it again.
     ///
     /// The caller holds `setup`.
     pub(crate) fn disable(&self) {
         self.disable_unmask();
 
-        // What was in place is dropped after the lock is.
+        // The former eventfds are dropped after the lock.
         let _old = {
             let mut state = self.state.lock();
             state.mode = Mode::Off;
@@ -383,7 +381,7 @@ impl Irq {
         };
     }
 
-    /// Gives up everything the user put in place; at the last close.
+    /// Drops all eventfds. Called at the last close.
     pub fn release(&self) {
         let _setup = self.setup.lock();
 
@@ -394,7 +392,7 @@ impl Irq {
         };
     }
 
-    /// Back to power-on: nothing is asserted or pending. What the user put in place stays.
+    /// Resets to power-on: nothing is asserted or pending. The user's eventfds stay.
     pub fn reset(&self) {
         let mut state = self.state.lock();
         state.asserted = 0;

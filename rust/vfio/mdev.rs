@@ -80,7 +80,7 @@ impl PinnedDrop for Registration {
 /// A module holds a `Parent` for as long as it is loaded; it cannot be unloaded while a device
 /// is open.
 pub struct Parent<D: Driver> {
-    // Dropped in this order: the core forgets the parent before what it points to is gone.
+    // Dropped in this order: first the registration, then what it points to.
     _registration: Pin<KBox<Registration>>,
     _device: ClassDevice,
     _driver: Pin<KBox<MdevDriver<D>>>,
@@ -91,7 +91,7 @@ pub struct Parent<D: Driver> {
 // SAFETY: The pointers are to what the other fields own, and only the core uses them, on any thread.
 unsafe impl<D: Driver> Send for Parent<D> {}
 
-// SAFETY: There is nothing one can do with a shared reference.
+// SAFETY: A shared reference gives access to nothing.
 unsafe impl<D: Driver> Sync for Parent<D> {}
 
 impl<D: Driver> Parent<D> {
@@ -112,8 +112,8 @@ impl<D: Driver> Parent<D> {
 
         let driver = KBox::pin_init(MdevDriver::register(module), GFP_KERNEL)?;
         let device = ClassDevice::new(name)?;
-        // SAFETY: The value that is about to own the registration owns all that is passed, and drops it
-        // after the registration. Boxes and vectors keep their contents where they are.
+        // SAFETY: The new value owns the registration and all that is passed, and drops the registration
+        // first. Boxes and vectors do not move their contents.
         let registration = unsafe {
             Registration::new(
                 device.as_raw(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations of a VFIO device, and the callbacks by which VFIO calls them.
+//! The operations of a VFIO device, and the callbacks of `struct vfio_device_ops`.
 //!
 //! Each callback unpacks its arguments, calls [`DeviceOps`] and logs what it refuses. VFIO calls them
 //! from many threads at once; only open and close exclude each other.
@@ -123,7 +123,7 @@ pub trait DeviceOps: Send + Sync + Sized + 'static {
     /// Returns the number of the migration state.
     fn migration_state(&self) -> Result<u32>;
 
-    /// Returns the bytes that a save has to move if the device is stopped now (P47).
+    /// Returns how many bytes a save would move if the device stopped now (P47).
     fn migration_data_size(&self) -> Result<u64>;
 }
 
@@ -196,12 +196,12 @@ unsafe extern "C" fn open_device<T: DeviceOps>(vdev: *mut bindings::vfio_device)
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };
 
-    // SAFETY: VFIO has opened the device; `close_device()` and the failure below take it back.
+    // SAFETY: VFIO has opened the device. `close_device()` and the failure below clear it again.
     unsafe { this.dma().set_device(NonNull::new(vdev)) };
     match this.open() {
         Ok(()) => 0,
         Err(e) => {
-            // SAFETY: Taking the device away is always allowed.
+            // SAFETY: `None` is always allowed.
             unsafe { this.dma().set_device(None) };
             refused!(this, e.into(), "open")
         }
@@ -216,7 +216,7 @@ unsafe extern "C" fn close_device<T: DeviceOps>(vdev: *mut bindings::vfio_device
     let this = unsafe { Device::<T>::from_raw(vdev) };
 
     this.close();
-    // SAFETY: Taking the device away is always allowed.
+    // SAFETY: `None` is always allowed.
     unsafe { this.dma().set_device(None) };
 }
 
@@ -295,7 +295,7 @@ unsafe extern "C" fn mmap<T: DeviceOps>(
             (*vma).vm_pgoff,
         )
     };
-    // A page offset of 2^52 pages and more does not fit a file offset; no region is there.
+    // A file offset has 64 bits, so no region is at or above page 2^52.
     let pos = (pgoff as u64)
         .checked_mul(kernel::page::PAGE_SIZE as u64)
         .unwrap_or(u64::MAX);
@@ -336,7 +336,7 @@ unsafe extern "C" fn get_region_info_caps<T: DeviceOps>(
 
 /// # Safety
 ///
-/// Called by VFIO when it wants a registered device back.
+/// Called by VFIO when it asks the user to give up a registered device.
 unsafe extern "C" fn request<T: DeviceOps>(vdev: *mut bindings::vfio_device, count: c_uint) {
     // SAFETY: The device is registered.
     let this = unsafe { Device::<T>::from_raw(vdev) };

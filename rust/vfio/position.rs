@@ -7,7 +7,7 @@
 /// The bits of a file offset below the region index.
 pub const INDEX_SHIFT: u32 = 40;
 
-/// A file offset taken apart.
+/// A file offset, split.
 #[derive(Clone, Copy)]
 pub struct Position {
     /// Index of the region; not checked.
@@ -17,7 +17,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Takes apart a file offset.
+    /// Splits a file offset.
     pub fn new(pos: u64) -> Self {
         Self {
             index: pos >> INDEX_SHIFT,

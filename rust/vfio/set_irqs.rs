@@ -2,8 +2,8 @@
 
 //! `VFIO_DEVICE_SET_IRQS` and `VFIO_DEVICE_GET_IRQ_INFO`.
 //!
-//! The semantics are those of vfio-pci, but a request that is refused changes nothing: eventfds are
-//! looked up before the first of them is put in place.
+//! The semantics are those of vfio-pci, except that a refused request changes nothing: all eventfds are
+//! looked up before the first is set.
 
 use crate::{
     irq::{
@@ -33,7 +33,7 @@ const MSIX: u32 = bindings::VFIO_PCI_MSIX_IRQ_INDEX;
 const ERR: u32 = bindings::VFIO_PCI_ERR_IRQ_INDEX;
 const REQ: u32 = bindings::VFIO_PCI_REQ_IRQ_INDEX;
 
-/// What comes behind `struct vfio_irq_set`.
+/// The data after `struct vfio_irq_set`.
 enum Data {
     /// `VFIO_IRQ_SET_DATA_NONE`.
     None,
@@ -54,12 +54,12 @@ struct Request {
 }
 
 impl Request {
-    /// Whether this takes the whole index out of use.
+    /// Returns whether this disables the whole index.
     fn disables(&self) -> bool {
         self.count == 0 && matches!(self.data, Data::None)
     }
 
-    /// Whether interrupt `i` of the request, counted from its start, is to be acted on.
+    /// Returns whether the action applies to interrupt `i`, counted from the start of the request.
     fn wants(&self, i: usize) -> bool {
         match &self.data {
             Data::None => true,
@@ -69,7 +69,7 @@ impl Request {
     }
 }
 
-/// Looks up an eventfd by file descriptor; -1 stands for none.
+/// Looks up an eventfd by file descriptor. -1 means none.
 fn eventfd(fd: i32) -> Result<Trigger, Refusal> {
     match fd {
         -1 => Ok(None),
@@ -97,7 +97,7 @@ impl Irq {
         Ok(())
     }
 
-    /// Carries out `VFIO_DEVICE_SET_IRQS`; `data` is what follows the header.
+    /// Carries out `VFIO_DEVICE_SET_IRQS`. `data` follows the header.
     pub(crate) fn set(
         &self,
         hdr: &mut bindings::vfio_irq_set,
@@ -131,7 +131,7 @@ impl Irq {
         };
         let mut size = 0;
 
-        // SAFETY: Both pointers are to live values; the function reads the one, writes the other.
+        // SAFETY: Both pointers are to live values; the function reads the first and writes the second.
         kernel::error::to_result(unsafe {
             bindings::vfio_set_irqs_validate_and_prepare(
                 hdr,
@@ -162,7 +162,7 @@ impl Irq {
 
         Ok(Request {
             index: index as u32,
-            // It was checked to be below the number of interrupts.
+            // Checked above to be below the number of interrupts.
             start: nospec::index(hdr.start as usize, count as usize),
             count: hdr.count as usize,
             action: hdr.flags & bindings::VFIO_IRQ_SET_ACTION_TYPE_MASK,
@@ -209,10 +209,10 @@ impl Irq {
         Ok(())
     }
 
-    /// Takes the mode in use out of use.
+    /// Disables the mode in use.
     ///
-    /// QEMU 7.2 disables MSI-X before it enables it, and ignores the `EINVAL` that it gets from
-    /// vfio-pci if no mode is in use. It gets the same here, without a line in the log.
+    /// QEMU 7.2 disables MSI-X before it enables it. vfio-pci returns `EINVAL` if no mode is in use, and
+    /// QEMU ignores that. This does the same and logs nothing.
     fn disable_mode(&self, mode: Mode) -> Result<(), Refusal> {
         if mode == Mode::Off {
             return Err(Refusal(EINVAL, ""));
@@ -281,7 +281,7 @@ impl Irq {
         Ok(())
     }
 
-    /// Puts eventfds in place for vectors, and enables MSI or MSI-X if it is not.
+    /// Sets the eventfds of vectors, and enables MSI or MSI-X if it is disabled.
     fn set_vectors(
         &self,
         request: &Request,
@@ -298,7 +298,7 @@ impl Irq {
             return Err(Refusal(EINVAL, "more vectors than were enabled"));
         }
 
-        // All that can fail comes first. What is replaced is dropped when the lock no longer is held.
+        // What can fail comes first. The former eventfds are dropped after the lock.
         let mut triggers = KVec::with_capacity(fds.len(), GFP_KERNEL_ACCOUNT)?;
         for fd in fds {
             triggers.push(eventfd(*fd)?, GFP_KERNEL_ACCOUNT)?;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a chunk is written so that every page that may have changed is reported.
+//! Writes a chunk so that type1 reports every page that may have changed.
 //!
-//! type1 marks the pages of a copy only when all of it succeeded. A copy that stops at a hole in the
-//! user's memory has written the pages before the hole, and type1 reports none of them. So
-//! [`write()`] does such a copy again page by page: type1 marks each page by itself then.
+//! type1 marks the pages of a copy only if the whole copy succeeds. A copy that stops at a hole in the
+//! user's memory has written the pages before the hole, but type1 reports none of them. So [`write()`]
+//! repeats a failed copy page by page, and type1 marks each page.
 //!
 //! This file imports `core` only: it is compiled into the module and into a test in userspace.
 
-/// Splits `len` bytes at `iova` at the borders of pages; returns offset and length of each piece.
+/// Splits `len` bytes at `iova` at page boundaries. Returns offset and length of each piece.
 ///
 /// The range does not wrap.
 pub(super) fn pages(iova: u64, len: usize, page: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -27,9 +27,9 @@ pub(super) fn pages(iova: u64, len: usize, page: usize) -> impl Iterator<Item = 
 
 /// Writes `len` bytes at `iova` by calls of `write`, which takes an offset and a length.
 ///
-/// If the first attempt fails, each page is written again, whatever became of the pages before it:
-/// the user may have unmapped one of those since, and the pages behind it were written all the same.
-/// The first error of these is returned. If there is none, all was written.
+/// If the first attempt fails, each page is written again, also after a page that fails: the user may
+/// have unmapped that page since, and the first attempt wrote the pages behind it. Returns the first
+/// error of the second attempt, if any.
 pub(super) fn write<E>(
     iova: u64,
     len: usize,
@@ -40,7 +40,7 @@ pub(super) fn write<E>(
         return Ok(());
     };
     if pages(iova, len, page).nth(1).is_none() {
-        // A page is written as a whole or not at all.
+        // type1 writes a page as a whole or not at all.
         return Err(error);
     }
     let mut result = Ok(());

@@ -46,14 +46,14 @@ pub struct Dma {
     gate: RwSem<Option<OpenDevice>>,
     /// What is pinned.
     pins: Arc<Pins>,
-    /// Whether it was said, since the device was opened, that a ring cannot be pinned.
+    /// Whether the log says, since the device was opened, that a ring cannot be pinned.
     told: Atomic<bool>,
-    /// The user can lock no more memory: nothing is pinned before this time, by `ktime_get()`.
+    /// Nothing is pinned before this time of `ktime_get()`: the user can lock no more memory.
     full_until: Atomic<i64>,
 }
 
 impl Dma {
-    /// The guest memory of a device that is not open.
+    /// Returns the guest memory of a device that is not open.
     pub fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             gate <- new_rwsem!(None, "dma gate"),
@@ -63,9 +63,9 @@ impl Dma {
         })
     }
 
-    /// Says that the device was opened, or is about to be closed.
+    /// Sets the device when it was opened, and `None` when it is about to be closed.
     ///
-    /// Closing waits for accesses in flight and unpins what is left. No access gets past it.
+    /// Closing waits for accesses in flight, refuses later ones, and unpins what is still pinned.
     ///
     /// # Safety
     ///
@@ -83,7 +83,7 @@ impl Dma {
         self.full_until.store(i64::MIN, Relaxed);
     }
 
-    /// The device, and a guard that keeps it open.
+    /// Returns the device, and a guard that keeps it open.
     #[inline]
     fn device(&self) -> Result<(OpenDevice, ReadGuard<'_, Option<OpenDevice>>)> {
         let guard = self.gate.read();
@@ -98,15 +98,15 @@ impl Dma {
     /// Fails with `EINVAL` where nothing is mapped at an IOVA, `EPERM` where the mapping does not
     /// allow it, `EFAULT` where the user's memory is not there or belongs to another process than the one
     /// that set bus master, `EOVERFLOW` if the range wraps, `EINTR` if the task is killed, and `ENODEV`
-    /// while the device is not open. `data` may have been filled in part then.
+    /// while the device is not open. After an error a part of `data` may have been filled.
     #[inline]
     pub fn read(&self, iova: u64, data: &mut [u8]) -> Result {
         // SAFETY: The slice is valid for writes of its length.
         unsafe { self.read_raw(iova, data.as_mut_ptr(), data.len()) }
     }
 
-    /// Copies to guest memory. Errors are those of [`Dma::read`]; what was written before one is
-    /// reported dirty all the same.
+    /// Copies to guest memory. Errors are those of [`Dma::read`]. Pages that were written before an
+    /// error are reported as dirty too.
     #[inline]
     pub fn write(&self, iova: u64, data: &[u8]) -> Result {
         // SAFETY: The slice is valid for reads of its length.
@@ -125,7 +125,7 @@ impl Dma {
         while done < len {
             not_killed()?;
             let n = CHUNK.min(len - done);
-            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            // SAFETY: `done + n <= len`, so the caller guarantees these bytes.
             unsafe { device.rw(iova + done as u64, to.add(done), n, false)? };
             done += n;
         }
@@ -144,7 +144,7 @@ impl Dma {
         while done < len {
             not_killed()?;
             let n = CHUNK.min(len - done);
-            // SAFETY: `done + n <= len`, so the caller has vouched for these bytes.
+            // SAFETY: `done + n <= len`, so the caller guarantees these bytes.
             unsafe { self.write_chunk(device, iova + done as u64, from.add(done), n)? };
             done += n;
         }
@@ -159,11 +159,11 @@ impl Dma {
     /// - `EBUSY`: the device has four pinned ranges.
     /// - `EAGAIN`: memory there is being unmapped. This does not wait for the end of the unmap.
     /// - `ENODEV`: the memory was unmapped meanwhile.
-    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that:
-    ///   type1 logs each attempt, and a guest can cause as many as it likes.
-    /// - `EFAULT`: also when the user's memory cannot be pinned, as a shared mapping of a file.
+    /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that,
+    ///   because type1 logs each attempt and a guest can cause any number of them.
+    /// - `EFAULT`: also when the user's memory cannot be pinned, such as a shared mapping of a file.
     ///
-    /// A task that waits for a page here cannot be killed, as type1 and iommufd do not let it: see
+    /// A task that waits for a page here cannot be killed, because type1 and iommufd ignore signals: see
     /// [`Dma::touch`].
     pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
         check(iova, len)?;
@@ -186,10 +186,10 @@ impl Dma {
 
     /// Reads a byte of each page of a range, so that [`Dma::pin`] does not wait for them.
     ///
-    /// `vfio_pin_pages()` waits for a page, such as one of a FUSE file, without a look at signals, and
+    /// `vfio_pin_pages()` ignores signals while it waits for a page, such as one of a FUSE file, and
     /// holds a lock of the container meanwhile. This read can be killed. A FUSE server can still drop
-    /// the page between the two, and only ends that wait when it answers or ends. Errors are those of
-    /// [`Dma::read`].
+    /// the page between the two calls; then the wait ends only when the server answers or exits. Errors
+    /// are those of [`Dma::read`].
     pub fn touch(&self, iova: u64, len: usize) -> Result {
         check(iova, len)?;
         let mut at = 0;
@@ -201,26 +201,27 @@ impl Dma {
         Ok(())
     }
 
-    /// `EAGAIN` or `EBUSY` if [`Dma::pin`] would fail with it at this moment.
+    /// Returns the `EAGAIN` or `EBUSY` with which [`Dma::pin`] would fail at this moment.
     pub(super) fn may_pin(&self, iova: u64, len: usize) -> Result {
         check(iova, len)?;
         self.pins.admit(iova, iova + (len as u64).saturating_sub(1))
     }
 
-    /// Whether this is the first call since the device was opened.
+    /// Returns whether this is the first call since the device was opened.
     pub(super) fn tell_once(&self) -> bool {
         !self.told.xchg(true, Relaxed)
     }
 
-    /// The most looks of type1 that found the same pages pinned, of all devices of the parent.
+    /// Returns how many looks of type1 found the same pages pinned: the maximum of all devices of the
+    /// parent.
     pub fn unmap_looks_max(&self) -> u32 {
         self.pins.looks_max()
     }
 
-    /// Has memory that is being unmapped unpinned (P35).
+    /// Unpins memory that is being unmapped (P35).
     ///
-    /// Ranges that lie there in part are unpinned as a whole. Their holders get an error from then
-    /// on. `by_iommufd` says that iommufd unmaps, and not type1.
+    /// A range that overlaps the memory is unpinned as a whole, and its later accesses fail.
+    /// `by_iommufd` tells whether iommufd unmaps, and not type1.
     pub fn unmap(&self, iova: u64, len: u64, by_iommufd: bool) {
         let Some(last) = len.checked_sub(1).map(|len| iova.saturating_add(len)) else {
             return;
@@ -237,7 +238,7 @@ impl Dma {
         self.pins.revoke(0, u64::MAX);
     }
 
-    /// Writes one chunk; every page of it that may have changed is reported, also if it fails: see
+    /// Writes one chunk. Every page that may have changed is reported, also after an error: see
     /// [`chunk`].
     ///
     /// # Safety
@@ -266,7 +267,7 @@ impl Dma {
         };
         let logging = &self.pins.logging;
         if logging.is_active() {
-            // One page a call, so that the log has no page that was refused before any of its bytes.
+            // One page a call, so that the log has no page of which no byte was written.
             for (at, n) in chunk::pages(iova, len, PAGE_SIZE) {
                 let result = write(at, n);
                 if !matches!(&result, Err(error) if [EINVAL, EPERM, ENOENT].contains(error)) {
@@ -285,25 +286,25 @@ impl Dma {
 
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
 impl Dma {
-    /// Begins to log what the device writes in `ranges`, each a first and a last byte, in ascending
-    /// order. `EINVAL` if that was done before.
+    /// Begins to log what the device writes in `ranges`. Each range is its first and last byte; they are in
+    /// ascending order. `EINVAL` if logging has begun before.
     pub fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
         self.pins.start_logging(ranges)
     }
 
-    /// Forgets what was logged and logs no more.
+    /// Ends logging and discards the log.
     pub fn stop_logging(&self) {
         self.pins.logging.stop();
     }
 
-    /// Hands `report` what the device has written in `iova..=last`, as ranges inside of it, and forgets
-    /// what was copied. `EINVAL` if nothing is logged.
+    /// Calls `report` with the ranges in `iova..=last` that the device has written. Forgets those that
+    /// were written by copies. `EINVAL` if nothing is logged.
     pub fn report_written(&self, iova: u64, last: u64, report: impl FnMut(u64, u64)) -> Result {
         self.pins.report_written(iova, last, report)
     }
 }
 
-/// Refuses a range that wraps. type1 adds to IOVAs without looking. A range may end at 2^64.
+/// Refuses a range that wraps: type1 does not check for overflow. A range may end at 2^64.
 #[inline]
 pub fn check(iova: u64, len: usize) -> Result {
     let last = (len as u64).saturating_sub(1);

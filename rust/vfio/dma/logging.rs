@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device DMA logging: which guest pages the device has written, by its own account.
+//! Device DMA logging: the device's own log of the guest pages that it wrote.
 //!
-//! `VFIO_DEVICE_FEATURE_DMA_LOGGING_*`, for kernels that have what its bitmaps are written with
-//! (`CONFIG_IOMMUFD_DRIVER`). A VMM that binds the device through iommufd has no type1 to ask, and
-//! without this would have to take all of memory for dirty. It says the same as type1: what is copied
-//! is logged to the page and reported once, what is pinned for writing is reported for as long as it
-//! is pinned (P30, P31).
+//! This is `VFIO_DEVICE_FEATURE_DMA_LOGGING_*`, for kernels with `CONFIG_IOMMUFD_DRIVER`, which contains
+//! the functions that write its bitmaps. A VMM that binds the device through iommufd has no type1 to
+//! ask. Without this log it would have to assume that all memory is dirty. The log reports the same as
+//! type1: a copied page is reported once, and a page that is pinned for writing for as long as it is
+//! pinned (P30, P31).
 //!
-//! Only what may have been written is logged, and only inside the ranges that logging was started for.
-//! What that takes is charged to the user and limited to [`MAX_LEAVES`]; a device that has written in
-//! more places than that reports all as dirty.
+//! The log contains only pages that may have been written, and only in the ranges that logging was
+//! started for. Its memory is charged to the user and limited to [`MAX_LEAVES`]. A device that writes in
+//! more places reports all pages as dirty.
 //!
 //! # Locks
 //!
-//! The log is taken inside `pins`. Neither is held while a user's bitmap is written, which may wait in
-//! a page fault of the user's: what is found is collected before and reported after.
+//! The log's lock is taken inside `pins`. Neither lock is held while a user's bitmap is written, because
+//! that may wait in a page fault of the user. The pages are collected under the locks and reported after.
 
 use core::sync::atomic::{
     fence,
@@ -36,34 +36,34 @@ const WORDS: usize = 64;
 /// Pages of one leaf: 16 MiB of guest memory.
 const PAGES: u64 = WORDS as u64 * 64;
 
-/// The most leaves of a log: 64 MiB of them, for up to 1 TiB of guest memory.
+/// The most leaves of a log: 64 MiB, for up to 1 TiB of guest memory.
 const MAX_LEAVES: usize = 1 << 16;
 
 /// The most runs of pages collected at once.
 const RUNS: usize = 256;
 
-/// The pages of a part of guest memory, a bit each.
+/// A part of guest memory: one bit for each page.
 type Leaf = [u64; WORDS];
 
 /// First and last byte of a range.
 type Bytes = (u64, u64);
 
-/// What was written since it was reported.
+/// The pages that were written since the last report.
 struct Log {
-    /// What is logged at all, in ascending order.
+    /// The logged ranges, in ascending order.
     ranges: KVec<Bytes>,
-    /// By page number over [`PAGES`].
+    /// The leaves, by page number divided by [`PAGES`].
     leaves: RBTree<u64, Leaf>,
-    /// How many there are.
+    /// Number of leaves.
     count: usize,
-    /// There was no memory to write something down: all is dirty from then on.
+    /// A leaf could not be allocated. From then on all pages are dirty.
     lost: bool,
 }
 
 /// The log of one device.
 #[pin_data]
 pub(super) struct Logging {
-    /// Whether there is a log, for those who would have to write into it.
+    /// Whether there is a log. Read without the lock before a write to guest memory.
     active: AtomicBool,
     #[pin]
     log: Mutex<Option<Log>>,
@@ -78,7 +78,7 @@ impl Logging {
         })
     }
 
-    /// Begins to log what is in `ranges`. `EINVAL` if that was done before.
+    /// Begins to log writes in `ranges`. `EINVAL` if logging has begun before.
     pub(super) fn start(&self, ranges: KVec<Bytes>) -> Result {
         let mut log = self.log.lock();
         if log.is_some() {
@@ -94,22 +94,22 @@ impl Logging {
         Ok(())
     }
 
-    /// Forgets what was logged and logs no more.
+    /// Ends logging and discards the log.
     pub(super) fn stop(&self) {
         self.active.store(false, Ordering::SeqCst);
         let log = self.log.lock().take();
-        // Not with the lock held.
+        // Free the log without the lock.
         drop(log);
     }
 
-    /// Whether something is logged: for those who find out exactly what they have written only then.
+    /// Returns whether there is a log. Without one nobody needs to know which pages a write changed.
     pub(super) fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Calls `f` for the log if there is one, with each page of `len` bytes at `iova` that is logged.
+    /// Calls `f` with the log, if there is one, and each logged page of `len` bytes at `iova`.
     fn each_page(&self, iova: u64, len: usize, f: impl Fn(&mut Log, u64)) {
-        // Either this sees that logging is on, or who turned it on sees what was written.
+        // Either this sees that logging is on, or the thread that turned it on sees the write.
         fence(Ordering::SeqCst);
         if len == 0 || !self.is_active() {
             return;
@@ -128,20 +128,20 @@ impl Logging {
         }
     }
 
-    /// Writes down that the device may have written `len` bytes at `iova`; called behind the write.
+    /// Logs that the device may have written `len` bytes at `iova`. Called after the write.
     pub(super) fn wrote(&self, iova: u64, len: usize) {
         self.each_page(iova, len, Log::mark);
     }
 
-    /// Makes room for a later [`Logging::wrote`] of the same: that may be called by a worker, whose
-    /// memory is charged to nobody.
+    /// Allocates the leaves for a later [`Logging::wrote`] of the same range. That call may come from a
+    /// kernel worker, whose memory is charged to nobody.
     pub(super) fn reserve(&self, iova: u64, len: usize) {
         self.each_page(iova, len, |log, page| {
             log.leaf(page);
         });
     }
 
-    /// Hands `report` what was written in `iova..=last`, as ranges inside of it, and forgets it.
+    /// Calls `report` with the ranges in `iova..=last` that were written, and forgets them.
     pub(super) fn read_and_clear(
         &self,
         iova: u64,
@@ -157,7 +157,7 @@ impl Logging {
                     return Err(EINVAL);
                 };
                 if log.lost {
-                    // Those that were taken out above are among them.
+                    // The pages that were taken out above are among them.
                     next = None;
                     let _ = runs.push_within_capacity((iova, last));
                 } else {
@@ -173,7 +173,7 @@ impl Logging {
 }
 
 impl Log {
-    /// The leaf of a page, and its place there; none if there is no memory for it.
+    /// Returns the leaf of a page and the page's bit in it; `None` if there is no memory for the leaf.
     fn leaf(&mut self, page: u64) -> Option<(&mut Leaf, usize)> {
         let (index, at) = (page / PAGES, (page % PAGES) as usize);
         if self.leaves.get(&index).is_none() {
@@ -187,7 +187,7 @@ impl Log {
                     .is_ok();
             if !made {
                 self.lost = true;
-                // All is dirty: what is written down is of no use any more.
+                // All pages are dirty, so the leaves are of no use any more.
                 self.leaves = RBTree::new();
                 self.count = 0;
                 return None;
@@ -204,8 +204,8 @@ impl Log {
         }
     }
 
-    /// Takes out marked pages from `first` to `last`, as runs of bytes, while there is room for a run.
-    /// Returns the page to go on with.
+    /// Clears marked pages from `first` to `last` and adds them to the runs, until there is no room for
+    /// another run. Returns the page to continue with.
     fn take(&mut self, first: u64, last: u64, runs: &mut KVec<Bytes>) -> Option<u64> {
         let mut cursor = self.leaves.cursor_lower_bound_mut(&(first / PAGES));
         while let Some(mut leaf) = cursor {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device DMA logging for kernels that have none: see `logging.rs`.
+//! The stand-in for `logging.rs` on kernels without `CONFIG_IOMMUFD_DRIVER`.
 
 use kernel::prelude::*;
 

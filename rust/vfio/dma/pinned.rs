@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A pinned range of guest memory, as its holder has it.
+//! A pinned range of guest memory, as its holder sees it.
 
 use super::pins::Listed;
 use core::sync::atomic::{
@@ -14,34 +14,34 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// Guest memory that stays where it is while this exists, or until its user unmaps it.
+/// Guest memory that is pinned until this is dropped or the user unmaps it.
 ///
-/// Unmapping is not the holder's business: it takes the pages away at once (P35). Every access after
-/// that fails with `ENODEV`, and none touches a page that is not pinned. `EINVAL` is for an offset
-/// that is not inside the range or a word that is not aligned, `EPERM` for a write to a range pinned
-/// for reading. The guest may access the memory at the same time.
+/// An unmap revokes the pages at once, without asking the holder (P35). Later accesses fail with
+/// `ENODEV`; no access touches a page that is not pinned. An access fails with `EINVAL` if the offset is
+/// outside the range or a word is not aligned, and with `EPERM` if it writes to a range that is pinned for
+/// reading. The guest may access the memory at the same time.
 pub struct PinnedRange {
     listed: Arc<Listed>,
 }
 
 impl PinnedRange {
-    /// A range that has just been pinned.
+    /// Returns the holder's side of a range that has just been pinned.
     pub(super) fn new(listed: Arc<Listed>) -> Self {
         Self { listed }
     }
 
-    /// IOVA of the first byte.
+    /// Returns the IOVA of the first byte.
     pub fn iova(&self) -> u64 {
         self.listed.range.iova()
     }
 
-    /// Number of bytes.
+    /// Returns the number of bytes.
     #[expect(clippy::len_without_is_empty, reason = "a pinned range is never empty")]
     pub fn len(&self) -> usize {
         self.listed.range.len()
     }
 
-    /// Whether the memory was unmapped. What is not revoked may be at any moment.
+    /// Returns whether the memory was unmapped. It may be unmapped at any moment.
     pub(super) fn is_revoked(&self) -> bool {
         self.listed.range.is_withdrawn()
     }
@@ -51,8 +51,8 @@ impl PinnedRange {
         let len = data.len();
         let to = data.as_mut_ptr();
         self.listed.range.each(offset, len, |done, from, n| {
-            // SAFETY: `done + n <= len`, and `each` vouches for `n` bytes at `from`. The copy is C's,
-            // for which bytes that change meanwhile are just bytes.
+            // SAFETY: `done + n <= len`, and `each` guarantees `n` bytes at `from`. C copies them, so
+            // they may change meanwhile.
             unsafe {
                 bindings::memcpy(to.add(done).cast::<c_void>(), from.cast::<c_void>(), n);
             }
@@ -73,14 +73,15 @@ impl PinnedRange {
     pub unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
         self.listed.range.writable()?;
         self.listed.range.each(offset, len, |done, to, n| {
-            // SAFETY: As in `read_at`, the other way round; the caller vouches for `from`.
+            // SAFETY: As in `read_at`, with source and destination exchanged; the caller guarantees
+            // `from`.
             unsafe {
                 bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
             }
         })
     }
 
-    /// Writes a little-endian word in one access, seen not before what was written earlier.
+    /// Writes a little-endian word in one access. The guest sees earlier writes before it.
     pub fn write_u64(&self, offset: usize, value: u64) -> Result {
         self.listed.range.writable()?;
         self.listed.range.word(offset, |word| {

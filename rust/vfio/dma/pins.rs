@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of what is pinned, and its states.
+//! The list of pinned ranges, and their states.
 //!
 //! ```text
 //!             pin()          vfio_pin_pages() done
@@ -14,26 +14,26 @@
 //! ```
 //!
 //! A range is in the list from before its first page is pinned until after its last is unpinned.
-//! Who makes it `Unpinning` unpins it, so it happens once.
+//! The thread that makes it `Unpinning` unpins it, so it is unpinned once.
 //!
 //! # Unmapping
 //!
-//! type1 asks for pages to be unpinned with its `device_list_lock` held and without `iommu->lock`,
-//! which unpinning takes. But a second thread that unmaps may hold `iommu->lock` by then and wait for
-//! `device_list_lock`: unpinning in the callback would wait forever. So work items unpin, and the
-//! callback waits for them for a limited time. If it returns early, type1 finds pages still pinned,
-//! and looks again. At the twelfth look it panics the host (P35). This cannot happen:
+//! type1 calls the unmap callback with `device_list_lock` held and without `iommu->lock`. Unpinning
+//! takes `iommu->lock`. A second thread that unmaps may hold `iommu->lock` by then and wait for
+//! `device_list_lock`, so a callback that unpins could deadlock. Therefore work items unpin, and the
+//! callback waits for them for a limited time. If it returns early, type1 finds pages still pinned and
+//! looks again. At the twelfth look it panics the host (P35). This cannot happen:
 //!
-//! - `unmaps` refuses new pins until the unmap is over, so what a look finds only shrinks.
-//! - Each range has a work item, and the callback returns only when each has begun. A range is one
-//!   batch of type1. So all of them wait for `iommu->lock` before type1 does, and one look is enough
-//!   for all.
+//! - `unmaps` refuses new pins until the unmap is over, so each look finds at most what the last found.
+//! - Each range has a work item, and the callback returns only after each item has begun. An item
+//!   unpins its range in one call. So all items wait for `iommu->lock` before type1 does, and one look
+//!   is enough for all.
 //! - A thread that takes the lock between its release and the wake-up of the first waiter can cost a
-//!   look. From the [`LAST_LOOK`]th on the callback waits without limit: then threads of the user
-//!   that unmaps may hang, but the host does not panic.
+//!   look. From look number [`LAST_LOOK`] on the callback waits without limit. Then threads of the user
+//!   who unmaps may hang, but the host does not panic.
 //!
-//! iommufd has no such cycle of locks, calls back once, and has pins refused by itself until it is
-//! done. There the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
+//! iommufd has no such cycle of locks. It calls back once and refuses pins itself until it is done. There
+//! the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
 
 use super::{
     device::OpenDevice,
@@ -90,18 +90,18 @@ const LAST_LOOK: u32 = 9;
 enum State {
     /// Its pages are being pinned.
     Pinning {
-        /// It was unmapped meanwhile, and must be unpinned.
+        /// Whether it was unmapped meanwhile and must be unpinned.
         revoked: bool,
     },
     /// Its pages are pinned.
     Pinned,
-    /// Its pages are for its work item to unpin.
+    /// Its work item is to unpin its pages.
     Condemned,
     /// Its pages are being unpinned.
     Unpinning,
 }
 
-/// A range as the list, its holder and its work item share it.
+/// A range. The list, its holder and its work item share it.
 #[pin_data]
 pub(super) struct Listed {
     #[pin]
@@ -126,7 +126,7 @@ impl WorkItem for Listed {
 }
 
 impl Listed {
-    /// A range for the list of `pins`.
+    /// Returns a range for the list of `pins`.
     fn new(pins: Arc<Pins>, range: impl PinInit<Range>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -138,7 +138,7 @@ impl Listed {
         )
     }
 
-    /// Unpins the range, unless somebody else does.
+    /// Unpins the range, unless another thread does.
     pub(super) fn release(&self) {
         self.pins.release(&self.range);
     }
@@ -152,15 +152,15 @@ struct Entry {
     looks: u32,
 }
 
-/// What `Pins` locks.
+/// The part of `Pins` under its lock.
 struct List {
     entries: KVec<Entry>,
 }
 
-/// What is pinned of one device's guest memory.
+/// The pinned ranges of one device's guest memory.
 #[pin_data]
 pub(super) struct Pins {
-    /// What was written of it.
+    /// The log of written pages.
     #[pin]
     pub(super) logging: Logging,
     #[pin]
@@ -170,19 +170,19 @@ pub(super) struct Pins {
     changed: Event,
     /// The unmaps in progress.
     unmaps: Arc<Unmaps>,
-    /// An unmap could not be reported, so that nothing is pinned until the device is closed.
+    /// An unmap could not be reported. Nothing is pinned until the device is closed.
     unreported: Atomic<bool>,
 }
 
 impl List {
-    /// Where a range is in the list.
+    /// Returns the index of a range in the list.
     fn find(&mut self, range: &Range) -> Option<usize> {
         self.entries
             .iter()
             .position(|entry| ptr::eq(&entry.listed.range, range))
     }
 
-    /// The ranges with a page in `first..=last`.
+    /// Returns the ranges with a page in `first..=last`.
     fn overlapping(&mut self, first: u64, last: u64) -> impl Iterator<Item = &mut Entry> {
         self.entries
             .iter_mut()
@@ -197,7 +197,7 @@ impl List {
 }
 
 impl Pins {
-    /// Nothing is pinned.
+    /// Returns an empty list.
     pub(super) fn new(unmaps: Arc<Unmaps>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -218,8 +218,8 @@ impl Pins {
 
     /// Pins `len` bytes at `iova`.
     ///
-    /// The range is not empty and does not wrap. The device is open for the length of the call. Does
-    /// not wait for an unmap that is in progress: `EAGAIN` then.
+    /// The range is not empty and does not wrap, and the device is open for the length of the call.
+    /// `EAGAIN` if memory there is being unmapped: this does not wait for an unmap.
     pub(super) fn pin(
         this: &Arc<Self>,
         device: OpenDevice,
@@ -278,7 +278,7 @@ impl Pins {
         drop(list);
 
         if let Ok(done) = result {
-            // SAFETY: `done` pages were pinned above, and were given to nobody.
+            // SAFETY: `done` pages were pinned above, and nobody else knows of them.
             unsafe { range.unpin(done) };
         }
         this.leave(range);
@@ -289,17 +289,17 @@ impl Pins {
         })
     }
 
-    /// Fails as `pin` does if nothing may be pinned in `first..=last` at this moment.
+    /// Fails as `pin` would if nothing may be pinned in `first..=last` at this moment.
     pub(super) fn admit(&self, first: u64, last: u64) -> Result {
         self.admits(&self.list.lock(), first, last)
     }
 
-    /// `EBUSY` or `EAGAIN`, or a range in `first..=last` may enter the list.
+    /// Returns `EBUSY` or `EAGAIN` if no range in `first..=last` may enter the list.
     fn admits(&self, list: &List, first: u64, last: u64) -> Result {
         if list.entries.len() >= MAX_RANGES {
             return Err(EBUSY);
         }
-        // With the list locked: `unmap` reports first and looks at the list after.
+        // With the list locked, because `unmap` reports first and then reads the list.
         if self.unreported.load(Relaxed) || self.unmaps.overlaps(first, last) {
             return Err(EAGAIN);
         }
@@ -310,11 +310,11 @@ impl Pins {
     fn leave(&self, range: &Range) {
         let entry = self.list.lock().remove(range);
         self.changed.notify();
-        // Not with the list locked.
+        // Free it without the lock of the list.
         drop(entry);
     }
 
-    /// Unpins a range, unless somebody else does.
+    /// Unpins a range, unless another thread does.
     fn release(&self, range: &Range) {
         {
             let mut list = self.list.lock();
@@ -333,7 +333,7 @@ impl Pins {
     /// Unpins a range that the caller made `Unpinning` when it was `Pinned` or `Condemned`.
     fn unpin(&self, range: &Range) {
         let count = range.withdraw();
-        // It was reported for as long as it was pinned, and may have been written since.
+        // It was reported for as long as it was pinned, and the device may have written since.
         if range.writable().is_ok() {
             self.logging.wrote(range.start, count * PAGE_SIZE);
         }
@@ -344,7 +344,7 @@ impl Pins {
 
     /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
     ///
-    /// Called by type1. Returns when nothing there is pinned, and also when unpinning may be waiting for
+    /// Called by type1. Returns when nothing there is pinned, or when unpinning may be waiting for
     /// type1.
     pub(super) fn unmap(&self, first: u64, last: u64) {
         if self.unmaps.report(first, last).is_err() {
@@ -381,7 +381,7 @@ impl Pins {
             if clear {
                 return;
             }
-            // A work item begins in any case: it needs nothing that type1 holds for that.
+            // A work item always begins: for that it needs no lock that type1 holds.
             if waiting || looks >= LAST_LOOK {
                 self.changed.wait(seen, None);
                 continue;
@@ -395,7 +395,7 @@ impl Pins {
         }
     }
 
-    /// Unpins a range that was condemned; its work item.
+    /// The work item of a range: unpins a condemned range.
     fn unpin_condemned(&self, range: &Range) {
         {
             let mut list = self.list.lock();
@@ -409,19 +409,19 @@ impl Pins {
         self.unpin(range);
     }
 
-    /// Ends what keeps the device from pinning, as it is closed.
+    /// Allows pins again. Called when the device is closed.
     pub(super) fn closed(&self) {
         self.unreported.store(false, Relaxed);
     }
 
-    /// The most looks of type1 that found the same pages pinned, of all devices.
+    /// Returns how many looks of type1 found the same pages pinned: the maximum of all devices.
     pub(super) fn looks_max(&self) -> u32 {
         self.unmaps.looks_max()
     }
 
-    /// Unpins what overlaps `first..=last`; returns when nothing there is pinned.
+    /// Unpins what overlaps `first..=last`. Returns when nothing there is pinned.
     ///
-    /// Not to be called by type1. iommufd calls it where it unmaps.
+    /// For iommufd's unmap callback. In that of type1 it could deadlock.
     pub(super) fn revoke(&self, first: u64, last: u64) {
         loop {
             let seen = self.changed.generation();
@@ -432,7 +432,7 @@ impl Pins {
                 if let State::Pinning { revoked } = &mut entry.state {
                     *revoked = true;
                 }
-                // One to unpin before those to wait for.
+                // Unpin all before waiting for any.
                 if found.is_none() || entry.state == State::Pinned {
                     found = Some(entry);
                 }
@@ -456,7 +456,7 @@ impl Pins {
 
 #[cfg(CONFIG_IOMMUFD_DRIVER)]
 impl Pins {
-    /// The ranges that are pinned for writing, by their first and last bytes.
+    /// Returns the ranges that are pinned for writing, by their first and last bytes.
     fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
         let mut written = [None; MAX_RANGES];
         let list = self.list.lock();
@@ -471,10 +471,10 @@ impl Pins {
         written
     }
 
-    /// Begins to log what is in `ranges`, in ascending order. `EINVAL` if that was done before.
+    /// Begins to log writes in `ranges`, which are in ascending order. `EINVAL` if logging has begun before.
     pub(super) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
         self.logging.start(ranges)?;
-        // What is pinned is written down when it is unpinned.
+        // Pinned ranges are logged when they are unpinned.
         for (start, end) in self.written().into_iter().flatten() {
             self.logging.reserve(start, (end - start + 1) as usize);
         }
@@ -488,7 +488,7 @@ impl Pins {
         last: u64,
         mut report: impl FnMut(u64, u64),
     ) -> Result {
-        // Before the log: what is unpinned in between is in there by then.
+        // Before the log is read: a range that is unpinned in between is in the log then.
         for (start, end) in self.written().into_iter().flatten() {
             if start <= last && iova <= end {
                 report(start.max(iova), end.min(last));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A range of guest memory: what it is pinned for, and its pages.
+//! A range of guest memory: its access and its pages.
 
 use super::device::OpenDevice;
 use core::sync::atomic::{
@@ -16,7 +16,7 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// What a range is pinned for.
+/// The access that a range is pinned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading only.
@@ -29,16 +29,16 @@ pub enum Access {
 ///
 /// # Invariants
 ///
-/// All are pinned, until [`Range::withdraw`] takes them away.
+/// All are pinned until [`Range::withdraw`].
 struct Pages(KVVec<*mut bindings::page>);
 
 // SAFETY: A `struct page` is not tied to a thread.
 unsafe impl Send for Pages {}
 
-/// A range, which is pinned for a device, or about to be.
+/// A range that is pinned for a device, or about to be.
 #[pin_data]
 pub(super) struct Range {
-    /// The device it was pinned for.
+    /// The device that it is pinned for.
     device: OpenDevice,
     /// IOVA of the first page.
     pub(super) start: u64,
@@ -48,7 +48,7 @@ pub(super) struct Range {
     head: usize,
     /// Bytes in the range.
     len: usize,
-    /// What it is pinned for.
+    /// The access that it is pinned for.
     access: Access,
     /// The pages while they are pinned. Locked over each access to them.
     #[pin]
@@ -58,7 +58,7 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// A range without contents.
+    /// Returns a range without contents.
     pub(super) fn new(
         device: OpenDevice,
         start: u64,
@@ -79,22 +79,22 @@ impl Range {
         })
     }
 
-    /// IOVA of the range's first byte.
+    /// Returns the IOVA of the range's first byte.
     pub(super) fn iova(&self) -> u64 {
         self.start + self.head as u64
     }
 
-    /// Bytes in the range.
+    /// Returns the number of bytes in the range.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the pages are inaccessible.
+    /// Returns whether the pages are inaccessible.
     pub(super) fn is_withdrawn(&self) -> bool {
         !self.published.load(Ordering::Relaxed)
     }
 
-    /// The protection to ask type1 for.
+    /// Returns the protection to ask type1 for.
     fn prot(&self) -> i32 {
         (match self.access {
             Access::Read => bindings::IOMMU_READ,
@@ -102,13 +102,13 @@ impl Range {
         }) as i32
     }
 
-    /// Whether the range has a byte in `first..=last`, counted in whole pages.
+    /// Returns whether a page of the range has a byte in `first..=last`.
     pub(super) fn overlaps(&self, first: u64, last: u64) -> bool {
         let (start, end) = self.span();
         start <= last && first <= end
     }
 
-    /// The IOVAs of the first and the last byte of the range's pages.
+    /// Returns the IOVAs of the first and the last byte of the range's pages.
     pub(super) fn span(&self) -> (u64, u64) {
         // The range does not wrap, so its last page has a last byte.
         (
@@ -129,7 +129,7 @@ impl Range {
         self.published.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the pages inaccessible, and returns how many there were. No access is in flight then.
+    /// Makes the pages inaccessible and returns how many there were. Waits for accesses in flight.
     pub(super) fn withdraw(&self) -> usize {
         let mut contents = self.contents.lock();
         self.published.store(false, Ordering::Relaxed);
@@ -138,10 +138,10 @@ impl Range {
         pages.map_or(0, |pages| pages.0.len())
     }
 
-    /// Hands `access` the address of `len` bytes at `offset` of the range, in pieces that each lie in
-    /// one page, with the index of a piece's first byte.
+    /// Splits `len` bytes at `offset` of the range into pieces that each lie in one page. Calls `access`
+    /// with the address of each piece and the index of its first byte.
     ///
-    /// Fails with `ENODEV` if the range was revoked, and `EINVAL` if it has no such bytes.
+    /// Fails with `ENODEV` if the range was revoked, and with `EINVAL` if the bytes are outside it.
     pub(super) fn each(
         &self,
         offset: usize,
@@ -157,12 +157,12 @@ impl Range {
             let at = self.head + offset + done;
             let n = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
 
-            // One page at a time: pages may be revoked in between, but no longer wait for it.
+            // Lock for one page at a time, so that an unmap waits no longer than that.
             let contents = self.contents.lock();
             let pages = contents.as_ref().ok_or(ENODEV)?;
             let page = *pages.0.get(at / PAGE_SIZE).ok_or(EINVAL)?;
             // SAFETY: The page is pinned by the invariant of `Pages`, and stays so while the lock is
-            // held. Pages type1 pins are in the direct mapping, as its own `dma_rw` relies on too.
+            // held. Pages that type1 pins are in the direct mapping; its own `dma_rw` relies on that too.
             let address = unsafe { bindings::vfio_rs_page_address(page) }.cast::<u8>();
             // `at % PAGE_SIZE + n` is inside the page.
             access(done, address.wrapping_add(at % PAGE_SIZE), n);
@@ -171,7 +171,7 @@ impl Range {
         Ok(())
     }
 
-    /// Hands `access` the address of a naturally aligned 64-bit word.
+    /// Calls `access` with the address of a naturally aligned 64-bit word.
     pub(super) fn word(&self, offset: usize, mut access: impl FnMut(*mut u64)) -> Result {
         if self.head.wrapping_add(offset) % size_of::<u64>() != 0 {
             return Err(EINVAL);
@@ -190,7 +190,7 @@ impl Range {
         }
     }
 
-    /// Pins the pages; returns how many type1 pinned.
+    /// Pins the pages. Returns how many type1 pinned.
     ///
     /// # Safety
     ///

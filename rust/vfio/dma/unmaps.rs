@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unmaps in progress: no memory is pinned where one of them is.
+//! The unmaps in progress: memory that is being unmapped is not pinned.
 //!
-//! While type1 unmaps a mapping it looks whether pages of it are pinned, calls `dma_unmap()` of each
-//! device without its lock held, and looks again. At the twelfth look in a row at one mapping it takes
-//! a driver for broken and panics the host. So two things must not happen: that pages are pinned
-//! again between two looks, and that a look leaves pages pinned although nobody is in the way.
+//! While type1 unmaps a mapping, it looks for pinned pages in it, releases its lock, calls `dma_unmap()`
+//! of each device, and looks again. At the twelfth look in a row at one mapping it assumes a broken
+//! driver and panics the host. So pages must not be pinned again between two looks, and each look must
+//! end with all pages unpinned, if no other thread is in the way.
 //!
-//! The first is prevented here. A report lists the mapping from the first callback on until the
-//! thread that unmaps has left its system call. Pins that overlap a report are refused at once, for
-//! all devices of the parent: a device that is opened during the unmap has seen no callback. The
-//! second is the business of `pins`.
+//! This file does the first part. A report lists the mapping, from the first callback until the thread
+//! that unmaps has left its system call. Pins that overlap a report are refused at once. This holds for
+//! all devices of the parent, because a device that is opened during the unmap gets no callback. `pins`
+//! does the second part.
 //!
 //! # How a report ends
 //!
-//! VFIO does not say when an unmap is done. So the callback makes a file and puts its only reference
-//! at once. The kernel calls `release()` of such a file when the thread that put it returns to
-//! userspace, or exits. If there is no memory for a report, or no file to be had, then the device
-//! pins nothing until it is closed.
+//! VFIO does not tell when an unmap is done. So the callback creates a file and puts its only reference
+//! at once. The kernel calls `release()` of such a file when the thread that put it returns to userspace
+//! or exits. If the report or the file cannot be allocated, the device pins nothing until it is closed.
 
 use core::{
     ptr::NonNull,
@@ -39,21 +38,21 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// The mappings that one thread unmaps, from the first one reported to the last.
+/// The mappings that one thread unmaps: from the start of the first to the end of the last.
 struct Report {
     /// The first IOVA.
     first: u64,
-    /// The last one.
+    /// The last IOVA.
     last: u64,
-    /// The thread that unmaps, as a number: it is only compared.
+    /// The address of the thread that unmaps. It is only compared.
     thread: usize,
 }
 
-/// The queue of the work items that unpin what is unmapped.
+/// The queue of the work items that unpin.
 ///
 /// # Invariants
 ///
-/// The queue is valid, and this value's to destroy.
+/// The queue is valid, and owned by this value.
 pub struct UnpinQueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A work queue may be used on any thread.
@@ -63,19 +62,19 @@ unsafe impl Send for UnpinQueue {}
 unsafe impl Sync for UnpinQueue {}
 
 impl UnpinQueue {
-    /// Makes a queue on which any number of items run at the same time.
+    /// Creates a queue on which any number of items run at the same time.
     pub fn new(name: &CStr) -> Result<Self> {
         // SAFETY: `name` is a string, and copied.
         // Not freezable: a thread that unmaps waits for the work and must be able to freeze.
         let queue = unsafe { bindings::vfio_rs_alloc_workqueue(name.as_char_ptr(), 0, false) };
-        // INVARIANT: Made just now.
+        // INVARIANT: Created above.
         Ok(Self(NonNull::new(queue).ok_or(ENOMEM)?))
     }
 }
 
 impl Drop for UnpinQueue {
     fn drop(&mut self) {
-        // SAFETY: By the invariant. This waits for the items that still run.
+        // SAFETY: By the invariant. This waits for the running items.
         unsafe { bindings::destroy_workqueue(self.0.as_ptr()) }
     }
 }
@@ -93,17 +92,17 @@ pub struct Unmaps {
 // SAFETY: A work queue may be used on any thread.
 unsafe impl Send for Unmaps {}
 
-// SAFETY: All that changes is behind the lock or atomic; a work queue has locks of its own.
+// SAFETY: The fields that change are under the lock or atomic; a work queue has locks of its own.
 unsafe impl Sync for Unmaps {}
 
-/// What a report's file refers to.
+/// The private data of a report's file.
 struct Ticket {
     unmaps: Arc<Unmaps>,
     thread: usize,
 }
 
 impl Unmaps {
-    /// Nothing is being unmapped.
+    /// Returns an empty list.
     ///
     /// # Safety
     ///
@@ -120,13 +119,14 @@ impl Unmaps {
         )
     }
 
-    /// The queue for the work items that unpin. Nothing may be pinned any more when the parent ends.
+    /// Returns the queue of the work items that unpin. Nothing may be pinned any more when the parent
+    /// ends.
     pub(super) fn queue(&self) -> &Queue {
         // SAFETY: By the requirements of `new`, a device that has this is gone before the queue is.
         unsafe { Queue::from_raw(self.queue.as_ptr()) }
     }
 
-    /// Lists `first..=last` until the present thread has left its system call.
+    /// Lists `first..=last` until the current thread has left its system call.
     ///
     /// Called by type1, on the thread that unmaps. An error means that the mapping is not listed.
     pub(super) fn report(self: &Arc<Self>, first: u64, last: u64) -> Result {
@@ -151,7 +151,7 @@ impl Unmaps {
             .inspect_err(|_| self.end(thread))
     }
 
-    /// Makes a file whose release ends the reports of the present thread, and puts it.
+    /// Creates a file whose release ends the reports of the current thread, and puts it.
     fn end_with_system_call(self: &Arc<Self>, thread: usize) -> Result {
         let ticket = KBox::new(
             Ticket {
@@ -171,11 +171,11 @@ impl Unmaps {
             )
         })
         .inspect_err(|_| {
-            // SAFETY: There is no file, so the ticket is still ours.
+            // SAFETY: There is no file, so this function still owns the ticket.
             drop(unsafe { KBox::from_raw(ticket) });
         })?;
-        // SAFETY: The reference is ours, and the last one. The kernel calls `release` when the thread
-        // returns to userspace.
+        // SAFETY: This is the only reference. The kernel calls `release` when the thread returns to
+        // userspace.
         unsafe { bindings::fput(file) };
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Unmaps {
         self.reports.lock().retain(|report| report.thread != thread);
     }
 
-    /// Whether some of `first..=last` is being unmapped.
+    /// Returns whether a part of `first..=last` is being unmapped.
     pub(super) fn overlaps(&self, first: u64, last: u64) -> bool {
         self.reports
             .lock()
@@ -198,7 +198,8 @@ impl Unmaps {
         self.looks_max.fetch_max(looks, Ordering::Relaxed);
     }
 
-    /// The most looks of type1 that found the same pages pinned, since the module was loaded.
+    /// Returns how many looks of type1 found the same pages pinned: the maximum since the module was
+    /// loaded.
     pub fn looks_max(&self) -> u32 {
         self.looks_max.load(Ordering::Relaxed)
     }
@@ -215,7 +216,7 @@ const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
 ///
 /// Called once for a file with `OPERATIONS`, when its last reference is gone.
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: By the requirement of this function. The ticket is the file's.
+    // SAFETY: By the requirement of this function. The file owns the ticket.
     let ticket = unsafe { KBox::from_raw((*file).private_data.cast::<Ticket>()) };
     ticket.unmaps.end(ticket.thread);
     0

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a device's interrupts, and what of it is due. See [`irq`](super).
+//! The state of a device's interrupts, and which of them are due. See [`irq`](super).
 
 use kernel::{
     prelude::*,
@@ -27,7 +27,7 @@ pub(crate) enum Mode {
 /// An optional eventfd.
 pub(crate) type Trigger = Option<Arc<EventFd>>;
 
-/// What the spinlock guards.
+/// The state under the spinlock.
 pub(crate) struct State {
     pub(crate) mode: Mode,
     /// The device runs.
@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(super) pending: u64,
     /// INTx was masked by the user.
     pub(super) masked: bool,
-    /// INTx was delivered, and not unmasked since.
+    /// INTx was delivered and not unmasked since.
     pub(super) delivered: bool,
     /// The device was acknowledged since INTx was delivered.
     pub(super) acknowledged: bool,
@@ -56,12 +56,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Whether the device asserts INTx.
+    /// Returns whether the device asserts INTx.
     pub(super) fn level(&self) -> bool {
         self.asserted != 0
     }
 
-    /// Whether INTx is to be delivered now.
+    /// Returns whether INTx is to be delivered now.
     pub(super) fn intx_due(&self) -> bool {
         self.mode == Mode::Intx
             && self.running
@@ -72,7 +72,7 @@ impl State {
             && !self.disabled
     }
 
-    /// Delivers INTx if it is due, and returns what to signal.
+    /// Delivers INTx if it is due. Returns the eventfd to signal.
     pub(super) fn deliver_intx(&mut self) -> Trigger {
         if !self.intx_due() {
             return None;
@@ -89,8 +89,8 @@ impl State {
         self.unmask_at_acknowledge = false;
     }
 
-    /// Uses INTx from now on, with this eventfd; returns what to signal. What was in place is left in
-    /// `trigger`, to be dropped when the lock is no longer held.
+    /// Enables INTx with this eventfd. Returns the eventfd to signal. The former eventfd is left in
+    /// `trigger`; the caller drops it after the lock.
     pub(crate) fn set_intx(&mut self, trigger: &mut Trigger) -> Trigger {
         self.mode = Mode::Intx;
         core::mem::swap(&mut self.intx, trigger);
@@ -98,7 +98,7 @@ impl State {
         self.deliver_intx()
     }
 
-    /// What to signal when the user asks for INTx by itself.
+    /// Returns the eventfd to signal when the user triggers INTx by `VFIO_DEVICE_SET_IRQS`.
     pub(crate) fn loop_intx(&self) -> Trigger {
         if self.disabled {
             None
@@ -107,8 +107,8 @@ impl State {
         }
     }
 
-    /// Unmasks INTx by an eventfd; returns whether the worker has to look after it. `own`: the
-    /// eventfd is the one that INTx signals.
+    /// Unmasks INTx by an eventfd. Returns whether the worker has to deliver it later. `own` tells whether
+    /// the eventfd is also the trigger of INTx.
     pub(super) fn unmask_by_eventfd(&mut self, own: bool) -> bool {
         self.masked = false;
         if self.delivered && self.level() && !self.acknowledged {
@@ -119,7 +119,7 @@ impl State {
         self.intx_due()
     }
 
-    /// Where in `vectors` the device's vector `vector` is.
+    /// Returns the index in `vectors` of the device's vector `vector`.
     ///
     /// With fewer MSI vectors enabled than the device has, several share one.
     pub(super) fn slot(&self, vector: usize) -> Option<usize> {
@@ -130,8 +130,8 @@ impl State {
         }
     }
 
-    /// Puts eventfds in place for the vectors from `start` on. What was in place is left in
-    /// `triggers`, to be dropped when the lock is no longer held.
+    /// Sets the eventfds of the vectors from `start` on. The former eventfds are left in `triggers`; the
+    /// caller drops them after the lock.
     pub(crate) fn set_triggers(&mut self, start: usize, triggers: &mut [Trigger]) {
         let same = |a: &Trigger, b: &Trigger| match (a, b) {
             (Some(a), Some(b)) => a.is(b.as_ptr()),
@@ -150,14 +150,14 @@ impl State {
         self.end_replay();
     }
 
-    /// A bit for each of the device's vectors that share this one.
+    /// Returns a bit for each of the device's vectors that share this one.
     pub(super) fn sharing(&self, slot: usize) -> u64 {
         (0..VECTORS_MAX)
             .filter(|vector| self.slot(*vector) == Some(slot))
             .fold(0, |bits, vector| bits | 1 << vector)
     }
 
-    /// Once a running device can send messages, what was loaded is delivered by them.
+    /// A running device that can send messages no longer needs the one INTx after a load.
     pub(super) fn end_replay(&mut self) {
         let messages = matches!(self.mode, Mode::Msi | Mode::Msix);
 
@@ -166,7 +166,7 @@ impl State {
         }
     }
 
-    /// Takes the pending bit of a vector whose message can be sent, and returns what to signal.
+    /// Clears the pending bit of a vector whose message can be sent. Returns the eventfd to signal.
     pub(super) fn deliver_message(&mut self, vector: usize) -> Trigger {
         if !self.running || self.pending & (1 << vector) == 0 {
             return None;
