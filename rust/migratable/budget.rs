@@ -13,7 +13,7 @@ use kernel::{
     },
 };
 
-/// Memory that devices share.
+/// The memory budget of a parent.
 pub(crate) struct Budget {
     /// Bytes in all.
     total: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
+    /// Returns an unused budget.
     pub(crate) fn new(total: u64) -> Result<Arc<Self>> {
         let this = Self {
             total,
@@ -40,7 +40,7 @@ impl Budget {
 
     /// Takes `cost` bytes, or fails and takes nothing.
     pub(crate) fn reserve(self: &Arc<Self>, cost: u64) -> Result<Reservation> {
-        // Relaxed: the number is all that is shared, nothing is published with it.
+        // Relaxed: only the number is shared; it publishes no other data.
         let mut used = self.used.load(Relaxed);
         loop {
             let sum = used
@@ -61,7 +61,7 @@ impl Budget {
     }
 }
 
-/// A device's part of its parent's budget; given back when dropped.
+/// A device's part of its parent's budget. Dropping it returns the part.
 ///
 /// # Invariants
 ///

@@ -2,7 +2,7 @@
 
 //! The effects of the PCI command register.
 //!
-//! Bus mastering lets the worker run, and the INTx disable bit holds INTx back. A task of the process
+//! Bus mastering lets the worker run, and the INTx disable bit suppresses INTx. A task of the process
 //! that sets bus mastering does the worker's work, so this write can fail. A write that fails has
 //! changed nothing.
 
@@ -49,7 +49,7 @@ impl<T: Driver> Device<T> {
         self.set_intx_disable(effect.intx_disable);
     }
 
-    /// Lets the worker run, or stops it. On failure it does what it did.
+    /// Lets the worker run, or stops it. A failure changes nothing.
     fn set_bus_master(&self, on: bool, changed: bool) -> Result {
         if !on {
             if changed {
@@ -74,7 +74,7 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// Holds INTx back or delivers it, if the write changed that.
+    /// Disables or enables INTx, if the write changed the bit.
     fn set_intx_disable(&self, disable: Option<bool>) {
         if let Some(disable) = disable {
             self.irq.set_disabled(disable);

@@ -139,7 +139,7 @@ impl<J: Job> DeviceWorker<J> {
 }
 
 impl<J> DeviceWorker<J> {
-    /// The current task opens the device. Fuzzers count the units for it from now on.
+    /// Notes that the current task opens the device. Fuzzers attribute the units to it from now on.
     pub(crate) fn opened(&self) {
         self.user.set_current();
         self.opener.store(Mm::current());
@@ -189,8 +189,8 @@ impl<J> DeviceWorker<J> {
     /// The device is being closed: clears the conditions of its user, and gives up the task. Calls `stopped`
     /// if the device could run.
     ///
-    /// Forgets scheduled work: the queue may be the next user's by now. If the state is kept over the close,
-    /// the device does nothing before that user schedules work.
+    /// Drops scheduled work, because the next user may own the queue by now. If the state is kept over the
+    /// close, the device does nothing before that user schedules work.
     ///
     /// Waits for the unit in progress without a limit. If the worker is a task of the process that closes
     /// the device, and that process is killed, the unit ends.

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!   registration::new   reserve memory, allocate the device, register it with VFIO
-//!     open              guest memory can be reached, the worker may run
-//!     close             worker stopped, pins and eventfds given up, all as at power-on
-//!   last reference      the device is dropped, its memory given back
+//!     open              guest memory is accessible, the worker may run
+//!     close             worker stopped, pins and eventfds dropped, device reset
+//!   last reference      the device is dropped, its memory released
 //! ```
 
 use crate::{
@@ -30,10 +30,10 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// The last user has closed the device. It goes back to power-on.
+    /// The last user has closed the device. Resets it to power-on.
     ///
     /// With `keep_state`, registers, memory and the MSI-X table stay. Eventfds, pins, configuration space
-    /// and sessions belong to the user, and go in any case.
+    /// and sessions belong to the user and are dropped in any case.
     pub(crate) fn close(&self) {
         self.worker.close(|| T::stopped(self));
         self.close_migration();

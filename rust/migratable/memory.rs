@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device memory: what a card has on board and guests map.
+//! Device memory: the memory on board of a card, which guests map.
 //!
-//! Pages are allocated, zeroed, when they are first written or touched by a guest. A page never
-//! touched is a hole: it reads 0, costs nothing and is not migrated.
+//! A page is allocated and zeroed when it is first written or when a guest first touches it. Until then it
+//! is a hole: it reads 0, costs nothing and is not migrated.
 //!
 //! | file        | what is in it                                                |
 //! |-------------|--------------------------------------------------------------|
 //! | `pages`     | the table of pages, and references to them                   |
-//! | `copy`      | copies between pages and everything else                     |
+//! | `copy`      | copies to and from pages                                     |
 //! | `fault`     | the guest's mapping: page faults                             |
 //! | `areas`     | the areas that map the memory                                |
 //! | `zap`       | removing PTEs from them                                      |
 //! | `tracking`  | which pages were written: the dirty map and write protection |
-//! | `dirtied`   | waking those who wait for that                               |
+//! | `dirtied`   | wakes threads that wait for a dirty page                     |
 //!
 //! # Locks
 //!
-//! `lock` orders the page tables of users against the rest. Page faults take it for reading, so it is
-//! never held over a copy to or from a user, nor over a call into type1, which copies to users as
-//! well: guests may point either at a mapping of this very memory. Such copies hold references to
-//! pages instead. Taking a page out of the table needs the lock for writing, and so does taking
-//! mappings away, which needs the user's `mmap_lock` before it: see `zap`.
+//! `lock` orders changes of users' page tables against changes of the table of pages. Page faults take it
+//! for reading. So it is never held over a copy to or from a user, nor over a call into type1, which
+//! copies to users too: the user's memory may be a mapping of this device memory. Such copies hold
+//! references to pages instead. Removing a page from the table needs the lock for writing. So does
+//! removing PTEs, which also needs the user's `mmap_lock` before it: see `zap`.
 //!
 //! ```text
 //!   a user's mmap_lock, type1's lock  ->  lock  ->  page table locks
@@ -93,28 +93,28 @@ pub struct DeviceMemory {
     lock: RwSem<()>,
     /// Whether writes mark pages dirty. Changed with `lock` held for writing.
     tracking: AtomicBool,
-    /// The pages written, while tracking.
+    /// The pages that were written, while tracking.
     dirty: DirtyMap<KVVec<AtomicU64>>,
-    /// Those who wait for a page to be marked.
+    /// The threads that wait for a page to be marked.
     dirtied: Arc<Dirtied>,
-    /// Where user mappings of the device are found; null while there can be none.
+    /// The `address_space` with the user mappings of the device. Null while there can be none.
     mapping: AtomicPtr<bindings::address_space>,
-    /// The offset in `mapping` of the memory's first byte; `UNMAPPED` until somebody maps it.
+    /// The offset in `mapping` of the memory's first byte. `UNMAPPED` until a user maps it.
     base: AtomicU64,
     /// The areas that map the memory.
     #[pin]
     areas: Areas,
-    /// Pages that are the memory's no longer, but may be mapped still: the process that discarded
-    /// them was killed while it waited for the process that maps them.
+    /// Pages that were removed from the memory but may still be mapped: the process that discarded them
+    /// was killed while it waited for the process that maps them.
     #[pin]
     stale: SpinLock<Detached>,
 }
 
-/// No offset of `DeviceMemory::base`.
+/// The value of `DeviceMemory::base` that is no offset.
 const UNMAPPED: u64 = u64::MAX;
 
 impl DeviceMemory {
-    /// Makes `size` bytes of memory that reads 0.
+    /// Creates `size` bytes of memory that reads 0.
     pub(crate) fn new(size: u64) -> Result<Arc<Self>> {
         if size == 0 || size % PAGE_SIZE as u64 != 0 {
             return Err(EINVAL);
@@ -146,17 +146,17 @@ impl DeviceMemory {
         )
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes that are backed by pages.
+    /// Returns the bytes that are backed by pages.
     pub fn populated_bytes(&self) -> u64 {
         self.populated_pages() * PAGE_SIZE as u64
     }
 
-    /// Number of pages that are not holes, from a counter.
+    /// Returns the number of pages that are not holes, from a counter.
     pub(crate) fn populated_pages(&self) -> u64 {
         self.pages.populated()
     }
@@ -169,17 +169,17 @@ impl DeviceMemory {
         }
     }
 
-    /// A page, if it is not a hole.
+    /// Returns a page, if it is not a hole.
     fn page(&self, index: usize) -> Option<PageRef> {
         self.pages.get(index, &self.lock.read())
     }
 
-    /// A page, which is no hole after this.
+    /// Returns a page. Allocates it if it is a hole.
     fn page_or_new(&self, index: usize) -> Result<PageRef> {
         Ok(self.page_locked(index)?.0)
     }
 
-    /// A page, which is no hole after this, and stays the memory's as long as the lock is held.
+    /// Returns a page, and the lock that keeps it in the table. Allocates it if it is a hole.
     fn page_locked(&self, index: usize) -> Result<(PageRef, ReadGuard<'_, ()>)> {
         let mut new = None;
         loop {
@@ -191,16 +191,16 @@ impl DeviceMemory {
                 let page = self.pages.get_or_insert(index, new, &lock).ok_or(ERANGE)?;
                 return Ok((page, lock));
             }
-            // Not with the lock held, as it may take long.
+            // Without the lock, because it may take long.
             drop(lock);
             new = Some(PageRef::new()?);
         }
     }
 
-    /// Makes all of it holes again. Guests that map it find zeroes.
+    /// Turns all pages into holes. Guests that map them read zeroes.
     ///
-    /// This cannot fail. If the current process is killed meanwhile, a process that maps the memory
-    /// may go on to see the former pages; they are kept until the next discard or close.
+    /// This cannot fail. If the current process is killed meanwhile, another process that maps the memory
+    /// may still see the former pages. They are freed at the next discard or close.
     ///
     /// # Context
     ///
@@ -213,14 +213,14 @@ impl DeviceMemory {
         }
     }
 
-    /// Makes a range of whole pages holes again, and frees them. Guests that map them find zeroes.
+    /// Turns a range of whole pages into holes, and frees them. Guests that map them read zeroes.
     ///
-    /// Costs a look at each block of the table, and what it takes to free the pages there are. Not for
-    /// memory that is tracked: a hole is not sent.
+    /// The cost is linear in the blocks of the table and in the pages that are freed. Not for memory that
+    /// is tracked, because a hole is not sent.
     ///
     /// `ERANGE` for bytes that the memory does not have. `EINTR` if the current process was killed, and
-    /// `EBUSY` if users of the memory forked too often meanwhile. Some of the pages are left then, or are
-    /// holes but kept until this is called again, or discard or close.
+    /// `EBUSY` if users of the memory forked too often meanwhile. Then some of the pages are left, or are
+    /// holes but not freed until this is called again, or until discard or close.
     ///
     /// # Context
     ///
@@ -231,7 +231,7 @@ impl DeviceMemory {
             Some(end) if end <= self.size => {}
             _ => return Err(ERANGE),
         }
-        // Those that could not be freed before.
+        // The pages that could not be freed before.
         let stale = self.stale.lock().take();
         if !stale.is_empty() {
             self.release(stale, 0, self.size)?;
@@ -239,7 +239,7 @@ impl DeviceMemory {
         let page_size = PAGE_SIZE as u64;
         let first = (offset / page_size) as usize;
         let count = (len / page_size) as usize;
-        // Block by block: what is mapped is looked at only where there are pages.
+        // Block by block: PTEs are removed only where there are pages.
         for block in self.pages.populated_blocks(first..first + count) {
             not_killed()?;
             let (offset, len) = (block.start as u64, block.len() as u64);
@@ -250,7 +250,7 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// Frees pages that are not in the table any more, and lay in this range of bytes.
+    /// Frees pages that were removed from the table, in this range of bytes.
     fn release(&self, gone: Detached, offset: u64, len: u64) -> Result {
         match self.zap(offset, len) {
             Ok(()) => Ok(()),
@@ -261,7 +261,7 @@ impl DeviceMemory {
         }
     }
 
-    /// Takes the pages of a range out of the table. They must not be freed before a `zap`.
+    /// Removes the pages of a range from the table. Do not free them before a `zap`.
     fn detach(&self, range: Range<usize>, gone: &mut Detached) {
         for block in self.pages.populated_blocks(range) {
             let lock = self.lock.write();
@@ -272,12 +272,12 @@ impl DeviceMemory {
         }
     }
 
-    /// Says where user mappings of the device are found.
+    /// Sets the `address_space` with the user mappings of the device.
     ///
     /// # Safety
     ///
-    /// `mapping` must be that of all files the device is mapped through, and valid until this is
-    /// called with null. No user mapping may exist then.
+    /// `mapping` must be that of all files that map the device, and valid until this is called with null.
+    /// No user mapping may exist when this is called with null.
     pub(crate) unsafe fn set_mapping(&self, mapping: *mut bindings::address_space) {
         let _lock = self.lock.write();
         self.mapping.store(mapping, Ordering::Release);

@@ -42,7 +42,7 @@ pub struct Type<T: Driver> {
     pub pretty_name: &'static CStr,
     /// What the type offers: `description` in the type's directory.
     pub description: &'static str,
-    /// What [`Driver::new`] and [`Driver::function`] are given.
+    /// The argument of [`Driver::new`] and [`Driver::function`].
     pub config: T::Config,
     /// Bytes of the parent's budget that a device takes; not 0.
     pub cost: u64,
@@ -55,7 +55,7 @@ pub struct Type<T: Driver> {
 /// is open.
 pub struct Parent<T: Driver> {
     _parent: mdev::Parent<Registration<T>>,
-    // Dropped after the parent: waits for the work items that have just unpinned something.
+    // Dropped after the parent: waits for work items that still unpin.
     _unpin: UnpinQueue,
 }
 
@@ -108,7 +108,7 @@ impl<T: Driver> Parent<T> {
         })
     }
 
-    /// Checks what a type says of itself.
+    /// Checks the description of a type.
     fn check(typ: &Type<T>) -> Result {
         let function = T::function(&typ.config).check();
         let cost = (typ.cost != 0)

@@ -56,7 +56,7 @@ use vfio_bindings as bindings;
 /// `VFIO_PCI_CONFIG_REGION_INDEX`.
 const CONFIG: usize = bindings::VFIO_PCI_CONFIG_REGION_INDEX as usize;
 
-/// The migration region, behind those of every PCI device (P1).
+/// The migration region, after those of every PCI device (P1).
 pub(crate) const MIGRATION: usize = bindings::VFIO_PCI_NUM_REGIONS as usize;
 
 /// Number of regions.
@@ -65,10 +65,10 @@ pub(crate) const NUM_REGIONS: usize = MIGRATION + 1;
 /// The widest access of a guest.
 const WIDTH_MAX: usize = 8;
 
-/// What is read where there is nothing.
+/// The value of a read that reaches nothing.
 const ONES: [u8; WIDTH_MAX] = [0xff; WIDTH_MAX];
 
-/// What is at a region index.
+/// The kind of a region.
 #[derive(Clone, Copy)]
 pub(crate) enum Region {
     /// Nothing: the size is 0.
@@ -86,7 +86,7 @@ pub(crate) enum Region {
 }
 
 impl Region {
-    /// Bytes of the region.
+    /// Returns the bytes of the region.
     pub(crate) fn size(self) -> u64 {
         match self {
             Region::Absent => 0,
@@ -98,13 +98,13 @@ impl Region {
         }
     }
 
-    /// Checks that `len` bytes at `offset` are inside, and returns the offset.
+    /// Checks that `len` bytes at `offset` are inside. Returns the offset.
     fn check(self, offset: u64, len: usize) -> Result<u64, Refusal> {
         if let Region::Absent = self {
             return Err(Refusal(EINVAL, "the region is empty"));
         }
         match offset.checked_add(len as u64) {
-            // An offset at the very end, which only an access of no bytes has, becomes 0.
+            // Only an access of no bytes can be at the very end. Its offset becomes 0.
             Some(end) if end <= self.size() => {
                 Ok(nospec::index(offset as usize, self.size() as usize) as u64)
             }
@@ -114,7 +114,7 @@ impl Region {
 }
 
 impl<T: Driver> Device<T> {
-    /// The region at `index`.
+    /// Returns the region at `index`.
     pub(crate) fn region(&self, index: u64) -> Result<Region, Refusal> {
         if index >= NUM_REGIONS as u64 {
             return Err(Refusal(EINVAL, "no such region"));
@@ -138,13 +138,13 @@ impl<T: Driver> Device<T> {
 
     /// Writes to device memory.
     ///
-    /// A write that a guest can make does not fail because the VMM's cgroup or the host is out of
-    /// memory: it is dropped.
+    /// If the VMM's cgroup or the host is out of memory, a write that a guest can make is dropped and does
+    /// not fail.
     fn write_memory(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let memory = self.memory.as_ref().ok_or(EINVAL)?;
         let mut done = 0;
 
-        // A write of more than a page may end early. Why is known by going on.
+        // A write of more than a page may end early. The next write returns the reason.
         while done < len {
             let rest = buf.wrapping_byte_add(done);
             match memory.write_user(offset + done as u64, rest, len - done) {
@@ -160,7 +160,7 @@ impl<T: Driver> Device<T> {
         Ok(done)
     }
 
-    /// Reads through an access that is too wide for a register, which only a VMM can make.
+    /// Answers a read that is too wide for a register. Only a VMM can make one.
     ///
     /// Returns at most the bytes of a page.
     fn read_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
@@ -175,14 +175,14 @@ impl<T: Driver> Device<T> {
         Ok(len)
     }
 
-    /// Writes through an access that is too wide for a register. As [`Device::read_nothing`].
+    /// Answers a write that is too wide for a register. See [`Device::read_nothing`].
     fn write_nothing(&self, buf: UserPtr, len: usize) -> Result<usize> {
         self.counters.refused.add_one();
         let len = len.min(PAGE_SIZE);
         let mut from = UserSlice::new(buf, len).reader();
         let mut word = ONES;
 
-        // For the user's bad addresses.
+        // Fails if the user's buffer is not accessible.
         while !from.is_empty() {
             let n = from.len().min(WIDTH_MAX);
             from.read_slice(word.get_mut(..n).unwrap_or_default())?;

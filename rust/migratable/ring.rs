@@ -12,8 +12,8 @@ use vfio::dma::{
 impl<T> Device<T> {
     /// Gives `slot` access to the `len` bytes of guest memory at `iova`, and pins them if possible.
     ///
-    /// If `slot` has access to this range already, pins it if that has become possible. Otherwise what was
-    /// in `slot` is unpinned first. Memory that cannot be pinned is copied, and the log says why and what
+    /// If `slot` has access to this range already, pins it if that has become possible. Otherwise the former
+    /// range in `slot` is unpinned first. Memory that cannot be pinned is copied, and the log says why and what
     /// to change, once for each time that the device is open.
     ///
     /// The errors are those of [`Dma::ring`](vfio::dma::Dma::ring).

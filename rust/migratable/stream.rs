@@ -36,7 +36,8 @@ fn first<T>(slot: &mut Option<Error>, result: core::result::Result<T, stream::Er
 
 /// Encodes a device's own state.
 ///
-/// A field that does not fit in [`Info::state_size_max`](crate::Info::state_size_max) returns an error (`ENOSPC`) and changes nothing.
+/// A field that does not fit in [`Info::state_size_max`](crate::Info::state_size_max) returns an error
+/// (`ENOSPC`) and changes nothing.
 #[derive(Debug)]
 pub struct Writer<'a> {
     inner: stream::Writer<'a>,

@@ -8,8 +8,8 @@
 //! its page tables exist. This holds for a process that exits, too: `exit_mmap()` closes its areas with
 //! the lock held for writing.
 //!
-//! Noting the copy of an area takes an allocation of less than 100 bytes, and `open` cannot fail. If
-//! there is no memory even for that, [`Areas::are_listed`] is false until that area is gone.
+//! To list the copy of an area takes an allocation of less than 100 bytes, and `open` cannot fail. If the
+//! allocation fails, [`Areas::are_listed`] is false until that area is gone.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -38,7 +38,7 @@ pub(super) struct Areas {
     list: SpinLock<List>,
 }
 
-/// What [`Areas`] protects.
+/// The part of [`Areas`] under its lock.
 ///
 /// # Invariants
 ///
@@ -46,29 +46,29 @@ pub(super) struct Areas {
 /// itself as long as the `mmap_lock` is held.
 struct List {
     areas: RBTree<Key, ()>,
-    /// Address spaces that a fork has made. Only ever grows.
+    /// Number of address spaces that forks created. It never decreases.
     forks: u64,
-    /// Areas that are not in `areas` for want of memory.
+    /// Number of areas that are not in `areas` because an allocation failed.
     unlisted: usize,
 }
 
-// SAFETY: The list has addresses as numbers only.
+// SAFETY: The list stores addresses as numbers only.
 unsafe impl Send for List {}
 
 impl List {
-    /// The first area whose key is at least `key`.
+    /// Returns the first area whose key is at least `key`.
     fn first_from(&self, key: Key) -> Option<Key> {
         let cursor = self.areas.cursor_lower_bound(&key)?;
         Some(*cursor.current().0)
     }
 
-    /// Whether an address space has an area.
+    /// Returns whether an address space has an area.
     fn has(&self, mm: usize) -> bool {
         self.first_from((mm, 0)).is_some_and(|key| key.0 == mm)
     }
 }
 
-/// The key of an area.
+/// Returns the key of an area.
 ///
 /// # Safety
 ///
@@ -80,7 +80,7 @@ unsafe fn key(vma: *mut bindings::vm_area_struct) -> Key {
 }
 
 impl Areas {
-    /// No areas.
+    /// Returns an empty list.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_spinlock!(
@@ -94,7 +94,7 @@ impl Areas {
         })
     }
 
-    /// Lists a new area. `ENOMEM` if that takes memory that is not there.
+    /// Lists a new area. `ENOMEM` if the allocation fails.
     ///
     /// # Safety
     ///
@@ -129,7 +129,7 @@ impl Areas {
         }
     }
 
-    /// Takes an area off the list.
+    /// Removes an area from the list.
     ///
     /// # Safety
     ///
@@ -143,11 +143,11 @@ impl Areas {
             list.unlisted -= 1;
         }
         drop(list);
-        // Freed without the lock.
+        // Free the node without the lock.
         drop(node);
     }
 
-    /// The first address space that has areas and lies at a higher address than `after`.
+    /// Returns the first address space with areas whose address is greater than `after`.
     pub(super) fn next_mm(&self, after: usize) -> Option<ARef<Mm>> {
         let list = self.list.lock();
         let (mm, _) = list.first_from((after.checked_add(1)?, 0))?;
@@ -155,7 +155,7 @@ impl Areas {
         Some(unsafe { Mm::from_raw(core::ptr::with_exposed_provenance(mm)) }.into())
     }
 
-    /// The first area of a locked address space at a higher address than `after`.
+    /// Returns the first area of a locked address space whose address is greater than `after`.
     pub(super) fn next_area(
         &self,
         mm: &MmapWriteGuard<'_>,
@@ -169,12 +169,12 @@ impl Areas {
         NonNull::new(core::ptr::with_exposed_provenance_mut(found.1))
     }
 
-    /// How many address spaces were made by forks.
+    /// Returns how many address spaces forks created.
     pub(super) fn forks(&self) -> u64 {
         self.list.lock().forks
     }
 
-    /// Whether all areas are listed.
+    /// Returns whether all areas are listed.
     pub(super) fn are_listed(&self) -> bool {
         self.list.lock().unlisted == 0
     }

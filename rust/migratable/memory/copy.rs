@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies between device memory and everything else.
+//! Copies to and from device memory.
 //!
-//! All hold references to pages and no lock. Guests and users may access the same bytes meanwhile,
-//! so pages are only ever accessed through raw pointers, by C.
+//! All hold references to pages and no lock. Guests and users may access the same bytes meanwhile, so only
+//! C accesses pages, through raw pointers.
 
 use super::DeviceMemory;
 use kernel::{
@@ -20,7 +20,7 @@ use vfio::dma::{
 };
 use vfio_bindings as bindings;
 
-/// What a hole reads.
+/// The contents of a hole.
 static ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 /// A piece of a range that lies in one page.
@@ -36,7 +36,7 @@ struct Piece {
     done: usize,
 }
 
-/// The pieces of `len` bytes at `offset`.
+/// Returns the pieces of `len` bytes at `offset`.
 fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
     let mut done = 0;
     core::iter::from_fn(move || {
@@ -57,8 +57,8 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
 }
 
 impl DeviceMemory {
-    /// Hands the bytes of a range to `f`, piece by piece: a pointer valid for reads, their number, and
-    /// the number of bytes before them.
+    /// Calls `f` for each piece of a range, with a pointer valid for reads, the number of bytes, and the
+    /// number of bytes before them.
     fn for_each(
         &self,
         offset: u64,
@@ -78,8 +78,8 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// Hands the bytes of a range to `f` to be written, piece by piece, and marks their pages: a pointer
-    /// valid for reads and writes, their number, and the number of bytes before them.
+    /// Calls `f` to write each piece of a range, with a pointer valid for reads and writes, the number of
+    /// bytes, and the number of bytes before them. Marks the pages.
     fn for_each_mut(
         &self,
         offset: u64,
@@ -91,7 +91,7 @@ impl DeviceMemory {
             let page = self.page_or_new(piece.page)?;
             // A piece lies inside a page.
             let result = f(page.address().wrapping_add(piece.at), piece.len, piece.done);
-            // Also if it failed: it may have written in part.
+            // Also after an error, because a part may have been written.
             self.wrote(piece.page);
             result?;
         }
@@ -104,8 +104,8 @@ impl DeviceMemory {
         unsafe { self.read_raw(offset, data.as_mut_ptr(), data.len()) }
     }
 
-    /// Copies from `data`. `ERANGE` for a range that is not inside the memory, `ENOMEM` if there is
-    /// no page to be had; then what comes before it was written.
+    /// Copies from `data`. `ERANGE` for a range that is not inside the memory. `ENOMEM` if a page cannot be
+    /// allocated; the bytes before it were written.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result {
         // SAFETY: The slice is valid for reads of its length.
         unsafe { self.write_raw(offset, data.as_ptr(), data.len()) }
@@ -118,7 +118,7 @@ impl DeviceMemory {
     /// `to` must be valid for writes of `len` bytes by C.
     pub(crate) unsafe fn read_raw(&self, offset: u64, to: *mut u8, len: usize) -> Result {
         self.for_each(offset, len, |from, n, done| {
-            // SAFETY: `for_each` vouches for `from`, the caller for `to`, as `done + n <= len`.
+            // SAFETY: `for_each` guarantees `from`, and the caller `to`, as `done + n <= len`.
             unsafe { bindings::memcpy(to.add(done).cast::<c_void>(), from.cast::<c_void>(), n) };
             Ok(())
         })
@@ -131,7 +131,7 @@ impl DeviceMemory {
     /// `from` must be valid for reads of `len` bytes by C.
     pub(crate) unsafe fn write_raw(&self, offset: u64, from: *const u8, len: usize) -> Result {
         self.for_each_mut(offset, len, |to, n, done| {
-            // SAFETY: `for_each_mut` vouches for `to`, the caller for `from`, as `done + n <= len`.
+            // SAFETY: `for_each_mut` guarantees `to`, and the caller `from`, as `done + n <= len`.
             unsafe { bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n) };
             Ok(())
         })
@@ -150,7 +150,7 @@ impl DeviceMemory {
         mut crc: u32,
     ) -> Result<u32> {
         self.for_each_mut(offset, len, |to, n, done| {
-            // SAFETY: `for_each_mut` vouches for `to`, the caller for `from`, as `done + n <= len`.
+            // SAFETY: `for_each_mut` guarantees `to`, and the caller `from`, as `done + n <= len`.
             unsafe {
                 bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
                 crc = bindings::crc32c(crc, to.cast::<c_void>(), n);
@@ -165,7 +165,7 @@ impl DeviceMemory {
     pub fn to_guest(&self, dma: &Dma, offset: u64, iova: u64, len: usize) -> Result {
         dma::check(iova, len)?;
         self.for_each(offset, len, |from, n, done| {
-            // SAFETY: `for_each` vouches for `from`.
+            // SAFETY: `for_each` guarantees `from`.
             unsafe { dma.write_raw(iova + done as u64, from, n) }
         })
     }
@@ -178,17 +178,17 @@ impl DeviceMemory {
             return Err(EINVAL);
         }
         self.for_each(offset, len, |from, n, done| {
-            // SAFETY: `for_each` vouches for `from`.
+            // SAFETY: `for_each` guarantees `from`.
             unsafe { range.write_raw_at(at + done, from, n) }
         })
     }
 
     /// Copies from guest memory, straight to the pages. Errors are those of [`Dma::read`] and
-    /// `ERANGE`; what comes before the failure was written then.
+    /// `ERANGE`. The bytes before an error were written.
     pub fn from_guest(&self, dma: &Dma, iova: u64, offset: u64, len: usize) -> Result {
         dma::check(iova, len)?;
         self.for_each_mut(offset, len, |to, n, done| {
-            // SAFETY: `for_each_mut` vouches for `to`.
+            // SAFETY: `for_each_mut` guarantees `to`.
             unsafe { dma.read_raw(iova + done as u64, to, n) }
         })
     }
@@ -202,7 +202,7 @@ impl DeviceMemory {
                 not_killed()?;
             }
             let to = to.wrapping_byte_add(done).as_mut_ptr();
-            // SAFETY: `for_each` vouches for `from`; no lock is held that a page fault takes.
+            // SAFETY: `for_each` guarantees `from`; no lock is held that a page fault takes.
             let left = unsafe { bindings::copy_to_user(to, from.cast::<c_void>(), n) };
             copied = done + (n - left);
             if left == 0 {
@@ -223,7 +223,7 @@ impl DeviceMemory {
                 not_killed()?;
             }
             let from = from.wrapping_byte_add(done).as_const_ptr();
-            // SAFETY: `for_each_mut` vouches for `to`; no lock is held that a page fault takes.
+            // SAFETY: `for_each_mut` guarantees `to`; no lock is held that a page fault takes.
             let left = unsafe { bindings::copy_from_user(to.cast::<c_void>(), from, n) };
             copied = done + (n - left);
             if left == 0 {
@@ -236,7 +236,7 @@ impl DeviceMemory {
     }
 }
 
-/// What `read()` and `write()` return for a copy that may have stopped early.
+/// Returns the result of `read()` or `write()` for a copy that may have stopped early.
 fn partial(copied: usize, result: Result) -> Result<usize> {
     match result {
         Err(error) if copied == 0 => Err(error),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Telling who waits for something to become dirty.
+//! Wakes threads that poll for dirty pages.
 //!
-//! Marking a page is on the path of every page fault and every step of an worker, and hardly ever is
-//! somebody waiting. So who waits says so first, and a mark costs one look at that.
+//! Every page fault and every unit of work marks pages, and rarely does a thread wait. So a thread that
+//! waits sets a flag first, and a mark costs one read of that flag.
 
 use core::sync::atomic::{
     AtomicBool,
@@ -22,17 +22,17 @@ use kernel::{
     },
 };
 
-/// Those who poll for dirty pages.
+/// The threads that poll for dirty pages.
 #[pin_data]
 pub(crate) struct Dirtied {
-    /// Somebody waits.
+    /// A thread waits.
     armed: AtomicBool,
     #[pin]
     queue: PollCondVar,
 }
 
 impl Dirtied {
-    /// Nobody waits.
+    /// Returns a value without waiting threads.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -43,15 +43,14 @@ impl Dirtied {
         )
     }
 
-    /// Has `file`'s poller woken by the next [`Dirtied::notify`]. What it waits for must be looked at
-    /// after this.
+    /// Lets the next [`Dirtied::notify`] wake `file`'s poller. Check for dirty pages after this call.
     pub(crate) fn register(&self, file: &File, table: &PollTable<'_>) {
         table.register_wait(file, &self.queue);
-        // Before the look at the dirty map, as a mark comes before the look at this.
+        // Set before the dirty map is read; a mark is set before this is read.
         self.armed.store(true, Ordering::SeqCst);
     }
 
-    /// Wakes all pollers, after something was marked or changed.
+    /// Wakes all pollers. Called after a mark or a change of state.
     #[inline]
     pub(crate) fn notify(&self) {
         if self.armed.load(Ordering::SeqCst) {

@@ -2,13 +2,13 @@
 
 //! Device memory mapped by a user.
 //!
-//! The mapping has no pages behind it as far as mm is concerned (`VM_PFNMAP`): mm takes no references
-//! to them, nobody can pin them through it, and the driver has to take them away itself, see
+//! The mapping has page frames but no `struct page` for mm (`VM_PFNMAP`). mm takes no references to the
+//! pages, nobody can pin them through the mapping, and the driver removes the PTEs itself, see
 //! [`DeviceMemory::zap`].
 //!
-//! A writable area has no read-only PTE, because KVM does not have one upgraded: it emulates the
-//! guest's store, and ends the VM where it cannot. So a fault maps what the area allows, and PTEs from
-//! before an `mprotect()` that makes an area writable are removed.
+//! A writable area has no read-only PTE, because KVM does not ask for an upgrade of one: it emulates the
+//! guest's store, and ends the VM if it cannot. So a fault maps a page with all rights of the area, and an
+//! `mprotect()` that makes an area writable removes the older PTEs.
 
 use super::{
     pages::Held,
@@ -30,21 +30,22 @@ use kernel::{
 use vfio::INDEX_SHIFT;
 use vfio_bindings as bindings;
 
-/// Pages of a region's part of the device's file.
+/// Pages of the device's file for each region.
 const REGION_PAGES: usize = 1 << (INDEX_SHIFT as usize - PAGE_SHIFT);
 
 impl DeviceMemory {
-    /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared, `ENOMEM` if there is
-    /// no memory to note it.
+    /// Maps the memory from byte `offset` on. `EINVAL` unless the mapping is shared, `ENOMEM` if the
+    /// area cannot be listed.
     ///
     /// # Safety
     ///
     /// `vma` must be the area that the device's mmap handler was called with, never executable and
     /// inside the memory. The memory must outlive the file that is mapped.
     pub(crate) unsafe fn mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
-        // SAFETY: The area is ours to set up until the handler returns.
+        // SAFETY: The mmap handler owns the area until it returns.
         unsafe {
-            // mm does not survive page frames in a private mapping that may become writable.
+            // mm cannot handle page frames in a private mapping that may become writable: it would copy them
+            // as pages.
             if (*vma).__bindgen_anon_2.vm_flags & flags::SHARED == 0 {
                 return Err(EINVAL);
             }
@@ -57,12 +58,12 @@ impl DeviceMemory {
             );
             (*vma).vm_private_data = core::ptr::from_ref(self).cast_mut().cast();
             (*vma).vm_ops = OPERATIONS;
-            // Last: mm does not close an area whose mmap handler failed.
+            // This comes last, because mm does not close an area whose mmap handler failed.
             self.areas.add(vma)
         }
     }
 
-    /// Maps the page at `index` at `address` of `vma`, and marks it if that makes it writable.
+    /// Maps the page at `index` at `address` of `vma`. Marks the page if the mapping is writable.
     ///
     /// # Safety
     ///
@@ -86,8 +87,8 @@ impl DeviceMemory {
         }
         // SAFETY:
         // - The area was set up by `mmap`, so it is `VM_PFNMAP` and shared, and has the address.
-        // - The page is the table's while the lock is held, and whoever takes it out of the table removes
-        //   its PTEs before it is freed.
+        // - The page stays in the table while the lock is held. A page that is removed from the table is
+        //   freed only after its PTEs are removed.
         unsafe {
             bindings::vmf_insert_pfn_prot(
                 vma,
@@ -98,7 +99,7 @@ impl DeviceMemory {
         }
     }
 
-    /// Marks a page that a user is about to have mapped writable.
+    /// Marks a page that is about to be mapped writable.
     fn mark_mapped(&self, index: usize, _lock: &impl Held) {
         if self.is_tracking() {
             self.mark(index);
@@ -116,14 +117,14 @@ const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_str
     ..pin_init::zeroed()
 };
 
-/// A split, a move or a fork has made a copy of an area.
+/// A split, a move or a fork has copied an area.
 ///
 /// # Safety
 ///
 /// `vma` must be a copy of an area that [`DeviceMemory::mmap`] set up, and its `mmap_lock` be held for
 /// writing.
 unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: By the requirement of this function; `close` takes it off the list.
+    // SAFETY: By the requirement of this function; `close` removes it from the list.
     unsafe { memory(vma).areas.add_copy(vma) };
 }
 
@@ -133,7 +134,7 @@ unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
 ///
 /// `vma` must be one that [`DeviceMemory::mmap`] set up or that `open` was called for.
 unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: By the requirement of this function, it was put on the list.
+    // SAFETY: By the requirement of this function, it is on the list.
     unsafe { memory(vma).areas.remove(vma) };
 }
 
@@ -152,7 +153,7 @@ unsafe extern "C" fn mprotect(
     unsafe {
         let before: vm_flags_t = (*vma).__bindgen_anon_2.vm_flags;
         if before & flags::WRITE == 0 && flags & flags::WRITE != 0 {
-            // Keeps faults out that do without the `mmap_lock`, until the flags have changed.
+            // Until the flags have changed, this keeps out faults that do not take the `mmap_lock`.
             bindings::vfio_rs_vma_start_write(vma);
             bindings::zap_special_vma_range(vma, start, end - start);
         }
@@ -160,7 +161,7 @@ unsafe extern "C" fn mprotect(
     0
 }
 
-/// A page that is not mapped was accessed.
+/// A user accessed a page that is not mapped.
 ///
 /// # Safety
 ///
@@ -173,10 +174,10 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     }
 }
 
-/// A page that is mapped read-only in a writable area was written.
+/// A user wrote to a page that is mapped read-only in a writable area.
 ///
-/// There is none, see [`mprotect`]. But mm makes PTEs writable by itself in areas that do not have this
-/// operation, and a write that nobody hears of is lost.
+/// There is no such page, see [`mprotect`]. But in areas without this operation mm makes PTEs writable by
+/// itself, and then a write would not be marked.
 ///
 /// # Safety
 ///
@@ -188,17 +189,17 @@ unsafe extern "C" fn pfn_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_f
         (memory(at.vma), at.pgoff % REGION_PAGES)
     };
     memory.mark_mapped(index, &memory.lock.read());
-    // mm makes the PTE writable now if it is still the same, and has the access repeated otherwise. It is
-    // the same only if it was not removed: a fault would have put a writable one there.
+    // mm makes the PTE writable now if it has not changed. Otherwise the user repeats the access. If the
+    // PTE had been removed, a fault would have inserted a writable one.
     0
 }
 
-/// The memory that is mapped at `vma`.
+/// Returns the memory that is mapped at `vma`.
 ///
 /// # Safety
 ///
 /// `vma` must have been set up by [`DeviceMemory::mmap`], and exist for `'a`.
 unsafe fn memory<'a>(vma: *const bindings::vm_area_struct) -> &'a DeviceMemory {
-    // SAFETY: Set by `mmap`, whose caller vouched that the memory outlives the mapped file.
+    // SAFETY: Set by `mmap`, whose caller guarantees that the memory outlives the mapped file.
     unsafe { &*(*vma).vm_private_data.cast::<DeviceMemory>() }
 }

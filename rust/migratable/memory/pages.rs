@@ -27,10 +27,10 @@ use kernel_ext::{
 };
 use vfio_bindings as bindings;
 
-/// How many pages are looked at before others may run.
+/// The number of pages that are handled between two reschedules.
 const CHUNK: usize = 4096;
 
-/// The memory's lock, held one way or the other.
+/// The memory's lock, held for reading or for writing.
 pub(super) trait Held {}
 
 impl Held for ReadGuard<'_, ()> {}
@@ -40,7 +40,7 @@ impl Held for WriteGuard<'_, ()> {}
 ///
 /// # Invariants
 ///
-/// One of the page's references is this one's.
+/// This owns one of the page's references.
 pub(super) struct PageRef(NonNull<bindings::page>);
 
 impl PageRef {
@@ -53,20 +53,20 @@ impl PageRef {
         NonNull::new(page).map(Self).ok_or(ENOMEM)
     }
 
-    /// The address of the page's bytes, which others may access at the same time.
+    /// Returns the address of the page's bytes. Others may access them at the same time.
     pub(super) fn address(&self) -> *mut u8 {
         // SAFETY: The page is valid by the invariant, and as it was not allocated from high memory it
         // has an address.
         unsafe { bindings::vfio_rs_page_address(self.0.as_ptr()) }.cast()
     }
 
-    /// The page's frame number.
+    /// Returns the page's frame number.
     pub(super) fn pfn(&self) -> usize {
         // SAFETY: The page is valid by the invariant.
         unsafe { bindings::vfio_rs_page_to_pfn(self.0.as_ptr()) }
     }
 
-    /// Gives the reference away.
+    /// Gives up ownership of the reference.
     fn into_raw(self) -> *mut bindings::page {
         ManuallyDrop::new(self).0.as_ptr()
     }
@@ -75,7 +75,7 @@ impl PageRef {
     ///
     /// # Safety
     ///
-    /// `page` must come from [`PageRef::into_raw`], and its reference have no other owner.
+    /// `page` must come from [`PageRef::into_raw`], and its reference must have no other owner.
     unsafe fn from_raw(page: *mut bindings::page) -> Option<Self> {
         // INVARIANT: By the requirements of this function.
         NonNull::new(page).map(Self)
@@ -84,7 +84,7 @@ impl PageRef {
 
 impl Drop for PageRef {
     fn drop(&mut self) {
-        // SAFETY: The reference is ours by the invariant.
+        // SAFETY: By the invariant this owns the reference.
         unsafe { bindings::vfio_rs_put_page(self.0.as_ptr()) };
     }
 }
@@ -94,15 +94,15 @@ const BLOCK: usize = 512;
 
 /// The table of pages. A null entry is a hole.
 ///
-/// Each block of entries has a counter, so that holes are skipped by the block. The counter grows
-/// before the entry is set, so whoever finds a page finds it counted.
+/// Each block of entries has a counter, so that a block of holes is skipped at once. The counter is
+/// increased before the entry is set, so a page that is visible is counted.
 ///
 /// # Invariants
 ///
 /// - Each entry that is not null is a page and one reference to it. It becomes null only with the
 ///   memory's lock held for writing.
-/// - No counter is less than the number of entries in its block that are not null. They are equal for
-///   who holds the memory's lock for writing.
+/// - No counter is less than the number of entries in its block that are not null. The two are equal while
+///   the memory's lock is held for writing.
 pub(super) struct Table {
     entries: KVVec<AtomicPtr<bindings::page>>,
     blocks: KVVec<AtomicU32>,
@@ -110,7 +110,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table of `count` holes.
+    /// Returns a table of `count` holes.
     pub(super) fn new(count: usize) -> Result<Self> {
         let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
@@ -121,7 +121,7 @@ impl Table {
         for _ in 0..count.div_ceil(BLOCK) {
             blocks.push(AtomicU32::new(0), GFP_KERNEL_ACCOUNT)?;
         }
-        // INVARIANT: There are only holes.
+        // INVARIANT: All entries are holes.
         Ok(Self {
             entries,
             blocks,
@@ -129,12 +129,12 @@ impl Table {
         })
     }
 
-    /// Number of pages that are not holes.
+    /// Returns the number of pages that are not holes.
     pub(super) fn populated(&self) -> u64 {
         self.populated.load(Ordering::Relaxed)
     }
 
-    /// The place of a page. The index may come from a guest.
+    /// Returns the entry of a page. The index may come from a guest.
     fn entry(&self, index: usize) -> Option<&AtomicPtr<bindings::page>> {
         let len = self.entries.len();
         if index >= len {
@@ -143,24 +143,24 @@ impl Table {
         self.entries.get(nospec::index(index, len))
     }
 
-    /// Number of pages, holes included.
+    /// Returns the number of pages, holes included.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether a page is not a hole, at some moment.
+    /// Returns whether a page is not a hole. It may change at any moment without the lock.
     pub(super) fn is_populated(&self, index: usize) -> bool {
         self.entry(index)
             .is_some_and(|entry| !entry.load(Ordering::SeqCst).is_null())
     }
 
-    /// The counter of the block that has the entry at `index`.
+    /// Returns the counter of the block with the entry at `index`.
     fn block(&self, index: usize) -> Option<&AtomicU32> {
         self.blocks.get(index / BLOCK)
     }
 
-    /// The parts of `range` in those blocks that have pages, at some moment: what is left out are
-    /// holes. Costs a look at each block.
+    /// Returns the parts of `range` in blocks that have pages. All other pages of `range` are holes. The
+    /// cost is linear in the number of blocks.
     ///
     /// # Context
     ///
@@ -187,17 +187,17 @@ impl Table {
         })
     }
 
-    /// A reference to a page, unless it is a hole. `_lock` is the memory's.
+    /// Returns a reference to a page, or `None` for a hole. `_lock` is the memory's.
     #[inline]
     pub(super) fn get(&self, index: usize, _lock: &impl Held) -> Option<PageRef> {
         let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
-        // SAFETY: By the invariant the table has a reference as long as the lock is held.
+        // SAFETY: By the invariant the table owns a reference while the lock is held.
         unsafe { bindings::vfio_rs_get_page(page.as_ptr()) };
-        // INVARIANT: Taken just now.
+        // INVARIANT: The reference was taken above.
         Some(PageRef(page))
     }
 
-    /// A reference to a page, which becomes `new` if it was a hole. `lock` is the memory's.
+    /// Returns a reference to a page. A hole becomes `new`. `lock` is the memory's.
     pub(super) fn get_or_insert(
         &self,
         index: usize,
@@ -209,22 +209,22 @@ impl Table {
         let new = new.into_raw();
         // INVARIANT: First the counter, then the entry.
         block.fetch_add(1, Ordering::SeqCst);
-        // INVARIANT: The reference of `new` goes with it.
+        // INVARIANT: The table takes over the reference of `new`.
         match entry.compare_exchange(ptr::null_mut(), new, Ordering::SeqCst, Ordering::Acquire) {
             Ok(_) => {
                 self.populated.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {
                 block.fetch_sub(1, Ordering::SeqCst);
-                // SAFETY: Given away just now, and not taken.
+                // SAFETY: Given up above, and not taken over by the table.
                 drop(unsafe { PageRef::from_raw(new) });
             }
         }
         self.get(index, lock)
     }
 
-    /// Makes the pages of a block, or of a part of it, holes and puts them into `gone`. `_lock` is the
-    /// memory's. Users may still have them mapped.
+    /// Turns the pages of a block, or of a part of it, into holes and moves them to `gone`. `_lock` is the
+    /// memory's. Users may still map them.
     pub(super) fn detach(
         &self,
         range: Range<usize>,
@@ -234,7 +234,7 @@ impl Table {
         self.detach_unlocked(range, gone);
     }
 
-    /// [`Table::detach`] for one who is alone with the table.
+    /// [`Table::detach`] for a caller with exclusive access to the table.
     fn detach_unlocked(&self, range: Range<usize>, gone: &mut Detached) {
         let Some(block) = self.block(range.start) else {
             return;
@@ -245,7 +245,7 @@ impl Table {
                 continue;
             }
             let page = entry.swap(ptr::null_mut(), Ordering::SeqCst);
-            // SAFETY: By the invariant the entry had a reference, which is ours now.
+            // SAFETY: By the invariant the entry owned a reference, which this takes over.
             if let Some(page) = unsafe { PageRef::from_raw(page) } {
                 count += 1;
                 gone.push(page);
@@ -261,18 +261,18 @@ impl Drop for Table {
     fn drop(&mut self) {
         for block in self.populated_blocks(0..self.len()) {
             let mut gone = Detached::none();
-            // Nobody else has a reference to the table, which is as good as the lock.
+            // This has exclusive access to the table, so it needs no lock.
             self.detach_unlocked(block, &mut gone);
         }
     }
 }
 
-/// Pages that were taken out of the table, and that users may still have mapped.
+/// Pages that were removed from the table. Users may still map them.
 ///
 /// # Invariants
 ///
-/// The pages are a chain through their `private`, which is 0 at `last`. `first` is null if there are
-/// none. One reference to each is this one's.
+/// The pages are a list linked through `private`, which is 0 at `last`. `first` is null if there are none.
+/// This owns one reference to each.
 pub(super) struct Detached {
     first: *mut bindings::page,
     last: *mut bindings::page,
@@ -282,25 +282,25 @@ pub(super) struct Detached {
 unsafe impl Send for Detached {}
 
 impl Detached {
-    /// No pages.
+    /// Returns an empty list.
     pub(super) const fn none() -> Self {
-        // INVARIANT: None.
+        // INVARIANT: The list is empty.
         Self {
             first: ptr::null_mut(),
             last: ptr::null_mut(),
         }
     }
 
-    /// Whether there are no pages.
+    /// Returns whether there are no pages.
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_null()
     }
 
-    /// Adds a page that is the table's no longer.
+    /// Adds a page that was removed from the table.
     fn push(&mut self, page: PageRef) {
         let page = page.into_raw();
-        // INVARIANT: The chain goes on with the former first page; its reference goes with it.
-        // SAFETY: The page is valid. `private` of a page that was in the table is nobody else's.
+        // INVARIANT: The page is linked to the former first page. The list takes over its reference.
+        // SAFETY: The page is valid. Nobody else uses `private` of a page that was in the table.
         unsafe { bindings::vfio_rs_set_page_private(page, self.first.expose_provenance()) };
         if self.first.is_null() {
             self.last = page;
@@ -313,7 +313,7 @@ impl Detached {
         if other.is_empty() {
             return;
         }
-        // INVARIANT: Two chains become one.
+        // INVARIANT: Joins two valid lists.
         let other = ManuallyDrop::new(other);
         // SAFETY: By the invariant the page is valid and its `private` is 0.
         unsafe { bindings::vfio_rs_set_page_private(other.last, self.first.expose_provenance()) };
@@ -323,7 +323,7 @@ impl Detached {
         self.first = other.first;
     }
 
-    /// Takes the pages, and leaves none.
+    /// Takes all pages and leaves an empty list.
     pub(super) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::none())
     }
@@ -334,7 +334,7 @@ impl Drop for Detached {
         let mut count = 0usize;
         while !self.first.is_null() {
             let page = self.first;
-            // SAFETY: By the invariant the page is valid, and one reference ours.
+            // SAFETY: By the invariant the page is valid, and this owns one reference.
             unsafe {
                 self.first = ptr::with_exposed_provenance_mut(bindings::vfio_rs_page_private(page));
                 bindings::vfio_rs_set_page_private(page, 0);

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of device memory were written.
+//! Dirty tracking of device memory.
 //!
-//! While nobody asks, nothing is done: a guest's page is mapped writable at its first touch. While
-//! tracking, that marks the page, whether it was read or written: before a page is sent its mapping is
-//! taken away, so that the next access is seen. A read-only mapping would tell reads from writes, but KVM
-//! cannot live with one: it has no fault handled where it finds a page, and emulates the write instead,
-//! which it cannot do for all instructions. Everybody else marks a page after writing it.
+//! A guest's page is mapped writable at its first access. While tracking is on, this marks the page, whether
+//! it is read or written. Before a page is sent its mapping is removed, so that the next access faults. A
+//! read-only mapping would tell reads from writes, but KVM cannot use one: it finds a page, causes no fault,
+//! and emulates the write instead, which it cannot do for all instructions. All other writers mark a page
+//! after they write it.
 //!
-//! **The rule**: a page's bit is cleared before its bytes are read, and its mapping goes in between.
-//! So of a write and a send that race, either the bytes are sent, or the page is marked again:
+//! **The rule**: first a page's bit is cleared, then its mapping is removed, then its bytes are read. So if
+//! a write and a send race, either the write's bytes are sent or the page is marked again:
 //!
-//! - A guest's write through a mapping made before the clearing: the mapping is gone before the bytes
-//!   are read, so they have the write.
-//! - Through one made after it: making it marked the page. A fault marks and maps with `lock` held, and
-//!   mappings are taken away with `lock` held for writing, so none is in between then.
-//! - Any other write marks after it, with a barrier on both sides.
+//! - A guest writes through a mapping from before the clearing. The mapping is removed before the bytes are
+//!   read, so the write is sent.
+//! - A guest writes through a mapping from after the clearing. The fault marked the page. A fault marks and
+//!   maps with `lock` held, and mappings are removed with `lock` held for writing, so no fault is between
+//!   its mark and its mapping then.
+//! - Any other writer marks the page after the write, with a barrier on both sides.
 
 #[cfg(mutation_memory_page)]
 use crate::mutation;
@@ -41,15 +42,14 @@ use migration::dirty::{
 };
 
 impl DeviceMemory {
-    /// Begins to track writes, with no page marked. Pages that are not holes have to be marked by the
-    /// caller, who sends them in any case. Errors are those of [`DeviceMemory::protect`]; nothing is
-    /// tracked then.
+    /// Begins to track writes, with no page marked. The caller marks the pages that are not holes, because
+    /// it sends all of them. Errors are those of [`DeviceMemory::protect`]; after one, tracking is off.
     pub(crate) fn start_tracking(&self) -> Result {
         {
             let _lock = self.lock.write();
             self.dirty.clear_all();
-            // A write that does not see this yet was to a page that is not a hole any more, and what it
-            // wrote is seen by whoever reads that page from now on.
+            // A write that does not see this yet was to a page that is no longer a hole. A thread that
+            // reads the page from now on sees that write.
             self.tracking.store(true, Ordering::SeqCst);
             #[cfg(any(mutation_dirty_page, mutation_memory_page))]
             mutation::saving(core::ptr::from_ref(self).addr(), true);
@@ -57,7 +57,7 @@ impl DeviceMemory {
         self.zap(0, self.size).inspect_err(|_| self.stop_tracking())
     }
 
-    /// Tracks writes no longer.
+    /// Ends tracking.
     pub(crate) fn stop_tracking(&self) {
         let _lock = self.lock.write();
         self.tracking.store(false, Ordering::SeqCst);
@@ -66,20 +66,20 @@ impl DeviceMemory {
         self.dirty.clear_all();
     }
 
-    /// Whether writes are tracked. Does not change while the lock is held.
+    /// Returns whether writes are tracked. This does not change while the lock is held.
     #[inline]
     pub(super) fn is_tracking(&self) -> bool {
         self.tracking.load(Ordering::SeqCst)
     }
 
-    /// The pages written.
+    /// Returns the map of written pages.
     pub(crate) fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
         &self.dirty
     }
 
     /// Marks a page that was just written.
     pub(super) fn wrote(&self, page: usize) {
-        // Between the write and the look at `tracking`, for those who start it and then read.
+        // Between the write and the read of `tracking`, for a thread that sets `tracking` and then reads.
         core::sync::atomic::fence(Ordering::SeqCst);
         if self.is_tracking() {
             #[cfg(mutation_memory_page)]
@@ -103,16 +103,16 @@ impl DeviceMemory {
         self.dirtied.notify();
     }
 
-    /// Those who wait for a page to be marked.
+    /// Returns the threads that wait for a page to be marked.
     pub(crate) fn dirtied(&self) -> Arc<Dirtied> {
         self.dirtied.clone()
     }
 
-    /// Takes the mappings of a range of pages away, so that the next access of a guest marks them. Their
-    /// bits were cleared before this, and their bytes are read after it.
+    /// Removes the mappings of a range of pages, so that the next access of a guest marks them. The caller
+    /// clears their bits before this, and reads their bytes after it.
     ///
-    /// `EINTR` if the current process was killed while it waited for one that maps the memory, and
-    /// `EBUSY` if those forked too often. Then the bytes must not be sent.
+    /// `EINTR` if the current process was killed while it waited for a process that maps the memory, and
+    /// `EBUSY` if such processes forked too often. After an error do not send the bytes.
     ///
     /// # Context
     ///
@@ -124,7 +124,7 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// The first run of pages in `run` that are not holes.
+    /// Returns the first run of pages in `run` that are not holes.
     pub(crate) fn populated(&self, run: Run) -> Option<Run> {
         let populated = |page: &usize| self.pages.is_populated(*page);
         let last = (self.size / PAGE_SIZE as u64).min(run.end()) as usize;

@@ -2,27 +2,26 @@
 
 //! Removing page table entries (PTEs) from the areas that map device memory.
 //!
-//! KVM resolves a guest's access in two steps: it has the page fault handled, then it reads the PTE. It
-//! holds the `mmap_lock` of its process for reading meanwhile. If the PTE disappears in between,
-//! `KVM_RUN` fails and the guest is dead. So a PTE is removed only with the `mmap_lock` of *its own*
-//! process held for writing. That is often not the current process: a device's file or a data file can
-//! be passed to another one, and a fork copies mappings. `areas` lists them all.
+//! KVM resolves a guest's access in two steps: it calls the fault handler, then it reads the PTE. It holds
+//! the `mmap_lock` of its process for reading meanwhile. If the PTE disappears in between, `KVM_RUN` fails
+//! and the guest is dead. So a PTE is removed only with the `mmap_lock` of *its own* process held for
+//! writing. That is often not the current process: a user can pass a device's file or a data file to another
+//! process, and a fork copies mappings. `areas` lists them all.
 //!
 //! # Locks
 //!
-//! [`DeviceMemory::zap`] holds one `mmap_lock` at a time, and never two. Under it, it takes the memory's
-//! lock. The callers hold neither, and may hold the session's lock. No page fault and no `mmap()` calls
-//! `zap`.
+//! [`DeviceMemory::zap`] holds one `mmap_lock` at a time, and takes the memory's lock under it. The callers
+//! hold neither; they may hold the lock of the migration state. No page fault and no `mmap()` calls `zap`.
 //!
 //! # Limits
 //!
-//! - The wait for an `mmap_lock` is as long as its process likes, see `mmap_lock`.
-//! - A process that forks while `zap` runs may pass PTEs on that were not removed yet. Then all address
-//!   spaces are visited again, at most [`VISITS`] times, then `zap` fails with `EBUSY`.
+//! - A process can hold its `mmap_lock` for any time, see `mmap_lock`.
+//! - A process that forks while `zap` runs may copy PTEs that are not removed yet. Then `zap` visits all
+//!   address spaces again, at most [`VISITS`] times, and then fails with `EBUSY`.
 //! - Time is linear in the areas that users made of the memory (65,530 for each process, unless
 //!   `vm.max_map_count` says otherwise).
-//! - While an area is not listed for want of memory, PTEs are removed without the locks: the host stays
-//!   safe, and a guest may die.
+//! - While an area is not listed because an allocation failed, PTEs are removed without the locks. The host
+//!   stays safe, but a guest may die.
 
 use super::{
     DeviceMemory,
@@ -42,22 +41,22 @@ use kernel_ext::{
 };
 use vfio_bindings as bindings;
 
-/// How often all address spaces are visited before their forks are too many.
+/// How often all address spaces are visited at most.
 const VISITS: usize = 16;
 
 impl DeviceMemory {
-    /// Removes the PTEs of a range from all address spaces. Page faults bring them back.
+    /// Removes the PTEs of a range from all address spaces. Page faults insert new ones.
     ///
-    /// Every PTE that existed when this was called is gone when it has returned `Ok`. A fault that happens
-    /// meanwhile may have inserted a new one, so first change what a fault does, with the memory's lock
-    /// held for writing, then call this:
+    /// When this returns `Ok`, every PTE that existed at the call is gone. A fault meanwhile may have
+    /// inserted a new one. So first change what a fault does, with the memory's lock held for writing, and
+    /// then call this:
     ///
     /// - To see the next write of a page: clear its bit, then `zap`, then read its bytes.
-    /// - To free pages: take them out of the table, then `zap`, then drop them. [`DeviceMemory::free`] and
+    /// - To free pages: remove them from the table, then `zap`, then drop them. [`DeviceMemory::free`] and
     ///   [`DeviceMemory::discard`] do that.
     ///
     /// `EINTR` if the current process was killed, and `EBUSY` if users of the memory forked too often
-    /// meanwhile. Some of the PTEs may be left then.
+    /// meanwhile. After an error some of the PTEs may be left.
     ///
     /// # Context
     ///
@@ -88,7 +87,7 @@ impl DeviceMemory {
 
     /// Removes the PTEs of a range of the device's file from one address space.
     fn zap_mm(&self, mm: &MmapWriteGuard<'_>, start: u64, len: u64) {
-        // No fault is between its mark and its PTE. Faults do without the `mmap_lock` if they can.
+        // With this lock no fault is between its mark and its PTE. A fault may not hold the `mmap_lock`.
         let _lock = self.lock.write();
         let mut after = 0;
         while let Some(vma) = self.areas.next_area(mm, after) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a change of the migration state does.
+//! The effects of a change of the migration state.
 
 use super::{
     device_access::DeviceAccess,
@@ -36,7 +36,7 @@ use migration::{
 use vfio::refuse;
 
 impl<T: Driver> Device<T> {
-    /// Returns the device, for crate `migration`.
+    /// Returns the device as crate `migration` accesses it.
     pub(super) fn access(&self) -> DeviceAccess<'_, T> {
         DeviceAccess::new(self)
     }
@@ -44,7 +44,7 @@ impl<T: Driver> Device<T> {
     /// The device is being opened. It runs (P8).
     pub(crate) fn open_migration(&self) -> Result {
         let mut inner = self.machine.inner.lock()?;
-        // SAFETY: VFIO opens and closes a device in turns.
+        // SAFETY: VFIO alternates open and close of a device.
         unsafe { self.data_section.open()? };
         inner.enter(State::Running);
         inner.open = true;
@@ -52,11 +52,11 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// The last user has closed the device, and the worker has stopped. The device goes back to power-on,
-    /// so that the next user finds nothing of this one.
+    /// The last user has closed the device, and the worker has stopped. Resets the device to power-on, so
+    /// that the next user finds nothing of this one.
     ///
-    /// If root asked for it, registers and memory stay. A device that is half loaded or in the error
-    /// state is of no use, and goes back to power-on in any case.
+    /// If root asked for it, registers and memory stay. A device that is half loaded or in the error state
+    /// is reset in any case.
     pub(crate) fn close_migration(&self) {
         let mut inner = self.machine.inner.lock_closing();
         self.irq.stop();
@@ -64,12 +64,12 @@ impl<T: Driver> Device<T> {
         if !self.machine.keeps_state() || matches!(inner.state, State::Resuming | State::Error) {
             self.power_on(&mut inner);
         } else if let Some(memory) = &self.memory {
-            // Frees the pages that were mapped when they were discarded: nobody maps any now.
+            // Frees the pages that were mapped when they were discarded. Nobody maps them now.
             let _ = memory.free(0, 0);
         }
         inner.open = false;
         drop(inner);
-        // SAFETY: The device was open. Its last file took the last mapping and call with it.
+        // SAFETY: The device was open. With its last file all mappings and calls have ended.
         unsafe { self.data_section.close() };
     }
 
@@ -78,8 +78,7 @@ impl<T: Driver> Device<T> {
         self.machine.keeps_state()
     }
 
-    /// Sets whether the last close leaves the device as it is. If not, a state that was kept is dropped
-    /// at once.
+    /// Sets whether the last close leaves the device as it is. If not, drops a kept state at once.
     ///
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(crate) fn set_keep_state(&self, keep: bool) -> Result {
@@ -152,7 +151,7 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Refuses what `front_end` asks for while the session is the other one's (P48).
+    /// Refuses a request of `front_end` while the other front end has a session (P48).
     pub(super) fn check_owner(&self, inner: &Locked<'_>, front_end: FrontEnd) -> Result {
         match inner.owner.front_end() {
             Some(owner) if owner != front_end => {
@@ -180,7 +179,7 @@ impl<T: Driver> Device<T> {
         mut request: Request<'_>,
     ) -> Result {
         self.check_owner(inner, request.front_end())?;
-        // The stop comes first: if the caller is killed in the wait, nothing has changed.
+        // Stop first: if the caller is killed in the wait, nothing has changed.
         let stops = transition
             .actions
             .iter()
@@ -190,7 +189,7 @@ impl<T: Driver> Device<T> {
         }
         for action in transition.actions {
             if let Err(error) = self.act(inner, *action, &mut request) {
-                // Only the first of the other actions can fail, so there is nothing else to undo.
+                // Only the first of the other actions can fail, so nothing else is to be undone.
                 let state = transition.on_failure();
                 inner.enter(state);
                 if stops && state.may_dma() {
@@ -203,7 +202,7 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// Does one action of a change.
+    /// Carries out one action of a change.
     fn act(&self, inner: &mut Locked<'_>, action: Action, request: &mut Request<'_>) -> Result {
         match action {
             Action::BeginSave => self
@@ -212,13 +211,13 @@ impl<T: Driver> Device<T> {
             Action::PrepareLoad => self
                 .prepare_load(inner, request)
                 .inspect_err(|e| refuse!(self, "migration: cannot begin a load: {e:?}"))?,
-            // `change` has done it. A device that may do no DMA only answers accesses to its registers, in
-            // every such state.
+            // `change` has stopped the device. A device that may do no DMA only answers register accesses,
+            // in every such state.
             Action::QuiescePeer | Action::QuiesceAll => {}
             Action::RunPeer => {}
             Action::Run => {
                 self.run();
-                // A state that was kept over a close goes on here, like one that was loaded.
+                // A state that was kept over a close continues here, like a loaded state.
                 self.worker.schedule();
             }
             Action::StopSave => {
@@ -278,11 +277,11 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// A load begins: device memory reads 0 from now on.
+    /// Begins a load: device memory reads 0 from now on.
     fn begin_load(&self) {
         if let Some(memory) = &self.memory {
-            // If the caller is being killed, some of it stays. The first record of the stream discards
-            // all of it again. Without that record the device does not run before it is reset.
+            // If the caller is killed, some pages stay. The first record of the stream discards all of them
+            // again. Without that record the device does not run before a reset.
             let _ = memory.free(0, memory.size());
         }
     }
@@ -299,7 +298,7 @@ impl<T: Driver> Device<T> {
             access.refuse("load failed", &error);
             errno(error)
         })?;
-        // The device goes on with what it was doing when it was saved.
+        // The device continues the work that it was doing when it was saved.
         self.irq.loaded();
         self.worker.schedule();
         Ok(())

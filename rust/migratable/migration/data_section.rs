@@ -2,9 +2,9 @@
 
 //! The data section of the v1 region.
 //!
-//! Memory that belongs to the device while it is open. Its user maps, reads and writes it at any time.
-//! So the code here creates no reference into it, accesses it only by C through raw pointers, and copies
-//! a value before it decides on it. The memory is charged to the task that opens the device.
+//! Memory that belongs to the device while it is open. The user maps, reads and writes it at any time. So
+//! this code creates no reference into it. Only C accesses it, through raw pointers. A value is copied
+//! before it is checked. The memory is charged to the task that opens the device.
 
 use super::data_section_config::DataSectionConfig;
 use core::{
@@ -40,7 +40,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// A window to `len` bytes.
+    /// Returns a window to `len` bytes.
     ///
     /// # Safety
     ///
@@ -51,7 +51,7 @@ impl Window {
         Self { start, len }
     }
 
-    /// A pointer to `len` bytes from byte `at` on, valid for reads and writes by C.
+    /// Returns a pointer to `len` bytes from byte `at` on, valid for reads and writes by C.
     pub(super) fn bytes(&self, at: usize, len: usize) -> Result<*mut u8> {
         match at.checked_add(len) {
             // By the invariant the result is in bounds, or at their end.
@@ -63,7 +63,7 @@ impl Window {
     /// Copies `bytes` to the window, from its byte `at` on.
     pub(super) fn put(&mut self, at: usize, bytes: &[u8]) -> Result {
         let to = self.bytes(at, bytes.len())?;
-        // SAFETY: `bytes` vouches for its part, and a window does not overlap what Rust refers to.
+        // SAFETY: `bytes` guarantees its part, and a window overlaps no Rust reference.
         unsafe { bindings::memcpy(to.cast::<c_void>(), bytes.as_ptr().cast(), bytes.len()) };
         Ok(())
     }
@@ -81,8 +81,8 @@ impl Window {
 ///
 /// # Invariants
 ///
-/// `start` is null, or memory of `size` bytes, a multiple of the page size, from `__vmalloc()` that this
-/// owns.
+/// `start` is null, or owned memory of `size` bytes from `__vmalloc()`. `size` is a multiple of the page
+/// size.
 pub(crate) struct DataSection {
     start: AtomicPtr<c_void>,
     size: usize,
@@ -91,7 +91,7 @@ pub(crate) struct DataSection {
 }
 
 impl DataSection {
-    /// The data section of a device that is not open.
+    /// Returns the data section of a device that is not open.
     pub(crate) fn new(section: DataSectionConfig) -> Self {
         // INVARIANT: Null, and by the invariant of `DataSectionConfig`.
         Self {
@@ -104,7 +104,7 @@ impl DataSection {
     /// Returns where the data section is in the v1 region.
     pub(super) fn layout(&self) -> Layout {
         Layout {
-            // The registers have a page to themselves, which is never mapped (P6, P27).
+            // The registers have a page of their own, which is never mapped (P6, P27).
             data_offset: PAGE_SIZE as u64,
             section_size: self.size as u64,
         }
@@ -126,7 +126,7 @@ impl DataSection {
         if start.is_null() {
             return Err(ENOMEM);
         }
-        // INVARIANT: Made just now.
+        // INVARIANT: Allocated above.
         self.start.store(start, Ordering::Release);
         Ok(())
     }
@@ -138,16 +138,16 @@ impl DataSection {
     /// There is no [`Window`], no call in flight that uses the memory, and no mapping of it.
     pub(super) unsafe fn close(&self) {
         let start = self.start.swap(ptr::null_mut(), Ordering::AcqRel);
-        // SAFETY: By the invariant it is ours, and by the requirements nobody uses it. Null is fine.
+        // SAFETY: By the invariant this owns it, and by the requirements nobody uses it. Null is allowed.
         unsafe { bindings::vfree(start) };
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// The memory while the device is open.
+    /// Returns the memory of an open device.
     ///
     /// # Safety
     ///
@@ -173,7 +173,7 @@ impl DataSection {
         let offset = nospec::index(usize::try_from(offset)?, self.size);
         // SAFETY: By the requirements of this function.
         let from = unsafe { self.window()? }.bytes(offset, len)?;
-        // SAFETY: `bytes` vouches for `from`. No lock is held that a page fault takes.
+        // SAFETY: `bytes` guarantees `from`. No lock is held that a page fault takes.
         let left = unsafe { bindings::copy_to_user(to.as_mut_ptr(), from.cast::<c_void>(), len) };
         partial(len, left)
     }
@@ -192,7 +192,7 @@ impl DataSection {
         let offset = nospec::index(usize::try_from(offset)?, self.size);
         // SAFETY: By the requirements of this function.
         let to = unsafe { self.window()? }.bytes(offset, len)?;
-        // SAFETY: `bytes` vouches for `to`. No lock is held that a page fault takes.
+        // SAFETY: `bytes` guarantees `to`. No lock is held that a page fault takes.
         let left =
             unsafe { bindings::copy_from_user(to.cast::<c_void>(), from.as_const_ptr(), len) };
         partial(len, left)
@@ -217,15 +217,15 @@ impl DataSection {
             _ => return Err(EINVAL),
         }
         for at in (0..len).step_by(PAGE_SIZE) {
-            // SAFETY: The byte is inside the memory, which is there as long as the device is open, and a
-            // device that is being mapped is open. The address is inside the area, which is set up here.
-            // mm takes a reference to the page.
+            // SAFETY: The byte is inside the memory, which exists while the device is open, and a device that
+            // is being mapped is open. The address is inside the area, which is set up here. mm takes a
+            // reference to the page.
             to_result(unsafe {
                 let page = bindings::vmalloc_to_page(start.wrapping_byte_add(first + at));
                 bindings::vm_insert_page(vma, range.vm_start + at as c_ulong, page)
             })?;
         }
-        // SAFETY: The area is ours to set up until the handler returns.
+        // SAFETY: The mmap handler owns the area until it returns.
         unsafe { bindings::vfio_rs_vm_flags_set(vma, flags::DONTEXPAND | flags::DONTDUMP) };
         Ok(())
     }
@@ -233,12 +233,12 @@ impl DataSection {
 
 impl Drop for DataSection {
     fn drop(&mut self) {
-        // SAFETY: Nobody has a reference any more.
+        // SAFETY: Nobody has a reference to the device any more.
         unsafe { self.close() };
     }
 }
 
-/// What `read()` and `write()` return when `left` bytes were not copied.
+/// Returns the result of `read()` or `write()` when `left` bytes were not copied.
 fn partial(len: usize, left: usize) -> Result<usize> {
     match len - left {
         0 => Err(EFAULT),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data section of the v1 region, as a driver chooses it.
+//! The size of the v1 data section, which a driver chooses.
 
 use kernel::{
     page::PAGE_SIZE,
@@ -30,9 +30,9 @@ pub struct DataSectionConfig {
 }
 
 impl DataSectionConfig {
-    /// A data section of `size` bytes.
+    /// Returns a data section of `size` bytes.
     ///
-    /// Without `mmap` all data goes through `read()` and `write()`. `EINVAL` unless the size is a
+    /// Without `mmap` users read and write all data by `read()` and `write()`. `EINVAL` unless the size is a
     /// multiple of the page size, at least 64 KiB and two pages, and at most 64 MiB.
     pub fn new(size: usize, mmap: bool) -> Result<Self> {
         if !(SIZE_MIN..=SIZE_MAX).contains(&size) || size % PAGE_SIZE != 0 {
@@ -54,7 +54,7 @@ impl DataSectionConfig {
 }
 
 impl Default for DataSectionConfig {
-    /// 1 MiB that users may map.
+    /// Returns 1 MiB that users may map.
     fn default() -> Self {
         // INVARIANT: 1 MiB is a multiple of every page size, and inside the limits.
         Self {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a migration does, in debugfs: `DRIVER/UUID/migration`.
+//! The progress of a migration, in debugfs: `DRIVER/UUID/migration`.
 //!
-//! Lines of a name, a colon and a value, for people and for scripts. The counters of a save belong to
-//! the save that is open, or else to the last one; those of a load likewise. While a change of state is
-//! in progress and takes long, the file has one line, `state: busy`.
+//! Each line is a name, a colon and a value, for people and for scripts. The counters of a save are those
+//! of the open save, or else of the last one. So are those of a load. While a change of state takes long,
+//! the file has one line, `state: busy`.
 
 use crate::{
     device::VfioDevice,
@@ -25,11 +25,11 @@ use migration::{
     state::State, //
 };
 
-/// The file, which shows the migration of a device.
+/// The file that shows the migration of a device.
 pub(crate) struct Status<T: Driver>(ARef<VfioDevice<T>>);
 
 impl<T: Driver> Status<T> {
-    /// The file of `device`.
+    /// Returns the file of `device`.
     pub(crate) fn new(device: ARef<VfioDevice<T>>) -> Self {
         Self(device)
     }

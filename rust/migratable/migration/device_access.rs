@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device as crate `migration` reads and writes it.
+//! The device as crate `migration` accesses it.
 
 use super::data_section::Window;
 use crate::{
@@ -40,7 +40,7 @@ use vfio_bindings as bindings;
 /// A device as crate `migration` sees it: the source of a save, the sink of a load.
 pub(super) struct DeviceAccess<'a, T: Driver> {
     dev: &'a Device<T>,
-    /// The driver refused, and has logged why.
+    /// Whether the driver refused. It has logged why.
     refused: Cell<bool>,
 }
 
@@ -53,14 +53,15 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         }
     }
 
-    /// Logs why something failed, unless the driver has.
+    /// Logs why something failed, unless the driver has logged it.
     pub(super) fn refuse(&self, what: &str, error: &stream::Error) {
         if !self.refused.get() {
             refuse!(self.dev, "migration: {what}: {error}");
         }
     }
 
-    /// The driver refused, and has logged why unless a field was not complete or did not fit.
+    /// Notes that the driver refused. The driver has logged why, except for a field that was incomplete or did
+    /// not fit.
     fn refused(&self, error: Error, field: Option<field::Error>) -> i32 {
         if let Some(field) = field {
             refuse!(self.dev, "saved state: {field}");
@@ -69,7 +70,7 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         error.to_errno()
     }
 
-    /// Decodes a saved state, all of it.
+    /// Decodes all of a saved state.
     fn decode(&self, state: &[u8]) -> Result<T::State, i32> {
         let mut input = Reader::new(state);
         let decoded = T::decode(self.dev, &mut input);
@@ -82,7 +83,7 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         Ok(decoded)
     }
 
-    /// Returns the device memory, for a range that only a device with memory has.
+    /// Returns the device memory. Only a device with memory has ranges to access.
     fn memory(&self) -> Result<&DeviceMemory, i32> {
         self.dev.memory().ok_or(ERANGE.to_errno())
     }
@@ -134,7 +135,7 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         memory
             .protect(position, len as u64)
             .map_err(Error::to_errno)?;
-        // SAFETY: `bytes` vouches for `len` bytes at `to`, which is not in device memory.
+        // SAFETY: `bytes` guarantees `len` bytes at `to`, which is not in device memory.
         unsafe {
             memory
                 .read_raw(position, to, len)
@@ -167,7 +168,7 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
     ) -> Result<u32, i32> {
         let memory = self.memory()?;
         let from = input.bytes(at, len).map_err(Error::to_errno)?;
-        // SAFETY: `bytes` vouches for `len` bytes at `from`, which is not in device memory.
+        // SAFETY: `bytes` guarantees `len` bytes at `from`, which is not in device memory.
         unsafe { memory.write_raw_crc(position, from, len, crc) }.map_err(Error::to_errno)
     }
 

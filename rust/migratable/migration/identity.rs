@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a stream says of the device.
+//! The identity of the device in a stream.
 
 use crate::driver::Driver;
 use kernel::page::PAGE_SIZE;
@@ -9,7 +9,7 @@ use migration::stream::{
     Identity, //
 };
 
-/// Returns the identity of a device of driver `T` with so many bytes of device memory (P49).
+/// Returns the identity of a device of driver `T` with that many bytes of device memory (P49).
 pub(crate) fn identity<T: Driver>(memory_size: u64) -> Identity {
     const {
         assert!(T::INFO.device_type.len() <= 16);

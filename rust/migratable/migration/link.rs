@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the state machine knows of a data file.
+//! The data file as the state machine knows it.
 
 /// The data file of a session.
 ///
@@ -13,6 +13,6 @@ pub(super) trait Link: Send + Sync {
     /// The session is over.
     fn end(&self);
 
-    /// Bytes taken from the session that were not read yet.
+    /// Returns the bytes that were taken from the session and not read yet.
     fn buffered(&self) -> usize;
 }

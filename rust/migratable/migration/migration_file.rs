@@ -12,7 +12,7 @@
 //! ```text
 //!   io         one read or write at a time; held over the copy to or from the user
 //!     state    the state machine's
-//!       link   what is moved
+//!       link   the device of the session
 //! ```
 //!
 //! A thread may hold `io` as long as a page fault of the user lasts, so a thread that waits for it can
@@ -74,10 +74,10 @@ use migration::state::State;
 use vfio::refuse;
 use vfio_bindings as bindings;
 
-/// Bytes handed over at once, which is the most that one `read()` or `write()` moves.
+/// Bytes of the buffer, and so the most that one `read()` or `write()` moves.
 const BUFFER: usize = 1 << 20;
 
-/// Nothing to read now, but maybe later.
+/// `ENOMSG`: nothing to read now, but maybe later.
 const ENOMSG: i32 = -42;
 
 const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
@@ -85,20 +85,20 @@ const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
     bindings::VFIO_BASE + 21, //
 );
 
-/// What `io` locks: bytes on their way.
+/// The part under `io`: bytes between the user and the session.
 struct Buffer {
-    /// Empty until it is used.
+    /// The memory. Empty until the first use.
     bytes: KVVec<u8>,
-    /// The first that was not handed over.
+    /// Index of the first byte that was not moved.
     at: usize,
-    /// The end of those that the session sends for the first time, which come first.
+    /// End of the bytes that the session sends for the first time. They come first.
     initial: usize,
-    /// The end of those that are valid.
+    /// End of the valid bytes.
     end: usize,
 }
 
 impl Buffer {
-    /// A buffer without memory.
+    /// Returns a buffer without memory.
     const fn new() -> Self {
         Self {
             bytes: KVVec::new(),
@@ -108,7 +108,7 @@ impl Buffer {
         }
     }
 
-    /// Its memory, all of it.
+    /// Returns all of its memory. Allocates it at the first call.
     fn memory(&mut self) -> Result<&mut [u8]> {
         if self.bytes.is_empty() {
             self.bytes = KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?;
@@ -117,7 +117,7 @@ impl Buffer {
     }
 }
 
-/// What a data file and its session share.
+/// The stream that a data file and its session share.
 #[pin_data]
 pub(super) struct MigrationFile<T: Driver> {
     /// The device, until the session ends.
@@ -125,15 +125,15 @@ pub(super) struct MigrationFile<T: Driver> {
     link: Mutex<Option<ARef<VfioDevice<T>>>>,
     #[pin]
     io: mutex::Mutex<Buffer>,
-    /// Bytes in the buffer that are sent for the first time. For readers that do not take `io`.
+    /// Bytes in the buffer that are sent for the first time. Read without `io`.
     initial: Atomic<usize>,
-    /// All others in the buffer.
+    /// All other bytes in the buffer. Read without `io`.
     again: Atomic<usize>,
     dirtied: Arc<Dirtied>,
 }
 
 impl<T: Driver> MigrationFile<T> {
-    /// A stream of a session that is about to begin.
+    /// Returns the stream of a session that is about to begin.
     pub(super) fn new(dev: &VfioDevice<T>) -> Result<Arc<Self>> {
         let dirtied = dev.machine.dirtied.clone();
         Arc::pin_init(
@@ -148,7 +148,7 @@ impl<T: Driver> MigrationFile<T> {
         )
     }
 
-    /// Frees the buffer of a session that is over, unless somebody is using it.
+    /// Frees the buffer of a session that is over, unless a thread uses it.
     fn free(&self) {
         if let Some(mut io) = self.io.try_lock() {
             *io = Buffer::new();
@@ -156,17 +156,17 @@ impl<T: Driver> MigrationFile<T> {
         }
     }
 
-    /// Has `f` move bytes through the buffer, one caller at a time.
+    /// Calls `f` to move bytes through the buffer. One caller at a time.
     fn transfer(&self, f: impl FnOnce(&mut Buffer) -> Result<usize>) -> Result<usize> {
         let result = self.io.lock().and_then(|mut io| f(&mut io));
         if self.link.lock().is_none() {
-            // Whoever ended the session may have found the buffer locked.
+            // The thread that ended the session may have found the buffer locked.
             self.free();
         }
         result
     }
 
-    /// Tells how much is in the buffer.
+    /// Updates the counts of bytes in the buffer.
     fn count(&self, io: &Buffer) {
         let initial = io.initial.saturating_sub(io.at);
         self.initial.store(initial, Relaxed);
@@ -178,7 +178,7 @@ impl<T: Driver> MigrationFile<T> {
         self.link.lock().clone().ok_or(ENODEV)
     }
 
-    /// A file for the user: to read from while saving, else to write to.
+    /// Creates a file for the user: to read from while saving, else to write to.
     pub(super) fn file(self: &Arc<Self>, saving: bool) -> Result<ARef<File>> {
         let (name, flags) = if saving {
             (c"[vfio-save]", bindings::O_RDONLY)
@@ -186,7 +186,7 @@ impl<T: Driver> MigrationFile<T> {
             (c"[vfio-load]", bindings::O_WRONLY)
         };
         let this = Arc::into_raw(self.clone());
-        // SAFETY: Name and operations live for ever. On success the file owns `this`.
+        // SAFETY: Name and operations are static. On success the file owns `this`.
         let file = from_err_ptr(unsafe {
             bindings::anon_inode_getfile(
                 name.as_char_ptr(),
@@ -196,17 +196,17 @@ impl<T: Driver> MigrationFile<T> {
             )
         })
         .inspect_err(|_| {
-            // SAFETY: There is no file, so the reference is still ours.
+            // SAFETY: There is no file, so this function still owns the reference.
             drop(unsafe { Arc::from_raw(this) });
         })?;
         let file = NonNull::new(file).ok_or(ENOMEM)?;
-        // SAFETY: A new file, which has no position. Does not fail.
+        // SAFETY: The file is new. This sets that it has no position, and does not fail.
         unsafe { bindings::stream_open(ptr::null_mut(), file.as_ptr()) };
-        // SAFETY: A `File` is a `struct file`, and the reference is ours.
+        // SAFETY: A `File` is a `struct file`, and this function owns the reference.
         Ok(unsafe { ARef::from_raw(file.cast()) })
     }
 
-    /// `read()`: at most what one buffer holds.
+    /// `read()`: moves at most one buffer.
     fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
         if len == 0 {
             return Ok(0);
@@ -221,7 +221,7 @@ impl<T: Driver> MigrationFile<T> {
             }
             let part = io.bytes.get(io.at..io.end).unwrap_or_default();
             let part = part.get(..len).unwrap_or(part);
-            // SAFETY: The slice is valid for reads. The lock that is held is none a page fault takes.
+            // SAFETY: The slice is valid for reads. No page fault takes the lock that is held.
             let left = unsafe {
                 bindings::copy_to_user(to.as_mut_ptr(), part.as_ptr().cast::<c_void>(), part.len())
             };
@@ -235,7 +235,7 @@ impl<T: Driver> MigrationFile<T> {
         })
     }
 
-    /// Fills the buffer, which was handed over. If it stays empty, the stream has ended.
+    /// Fills the buffer, which is empty. If it stays empty, the stream has ended.
     fn refill(&self, dev: &Device<T>, io: &mut Buffer) -> Result {
         (io.at, io.initial, io.end) = (0, 0, 0);
         let memory = io.memory()?;
@@ -252,9 +252,9 @@ impl<T: Driver> MigrationFile<T> {
         let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
         io.initial = match (before.initial_bytes, before.dirty_bytes) {
             (0, _) => 0,
-            // Estimates leave out the headers of records that ends of buffers cut.
+            // Estimates do not count the headers of records that are split at the end of a buffer.
             (_, 0) => io.end,
-            // What is initial goes first.
+            // Initial bytes are sent first.
             _ => io.end.min(usize::try_from(initial)?),
         };
         self.count(io);
@@ -265,8 +265,8 @@ impl<T: Driver> MigrationFile<T> {
         }
     }
 
-    /// `write()`: at most what one buffer holds, so that a call ends soon. Fewer if a load fails in the
-    /// middle with an errno that passes; what was not taken may be written again.
+    /// `write()`: moves at most one buffer, so that a call ends soon. Moves fewer bytes if a load fails
+    /// with a transient errno; the user may write the rest again.
     fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
         if len == 0 {
             return Ok(0);
@@ -292,7 +292,7 @@ impl<T: Driver> MigrationFile<T> {
     fn precopy_info(&self, arg: UserPtr) -> Result {
         const SIZE: usize = size_of::<bindings::vfio_precopy_info>();
 
-        // All of the structure has to be there, whatever it says.
+        // All of the structure must be accessible, whatever its `argsz`.
         let mut bytes = [0; SIZE];
         UserSlice::new(arg, SIZE).reader().read_slice(&mut bytes)?;
         let [a, b, c, d, ..] = bytes;
@@ -318,7 +318,7 @@ impl<T: Driver> MigrationFile<T> {
         let again = self.again.load(Relaxed) as u64;
         let mut writer = UserSlice::new(arg, SIZE).writer();
         writer.write::<u32>(&argsz)?;
-        // Flags: what was sent first is never followed by more of its kind.
+        // No flags: new initial data never appears.
         writer.write::<u32>(&0)?;
         writer.write::<u64>(&info.initial_bytes.saturating_add(initial))?;
         writer.write::<u64>(&info.dirty_bytes.saturating_add(again))
@@ -333,7 +333,7 @@ impl<T: Driver> MigrationFile<T> {
         let Ok(dev) = self.device() else {
             return bindings::POLLERR | IN | OUT;
         };
-        // A task that is killed does not look at the result.
+        // A killed task does not use the result.
         let Ok(inner) = dev.machine.inner.lock() else {
             return bindings::POLLERR;
         };
@@ -355,7 +355,7 @@ impl<T: Driver> Link for MigrationFile<T> {
         let link = self.link.lock().take();
         self.free();
         self.dirtied.notify();
-        // The caller uses the device, so this reference is not the last.
+        // The caller uses the device, so this is not the last reference.
         drop(link);
     }
 
@@ -381,17 +381,17 @@ impl<T: Driver> Operations<T> {
     };
 }
 
-/// The stream of a data file.
+/// Returns the stream of a data file.
 ///
 /// # Safety
 ///
 /// `file` must be one that [`MigrationFile::file`] made, and stay open for `'a`.
 unsafe fn stream<'a, T: Driver>(file: *const bindings::file) -> &'a MigrationFile<T> {
-    // SAFETY: An open file owns a reference to what its private data points to.
+    // SAFETY: An open file owns a reference to its private data.
     unsafe { &*(*file).private_data.cast::<MigrationFile<T>>() }
 }
 
-/// What a callback returns.
+/// Converts a result to the return value of a callback.
 fn returned(result: Result<usize>) -> isize {
     match result {
         Ok(done) => done as isize,
@@ -469,7 +469,7 @@ unsafe extern "C" fn release<T: Driver>(
     _inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
-    // SAFETY: By the requirement of this function. The reference is the file's.
+    // SAFETY: By the requirement of this function. The file owns the reference.
     drop(unsafe { Arc::from_raw((*file).private_data.cast::<MigrationFile<T>>().cast_const()) });
     0
 }

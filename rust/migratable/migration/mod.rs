@@ -5,13 +5,13 @@
 //! | file                  | contents                                                       |
 //! |-----------------------|----------------------------------------------------------------|
 //! | `data_section_config` | size of the v1 data section, which a driver chooses            |
-//! | `identity`            | what a stream says of the device                               |
+//! | `identity`            | the identity of the device in a stream                         |
 //! | `state_machine`       | the migration state of a device                                |
 //! | `owner`               | the session that is open, and the front end that opened it     |
 //! | `times`               | the time a device spends in each state                         |
-//! | `change`              | what a change of state does                                    |
-//! | `transfer`            | what moves through a session                                   |
-//! | `device_access`       | the device as crate `migration` reads and writes it            |
+//! | `change`              | the effects of a change of state                               |
+//! | `transfer`            | moves data through a session                                   |
+//! | `device_access`       | the device as crate `migration` accesses it                    |
 //! | `data_section`        | the data section of the v1 region: memory shared with the user |
 //! | `v1`                  | the v1 region: registers and the data section                  |
 //! | `v2`                  | the v2 changes of state                                        |

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who has a session open, and who asks for one.
+//! The owner of the open session, and the request for one.
 
 use super::{
     data_section::Window, //
@@ -15,7 +15,7 @@ use migration::{
     save::SaveSession, //
 };
 
-/// Who drives a migration.
+/// The interface that drives a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrontEnd {
     /// The v1 region.
@@ -25,7 +25,7 @@ pub(super) enum FrontEnd {
 }
 
 impl FrontEnd {
-    /// Its name.
+    /// Returns its name.
     pub(super) fn name(self) -> &'static str {
         match self {
             FrontEnd::V1 => "v1",
@@ -34,7 +34,7 @@ impl FrontEnd {
     }
 }
 
-/// What is open while a device is saved or loaded.
+/// The session that is open while a device is saved or loaded.
 pub(super) enum Session {
     /// A save.
     Save(SaveSession<KVVec<u8>>),
@@ -42,14 +42,14 @@ pub(super) enum Session {
     Load(LoadSession<KVVec<u8>>),
 }
 
-/// Who has a session open, and what it has besides.
+/// The front end that has a session open, and the session.
 pub(super) enum Owner {
-    /// Nobody: no session is open.
+    /// No session is open.
     None,
     /// The v1 region.
     V1 {
         session: Session,
-        /// The buffer that is staged and was not consumed.
+        /// The buffer that is staged and not consumed.
         staged: Option<Staged>,
     },
     /// The v2 ioctls and data files.
@@ -61,7 +61,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// The front end; `None` if no session is open.
+    /// Returns the front end. `None` if no session is open.
     pub(super) fn front_end(&self) -> Option<FrontEnd> {
         match self {
             Owner::None => None,
@@ -70,7 +70,7 @@ impl Owner {
         }
     }
 
-    /// The session.
+    /// Returns the session.
     pub(super) fn session(&self) -> Option<&Session> {
         match self {
             Owner::None => None,
@@ -78,7 +78,7 @@ impl Owner {
         }
     }
 
-    /// The session.
+    /// Returns the session.
     pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
         match self {
             Owner::None => None,
@@ -87,7 +87,7 @@ impl Owner {
     }
 }
 
-/// Who asks for a change of state, and what the change may need.
+/// The front end that asks for a change of state, and what the change may need.
 pub(super) enum Request<'a> {
     /// The v1 region, with the data section.
     V1(&'a mut Window),
@@ -96,7 +96,7 @@ pub(super) enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// The front end.
+    /// Returns the front end.
     pub(super) fn front_end(&self) -> FrontEnd {
         match self {
             Request::V1(_) => FrontEnd::V1,
@@ -104,7 +104,7 @@ impl Request<'_> {
         }
     }
 
-    /// The owner of the session that this begins. `EINVAL` if a data file lacks.
+    /// Returns the owner of the session that this begins. `EINVAL` if there is no data file.
     pub(super) fn owner(&mut self, session: Session) -> Result<Owner> {
         Ok(match self {
             Request::V1(_) => Owner::V1 {
@@ -122,10 +122,10 @@ impl Request<'_> {
 /// The buffer that v1 has staged.
 #[derive(Clone, Copy)]
 pub(super) struct Staged {
-    /// Its bytes.
+    /// The number of bytes.
     pub(super) len: usize,
     /// Whether `data_offset` was read since it was staged, or since it is to be sent again (P23).
     pub(super) offered: bool,
-    /// Which one it is, of all of this device.
+    /// Its number, counted from the creation of the device.
     pub(super) number: u64,
 }

@@ -15,11 +15,11 @@
 //!       memory.lock    write protection, discarding
 //! ```
 //!
-//! A thread holds `inner` while it waits for the worker's unit in progress. So a unit must not need it,
-//! and has no way to it. That wait can take as long as a page fault of the user, so a thread that waits
-//! for `inner` can be killed. Nobody holds `inner` over a copy to or from the user. The user may hand in
-//! memory whose page faults take `memory.lock`, or last without end. A register read computes its value
-//! under the lock and copies it afterwards; a register write copies first.
+//! A thread holds `inner` while it waits for the worker's unit in progress. So a unit of work must not take
+//! `inner`, and has no access to it. That wait can take as long as a page fault of the user, so a thread
+//! that waits for `inner` can be killed. Nobody holds `inner` over a copy to or from the user. The user may
+//! give memory whose page faults take `memory.lock` or never end. A register read computes its value under
+//! the lock and copies it afterwards; a register write copies first.
 //!
 //! A reset waits for the change of state or the staging in progress. Each of them ends by itself. The
 //! threads that wait behind the reset find the device running. So the reset is neither lost nor stuck.
@@ -73,7 +73,7 @@ const TRIES: u32 = 50;
 /// The time between two tries.
 const TRY: Delta = Delta::from_millis(10);
 
-/// What the mutex protects.
+/// The part under the mutex.
 pub(super) struct Inner {
     /// The state.
     pub(super) state: State,
@@ -85,9 +85,9 @@ pub(super) struct Inner {
     pub(super) owner: Owner,
     /// Buffers staged so far.
     pub(super) number: u64,
-    /// What the last save sent.
+    /// The totals of the last save.
     pub(super) saved: save::Stats,
-    /// What the last load received.
+    /// The totals of the last load.
     pub(super) loaded: load::Stats,
 }
 
@@ -132,7 +132,7 @@ impl Inner {
         }
     }
 
-    /// Forgets the buffer that v1 has staged if it is number `number` and `data_offset` was read.
+    /// Drops v1's staged buffer if its number is `number` and `data_offset` was read.
     pub(super) fn consume(&mut self, number: u64) {
         if let Owner::V1 { staged, .. } = &mut self.owner {
             if staged.is_some_and(|s| s.offered && s.number == number) {
@@ -156,7 +156,7 @@ pub(super) fn errno(error: stream::Error) -> Error {
 }
 
 impl StateMachine {
-    /// The state of a device that is not open.
+    /// Returns the state of a device that is not open.
     ///
     /// `EINVAL` if a buffer of the data section is too small for a device of this identity.
     pub(crate) fn new(

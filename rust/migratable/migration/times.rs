@@ -12,12 +12,12 @@ use migration::state::State;
 #[derive(Clone, Copy)]
 pub(super) struct Times {
     since: Instant<Monotonic>,
-    /// By the states' v2 numbers, in nanoseconds.
+    /// Nanoseconds, indexed by the v2 number of the state.
     spent: [i64; State::ALL.len()],
 }
 
 impl Times {
-    /// Times of a device that enters its first state now.
+    /// Returns the times of a device that enters its first state now.
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
@@ -25,7 +25,7 @@ impl Times {
         }
     }
 
-    /// Takes down that `state` is left now.
+    /// Adds the time since the last call to `state`, which is left now.
     pub(super) fn leave(&mut self, state: State) {
         if let Some(spent) = self.spent.get_mut(state.to_v2() as usize) {
             *spent = spent.saturating_add(self.since.elapsed().as_nanos());
@@ -33,7 +33,7 @@ impl Times {
         self.since = Instant::now();
     }
 
-    /// Milliseconds spent in `state` when the present state is `present`.
+    /// Returns the milliseconds spent in `state` when the present state is `present`.
     pub(super) fn millis(&self, state: State, present: State) -> i64 {
         let spent = self.spent.get(state.to_v2() as usize).copied().unwrap_or(0);
         let more = if state == present {

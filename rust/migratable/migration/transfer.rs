@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What moves through a session, and how much of it.
+//! Moves data through a session, and counts it.
 //!
 //! All functions are called with the state locked. None copies to or from the user.
 
@@ -34,7 +34,7 @@ use migration::{
     state::State, //
 };
 
-/// What debugfs shows.
+/// The values that debugfs shows.
 pub(super) struct Report {
     /// The state.
     pub(super) state: State,
@@ -42,7 +42,7 @@ pub(super) struct Report {
     pub(super) front_end: &'static str,
     /// Bytes staged and not consumed.
     pub(super) staged: usize,
-    /// What a save still has to send, without what is staged.
+    /// Bytes that a save still has to send, without the staged buffer.
     pub(super) pending: u64,
     /// The present or the last save.
     pub(super) saved: save::Stats,
@@ -50,11 +50,11 @@ pub(super) struct Report {
     pub(super) loaded: load::Stats,
     /// Bytes of device memory.
     pub(super) memory: u64,
-    /// Bytes of it that are no holes.
+    /// Bytes of it that are not holes.
     pub(super) populated: u64,
     /// Dirty pages.
     pub(super) dirty: u64,
-    /// The most looks of type1 that found the same pages pinned, of all devices.
+    /// How many looks of type1 found the same pages pinned: the maximum of all devices.
     pub(super) unmap_looks_max: u32,
     /// How long the device was in each state.
     pub(super) times: Times,
@@ -76,7 +76,7 @@ impl<T: Driver> Device<T> {
         staged.offered = false;
     }
 
-    /// Fills a window with the next bytes of a save; 0 if there are none now.
+    /// Fills a window with the next bytes of a save. Returns how many; 0 if there are none now.
     pub(super) fn fill(
         &self,
         inner: &mut Locked<'_>,
@@ -93,9 +93,9 @@ impl<T: Driver> Device<T> {
         })
     }
 
-    /// Stages the next buffer of v1, unless one is staged that was not consumed (P17, P18).
+    /// Stages the next buffer of v1, unless a staged buffer is not consumed yet (P17, P18).
     ///
-    /// Outside of a save of v1's it does nothing.
+    /// Does nothing if v1 has no save open.
     pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
         match &mut inner.owner {
             Owner::None | Owner::V2 { .. } => return Ok(()),
@@ -124,7 +124,7 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// Returns what v1 reads from `pending_bytes`, without what is staged (P22).
+    /// Returns the value of v1's `pending_bytes`, without the staged buffer (P22).
     pub(super) fn pending_bytes(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.pending(&self.access()),
@@ -132,7 +132,7 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Returns the bytes that a save has to send if the device is stopped now (P47).
+    /// Returns how many bytes a save would send if the device stopped now (P47).
     pub(super) fn stop_copy_size(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.remaining(&self.access()),
@@ -140,7 +140,7 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// Returns what pre-copy still has to send (P45).
+    /// Returns the bytes that pre-copy still has to send (P45).
     pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.precopy_info(&self.access()),
@@ -182,10 +182,10 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// [`Device::feed`] for a front end that takes all of a buffer or fails.
+    /// [`Device::feed`] for a front end that takes a whole buffer or fails.
     ///
-    /// After a transient errno the user does not know how much was taken. The next call has to bring the
-    /// beginning of a buffer.
+    /// After a transient errno the user does not know how much was taken. So the next call has to start
+    /// with the beginning of a buffer.
     pub(super) fn feed_all(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
         let access = self.access();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {

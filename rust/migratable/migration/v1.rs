@@ -2,7 +2,7 @@
 
 //! The v1 region: registers and the data section.
 //!
-//! [`migration::region`] has the table of registers. What an access does, while a save is open:
+//! [`migration::region`] has the table of registers. The effect of a read while a save is open:
 //!
 //! ```text
 //!                     nothing staged     staged             staged, to be sent again
@@ -100,7 +100,7 @@ impl<T: Driver> Device<T> {
             Register::Reserved => 0,
             Register::PendingBytes => {
                 let inner = self.machine.inner.lock()?;
-                // A session of v2 has nothing pending for v1.
+                // v1 has nothing pending in a session of v2.
                 let pending = match inner.owner.front_end() {
                     Some(FrontEnd::V1) => self.pending_bytes(&inner),
                     _ => 0,
@@ -125,14 +125,14 @@ impl<T: Driver> Device<T> {
                 _ => 0,
             },
         };
-        // In the byte order of the machine, as the UAPI has it.
+        // In the byte order of the machine, as the UAPI says.
         let mut writer = UserSlice::new(buf, len).writer();
         match len {
             4 => writer.write::<u32>(&(value as u32))?,
             _ => writer.write::<u64>(&value)?,
         }
 
-        // A read that failed has consumed nothing (P3). Another thread may have been faster.
+        // A failed read consumes nothing (P3). Another thread may have consumed the buffer before.
         if let Some(number) = consumed {
             self.machine.inner.lock()?.consume(number);
         }
@@ -154,7 +154,7 @@ impl<T: Driver> Device<T> {
             Target::Register(register) => register,
         };
 
-        // Copied before the lock is taken: see `state_machine`.
+        // Copy before the lock is taken: see `state_machine`.
         let mut reader = UserSlice::new(buf, len).reader();
         let value = match len {
             4 => u64::from(reader.read::<u32>()?),

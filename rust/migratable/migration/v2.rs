@@ -2,9 +2,9 @@
 
 //! The v2 interface: `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE` and its data files.
 //!
-//! VFIO's core takes the ioctls apart and calls `ops/migration.rs`, which calls this. A change of
-//! state is a path of direct transitions, which the core knows (P40); each is in the table of
-//! [`migration::transition`].
+//! VFIO's core decodes the ioctls and calls `ops/migration.rs`, which calls this. A change of state is a
+//! path of direct transitions. The core knows the path (P40), and [`migration::transition`] has a table of
+//! the transitions.
 
 use super::{
     link::Link,
@@ -62,7 +62,7 @@ impl<T: Driver> Device<T> {
             let next = State::from_v2(next).map_err(refuse)?;
             let transition = v2_transition(inner.state, next).map_err(refuse)?;
 
-            // The file comes before the change, because it can fail.
+            // Create the file before the change, because that can fail.
             let stream = if transition.opens_data_fd() {
                 let stream = MigrationFile::new(dev)?;
                 file = Some(stream.file(next.is_saving())?);
@@ -83,7 +83,7 @@ impl<T: Driver> Device<T> {
         Ok(self.machine.inner.lock()?.state.to_v2())
     }
 
-    /// Returns the bytes that a save has to move if the device is stopped now (P47).
+    /// Returns how many bytes a save would move if the device stopped now (P47).
     pub(crate) fn v2_data_size(&self) -> Result<u64> {
         let inner = self.machine.inner.lock()?;
         let buffered = inner.file().map_or(0, |file| file.buffered());
