@@ -5,15 +5,15 @@
 //! A page is allocated and zeroed when it is first written or when a guest first touches it. Until then it
 //! is a hole: it reads 0, costs nothing and is not migrated.
 //!
-//! | file        | what is in it                                                |
-//! |-------------|--------------------------------------------------------------|
-//! | `pages`     | the table of pages, and references to them                   |
-//! | `copy`      | copies to and from pages                                     |
-//! | `fault`     | the guest's mapping: page faults                             |
-//! | `areas`     | the areas that map the memory                                |
-//! | `zap`       | removing PTEs from them                                      |
-//! | `tracking`  | which pages were written: the dirty map and write protection |
-//! | `dirtied`   | wakes threads that wait for a dirty page                     |
+//! | file             | what is in it                                                |
+//! |------------------|--------------------------------------------------------------|
+//! | `pages`          | the table of pages, and references to them                   |
+//! | `copy`           | copies to and from pages                                     |
+//! | `fault`          | the guest's mapping: page faults                             |
+//! | `areas`          | the areas that map the memory                                |
+//! | `zap`            | removing PTEs from them                                      |
+//! | `tracking`       | which pages were written: the dirty map and write protection |
+//! | `dirty_notifier` | wakes threads that wait for a dirty page                     |
 //!
 //! # Locks
 //!
@@ -30,13 +30,13 @@
 
 mod areas;
 mod copy;
-mod dirtied;
+mod dirty_notifier;
 mod fault;
 mod pages;
 mod tracking;
 mod zap;
 
-pub(crate) use self::dirtied::Dirtied;
+pub(crate) use self::dirty_notifier::DirtyNotifier;
 
 use self::{
     areas::Areas,
@@ -96,7 +96,7 @@ pub struct DeviceMemory {
     /// The pages that were written, while tracking.
     dirty: DirtyMap<KVVec<AtomicU64>>,
     /// The threads that wait for a page to be marked.
-    dirtied: Arc<Dirtied>,
+    dirty_notifier: Arc<DirtyNotifier>,
     /// The `address_space` with the user mappings of the device. Null while there can be none.
     mapping: AtomicPtr<bindings::address_space>,
     /// The offset in `mapping` of the memory's first byte. `UNMAPPED` until a user maps it.
@@ -127,7 +127,7 @@ impl DeviceMemory {
         }
         let dirty = DirtyMap::new(words, count as u64).ok_or(EINVAL)?;
 
-        let dirtied = Dirtied::new()?;
+        let dirty_notifier = DirtyNotifier::new()?;
 
         Arc::pin_init(
             pin_init!(Self {
@@ -136,7 +136,7 @@ impl DeviceMemory {
                 lock <- new_rwsem!((), "device memory"),
                 tracking: AtomicBool::new(false),
                 dirty,
-                dirtied,
+                dirty_notifier,
                 mapping: AtomicPtr::new(core::ptr::null_mut()),
                 base: AtomicU64::new(UNMAPPED),
                 areas <- Areas::new(),

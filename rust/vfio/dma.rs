@@ -22,7 +22,7 @@
 //! # Locks
 //!
 //! ```text
-//!   gate (read)     held over every call into type1 except unpinning; close takes it for writing
+//!   device (read)   held over every call into type1 except unpinning; close takes it for writing
 //!     type1's own   iommu->lock, the user's mmap lock, then page faults, also those of our BARs
 //!   pins            the list of pinned ranges; never held over a call into type1
 //!     unmaps        the unmaps in progress, of all devices

@@ -25,7 +25,7 @@ use vfio::mutation;
 
 use super::{
     DeviceMemory,
-    Dirtied, //
+    DirtyNotifier, //
 };
 use core::sync::atomic::{
     AtomicU64,
@@ -100,12 +100,12 @@ impl DeviceMemory {
             return;
         }
         self.dirty.mark(page as u64);
-        self.dirtied.notify();
+        self.dirty_notifier.notify();
     }
 
     /// Returns the threads that wait for a page to be marked.
-    pub(crate) fn dirtied(&self) -> Arc<Dirtied> {
-        self.dirtied.clone()
+    pub(crate) fn dirty_notifier(&self) -> Arc<DirtyNotifier> {
+        self.dirty_notifier.clone()
     }
 
     /// Removes the mappings of a range of pages, so that the next access of a guest marks them. The caller

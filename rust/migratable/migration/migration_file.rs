@@ -30,7 +30,7 @@ use crate::{
         VfioDevice, //
     },
     driver::Driver,
-    memory::Dirtied, //
+    memory::DirtyNotifier, //
 };
 use core::{
     marker::PhantomData,
@@ -129,20 +129,20 @@ pub(super) struct MigrationFile<T: Driver> {
     initial: Atomic<usize>,
     /// All other bytes in the buffer. Read without `io`.
     again: Atomic<usize>,
-    dirtied: Arc<Dirtied>,
+    dirty_notifier: Arc<DirtyNotifier>,
 }
 
 impl<T: Driver> MigrationFile<T> {
     /// Returns the stream of a session that is about to begin.
     pub(super) fn new(dev: &VfioDevice<T>) -> Result<Arc<Self>> {
-        let dirtied = dev.machine.dirtied.clone();
+        let dirty_notifier = dev.machine.dirty_notifier.clone();
         Arc::pin_init(
             pin_init!(Self {
                 link <- new_mutex!(Some(ARef::from(dev)), "migration stream"),
                 io <- new_killable_mutex!(Buffer::new(), "migration stream buffer"),
                 initial: Atomic::new(0),
                 again: Atomic::new(0),
-                dirtied,
+                dirty_notifier,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -329,7 +329,7 @@ impl<T: Driver> MigrationFile<T> {
         const IN: u32 = bindings::POLLIN | bindings::POLLRDNORM;
         const OUT: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
 
-        self.dirtied.register(file, table);
+        self.dirty_notifier.register(file, table);
         let Ok(dev) = self.device() else {
             return bindings::POLLERR | IN | OUT;
         };
@@ -348,13 +348,13 @@ impl<T: Driver> MigrationFile<T> {
 
 impl<T: Driver> Link for MigrationFile<T> {
     fn changed(&self) {
-        self.dirtied.notify();
+        self.dirty_notifier.notify();
     }
 
     fn end(&self) {
         let link = self.link.lock().take();
         self.free();
-        self.dirtied.notify();
+        self.dirty_notifier.notify();
         // The caller uses the device, so this is not the last reference.
         drop(link);
     }

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::memory::{
     DeviceMemory,
-    Dirtied, //
+    DirtyNotifier, //
 };
 use core::sync::atomic::AtomicU64;
 use kernel::{
@@ -98,7 +98,7 @@ pub(crate) struct StateMachine {
     /// The dirty map of a device without memory.
     pub(super) no_pages: DirtyMap<KVVec<AtomicU64>>,
     /// Wakes the threads that poll for something to send.
-    pub(super) dirtied: Arc<Dirtied>,
+    pub(super) dirty_notifier: Arc<DirtyNotifier>,
     /// The last close leaves the device as it is. Changed with `inner` locked.
     pub(super) keep: Atomic<bool>,
     /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
@@ -169,14 +169,14 @@ impl StateMachine {
             return Err(EINVAL);
         }
         let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
-        let dirtied = match memory {
-            Some(memory) => memory.dirtied(),
-            None => Dirtied::new()?,
+        let dirty_notifier = match memory {
+            Some(memory) => memory.dirty_notifier(),
+            None => DirtyNotifier::new()?,
         };
         Ok(pin_init!(Self {
             identity,
             no_pages,
-            dirtied,
+            dirty_notifier,
             keep: Atomic::new(false),
             inner <- new_killable_mutex!(
                 Inner {

@@ -43,7 +43,7 @@ const FULL: i64 = 10_000_000_000;
 pub struct Dma {
     /// The device while it is open.
     #[pin]
-    gate: RwSem<Option<OpenDevice>>,
+    device: RwSem<Option<OpenDevice>>,
     /// What is pinned.
     pins: Arc<Pins>,
     /// Whether the log says, since the device was opened, that a ring cannot be pinned.
@@ -56,7 +56,7 @@ impl Dma {
     /// Returns the guest memory of a device that is not open.
     pub fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            gate <- new_rwsem!(None, "dma gate"),
+            device <- new_rwsem!(None, "dma device"),
             pins: Pins::new(unmaps)?,
             told: Atomic::new(false),
             full_until: Atomic::new(i64::MIN),
@@ -71,7 +71,7 @@ impl Dma {
     ///
     /// `device` must be open, and stay open until this is called with `None`.
     pub unsafe fn set_device(&self, device: Option<NonNull<bindings::vfio_device>>) {
-        *self.gate.write() = device.map(OpenDevice);
+        *self.device.write() = device.map(OpenDevice);
         if device.is_none() {
             #[cfg(mutation_dirty_page)]
             crate::mutation::forget();
@@ -86,7 +86,7 @@ impl Dma {
     /// Returns the device, and a guard that keeps it open.
     #[inline]
     fn device(&self) -> Result<(OpenDevice, ReadGuard<'_, Option<OpenDevice>>)> {
-        let guard = self.gate.read();
+        let guard = self.device.read();
         match *guard {
             Some(device) => Ok((device, guard)),
             None => Err(ENODEV),

@@ -24,26 +24,26 @@ use kernel::{
 
 /// The threads that poll for dirty pages.
 #[pin_data]
-pub(crate) struct Dirtied {
+pub(crate) struct DirtyNotifier {
     /// A thread waits.
     armed: AtomicBool,
     #[pin]
     queue: PollCondVar,
 }
 
-impl Dirtied {
+impl DirtyNotifier {
     /// Returns a value without waiting threads.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 armed: AtomicBool::new(false),
-                queue <- new_poll_condvar!("device memory dirtied"),
+                queue <- new_poll_condvar!("dirty notifier"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Lets the next [`Dirtied::notify`] wake `file`'s poller. Check for dirty pages after this call.
+    /// Lets the next [`DirtyNotifier::notify`] wake `file`'s poller. Check for dirty pages after this call.
     pub(crate) fn register(&self, file: &File, table: &PollTable<'_>) {
         table.register_wait(file, &self.queue);
         // Set before the dirty map is read; a mark is set before this is read.
