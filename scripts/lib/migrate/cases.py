@@ -7,6 +7,7 @@ from migrate import host_memory
 from migrate import report
 from migrate import wait
 from migrate.device import Device
+from migrate.guest import Wrong
 from migrate.wait import Trouble
 
 # Too slow for the migration to complete.
@@ -260,6 +261,18 @@ async def notices(stage):
     stage.say(f"{number} migrations: {lost} lost memory, {noticed} were noticed")
     if lost < number or noticed < number:
         raise Trouble(f"of {number} migrations {lost} lost memory, and the guest noticed {noticed}")
+
+
+async def names_the_bar(stage):
+    """The guest says which BAR of a device that was plugged in has no address, and what to change."""
+    try:
+        await stage.fixture.boot()
+    except Wrong as wrong:
+        stage.say(str(wrong))
+        if "BAR 2" in str(wrong) and "pref64-reserve" in str(wrong):
+            return
+        raise
+    raise Trouble("BAR 2 has an address without pref64-reserve")
 
 
 async def ends(stage):

@@ -71,6 +71,9 @@ class Fixture:
             self.guest = Guest(f"{self.directory}/guest.json", self.show and self.show.guest)
             self.running = await self.launch("A")
             try:
+                if self.settings.hot_plug:
+                    await self.guest.next("waiting", self.running, 0)
+                    await self.running.plug()
                 ready = await self.guest.next("ready", self.running, 0)
                 break
             except Emulation as trouble:

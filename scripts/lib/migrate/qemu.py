@@ -72,17 +72,37 @@ class Qemu:
                         f"logfile={self.path(channel + '.log')}", "-serial", f"chardev:{channel}"]
         for pattern in TRACE:
             command += ["-trace", pattern]
-        for number, device in enumerate(self.devices):
-            options = [f"vfio-pci,id=mdma{number},sysfsdev={device.sysfs},bus=pcie.0,addr={5 + number:#x}",
-                       self.version.options, *settings.device_options]
-            if settings.irq == "intx":
-                # KVM's own INTx path is set up when the device is created. After a migration it would
-                # raise the line that the firmware assigned first.
-                options.append("x-no-kvm-intx=on")
-            command += ["-device", ",".join(options)]
+        for number in range(len(self.devices)):
+            if settings.hot_plug:
+                command += ["-device", f"pcie-root-port,id=port{number},bus=pcie.0,addr={5 + number:#x},"
+                            f"chassis={number + 1},{settings.hot_plug}"]
+            # A device that was plugged in at the source is there from the start at the destination.
+            if incoming or not settings.hot_plug:
+                command += ["-device", self.device(number)]
         if incoming:
             command += ["-incoming", "defer"]
         return command
+
+    def device(self, number):
+        """Returns the -device option of a device."""
+        settings = self.settings
+        place = f"bus=port{number}" if settings.hot_plug else f"bus=pcie.0,addr={5 + number:#x}"
+        options = [f"vfio-pci,id=mdma{number},sysfsdev={self.devices[number].sysfs},{place}",
+                   self.version.options, *settings.device_options]
+        if settings.irq == "intx":
+            # KVM's own INTx path is set up when the device is created. After a migration it would
+            # raise the line that the firmware assigned first.
+            options.append("x-no-kvm-intx=on")
+        return ",".join(options)
+
+    async def plug(self):
+        """Plugs in the devices."""
+        for number in range(len(self.devices)):
+            # Only the human monitor takes the words of a command line.
+            answer = await self.execute("human-monitor-command", command_line=f"device_add {self.device(number)}")
+            # Besides errors, it prints warnings.
+            if "Error:" in answer:
+                raise Trouble(f"{self.name}: device_add: {answer.strip()}")
 
     async def start(self, incoming=False):
         """Starts QEMU; with `incoming` it waits for a migration."""

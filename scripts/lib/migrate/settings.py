@@ -22,6 +22,8 @@ class Settings:
     device_options: tuple = ()
     # Guest memory: "anonymous", or a shared file on "ext4".
     backing: str = "anonymous"
+    # Plugs in the devices after the guest has booted, each below a root port with this option.
+    hot_plug: str = ""
     # Runs QEMU as a user who may not lock memory.
     ordinary_user: bool = False
     # Migration capabilities and parameters, on both sides.
@@ -48,5 +50,6 @@ class Settings:
         """Returns a description."""
         words = [f"QEMU {self.qemu}", self.protocol, self.irq,
                  f"{self.devices} devices" if self.devices > 1 else "1 device"]
+        words += [f"hot-plug with {self.hot_plug}"] if self.hot_plug else []
         words += [name for name in self.capabilities if name not in ("events", "return-path")]
         return ", ".join(words)

@@ -31,6 +31,8 @@ class Plan:
     module: str = ""
     # Whether the plan ends with a test that all data is correct.
     whole: bool = True
+    # Whether the guest works before the first test.
+    boots: bool = True
 
     def names(self):
         """Returns pairs of name and test."""
@@ -55,6 +57,10 @@ PLANS = [
     Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,)),
     Plan("v2_qemu10_memory_on_ext4", Settings(qemu="10", backing="ext4"), (cases.copied_rings,)),
     Plan("v2_qemu11_ordinary_user", Settings(qemu="11", ordinary_user=True), (cases.copied_rings,)),
+    Plan("v1_hot_plug", Settings(hot_plug="pref64-reserve=32M"), (cases.live,)),
+    Plan("v2_qemu11_hot_plug", Settings(qemu="11", hot_plug="pref64-reserve=32M"), (cases.live,)),
+    Plan("v2_qemu11_hot_plug_without_room", Settings(qemu="11", hot_plug="hotplug=on"), (cases.names_the_bar,),
+         whole=False, boots=False),
     Plan("mutation_dirty_page", Settings(), (cases.notices,), module="/mutation/dirty-page/mdma.ko", whole=False),
     Plan("mutation_memory_page", Settings(), (cases.notices,), module="/mutation/memory-page/mdma.ko", whole=False),
 ]
@@ -121,7 +127,8 @@ async def run(options, module, work, out):
             try:
                 module.load(**({"path": plan.module} if plan.module else {}), **plan.parameters)
                 async with Fixture(plan.settings, directory) as fixture:
-                    await fixture.boot()
+                    if plan.boots:
+                        await fixture.boot()
                     await go_through(Stage(plan, options, ktap, fixture), tests, number == GUESTS)
                 why = None
                 break

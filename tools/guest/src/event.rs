@@ -14,6 +14,13 @@ use crate::options::Options;
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event<'a> {
+    /// Fewer devices than expected exist. The program waits for the others.
+    Waiting {
+        /// Milliseconds since the kernel started.
+        ms: u64,
+        /// Number of devices.
+        devices: usize,
+    },
     /// The devices are ready and the work begins.
     Ready {
         /// Milliseconds since the kernel started.

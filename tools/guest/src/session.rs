@@ -72,7 +72,7 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Box<Wrong> + '_ {
 impl Session {
     /// Finds the devices and reports readiness.
     pub fn new(mut console: Console, options: &Options) -> Result<Self, (Console, Box<Wrong>)> {
-        match Self::prepare(options) {
+        match Self::prepare(&mut console, options) {
             Ok((log, devices, found)) => {
                 let told = console.tell(&Event::Ready {
                     ms: system::now().as_millis() as u64,
@@ -96,13 +96,26 @@ impl Session {
         }
     }
 
-    fn prepare(options: &Options) -> WrongResult<(KernelLog, Vec<Device>, Vec<Found>)> {
+    fn prepare(
+        console: &mut Console,
+        options: &Options,
+    ) -> WrongResult<(KernelLog, Vec<Device>, Vec<Found>)> {
         let log = KernelLog::open().map_err(failed("/dev/kmsg"))?;
         let start = system::now();
+        let mut told = false;
         let list = loop {
             let list = uio::find().map_err(failed("sysfs"))?;
             if list.len() >= options.devices {
                 break list;
+            }
+            if !told {
+                told = true;
+                console
+                    .tell(&Event::Waiting {
+                        ms: start.as_millis() as u64,
+                        devices: list.len(),
+                    })
+                    .map_err(failed("console"))?;
             }
             if system::now() - start > APPEAR {
                 return Err(Wrong::values(
