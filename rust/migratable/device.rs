@@ -97,7 +97,8 @@ impl<T> Device<T> {
         &self.dma
     }
 
-    /// Returns device memory; `None` if the device has no [`Bar::Memory`](crate::pci::Bar::Memory).
+    /// Returns device memory; `None` if the device has neither a [`Bar::Memory`](crate::pci::Bar::Memory)
+    /// nor storage.
     pub fn memory(&self) -> Option<&DeviceMemory> {
         self.memory.as_deref()
     }
@@ -105,6 +106,11 @@ impl<T> Device<T> {
     /// Returns the interrupts.
     pub fn irq(&self) -> &Irq {
         &self.irq
+    }
+
+    /// Returns the name of the mdev, which is its UUID.
+    pub fn uuid(&self) -> &CStr {
+        self.mdev.name()
     }
 
     /// Logs why something was refused: one line, rate-limited for each device.

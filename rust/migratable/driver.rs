@@ -94,8 +94,8 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Puts the device back to power-on, as [`Driver::new`] made it, with no vector asserted
     /// ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
     ///
-    /// The framework discards device memory. It resets the device for `VFIO_DEVICE_RESET` and at the last
-    /// close, so that the next user finds nothing of this one. Root can keep the state over the close
+    /// The framework discards device memory, but storage only at the last close. It resets the device for
+    /// `VFIO_DEVICE_RESET` and at the last close, so that the next user finds nothing of this one. Root can keep the state over the close
     /// by the attribute `keep_state` of the mdev.
     fn reset(dev: &Device<Self>);
 

@@ -250,6 +250,32 @@ impl DeviceMemory {
         Ok(())
     }
 
+    /// Frees the whole pages in a range of bytes that is inside the memory, as [`DeviceMemory::free`],
+    /// unless writes are tracked: a hole is not sent.
+    fn free_untracked(&self, offset: u64, len: usize) -> Result {
+        let page_size = PAGE_SIZE as u64;
+        let first = offset.div_ceil(page_size) as usize;
+        let last = ((offset + len as u64) / page_size) as usize;
+
+        for block in self.pages.populated_blocks(first..last) {
+            not_killed()?;
+            let range = (
+                block.start as u64 * page_size,
+                block.len() as u64 * page_size,
+            );
+            let mut gone = Detached::none();
+            {
+                let lock = self.lock.write();
+                if self.is_tracking() {
+                    break;
+                }
+                self.pages.detach(block, &mut gone, &lock);
+            }
+            self.release(gone, range.0, range.1)?;
+        }
+        Ok(())
+    }
+
     /// Frees pages that were removed from the table, in this range of bytes.
     fn release(&self, gone: Detached, offset: u64, len: u64) -> Result {
         match self.zap(offset, len) {

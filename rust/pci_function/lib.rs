@@ -30,6 +30,9 @@ pub const MSI_VECTORS_MAX: u8 = 32;
 const _: () = assert!(MSIX_VECTORS_MAX as usize <= VECTORS_MAX);
 const _: () = assert!(MSI_VECTORS_MAX as usize <= VECTORS_MAX);
 
+/// The most bytes of device memory.
+const MEMORY_MAX: u64 = 1 << 39;
+
 /// What is behind a base address register.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bar {
@@ -74,6 +77,11 @@ pub struct Function {
     pub msi: u8,
     /// Number of MSI-X vectors up to 64, or 0 for none; needs a [`Bar::Msix`].
     pub msix: u16,
+    /// Bytes of device memory that no BAR exposes, a multiple of the page size up to 512 GiB, or 0 for
+    /// none. Only for a device without a [`Bar::Memory`].
+    ///
+    /// It is storage, so a reset keeps its contents.
+    pub storage: u64,
 }
 
 impl Function {
@@ -90,7 +98,7 @@ impl Function {
                     }
                 }
                 Bar::Memory { size } => {
-                    if !size.is_power_of_two() || size < PAGE_SIZE as u64 || size > 1 << 39 {
+                    if !size.is_power_of_two() || size < PAGE_SIZE as u64 || size > MEMORY_MAX {
                         return Err(
                             "the size of device memory is no power of two of pages up to 512 GiB",
                         );
@@ -104,6 +112,12 @@ impl Function {
 
         if count(|bar| matches!(bar, Bar::Memory { .. })) > 1 {
             return Err("more than one memory BAR");
+        }
+        if self.storage != 0 && self.memory_size() != self.storage {
+            return Err("storage and a memory BAR");
+        }
+        if self.storage % PAGE_SIZE as u64 != 0 || self.storage > MEMORY_MAX {
+            return Err("the size of storage is no multiple of the page size up to 512 GiB");
         }
         let msix = count(|bar| matches!(bar, Bar::Msix));
         if msix > 1 || (msix == 1) != (self.msix != 0) {
@@ -121,7 +135,7 @@ impl Function {
         Ok(())
     }
 
-    /// Returns the bytes of device memory; 0 for none.
+    /// Returns the bytes of device memory, in a BAR or not; 0 for none.
     pub fn memory_size(&self) -> u64 {
         self.bars
             .iter()
@@ -129,7 +143,7 @@ impl Function {
                 Bar::Memory { size } => Some(*size),
                 _ => None,
             })
-            .unwrap_or(0)
+            .unwrap_or(self.storage)
     }
 
     /// Returns the index of the BAR with the MSI-X table.

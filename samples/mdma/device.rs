@@ -216,6 +216,7 @@ impl Driver for Mdma {
             intx: true,
             msi: VECTORS,
             msix: VECTORS.into(),
+            storage: 0,
         }
     }
 

@@ -111,6 +111,35 @@ impl DeviceMemory {
         unsafe { self.write_raw(offset, data.as_ptr(), data.len()) }
     }
 
+    /// Sets a range to zero. Frees its whole pages, unless a migration has to send that they changed.
+    ///
+    /// `ERANGE` for a range that is not inside the memory, `EINTR` if the task is killed.
+    ///
+    /// # Context
+    ///
+    /// As for [`DeviceMemory::free`].
+    pub fn zero(&self, offset: u64, len: usize) -> Result {
+        self.check(offset, len)?;
+        self.free_untracked(offset, len)?;
+        for piece in pieces(offset, len) {
+            // A hole reads 0.
+            let Some(page) = self.page(piece.page) else {
+                continue;
+            };
+            let to = page.address().wrapping_add(piece.at);
+            // SAFETY: A piece lies inside a page, and `ZEROES` is as long as a page.
+            unsafe {
+                bindings::memcpy(
+                    to.cast::<c_void>(),
+                    ZEROES.as_ptr().cast::<c_void>(),
+                    piece.len,
+                )
+            };
+            self.wrote(piece.page);
+        }
+        Ok(())
+    }
+
     /// [`DeviceMemory::read`] to memory that others may access at the same time.
     ///
     /// # Safety

@@ -61,8 +61,9 @@ impl<T: Driver> Device<T> {
         let mut inner = self.machine.inner.lock_closing();
         self.irq.stop();
         self.end(&mut inner);
-        if !self.machine.keeps_state() || matches!(inner.state, State::Resuming | State::Error) {
+        if !self.machine.keeps_state() || is_half_loaded(&inner) {
             self.power_on(&mut inner);
+            self.discard_memory(&mut inner);
         } else if let Some(memory) = &self.memory {
             // Frees the pages that were mapped when they were discarded. Nobody maps them now.
             let _ = memory.free(0, 0);
@@ -86,13 +87,15 @@ impl<T: Driver> Device<T> {
         self.machine.keep.store(keep, Relaxed);
         if !keep && !inner.open {
             self.power_on(&mut inner);
+            self.discard_memory(&mut inner);
         }
         Ok(())
     }
 
     /// `VFIO_DEVICE_RESET`: ends any session, resets the device and lets it run (P11).
     ///
-    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function.
+    /// Configuration space and eventfds stay, as they do when vfio-pci resets a function. Storage stays
+    /// too, unless it is half loaded.
     ///
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(crate) fn reset_device(&self) -> Result {
@@ -100,6 +103,9 @@ impl<T: Driver> Device<T> {
         self.stop()?;
         self.end(&mut inner);
         self.power_on(&mut inner);
+        if self.function.storage == 0 || is_half_loaded(&inner) {
+            self.discard_memory(&mut inner);
+        }
         inner.enter(State::Running);
         self.run();
         Ok(())
@@ -121,16 +127,20 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// Puts the stopped device back to power-on.
+    /// Puts the stopped device back to power-on, except for its memory.
     fn power_on(&self, _inner: &mut Locked<'_>) {
         T::reset(self);
-        if let Some(memory) = &self.memory {
-            memory.discard();
-        }
         self.irq.reset();
         self.msix.reset();
         // For a driver that kept pages pinned.
         self.dma.revoke_all();
+    }
+
+    /// Discards the memory of the stopped device.
+    fn discard_memory(&self, _inner: &mut Locked<'_>) {
+        if let Some(memory) = &self.memory {
+            memory.discard();
+        }
     }
 
     /// Ends the session, if one is open.
@@ -303,4 +313,9 @@ impl<T: Driver> Device<T> {
         self.worker.schedule();
         Ok(())
     }
+}
+
+/// Returns whether a load has begun and not succeeded: registers and memory do not belong together.
+fn is_half_loaded(inner: &Locked<'_>) -> bool {
+    matches!(inner.state, State::Resuming | State::Error)
 }
