@@ -74,6 +74,18 @@ pub const NAMESPACE_FIELDS: [Field; 8] = [
     Field { offset: 128, name: "LBAF0", value: &[0, 0, 9, 0], meaning: "Blocks of 512 bytes, no metadata." },
 ];
 
+/// Returns the UUID that `text` spells; digits that are missing are 0.
+pub fn parse_uuid(text: &[u8]) -> Identity {
+    let mut id = Identity::default();
+    let digits = text
+        .iter()
+        .filter_map(|byte| char::from(*byte).to_digit(16));
+    for (i, digit) in digits.take(2 * id.len()).enumerate() {
+        id[i / 2] |= (digit as u8) << if i % 2 == 0 { 4 } else { 0 };
+    }
+    id
+}
+
 /// Returns the digits of a byte.
 fn hex(byte: u8) -> [u8; 2] {
     let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 0xf)];

@@ -5,6 +5,7 @@
 use mnvme_model::controller::{Controller, Effects};
 use mnvme_model::engine;
 use mnvme_model::host::{Fault, Host, Identity};
+use mnvme_model::identify::parse_uuid;
 use mnvme_model::regs::{Reg, DOORBELLS, REGISTERS};
 use mnvme_model::status::Status;
 use mnvme_model::{BLOCK, PAGE, QUEUES, TRAILER};
@@ -137,7 +138,7 @@ impl Host for Machine {
     }
 
     fn uuid(&self) -> Identity {
-        *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff"
+        parse_uuid(b"00112233-4455-6677-8899-aabbccddeeff")
     }
 }
 
