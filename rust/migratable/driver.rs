@@ -94,9 +94,9 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Puts the device back to power-on, as [`Driver::new`] made it, with no vector asserted
     /// ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
     ///
-    /// The framework discards device memory, but storage only at the last close. It resets the device for
-    /// `VFIO_DEVICE_RESET` and at the last close, so that the next user finds nothing of this one. Root can keep the state over the close
-    /// by the attribute `keep_state` of the mdev.
+    /// The framework resets the device for `VFIO_DEVICE_RESET` and at the last close. It also discards device
+    /// memory, and storage at the last close, so that the next user finds nothing of this one. Root can keep
+    /// the state over the close by the attribute `keep_state` of the mdev.
     fn reset(dev: &Device<Self>);
 
     /// Saves the state: registers, queues, interrupt causes. Not device memory.

@@ -12,7 +12,10 @@ use kernel::{
     prelude::*,
     uaccess::UserPtr, //
 };
-use kernel_ext::sched::not_killed;
+use kernel_ext::sched::{
+    cond_resched,
+    not_killed, //
+};
 use vfio::dma::{
     self,
     Dma,
@@ -121,21 +124,33 @@ impl DeviceMemory {
     pub fn zero(&self, offset: u64, len: usize) -> Result {
         self.check(offset, len)?;
         self.free_untracked(offset, len)?;
-        for piece in pieces(offset, len) {
-            // A hole reads 0.
-            let Some(page) = self.page(piece.page) else {
-                continue;
-            };
-            let to = page.address().wrapping_add(piece.at);
-            // SAFETY: A piece lies inside a page, and `ZEROES` is as long as a page.
-            unsafe {
-                bindings::memcpy(
-                    to.cast::<c_void>(),
-                    ZEROES.as_ptr().cast::<c_void>(),
-                    piece.len,
-                )
-            };
-            self.wrote(piece.page);
+        let page_size = PAGE_SIZE as u64;
+        let end = offset + len as u64;
+        let first = (offset / page_size) as usize;
+        // Block by block, because holes read 0 and a guest chooses the length.
+        for block in self
+            .pages
+            .populated_blocks(first..end.div_ceil(page_size) as usize)
+        {
+            not_killed()?;
+            cond_resched();
+            let start = offset.max(block.start as u64 * page_size);
+            let stop = end.min(block.end as u64 * page_size);
+            for piece in pieces(start, (stop - start) as usize) {
+                let Some(page) = self.page(piece.page) else {
+                    continue;
+                };
+                let to = page.address().wrapping_add(piece.at);
+                // SAFETY: A piece lies inside a page, and `ZEROES` is as long as a page.
+                unsafe {
+                    bindings::memcpy(
+                        to.cast::<c_void>(),
+                        ZEROES.as_ptr().cast::<c_void>(),
+                        piece.len,
+                    )
+                };
+                self.wrote(piece.page);
+            }
         }
         Ok(())
     }
