@@ -7,8 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::termios::{tcgetattr, tcsetattr, OptionalActions};
-
-use crate::event::Event;
+use serde::Serialize;
 
 /// A serial port, or a substitute in tests.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Console {
     }
 
     /// Sends an event to the host.
-    pub fn tell(&mut self, event: &Event<'_>) -> io::Result<()> {
+    pub fn tell(&mut self, event: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.file.write_all(&line)
