@@ -5,6 +5,9 @@
 //! Bus mastering lets the worker run, and the INTx disable bit suppresses INTx. A task of the process
 //! that sets bus mastering does the worker's work, so this write can fail. A write that fails has
 //! changed nothing.
+//!
+//! A device without DMA has no bus mastering. It works from the moment its user enables I/O or memory
+//! until the close: a guest that disables them, for example to size the BARs, does not stop it.
 
 use crate::{
     device::Device,
@@ -31,8 +34,8 @@ impl<T: Driver> Device<T> {
         let write = self.config.write(at, data)?;
         let effect = write.effect;
 
-        if let Some(on) = effect.bus_master {
-            self.set_bus_master(on, effect.bus_master_changed)?;
+        if let Some(on) = effect.works {
+            self.set_enabled(on, effect.works_changed)?;
         }
         let _locked = write.commit();
         self.set_intx_disable(effect.intx_disable);
@@ -50,26 +53,29 @@ impl<T: Driver> Device<T> {
     }
 
     /// Lets the worker run, or stops it. A failure changes nothing.
-    fn set_bus_master(&self, on: bool, changed: bool) -> Result {
+    fn set_enabled(&self, on: bool, changed: bool) -> Result {
+        let dma = self.function.bus_master;
+
         if !on {
-            if changed {
+            if changed && dma {
                 self.worker
-                    .clear_condition(RunCondition::BusMaster, || T::stopped(self))?;
+                    .clear_condition(RunCondition::Enabled, || T::stopped(self))?;
             }
         } else if changed || !self.worker.has_worker() {
+            let what = if dma { "bus master" } else { "enable" };
             self.adopt().inspect_err(|&error| {
                 if error != ERESTARTNOINTR && error != EINTR {
-                    refuse!(self, "bus master: no task for the device's work: {error:?}");
+                    refuse!(self, "{what}: no task for the device's work: {error:?}");
                 }
             })?;
-            if self.worker.is_foreign() {
+            if dma && self.worker.is_foreign() {
                 refuse!(
                     self,
                     "bus master was set by another process than the one that opened the device: \
                      guest memory that it has not mapped itself cannot be accessed"
                 );
             }
-            self.worker.set_condition(RunCondition::BusMaster);
+            self.worker.set_condition(RunCondition::Enabled);
         }
         Ok(())
     }

@@ -7,9 +7,10 @@
 //! start (P9). A [`schedule`](DeviceWorker::schedule) meanwhile is remembered and acts when all
 //! conditions hold (P52).
 //!
-//! The [`Worker`] is a task of the process that sets bus master. It stays while bus master is off, so that
-//! a guest that turns bus master off and on does not create a task each time. It goes when the device is
-//! closed, when its process ends, and when another process sets bus master.
+//! The [`Worker`] is a task of the process that enables the device: that sets bus master, or I/O or memory
+//! enable if the device does no DMA. It stays while bus master is off, so that a guest that turns bus master
+//! off and on does not create a task each time. It goes when the device is closed, when its process ends,
+//! and when another process enables the device.
 //!
 //! # Locks
 //!
@@ -67,13 +68,13 @@ pub(crate) enum RunCondition {
     Open = 1 << 0,
     /// The migration state is one in which the device may do DMA. The only one that holds at first.
     Running = 1 << 1,
-    /// The device is bus master.
-    BusMaster = 1 << 2,
+    /// The device is bus master, or needs not be and was enabled once.
+    Enabled = 1 << 2,
 }
 
 /// All conditions.
 const ALL: u32 =
-    RunCondition::Open as u32 | RunCondition::Running as u32 | RunCondition::BusMaster as u32;
+    RunCondition::Open as u32 | RunCondition::Running as u32 | RunCondition::Enabled as u32;
 
 /// The worker runs units. Set by the worker while all conditions hold, and cleared by the worker.
 const WORKING: u32 = 1 << 29;
@@ -126,7 +127,7 @@ impl<J: Job> DeviceWorker<J> {
     /// Runs the units in a task of the current process.
     ///
     /// Does nothing if such a task runs them already. Call it before
-    /// `RunCondition::BusMaster` is set, and from one thread at a time. The errors are those of
+    /// `RunCondition::Enabled` is set, and from one thread at a time. The errors are those of
     /// [`Worker::adopt`]: the caller leaves the condition as it is.
     ///
     /// # Safety
@@ -197,7 +198,7 @@ impl<J> DeviceWorker<J> {
     pub(crate) fn close(&self, stopped: impl FnOnce()) {
         let _control = self.control.lock_closing();
         let ran = self.shut(RunCondition::Open);
-        self.shut(RunCondition::BusMaster);
+        self.shut(RunCondition::Enabled);
         if ran {
             let _ = self.rest(|seen| {
                 self.rested.wait(seen, None);

@@ -15,6 +15,8 @@
 //! A guest makes accesses of up to 8 bytes inside a BAR or configuration space. None of them fails:
 //! a VMM would print a line for each, and a guest could fill its log. As on a bus, a read that
 //! reaches nothing returns all ones, and a write that reaches nothing is dropped. Both are counted.
+//! So are accesses to a BAR that the command register does not enable. Device memory is the exception:
+//! guests map it, so the VMM decides whether they reach it.
 //! Errors are for what only a VMM can do: a buffer that is not accessible, an access that crosses
 //! the end of a region, and one to a region that does not exist.
 //!
@@ -73,12 +75,12 @@ const ONES: [u8; WIDTH_MAX] = [0xff; WIDTH_MAX];
 pub(crate) enum Region {
     /// Nothing: the size is 0.
     Absent,
-    /// Registers of the driver.
-    Registers { bar: u32, size: u64 },
+    /// Registers of the driver. The device may not decode them now.
+    Registers { bar: u32, size: u64, decoded: bool },
     /// Device memory.
     Memory { size: u64 },
-    /// The MSI-X table and pending bits.
-    Msix,
+    /// The MSI-X table and pending bits. The device may not decode them now.
+    Msix { decoded: bool },
     /// Configuration space.
     Config,
     /// The migration region.
@@ -93,7 +95,7 @@ impl Region {
             Region::Registers { size, .. }
             | Region::Memory { size }
             | Region::Migration { size } => size,
-            Region::Msix => MSIX_BAR_SIZE,
+            Region::Msix { .. } => MSIX_BAR_SIZE,
             Region::Config => config::SIZE as u64,
         }
     }
@@ -122,12 +124,15 @@ impl<T: Driver> Device<T> {
         let index = nospec::index(index as usize, NUM_REGIONS);
 
         Ok(match (self.function.bars.get(index), index) {
-            (Some(Bar::Registers { size }), _) => Region::Registers {
+            (Some(&bar @ (Bar::Registers { size } | Bar::Io { size })), _) => Region::Registers {
                 bar: index as u32,
-                size: u64::from(*size),
+                size: u64::from(size),
+                decoded: self.config.decodes(bar),
             },
             (Some(Bar::Memory { size }), _) => Region::Memory { size: *size },
-            (Some(Bar::Msix), _) => Region::Msix,
+            (Some(&bar @ Bar::Msix), _) => Region::Msix {
+                decoded: self.config.decodes(bar),
+            },
             (None, CONFIG) => Region::Config,
             (None, MIGRATION) => Region::Migration {
                 size: self.v1_size(),
@@ -253,13 +258,16 @@ impl<T: Driver> DeviceOps for Device<T> {
             return Ok(self.read_nothing(buf, len)?);
         };
         match region {
+            Region::Registers { decoded: false, .. } | Region::Msix { decoded: false } => {
+                self.counters.refused.add_one();
+            }
             Region::Registers { bar, .. } => {
                 if let Err(Refused) = T::read(self, bar, offset, data) {
                     self.counters.refused.add_one();
                     data.fill(0xff);
                 }
             }
-            Region::Msix => self.msix.read(&self.irq, offset as usize, data)?,
+            Region::Msix { .. } => self.msix.read(&self.irq, offset as usize, data)?,
             _ => return Err(EINVAL.into()),
         }
         UserSlice::new(buf, len).writer().write_slice(data)?;
@@ -297,12 +305,15 @@ impl<T: Driver> DeviceOps for Device<T> {
         };
         UserSlice::new(buf, len).reader().read_slice(data)?;
         match region {
+            Region::Registers { decoded: false, .. } | Region::Msix { decoded: false } => {
+                self.counters.refused.add_one();
+            }
             Region::Registers { bar, .. } => {
                 if let Err(Refused) = T::write(self, bar, offset, data) {
                     self.counters.refused.add_one();
                 }
             }
-            Region::Msix => self.msix.write(offset as usize, data)?,
+            Region::Msix { .. } => self.msix.write(offset as usize, data)?,
             _ => return Err(EINVAL.into()),
         }
         Ok(len)

@@ -7,15 +7,23 @@
 //! is no error and has no effect, which is also how a BAR is sized. It can be accessed in every
 //! state of the device (P52) and at any width.
 //!
-//! Two bits of the command register have an effect beyond the bytes: bus mastering and INTx disable.
-//! [`ConfigSpace::write`] says what a write does to them, and `command.rs` carries that out.
+//! Four bits of the command register have an effect beyond the bytes. I/O and memory enable decide which
+//! BARs the device decodes: [`ConfigSpace::decodes`]. [`ConfigSpace::write`] says what a write does to bus
+//! mastering and INTx disable, and when it lets the device work. `command.rs` of crate `migratable`
+//! carries that out.
 
 use crate::{
     Bar,
     Function,
     NUM_BARS, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
 use kernel_ext::mutex::{
     new_killable_mutex,
     Guard,
@@ -33,11 +41,11 @@ const COMMAND: usize = bindings::PCI_COMMAND as usize;
 const STATUS: usize = bindings::PCI_STATUS as usize;
 const CAPABILITIES: usize = bindings::PCI_CAPABILITY_LIST as usize;
 
-/// The bits of the command register a write may change.
-const COMMAND_MASK: u32 = bindings::PCI_COMMAND_IO
-    | bindings::PCI_COMMAND_MEMORY
-    | bindings::PCI_COMMAND_MASTER
-    | bindings::PCI_COMMAND_INTX_DISABLE;
+/// The bits of the command register a write may change in every function.
+const COMMAND_MASK: u32 = DECODES | bindings::PCI_COMMAND_INTX_DISABLE;
+
+/// The bits of the command register that enable BARs.
+const DECODES: u32 = bindings::PCI_COMMAND_IO | bindings::PCI_COMMAND_MEMORY;
 
 /// A field of the configuration space.
 struct Field {
@@ -65,11 +73,12 @@ fn field(at: u32, width: usize, reset: u32, mask: u32) -> Field {
 fn header(l: &Function) -> [Field; 10] {
     use bindings::*;
 
+    let master = if l.bus_master { PCI_COMMAND_MASTER } else { 0 };
     [
         //    offset               width reset                        writable
         field(PCI_VENDOR_ID, 2, l.vendor.into(), 0),
         field(PCI_DEVICE_ID, 2, l.device.into(), 0),
-        field(PCI_COMMAND, 2, 0, COMMAND_MASK),
+        field(PCI_COMMAND, 2, 0, COMMAND_MASK | master),
         field(PCI_CLASS_REVISION, 1, l.revision.into(), 0),
         field(PCI_CLASS_PROG, 3, l.class, 0),
         field(PCI_CACHE_LINE_SIZE, 1, 0, 0xff),
@@ -130,6 +139,10 @@ fn bar(index: usize, bar: Bar) -> [Option<Field>; 2] {
     match bar {
         Bar::None => [None, None],
         Bar::Registers { size } => [Some(field(at, 4, 0, low(!(u64::from(size) - 1)))), None],
+        Bar::Io { size } => [
+            Some(field(at, 4, PCI_BASE_ADDRESS_SPACE_IO, !(size - 1))),
+            None,
+        ],
         Bar::Msix => [
             Some(field(at, 4, 0, low(!(crate::MSIX_BAR_SIZE - 1)))),
             None,
@@ -149,6 +162,8 @@ fn bar(index: usize, bar: Bar) -> [Option<Field>; 2] {
 pub struct Table {
     reset: [u8; SIZE],
     mask: [u8; SIZE],
+    /// The bits of the command register of which one must be set for the device to work.
+    works: u32,
 }
 
 impl Table {
@@ -157,6 +172,11 @@ impl Table {
         let mut table = Self {
             reset: [0; SIZE],
             mask: [0; SIZE],
+            works: if function.bus_master {
+                bindings::PCI_COMMAND_MASTER
+            } else {
+                DECODES
+            },
         };
 
         table.add(&header(function));
@@ -201,25 +221,24 @@ impl Table {
 /// What a write does to the command register.
 #[derive(Clone, Copy)]
 pub struct Effect {
-    /// Bus mastering as the write leaves it, if the write covers the command register.
-    pub bus_master: Option<bool>,
-    /// The write changes bus mastering.
-    pub bus_master_changed: bool,
+    /// Whether the write leaves the device enabled to work, if the write covers the command register.
+    pub works: Option<bool>,
+    /// The write changes that.
+    pub works_changed: bool,
     /// INTx disable as the write leaves it, if the write changes it.
     pub intx_disable: Option<bool>,
 }
 
 impl Effect {
-    /// The effect of a change of the command register, which the write covers or not.
-    fn new(old: u32, new: u32, covered: bool) -> Self {
-        let is_set = |bit| new & bit != 0;
-        let changed = |bit| (old ^ new) & bit != 0;
+    /// The effect of a change of the command register, which the write covers or not. One of the bits
+    /// `works` enables the device to work.
+    fn new(old: u32, new: u32, works: u32, covered: bool) -> Self {
+        let disable = bindings::PCI_COMMAND_INTX_DISABLE;
 
         Self {
-            bus_master: covered.then(|| is_set(bindings::PCI_COMMAND_MASTER)),
-            bus_master_changed: changed(bindings::PCI_COMMAND_MASTER),
-            intx_disable: changed(bindings::PCI_COMMAND_INTX_DISABLE)
-                .then(|| is_set(bindings::PCI_COMMAND_INTX_DISABLE)),
+            works: covered.then_some(new & works != 0),
+            works_changed: (old & works != 0) != (new & works != 0),
+            intx_disable: ((old ^ new) & disable != 0).then_some(new & disable != 0),
         }
     }
 }
@@ -228,27 +247,35 @@ impl Effect {
 ///
 /// Holds the lock, so that of two writes at once the later one counts for bytes and effects both.
 pub struct Write<'a> {
+    space: &'a ConfigSpace,
     bytes: Guard<'a, [u8; SIZE]>,
     written: [u8; SIZE],
-    /// What has to be carried out: bus mastering, which may fail, before the commit, INTx disable
-    /// after it.
+    /// What has to be carried out: the enabling of work, which may fail, before the commit, INTx
+    /// disable after it.
     pub effect: Effect,
 }
 
 impl<'a> Write<'a> {
     /// A write that replaces `bytes` by `written`.
-    fn new(bytes: Guard<'a, [u8; SIZE]>, written: [u8; SIZE], covered: bool) -> Self {
-        let effect = Effect::new(command(&bytes), command(&written), covered);
+    fn new(
+        space: &'a ConfigSpace,
+        bytes: Guard<'a, [u8; SIZE]>,
+        written: [u8; SIZE],
+        covered: bool,
+    ) -> Self {
+        let (old, new) = (command(&bytes), command(&written));
         Self {
+            space,
             bytes,
             written,
-            effect,
+            effect: Effect::new(old, new, space.table.works, covered),
         }
     }
 
     /// Changes the bytes. The lock is held until what this returns is dropped.
     pub fn commit(mut self) -> Guard<'a, [u8; SIZE]> {
         *self.bytes = self.written;
+        self.space.command.store(command(&self.written), Relaxed);
         self.bytes
     }
 }
@@ -260,6 +287,8 @@ pub struct ConfigSpace {
     /// The bytes as they are now. Held while the effects of a write are carried out.
     #[pin]
     bytes: Mutex<[u8; SIZE]>,
+    /// The command register, for accesses to BARs, which take no lock. Changed with `bytes` locked.
+    command: Atomic<u32>,
 }
 
 impl ConfigSpace {
@@ -270,6 +299,7 @@ impl ConfigSpace {
         pin_init!(Self {
             table,
             bytes <- new_killable_mutex!(reset, "vfio_config"),
+            command: Atomic::new(command(&reset)),
         })
     }
 
@@ -299,12 +329,24 @@ impl ConfigSpace {
         for ((byte, mask), new) in written[at..end].iter_mut().zip(mask).zip(data) {
             *byte = (*byte & !mask) | (new & mask);
         }
-        Ok(Write::new(bytes, written, (at..end).contains(&COMMAND)))
+        let covered = (at..end).contains(&COMMAND);
+        Ok(Write::new(self, bytes, written, covered))
+    }
+
+    /// Returns whether the device decodes an access to a BAR: I/O or memory is enabled.
+    #[inline]
+    pub fn decodes(&self, bar: Bar) -> bool {
+        let bit = match bar {
+            Bar::None => return false,
+            Bar::Io { .. } => bindings::PCI_COMMAND_IO,
+            Bar::Registers { .. } | Bar::Memory { .. } | Bar::Msix => bindings::PCI_COMMAND_MEMORY,
+        };
+        self.command.load(Relaxed) & bit != 0
     }
 
     /// Begins to put all bytes back to power-on, as the device is being closed.
     pub fn reset(&self) -> Write<'_> {
-        Write::new(self.bytes.lock_closing(), self.table.reset, false)
+        Write::new(self, self.bytes.lock_closing(), self.table.reset, false)
     }
 }
 

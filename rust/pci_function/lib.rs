@@ -44,6 +44,11 @@ pub enum Bar {
         /// Bytes, a power of two from 16.
         size: u32,
     },
+    /// Registers of the driver: I/O ports, each access trapped.
+    Io {
+        /// Bytes, a power of two from 4 to 256.
+        size: u32,
+    },
     /// Device memory, which the framework allocates, lets guests map, and migrates: 64-bit
     /// prefetchable memory. Takes the next BAR too. A device has at most one.
     Memory {
@@ -54,8 +59,11 @@ pub enum Bar {
     Msix,
 }
 
-/// A PCI function. The default has no BARs and no interrupts.
-#[derive(Clone, Debug, Default)]
+/// The largest I/O BAR that the PCI specification allows.
+const IO_SIZE_MAX: u32 = 256;
+
+/// A PCI function. The default has no BARs and no interrupts, and may become bus master.
+#[derive(Clone, Debug)]
 pub struct Function {
     /// Vendor ID.
     pub vendor: u16,
@@ -82,6 +90,28 @@ pub struct Function {
     ///
     /// It is storage, so a reset keeps its contents.
     pub storage: u64,
+    /// Whether the device does DMA. If so, it works only while it is bus master. If not, the bus master
+    /// bit reads 0, and it works as soon as its user has enabled I/O or memory.
+    pub bus_master: bool,
+}
+
+impl Default for Function {
+    fn default() -> Self {
+        Self {
+            vendor: 0,
+            device: 0,
+            subsystem_vendor: 0,
+            subsystem: 0,
+            revision: 0,
+            class: 0,
+            bars: [Bar::None; NUM_BARS],
+            intx: false,
+            msi: 0,
+            msix: 0,
+            storage: 0,
+            bus_master: true,
+        }
+    }
 }
 
 impl Function {
@@ -95,6 +125,11 @@ impl Function {
                 Bar::Registers { size } => {
                     if !size.is_power_of_two() || size < 16 {
                         return Err("the size of a register BAR is no power of two from 16");
+                    }
+                }
+                Bar::Io { size } => {
+                    if !size.is_power_of_two() || !(4..=IO_SIZE_MAX).contains(&size) {
+                        return Err("the size of an I/O BAR is no power of two from 4 to 256");
                     }
                 }
                 Bar::Memory { size } => {

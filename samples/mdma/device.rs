@@ -217,6 +217,7 @@ impl Driver for Mdma {
             msi: VECTORS,
             msix: VECTORS.into(),
             storage: 0,
+            bus_master: true,
         }
     }
 

@@ -422,7 +422,7 @@ fn enabling_and_disabling_under_fire(env: &Env) -> Result {
             let config = device.config()?;
             while running() {
                 for bit in [pci::COMMAND_INTX_DISABLE, 0] {
-                    config.set_command(pci::COMMAND_MASTER | bit)?;
+                    config.set_command(pci::COMMAND_MEMORY | pci::COMMAND_MASTER | bit)?;
                 }
             }
             Ok(())

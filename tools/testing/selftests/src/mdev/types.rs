@@ -361,6 +361,7 @@ fn sixty_four_instances(env: &Env) -> Result {
     let memory = |guest: &crate::env::Guest| guest.region(mdma::regs::BAR_MEMORY);
     let scratch = mdma::regs::Reg::Scratch.offset();
     for (guest, n) in guests.iter().zip(1u64..) {
+        guest.device.config()?.enable()?;
         guest
             .region(mdma::regs::BAR_REGISTERS)?
             .write_u64(scratch, n)?;

@@ -167,6 +167,7 @@ fn registers_have_no_room_for_wide_accesses(env: &Env) -> Result {
 
 fn registers_are_little_endian_halves(env: &Env) -> Result {
     let guest = env.open(SMALL)?;
+    guest.device.config()?.enable()?;
     let bar = bar(&guest)?;
     let scratch = Reg::Scratch.offset();
     bar.write(scratch, &0x1122_3344_5566_7788u64.to_le_bytes())?;
