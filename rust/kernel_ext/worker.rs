@@ -32,8 +32,8 @@ pub use self::queue::Worker;
 pub use self::tasks::Worker;
 pub use self::{
     job::{
-        Job,
-        Turn, //
+        Due,
+        Job, //
     },
     mm::{
         AtomicMm,

@@ -23,6 +23,7 @@
 //!
 //! [`Driver::work`]: crate::Driver::work
 
+use crate::timers::Timers;
 use core::{
     ptr::NonNull,
     sync::atomic::{
@@ -31,7 +32,10 @@ use core::{
         Ordering::SeqCst, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::Delta, //
+};
 use kernel_ext::{
     event::Event,
     kcov::KcovRemote,
@@ -42,9 +46,9 @@ use kernel_ext::{
     sched::cond_resched,
     worker::{
         AtomicMm,
+        Due,
         Job,
         Mm,
-        Turn,
         Worker, //
     },
 };
@@ -56,8 +60,29 @@ pub enum WorkResult {
     Idle,
     /// More: run the next unit as soon as the worker may.
     Again,
-    /// More, but not before that many milliseconds have passed.
+    /// More, after that many milliseconds, or as soon as work is scheduled. For a time that must not be
+    /// cut short there are timers: [`Device::timer`](crate::Device::timer).
     After(u32),
+}
+
+/// Why a unit of work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wakeup {
+    scheduled: bool,
+    timers: u32,
+}
+
+impl Wakeup {
+    /// Returns whether work was scheduled: by [`Device::schedule`](crate::Device::schedule), by the result of the
+    /// last unit, or by the framework after a load.
+    pub fn scheduled(self) -> bool {
+        self.scheduled
+    }
+
+    /// Returns whether the timer with number `index` has expired. It is off now.
+    pub fn timer(self, index: usize) -> bool {
+        self.timers & (1 << index) != 0
+    }
 }
 
 /// A condition for the device to run. All must hold.
@@ -79,7 +104,7 @@ const ALL: u32 =
 /// The worker runs units. Set by the worker while all conditions hold, and cleared by the worker.
 const WORKING: u32 = 1 << 29;
 
-/// There is something to do after a time that the worker knows, or when all conditions hold again.
+/// There is something to do after the pause, or when all conditions hold again.
 const LATER: u32 = 1 << 30;
 
 /// There is something to do.
@@ -93,6 +118,9 @@ const UNITS: u32 = 64;
 pub(crate) struct DeviceWorker<J> {
     /// The conditions that hold, `WORKING`, `LATER` and `SCHEDULED`.
     state: AtomicU32,
+    /// The timers.
+    #[pin]
+    timers: Timers,
     /// Runs the units.
     #[pin]
     worker: Worker<J>,
@@ -115,6 +143,7 @@ impl<J: Job> DeviceWorker<J> {
     pub(crate) fn new(name: &'static CStr) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             state: AtomicU32::new(RunCondition::Running as u32),
+            timers <- Timers::new(),
             worker <- Worker::new(name),
             control <- new_killable_mutex!((), "worker control"),
             rested <- Event::new(),
@@ -161,9 +190,24 @@ impl<J> DeviceWorker<J> {
     pub(crate) fn set_condition(&self, condition: RunCondition) {
         let condition = condition as u32;
         let before = self.state.fetch_or(condition, SeqCst);
-        // The worker may be asleep until the end of a pause. A stop in the pause ends it.
-        if before & condition == 0 && before & (SCHEDULED | LATER) != 0 {
-            self.state.fetch_or(SCHEDULED, SeqCst);
+        if before & condition == 0 {
+            // The worker may be asleep until the end of a pause. A stop in the pause ends it.
+            if before & (SCHEDULED | LATER) != 0 {
+                self.state.fetch_or(SCHEDULED, SeqCst);
+            }
+            // There may be a timer.
+            self.worker.wake();
+        }
+    }
+
+    /// Returns the timers. Call [`DeviceWorker::wake`] after one is set.
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// Wakes the worker, which checks whether a unit is due. Any context.
+    pub(crate) fn wake(&self) {
+        if self.state.load(SeqCst) & ALL == ALL {
             self.worker.wake();
         }
     }
@@ -247,47 +291,67 @@ impl<J> DeviceWorker<J> {
         }
     }
 
-    /// Returns whether there is a unit to run now. See [`Job::is_due`].
-    pub(crate) fn is_due(&self) -> bool {
-        self.state.load(SeqCst) & (ALL | SCHEDULED) == ALL | SCHEDULED
+    /// Returns when the next unit is due. See [`Job::due`].
+    pub(crate) fn due(&self) -> Due {
+        let state = self.state.load(SeqCst);
+        if state & ALL != ALL {
+            return Due::Never;
+        }
+        if state & SCHEDULED != 0 {
+            return Due::Now;
+        }
+        match self.timers.next(state & LATER != 0) {
+            None => Due::Never,
+            Some(left) if left <= Delta::ZERO => Due::Now,
+            Some(left) => Due::In(left),
+        }
     }
 
     /// Runs units by `work`, in the worker. See [`Job::run`].
-    pub(crate) fn run(&self, work: impl FnMut() -> WorkResult) -> Turn {
-        let turn = {
+    pub(crate) fn run(&self, work: impl FnMut(Wakeup) -> WorkResult) {
+        {
             let _coverage = self.user.section();
-            self.units(work)
-        };
+            self.units(work);
+        }
         let before = self.state.fetch_and(!WORKING, SeqCst);
         if before & ALL != ALL {
             self.rested.notify();
         }
-        turn
     }
 
-    /// Takes the right to run a unit, if all conditions hold.
-    fn begin(&self) -> bool {
+    /// Takes the right to run a unit, if all conditions hold and there is something to do.
+    fn begin(&self) -> Option<Wakeup> {
         // One atomic access: a call of `schedule` between a look and the clearing would be lost to the
         // thread that clears a condition.
-        self.state
+        let before = self
+            .state
             .fetch_update(SeqCst, SeqCst, |state| {
-                (state & ALL == ALL).then_some(state & !(SCHEDULED | LATER) | WORKING)
+                (state & ALL == ALL).then_some(state & !SCHEDULED | WORKING)
             })
-            .is_ok()
+            .ok()?;
+        let paused = before & LATER != 0;
+        let scheduled = before & SCHEDULED != 0 || (paused && self.timers.pause_is_over());
+        if paused && scheduled {
+            self.state.fetch_and(!LATER, SeqCst);
+        }
+        // `WORKING` is set: a stop waits for the unit that gets these timers.
+        let timers = self.timers.take_expired();
+        (scheduled || timers != 0).then_some(Wakeup { scheduled, timers })
     }
 
     /// Runs units until nothing is left to do, a condition is cleared, or others should have a turn.
-    fn units(&self, mut work: impl FnMut() -> WorkResult) -> Turn {
+    fn units(&self, mut work: impl FnMut(Wakeup) -> WorkResult) {
         for _ in 0..UNITS {
-            if !self.begin() {
-                return Turn::Idle;
-            }
-            match work() {
-                WorkResult::Idle => return Turn::Idle,
+            let Some(wakeup) = self.begin() else {
+                return;
+            };
+            match work(wakeup) {
+                WorkResult::Idle => return,
                 WorkResult::Again => self.state.fetch_or(SCHEDULED, SeqCst),
                 WorkResult::After(msecs) => {
+                    self.timers.pause(Delta::from_millis(msecs.into()));
                     self.state.fetch_or(LATER, SeqCst);
-                    return Turn::After(msecs);
+                    return;
                 }
             };
             // Between two turns the task handles the signal: it dies, freezes or stops.
@@ -297,6 +361,5 @@ impl<J> DeviceWorker<J> {
             // A worker may sleep here.
             cond_resched();
         }
-        Turn::Again
     }
 }

@@ -4,7 +4,10 @@
 
 use crate::{
     device::Device,
-    device_worker::WorkResult,
+    device_worker::{
+        Wakeup,
+        WorkResult, //
+    },
     stream::{
         Reader,
         Writer, //
@@ -52,6 +55,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Name, type and version of the device.
     const INFO: Info;
 
+    /// How many timers the device has: see [`Device::timer`]. The framework saves them before the
+    /// driver's own state, so another number is another version of the layout.
+    const TIMERS: usize = 0;
+
     /// What distinguishes one mdev type of this device from another.
     type Config: Send + Sync + 'static;
 
@@ -80,9 +87,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Does one bounded unit of work.
     ///
-    /// Runs after [`Device::schedule`] in a worker, only while the device is open, running and bus master.
-    /// Keep it short: a stop waits for the unit in progress.
-    fn work(_dev: &Device<Self>) -> WorkResult {
+    /// Runs after [`Device::schedule`] and when a timer expires, in a worker, only while the device is open,
+    /// running and enabled: see [`Function::bus_master`](pci::Function::bus_master). `wakeup` says why it
+    /// runs. Keep it short: a stop waits for the unit in progress.
+    fn work(_dev: &Device<Self>, _wakeup: Wakeup) -> WorkResult {
         WorkResult::Idle
     }
 
@@ -94,9 +102,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Puts the device back to power-on, as [`Driver::new`] made it, with no vector asserted
     /// ([`Irq::set_asserted`](crate::irq::Irq::set_asserted)).
     ///
-    /// The framework resets the device for `VFIO_DEVICE_RESET` and at the last close. It also discards device
-    /// memory, and storage at the last close, so that the next user finds nothing of this one. Root can keep
-    /// the state over the close by the attribute `keep_state` of the mdev.
+    /// The framework switches the timers off, and discards device memory, but storage only at the last
+    /// close. It resets the device for `VFIO_DEVICE_RESET` and at the last close, so that the next user
+    /// finds nothing of this one. Root can keep the state over the close by the attribute `keep_state` of
+    /// the mdev.
     fn reset(dev: &Device<Self>);
 
     /// Saves the state: registers, queues, interrupt causes. Not device memory.
@@ -116,6 +125,6 @@ pub trait Driver: Send + Sync + Sized + 'static {
     ///
     /// End it with a call of [`Irq::set_asserted`](crate::irq::Irq::set_asserted) for the causes in the
     /// state: the framework delivers the interrupts of these vectors when the device begins to run. It
-    /// also schedules work.
+    /// also sets the timers to the saved times, and schedules work.
     fn restore(dev: &Device<Self>, state: Self::State);
 }

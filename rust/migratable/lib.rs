@@ -37,14 +37,21 @@ mod region_info;
 mod registration;
 mod ring;
 pub mod stream;
+mod timer;
+mod timers;
 
 pub use device::Device;
-pub use device_worker::WorkResult;
+pub use device_worker::{
+    Wakeup,
+    WorkResult, //
+};
 pub use driver::{
     Driver,
     Info,
     Refused, //
 };
+#[doc(no_inline)]
+pub use kernel::time::Delta;
 pub use kernel_ext::crc32c;
 #[doc(no_inline)]
 pub use kernel_ext::event;
@@ -54,6 +61,7 @@ pub use parent::{
 };
 #[doc(no_inline)]
 pub use pci_function as pci;
+pub use timer::Timer;
 #[doc(no_inline)]
 pub use vfio::{
     dma,

@@ -17,8 +17,8 @@ use crate::{
 use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel_ext::worker::{
-    Job,
-    Turn, //
+    Due,
+    Job, //
 };
 
 impl<T: Driver> Device<T> {
@@ -52,11 +52,11 @@ impl<T: Driver> Device<T> {
 }
 
 impl<T: Driver> Job for Device<T> {
-    fn is_due(&self) -> bool {
-        self.worker.is_due()
+    fn due(&self) -> Due {
+        self.worker.due()
     }
 
-    fn run(&self) -> Turn {
-        self.worker.run(|| T::work(self))
+    fn run(&self) {
+        self.worker.run(|wakeup| T::work(self, wakeup));
     }
 }

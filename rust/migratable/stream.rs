@@ -8,19 +8,34 @@
 use core::fmt;
 use migration::stream;
 
-/// Why a field cannot be encoded or decoded. It prints the bytes needed and available.
+/// Why a field cannot be encoded or decoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Error(stream::Error);
+enum Reason {
+    /// Too few bytes. It prints the bytes needed and available.
+    Codec(stream::Error),
+    /// The value of the field with this name is illegal.
+    Illegal(&'static str),
+}
+
+/// Why a field cannot be encoded or decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Error(Reason);
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match &self.0 {
+            Reason::Codec(error) => error.fmt(f),
+            Reason::Illegal(field) => write!(f, "the value of {field} is illegal"),
+        }
     }
 }
 
 impl From<Error> for kernel::error::Error {
     fn from(error: Error) -> Self {
-        Self::from_errno(-error.0.errno())
+        match error.0 {
+            Reason::Codec(error) => Self::from_errno(-error.errno()),
+            Reason::Illegal(_) => kernel::error::code::EINVAL,
+        }
     }
 }
 
@@ -30,7 +45,7 @@ pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 /// Converts an error, and remembers the first one.
 fn first<T>(slot: &mut Option<Error>, result: core::result::Result<T, stream::Error>) -> Result<T> {
     result
-        .map_err(Error)
+        .map_err(|error| Error(Reason::Codec(error)))
         .inspect_err(|error| *slot = slot.or(Some(*error)))
 }
 
@@ -117,6 +132,13 @@ impl<'a> Reader<'a> {
     /// Returns the first error.
     pub(crate) fn error(&self) -> Option<Error> {
         self.error
+    }
+
+    /// Notes that the value of `field` is illegal. Returns the error, which is `EINVAL`. The framework logs it.
+    pub fn illegal(&mut self, field: &'static str) -> Error {
+        let error = Error(Reason::Illegal(field));
+        self.error.get_or_insert(error);
+        error
     }
 
     /// Returns the number of bytes not yet read.

@@ -62,6 +62,7 @@ use migratable::{
     Driver,
     Info,
     Refused,
+    Wakeup,
     WorkResult, //
 };
 
@@ -233,7 +234,7 @@ impl Driver for Mdma {
         Ok(())
     }
 
-    fn work(dev: &Device<Self>) -> WorkResult {
+    fn work(dev: &Device<Self>, _wakeup: Wakeup) -> WorkResult {
         let mut worker = dev.worker.lock();
         if let Some(millis) = worker.wait() {
             return WorkResult::After(millis);

@@ -34,6 +34,7 @@ use migratable::{
     Driver,
     Info,
     Refused,
+    Wakeup,
     WorkResult, //
 };
 use mnvme_model::{
@@ -206,7 +207,7 @@ impl Driver for Nvme {
         Machine(dev).lock(write).map_err(|_| Refused)
     }
 
-    fn work(dev: &Device<Self>) -> WorkResult {
+    fn work(dev: &Device<Self>, _wakeup: Wakeup) -> WorkResult {
         match engine::unit(&Machine(dev), &mut dev.scratch.lock()) {
             true => WorkResult::Again,
             false => WorkResult::Idle,

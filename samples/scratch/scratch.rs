@@ -6,7 +6,7 @@
 use kernel::{new_mutex, prelude::*, sync::Mutex};
 use migratable::stream::{Reader, Writer};
 use migratable::{migration::DataSectionConfig, pci, Device, Driver, Info};
-use migratable::{Parent, Refused, Type, WorkResult};
+use migratable::{Parent, Refused, Type, Wakeup, WorkResult};
 
 module! {
     type: ScratchModule,
@@ -73,7 +73,7 @@ impl Driver for Scratch {
         Ok(())
     }
 
-    fn work(dev: &Device<Self>) -> WorkResult {
+    fn work(dev: &Device<Self>, _wakeup: Wakeup) -> WorkResult {
         let mut regs = dev.regs.lock();
         let rung = core::mem::take(&mut regs[1]);
         regs[2] = regs[2].saturating_add(rung);

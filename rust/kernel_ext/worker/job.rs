@@ -2,24 +2,26 @@
 
 //! The job of a worker.
 
-/// The work that is left after a turn.
+use kernel::time::Delta;
+
+/// When a job is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// None, until the worker is woken.
-    Idle,
-    /// More, at once.
-    Again,
-    /// More, after so many milliseconds, or when the worker is woken.
-    After(u32),
+pub enum Due {
+    /// Now.
+    Now,
+    /// After that time, or when the worker is woken and the job is due earlier by then.
+    In(Delta),
+    /// Not before the worker is woken.
+    Never,
 }
 
 /// Work for a [`Worker`](super::Worker).
 pub trait Job: Send + Sync {
-    /// Returns whether the job is due. Does not sleep.
+    /// Returns when the job is due. Does not sleep.
     ///
-    /// Code that makes this true calls [`Worker::wake`](super::Worker::wake) afterwards.
-    fn is_due(&self) -> bool;
+    /// Code that makes this earlier calls [`Worker::wake`](super::Worker::wake) afterwards.
+    fn due(&self) -> Due;
 
     /// Works for a short time. May sleep. Never runs in two threads at once.
-    fn run(&self) -> Turn;
+    fn run(&self);
 }

@@ -6,8 +6,8 @@
 //! it.
 
 use super::job::{
-    Job,
-    Turn, //
+    Due,
+    Job, //
 };
 use core::{
     ptr::{
@@ -156,11 +156,16 @@ impl<J> Worker<J> {
         };
         // SAFETY: The caller of `adopt` has vouched for it, and `stop` waits for this.
         let job = unsafe { job.as_ref() };
-        match job.run() {
-            Turn::Idle if job.is_due() => this.queue(0, false),
-            Turn::Idle => {}
-            Turn::Again => this.queue(0, false),
-            Turn::After(msecs) => this.queue(msecs, false),
+        if job.due() == Due::Now {
+            job.run();
+        }
+        match job.due() {
+            Due::Never => {}
+            Due::Now => this.queue(0, false),
+            // Rounded up: a work item that comes too early would only be queued again.
+            Due::In(left) => {
+                this.queue(left.as_millis_ceil().try_into().unwrap_or(u32::MAX), false)
+            }
         }
     }
 }

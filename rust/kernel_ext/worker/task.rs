@@ -10,8 +10,8 @@
 
 use super::{
     job::{
-        Job,
-        Turn, //
+        Due,
+        Job, //
     },
     mm::Mm, //
 };
@@ -19,29 +19,19 @@ use core::{
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
-        AtomicU64,
-        Ordering::Relaxed,
         Ordering::SeqCst, //
     },
 };
 use kernel::{
     error::from_err_ptr,
-    ffi::{
-        c_long,
-        c_void, //
-    },
+    ffi::c_void,
     prelude::*, //
 };
 use vfio_bindings as bindings;
 
-/// A time that never comes.
-const NEVER: u64 = u64::MAX;
-
 /// Shared by a task and its owner.
 struct Shared<J> {
     job: NonNull<J>,
-    /// The time of the job's next turn in jiffies, or `NEVER`. Only the task uses it.
-    later: AtomicU64,
     /// The task was killed.
     dead: AtomicBool,
 }
@@ -83,7 +73,6 @@ impl<J> Task<J> {
         }
         let shared = Shared {
             job,
-            later: AtomicU64::new(NEVER),
             dead: AtomicBool::new(false),
         };
         let mut shared = KBox::new(shared, GFP_KERNEL_ACCOUNT)?;
@@ -131,13 +120,6 @@ impl<J> Drop for Task<J> {
     }
 }
 
-/// Returns the current jiffies.
-fn jiffies() -> u64 {
-    // SAFETY: The kernel increments this word, and it is read in one access, like `READ_ONCE()`.
-    let jiffies = unsafe { (&raw const bindings::jiffies).read_volatile() };
-    jiffies as u64
-}
-
 /// Runs the job if it is due. Returns whether to call this again without sleeping.
 ///
 /// # Safety
@@ -149,28 +131,21 @@ unsafe extern "C" fn work<J: Job>(data: *mut c_void) -> bool {
     // SAFETY: The caller of `start` has vouched for it.
     let job = unsafe { shared.job.as_ref() };
 
-    if !job.is_due() {
-        let later = shared.later.load(Relaxed);
-        if later == NEVER {
-            return false;
-        }
-        let left = later.saturating_sub(jiffies());
-        if left > 0 {
+    match job.due() {
+        Due::Never => return false,
+        Due::In(left) => {
+            let mut expires: bindings::ktime_t = left.as_nanos();
             // SAFETY: In a task that may sleep, whose state was set by the caller.
-            unsafe { bindings::schedule_timeout(left as c_long) };
-            return true;
+            unsafe {
+                bindings::schedule_hrtimeout(&mut expires, bindings::hrtimer_mode_HRTIMER_MODE_REL)
+            };
+        }
+        Due::Now => {
+            // SAFETY: There is work, so this task does not sleep.
+            unsafe { bindings::vfio_rs_set_current_running() };
+            job.run();
         }
     }
-    // SAFETY: There is work, so this task does not sleep.
-    unsafe { bindings::vfio_rs_set_current_running() };
-    let later = match job.run() {
-        Turn::After(msecs) => {
-            // SAFETY: A conversion without preconditions.
-            jiffies() + unsafe { bindings::__msecs_to_jiffies(msecs) } as u64
-        }
-        Turn::Idle | Turn::Again => NEVER,
-    };
-    shared.later.store(later, Relaxed);
     true
 }
 

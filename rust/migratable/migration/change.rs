@@ -59,6 +59,7 @@ impl<T: Driver> Device<T> {
     /// is reset in any case.
     pub(crate) fn close_migration(&self) {
         let mut inner = self.machine.inner.lock_closing();
+        self.worker.timers().run(false);
         self.irq.stop();
         self.end(&mut inner);
         if !self.machine.keeps_state() || is_half_loaded(&inner) {
@@ -113,6 +114,7 @@ impl<T: Driver> Device<T> {
 
     /// Lets the device work and interrupt.
     fn run(&self) {
+        self.worker.timers().run(true);
         self.worker.set_condition(RunCondition::Running);
         self.irq.run();
     }
@@ -123,6 +125,7 @@ impl<T: Driver> Device<T> {
     fn stop(&self) -> Result {
         self.worker
             .clear_condition(RunCondition::Running, || T::stopped(self))?;
+        self.worker.timers().run(false);
         self.irq.stop();
         Ok(())
     }
@@ -130,6 +133,7 @@ impl<T: Driver> Device<T> {
     /// Puts the stopped device back to power-on, except for its memory.
     fn power_on(&self, _inner: &mut Locked<'_>) {
         T::reset(self);
+        self.worker.timers().reset();
         self.irq.reset();
         self.msix.reset();
         // For a driver that kept pages pinned.

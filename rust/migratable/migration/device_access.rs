@@ -12,6 +12,10 @@ use crate::{
         Reader,
         Writer, //
     },
+    timers::{
+        self,
+        Timers, //
+    },
 };
 use core::{
     cell::Cell,
@@ -36,6 +40,9 @@ use migration::{
 };
 use vfio::refuse;
 use vfio_bindings as bindings;
+
+/// A decoded state: the timers, and the state of the driver.
+type Saved<T> = (timers::Saved, <T as Driver>::State);
 
 /// A device as crate `migration` sees it: the source of a save, the sink of a load.
 pub(super) struct DeviceAccess<'a, T: Driver> {
@@ -70,10 +77,10 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         error.to_errno()
     }
 
-    /// Decodes all of a saved state.
-    fn decode(&self, state: &[u8]) -> Result<T::State, i32> {
+    /// Decodes all of a saved state: the timers, then the state of the driver.
+    fn decode(&self, state: &[u8]) -> Result<Saved<T>, i32> {
         let mut input = Reader::new(state);
-        let decoded = T::decode(self.dev, &mut input);
+        let decoded = Self::decode_parts(self.dev, &mut input);
         let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
         if input.remaining() != 0 {
             let rest = input.remaining();
@@ -81,6 +88,12 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
             return Err(self.refused(EINVAL, None));
         }
         Ok(decoded)
+    }
+
+    /// Decodes the parts of a saved state.
+    fn decode_parts(dev: &Device<T>, input: &mut Reader<'_>) -> Result<Saved<T>> {
+        let timers = Timers::decode(T::TIMERS, input)?;
+        Ok((timers, T::decode(dev, input)?))
     }
 
     /// Returns the device memory. Only a device with memory has ranges to access.
@@ -146,7 +159,12 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
         let mut out = Writer::new(buf);
-        T::save(self.dev, &mut out).map_err(|e| self.refused(e, out.error()))?;
+        let timers = self.dev.worker.timers();
+        let mut save = || -> Result {
+            timers.save(T::TIMERS, &mut out)?;
+            T::save(self.dev, &mut out)
+        };
+        save().map_err(|e| self.refused(e, out.error()))?;
         Ok(out.len())
     }
 }
@@ -192,7 +210,9 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
     }
 
     fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
-        T::restore(self.dev, self.decode(state)?);
+        let (timers, state) = self.decode(state)?;
+        T::restore(self.dev, state);
+        self.dev.worker.timers().restore(&timers);
         Ok(())
     }
 }

@@ -2,7 +2,10 @@
 
 //! The identity of the device in a stream.
 
-use crate::driver::Driver;
+use crate::{
+    driver::Driver,
+    timers, //
+};
 use kernel::page::PAGE_SIZE;
 use migration::stream::{
     self,
@@ -11,16 +14,18 @@ use migration::stream::{
 
 /// Returns the identity of a device of driver `T` with that many bytes of device memory (P49).
 pub(crate) fn identity<T: Driver>(memory_size: u64) -> Identity {
-    const {
+    let state_size_max = const {
+        let size = T::INFO.state_size_max + timers::saved_size(T::TIMERS);
         assert!(T::INFO.device_type.len() <= 16);
-        assert!(T::INFO.state_size_max <= u32::MAX as usize);
-    }
+        assert!(size <= u32::MAX as usize);
+        size as u32
+    };
     Identity {
         device_type: stream::device_type(T::INFO.device_type),
         device_version: T::INFO.version,
         features: T::INFO.features,
         memory_size,
         page_size: PAGE_SIZE as u32,
-        state_size_max: T::INFO.state_size_max as u32,
+        state_size_max,
     }
 }
