@@ -5,6 +5,7 @@
 //! Each module wraps one facility of the kernel, as a module of the `kernel` crate would. Nothing here
 //! knows VFIO. Remove a module when the `kernel` crate of all supported kernels has the facility.
 
+pub mod char_device;
 mod crc;
 pub mod debugfs;
 pub mod event;

@@ -6,6 +6,7 @@ use crate::{
     budget::Reservation,
     counters::Counters,
     device_worker::DeviceWorker,
+    host_end::HostEnd,
     memory::DeviceMemory,
     migration::{
         DataSection,
@@ -71,6 +72,8 @@ pub struct Device<T> {
     pub(crate) dma: Dma,
     /// Device memory, if the device has any.
     pub(crate) memory: Option<Arc<DeviceMemory>>,
+    /// The host end.
+    pub(crate) host_end: Arc<HostEnd>,
     /// The migration state.
     #[pin]
     pub(crate) machine: StateMachine,
@@ -101,6 +104,12 @@ impl<T> Device<T> {
     /// nor storage.
     pub fn memory(&self) -> Option<&DeviceMemory> {
         self.memory.as_deref()
+    }
+
+    /// Returns the host end, which carries nothing unless [`Driver::HOST_END`](crate::Driver::HOST_END)
+    /// says that the device has one.
+    pub fn host_end(&self) -> &HostEnd {
+        &self.host_end
     }
 
     /// Returns the interrupts.

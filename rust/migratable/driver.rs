@@ -59,6 +59,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// driver's own state, so another number is another version of the layout.
     const TIMERS: usize = 0;
 
+    /// Whether the device has a host end: see [`Device::host_end`]. The framework saves its input between
+    /// the timers and the driver's own state.
+    const HOST_END: bool = false;
+
     /// What distinguishes one mdev type of this device from another.
     type Config: Send + Sync + 'static;
 

@@ -26,6 +26,8 @@ mod counters;
 pub mod device;
 mod device_worker;
 pub mod driver;
+mod host_end;
+mod host_file;
 mod lifecycle;
 pub mod memory;
 pub mod migration;
@@ -50,6 +52,7 @@ pub use driver::{
     Info,
     Refused, //
 };
+pub use host_end::HostEnd;
 #[doc(no_inline)]
 pub use kernel::time::Delta;
 pub use kernel_ext::crc32c;

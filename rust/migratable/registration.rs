@@ -14,6 +14,8 @@ use crate::{
     },
     device_worker::DeviceWorker,
     driver::Driver,
+    host_end::HostEnd,
+    host_file::HostDevice,
     memory::DeviceMemory,
     migration::{
         debugfs::Status,
@@ -111,6 +113,7 @@ impl<T: Driver> Device<T> {
             function,
             dma <- Dma::new(unmaps),
             memory,
+            host_end: HostEnd::new(T::HOST_END)?,
             machine <- machine,
             data_section: DataSection::new(resources.section),
             driver <- driver,
@@ -126,6 +129,7 @@ pub(crate) struct Registration<T: Driver> {
     // Removed before the device is unregistered.
     _status: File<Status<T>>,
     _counters: File<Arc<Counters>>,
+    _host: Option<HostDevice<T>>,
     device: vfio::Registration<Device<T>>,
 }
 
@@ -142,11 +146,16 @@ impl<T: Driver> Registration<T> {
         }
         let debugfs = Dir::new(mdev.device().name(), Some(&resources.debugfs))?;
         let counters = debugfs.file(c"counters", device.counters.clone())?;
+        let host = match T::HOST_END {
+            true => Some(HostDevice::new(&device)?),
+            false => None,
+        };
         let status = debugfs.file(c"migration", Status::new(device.clone()))?;
 
         Ok(Self {
             _status: status,
             _counters: counters,
+            _host: host,
             // SAFETY: The device is new. The registration is in the driver's data of the mdev, which is
             // dropped when the mdev is removed.
             device: unsafe { vfio::Registration::new(device)? },

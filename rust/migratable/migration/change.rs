@@ -60,6 +60,7 @@ impl<T: Driver> Device<T> {
     pub(crate) fn close_migration(&self) {
         let mut inner = self.machine.inner.lock_closing();
         self.worker.timers().run(false);
+        self.host_end.run(false);
         self.irq.stop();
         self.end(&mut inner);
         if !self.machine.keeps_state() || is_half_loaded(&inner) {
@@ -115,6 +116,7 @@ impl<T: Driver> Device<T> {
     /// Lets the device work and interrupt.
     fn run(&self) {
         self.worker.timers().run(true);
+        self.host_end.run(true);
         self.worker.set_condition(RunCondition::Running);
         self.irq.run();
     }
@@ -126,6 +128,7 @@ impl<T: Driver> Device<T> {
         self.worker
             .clear_condition(RunCondition::Running, || T::stopped(self))?;
         self.worker.timers().run(false);
+        self.host_end.run(false);
         self.irq.stop();
         Ok(())
     }
@@ -134,6 +137,7 @@ impl<T: Driver> Device<T> {
     fn power_on(&self, _inner: &mut Locked<'_>) {
         T::reset(self);
         self.worker.timers().reset();
+        self.host_end.reset();
         self.irq.reset();
         self.msix.reset();
         // For a driver that kept pages pinned.

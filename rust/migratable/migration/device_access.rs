@@ -6,6 +6,7 @@ use super::data_section::Window;
 use crate::{
     device::Device,
     driver::Driver,
+    host_end::HostEnd,
     memory::DeviceMemory,
     stream::{
         self as field,
@@ -41,8 +42,8 @@ use migration::{
 use vfio::refuse;
 use vfio_bindings as bindings;
 
-/// A decoded state: the timers, and the state of the driver.
-type Saved<T> = (timers::Saved, <T as Driver>::State);
+/// A decoded state: the timers, the input of the host end, and the state of the driver.
+type Saved<'a, T> = (timers::Saved, &'a [u8], <T as Driver>::State);
 
 /// A device as crate `migration` sees it: the source of a save, the sink of a load.
 pub(super) struct DeviceAccess<'a, T: Driver> {
@@ -77,8 +78,8 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         error.to_errno()
     }
 
-    /// Decodes all of a saved state: the timers, then the state of the driver.
-    fn decode(&self, state: &[u8]) -> Result<Saved<T>, i32> {
+    /// Decodes all of a saved state: the timers and the input of the host end, then the state of the driver.
+    fn decode<'b>(&self, state: &'b [u8]) -> Result<Saved<'b, T>, i32> {
         let mut input = Reader::new(state);
         let decoded = Self::decode_parts(self.dev, &mut input);
         let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
@@ -91,9 +92,13 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
     }
 
     /// Decodes the parts of a saved state.
-    fn decode_parts(dev: &Device<T>, input: &mut Reader<'_>) -> Result<Saved<T>> {
+    fn decode_parts<'b>(dev: &Device<T>, input: &mut Reader<'b>) -> Result<Saved<'b, T>> {
         let timers = Timers::decode(T::TIMERS, input)?;
-        Ok((timers, T::decode(dev, input)?))
+        let host = match T::HOST_END {
+            true => HostEnd::decode(input)?,
+            false => &[],
+        };
+        Ok((timers, host, T::decode(dev, input)?))
     }
 
     /// Returns the device memory. Only a device with memory has ranges to access.
@@ -162,6 +167,9 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         let timers = self.dev.worker.timers();
         let mut save = || -> Result {
             timers.save(T::TIMERS, &mut out)?;
+            if T::HOST_END {
+                self.dev.host_end.save(&mut out)?;
+            }
             T::save(self.dev, &mut out)
         };
         save().map_err(|e| self.refused(e, out.error()))?;
@@ -210,7 +218,8 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
     }
 
     fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
-        let (timers, state) = self.decode(state)?;
+        let (timers, host, state) = self.decode(state)?;
+        self.dev.host_end.restore(host);
         T::restore(self.dev, state);
         self.dev.worker.timers().restore(&timers);
         Ok(())

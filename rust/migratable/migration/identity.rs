@@ -4,6 +4,7 @@
 
 use crate::{
     driver::Driver,
+    host_end,
     timers, //
 };
 use kernel::page::PAGE_SIZE;
@@ -15,7 +16,10 @@ use migration::stream::{
 /// Returns the identity of a device of driver `T` with that many bytes of device memory (P49).
 pub(crate) fn identity<T: Driver>(memory_size: u64) -> Identity {
     let state_size_max = const {
-        let size = T::INFO.state_size_max + timers::saved_size(T::TIMERS);
+        let mut size = T::INFO.state_size_max + timers::saved_size(T::TIMERS);
+        if T::HOST_END {
+            size += host_end::SAVED_SIZE;
+        }
         assert!(T::INFO.device_type.len() <= 16);
         assert!(size <= u32::MAX as usize);
         size as u32
