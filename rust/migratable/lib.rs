@@ -26,14 +26,19 @@ mod counters;
 pub mod device;
 mod device_worker;
 pub mod driver;
+#[doc(hidden)]
+pub mod fields;
+mod fifo;
 mod host_end;
 mod host_file;
 mod lifecycle;
 pub mod memory;
 pub mod migration;
+mod module;
 #[cfg(mutation_memory_page)]
 mod mutation;
 mod parent;
+pub mod prelude;
 mod region;
 mod region_info;
 mod registration;
@@ -52,6 +57,8 @@ pub use driver::{
     Info,
     Refused, //
 };
+pub use fields::Field;
+pub use fifo::Fifo;
 pub use host_end::HostEnd;
 #[doc(no_inline)]
 pub use kernel::time::Delta;

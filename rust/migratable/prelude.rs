@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What nearly each driver uses.
+
+pub use crate::{
+    fields,
+    pci,
+    refuse,
+    stream::{
+        Reader,
+        Writer, //
+    },
+    Delta,
+    Device,
+    Driver,
+    Field,
+    Fifo,
+    Info,
+    Refused,
+    Type,
+    Wakeup,
+    WorkResult, //
+};
+pub use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::Mutex, //
+};
