@@ -76,7 +76,7 @@ kernel_arch()
 }
 
 # selftests PROGRAMS MODULE [VM_OPTION]... -- [OPTION]... - runs the selftests in this
-# directory with this mdma.ko and the scratch.ko beside it, in a virtual machine, in place
+# directory with this mdma.ko and the other samples beside it, in a virtual machine, in place
 # of the calling process.
 selftests()
 {
@@ -91,6 +91,7 @@ selftests()
 	shift
 	# shellcheck disable=SC2086
 	exec "$TOP/scripts/vm" --module "$_ko" --module "$(dirname "$_ko")/scratch.ko" \
+		--module "$(dirname "$_ko")/mserial.ko" \
 		--file "$_program:/bin/selftests" --stop '^Bail out!' $_vm -- \
 		/bin/selftests --module /lib/modules/extra/mdma.ko "$@"
 }

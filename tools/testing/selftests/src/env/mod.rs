@@ -7,6 +7,7 @@ pub(crate) mod meminfo;
 pub(crate) mod module;
 pub(crate) mod pins;
 pub(crate) mod reclaim;
+pub(crate) mod sample;
 pub(crate) mod types;
 
 use std::sync::mpsc;

@@ -50,6 +50,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::lifecycle::TESTS,
     crate::mdev::next_user::TESTS,
     crate::mdev::scratch::TESTS,
+    crate::mdev::serial::TESTS,
     crate::hostile::setup::TESTS,
     crate::hostile::attack::TESTS,
     crate::worker::user::TESTS,

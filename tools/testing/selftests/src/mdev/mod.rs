@@ -6,4 +6,5 @@ pub(crate) mod lifecycle;
 pub(crate) mod next_user;
 pub(crate) mod params;
 pub(crate) mod scratch;
+pub(crate) mod serial;
 pub(crate) mod types;
