@@ -7,8 +7,9 @@
 //!           ◄── read() ──  output ◄── send() ────
 //! ```
 //!
-//! The input is part of the device's state. The host end takes bytes only while the device runs, so each
-//! byte for which `write()` has returned reaches the device, here or at the destination of a migration. The
+//! The input is part of the device's state. The host end takes bytes only while the device runs and listens.
+//! So each byte for which `write()` has returned reaches the device, here or at the destination of a
+//! migration, and none goes to a destination that has not loaded the state yet. The
 //! output belongs to the host: after a migration the program reads the rest of it here, and the bytes that
 //! follow at the host end of the destination.
 //!
@@ -121,10 +122,19 @@ struct State {
     open: bool,
     /// The device runs.
     runs: bool,
+    /// The device listens: it takes input.
+    listens: bool,
     /// The device is gone.
     gone: bool,
     input: Queue,
     output: Queue,
+}
+
+impl State {
+    /// Returns whether a byte of input would be taken.
+    fn takes_input(&self) -> bool {
+        self.runs && self.listens && self.input.room() != 0
+    }
 }
 
 /// The host end of one device.
@@ -172,6 +182,19 @@ impl HostEnd {
         taken
     }
 
+    /// Says whether the device listens. It does not at power-on: the host's `write()` waits. The bytes that
+    /// were written before stay.
+    ///
+    /// The driver says so at each change, in `restore()` and in `reset()`.
+    pub fn listen(&self, listens: bool) {
+        let mut state = self.state.lock();
+        if core::mem::replace(&mut state.listens, listens) == listens {
+            return;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Returns how many bytes that the host has sent wait for the device.
     pub fn pending(&self) -> usize {
         self.state.lock().input.len
@@ -186,6 +209,7 @@ impl HostEnd {
         let state = State {
             open: false,
             runs: false,
+            listens: false,
             gone: false,
             input: Queue::new(size(INPUT))?,
             output: Queue::new(size(OUTPUT))?,
@@ -299,7 +323,7 @@ impl HostEnd {
             if state.gone {
                 return Err(EIO);
             }
-            if (state.runs && state.input.room() != 0) || len == 0 {
+            if state.takes_input() || len == 0 {
                 return Ok(state.input.put(bytes));
             }
             if !wait {
@@ -322,7 +346,7 @@ impl HostEnd {
         if state.output.len != 0 {
             events |= bindings::POLLIN | bindings::POLLRDNORM;
         }
-        if state.runs && state.input.room() != 0 {
+        if state.takes_input() {
             events |= bindings::POLLOUT | bindings::POLLWRNORM;
         }
         events

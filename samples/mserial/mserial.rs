@@ -51,7 +51,6 @@ impl Uart {
     fn depth(&self) -> usize { if self.fifos() { 16 } else { 1 } }
     fn dlab(&self) -> bool { self.lcr & 0x80 != 0 }
     fn loops(&self) -> bool { self.mcr & 0x10 != 0 }
-    fn assert(&self, dev: &Device<Serial>) { dev.irq().set_asserted((self.interrupt() != 1).into()) }
 
     /// Returns the time of bytes: start bit, data, parity and stop bits.
     fn time(&self, bytes: i64) -> Delta {
@@ -98,9 +97,10 @@ impl Uart {
         let lines = if self.loops() { looped } else if host.is_open() { 0xb0 } else { 0 };
         // The ring indicator counts when it goes off.
         self.msr = lines | old & 0x0f | ((old ^ lines) & 0xb0 | old & !lines & 0x40) >> 4;
-        let hears = mcr & 0x12 == 2 && self.rx.len() < self.depth() && host.pending() != 0;
-        if hears && dev.timer::<RECEIVED>().left().is_none() { dev.timer::<RECEIVED>().set(self.time(1)) }
-        self.assert(dev);
+        host.listen(mcr & 0x12 == 2);
+        let wants = mcr & 0x12 == 2 && self.rx.len() < self.depth() && host.pending() != 0;
+        if wants && dev.timer::<RECEIVED>().left().is_none() { dev.timer::<RECEIVED>().set(self.time(1)) }
+        dev.irq().set_asserted((self.interrupt() != 1).into());
     }
 }
 
@@ -195,5 +195,5 @@ impl Driver for Serial {
     fn reset(dev: &Device<Self>) { Self::restore(dev, Uart::default()) }
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result { dev.uart.lock().save(out) }
     fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Uart> { Uart::decode(input) }
-    fn restore(dev: &Device<Self>, state: Uart) { dev.uart.lock().clone_from(&state); state.assert(dev) }
+    fn restore(dev: &Device<Self>, state: Uart) { dev.uart.lock().clone_from(&state); dev.uart.lock().update(dev) }
 }
