@@ -36,10 +36,6 @@
 mod chunk;
 mod device;
 mod guest_memory;
-#[cfg(CONFIG_IOMMUFD_DRIVER)]
-mod logging;
-#[cfg(not(CONFIG_IOMMUFD_DRIVER))]
-#[path = "dma/no_logging.rs"]
 mod logging;
 mod pinned;
 mod pins;

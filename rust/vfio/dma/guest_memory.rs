@@ -284,7 +284,6 @@ impl Dma {
     }
 }
 
-#[cfg(CONFIG_IOMMUFD_DRIVER)]
 impl Dma {
     /// Begins to log what the device writes in `ranges`. Each range is its first and last byte; they are in
     /// ascending order. `EINVAL` if logging has begun before.

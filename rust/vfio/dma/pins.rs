@@ -454,7 +454,6 @@ impl Pins {
     }
 }
 
-#[cfg(CONFIG_IOMMUFD_DRIVER)]
 impl Pins {
     /// Returns the ranges that are pinned for writing, by their first and last bytes.
     fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
