@@ -4,7 +4,13 @@
 //!
 //! | module         | what it decides                                                          |
 //! |----------------|--------------------------------------------------------------------------|
+//! | [`generation`] | the generations of the interface                                         |
+//! | [`fields`]     | a block of registers as a table                                          |
 //! | [`region`]     | which register of the v1 region an access hits, or why it is refused      |
+//! | [`v7`]         | the registers of the region of July 2019                                  |
+//! | [`v2018`]      | the registers, states and arcs of the region of November 2018             |
+//! | [`incoming`]   | a section that the user writes before or after its size                   |
+//! | [`dirty_query`] | the question for dirty guest pages of these two, and the answer          |
 //! | [`state`]      | the eight device states and their v1 and v2 encodings                     |
 //! | [`transition`] | the permitted changes of state, and the actions of each                   |
 //! | [`stream`]     | the bytes of a saved device: identity, records, checksums, errors         |
@@ -29,9 +35,13 @@
 
 mod checksum;
 pub mod dirty;
+pub mod dirty_query;
 mod error;
+pub mod fields;
 mod format;
+pub mod generation;
 mod identity;
+pub mod incoming;
 pub mod load;
 mod record;
 mod record_writer;
@@ -44,3 +54,5 @@ mod state_codec;
 pub mod stream;
 mod totals;
 pub mod transition;
+pub mod v2018;
+pub mod v7;

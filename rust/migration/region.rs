@@ -16,7 +16,12 @@
 //! [`REGISTERS`] is this table. [`decode`] is total: every offset, length and direction gives a
 //! [`Target`] or an [`AccessError`], and has no side effect (P3).
 
-use crate::state::State;
+pub use crate::fields::Direction;
+
+use crate::{
+    fields::{self, Block, Field, When},
+    state::State,
+};
 use core::fmt;
 
 /// Size in bytes of `struct vfio_device_migration_info` (P2).
@@ -37,56 +42,33 @@ pub enum Register {
     DataSize,
 }
 
-/// When a register may be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writable {
-    /// Never (P5).
-    Never,
-    /// Always; the value decides whether the write succeeds.
-    Always,
-    /// Only while the device is resuming (P5).
-    Resuming,
-}
-
-/// One row of the register table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The register.
-    pub register: Register,
-    /// Its offset in the region, in bytes.
-    pub offset: u64,
-    /// Its width in bytes, the only legal length of an access (P3).
-    pub width: usize,
-    /// When it may be written.
-    pub writable: Writable,
-}
-
-const fn row(register: Register, offset: u64, width: usize, writable: Writable) -> Row {
-    Row {
+const fn row(register: Register, offset: u64, width: usize, write: When) -> Field<Register> {
+    Field {
         register,
         offset,
         width,
-        writable,
+        read: When::Always,
+        write,
     }
 }
 
 /// The register block (P2).
-pub const REGISTERS: [Row; 5] = [
-    row(Register::DeviceState, 0, 4, Writable::Always),
-    row(Register::Reserved, 4, 4, Writable::Always),
-    row(Register::PendingBytes, 8, 8, Writable::Never),
-    row(Register::DataOffset, 16, 8, Writable::Never),
-    row(Register::DataSize, 24, 8, Writable::Resuming),
+pub const REGISTERS: [Field<Register>; 5] = [
+    row(Register::DeviceState, 0, 4, When::Always),
+    row(Register::Reserved, 4, 4, When::Always),
+    row(Register::PendingBytes, 8, 8, When::Never),
+    row(Register::DataOffset, 16, 8, When::Never),
+    row(Register::DataSize, 24, 8, When::Resuming),
 ];
 
-/// Direction of an access, from the user's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The user reads.
-    Read,
-    /// The user writes.
-    Write,
-}
+/// The registers as a block. No two are accessed at once.
+const BLOCK: Block<Register> = Block {
+    fields: &REGISTERS,
+    groups: &[],
+};
+
+/// Why an access is refused.
+pub type AccessError = fields::AccessError<Register>;
 
 /// Position of the data section in the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,30 +99,6 @@ pub enum Target {
     },
 }
 
-/// Why an access is refused: always `EINVAL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessError {
-    /// The access has no bytes. A front end returns 0 for it without calling [`decode`].
-    Empty,
-    /// The access ends outside the region.
-    Outside,
-    /// No register starts at this offset (P3).
-    NoRegister,
-    /// The length is not the register's width (P3).
-    Width(Register),
-    /// The register is read only (P5).
-    ReadOnly(Register),
-    /// The register is writable only while resuming (P5).
-    NotResuming(Register),
-}
-
-impl AccessError {
-    /// Returns the positive errno of this error.
-    pub const fn errno(self) -> i32 {
-        crate::error::EINVAL
-    }
-}
-
 impl fmt::Display for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -150,19 +108,6 @@ impl fmt::Display for Register {
             Register::DataOffset => "data_offset",
             Register::DataSize => "data_size",
         })
-    }
-}
-
-impl fmt::Display for AccessError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AccessError::Empty => f.write_str("the access has no bytes"),
-            AccessError::Outside => f.write_str("the access ends outside the region"),
-            AccessError::NoRegister => f.write_str("no register starts at this offset"),
-            AccessError::Width(r) => write!(f, "{r} must be accessed at its native width"),
-            AccessError::ReadOnly(r) => write!(f, "{r} is read only"),
-            AccessError::NotResuming(r) => write!(f, "{r} is writable only while resuming"),
-        }
     }
 }
 
@@ -187,17 +132,8 @@ pub fn decode(
         return Ok(Target::Data { offset });
     }
 
-    let row = REGISTERS
-        .iter()
-        .find(|row| row.offset == offset)
-        .ok_or(AccessError::NoRegister)?;
-    if len != row.width {
-        return Err(AccessError::Width(row.register));
-    }
-    if direction == Direction::Write && row.writable == Writable::Never {
-        return Err(AccessError::ReadOnly(row.register));
-    }
-    Ok(Target::Register(row.register))
+    let hit = BLOCK.decode(offset, len, direction)?;
+    Ok(Target::Register(hit.register()?))
 }
 
 /// Checks that `state` permits an access that [`decode`] accepted.
@@ -207,16 +143,10 @@ pub fn permits(target: Target, direction: Direction, state: State) -> Result<(),
     let Target::Register(register) = target else {
         return Ok(());
     };
-    if direction == Direction::Read {
-        return Ok(());
-    }
     match REGISTERS.iter().find(|row| row.register == register) {
-        Some(row) => match row.writable {
-            Writable::Always => Ok(()),
-            Writable::Resuming if matches!(state, State::Resuming) => Ok(()),
-            Writable::Resuming => Err(AccessError::NotResuming(register)),
-            Writable::Never => Err(AccessError::ReadOnly(register)),
-        },
+        Some(row) => BLOCK
+            .decode(row.offset, row.width, direction)?
+            .permits(state),
         None => Err(AccessError::NoRegister),
     }
 }

@@ -97,44 +97,44 @@ impl Transition {
 type Cell = Option<&'static [Action]>;
 
 /// The cells, named for the tables below.
-mod cells {
+pub(crate) mod cells {
     use super::{Action::*, Cell};
 
     /// No such transition.
-    pub(super) const NO: Cell = None;
+    pub(crate) const NO: Cell = None;
     /// The device is already in this state.
-    pub(super) const SELF: Cell = Some(&[]);
+    pub(crate) const SELF: Cell = Some(&[]);
 
     // Without a session: the device stops, runs, stops or starts DMA.
-    pub(super) const HALT: Cell = Some(&[QuiesceAll]);
-    pub(super) const RUN: Cell = Some(&[Run]);
-    pub(super) const PEER: Cell = Some(&[QuiescePeer]);
-    pub(super) const RUN_PEER: Cell = Some(&[RunPeer]);
+    pub(crate) const HALT: Cell = Some(&[QuiesceAll]);
+    pub(crate) const RUN: Cell = Some(&[Run]);
+    pub(crate) const PEER: Cell = Some(&[QuiescePeer]);
+    pub(crate) const RUN_PEER: Cell = Some(&[RunPeer]);
 
     // A save begins: the device keeps running, is stopped already, stops for it.
-    pub(super) const SAVE: Cell = Some(&[BeginSave]);
-    pub(super) const COPY: Cell = Some(&[BeginSave, StopSave]);
-    pub(super) const HALT_COPY: Cell = Some(&[BeginSave, QuiesceAll, StopSave]);
+    pub(crate) const SAVE: Cell = Some(&[BeginSave]);
+    pub(crate) const COPY: Cell = Some(&[BeginSave, StopSave]);
+    pub(crate) const HALT_COPY: Cell = Some(&[BeginSave, QuiesceAll, StopSave]);
 
     // The device stops and the save continues. Only v1 can have a buffer to offer again (P23).
-    pub(super) const LAST: Cell = Some(&[QuiesceAll, StopSave]);
-    pub(super) const LAST_AGAIN: Cell = Some(&[QuiesceAll, StopSave, Restage]);
+    pub(crate) const LAST: Cell = Some(&[QuiesceAll, StopSave]);
+    pub(crate) const LAST_AGAIN: Cell = Some(&[QuiesceAll, StopSave, Restage]);
 
     // A save ends: the device keeps running or stays stopped, runs, stops.
-    pub(super) const END: Cell = Some(&[EndSave]);
-    pub(super) const END_RUN: Cell = Some(&[EndSave, Run]);
-    pub(super) const HALT_END: Cell = Some(&[QuiesceAll, EndSave]);
+    pub(crate) const END: Cell = Some(&[EndSave]);
+    pub(crate) const END_RUN: Cell = Some(&[EndSave, Run]);
+    pub(crate) const HALT_END: Cell = Some(&[QuiesceAll, EndSave]);
 
     // A load begins: the device is stopped already, stops for it.
-    pub(super) const LOAD: Cell = Some(&[PrepareLoad, BeginLoad]);
-    pub(super) const HALT_LOAD: Cell = Some(&[PrepareLoad, QuiesceAll, BeginLoad]);
+    pub(crate) const LOAD: Cell = Some(&[PrepareLoad, BeginLoad]);
+    pub(crate) const HALT_LOAD: Cell = Some(&[PrepareLoad, QuiesceAll, BeginLoad]);
 
     // A refused load restarts.
-    pub(super) const RELOAD: Cell = Some(&[RestartLoad]);
+    pub(crate) const RELOAD: Cell = Some(&[RestartLoad]);
 
     // A load takes effect: the device stays stopped, runs.
-    pub(super) const COMMIT: Cell = Some(&[CommitLoad]);
-    pub(super) const COMMIT_RUN: Cell = Some(&[CommitLoad, Run]);
+    pub(crate) const COMMIT: Cell = Some(&[CommitLoad]);
+    pub(crate) const COMMIT_RUN: Cell = Some(&[CommitLoad, Run]);
 }
 
 /// v1: a row for each current state, a column for each value written to `device_state` (P13, P14).

@@ -4,13 +4,16 @@
 
 mod device;
 mod dirty;
+mod dirty_query;
 mod exhaustive;
 mod identity;
 mod load;
 mod model;
 mod mutation;
+mod phases;
 mod record;
 mod region;
+mod registers;
 mod restart;
 mod save;
 mod state;
