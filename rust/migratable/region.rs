@@ -8,7 +8,8 @@
 //! | 6     | ROM           | size 0                          |                   |
 //! | 7     | configuration | any width                       |                   |
 //! | 8     | VGA           | size 0                          |                   |
-//! | 9     | migration     | see `migration/v1.rs`           | the data section  |
+//! | 9     | migration     | see `migration/v1.rs`, and      |
+//! |       |               | `v7.rs` and `v2018.rs` there    |                   | the data section  |
 //!
 //! A region's index is in the upper bits of its offset in the file, as in vfio-pci.
 //!
@@ -135,7 +136,7 @@ impl<T: Driver> Device<T> {
             },
             (None, CONFIG) => Region::Config,
             (None, MIGRATION) => Region::Migration {
-                size: self.v1_size(),
+                size: self.migration_size(),
             },
             _ => Region::Absent,
         })
@@ -232,7 +233,7 @@ impl<T: Driver> DeviceOps for Device<T> {
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {
-            let done = self.v1_read(at.offset, buf, len);
+            let done = self.migration_read(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
@@ -281,7 +282,7 @@ impl<T: Driver> DeviceOps for Device<T> {
         let region = self.region(at.index)?;
 
         if let Region::Migration { .. } = region {
-            let done = self.v1_write(at.offset, buf, len);
+            let done = self.migration_write(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
         let offset = region.check(at.offset, len)?;
@@ -351,7 +352,7 @@ impl<T: Driver> DeviceOps for Device<T> {
         unsafe {
             match (region, &self.memory) {
                 (Region::Memory { .. }, Some(memory)) => memory.mmap(vma, offset)?,
-                _ => self.v1_mmap(vma, offset).map_err(Refusal::logged)?,
+                _ => self.migration_mmap(vma, offset).map_err(Refusal::logged)?,
             }
         }
         Ok(())

@@ -21,16 +21,16 @@ use vfio::{
 };
 use vfio_bindings as bindings;
 
-/// The sparse mmap capability with its one area.
+/// The sparse mmap capability with its areas.
 #[repr(C)]
 struct SparseMmap {
     cap: bindings::vfio_region_info_cap_sparse_mmap,
-    area: bindings::vfio_region_sparse_mmap_area,
+    areas: [bindings::vfio_region_sparse_mmap_area; 2],
 }
 
-// The area has to be where the flexible array of the capability is.
+// The areas have to be where the flexible array of the capability is.
 const _: () = assert!(
-    offset_of!(SparseMmap, area) == size_of::<bindings::vfio_region_info_cap_sparse_mmap>()
+    offset_of!(SparseMmap, areas) == size_of::<bindings::vfio_region_info_cap_sparse_mmap>()
 );
 
 impl<T: Driver> Device<T> {
@@ -75,14 +75,15 @@ impl<T: Driver> Device<T> {
         info: &mut bindings::vfio_region_info,
         caps: *mut bindings::vfio_info_cap,
     ) -> Result {
+        let (type_, subtype) = self.migration_type();
         let mut kind = bindings::vfio_region_info_cap_type {
             header: bindings::vfio_info_cap_header {
                 id: bindings::VFIO_REGION_INFO_CAP_TYPE as u16,
                 version: 1,
                 next: 0,
             },
-            type_: bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
-            subtype: bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+            type_,
+            subtype,
         };
         // SAFETY: `caps` is valid by the requirement of this function, and `kind` is a capability of
         // the given size, which is copied.
@@ -90,7 +91,8 @@ impl<T: Driver> Device<T> {
             bindings::vfio_info_add_capability(caps, &mut kind.header, size_of_val(&kind))
         })?;
 
-        if let Some((offset, size)) = self.v1_mmap_area() {
+        let (areas, count) = self.migration_areas();
+        if count > 0 {
             let mut sparse = SparseMmap {
                 cap: bindings::vfio_region_info_cap_sparse_mmap {
                     header: bindings::vfio_info_cap_header {
@@ -98,12 +100,14 @@ impl<T: Driver> Device<T> {
                         version: 1,
                         next: 0,
                     },
-                    nr_areas: 1,
+                    nr_areas: count as u32,
                     ..Default::default()
                 },
-                area: bindings::vfio_region_sparse_mmap_area { offset, size },
+                areas: areas
+                    .map(|(offset, size)| bindings::vfio_region_sparse_mmap_area { offset, size }),
             };
-            let len = size_of_val(&sparse);
+            let area = size_of::<bindings::vfio_region_sparse_mmap_area>();
+            let len = offset_of!(SparseMmap, areas) + count * area;
 
             info.flags |= bindings::VFIO_REGION_INFO_FLAG_MMAP;
             // SAFETY: As above; the pointer is derived from the whole of `sparse`.

@@ -37,6 +37,7 @@ use kernel_ext::debugfs::{
     File,
     Flag, //
 };
+use migration::generation::Generation;
 use pci_function::{
     config::{
         self,
@@ -71,7 +72,7 @@ pub(crate) struct Resources<T: Driver> {
     pub(crate) debugfs: Dir,
     /// The unmaps in progress.
     pub(crate) unmaps: Arc<Unmaps>,
-    /// The v1 data section of a device.
+    /// The migration region of a device.
     pub(crate) section: DataSectionConfig,
     /// Whether the log of refusals is limited.
     pub(crate) log_limit: Arc<Flag>,
@@ -140,6 +141,8 @@ impl<T: Driver> Registration<T> {
         let init = Device::new(mdev, resources, reservation)?;
         // SAFETY: The mdev is being probed.
         let device: ARef<VfioDevice<T>> = unsafe { vfio::Device::new(mdev.as_raw(), init)? };
+        // SAFETY: The device is not registered.
+        unsafe { device.show_v2(device.generation().has_v2()) };
         if let Some(memory) = &device.memory {
             // SAFETY: The mapping lives as long as the device, which takes it away when it is dropped.
             unsafe { memory.set_mapping(device.mapping()) };
@@ -194,5 +197,18 @@ impl<T: Driver> mdev::Driver for Registration<T> {
 
     fn set_keep_state(&self, keep: bool) -> Result {
         self.device.device().set_keep_state(keep)
+    }
+
+    fn migration_abi(&self) -> &'static CStr {
+        match self.device.device().generation() {
+            Generation::V1 => c"v1",
+            Generation::V7 => c"v7",
+            Generation::V2018 => c"2018",
+        }
+    }
+
+    fn set_migration_abi(&self, name: &[u8]) -> Result {
+        let generation = Generation::from_name(name).ok_or(EINVAL)?;
+        Device::set_generation(self.device.device(), generation)
     }
 }

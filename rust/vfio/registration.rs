@@ -55,18 +55,39 @@ impl<T: DeviceOps> Device<T> {
             unsafe { bindings::put_device(&raw mut (*raw).device) };
             return Err(error);
         }
-        // SAFETY: The device is not registered, so nobody else looks at it.
-        unsafe {
+        // SAFETY: The device is not registered, so nobody else looks at it. The reference is that of
+        // `_vfio_alloc_device()`.
+        let device: ARef<Self> = unsafe {
             (*raw).ops = ops::VTable::<T>::OPS;
-            (*raw).mig_ops = ops::migration::VTable::<T>::OPS;
-            (*raw).migration_flags = T::MIGRATION_FLAGS;
+            ARef::from_raw(this)
+        };
+        // SAFETY: As above.
+        unsafe { device.show_v2(true) };
+        Ok(device)
+    }
+
+    /// Shows or hides the features of v2: migration, and DMA logging.
+    ///
+    /// # Safety
+    ///
+    /// The device is not open, and not opened during the call.
+    pub unsafe fn show_v2(&self, shown: bool) {
+        let raw = self.as_raw();
+        // SAFETY: VFIO reads the fields only in ioctls of an open device, and nobody else writes them.
+        unsafe {
+            (*raw).mig_ops = match shown {
+                true => ops::migration::VTable::<T>::OPS,
+                false => core::ptr::null(),
+            };
+            (*raw).migration_flags = if shown { T::MIGRATION_FLAGS } else { 0 };
             #[cfg(CONFIG_IOMMUFD_DRIVER)]
             {
-                (*raw).log_ops = ops::logging::VTable::<T>::OPS;
+                (*raw).log_ops = match shown {
+                    true => ops::logging::VTable::<T>::OPS,
+                    false => core::ptr::null(),
+                };
             }
         }
-        // SAFETY: The reference is that of `_vfio_alloc_device()`.
-        Ok(unsafe { ARef::from_raw(this) })
     }
 }
 

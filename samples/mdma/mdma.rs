@@ -28,7 +28,10 @@ use kernel::{
 };
 use mdma_model::regs;
 use migratable::{
-    migration::DataSectionConfig,
+    migration::{
+        DataSectionConfig,
+        Generation, //
+    },
     Parent,
     Type, //
 };
@@ -51,6 +54,14 @@ module! {
         mmap_data_section: u32 {
             default: 1,
             description: "1 lets users map the data section of the v1 migration region, 0 does not",
+        },
+        migration_abi: u32 {
+            default: 1,
+            description: "Migration interface of new instances: 1 (v1 and v2), 7 (v7 of 2019) or 2018",
+        },
+        v7_region_type: u32 {
+            default: 2,
+            description: "Type of the migration region of v7",
         },
         pin_from_kib: u32 {
             default: 0,
@@ -97,6 +108,12 @@ impl kernel::Module for MdmaModule {
         else {
             return refused("data_section_kib", data_section_kib);
         };
+
+        let abi = param!(migration_abi);
+        let Some(generation) = Generation::from_number(abi) else {
+            return refused("migration_abi", abi);
+        };
+        let section = section.with_generation(generation, param!(v7_region_type));
 
         Parent::new(
             module,

@@ -25,6 +25,7 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 use migration::{
+    dirty_query::Query,
     load::LoadSession,
     save::SaveSession,
     state::State,
@@ -32,6 +33,7 @@ use migration::{
         Action,
         Transition, //
     },
+    v2018::Registers, //
 };
 use vfio::refuse;
 
@@ -48,6 +50,8 @@ impl<T: Driver> Device<T> {
         unsafe { self.data_section.open()? };
         inner.enter(State::Running);
         inner.open = true;
+        inner.was_open = true;
+        inner.v2018 = Registers::default();
         self.run();
         Ok(())
     }
@@ -102,13 +106,19 @@ impl<T: Driver> Device<T> {
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(crate) fn reset_device(&self) -> Result {
         let mut inner = self.machine.inner.lock()?;
+        self.reset_locked(&mut inner)
+    }
+
+    /// [`Device::reset_device`], with the state locked.
+    pub(super) fn reset_locked(&self, inner: &mut Locked<'_>) -> Result {
         self.stop()?;
-        self.end(&mut inner);
-        self.power_on(&mut inner);
-        if self.function.storage == 0 || is_half_loaded(&inner) {
-            self.discard_memory(&mut inner);
+        self.end(inner);
+        self.power_on(inner);
+        if self.function.storage == 0 || is_half_loaded(inner) {
+            self.discard_memory(inner);
         }
         inner.enter(State::Running);
+        inner.v2018 = Registers::default();
         self.run();
         Ok(())
     }
@@ -154,6 +164,9 @@ impl<T: Driver> Device<T> {
     /// Ends the session, if one is open.
     fn end(&self, inner: &mut Locked<'_>) {
         let owner = core::mem::replace(&mut inner.owner, Owner::None);
+        if owner.front_end().is_some_and(FrontEnd::reports_dirty_pages) {
+            self.dma.stop_logging();
+        }
         match owner.session() {
             None => {}
             Some(Session::Save(save)) => {
@@ -244,7 +257,7 @@ impl<T: Driver> Device<T> {
                 }
             }
             Action::Restage => {
-                if let Request::V1(window) = request {
+                if let Request::Region(_, window) = request {
                     self.restage(inner, window);
                 }
             }
@@ -273,6 +286,13 @@ impl<T: Driver> Device<T> {
         let owner = SaveSession::begin(self.machine.identity, buffer, &self.access())
             .map_err(errno)
             .and_then(|save| request.owner(Session::Save(save)));
+        let owner = owner.and_then(|owner| {
+            inner.query = Query::default();
+            if request.front_end().reports_dirty_pages() {
+                self.log_all()?;
+            }
+            Ok(owner)
+        });
         match owner {
             Ok(owner) => {
                 inner.owner = owner;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data section of the v1 region.
+//! The data section of the migration region.
 //!
 //! Memory that belongs to the device while it is open. The user maps, reads and writes it at any time. So
 //! this code creates no reference into it. Only C accesses it, through raw pointers. A value is copied
@@ -60,6 +60,16 @@ impl Window {
         }
     }
 
+    /// Returns the window without its first `at` bytes.
+    pub(super) fn tail(self, at: usize) -> Result<Self> {
+        let len = self.len.checked_sub(at).ok_or(ERANGE)?;
+        // INVARIANT: A part of the window.
+        Ok(Self {
+            start: self.bytes(at, len)?,
+            len,
+        })
+    }
+
     /// Copies `bytes` to the window, from its byte `at` on.
     pub(super) fn put(&mut self, at: usize, bytes: &[u8]) -> Result {
         let to = self.bytes(at, bytes.len())?;
@@ -81,13 +91,10 @@ impl Window {
 ///
 /// # Invariants
 ///
-/// `start` is null, or owned memory of `size` bytes from `__vmalloc()`. `size` is a multiple of the page
-/// size.
+/// `start` is null, or owned memory of `size()` bytes from `__vmalloc()`, a multiple of the page size.
 pub(crate) struct DataSection {
     start: AtomicPtr<c_void>,
-    size: usize,
-    /// Users may map it.
-    mmap: bool,
+    config: DataSectionConfig,
 }
 
 impl DataSection {
@@ -96,23 +103,27 @@ impl DataSection {
         // INVARIANT: Null, and by the invariant of `DataSectionConfig`.
         Self {
             start: AtomicPtr::new(ptr::null_mut()),
-            size: section.size(),
-            mmap: section.mmap(),
+            config: section,
         }
     }
 
-    /// Returns where the data section is in the v1 region.
+    /// Returns the configuration.
+    pub(crate) fn config(&self) -> &DataSectionConfig {
+        &self.config
+    }
+
+    /// Returns where the data section is in the region.
     pub(super) fn layout(&self) -> Layout {
         Layout {
             // The registers have a page of their own, which is never mapped (P6, P27).
             data_offset: PAGE_SIZE as u64,
-            section_size: self.size as u64,
+            section_size: self.size() as u64,
         }
     }
 
     /// Returns whether users may map it.
     pub(super) fn is_mappable(&self) -> bool {
-        self.mmap
+        self.config.mmap()
     }
 
     /// Allocates the memory, charged to the current task. All of it reads 0 (P29).
@@ -122,7 +133,7 @@ impl DataSection {
     /// The device is not open.
     pub(super) unsafe fn open(&self) -> Result {
         // SAFETY: An FFI call without requirements.
-        let start = unsafe { bindings::vfio_rs_vzalloc_account(self.size) };
+        let start = unsafe { bindings::vfio_rs_vzalloc_account(self.size()) };
         if start.is_null() {
             return Err(ENOMEM);
         }
@@ -144,7 +155,12 @@ impl DataSection {
 
     /// Returns the size in bytes.
     pub(super) fn size(&self) -> usize {
-        self.size
+        self.config.size()
+    }
+
+    /// Returns the size of its first part, the place of bitmaps in the older generations. Data has the rest.
+    pub(super) fn bitmap_size(&self) -> usize {
+        DataSectionConfig::bitmap_size(self.size())
     }
 
     /// Returns the memory of an open device.
@@ -160,7 +176,7 @@ impl DataSection {
         // INVARIANT: By the invariant of `DataSection` and the requirements of this function.
         Ok(Window {
             start: start.cast(),
-            len: self.size,
+            len: self.size(),
         })
     }
 
@@ -170,7 +186,7 @@ impl DataSection {
     ///
     /// As for [`DataSection::window`], during the call.
     pub(super) unsafe fn read_user(&self, offset: u64, to: UserPtr, len: usize) -> Result<usize> {
-        let offset = nospec::index(usize::try_from(offset)?, self.size);
+        let offset = nospec::index(usize::try_from(offset)?, self.size());
         // SAFETY: By the requirements of this function.
         let from = unsafe { self.window()? }.bytes(offset, len)?;
         // SAFETY: `bytes` guarantees `from`. No lock is held that a page fault takes.
@@ -189,7 +205,7 @@ impl DataSection {
         from: UserPtr,
         len: usize,
     ) -> Result<usize> {
-        let offset = nospec::index(usize::try_from(offset)?, self.size);
+        let offset = nospec::index(usize::try_from(offset)?, self.size());
         // SAFETY: By the requirements of this function.
         let to = unsafe { self.window()? }.bytes(offset, len)?;
         // SAFETY: `bytes` guarantees `to`. No lock is held that a page fault takes.
@@ -213,7 +229,7 @@ impl DataSection {
         let range = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1 };
         let (first, len) = (usize::try_from(offset)?, range.vm_end - range.vm_start);
         match first.checked_add(len) {
-            Some(end) if end <= self.size => {}
+            Some(end) if end <= self.size() => {}
             _ => return Err(EINVAL),
         }
         for at in (0..len).step_by(PAGE_SIZE) {

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The size of the v1 data section, which a driver chooses.
+//! The migration region, as far as a driver chooses it: its generation, and the size of its data section.
 
 use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
+};
+use migration::{
+    generation::Generation,
+    save,
+    stream::Identity, //
 };
 
 /// Smallest data section, in bytes. It has room for a page and the headers before it, whatever the
@@ -18,7 +23,11 @@ const SIZE_MIN: usize = if PAGE_SIZE < 32 << 10 {
 /// Largest data section, in bytes.
 const SIZE_MAX: usize = 64 << 20;
 
-/// Size of the v1 data section, and whether users may map it (P28).
+/// The type of the v7 region in the posting. The kernel has since given this number to the regions of
+/// channel devices, which no PCI device has.
+const V7_TYPE: u32 = 2;
+
+/// Size of the data section, and whether users may map it (P28); the generation of the region.
 ///
 /// # Invariants
 ///
@@ -27,6 +36,8 @@ const SIZE_MAX: usize = 64 << 20;
 pub struct DataSectionConfig {
     size: usize,
     mmap: bool,
+    generation: Generation,
+    v7_type: u32,
 }
 
 impl DataSectionConfig {
@@ -39,7 +50,50 @@ impl DataSectionConfig {
             return Err(EINVAL);
         }
         // INVARIANT: Checked above.
-        Ok(Self { size, mmap })
+        Ok(Self {
+            size,
+            mmap,
+            ..Self::default()
+        })
+    }
+
+    /// Sets the generation that new instances have, and the type of the v7 region, which is 2 in its
+    /// posting.
+    pub fn with_generation(self, generation: Generation, v7_type: u32) -> Self {
+        Self {
+            generation,
+            v7_type,
+            ..self
+        }
+    }
+
+    /// Returns the generation that new instances have.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Returns the type of the v7 region.
+    pub(crate) fn v7_type(&self) -> u32 {
+        self.v7_type
+    }
+
+    /// Returns the size of the first part of the data section: the place of bitmaps in the older
+    /// generations. Data has the rest.
+    pub(super) fn bitmap_size(size: usize) -> usize {
+        (size / 8 / PAGE_SIZE * PAGE_SIZE).max(PAGE_SIZE)
+    }
+
+    /// Checks that a buffer of the data section is large enough for a device of this identity. `EINVAL` if
+    /// not.
+    pub(super) fn check(&self, generation: Generation, identity: &Identity) -> Result {
+        let room = match generation {
+            Generation::V1 => self.size,
+            Generation::V7 | Generation::V2018 => self.size - Self::bitmap_size(self.size),
+        };
+        match save::min_output(identity) <= room as u64 {
+            true => Ok(()),
+            false => Err(EINVAL),
+        }
     }
 
     /// Returns the size in bytes.
@@ -60,6 +114,8 @@ impl Default for DataSectionConfig {
         Self {
             size: 1 << 20,
             mmap: true,
+            generation: Generation::V1,
+            v7_type: V7_TYPE,
         }
     }
 }

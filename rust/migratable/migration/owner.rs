@@ -11,6 +11,7 @@ use kernel::{
     sync::Arc, //
 };
 use migration::{
+    incoming::Incoming,
     load::LoadSession,
     save::SaveSession, //
 };
@@ -20,6 +21,10 @@ use migration::{
 pub(super) enum FrontEnd {
     /// The v1 region.
     V1,
+    /// The region of v7.
+    V7,
+    /// The region of 2018.
+    V2018,
     /// The v2 ioctls and data files.
     V2,
 }
@@ -29,8 +34,15 @@ impl FrontEnd {
     pub(super) fn name(self) -> &'static str {
         match self {
             FrontEnd::V1 => "v1",
+            FrontEnd::V7 => "v7",
+            FrontEnd::V2018 => "2018",
             FrontEnd::V2 => "v2",
         }
+    }
+
+    /// Returns whether its user asks it for the dirty pages of guest memory, and not type1 or v2.
+    pub(super) fn reports_dirty_pages(self) -> bool {
+        matches!(self, FrontEnd::V7 | FrontEnd::V2018)
     }
 }
 
@@ -46,11 +58,14 @@ pub(super) enum Session {
 pub(super) enum Owner {
     /// No session is open.
     None,
-    /// The v1 region.
-    V1 {
+    /// A migration region.
+    Region {
+        front_end: FrontEnd,
         session: Session,
         /// The buffer that is staged and not consumed.
         staged: Option<Staged>,
+        /// The section of a load that arrives.
+        incoming: Incoming,
     },
     /// The v2 ioctls and data files.
     V2 {
@@ -65,7 +80,7 @@ impl Owner {
     pub(super) fn front_end(&self) -> Option<FrontEnd> {
         match self {
             Owner::None => None,
-            Owner::V1 { .. } => Some(FrontEnd::V1),
+            Owner::Region { front_end, .. } => Some(*front_end),
             Owner::V2 { .. } => Some(FrontEnd::V2),
         }
     }
@@ -74,7 +89,15 @@ impl Owner {
     pub(super) fn session(&self) -> Option<&Session> {
         match self {
             Owner::None => None,
-            Owner::V1 { session, .. } | Owner::V2 { session, .. } => Some(session),
+            Owner::Region { session, .. } | Owner::V2 { session, .. } => Some(session),
+        }
+    }
+
+    /// Returns the section that arrives at a region.
+    pub(super) fn incoming_mut(&mut self) -> Option<&mut Incoming> {
+        match self {
+            Owner::Region { incoming, .. } => Some(incoming),
+            Owner::None | Owner::V2 { .. } => None,
         }
     }
 
@@ -82,15 +105,15 @@ impl Owner {
     pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
         match self {
             Owner::None => None,
-            Owner::V1 { session, .. } | Owner::V2 { session, .. } => Some(session),
+            Owner::Region { session, .. } | Owner::V2 { session, .. } => Some(session),
         }
     }
 }
 
 /// The front end that asks for a change of state, and what the change may need.
 pub(super) enum Request<'a> {
-    /// The v1 region, with the data section.
-    V1(&'a mut Window),
+    /// A migration region, with its data section.
+    Region(FrontEnd, &'a mut Window),
     /// The v2 ioctls, with the data file of a session that the change begins.
     V2(Option<Arc<dyn Link>>),
 }
@@ -99,7 +122,7 @@ impl Request<'_> {
     /// Returns the front end.
     pub(super) fn front_end(&self) -> FrontEnd {
         match self {
-            Request::V1(_) => FrontEnd::V1,
+            Request::Region(front_end, _) => *front_end,
             Request::V2(_) => FrontEnd::V2,
         }
     }
@@ -107,9 +130,11 @@ impl Request<'_> {
     /// Returns the owner of the session that this begins. `EINVAL` if there is no data file.
     pub(super) fn owner(&mut self, session: Session) -> Result<Owner> {
         Ok(match self {
-            Request::V1(_) => Owner::V1 {
+            Request::Region(front_end, _) => Owner::Region {
+                front_end: *front_end,
                 session,
                 staged: None,
+                incoming: Incoming::default(),
             },
             Request::V2(file) => Owner::V2 {
                 session,
@@ -119,7 +144,7 @@ impl Request<'_> {
     }
 }
 
-/// The buffer that v1 has staged.
+/// The buffer that a region has staged.
 #[derive(Clone, Copy)]
 pub(super) struct Staged {
     /// The number of bytes.

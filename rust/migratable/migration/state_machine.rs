@@ -2,8 +2,8 @@
 
 //! The migration state of a device, and its session.
 //!
-//! Both front ends, v1 and v2, drive the same state. A session is open while a device is saved or
-//! loaded. It belongs to the front end that opened it; the other one gets `EBUSY` (P48).
+//! All front ends drive the same state. A session is open while a device is saved or
+//! loaded. It belongs to the front end that opened it; another one gets `EBUSY` (P48).
 //!
 //! # Locks
 //!
@@ -59,12 +59,15 @@ use kernel_ext::mutex::{
 };
 use migration::{
     dirty::DirtyMap,
+    dirty_query::Query,
+    generation::Generation,
     load, save,
     state::State,
     stream::{
         self,
         Identity, //
     },
+    v2018::Registers,
 };
 
 /// How often [`StateMachine::lock_briefly`] tries.
@@ -79,12 +82,18 @@ pub(super) struct Inner {
     pub(super) state: State,
     /// The device is open.
     pub(super) open: bool,
+    /// The device was opened before, so its generation stays.
+    pub(super) was_open: bool,
     /// How long the device was in each state.
     pub(super) times: Times,
     /// The front end with the open session.
     pub(super) owner: Owner,
     /// Buffers staged so far.
     pub(super) number: u64,
+    /// What the user asked of the dirty pages of guest memory.
+    pub(super) query: Query,
+    /// The registers of the region of 2018.
+    pub(super) v2018: Registers,
     /// The totals of the last save.
     pub(super) saved: save::Stats,
     /// The totals of the last load.
@@ -101,6 +110,8 @@ pub(crate) struct StateMachine {
     pub(super) dirty_notifier: Arc<DirtyNotifier>,
     /// The last close leaves the device as it is. Changed with `inner` locked.
     pub(super) keep: Atomic<bool>,
+    /// The generation of the region, by number. Changed with `inner` locked, before the first open.
+    generation: Atomic<u32>,
     /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
     #[pin]
     pub(super) inner: Mutex<Inner>,
@@ -114,7 +125,7 @@ impl Inner {
     pub(super) fn file(&self) -> Option<&dyn Link> {
         match &self.owner {
             Owner::V2 { file, .. } => Some(&**file),
-            Owner::None | Owner::V1 { .. } => None,
+            Owner::None | Owner::Region { .. } => None,
         }
     }
 
@@ -124,17 +135,25 @@ impl Inner {
             .is_some_and(|mine| core::ptr::addr_eq(mine, file))
     }
 
-    /// Returns the buffer that v1 has staged and not consumed.
+    /// Returns the buffer that a region has staged and not consumed.
     pub(super) fn staged(&self) -> Option<Staged> {
         match self.owner {
-            Owner::V1 { staged, .. } => staged,
+            Owner::Region { staged, .. } => staged,
             Owner::None | Owner::V2 { .. } => None,
         }
     }
 
-    /// Drops v1's staged buffer if its number is `number` and `data_offset` was read.
+    /// Returns the value of `data_size` while saving: the bytes of the buffer that `data_offset` offered.
+    pub(super) fn offered(&self) -> u64 {
+        match self.staged() {
+            Some(staged) if staged.offered => staged.len as u64,
+            _ => 0,
+        }
+    }
+
+    /// Drops a region's staged buffer if its number is `number` and `data_offset` was read.
     pub(super) fn consume(&mut self, number: u64) {
-        if let Owner::V1 { staged, .. } = &mut self.owner {
+        if let Owner::Region { staged, .. } = &mut self.owner {
             if staged.is_some_and(|s| s.offered && s.number == number) {
                 *staged = None;
             }
@@ -165,9 +184,7 @@ impl StateMachine {
         section: DataSectionConfig,
     ) -> Result<impl PinInit<Self>> {
         identity.validate().map_err(errno)?;
-        if save::min_output(&identity) > section.size() as u64 {
-            return Err(EINVAL);
-        }
+        section.check(section.generation(), &identity)?;
         let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
         let dirty_notifier = match memory {
             Some(memory) => memory.dirty_notifier(),
@@ -178,13 +195,17 @@ impl StateMachine {
             no_pages,
             dirty_notifier,
             keep: Atomic::new(false),
+            generation: Atomic::new(section.generation() as u32),
             inner <- new_killable_mutex!(
                 Inner {
                     state: State::Running,
                     open: false,
+                    was_open: false,
                     times: Times::new(),
                     owner: Owner::None,
                     number: 0,
+                    query: Query::default(),
+                    v2018: Registers::default(),
                     saved: save::Stats::default(),
                     loaded: load::Stats::default(),
                 },
@@ -208,6 +229,16 @@ impl StateMachine {
     /// Returns whether the last close leaves the device as it is.
     pub(super) fn keeps_state(&self) -> bool {
         self.keep.load(Relaxed)
+    }
+
+    /// Returns the generation of the region.
+    pub(crate) fn generation(&self) -> Generation {
+        Generation::from_number(self.generation.load(Relaxed)).unwrap_or_default()
+    }
+
+    /// Sets what [`StateMachine::generation`] returns. Called with `inner` locked.
+    pub(super) fn set_generation(&self, generation: Generation) {
+        self.generation.store(generation as u32, Relaxed);
     }
 
     /// Allocates a buffer for the state of the driver.

@@ -64,9 +64,10 @@ impl<T: Driver> Device<T> {
     /// Offers the staged buffer again: the user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
         let access = self.access();
-        let Owner::V1 {
+        let Owner::Region {
             session: Session::Save(save),
             staged: Some(staged),
+            ..
         } = &mut inner.owner
         else {
             return;
@@ -93,20 +94,20 @@ impl<T: Driver> Device<T> {
         })
     }
 
-    /// Stages the next buffer of v1, unless a staged buffer is not consumed yet (P17, P18).
+    /// Stages the next buffer of a region, unless a staged buffer is not consumed yet (P17, P18).
     ///
-    /// Does nothing if v1 has no save open.
+    /// Does nothing if no region has a save open.
     pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
         match &mut inner.owner {
             Owner::None | Owner::V2 { .. } => return Ok(()),
-            Owner::V1 {
+            Owner::Region {
                 staged: Some(staged),
                 ..
             } => {
                 staged.offered = true;
                 return Ok(());
             }
-            Owner::V1 { staged: None, .. } => {}
+            Owner::Region { staged: None, .. } => {}
         }
         let len = self.fill(inner, window, len)?;
         if len == 0 {
@@ -114,7 +115,7 @@ impl<T: Driver> Device<T> {
         }
         inner.number += 1;
         let number = inner.number;
-        if let Owner::V1 { staged, .. } = &mut inner.owner {
+        if let Owner::Region { staged, .. } = &mut inner.owner {
             *staged = Some(Staged {
                 len,
                 offered: true,
@@ -124,7 +125,22 @@ impl<T: Driver> Device<T> {
         Ok(())
     }
 
-    /// Returns the value of v1's `pending_bytes`, without the staged buffer (P22).
+    /// Returns the bytes that a region still has to send, and the number of the buffer that the read of
+    /// this value consumes (P19, P22).
+    pub(super) fn read_pending(&self, inner: &Locked<'_>) -> (u64, Option<u64>) {
+        // A region has nothing pending in a session of v2.
+        let pending = match inner.owner {
+            Owner::Region { .. } => self.pending_bytes(inner),
+            Owner::None | Owner::V2 { .. } => 0,
+        };
+        match inner.staged() {
+            None => (pending, None),
+            Some(staged) if staged.offered => (pending, Some(staged.number)),
+            Some(staged) => (pending.saturating_add(staged.len as u64), None),
+        }
+    }
+
+    /// Returns the bytes that a save still has to send, without the staged buffer (P22).
     pub(super) fn pending_bytes(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.pending(&self.access()),

@@ -14,10 +14,13 @@
 //! ```
 
 use super::{
-    data_section::Window, //
     owner::{
         FrontEnd,
         Request, //
+    },
+    section_access::{
+        get_values,
+        put_values, //
     },
 };
 use crate::{
@@ -27,10 +30,7 @@ use crate::{
 use core::fmt::Display;
 use kernel::{
     prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    },
+    uaccess::UserPtr, //
 };
 use migration::{
     region::{
@@ -42,53 +42,15 @@ use migration::{
     },
     transition::v1_write, //
 };
-use vfio::refuse;
-use vfio_bindings as bindings;
 
 impl<T: Driver> Device<T> {
-    /// Returns the bytes of the region.
-    pub(crate) fn v1_size(&self) -> u64 {
-        self.data_section.layout().size()
-    }
-
-    /// Returns offset and size of the area that may be mapped, if there is one (P27, P28).
-    pub(crate) fn v1_mmap_area(&self) -> Option<(u64, u64)> {
-        let layout = self.data_section.layout();
-        self.data_section
-            .is_mappable()
-            .then_some((layout.data_offset, layout.section_size))
-    }
-
-    /// Returns the data section.
-    fn window(&self) -> Result<Window> {
-        // SAFETY: The region is accessed only through files of the device. Each of them keeps it open,
-        // and no window outlives the call that creates it.
-        unsafe { self.data_section.window() }
-    }
-
-    /// Logs and returns a refusal of an access.
-    fn refuse_v1(
-        &self,
-        direction: Direction,
-        offset: u64,
-        len: usize,
-        errno: i32,
-        reason: &dyn Display,
-    ) -> Error {
-        self.refuse(format_args!(
-            "migration region: {direction:?} of {len} bytes at {offset:#x}: {reason}"
-        ));
-        Error::from_errno(-errno)
-    }
-
     /// Reads from the region. Refusals are logged.
-    pub(crate) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(super) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let target = decode(&self.data_section.layout(), offset, len, Direction::Read)
-            .map_err(|r| self.refuse_v1(Direction::Read, offset, len, r.errno(), &r))?;
+            .map_err(|r| self.refuse_access(Direction::Read, offset, len, &r))?;
         let register = match target {
             Target::Data { offset } => {
-                // SAFETY: As in `window`.
-                return unsafe { self.data_section.read_user(offset, buf, len) };
+                return self.read_section(offset, buf, len);
             }
             Target::Register(register) => register,
         };
@@ -99,20 +61,9 @@ impl<T: Driver> Device<T> {
             Register::DeviceState => u64::from(self.machine.inner.lock()?.state.to_v1()),
             Register::Reserved => 0,
             Register::PendingBytes => {
-                let inner = self.machine.inner.lock()?;
-                // v1 has nothing pending in a session of v2.
-                let pending = match inner.owner.front_end() {
-                    Some(FrontEnd::V1) => self.pending_bytes(&inner),
-                    _ => 0,
-                };
-                match inner.staged() {
-                    None => pending,
-                    Some(staged) if staged.offered => {
-                        consumed = Some(staged.number);
-                        pending
-                    }
-                    Some(staged) => pending.saturating_add(staged.len as u64),
-                }
+                let (pending, number) = self.read_pending(&self.machine.inner.lock()?);
+                consumed = number;
+                pending
             }
             Register::DataOffset => {
                 let mut window = self.window()?;
@@ -120,17 +71,9 @@ impl<T: Driver> Device<T> {
                 self.stage(&mut inner, &mut window, self.data_section.size())?;
                 self.data_section.layout().data_offset
             }
-            Register::DataSize => match self.machine.inner.lock()?.staged() {
-                Some(staged) if staged.offered => staged.len as u64,
-                _ => 0,
-            },
+            Register::DataSize => self.machine.inner.lock()?.offered(),
         };
-        // In the byte order of the machine, as the UAPI says.
-        let mut writer = UserSlice::new(buf, len).writer();
-        match len {
-            4 => writer.write::<u32>(&(value as u32))?,
-            _ => writer.write::<u64>(&value)?,
-        }
+        put_values(buf, len, &[value])?;
 
         // A failed read consumes nothing (P3). Another thread may have consumed the buffer before.
         if let Some(number) = consumed {
@@ -140,65 +83,49 @@ impl<T: Driver> Device<T> {
     }
 
     /// Writes to the region. Refusals are logged.
-    pub(crate) fn v1_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        let refuse = |errno, reason: &dyn Display| {
-            self.refuse_v1(Direction::Write, offset, len, errno, reason)
-        };
+    pub(super) fn v1_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+        let refuse =
+            |reason: &dyn Display| self.refuse_access(Direction::Write, offset, len, reason);
         let target = decode(&self.data_section.layout(), offset, len, Direction::Write)
-            .map_err(|r| refuse(r.errno(), &r))?;
+            .map_err(|r| refuse(&r))?;
         let register = match target {
             Target::Data { offset } => {
-                // SAFETY: As in `window`.
-                return unsafe { self.data_section.write_user(offset, buf, len) };
+                return self.write_section(offset, buf, len);
             }
             Target::Register(register) => register,
         };
 
         // Copy before the lock is taken: see `state_machine`.
-        let mut reader = UserSlice::new(buf, len).reader();
-        let value = match len {
-            4 => u64::from(reader.read::<u32>()?),
-            _ => reader.read::<u64>()?,
-        };
+        let mut value = [0];
+        get_values(buf, len, &mut value)?;
+        let [value] = value;
 
         let mut window = self.window()?;
         let mut inner = self.machine.inner.lock()?;
-        permits(target, Direction::Write, inner.state).map_err(|r| refuse(r.errno(), &r))?;
+        permits(target, Direction::Write, inner.state).map_err(|r| refuse(&r))?;
         match register {
             Register::DeviceState => {
-                let transition =
-                    v1_write(inner.state, value as u32).map_err(|r| refuse(r.errno(), &r))?;
-                self.change(&mut inner, &transition, Request::V1(&mut window))?;
+                let transition = v1_write(inner.state, value as u32).map_err(|r| {
+                    // `EBUSY` in a state that only v2 can leave.
+                    refuse(&r);
+                    Error::from_errno(-r.errno())
+                })?;
+                self.change(
+                    &mut inner,
+                    &transition,
+                    Request::Region(FrontEnd::V1, &mut window),
+                )?;
             }
             Register::DataSize => {
                 self.check_owner(&inner, FrontEnd::V1)?;
                 if value == 0 || value > self.data_section.size() as u64 {
                     let reason = "data_size is 0 or beyond the data section";
-                    return Err(refuse(EINVAL.to_errno().wrapping_neg(), &reason));
+                    return Err(refuse(&reason));
                 }
                 self.feed_all(&mut inner, &window, value as usize)?;
             }
             Register::Reserved | Register::PendingBytes | Register::DataOffset => {}
         }
         Ok(len)
-    }
-
-    /// Maps part of the data section.
-    ///
-    /// # Safety
-    ///
-    /// `vma` must be the area that the device's mmap handler was called with: shared, and never
-    /// executable.
-    pub(crate) unsafe fn v1_mmap(&self, vma: *mut bindings::vm_area_struct, offset: u64) -> Result {
-        let Some(offset) = offset.checked_sub(self.data_section.layout().data_offset) else {
-            refuse!(self, "migration region: the registers cannot be mapped");
-            return Err(EINVAL);
-        };
-        if !self.data_section.is_mappable() {
-            refuse!(self, "migration region: mapping is switched off");
-            return Err(EINVAL);
-        }
-        // SAFETY: By the requirements of this function.
-        unsafe { self.data_section.mmap(vma, offset) }
     }
 }

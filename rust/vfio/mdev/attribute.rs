@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute of an mdev: a file in its directory of sysfs.
+//! The attributes of an mdev: files in its directory of sysfs.
+//!
+//! ```text
+//!   keep_state      whether the state of the device stays when its last user closes it
+//!   migration_abi   the migration interface, until the first open
+//! ```
+//!
+//! Everybody may read them, and only root may write them.
 //!
 //! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
 
@@ -18,27 +25,71 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// `keep_state`: whether the state of the device stays when its last user closes it.
-///
-/// Everybody may read it, and only root may write it.
+/// What a file shows and sets.
+pub(super) trait Value<D: Driver>: 'static {
+    /// Name of the file.
+    const NAME: &'static CStr;
+
+    /// Returns the text of the file.
+    fn show(data: &D) -> &'static CStr;
+
+    /// Takes what was written. An error is the errno of the write.
+    fn store(data: &D, text: &CStr) -> Result;
+}
+
+/// `keep_state`.
+pub(super) struct KeepState;
+
+impl<D: Driver> Value<D> for KeepState {
+    const NAME: &'static CStr = c"keep_state";
+
+    fn show(data: &D) -> &'static CStr {
+        match data.keeps_state() {
+            true => c"1",
+            false => c"0",
+        }
+    }
+
+    fn store(data: &D, text: &CStr) -> Result {
+        kstrtobool(text).and_then(|keep| data.set_keep_state(keep))
+    }
+}
+
+/// `migration_abi`.
+pub(super) struct MigrationAbi;
+
+impl<D: Driver> Value<D> for MigrationAbi {
+    const NAME: &'static CStr = c"migration_abi";
+
+    fn show(data: &D) -> &'static CStr {
+        data.migration_abi()
+    }
+
+    fn store(data: &D, text: &CStr) -> Result {
+        let text = text.to_bytes();
+        data.set_migration_abi(text.strip_suffix(b"\n").unwrap_or(text))
+    }
+}
+
+/// A file.
 ///
 /// # Invariants
 ///
 /// `raw` is initialised, and pinned.
 #[pin_data]
-pub(super) struct KeepState<D: Driver> {
+pub(super) struct Attribute<D: Driver, V: Value<D>> {
     #[pin]
     raw: Opaque<bindings::device_attribute>,
-    _driver: PhantomData<fn() -> D>,
+    _types: PhantomData<fn() -> (D, V)>,
 }
 
 // SAFETY: sysfs reads the attribute on any thread, and nobody changes it.
-unsafe impl<D: Driver> Send for KeepState<D> {}
+unsafe impl<D: Driver, V: Value<D>> Send for Attribute<D, V> {}
 
 // SAFETY: As above.
-unsafe impl<D: Driver> Sync for KeepState<D> {}
+unsafe impl<D: Driver, V: Value<D>> Sync for Attribute<D, V> {}
 
-impl<D: Driver> KeepState<D> {
+impl<D: Driver, V: Value<D>> Attribute<D, V> {
     /// The attribute, of no device yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -48,14 +99,14 @@ impl<D: Driver> KeepState<D> {
                 unsafe {
                     bindings::vfio_rs_device_attribute_init(
                         slot,
-                        c"keep_state".as_char_ptr(),
+                        V::NAME.as_char_ptr(),
                         0o644,
                         Some(Self::show),
                         Some(Self::store),
                     )
                 }
             }),
-            _driver: PhantomData,
+            _types: PhantomData,
         })
     }
 
@@ -64,7 +115,7 @@ impl<D: Driver> KeepState<D> {
     /// # Safety
     ///
     /// `dev` is an mdev whose driver data is a `D`. It stays that, and this value lives, until
-    /// [`KeepState::remove`] has returned.
+    /// [`Attribute::remove`] has returned.
     pub(super) unsafe fn create(&self, dev: *mut bindings::device) -> Result {
         // SAFETY: By the requirement of this function and the type invariant.
         to_result(unsafe { bindings::device_create_file(dev, self.raw.get()) })
@@ -74,7 +125,7 @@ impl<D: Driver> KeepState<D> {
     ///
     /// # Safety
     ///
-    /// `dev` was given to [`KeepState::create`].
+    /// `dev` was given to [`Attribute::create`].
     pub(super) unsafe fn remove(&self, dev: *mut bindings::device) {
         // SAFETY: By the requirement of this function.
         unsafe { bindings::device_remove_file(dev, self.raw.get()) }
@@ -84,7 +135,7 @@ impl<D: Driver> KeepState<D> {
     ///
     /// # Safety
     ///
-    /// As for [`KeepState::create`]; the file is not removed during `'a`.
+    /// As for [`Attribute::create`]; the file is not removed during `'a`.
     unsafe fn data<'a>(dev: *mut bindings::device) -> &'a D {
         // SAFETY: By the requirement of this function.
         unsafe { &*bindings::dev_get_drvdata(dev).cast::<D>() }
@@ -92,23 +143,22 @@ impl<D: Driver> KeepState<D> {
 
     /// # Safety
     ///
-    /// Called by sysfs for a file that [`KeepState::create`] made; `buf` is a page.
+    /// Called by sysfs for a file that [`Attribute::create`] made; `buf` is a page.
     unsafe extern "C" fn show(
         dev: *mut bindings::device,
         _attr: *mut bindings::device_attribute,
         buf: *mut c_char,
     ) -> isize {
         // SAFETY: The file is not removed during this call.
-        let data = unsafe { Self::data(dev) };
-        let keep = c_int::from(data.keeps_state());
+        let text = V::show(unsafe { Self::data(dev) });
 
-        // SAFETY: sysfs gives a page to write to, and the format takes one `int`.
-        unsafe { bindings::sysfs_emit(buf, c"%d\n".as_char_ptr(), keep) as isize }
+        // SAFETY: sysfs gives a page to write to, and the format takes one string.
+        unsafe { bindings::sysfs_emit(buf, c"%s\n".as_char_ptr(), text.as_char_ptr()) as isize }
     }
 
     /// # Safety
     ///
-    /// Called by sysfs for a file that [`KeepState::create`] made; `buf` is a string.
+    /// Called by sysfs for a file that [`Attribute::create`] made; `buf` is a string.
     unsafe extern "C" fn store(
         dev: *mut bindings::device,
         _attr: *mut bindings::device_attribute,
@@ -118,7 +168,7 @@ impl<D: Driver> KeepState<D> {
         // SAFETY: The file is not removed during this call; sysfs ends what was written with a NUL.
         let (data, text) = unsafe { (Self::data(dev), CStr::from_char_ptr(buf)) };
 
-        match kstrtobool(text).and_then(|keep| data.set_keep_state(keep)) {
+        match V::store(data, text) {
             Ok(()) => count as isize,
             Err(error) => error.to_errno() as isize,
         }

@@ -58,4 +58,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Sets what [`Driver::keeps_state`] returns. An error is the errno of the write.
     fn set_keep_state(&self, keep: bool) -> Result;
+
+    /// Returns the name of the migration interface.
+    fn migration_abi(&self) -> &'static CStr;
+
+    /// Chooses the migration interface. An error is the errno of the write.
+    fn set_migration_abi(&self, name: &[u8]) -> Result;
 }

@@ -3,7 +3,11 @@
 //! The callbacks of `struct mdev_driver`.
 
 use super::{
-    attribute::KeepState,
+    attribute::{
+        Attribute,
+        KeepState,
+        MigrationAbi, //
+    },
     driver::{
         Driver,
         Mdev, //
@@ -30,16 +34,19 @@ use vfio_bindings as bindings;
 pub(super) struct MdevDriver<D: Driver> {
     #[pin]
     raw: Opaque<bindings::mdev_driver>,
-    /// The attribute of its mdevs.
+    /// The attributes of its mdevs.
     #[pin]
-    keep_state: KeepState<D>,
+    keep_state: Attribute<D, KeepState>,
+    #[pin]
+    migration_abi: Attribute<D, MigrationAbi>,
 }
 
 impl<D: Driver> MdevDriver<D> {
     /// Registers the driver.
     pub(super) fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            keep_state <- KeepState::new(),
+            keep_state <- Attribute::new(),
+            migration_abi <- Attribute::new(),
             raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
                 let driver = bindings::mdev_driver {
                     device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
@@ -86,6 +93,21 @@ impl<D: Driver> MdevDriver<D> {
         }
     }
 
+    /// Creates the files of an mdev, or none.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Attribute::create`].
+    unsafe fn create_files(&self, dev: *mut bindings::device) -> Result {
+        // SAFETY: By the requirement of this function.
+        unsafe {
+            self.keep_state.create(dev)?;
+            self.migration_abi
+                .create(dev)
+                .inspect_err(|_| self.keep_state.remove(dev))
+        }
+    }
+
     /// # Safety
     ///
     /// Called by the mdev core for a device it creates.
@@ -102,10 +124,10 @@ impl<D: Driver> MdevDriver<D> {
         let created = D::probe(&mdev, typ).and_then(|data| {
             let data = KBox::into_raw(KBox::new(data, GFP_KERNEL)?);
             // SAFETY: The device is valid, and its driver data is this driver's to set. `remove` removes
-            // the file before it drops the data.
+            // the files before it drops the data.
             unsafe {
                 bindings::dev_set_drvdata(mdev.dev, data.cast());
-                Self::of(mdev.dev).keep_state.create(mdev.dev)
+                Self::of(mdev.dev).create_files(mdev.dev)
             }
             // SAFETY: The box was given up just now, and nobody uses it.
             .inspect_err(|_| drop(unsafe { KBox::from_raw(data) }))
@@ -120,7 +142,7 @@ impl<D: Driver> MdevDriver<D> {
     ///
     /// Called by the mdev core for a device that was probed.
     unsafe extern "C" fn remove(raw: *mut bindings::mdev_device) {
-        // SAFETY: The device is valid, and `probe` has set the driver data and created the file. Nobody
+        // SAFETY: The device is valid, and `probe` has set the driver data and created the files. Nobody
         // else drops the data, and the core removes a device once.
         unsafe {
             let dev = &raw mut (*raw).dev;
