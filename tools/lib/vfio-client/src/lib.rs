@@ -50,11 +50,14 @@ pub mod passing;
 pub mod pci;
 pub mod raw;
 mod region;
+mod section;
 mod sys;
 mod type1;
 pub mod userfault;
 pub mod v1;
 pub mod v2;
+pub mod v2018;
+pub mod v7;
 
 pub use bitmap::DirtyBitmap;
 pub use container::{Access, Container};
@@ -67,6 +70,7 @@ pub use irq::{Action, Irq, IrqInfo};
 pub use mapping::{Mapping, Protection};
 pub use node::Node;
 pub use region::{Area, Region, RegionInfo};
+pub use section::{Access as DataAccess, Section};
 pub use type1::{BitmapRequest, IommuInfo, MigrationCapability};
 /// The kernel's constants and structures.
 pub use vfio_bindings::bindings::vfio as uapi;

@@ -312,6 +312,22 @@ impl Instance {
             .field(|| format!("write {text} to keep_state of {}", self.uuid))
     }
 
+    /// Returns the name of its migration interface: `v1` (which goes with v2), `v7` or `2018`; `None` if the driver has no
+    /// such attribute.
+    pub fn migration_abi(&self) -> Result<Option<String>> {
+        match read(&self.path.join("migration_abi")) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.is(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Chooses its migration interface, before its first open. Needs root.
+    pub fn set_migration_abi(&self, name: &str) -> Result<()> {
+        fs::write(self.path.join("migration_abi"), name)
+            .field(|| format!("write {name} to migration_abi of {}", self.uuid))
+    }
+
     /// Removes it, after waiting for its user to close it.
     pub fn remove(&self) -> Result<()> {
         fs::write(self.path.join("remove"), "1").field(|| format!("remove {}", self.uuid))

@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt;
+use std::ops::Deref;
 
 use vfio_bindings::bindings::vfio::{
     vfio_device_migration_info, VFIO_DEVICE_STATE_V1_RESUMING, VFIO_DEVICE_STATE_V1_RUNNING,
@@ -20,8 +21,8 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::mapping::Mapping;
-use crate::region::Region;
+pub use crate::section::Access;
+use crate::section::Section;
 
 /// Offsets of the register block (P2).
 pub mod offset {
@@ -95,24 +96,18 @@ impl fmt::Debug for State {
     }
 }
 
-/// How data moves between region and user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// By the mapping of the data section.
-    Mapped,
-    /// By one `pread` or `pwrite` per buffer.
-    Trapped,
-    /// By 8-byte accesses, and smaller ones for the rest, like QEMU 7.2 without a mapping.
-    TrappedWords,
-}
-
 /// The migration region of an opened device.
 #[derive(Debug)]
 pub struct Migration {
-    region: Region,
-    /// Mappings of the mappable areas, with their offsets in the region.
-    mappings: Vec<(u64, Mapping)>,
-    access: Access,
+    section: Section,
+}
+
+impl Deref for Migration {
+    type Target = Section;
+
+    fn deref(&self) -> &Section {
+        &self.section
+    }
 }
 
 impl Device {
@@ -132,52 +127,18 @@ impl Migration {
         let Some(region) = region else {
             return Ok(None);
         };
-        let mut mappings = Vec::new();
-        for area in region.info().areas() {
-            mappings.push((area.offset, region.map(area)?));
-        }
-        let access = if mappings.is_empty() {
-            Access::Trapped
-        } else {
-            Access::Mapped
-        };
-        Ok(Some(Migration {
-            region,
-            mappings,
-            access,
-        }))
-    }
-
-    /// Returns the region, for other accesses.
-    pub fn region(&self) -> &Region {
-        &self.region
-    }
-
-    /// Returns how data moves. The default is `Mapped` if the region can be mapped.
-    pub fn access(&self) -> Access {
-        self.access
+        let section = Section::new(region)?;
+        Ok(Some(Migration { section }))
     }
 
     /// Sets how data moves. `Mapped` needs a mappable region.
     pub fn set_access(&mut self, access: Access) -> Result<()> {
-        if access == Access::Mapped && self.mappings.is_empty() {
-            return Err(Error::other(
-                "migration region",
-                "the data section cannot be mapped",
-            ));
-        }
-        self.access = access;
-        Ok(())
-    }
-
-    /// Returns the mapping of the data section, if there is one.
-    pub fn mapping(&self) -> Option<&Mapping> {
-        self.mappings.first().map(|(_, mapping)| mapping)
+        self.section.set_access(access)
     }
 
     /// Reads `device_state`.
     pub fn state(&self) -> Result<State> {
-        self.region
+        self.region()
             .read_u32(offset::DEVICE_STATE)
             .map(State)
             .map_err(|e| Error::new("device_state", e.source))
@@ -185,7 +146,7 @@ impl Migration {
 
     /// Writes `device_state` once.
     pub fn write_state(&self, state: State) -> Result<()> {
-        self.region
+        self.region()
             .write_u32(offset::DEVICE_STATE, state.0)
             .map_err(|e| Error::new(format!("device_state ← {:#05b}", state.0), e.source))
     }
@@ -222,13 +183,13 @@ impl Migration {
 
     /// Writes `data_size`, which applies the bytes written to the data section (P24).
     pub fn write_data_size(&self, size: u64) -> Result<()> {
-        self.region
+        self.region()
             .write_u64(offset::DATA_SIZE, size)
             .map_err(|e| Error::new(format!("data_size ← {size}"), e.source))
     }
 
     fn register(&self, name: &'static str, at: u64) -> Result<u64> {
-        self.region
+        self.region()
             .read_u64(at)
             .map_err(|e| Error::new(name, e.source))
     }
@@ -263,7 +224,7 @@ impl Migration {
     pub fn load_buffer(&self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             let at = self.data_offset()?;
-            let room = self.region.info().size.saturating_sub(at);
+            let room = self.region().info().size.saturating_sub(at);
             if at == 0 || room == 0 {
                 return Err(Error::other(
                     "data_offset",
@@ -277,90 +238,6 @@ impl Migration {
         }
         Ok(())
     }
-
-    /// Reads data at an offset of the region in the way of [`access`](Self::access).
-    pub fn read_data(&self, at: u64, out: &mut [u8]) -> Result<()> {
-        match self.access {
-            Access::Mapped => {
-                let (mapping, offset) = self.mapped(at, out.len())?;
-                mapping.read(offset, out);
-                Ok(())
-            }
-            Access::Trapped => self.region.read(at, out),
-            Access::TrappedWords => {
-                for (offset, range) in words(at, out.len()) {
-                    self.region.read(offset, &mut out[range])?;
-                }
-                Ok(())
-            }
-        }
-        .map_err(|e: Error| e.during("read the data section"))
-    }
-
-    /// Writes data at an offset of the region in the way of [`access`](Self::access).
-    pub fn write_data(&self, at: u64, data: &[u8]) -> Result<()> {
-        match self.access {
-            Access::Mapped => {
-                let (mapping, offset) = self.mapped(at, data.len())?;
-                mapping.write(offset, data);
-                Ok(())
-            }
-            Access::Trapped => self.region.write(at, data),
-            Access::TrappedWords => {
-                for (offset, range) in words(at, data.len()) {
-                    self.region.write(offset, &data[range])?;
-                }
-                Ok(())
-            }
-        }
-        .map_err(|e: Error| e.during("write the data section"))
-    }
-
-    /// Returns the mapping that holds a range of the region, and the offset in it.
-    fn mapped(&self, at: u64, len: usize) -> Result<(&Mapping, usize)> {
-        self.mappings
-            .iter()
-            .find_map(|(start, mapping)| {
-                let offset = usize::try_from(at.checked_sub(*start)?).ok()?;
-                let end = offset.checked_add(len)?;
-                (end <= mapping.len()).then_some((mapping, offset))
-            })
-            .ok_or_else(|| {
-                Error::other(
-                    "data_offset",
-                    format!("{len} bytes at {at:#x} are not in the mapped area"),
-                )
-            })
-    }
-
-    fn check_range(&self, field: &'static str, at: u64, size: u64) -> Result<usize> {
-        let end = at.checked_add(size);
-        if at == 0 || end.is_none_or(|end| end > self.region.info().size) {
-            return Err(Error::other(
-                field,
-                format!("{size} bytes at {at:#x} are not inside the region"),
-            ));
-        }
-        Ok(size as usize)
-    }
-}
-
-/// Splits a range of a region into accesses of 8 bytes, and of 4, 2, 1 for the rest. Yields the region offset and the
-/// range of the data.
-fn words(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let width = match len - done {
-            0 => return None,
-            8.. => 8,
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-        let piece = (at + done as u64, done..done + width);
-        done += width;
-        Some(piece)
-    })
 }
 
 #[cfg(test)]
@@ -373,16 +250,6 @@ mod tests {
         assert_eq!(State(5).to_string(), "0b101");
         assert_eq!(format!("{:?}", State::ERROR), "0b110 (error)");
         assert!(State::PRE_COPY.is_running() && !State::STOP_AND_COPY.is_running());
-    }
-
-    #[test]
-    fn words_are_as_wide_as_they_can() {
-        let widths: Vec<_> = words(4096, 23).map(|(at, r)| (at, r.len())).collect();
-        assert_eq!(
-            widths,
-            [(4096, 8), (4104, 8), (4112, 4), (4116, 2), (4118, 1)]
-        );
-        assert_eq!(words(0, 0).count(), 0);
     }
 
     #[test]
