@@ -108,9 +108,9 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Drive {
     /// The migration protocol
-    #[arg(long, value_enum, default_value_t = ProtocolArg::Auto)]
+    #[arg(long, visible_alias = "abi", value_enum, default_value_t = ProtocolArg::Auto)]
     protocol: ProtocolArg,
-    /// How v1 data moves: through the mapping, in one call per buffer, or in 8-byte calls
+    /// How data of a region moves: through the mapping, in one call per buffer, or in 8-byte calls
     #[arg(long, value_enum)]
     access: Option<AccessArg>,
 }
@@ -120,6 +120,11 @@ enum ProtocolArg {
     Auto,
     V1,
     V2,
+    /// The region of July 2019
+    V7,
+    /// The region of November 2018
+    #[value(name = "2018")]
+    V2018,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -135,6 +140,8 @@ impl Drive {
             ProtocolArg::Auto => Protocol::Auto,
             ProtocolArg::V1 => Protocol::V1,
             ProtocolArg::V2 => Protocol::V2,
+            ProtocolArg::V7 => Protocol::V7,
+            ProtocolArg::V2018 => Protocol::V2018,
         }
     }
 

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The two ends of a migration, by either protocol.
+//! The two ends of a migration, by any protocol.
 //!
 //! ```text
 //!               Source                              Destination
 //! v1    running → pre-copy → stop-and-copy → stop   running → resuming → stop → running
+//! v7    as v1                                       as v1
 //! v2    RUNNING → PRE_COPY → STOP_COPY → STOP       RUNNING → RESUMING → STOP → RUNNING
+//! 2018  RUNNING → SETUP → PRECOPY → STOPNCOPY       RUNNING → RESUME → RESUME_COMPLETED
+//!         → SAVE_COMPLETED                            → RUNNING
 //! ```
 
 use serde::Serialize;
-use vfio_client::{errno, v1, v2, Device, Error};
+use vfio_client::{errno, v1, v2, v2018, v7, Device, Error};
 
 use crate::error::{Failure, Kind, Result};
 
@@ -17,22 +20,67 @@ use crate::error::{Failure, Kind, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// v1 if the device has it, else v2.
+    /// v1 if the device has it, else v2, v7, 2018.
     #[default]
     Auto,
     /// The migration region.
     V1,
     /// The migration feature and its data descriptor.
     V2,
+    /// The migration region of July 2019.
+    V7,
+    /// The migration region of November 2018.
+    #[serde(rename = "2018")]
+    V2018,
 }
 
 #[derive(Debug)]
 enum End {
     V1(v1::Migration),
+    V7(v7::Migration),
+    V2018(v2018::Migration),
     V2 {
         migration: v2::Migration,
         data: Option<v2::DataFd>,
     },
+}
+
+/// A change of state, in the words of v1.
+#[derive(Clone, Copy)]
+enum Step {
+    PreCopy,
+    /// From the running state, or from pre-copy.
+    StopAndCopy {
+        precopy: bool,
+    },
+    Saved,
+    Resuming,
+    Loaded,
+    Running,
+}
+
+impl Step {
+    /// Returns the states to write, by protocol.
+    fn states(self) -> (v1::State, v2::State, &'static [v2018::State]) {
+        use v2018::State as Old;
+        let (v1, v2): (v1::State, v2::State) = match self {
+            Step::PreCopy => (v1::State::PRE_COPY, v2::State::PRE_COPY),
+            Step::StopAndCopy { .. } => (v1::State::STOP_AND_COPY, v2::State::STOP_COPY),
+            Step::Saved | Step::Loaded => (v1::State::STOP, v2::State::STOP),
+            Step::Resuming => (v1::State::RESUMING, v2::State::RESUMING),
+            Step::Running => (v1::State::RUNNING, v2::State::RUNNING),
+        };
+        let v2018: &[Old] = match self {
+            Step::PreCopy => &[Old::SETUP, Old::PRECOPY],
+            Step::StopAndCopy { precopy: true } => &[Old::STOPNCOPY],
+            Step::StopAndCopy { precopy: false } => &[Old::SETUP, Old::STOPNCOPY],
+            Step::Saved => &[Old::SAVE_COMPLETED],
+            Step::Resuming => &[Old::RESUME],
+            Step::Loaded => &[Old::RESUME_COMPLETED],
+            Step::Running => &[Old::RUNNING],
+        };
+        (v1, v2, v2018)
+    }
 }
 
 /// Size of reads and writes of a v2 data descriptor.
@@ -40,15 +88,14 @@ const STEP: usize = 1 << 20;
 
 impl End {
     fn new(device: &Device, protocol: Protocol, access: Option<v1::Access>) -> Result<Self> {
-        if protocol != Protocol::V2 {
+        let wanted = |one| protocol == one || protocol == Protocol::Auto;
+        if wanted(Protocol::V1) {
             if let Some(mut migration) = device.migration_v1()? {
-                if let Some(access) = access {
-                    migration.set_access(access)?;
-                }
+                access.map_or(Ok(()), |access| migration.set_access(access))?;
                 return Ok(End::V1(migration));
             }
         }
-        if protocol != Protocol::V1 {
+        if wanted(Protocol::V2) {
             if let Some(migration) = device.migration_v2()? {
                 if migration.has_stop_copy() {
                     return Ok(End::V2 {
@@ -58,18 +105,35 @@ impl End {
                 }
             }
         }
+        if wanted(Protocol::V7) {
+            if let Some(mut migration) = device.migration_v7()? {
+                access.map_or(Ok(()), |access| migration.set_access(access))?;
+                return Ok(End::V7(migration));
+            }
+        }
+        if wanted(Protocol::V2018) {
+            if let Some(mut migration) = device.migration_2018()? {
+                access.map_or(Ok(()), |access| migration.set_access(access))?;
+                return Ok(End::V2018(migration));
+            }
+        }
         let why = match protocol {
-            Protocol::Auto => "it has neither the migration region nor the migration feature",
+            Protocol::Auto => "it has neither a migration region nor the migration feature",
             Protocol::V1 => "it has no migration region",
             Protocol::V2 => "it has no migration feature",
+            Protocol::V7 => "it has no migration region of v7",
+            Protocol::V2018 => "it has no migration region of 2018",
         };
         let error = Error::not_found(format!("device {}", device.name()), why);
         Err(Failure::new(Kind::NotMigratable, error))
     }
 
-    fn set(&mut self, v1: v1::State, v2: v2::State) -> vfio_client::Result<()> {
+    fn set(&mut self, step: Step) -> vfio_client::Result<()> {
+        let (v1, v2, v2018) = step.states();
         match self {
             End::V1(migration) => migration.set_state(v1),
+            End::V7(migration) => migration.set_state(v1),
+            End::V2018(migration) => v2018.iter().try_for_each(|to| migration.set_state(*to)),
             End::V2 { migration, data } => {
                 if let Some(fd) = migration.set_state(v2)? {
                     *data = Some(fd);
@@ -82,6 +146,8 @@ impl End {
     fn protocol(&self) -> Protocol {
         match self {
             End::V1(_) => Protocol::V1,
+            End::V7(_) => Protocol::V7,
+            End::V2018(_) => Protocol::V2018,
             End::V2 { .. } => Protocol::V2,
         }
     }
@@ -89,6 +155,8 @@ impl End {
     fn state(&self) -> vfio_client::Result<String> {
         Ok(match self {
             End::V1(migration) => migration.state()?.to_string(),
+            End::V7(migration) => migration.state()?.to_string(),
+            End::V2018(migration) => migration.state()?.to_string(),
             End::V2 { migration, .. } => migration.state()?.to_string(),
         })
     }
@@ -100,6 +168,7 @@ pub struct Source {
     device: Device,
     end: End,
     running: bool,
+    precopy: bool,
 }
 
 impl Source {
@@ -109,6 +178,7 @@ impl Source {
             end: End::new(device, protocol, access)?,
             device: device.clone(),
             running: true,
+            precopy: false,
         })
     }
 
@@ -130,20 +200,23 @@ impl Source {
     /// Returns whether it can be saved while it runs.
     pub fn has_pre_copy(&self) -> bool {
         match &self.end {
-            End::V1(_) => true,
+            End::V1(_) | End::V7(_) | End::V2018(_) => true,
             End::V2 { migration, .. } => migration.has_pre_copy(),
         }
     }
 
     /// Begins a save while the device runs.
     pub fn pre_copy(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::PRE_COPY, v2::State::PRE_COPY);
+        let result = self.end.set(Step::PreCopy);
+        self.precopy = true;
         result.map_err(|e| e.during("begin pre-copy").into())
     }
 
     /// Stops the device to save the rest.
     pub fn stop_and_copy(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::STOP_AND_COPY, v2::State::STOP_COPY);
+        let result = self.end.set(Step::StopAndCopy {
+            precopy: self.precopy,
+        });
         self.running = false;
         result.map_err(|e| e.during("stop the source").into())
     }
@@ -152,6 +225,8 @@ impl Source {
     pub fn pending(&self) -> Result<u64> {
         let pending = match &self.end {
             End::V1(migration) => migration.pending_bytes(),
+            End::V7(migration) => migration.pending_bytes(),
+            End::V2018(migration) => migration.pending(0).map(|pending| pending.sum()),
             End::V2 {
                 data: Some(data), ..
             } if self.running => data
@@ -168,6 +243,20 @@ impl Source {
             End::V1(migration) => migration.pending_bytes().and_then(|pending| {
                 out.clear();
                 match pending {
+                    0 => Ok(()),
+                    _ => migration.save_buffer(out),
+                }
+            }),
+            End::V7(migration) => migration.pending_bytes().and_then(|pending| {
+                out.clear();
+                match pending {
+                    0 => Ok(()),
+                    _ => migration.save_buffer(out),
+                }
+            }),
+            End::V2018(migration) => migration.pending(0).and_then(|pending| {
+                out.clear();
+                match pending.sum() {
                     0 => Ok(()),
                     _ => migration.save_buffer(out),
                 }
@@ -196,15 +285,16 @@ impl Source {
 
     /// Ends the save of a stopped device.
     pub fn end(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::STOP, v2::State::STOP);
+        let result = self.end.set(Step::Saved);
         result.map_err(|e| e.during("end the save").into())
     }
 
     /// Lets the device run again, after a save or a failure.
     pub fn run(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
+        let result = self.end.set(Step::Running);
         result.map_err(|e| Failure::from(e.during("restart the source")))?;
         self.running = true;
+        self.precopy = false;
         Ok(())
     }
 }
@@ -242,7 +332,7 @@ impl Destination {
 
     /// Prepares it for the stream.
     pub fn resume(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::RESUMING, v2::State::RESUMING);
+        let result = self.end.set(Step::Resuming);
         result.map_err(|e| e.during("begin to load").into())
     }
 
@@ -250,6 +340,8 @@ impl Destination {
     pub fn load(&mut self, bytes: &[u8]) -> Result<()> {
         let result = match &self.end {
             End::V1(migration) => migration.load_buffer(bytes),
+            End::V7(migration) => migration.load_buffer(bytes),
+            End::V2018(migration) => migration.load_buffer(bytes),
             End::V2 { data: None, .. } => Err(Error::other("data_fd", "the device returned none")),
             End::V2 {
                 data: Some(data), ..
@@ -260,13 +352,13 @@ impl Destination {
 
     /// Ends the load: the device adopts the loaded state and stays stopped.
     pub fn finish(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::STOP, v2::State::STOP);
+        let result = self.end.set(Step::Loaded);
         result.map_err(|e| Failure::new(Kind::Refused, e.during("end the load")))
     }
 
     /// Ends the load and runs the device, by v1 in one step as a VMM does.
     pub fn run(&mut self) -> Result<()> {
-        let result = self.end.set(v1::State::RUNNING, v2::State::RUNNING);
+        let result = self.end.set(Step::Running);
         result.map_err(|e| Failure::new(Kind::Refused, e.during("run the destination")))
     }
 
