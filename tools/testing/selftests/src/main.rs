@@ -28,6 +28,7 @@ mod env;
 mod fail_nth;
 mod fixture;
 mod harness;
+mod history;
 mod hostile;
 mod irq;
 mod mdev;

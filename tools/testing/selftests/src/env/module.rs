@@ -16,10 +16,12 @@ use crate::skip;
 pub(crate) const NAME: &str = "mdma";
 
 /// The module parameters and their defaults.
-pub(crate) const PARAMS: [(&str, u64); 5] = [
+pub(crate) const PARAMS: [(&str, u64); 7] = [
     ("memory_budget_mib", 4096),
     ("data_section_kib", 1024),
     ("mmap_data_section", 1),
+    ("migration_abi", 1),
+    ("v7_region_type", 2),
     ("pin_from_kib", 0),
     ("throttle_us", 0),
 ];
