@@ -58,7 +58,7 @@ async def trips(stage):
 async def other_memory(stage):
     """A destination whose device has a different memory size fails, and the source continues."""
     fixture = stage.fixture
-    wrong = [Device(f"wrong{number}", "256M") for number in range(fixture.settings.devices)]
+    wrong = [Device(fixture.settings.driver, f"wrong{number}", "256M") for number in range(fixture.settings.devices)]
     try:
         destination = await fixture.launch(fixture.other, incoming=True, devices=wrong)
         destination.expected_end = True

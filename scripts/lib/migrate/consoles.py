@@ -8,7 +8,7 @@ import sys
 
 from migrate import report
 from migrate.fixture import Fixture, keep
-from migrate.settings import Settings
+from migrate.settings import chosen
 from migrate.wait import Trouble
 
 HELP = """\
@@ -69,9 +69,8 @@ async def perform(fixture, line):
 
 async def run(options, module, work, out):
     """Runs commands until `end` or the end of the input."""
-    settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
-                        memory=options.memory, seed=options.seed)
-    module.load(**({"mmap_data_section": 0} if options.no_mmap else {}))
+    settings = chosen(options)
+    module.load(options.device, **({"mmap_data_section": 0} if options.no_mmap else {}))
     show = Hand()
     show.say("settings", settings.words())
     directory = os.path.join(work, "consoles")

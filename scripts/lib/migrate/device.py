@@ -8,22 +8,21 @@ import uuid
 
 from migrate.wait import LIMIT, Expired, Trouble
 
-MDEV = "/sys/class/mdev_bus/mdma/mdev_supported_types"
-DEBUGFS = "/sys/kernel/debug/mdma"
-MODULE = "/lib/modules/extra/mdma.ko"
+DRIVERS = ("mdma", "mnvme")
 # The kernel's level of a warning. A lower level is more severe.
 WARNING = 4
 
 
 class Module:
-    """The kernel module."""
+    """The kernel module of a driver."""
 
     def __init__(self):
         self.loaded = None
 
-    def load(self, path=MODULE, **parameters):
-        """Loads the module with `parameters`, and unloads it first if they differ."""
-        wanted = (path, parameters)
+    def load(self, driver, path=None, **parameters):
+        """Loads the driver's module with `parameters`, and unloads the loaded one first if they differ."""
+        path = path or f"/lib/modules/extra/{driver}.ko"
+        wanted = (driver, path, parameters)
         if self.loaded == wanted:
             return
         self.unload()
@@ -34,7 +33,7 @@ class Module:
     def unload(self):
         """Unloads the module if it is loaded."""
         if self.loaded is not None:
-            run(["rmmod", "mdma"])
+            run(["rmmod", self.loaded[0]])
             self.loaded = None
 
 
@@ -70,18 +69,20 @@ class Log:
         return [line.partition("mutation: ")[2] for line in self.lines() if "mutation: " in line]
 
     def refusals(self):
-        """Returns the lines in which the module explains a refusal."""
-        return [text for level, text in self.records() if level <= WARNING and text.startswith("mdma ")]
+        """Returns the lines in which a driver explains a refusal."""
+        begins = tuple(f"{driver} " for driver in DRIVERS)
+        return [text for level, text in self.records() if level <= WARNING and text.startswith(begins)]
 
 
 class Device:
     """A device instance."""
 
-    def __init__(self, name, size):
+    def __init__(self, driver, name, size):
+        self.driver = driver
         self.name = name
         self.uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
         self.size = size
-        write(f"{MDEV}/mdma-{size}/create", self.uuid)
+        write(f"/sys/class/mdev_bus/{driver}/mdev_supported_types/{driver}-{size}/create", self.uuid)
 
     @property
     def sysfs(self):
@@ -96,7 +97,7 @@ class Device:
         end = time.monotonic() + LIMIT
         while True:
             status = {}
-            with open(f"{DEBUGFS}/{self.uuid}/migration", encoding="utf-8") as file:
+            with open(f"/sys/kernel/debug/{self.driver}/{self.uuid}/migration", encoding="utf-8") as file:
                 for line in file:
                     name, _, value = line.strip().partition(": ")
                     status[name] = int(value) if value.lstrip("-").isdigit() else value

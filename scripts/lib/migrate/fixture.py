@@ -42,7 +42,7 @@ class Fixture:
         os.makedirs(self.directory)
         self.log = Log()
         for side in "AB":
-            self.sides[side] = [Device(f"{side}{number}", self.settings.size)
+            self.sides[side] = [Device(self.settings.driver, f"{side}{number}", self.settings.size)
                                 for number in range(self.settings.devices)]
         return self
 

@@ -15,9 +15,9 @@ import traceback
 from migrate import consoles
 from migrate import report
 from migrate import suite
-from migrate.device import Module
+from migrate.device import DRIVERS, Module
 from migrate.fixture import Fixture, keep
-from migrate.settings import Settings
+from migrate.settings import chosen
 from migrate.version import VERSIONS
 from migrate.qemu import IMAGE
 from migrate.wait import Trouble
@@ -32,9 +32,10 @@ def arguments():
     parser.add_argument("what", choices=("run", "test", "consoles"))
     parser.add_argument("--qemu", choices=VERSIONS, default="7.2")
     parser.add_argument("--irq", choices=("intx", "msi", "msix"), default="msix")
+    parser.add_argument("--device", choices=DRIVERS, default="mdma")
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--size", default="16M", help="memory of each device")
-    parser.add_argument("--memory", default="256M", help="memory of the guest")
+    parser.add_argument("--size", help="memory of each device")
+    parser.add_argument("--memory", help="memory of the guest")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-mmap", action="store_true", help="make the data section of v1 not mappable")
     parser.add_argument("--module", help="use this build of the module")
@@ -46,10 +47,9 @@ def arguments():
 
 async def run(options, module):
     """Migrates once, and prints a timeline and figures."""
-    settings = Settings(qemu=options.qemu, irq=options.irq, devices=options.devices, size=options.size,
-                        memory=options.memory, seed=options.seed)
+    settings = chosen(options)
     parameters = {"mmap_data_section": 0} if options.no_mmap else {}
-    module.load(**({"path": options.module} if options.module else {}), **parameters)
+    module.load(options.device, options.module, **parameters)
     show = report.Show()
     show.say("settings", settings.words())
     directory = f"{WORK}/run"
@@ -77,8 +77,9 @@ async def main():
     options = arguments()
     os.makedirs(WORK, exist_ok=True)
     os.makedirs(IMAGE)
-    for name in ("vmlinuz", "initrd", "append"):
-        shutil.copyfile(f"/image/{name}", f"{IMAGE}/{name}")
+    for name in ("vmlinuz", "initrd", "initrd-disk", "append"):
+        if os.path.exists(f"/image/{name}"):
+            shutil.copyfile(f"/image/{name}", f"{IMAGE}/{name}")
     module = Module()
     try:
         if options.what == "test":

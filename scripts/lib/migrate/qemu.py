@@ -58,12 +58,14 @@ class Qemu:
             append = [file.read().strip()]
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                    f"guest.seed={settings.seed}", *settings.append]
+        # The kernel's own driver takes the best kind of interrupt that there is.
+        append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []
         user = guest_memory.NOBODY if settings.ordinary_user else None
         machine, memory = guest_memory.options(settings, self.name)
         command = [
             *self.version.command(user), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", machine, *memory, "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
-            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/initrd", "-append", " ".join(append),
+            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}", "-append", " ".join(append),
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-msg", "timestamp=on", "-D", self.path("trace"),
         ]
@@ -87,7 +89,7 @@ class Qemu:
         """Returns the -device option of a device."""
         settings = self.settings
         place = f"bus=port{number}" if settings.hot_plug else f"bus=pcie.0,addr={5 + number:#x}"
-        options = [f"vfio-pci,id=mdma{number},sysfsdev={self.devices[number].sysfs},{place}",
+        options = [f"vfio-pci,id={settings.driver}{number},sysfsdev={self.devices[number].sysfs},{place}",
                    self.version.options, *settings.device_options]
         if settings.irq == "intx":
             # KVM's own INTx path is set up when the device is created. After a migration it would

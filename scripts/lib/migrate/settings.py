@@ -11,6 +11,7 @@ class Settings:
     """A guest, its devices and its migrations."""
 
     qemu: str = "7.2"
+    driver: str = "mdma"
     irq: str = "msix"
     devices: int = 1
     # Memory of each device, and of the guest.
@@ -37,6 +38,11 @@ class Settings:
         return VERSIONS[self.qemu]
 
     @property
+    def initrd(self):
+        """The name of the guest's initrd."""
+        return "initrd-disk" if self.driver == "mnvme" else "initrd"
+
+    @property
     def copies_rings(self):
         """Whether the device copies its rings, because guest memory cannot be pinned."""
         return self.ordinary_user or self.backing != "anonymous"
@@ -48,8 +54,19 @@ class Settings:
 
     def words(self):
         """Returns a description."""
-        words = [f"QEMU {self.qemu}", self.protocol, self.irq,
+        words = [f"QEMU {self.qemu}", self.protocol, self.driver, self.irq,
                  f"{self.devices} devices" if self.devices > 1 else "1 device"]
         words += [f"hot-plug with {self.hot_plug}"] if self.hot_plug else []
         words += [name for name in self.capabilities if name not in ("events", "return-path")]
         return ", ".join(words)
+
+
+# The sizes of the device and of the guest.
+SIZES = {"mdma": ("16M", "256M"), "mnvme": ("64M", "512M")}
+
+
+def chosen(options):
+    """Returns the settings that the command line asks for."""
+    size, memory = SIZES[options.device]
+    return Settings(qemu=options.qemu, driver=options.device, irq=options.irq, devices=options.devices,
+                    size=options.size or size, memory=options.memory or memory, seed=options.seed)

@@ -125,7 +125,7 @@ async def run(options, module, work, out):
         for number in range(1, GUESTS + 1):
             directory = os.path.join(work, f"{plan.name}.{number}")
             try:
-                module.load(**({"path": plan.module} if plan.module else {}), **plan.parameters)
+                module.load(plan.settings.driver, plan.module, **plan.parameters)
                 async with Fixture(plan.settings, directory) as fixture:
                     if plan.boots:
                         await fixture.boot()
