@@ -92,6 +92,7 @@ selftests()
 	# shellcheck disable=SC2086
 	exec "$TOP/scripts/vm" --module "$_ko" --module "$(dirname "$_ko")/scratch.ko" \
 		--module "$(dirname "$_ko")/mserial.ko" \
+		--module "$(dirname "$_ko")/mnvme.ko" \
 		--file "$_program:/bin/selftests" --stop '^Bail out!' $_vm -- \
 		/bin/selftests --module /lib/modules/extra/mdma.ko "$@"
 }

@@ -33,6 +33,7 @@ mod hostile;
 mod irq;
 mod mdev;
 mod memory;
+mod mnvme;
 mod pci;
 mod stream;
 mod v1;
