@@ -42,6 +42,46 @@ impl Drop for Removed {
     }
 }
 
+/// An opened instance with any migration interface.
+pub(crate) struct Bare {
+    pub(crate) device: Device,
+    pub(crate) container: Container,
+    _instance: Removed,
+}
+
+impl Bare {
+    /// Creates an instance of a type, with this `migration_abi`.
+    pub(crate) fn new(kind: &str, abi: &str) -> Result<Self> {
+        let instance = Removed(Sysfs::default().find_type(kind)?.create(&Uuid::random()?)?);
+        instance.0.set_migration_abi(abi)?;
+        let container = Container::open()?;
+        Ok(Bare {
+            device: instance.0.open(&container)?,
+            container,
+            _instance: instance,
+        })
+    }
+
+    /// Fills device memory with bytes that differ from page to page.
+    pub(crate) fn populate(&self) -> Result<()> {
+        populate(&self.device.region(BAR_MEMORY)?)
+    }
+}
+
+/// Fills device memory with bytes that differ from page to page.
+fn populate(region: &Region) -> Result<()> {
+    let memory = region.map_all()?;
+    let mut page = vec![0; PAGE as usize];
+    for number in 0..region.info().size / PAGE {
+        for (i, word) in page.chunks_exact_mut(8).enumerate() {
+            let value = ((number << 9) | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+        memory.write((number * PAGE) as usize, &page);
+    }
+    Ok(())
+}
+
 impl Opened {
     /// Creates an instance of a type.
     pub(crate) fn new(kind: &str) -> Result<Self> {
@@ -73,16 +113,7 @@ impl Opened {
 
     /// Fills device memory with bytes that differ from page to page.
     pub(crate) fn populate(&self) -> Result<()> {
-        let memory = self.map_memory()?;
-        let mut page = vec![0; PAGE as usize];
-        for number in 0..self.memory_size() / PAGE {
-            for (i, word) in page.chunks_exact_mut(8).enumerate() {
-                let value = ((number << 9) | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                word.copy_from_slice(&value.to_le_bytes());
-            }
-            memory.write((number * PAGE) as usize, &page);
-        }
-        Ok(())
+        populate(&self.memory)
     }
 
     /// Changes the migration state.
@@ -112,8 +143,13 @@ pub(crate) struct Engine {
 impl Engine {
     /// Enables the queue, and the interrupt at the end of a batch.
     pub(crate) fn new(opened: &Opened) -> Result<Self> {
-        let queue = Queue::create(&opened.device, &opened.container, QUEUE, ORDER)?;
-        let irq = opened.device.irq(uapi::VFIO_PCI_MSI_IRQ_INDEX)?;
+        Engine::of(&opened.device, &opened.container)
+    }
+
+    /// The same for a device and its container.
+    pub(crate) fn of(device: &Device, container: &Container) -> Result<Self> {
+        let queue = Queue::create(device, container, QUEUE, ORDER)?;
+        let irq = device.irq(uapi::VFIO_PCI_MSI_IRQ_INDEX)?;
         let done = EventFd::new().map_err(|e| Error::new("create an eventfd", e))?;
         irq.set_eventfds(0, &[Some(&done)])?;
         queue.mdma().set_interrupts(INT_COMPLETION)?;

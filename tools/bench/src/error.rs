@@ -28,6 +28,12 @@ impl From<mdma::Error> for Error {
     }
 }
 
+impl From<vfio_migrate::Failure> for Error {
+    fn from(e: vfio_migrate::Failure) -> Self {
+        Error(e.to_string())
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
         Error(e.to_string())

@@ -15,6 +15,7 @@
 //! | `small`     | `small`     | what one job costs, and one access to guest memory        |
 //! | `registers` | `registers` | accesses to registers, with and without a migration       |
 //! | `faults`    | `faults`    | writes to mapped device memory, with and without one      |
+//! | `generations`, `reports` | `generations` | the four generations of the interface        |
 //! | `bulk`      | `bulk`      | writes to guest memory, copied and through pinned pages   |
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod drain;
 mod engine;
 mod error;
 mod faults;
+mod generations;
 mod host;
 mod lists;
 mod module;
@@ -93,7 +95,7 @@ type Part = (
     fn(&Clock, &Cli) -> Result<Vec<Table>>,
 );
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     (&["save", "load"], |clock, cli| {
         drain::run(clock, &cli.memory, cli.words)
     }),
@@ -107,6 +109,9 @@ const PARTS: [Part; 8] = [
         registers::run(clock, &cli.memory)
     }),
     (&["faults"], |clock, _| faults::run(clock)),
+    (&["generations", "reports"], |clock, _| {
+        generations::run(clock)
+    }),
     // Last, because it reloads the module.
     (&["bulk"], |clock, cli| {
         bulk::run(clock, cli.module.as_deref())
