@@ -75,26 +75,31 @@ kernel_arch()
 	fi
 }
 
-# selftests PROGRAMS MODULE [VM_OPTION]... -- [OPTION]... - runs the selftests in this
-# directory with this mdma.ko and the other samples beside it, in a virtual machine, in place
-# of the calling process.
+# The devices that the selftests run on: each a module and one of its mdev types. All
+# modules are built at once, in one directory.
+DEVICES='mdma:mdma-16M scratch:scratch-1 mserial:mserial-1 mnvme:mnvme-64M'
+
+# selftests PROGRAMS MODULE DEVICE [VM_OPTION]... -- [OPTION]... - runs the selftests in
+# this directory on a device of DEVICES, with the modules in the directory of mdma.ko, in
+# a virtual machine, in place of the calling process.
 selftests()
 {
 	_program=$1/selftests
-	_ko=$2
-	shift 2
+	_ko=${3%%:*}
+	_type=${3#*:}
 	_vm=
+	for _device in $DEVICES; do
+		_vm="$_vm --module $(dirname "$2")/${_device%%:*}.ko"
+	done
+	shift 3
 	while [ "$1" != -- ]; do
 		_vm="$_vm $1"
 		shift
 	done
 	shift
 	# shellcheck disable=SC2086
-	exec "$TOP/scripts/vm" --module "$_ko" --module "$(dirname "$_ko")/scratch.ko" \
-		--module "$(dirname "$_ko")/mserial.ko" \
-		--module "$(dirname "$_ko")/mnvme.ko" \
-		--file "$_program:/bin/selftests" --stop '^Bail out!' $_vm -- \
-		/bin/selftests --module /lib/modules/extra/mdma.ko "$@"
+	exec "$TOP/scripts/vm" $_vm --file "$_program:/bin/selftests" --stop '^Bail out!' -- \
+		/bin/selftests --module "/lib/modules/extra/$_ko.ko" --type "$_type" "$@"
 }
 
 # ---- steps ------------------------------------------------------------------

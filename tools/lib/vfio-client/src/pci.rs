@@ -32,6 +32,8 @@ pub mod offset {
     pub const INTERRUPT_PIN: u64 = 0x3d;
 }
 
+/// I/O decoding, in the command register. It stays 0 in a device without I/O BARs.
+pub const COMMAND_IO: u16 = 1 << 0;
 /// Memory decoding, in the command register.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
 /// Bus mastering, in the command register: the device may do DMA.
@@ -91,9 +93,9 @@ impl Config {
         self.0.write_u16(offset::COMMAND, command)
     }
 
-    /// Sets memory decoding and bus mastering, the first step of a driver.
+    /// Sets I/O and memory decoding and bus mastering, as far as the device has them: the first step of a driver.
     pub fn enable(&self) -> Result<()> {
-        self.set_command(self.command()? | COMMAND_MEMORY | COMMAND_MASTER)
+        self.set_command(self.command()? | COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER)
     }
 
     /// Sets or clears bus mastering.

@@ -3,12 +3,14 @@
 //! Tests of the module on a running kernel.
 //!
 //! ```text
-//! selftests [--module PATH [--params "NAME=VALUE ..."]] [--timeout SECONDS]
+//! selftests [--module PATH [--params "NAME=VALUE ..."]] [--type MDEV-TYPE] [--timeout SECONDS]
 //!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
-//!           [--type MDEV-TYPE]
 //!           [--all] [--shard K/N] [PATTERN...]
-//! selftests --list [--all] [--shard K/N] [PATTERN...]
+//! selftests --list [--all] [--type MDEV-TYPE] [--shard K/N] [PATTERN...]
 //! ```
+//!
+//! Most tests run on any device of the framework: `--type` names the mdev type, by default the smallest of `mdma`. Those
+//! about `mdma` itself run only on that.
 //!
 //! The program runs as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and prints KTAP. A pattern is
 //! a substring of a test's name, or a requirement such as `P3`. `--module` loads the module first and unloads it at the
@@ -18,7 +20,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ mod v2;
 mod worker;
 
 use kernel_utils::Kmsg;
+use vfio_client::mdev::Sysfs;
 
 use env::module::Module;
 use env::Env;
@@ -110,20 +113,19 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tests = options
-        .shard
-        .of(harness::catalog::select(&options.patterns, options.all));
     if options.list {
-        for test in tests {
+        let mdev_type = &options.limits.mdev_type;
+        let tests = harness::catalog::select_for(&options.patterns, mdev_type, options.all);
+        for test in options.shard.of(tests) {
             println!("{} {}", test.name, test.proves.join(" "));
         }
         return ExitCode::SUCCESS;
     }
-    if tests.is_empty() {
+    if harness::catalog::select(&options.patterns).is_empty() {
         eprintln!("selftests: no test matches {}", options.patterns.join(" "));
         return ExitCode::from(2);
     }
-    match run(options, &tests) {
+    match run(options) {
         Ok(failed) => ExitCode::from(u8::from(failed)),
         Err(e) => {
             println!("Bail out! {e}");
@@ -132,25 +134,42 @@ fn main() -> ExitCode {
     }
 }
 
+/// Returns the name of the module in a file.
+fn module_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().replace('-', "_")
+}
+
 /// Runs the tests; returns whether any failed.
-fn run(options: Options, tests: &[&'static harness::Test]) -> Result<bool> {
+fn run(options: Options) -> Result<bool> {
     let ours = options.module.is_some();
+    let name = match &options.module {
+        Some(path) => module_name(path),
+        None => {
+            Sysfs::default()
+                .find_type(&options.limits.mdev_type)?
+                .parent
+        }
+    };
     let env = Env {
-        module: Module::new(options.module, options.params),
+        module: Module::new(name, options.module, options.params),
         kmsg: Kmsg::open()?,
-        sysfs: Default::default(),
+        sysfs: Sysfs::default(),
         limits: options.limits,
     };
-    if ours && Module::is_loaded() {
+    if ours && env.module.is_loaded() {
         fail!("the module is already loaded");
     }
     if ours {
         env.module.load()?;
     }
-    let totals = harness::run(&env, tests, options.timeout);
+    env::facts::find(&env.open_subject()?)?;
+    let tests = harness::catalog::select_for(&options.patterns, env.subject(), options.all);
+    let tests = options.shard.of(tests);
+    let totals = harness::run(&env, &tests, options.timeout);
     let mut failed = totals.failed > 0;
     if ours {
-        if let Err(e) = Module::unload() {
+        if let Err(e) = env.module.unload() {
             diagnose(&format!("the module cannot be unloaded: {e}"));
             failed = true;
         }

@@ -13,11 +13,11 @@ use crate::dirty::pages::{get, of, rings, set, tracking, BASE, SIZE};
 use crate::env::pins::Pins;
 use crate::env::Env;
 use crate::fixture::memory::pages_of;
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, wait_register, MdmaFixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "iova":
+tests! { "iova" needs [Mdma]:
     p34_iova_is_not_address ["P34"],
     p34_one_page_at_two_iovas ["P34"],
     p34_a_mapping_added_while_tracking ["P34", "P30"],
@@ -144,9 +144,9 @@ fn p34_the_last_page_of_all(env: &Env) -> Result {
 fn p34_several_devices_in_one_container(env: &Env) -> Result {
     let container = Container::open()?;
     let fixtures = [
-        Fixture::within(env, &container)?,
-        Fixture::within(env, &container)?,
-        Fixture::within(env, &container)?,
+        MdmaFixture::within(env, &container)?,
+        MdmaFixture::within(env, &container)?,
+        MdmaFixture::within(env, &container)?,
     ];
     let buffer = fixtures[0].buffer(BASE, SIZE)?;
     container.dirty_start()?;

@@ -9,11 +9,11 @@ use vfio_client::Device;
 
 use crate::dirty::pages::{rings, set, BASE, SIZE};
 use crate::env::Env;
-use crate::fixture::{device, guest, run_jobs, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, MdmaFixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
-tests! { "logging" needs [DirtyLogging]:
+tests! { "logging" needs [Mdma, DirtyLogging]:
     exactly_the_pages_written ["P30", "P32"],
     pinned_pages_are_in_every_report ["P31"],
     the_same_as_type1_says ["P30", "P31"],
@@ -27,8 +27,8 @@ fn report(device: &Device, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
 }
 
 /// Returns a fixture whose device supports DMA logging.
-fn fixture(env: &Env) -> Result<Fixture> {
-    let fixture = Fixture::new(env)?;
+fn fixture(env: &Env) -> Result<MdmaFixture> {
+    let fixture = MdmaFixture::new(env)?;
     assert!(fixture.device.can_log_dma()?);
     Ok(fixture)
 }
@@ -141,7 +141,7 @@ fn started_and_stopped_in_any_order(env: &Env) -> Result {
 fn ends_with_its_user(env: &Env) -> Result {
     let fixture = fixture(env)?;
     fixture.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
-    let fixture = Fixture::of(crate::env::Guest::open(fixture.close())?)?;
+    let fixture = MdmaFixture::of(crate::env::Guest::open(fixture.close())?)?;
     assert_errno!(fixture.device.dma_logging_report(0, PAGE), EINVAL);
     fixture.device.dma_logging_start(PAGE, &[(0, PAGE)])?;
     Ok(())

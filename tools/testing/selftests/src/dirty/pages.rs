@@ -13,12 +13,12 @@ use vfio_client::{Access, Container, DirtyBitmap, DmaBuffer, Mapping};
 use crate::env::pins::Pins;
 use crate::env::Env;
 use crate::fixture::memory::pages_of;
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, wait_register, MdmaFixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "dirty":
+tests! { "dirty" needs [Mdma]:
     p30_exactly_the_pages_written ["P30", "P32"],
     p30_partial_pages_and_page_ends ["P30"],
     p30_unmap_reports_the_last_of_it ["P30", "P35"],
@@ -68,8 +68,8 @@ pub(crate) fn rings(queue: &VfioQueue) -> BTreeSet<u64> {
 }
 
 /// Returns a fixture with guest memory, a queue that has run a job, and tracking enabled.
-pub(crate) fn tracking(env: &Env) -> Result<(Fixture, DmaBuffer, VfioQueue)> {
-    let fixture = Fixture::new(env)?;
+pub(crate) fn tracking(env: &Env) -> Result<(MdmaFixture, DmaBuffer, VfioQueue)> {
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -205,7 +205,7 @@ fn p30_pages_written_while_off_are_not_reported(env: &Env) -> Result {
 
 fn p31_pinned_pages_are_reported_at_every_get(env: &Env) -> Result {
     for order in [1, 4, 7, 10] {
-        let fixture = Fixture::new(env)?;
+        let fixture = MdmaFixture::new(env)?;
         fixture.container.dirty_start()?;
         let mut queue = fixture.queue(order)?;
         let get = of(queue.memory());
@@ -271,7 +271,7 @@ fn p31_written_pages_are_reported_once(env: &Env) -> Result {
 }
 
 fn p31_only_the_rings_are_pinned(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(BASE, SIZE)?;
     let before = Pins::now()?;
     let mut queue = fixture.queue(4)?;
@@ -294,7 +294,7 @@ fn p31_only_the_rings_are_pinned(env: &Env) -> Result {
 
 fn p31_a_stopped_device_pins_nothing(env: &Env) -> Result {
     let before = Pins::now()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut queue = fixture.queue(4)?;
     fixture.container.dirty_start()?;
     let get = of(queue.memory());
@@ -336,7 +336,7 @@ fn p32_pages_only_read_are_never_reported(env: &Env) -> Result {
 
 fn p35_unmapping_unpins(env: &Env) -> Result {
     let before = Pins::now()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     for round in 0..20 {
         let mut queue = fixture.queue(4)?;
         run_jobs(&mut queue, &[job::nop()])?;
@@ -365,7 +365,7 @@ fn p35_unmapping_others_keeps_the_pins(env: &Env) -> Result {
 
 fn p35_closing_unpins(env: &Env) -> Result {
     let before = Pins::now()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     // The memory stays mapped as long as the container, so only the close of the device can unpin it.
     let memory = Arc::new(Mapping::anonymous(2 * PAGE as usize)?);
     memory.write(0, &job::nop().encode());
@@ -382,7 +382,7 @@ fn p35_closing_unpins(env: &Env) -> Result {
     assert_eq!((after.held(), after.locked), (before.held(), before.locked));
     // The close disables the queue too, so the device does not write the memory of the next user.
     let record = memory.to_vec(PAGE as usize, 32);
-    let fixture = Fixture::of(crate::env::Guest::open(instance)?)?;
+    let fixture = MdmaFixture::of(crate::env::Guest::open(instance)?)?;
     assert!(!fixture.mdma.busy()? || record == memory.to_vec(PAGE as usize, 32));
     drop(container);
     Ok(())

@@ -43,7 +43,7 @@ const SIZE: u64 = 100 * PAGE;
 
 /// Returns a container with a device, one mapping, and tracking enabled.
 fn tracking(env: &Env) -> Result<Guest> {
-    let guest = env.open(&env.limits.mdev_type)?;
+    let guest = env.open_subject()?;
     map(&guest, IOVA, SIZE)?;
     guest.container.dirty_start()?;
     Ok(guest)
@@ -73,7 +73,7 @@ fn right() -> BitmapRequest {
 }
 
 fn p30_tracking_is_advertised(env: &Env) -> Result {
-    let guest = env.open(&env.limits.mdev_type)?;
+    let guest = env.open_subject()?;
     let info = guest.container.iommu_info()?;
     let Some(capability) = info.migration else {
         crate::fail!("no migration capability: {info:?}");
@@ -90,7 +90,7 @@ fn p30_tracking_is_advertised(env: &Env) -> Result {
 }
 
 fn p30_start_and_stop_again_are_no_errors(env: &Env) -> Result {
-    let guest = env.open(&env.limits.mdev_type)?;
+    let guest = env.open_subject()?;
     let c = &guest.container;
     c.dirty_stop()?;
     c.dirty_start()?;

@@ -12,12 +12,12 @@ use vfio_client::DmaBuffer;
 
 use crate::env::Env;
 use crate::fixture::memory::{pages_of, Memory};
-use crate::fixture::{device, guest, Fixture, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, MdmaFixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::{note, tests};
 
-tests! { "oracle":
+tests! { "oracle" needs [Mdma]:
     p30_random_jobs_and_random_tracking ["P30", "P31", "P32", "P34"],
     p30_random_mappings_come_and_go ["P30", "P34", "P35"],
     p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
@@ -46,7 +46,7 @@ const SLOTS: [(u64, u64); 7] = [
 
 /// The state of one run.
 struct Run<'a> {
-    fixture: &'a Fixture,
+    fixture: &'a MdmaFixture,
     rng: fastrand::Rng,
     memory: Memory,
     /// The memory of the scatter lists. The device only reads it.
@@ -65,7 +65,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(env: &Env, fixture: &'a Fixture) -> Result<Self> {
+    fn new(env: &Env, fixture: &'a MdmaFixture) -> Result<Self> {
         let seed = env.limits.seed;
         note!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -296,7 +296,7 @@ fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
 }
 
 pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut run = Run::new(env, &fixture)?;
     for slot in 0..SLOTS.len() {
         run.map(slot)?;
@@ -335,7 +335,7 @@ fn p35_random_mappings_under_pinned_pages(env: &Env) -> Result {
 }
 
 fn random_mappings(env: &Env, jobs: u64) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut run = Run::new(env, &fixture)?;
     let mut queue = fixture.queue(5)?;
     let mut cookie = 0;

@@ -16,13 +16,13 @@ use vfio_client::{Access, BitmapRequest, DmaBuffer};
 use crate::dirty::pages::{of, set};
 use crate::env::pins::Pins;
 use crate::env::{Env, Guest, SMALL};
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, wait_register, MdmaFixture, PAGE, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE};
 use crate::harness::result::Result;
 use crate::worker::faults::enable_at;
 use crate::{fail, tests};
 
-tests! { "rings":
+tests! { "rings" needs [Mdma]:
     a_ring_of_a_user_without_locked_memory ["P30", "P31"],
     a_ring_in_device_memory ["P30"],
     a_remapped_ring_is_pinned_again ["P35"],
@@ -39,7 +39,7 @@ pub(crate) fn child(args: &[String]) -> Result {
     let [uuid] = args else {
         fail!("ring takes a uuid");
     };
-    let fixture = Fixture::of(Guest::of_uuid(uuid)?)?;
+    let fixture = MdmaFixture::of(Guest::of_uuid(uuid)?)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let half = SIZE as u64 / 2;
     let mut queue = fixture.queue(7)?;
@@ -121,7 +121,7 @@ fn a_ring_of_a_user_without_locked_memory(env: &Env) -> Result {
 
 /// The device can copy a ring in device memory, but not pin it.
 fn a_ring_in_device_memory(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let own = Arc::new(fixture.mdma.map_memory()?);
     own.write(0, &job::nop().encode());
     let mapped = DmaBuffer::of(&fixture.container, BASE, own.clone(), Access::ReadWrite)?;
@@ -138,7 +138,7 @@ fn a_ring_in_device_memory(env: &Env) -> Result {
 }
 
 fn a_remapped_ring_is_pinned_again(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let before = Pins::now()?;
     let old = fixture.buffer(QUEUE, 2 * PAGE as usize)?;
     let program = |buffer: &DmaBuffer| {
@@ -168,7 +168,7 @@ fn a_remapped_ring_is_pinned_again(env: &Env) -> Result {
 
 /// A user who sees a record also sees the matching registers, even if the device copies the record slowly.
 fn registers_go_with_a_record_that_is_copied_late(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     // The ring is in device memory, so the device copies it. Descriptors and records are two pages of one mapping.
     let own = Arc::new(fixture.mdma.map_memory()?);
     for n in 0..16 {
@@ -207,14 +207,14 @@ fn p35_the_stalled_unmap_of_another_user_costs_no_service(env: &Env) -> Result {
 fn stalled_unmap(env: &Env) -> Result<bool> {
     let page = || Stalled::new(Kind::Userfault, vec![0; PAGE as usize]);
     let stalled = [page()?, page()?];
-    let theirs = Fixture::new(env)?;
+    let theirs = MdmaFixture::new(env)?;
     let other = theirs.buffer(BASE, PAGE as usize)?;
     let mut queue = theirs.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
     theirs.container.dirty_start()?;
     let ring = queue.memory().memory().len() as u64;
     let container = &theirs.container;
-    let mine = Fixture::new(env)?;
+    let mine = MdmaFixture::new(env)?;
     let ok = thread::scope(|threads| -> Result<bool> {
         let hold = |page: usize| {
             let request = BitmapRequest::get(other.iova(), PAGE, PAGE);

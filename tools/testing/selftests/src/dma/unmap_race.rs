@@ -20,12 +20,12 @@ use vfio_client::{Access, BitmapRequest, Container, Mapping};
 use crate::dma::type1_scans::Looks;
 use crate::env::pins::Pins;
 use crate::env::Env;
-use crate::fixture::{guest, run_jobs, Fixture, PAGE, QUEUE};
+use crate::fixture::{guest, run_jobs, MdmaFixture, PAGE, QUEUE};
 use crate::harness::check::{wait_for, PATIENCE};
 use crate::harness::result::Result;
 use crate::{fail, note, tests};
 
-tests! { "unmap_race":
+tests! { "unmap_race" needs [Mdma]:
     p35_unmapping_rings_under_running_dma ["P35"],
     p35_unmapping_targets_under_running_dma ["P35"],
     p35_unmapping_from_two_threads ["P35"],
@@ -40,7 +40,7 @@ const SIZE: usize = 64 * PAGE as usize;
 
 /// Keeps the queue of a device busy: enables it again after each halt, and rings the doorbell. Descriptors are at
 /// `ring`, records in the next page.
-fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Result {
+fn drive(fixture: &MdmaFixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> Result {
     let mdma = &fixture.mdma;
     let mut tail = 0;
     while !over.load(Ordering::SeqCst) {
@@ -71,10 +71,10 @@ fn drive(fixture: &Fixture, ring: u64, over: &AtomicBool, jobs: &AtomicU64) -> R
 fn race(
     env: &Env,
     unmappers: usize,
-    unmapper: impl Fn(&Fixture, &Mappings, usize) -> Result + Sync,
+    unmapper: impl Fn(&MdmaFixture, &Mappings, usize) -> Result + Sync,
 ) -> Result {
     let before = Pins::now()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mappings = Mappings::new(&fixture)?;
     let over = AtomicBool::new(false);
     let jobs = AtomicU64::new(0);
@@ -130,7 +130,7 @@ fn race(
 }
 
 /// Returns the maximal number of type1 scans that found the same pages pinned, since the module was loaded.
-fn unmap_looks_max(fixture: &Fixture) -> Result<u32> {
+fn unmap_looks_max(fixture: &MdmaFixture) -> Result<u32> {
     let path = format!("/sys/kernel/debug/mdma/{}/migration", fixture.uuid());
     let text = std::fs::read_to_string(&path)?;
     let looks = text
@@ -153,7 +153,7 @@ impl Mappings {
     const RECORDS: usize = 1;
     const TARGET: usize = 2;
 
-    fn new(fixture: &Fixture) -> Result<Self> {
+    fn new(fixture: &MdmaFixture) -> Result<Self> {
         let page = PAGE as usize;
         let mappings = Mappings {
             all: [
@@ -177,18 +177,18 @@ impl Mappings {
         Ok(mappings)
     }
 
-    fn map(&self, fixture: &Fixture, which: usize) -> vfio_client::Result<()> {
+    fn map(&self, fixture: &MdmaFixture, which: usize) -> vfio_client::Result<()> {
         let (iova, memory) = &self.all[which];
         fixture.container.map(*iova, memory, Access::ReadWrite)
     }
 
-    fn unmap(&self, fixture: &Fixture, which: usize) -> vfio_client::Result<u64> {
+    fn unmap(&self, fixture: &MdmaFixture, which: usize) -> vfio_client::Result<u64> {
         let (iova, memory) = &self.all[which];
         fixture.container.unmap(*iova, memory.len() as u64)
     }
 
     /// Maps all memory that is not mapped.
-    fn remap_all(&self, fixture: &Fixture) {
+    fn remap_all(&self, fixture: &MdmaFixture) {
         for which in 0..self.all.len() {
             // EEXIST: it is already mapped.
             let _ = self.map(fixture, which);
@@ -291,10 +291,10 @@ fn p35_an_unmap_starved_of_the_lock(env: &Env) -> Result {
     let delay = Duration::from_micros(200) * env.limits.iterations as u32;
     let before = Pins::now()?;
     let container = Container::open()?;
-    let (counter, first) = Looks::of(|| Fixture::within(env, &container))?;
+    let (counter, first) = Looks::of(|| MdmaFixture::within(env, &container))?;
     let mut fixtures = vec![first];
     for _ in 1..DEVICES {
-        fixtures.push(Fixture::within(env, &container)?);
+        fixtures.push(MdmaFixture::within(env, &container)?);
     }
     let rings = Arc::new(Mapping::anonymous((DEVICES * 2 * PAGE) as usize)?);
     let size = rings.len() as u64;
@@ -401,7 +401,7 @@ fn p30_nothing_written_is_lost_to_a_page_that_goes(env: &Env) -> Result {
     const SIZE: usize = PAGES * PAGE as usize;
     // Fewer rounds, because each waits for the other thread's lock.
     let rounds = env.limits.iterations.div_ceil(20);
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let memory = buffer.memory();
     memory.protect(SIZE - PAGE as usize, PAGE as usize, false)?;

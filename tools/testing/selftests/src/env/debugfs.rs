@@ -4,13 +4,16 @@
 
 use std::fs;
 
+use vfio_client::mdev::{Sysfs, Uuid};
+
 use crate::fail;
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 
 /// Returns the value of a line `NAME: VALUE` in a file of the instance's directory.
 fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
-    let path = format!("/sys/kernel/debug/mdma/{uuid}/{file}");
+    let parent = Sysfs::default().instance(&Uuid::parse(uuid)?)?.parent()?;
+    let path = format!("/sys/kernel/debug/{parent}/{uuid}/{file}");
     let mut text = String::new();
     // The file reports "busy" instead of waiting for a state change or for a buffer that is being loaded.
     wait_for("the device to become idle", || {

@@ -3,8 +3,10 @@
 //! The environment of a test: the module, the kernel log, sysfs, and instances that are removed when dropped.
 
 pub(crate) mod debugfs;
+pub(crate) mod facts;
 pub(crate) mod meminfo;
 pub(crate) mod module;
+pub(crate) mod own;
 pub(crate) mod pins;
 pub(crate) mod reclaim;
 pub(crate) mod sample;
@@ -19,6 +21,7 @@ use vfio_client::mdev::{self, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device, DmaBuffer, Region};
 
 use crate::env::module::Module;
+use crate::env::own::{is_made, make};
 pub(crate) use crate::env::types::{LARGE, MEDIUM, SMALL};
 use crate::harness::limits::Limits;
 use crate::harness::report::problem;
@@ -48,7 +51,24 @@ impl Env {
     /// Creates an instance of this type.
     pub(crate) fn instance(&self, of: &str) -> Result<Instance> {
         let uuid = Uuid::random()?;
+        make(&uuid);
         Ok(Instance(Some(self.mdev_type(of)?.create(&uuid)?)))
+    }
+
+    /// Returns the instances that the tests have made and not removed.
+    pub(crate) fn own_instances(&self) -> Result<Vec<mdev::Instance>> {
+        let all = self.sysfs.instances()?.into_iter();
+        Ok(all.filter(|instance| is_made(&instance.uuid)).collect())
+    }
+
+    /// Returns the mdev type under test.
+    pub(crate) fn subject(&self) -> &str {
+        &self.limits.mdev_type
+    }
+
+    /// Creates an instance of the type under test and opens it in a new container.
+    pub(crate) fn open_subject(&self) -> Result<Guest> {
+        self.open(self.subject())
     }
 
     /// Creates an instance of this type and opens it in a new container.
@@ -61,7 +81,7 @@ impl Env {
 pub(crate) struct Instance(Option<mdev::Instance>);
 
 impl Instance {
-    /// Wraps an instance that was created by other means.
+    /// Wraps an instance that the tests have made by other means.
     pub(crate) fn from(instance: mdev::Instance) -> Self {
         Instance(Some(instance))
     }

@@ -11,12 +11,12 @@ use vfio_client::{Access, Action, Area, DmaBuffer, EventFd, Mapping, Protection}
 
 use crate::env::Env;
 use crate::fail_nth::sweep::{done, Sweep, SHORT};
-use crate::fixture::v2::V2;
+use crate::fixture::v2::MdmaV2;
 use crate::fixture::{self, run_jobs};
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "fail_nth" needs [FaultInjection]:
+tests! { "fail_nth" needs [Mdma, FaultInjection]:
     device_information [],
     interrupts [],
     registers_and_configuration [],
@@ -25,7 +25,7 @@ tests! { "fail_nth" needs [FaultInjection]:
 }
 
 /// Checks that the device runs a job after a fault.
-pub(crate) fn works(dev: &V2) -> Result {
+pub(crate) fn works(dev: &MdmaV2) -> Result {
     if dev.now()? != State::RUNNING && dev.feature.set_state(State::RUNNING).is_err() {
         dev.device.reset()?;
     }
@@ -42,7 +42,7 @@ pub(crate) fn works(dev: &V2) -> Result {
 }
 
 /// Checks like [`works`], and also saves and loads the device.
-pub(crate) fn usable(dev: &V2) -> Result {
+pub(crate) fn usable(dev: &MdmaV2) -> Result {
     works(dev)?;
     let (before, memory) = (dev.registers()?, dev.read_memory(0, 4096)?);
     let saved = dev.save_v2()?;
@@ -57,7 +57,7 @@ fn nothing() -> Result {
 }
 
 fn device_information(env: &Env) -> Result {
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let device = &dev.device;
@@ -104,7 +104,7 @@ fn device_information(env: &Env) -> Result {
 
 fn interrupts(env: &Env) -> Result {
     use crate::irq::msi::{ERR, INTX, MSI, MSIX, REQ};
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let events = crate::irq::msi::events(4)?;
     let all = crate::irq::msi::all(&events);
@@ -180,7 +180,7 @@ fn interrupts(env: &Env) -> Result {
 }
 
 fn registers_and_configuration(env: &Env) -> Result {
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let config = dev.region(vfio_client::uapi::VFIO_PCI_CONFIG_REGION_INDEX)?;
@@ -236,7 +236,7 @@ fn registers_and_configuration(env: &Env) -> Result {
 
 fn device_memory(env: &Env) -> Result {
     const LEN: usize = 64 << 10;
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let after = || works(&dev);
     let memory = dev.region(regs::BAR_MEMORY)?;
@@ -331,7 +331,7 @@ fn guest_memory(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const RING: u64 = 0x20_0000;
     const LEN: usize = 64 << 10;
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let container = &dev.container;
     let memory = Arc::new(Mapping::anonymous(LEN)?);

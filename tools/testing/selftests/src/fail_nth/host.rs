@@ -9,17 +9,18 @@ use vfio_client::mdev::Uuid;
 use vfio_client::{Container, Group};
 
 use crate::env::meminfo::Meminfo;
-use crate::env::module::{Loaded, Module};
+use crate::env::module::Loaded;
+use crate::env::own::make;
 use crate::env::{Env, Guest, Instance, SMALL};
 use crate::fail_nth::device::{usable, works};
 use crate::fail_nth::sweep::{leaks, Sweep, SHORT};
-use crate::fixture::v2::V2;
-use crate::fixture::Fixture;
+use crate::fixture::v2::MdmaV2;
+use crate::fixture::MdmaFixture;
 use crate::harness::result::Result;
 use crate::note;
 use crate::tests;
 
-tests! { "fail_nth" needs [FaultInjection]:
+tests! { "fail_nth" needs [Mdma, FaultInjection]:
     creating_and_removing [],
     opening_and_closing [],
     sysfs_and_debugfs [],
@@ -36,7 +37,11 @@ fn creating_and_removing(env: &Env) -> Result {
     sweep.over_each(
         "create",
         &[libc::ENOMEM, libc::EFAULT, libc::EINVAL, libc::ENODEV],
-        || Ok(Uuid::random()?),
+        || {
+            let uuid = Uuid::random()?;
+            make(&uuid);
+            Ok(uuid)
+        },
         |uuid| fs::write(&create, uuid.as_str()),
         |uuid, refused| {
             match (refused, env.sysfs.instance(&uuid)) {
@@ -45,7 +50,7 @@ fn creating_and_removing(env: &Env) -> Result {
                     let node = format!("/dev/vfio/{}", instance.iommu_group()?);
                     // If the node in /dev cannot be created, the driver core continues without it.
                     if Path::new(&node).exists() {
-                        works(&V2::of(Fixture::of(Guest::open(instance)?)?)?)?;
+                        works(&MdmaV2::of(MdmaFixture::of(Guest::open(instance)?)?)?)?;
                     }
                 }
                 (Some(_), Err(_)) => {}
@@ -61,6 +66,7 @@ fn creating_and_removing(env: &Env) -> Result {
         SHORT,
         || {
             let uuid = Uuid::random()?;
+            make(&uuid);
             Ok(of.create(&uuid)?.path().join("remove"))
         },
         |path| fs::write(path, "1"),
@@ -73,7 +79,7 @@ fn creating_and_removing(env: &Env) -> Result {
             Ok(())
         },
     )?;
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     usable(&dev)?;
     drop(dev);
     sweep.finish()
@@ -134,14 +140,14 @@ fn opening_and_closing(env: &Env) -> Result {
             nothing,
         )?;
     }
-    let dev = V2::of(Fixture::of(Guest::open(instance)?)?)?;
+    let dev = MdmaV2::of(MdmaFixture::of(Guest::open(instance)?)?)?;
     usable(&dev)?;
     drop(dev);
     sweep.finish()
 }
 
 fn sysfs_and_debugfs(env: &Env) -> Result {
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let of = env.mdev_type(SMALL)?;
     let mut sweep = Sweep::new()?;
     sweep.everywhere()?;
@@ -189,7 +195,7 @@ fn loading_the_module_even_faults(env: &Env) -> Result {
 /// points, which a [`Sweep`] would check one by one.
 fn loading_the_module(env: &Env, first: u32) -> Result {
     env.module.path()?;
-    Module::unload()?;
+    env.module.unload()?;
     let _loaded = Loaded(&env.module);
     let sweep = Sweep::new()?;
     sweep.everywhere()?;
@@ -199,10 +205,10 @@ fn loading_the_module(env: &Env, first: u32) -> Result {
     for n in (first..).step_by(2) {
         let (result, failed) = sweep.failing(n, || env.module.load());
         match &result {
-            Ok(()) => Module::unload()?,
+            Ok(()) => env.module.unload()?,
             Err(_) if failed => {
                 refused += 1;
-                assert!(!Module::is_loaded(), "fault {n}: {result:?}");
+                assert!(!env.module.is_loaded(), "fault {n}: {result:?}");
             }
             Err(e) => crate::fail!("fault {n}: {e}"),
         }
@@ -225,7 +231,7 @@ fn loading_the_module(env: &Env, first: u32) -> Result {
         );
     }
     env.module.load()?;
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     usable(&dev)?;
     drop(dev);
     leaks()

@@ -11,11 +11,11 @@ use vfio_client::v2::{DataFd, State};
 use crate::env::Env;
 use crate::fail_nth::device::usable;
 use crate::fail_nth::sweep::{done, Sweep, SHORT};
-use crate::fixture::v2::V2;
+use crate::fixture::v2::MdmaV2;
 use crate::harness::result::{Ended, Result};
 use crate::tests;
 
-tests! { "fail_nth" needs [FaultInjection]:
+tests! { "fail_nth" needs [Mdma, FaultInjection]:
     v1_states [],
     v1_saving [],
     v1_loading [],
@@ -25,14 +25,14 @@ tests! { "fail_nth" needs [FaultInjection]:
 }
 
 /// Returns a device with a few populated pages.
-fn filled(env: &Env) -> Result<V2> {
-    let dev = V2::new(env)?;
+fn filled(env: &Env) -> Result<MdmaV2> {
+    let dev = MdmaV2::new(env)?;
     dev.write_pages([1, 2, 700], 0x5a)?;
     Ok(dev)
 }
 
 /// Resets the device and writes the same contents again.
-fn renew(dev: &V2) -> Result {
+fn renew(dev: &MdmaV2) -> Result {
     dev.reset()?;
     dev.write_pages([1, 2, 700], 0x5a)
 }

@@ -17,7 +17,6 @@ use std::thread;
 use std::time::Duration;
 
 use crate::env::meminfo::Meminfo;
-use crate::env::module;
 use crate::harness::check::{wait_for, Errno};
 use crate::harness::need::FAIL_NTH;
 use crate::harness::result::Result;
@@ -305,7 +304,7 @@ fn mark_workers() -> Result {
         let path = task?.path();
         let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
         let name = name.trim();
-        if name == module::NAME || name.starts_with("kworker") || name == "kthreadd" {
+        if name == "mdma" || name.starts_with("kworker") || name == "kthreadd" {
             // The worker may have ended.
             let _ = fs::write(path.join("make-it-fail"), "1");
         }

@@ -9,12 +9,12 @@ use crate::env::Env;
 use crate::fail_nth::device::usable;
 use crate::fail_nth::sweep::Sweep;
 use crate::fixture;
-use crate::fixture::v2::V2;
+use crate::fixture::v2::MdmaV2;
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "fail_nth" needs [FaultInjection]:
+tests! { "fail_nth" needs [Mdma, FaultInjection]:
     jobs [],
 }
 
@@ -22,7 +22,7 @@ tests! { "fail_nth" needs [FaultInjection]:
 fn jobs(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 20_000;
-    let dev = V2::new(env)?;
+    let dev = MdmaV2::new(env)?;
     let mut sweep = Sweep::new()?;
     let buffer = dev.buffer(IOVA, 1 << 20)?;
     let (guest, device) = (fixture::guest(IOVA + 100), fixture::device(4000));

@@ -10,6 +10,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::types::TESTS,
     crate::v2::state_sequences::TESTS,
     crate::pci::device::TESTS,
+    crate::pci::reset::TESTS,
     crate::pci::config::TESTS,
     crate::pci::bar::TESTS,
     crate::memory::device::TESTS,
@@ -55,6 +56,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::params::TESTS,
     crate::mdev::lifecycle::TESTS,
     crate::mdev::next_user::TESTS,
+    crate::mdev::others::TESTS,
     crate::mdev::scratch::TESTS,
     crate::mdev::serial::TESTS,
     crate::mnvme::commands::TESTS,
@@ -76,13 +78,19 @@ const TABLES: &[&[Test]] = &[
 ];
 
 /// Returns the tests that match one of the patterns: a substring of the name, or a requirement. No patterns: all tests.
-/// Without `all`, leaves out those that this machine cannot run.
-pub(crate) fn select(patterns: &[String], all: bool) -> Vec<&'static Test> {
+pub(crate) fn select(patterns: &[String]) -> Vec<&'static Test> {
     let tests = TABLES.iter().copied().flatten();
     tests
         .filter(|test| patterns.is_empty() || patterns.iter().any(|p| matches(test, p)))
-        .filter(|test| all || test.missing().is_none())
         .collect()
+}
+
+/// Selects those that are about a device of this mdev type. Without `all`, leaves out those that this machine or the
+/// device cannot run.
+pub(crate) fn select_for(patterns: &[String], mdev_type: &str, all: bool) -> Vec<&'static Test> {
+    let mut tests = select(patterns);
+    tests.retain(|test| test.is_about(mdev_type) && (all || test.missing(mdev_type).is_none()));
+    tests
 }
 
 fn matches(test: &Test, pattern: &str) -> bool {
@@ -96,7 +104,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_well_formed() {
         let mut names = std::collections::BTreeSet::new();
-        for test in select(&[], true) {
+        for test in select(&[]) {
             assert!(names.insert(test.name), "{} is not unique", test.name);
             let (area, what) = test.name.split_once('.').expect(test.name);
             assert!(!area.is_empty() && !what.is_empty(), "{}", test.name);
@@ -115,10 +123,8 @@ mod tests {
 
     #[test]
     fn every_requirement_is_proved() {
-        let proved: std::collections::BTreeSet<_> = select(&[], true)
-            .iter()
-            .flat_map(|test| test.proves)
-            .collect();
+        let proved: std::collections::BTreeSet<_> =
+            select(&[]).iter().flat_map(|test| test.proves).collect();
         for number in (1..=35).chain(49..=52) {
             let p = format!("P{number}");
             assert!(proved.contains(&p.as_str()), "no test proves {p}");
@@ -126,11 +132,18 @@ mod tests {
     }
 
     #[test]
+    fn other_devices_have_fewer_tests() {
+        let of = |mdev_type| select_for(&[], mdev_type, true).len();
+        assert_eq!(of("mdma-16M"), select(&[]).len());
+        assert!(of("other-1") > 100 && of("other-1") < of("mdma-16M"));
+    }
+
+    #[test]
     fn patterns() {
-        let all = select(&[], true).len();
+        let all = select(&[]).len();
         assert!(all > 0);
         assert_eq!(
-            select(&["mdev.".into(), "no such".into()], true).len(),
+            select(&["mdev.".into(), "no such".into()]).len(),
             crate::mdev::types::TESTS.len()
         );
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use kernel_utils::{Line, Mark};
 use vfio_client::{errno_name, EventFd};
 
-use crate::env::module::Module;
 use crate::env::Env;
 use crate::harness::result::{Ended, Result};
 
@@ -100,9 +99,9 @@ pub(crate) fn expect_refusal<T, E: Errno>(
 ) {
     let mark = env.kmsg.mark();
     // This refusal must log a line, and no other: each costs an emulated console half a millisecond.
-    Module::limit_log(false).expect("log_limit in debugfs");
+    env.module.limit_log(false).expect("log_limit in debugfs");
     let result = call();
-    Module::limit_log(true).expect("log_limit in debugfs");
+    env.module.limit_log(true).expect("log_limit in debugfs");
     expect_errno(result, errno, name);
     let lines = refusals(env.kmsg.since(mark), uuid);
     match &lines[..] {

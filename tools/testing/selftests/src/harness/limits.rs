@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long random and racing tests run, and the device type that type1 tests open.
+//! How long random and racing tests run, and the mdev type under test.
 
 use std::str::FromStr;
 
@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) attacks: u64,
     /// Seed of all random numbers (`--seed`). A test that uses it prints it.
     pub(crate) seed: u64,
-    /// The mdev type that the type1 tests open (`--type`). It must do DMA through type1.
+    /// The mdev type under test (`--type`).
     pub(crate) mdev_type: String,
 }
 

@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 
 use kernel_utils::filter;
 
-use crate::env::module::Module;
 use crate::env::Env;
 use crate::harness::need::Need;
 use crate::harness::report::{diagnose, problem, take_problems};
@@ -46,10 +45,16 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// Returns what the test needs and this machine lacks.
-    pub(crate) fn missing(&self) -> Option<Need> {
+    /// Returns whether the test is about devices of this mdev type.
+    pub(crate) fn is_about(&self, mdev_type: &str) -> bool {
         let mut needs = self.area_needs.iter().chain(self.own_needs);
-        needs.find(|need| !need.is_met()).copied()
+        !needs.any(|need| *need == Need::Mdma && !need.is_met(mdev_type))
+    }
+
+    /// Returns what the test needs and this machine, or a device of this mdev type, lacks.
+    pub(crate) fn missing(&self, mdev_type: &str) -> Option<Need> {
+        let mut needs = self.area_needs.iter().chain(self.own_needs);
+        needs.find(|need| !need.is_met(mdev_type)).copied()
     }
 }
 
@@ -164,7 +169,7 @@ enum Verdict {
 }
 
 fn run_one(env: &Env, test: &Test) -> Verdict {
-    if let Some(need) = test.missing() {
+    if let Some(need) = test.missing(env.subject()) {
         return Verdict::Skipped(format!("needs {}", need.words()));
     }
     let mark = env.kmsg.mark();
@@ -215,13 +220,14 @@ fn run_one(env: &Env, test: &Test) -> Verdict {
     }
 }
 
-/// Loads the module if it is not loaded, and removes instances that the test left behind. Both fail the test.
-fn clean_up(env: &Env) -> Result {
-    if !Module::is_loaded() {
+/// Loads the module if it is not loaded, and removes instances that the test left behind. Both fail the test. Does not
+/// touch instances that the tests have not made.
+pub(crate) fn clean_up(env: &Env) -> Result {
+    if !env.module.is_loaded() {
         problem("the module is no longer loaded".into());
         env.module.load()?;
     }
-    for instance in env.sysfs.instances()? {
+    for instance in env.own_instances()? {
         problem(format!("the test left instance {} behind", instance.uuid));
         instance.remove()?;
     }

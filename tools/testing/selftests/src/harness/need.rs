@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::env::reclaim;
+use crate::env::{facts, reclaim, types};
 
 /// The switch of the second CPU.
 pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
@@ -19,6 +19,10 @@ pub(crate) const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 /// A need, declared in the table of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// The device `mdma`: the test is about what only this device has or does.
+    Mdma,
+    /// Device memory in a BAR.
+    DeviceMemory,
     /// A kernel that can make allocations and user copies fail.
     FaultInjection,
     /// A kernel with iommufd's bitmaps.
@@ -64,9 +68,12 @@ fn tests_suspending() -> bool {
 }
 
 impl Need {
-    /// Returns whether this machine meets it.
-    pub(crate) fn is_met(self) -> bool {
+    /// Returns whether this machine and a device of this mdev type meet it. While nothing is known about the device, it
+    /// has what a test needs.
+    pub(crate) fn is_met(self, mdev_type: &str) -> bool {
         match self {
+            Need::Mdma => types::ALL.contains(&mdev_type),
+            Need::DeviceMemory => facts::known().map_or(true, |facts| facts.memory.is_some()),
             Need::FaultInjection => has_fault_injection(),
             Need::DirtyLogging => has_dirty_bitmaps(),
             Need::Swap => reclaim::available(),
@@ -82,6 +89,8 @@ impl Need {
     /// Returns the need in words.
     pub(crate) fn words(self) -> &'static str {
         match self {
+            Need::Mdma => "the device mdma",
+            Need::DeviceMemory => "device memory",
             Need::FaultInjection => "fault injection",
             Need::DirtyLogging => "iommufd's dirty bitmaps",
             Need::Swap => "swap space",

@@ -9,7 +9,7 @@ use crate::harness::result::Result;
 use crate::history::{Old, V2018, V7};
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "history_choice":
+tests! { "history_choice" needs [Mdma]:
     one_kind_of_region_is_shown ["P36", "P37"],
     it_is_chosen_before_the_first_open [],
     other_names_are_refused [],
@@ -112,7 +112,7 @@ fn a_parameter_sets_the_default(env: &Env) -> Result {
         })?;
     }
     env.module.with("migration_abi=1", || {
-        crate::env::module::Module::unload()?;
+        env.module.unload()?;
         for number in [0, 2, 2019] {
             let loaded = env.module.load_with(&format!("migration_abi={number}"))?;
             let errno = loaded.map_err(|e| e.raw_os_error());
@@ -146,12 +146,12 @@ fn both_save_and_load_without_a_mapping(env: &Env) -> Result {
 
 /// Moves a device whose section cannot be mapped.
 fn moves<M: Old>(
-    source: &crate::fixture::Fixture<M>,
-    destination: &crate::fixture::Fixture<M>,
+    source: &crate::fixture::MdmaFixture<M>,
+    destination: &crate::fixture::MdmaFixture<M>,
 ) -> Result {
     assert!(source.migration.section().mapping().is_none());
     source.fill_state(&[0, 1, 2, 100, 4095])?;
     let bytes = source.save_old()?;
     destination.load_old(&bytes)?;
-    source.expect_equal(destination, M::ABI)
+    source.expect_same(destination, M::ABI)
 }

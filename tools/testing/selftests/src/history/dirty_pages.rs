@@ -12,12 +12,12 @@ use vfio_client::DmaBuffer;
 use crate::dirty::pages::{set, BASE, SIZE};
 use crate::env::Env;
 use crate::fixture::memory::pages_of;
-use crate::fixture::{device, guest, run_jobs, Fixture, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, MdmaFixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::history::{Old, V2018, V7};
 use crate::{assert_errno, assert_refused, note, tests};
 
-tests! { "history_dirty":
+tests! { "history_dirty" needs [Mdma]:
     p36_random_jobs_by_v7 ["P36"],
     p37_random_jobs_by_2018 ["P37"],
     p36_pinned_pages_in_every_report_of_v7 ["P36"],
@@ -33,8 +33,8 @@ tests! { "history_dirty":
 }
 
 /// Returns a device that is being saved while it runs, with guest memory and a queue.
-fn saving<M: Old>(env: &Env) -> Result<(Fixture<M>, DmaBuffer, VfioQueue)> {
-    let fixture = Fixture::<M>::old(env)?;
+fn saving<M: Old>(env: &Env) -> Result<(MdmaFixture<M>, DmaBuffer, VfioQueue)> {
+    let fixture = MdmaFixture::<M>::old(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -46,7 +46,7 @@ fn saving<M: Old>(env: &Env) -> Result<(Fixture<M>, DmaBuffer, VfioQueue)> {
 }
 
 /// Returns the pages in the next report of a range.
-fn report<M: Old>(fixture: &Fixture<M>, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
+fn report<M: Old>(fixture: &MdmaFixture<M>, iova: u64, size: u64) -> Result<BTreeSet<u64>> {
     Ok(fixture.migration.dirty(iova, size)?.dirty().collect())
 }
 
@@ -82,7 +82,7 @@ fn random_jobs<M: Old>(env: &Env) -> Result {
     let (mut jobs, mut reported) = (0, 0);
     for round in 0..150 {
         for access in fixture.accesses() {
-            fixture.migration.access(access)?;
+            fixture.fixture.migration.access(access)?;
             for _ in 0..rng.u64(1..8) {
                 let (job, writes) = random_job(&mut rng);
                 run_jobs(&mut queue, &[job])?;
@@ -154,7 +154,7 @@ fn p37_pinned_pages_in_every_report_of_2018(env: &Env) -> Result {
 const FAR: u64 = 0x10_0000_0000;
 
 /// Writes the pages 64 and 65 from [`FAR`] on.
-fn queue_far<M: Old>(fixture: &Fixture<M>, queue: &mut VfioQueue) -> Result {
+fn queue_far<M: Old>(fixture: &MdmaFixture<M>, queue: &mut VfioQueue) -> Result {
     let _far = fixture.buffer(FAR, 128 * PAGE as usize)?;
     run_jobs(queue, &[job::fill(guest(FAR + 64 * PAGE), 1, 2 * PAGE)])
 }
@@ -165,7 +165,7 @@ fn long_range<M: Old>(env: &Env) -> Result {
         let (mut fixture, _buffer, mut queue) = saving::<M>(env)?;
         let pages = [0, 5, 63, 64, 255].map(|n| BASE + n * PAGE);
         for access in fixture.accesses() {
-            fixture.migration.access(access)?;
+            fixture.fixture.migration.access(access)?;
             let jobs = pages.map(|page| job::fill(guest(page), 1, 8));
             run_jobs(&mut queue, &jobs)?;
             // 4 GiB are 17 parts of 65472 pages. The memory is in the first of them, and across two of them.

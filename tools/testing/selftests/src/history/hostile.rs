@@ -8,12 +8,12 @@ use std::thread;
 use mdma::regs::Reg;
 
 use crate::env::Env;
-use crate::fixture::Fixture;
+use crate::fixture::MdmaFixture;
 use crate::harness::result::Result;
 use crate::history::Old;
 use crate::{note, tests};
 
-tests! { "history_hostile":
+tests! { "history_hostile" needs [Mdma]:
     p26_damaged_streams_are_refused_by_v7 ["P36", "P26"],
     p26_damaged_streams_are_refused_by_2018 ["P37", "P26"],
     all_calls_at_once_by_v7 ["P36"],
@@ -22,7 +22,7 @@ tests! { "history_hostile":
 
 /// Loads streams with one bit flipped, cut short, or with a piece missing or repeated. None takes effect.
 fn damaged_streams<M: Old>(env: &Env) -> Result {
-    let (source, destination) = (Fixture::<M>::old(env)?, Fixture::<M>::old(env)?);
+    let (source, destination) = (MdmaFixture::<M>::old(env)?, MdmaFixture::<M>::old(env)?);
     source.fill_state(&[0, 7, 300])?;
     let bytes = source.save_old()?;
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
@@ -63,7 +63,7 @@ fn damaged_streams<M: Old>(env: &Env) -> Result {
         );
     }
     destination.load_old(&bytes)?;
-    source.expect_equal(&destination, "the stream itself")
+    source.expect_same(&destination, "the stream itself")
 }
 
 fn p26_damaged_streams_are_refused_by_v7(env: &Env) -> Result {
@@ -80,7 +80,7 @@ const CALLS: usize = 3000;
 /// Threads change the state, read and write registers and data, ask for dirty pages, and reset the device, all at once.
 /// Afterwards it migrates.
 fn all_calls_at_once<M: Old>(env: &Env) -> Result {
-    let (source, destination) = (Fixture::<M>::old(env)?, Fixture::<M>::old(env)?);
+    let (source, destination) = (MdmaFixture::<M>::old(env)?, MdmaFixture::<M>::old(env)?);
     source.fill_state(&[0, 7, 300])?;
     let stream = source.save_old()?;
     let (changed, accepted) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -136,7 +136,7 @@ fn all_calls_at_once<M: Old>(env: &Env) -> Result {
     assert!(changed > 0 && accepted > 0);
     destination.device.reset()?;
     destination.load_old(&stream)?;
-    source.expect_equal(&destination, "after the race")
+    source.expect_same(&destination, "after the race")
 }
 
 fn all_calls_at_once_by_v7(env: &Env) -> Result {

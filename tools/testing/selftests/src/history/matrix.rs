@@ -11,12 +11,12 @@ use vfio_migrate::{Destination, Protocol, Source};
 
 use crate::env::{Env, Guest, SMALL};
 use crate::fixture::bytes::{random_bytes, same};
-use crate::fixture::{device, guest, wait_register, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, wait_register, Fixture, MdmaFixture, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "history_matrix":
+tests! { "history_matrix" needs [Mdma]:
     from_v1_to_v1 [],
     from_v1_to_v2 ["P49"],
     from_v1_to_v7 ["P36", "P49"],
@@ -72,7 +72,7 @@ const COPY: u64 = 8 << 20;
 const USED: usize = 3 << 20;
 
 /// Opens a new instance with the interface of a protocol.
-fn open(env: &Env, protocol: Protocol) -> Result<Fixture<()>> {
+fn open(env: &Env, protocol: Protocol) -> Result<MdmaFixture<()>> {
     let instance = env.instance(SMALL)?;
     instance.set_migration_abi(match protocol {
         Protocol::V7 => "v7",
@@ -80,10 +80,12 @@ fn open(env: &Env, protocol: Protocol) -> Result<Fixture<()>> {
         _ => "v1",
     })?;
     let guest = Guest::open(instance)?;
-    Ok(Fixture {
+    Ok(MdmaFixture {
         mdma: Mdma::open(&guest.device)?,
-        migration: (),
-        guest,
+        fixture: Fixture {
+            migration: (),
+            guest,
+        },
     })
 }
 
@@ -144,7 +146,7 @@ fn cell(env: &Env, from: Protocol, to: Protocol) -> Result {
         loaded.load(buffer)?;
     }
     loaded.finish()?;
-    source.expect_equal(&destination, "before it runs")?;
+    source.expect_same(&destination, "before it runs")?;
     destination.mdma.set_throttle(0)?;
     loaded.run()?;
 

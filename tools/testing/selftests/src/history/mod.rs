@@ -13,14 +13,14 @@ use mdma::Mdma;
 use vfio_client::{v2018 as posted, v7 as seventh, DataAccess, Device, DirtyBitmap, Section};
 
 use crate::env::{Env, Guest, SMALL};
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, MdmaFixture};
 use crate::harness::result::Result;
 
 /// A device with the region of v7.
-pub(crate) type V7 = Fixture<seventh::Migration>;
+pub(crate) type V7 = MdmaFixture<seventh::Migration>;
 
 /// A device with the region of 2018.
-pub(crate) type V2018 = Fixture<posted::Migration>;
+pub(crate) type V2018 = MdmaFixture<posted::Migration>;
 
 /// A superseded interface.
 pub(crate) trait Old: Sized + Sync {
@@ -195,7 +195,7 @@ impl Old for posted::Migration {
     }
 }
 
-impl<M: Old> Fixture<M> {
+impl<M: Old> MdmaFixture<M> {
     /// Opens a new instance of the smallest type with this interface.
     pub(crate) fn old(env: &Env) -> Result<Self> {
         let instance = env.instance(SMALL)?;
@@ -208,10 +208,9 @@ impl<M: Old> Fixture<M> {
         let Some(migration) = M::find(&guest.device)? else {
             crate::fail!("the device has no region of {}", M::ABI);
         };
-        Ok(Fixture {
+        Ok(MdmaFixture {
             mdma: Mdma::open(&guest.device)?,
-            migration,
-            guest,
+            fixture: Fixture { migration, guest },
         })
     }
 

@@ -12,7 +12,7 @@ use crate::harness::result::Result;
 use crate::history::{refuses_all_but, Old, V2018};
 use crate::{assert_errno, assert_refused, tests};
 
-tests! { "history_2018":
+tests! { "history_2018" needs [Mdma]:
     p37_fields_and_groups_and_nothing_else ["P37"],
     p37_all_states_and_arcs ["P37"],
     p37_data_moves_mapped_and_trapped ["P37"],
@@ -131,7 +131,7 @@ fn p37_data_moves_mapped_and_trapped(env: &Env) -> Result {
     let (mut source, mut destination) = (V2018::old(env)?, V2018::old(env)?);
     source.fill_state(&[0, 7, 8, 300, 4095])?;
     for access in source.accesses() {
-        source.migration.access(access)?;
+        source.fixture.migration.access(access)?;
         let bytes = source.save_old()?;
         source.migration.run()?;
         for access in destination.accesses() {
@@ -141,7 +141,7 @@ fn p37_data_moves_mapped_and_trapped(env: &Env) -> Result {
                     1 => &bytes[..],
                     _ => &bytes,
                 };
-                destination.migration.access(access)?;
+                destination.fixture.migration.access(access)?;
                 destination.migration.begin_load()?;
                 let step = if piece == 1 { 3001 } else { piece };
                 for section in bytes.chunks(step) {
@@ -149,7 +149,7 @@ fn p37_data_moves_mapped_and_trapped(env: &Env) -> Result {
                 }
                 destination.migration.end_load()?;
                 destination.migration.run()?;
-                source.expect_equal(&destination, &format!("{access:?}, {step}"))?;
+                source.expect_same(&destination, &format!("{access:?}, {step}"))?;
                 destination.device.reset()?;
                 let scratch = destination.mdma.get(Reg::Scratch)?;
                 assert_ne!(scratch, source.mdma.get(Reg::Scratch)?);
@@ -189,7 +189,7 @@ fn p37_pending_ends_the_posted_loops(env: &Env) -> Result {
     m.set_state(State::SAVE_COMPLETED)?;
     let destination = V2018::old(env)?;
     destination.load_old(&bytes)?;
-    v2018.expect_equal(&destination, "all of it")
+    v2018.expect_same(&destination, "all of it")
 }
 
 fn p37_what_changed_again_is_by_the_threshold(env: &Env) -> Result {
@@ -271,7 +271,7 @@ fn p37_a_bitmap_disturbs_no_staged_buffer(env: &Env) -> Result {
     );
     m.set_state(State::SAVE_COMPLETED)?;
     destination.load_old(&bytes)?;
-    source.expect_equal(&destination, "with the repetition")
+    source.expect_same(&destination, "with the repetition")
 }
 
 fn p37_trapped_data_comes_after_its_size(env: &Env) -> Result {
@@ -296,7 +296,7 @@ fn p37_trapped_data_comes_after_its_size(env: &Env) -> Result {
         }
         m.set_state(State::RESUME_COMPLETED)?;
         m.set_state(State::RUNNING)?;
-        source.expect_equal(&destination, &format!("pieces of {piece} at {at}"))?;
+        source.expect_same(&destination, &format!("pieces of {piece} at {at}"))?;
         destination.device.reset()?;
     }
     // The load goes on only with all of an announced section.
@@ -316,7 +316,7 @@ fn p37_trapped_data_comes_after_its_size(env: &Env) -> Result {
     region.write(77 + half as u64, &bytes[half..])?;
     m.set_state(State::RESUME_COMPLETED)?;
     m.set_state(State::RUNNING)?;
-    source.expect_equal(&destination, "completed")
+    source.expect_same(&destination, "completed")
 }
 
 fn p37_data_that_is_refused(env: &Env) -> Result {
@@ -376,7 +376,7 @@ fn p37_single_fields(env: &Env) -> Result {
     to.region().write(77, &bytes)?;
     to.set_state(State::RESUME_COMPLETED)?;
     to.set_state(State::RUNNING)?;
-    source.expect_equal(&destination, "by single fields")
+    source.expect_same(&destination, "by single fields")
 }
 
 fn p37_failed_and_cancelled_by_side(env: &Env) -> Result {

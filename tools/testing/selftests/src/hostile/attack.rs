@@ -19,7 +19,7 @@ use crate::harness::result::Result;
 use crate::hostile::quiescent::{nobody_is_stuck, Quiescent};
 use crate::{fail, note, tests};
 
-tests! { "attack":
+tests! { "attack" needs [Mdma]:
     users_end_at_random_points [],
 }
 

@@ -16,7 +16,7 @@ use crate::hostile::blocking_calls::{Row, ROWS};
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, note, tests};
 
-tests! { "blocking":
+tests! { "blocking" needs [Mdma]:
     calls_that_wait_for_userfaultfd_can_be_killed [],
     calls_that_wait_for_fuse_can_be_killed [],
 }

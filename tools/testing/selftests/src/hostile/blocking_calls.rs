@@ -18,7 +18,7 @@ use vfio_client::v2::{DataFd, State as V2State};
 use vfio_client::{raw, v1, Access, BitmapRequest, Mapping};
 
 use crate::env::Guest;
-use crate::fixture::{device, guest, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, MdmaFixture, PAGE, QUEUE};
 use crate::harness::result::Result;
 use crate::{fail, skip};
 
@@ -43,9 +43,9 @@ pub(crate) struct Row {
     /// Whether the device waits, not a call.
     pub(crate) dma: bool,
     /// Makes the call, or starts the DMA.
-    run: fn(&Fixture, &Arc<Mapping>) -> Result,
+    run: fn(&MdmaFixture, &Arc<Mapping>) -> Result,
     /// A call that may wait for the device, made once the device waits.
-    pub(crate) then: Option<fn(&Fixture) -> Result>,
+    pub(crate) then: Option<fn(&MdmaFixture) -> Result>,
 }
 
 /// type1's lock, which each access of the container's devices takes.
@@ -70,7 +70,7 @@ macro_rules! argument {
         Row {
             name: $name,
             run: |fixture, memory| {
-                let fd: fn(&Fixture) -> _ = $fd;
+                let fd: fn(&MdmaFixture) -> _ = $fd;
                 raw::ioctl_in(fd(fixture), raw::nr($number), memory, 0)?;
                 Ok(())
             },
@@ -328,18 +328,18 @@ fn at_end_of_page(words: &[u32]) -> Vec<u8> {
     page
 }
 
-fn pread_at(fixture: &Fixture, memory: &Mapping, offset: u64, len: usize) -> Result {
+fn pread_at(fixture: &MdmaFixture, memory: &Mapping, offset: u64, len: usize) -> Result {
     fixture.device.pread_mapping(offset, memory, 0, len)?;
     Ok(())
 }
 
-fn pwrite_at(fixture: &Fixture, memory: &Mapping, offset: u64, len: usize) -> Result {
+fn pwrite_at(fixture: &MdmaFixture, memory: &Mapping, offset: u64, len: usize) -> Result {
     fixture.device.pwrite_mapping(offset, memory, 0, len)?;
     Ok(())
 }
 
 /// Maps memory, starts dirty tracking, and returns the request for its bitmap.
-fn tracked(fixture: &Fixture) -> Result<BitmapRequest> {
+fn tracked(fixture: &MdmaFixture) -> Result<BitmapRequest> {
     const IOVA: u64 = 0x10_0000;
     const LEN: u64 = 64 * PAGE;
     let memory = Arc::new(Mapping::anonymous(LEN as usize)?);
@@ -348,14 +348,14 @@ fn tracked(fixture: &Fixture) -> Result<BitmapRequest> {
     Ok(BitmapRequest::get(IOVA, LEN, PAGE))
 }
 
-fn v2(fixture: &Fixture) -> Result<vfio_client::v2::Migration> {
+fn v2(fixture: &MdmaFixture) -> Result<vfio_client::v2::Migration> {
     match fixture.device.migration_v2()? {
         Some(feature) => Ok(feature),
         None => fail!("the device has no migration feature"),
     }
 }
 
-fn stream(fixture: &Fixture, state: V2State) -> Result<DataFd> {
+fn stream(fixture: &MdmaFixture, state: V2State) -> Result<DataFd> {
     match v2(fixture)?.set_state(state)? {
         Some(stream) => Ok(stream),
         None => fail!("the device returned no data file for {state}"),
@@ -363,7 +363,7 @@ fn stream(fixture: &Fixture, state: V2State) -> Result<DataFd> {
 }
 
 /// Enables a queue with its rings at these IOVAs, one of them in the stalling memory, and rings the doorbell.
-fn queue(fixture: &Fixture, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Result {
+fn queue(fixture: &MdmaFixture, memory: &Arc<Mapping>, ring: u64, completions: u64) -> Result {
     let own = Arc::new(Mapping::anonymous(P)?);
     own.write(0, &job::nop().encode());
     fixture.container.map(QUEUE, &own, Access::ReadWrite)?;
@@ -377,7 +377,7 @@ fn queue(fixture: &Fixture, memory: &Arc<Mapping>, ring: u64, completions: u64) 
 }
 
 /// Starts a job in a queue that does not stall.
-fn begin(fixture: &Fixture, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Result {
+fn begin(fixture: &MdmaFixture, memory: &Arc<Mapping>, job: mdma::Descriptor) -> Result {
     fixture.container.map(STALLED, memory, Access::ReadWrite)?;
     let rings = Arc::new(Mapping::anonymous(2 * P)?);
     rings.write(0, &job.encode());
@@ -402,7 +402,7 @@ pub(crate) fn main(args: &[String]) -> Result {
     let guest = Guest::of_uuid(uuid)?;
     // The previous user may have left a job that waits for its memory.
     guest.device.reset()?;
-    let fixture = Fixture::of(guest)?;
+    let fixture = MdmaFixture::of(guest)?;
     let mut out = std::io::stdout();
     let fd = fixture.device.as_fd().as_raw_fd();
     writeln!(out, "{}", victim.announcement())?;

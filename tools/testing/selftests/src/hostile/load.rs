@@ -13,14 +13,14 @@ use vfio_client::v2::State;
 
 use crate::env::pins::Pins;
 use crate::env::{Env, Guest, SMALL};
-use crate::fixture::v2::V2;
-use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
+use crate::fixture::v2::MdmaV2;
+use crate::fixture::{device, guest, run_jobs, MdmaFixture, PAGE};
 use crate::harness::check::wait_for;
 use crate::harness::need::ONLINE;
 use crate::harness::result::Result;
 use crate::{note, tests};
 
-tests! { "load":
+tests! { "load" needs [Mdma]:
     sixty_four_migrate_at_once [],
     processors_go_offline_and_online [] needs [Hotplug],
     containers_come_and_go [],
@@ -31,7 +31,7 @@ const PAGES: [u64; 4] = [0, 1, 63, 4000];
 
 /// Migrates a device with pre-copy, and compares the devices. Calls `meet` when both devices have a session open, and
 /// when both have moved all data.
-pub(crate) fn migrate(from: &V2, to: &V2, n: u64, meet: &dyn Fn()) -> Result {
+pub(crate) fn migrate(from: &MdmaV2, to: &MdmaV2, n: u64, meet: &dyn Fn()) -> Result {
     from.write_pages(PAGES, n as u8)?;
     let mut queue = from.queue(2)?;
     let source = from.begin(State::PRE_COPY)?;
@@ -75,7 +75,11 @@ fn join(threads: Vec<thread::ScopedJoinHandle<'_, Result>>) -> Result {
 
 fn sixty_four_migrate_at_once(env: &Env) -> Result {
     const PAIRS: usize = 32;
-    let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
+    let devices = || {
+        (0..PAIRS)
+            .map(|_| MdmaV2::new(env))
+            .collect::<Result<Vec<_>>>()
+    };
     let (from, to) = (devices()?, devices()?);
     let barrier = Barrier::new(PAIRS);
     thread::scope(|scope| {
@@ -104,7 +108,11 @@ impl Drop for Processor {
 
 fn processors_go_offline_and_online(env: &Env) -> Result {
     const PAIRS: usize = 4;
-    let devices = || (0..PAIRS).map(|_| V2::new(env)).collect::<Result<Vec<_>>>();
+    let devices = || {
+        (0..PAIRS)
+            .map(|_| MdmaV2::new(env))
+            .collect::<Result<Vec<_>>>()
+    };
     let (from, to) = (devices()?, devices()?);
     let rounds = (env.limits.iterations / 50).clamp(2, 40);
     let stop = AtomicBool::new(false);
@@ -150,7 +158,7 @@ fn containers_come_and_go(env: &Env) -> Result {
             scope.spawn(move || -> Result {
                 let mut instance = env.instance(SMALL)?;
                 for round in 0..rounds {
-                    let fixture = Fixture::of(Guest::open(instance)?)?;
+                    let fixture = MdmaFixture::of(Guest::open(instance)?)?;
                     let buffer = fixture.buffer(IOVA, LEN)?;
                     fixture.container.dirty_start()?;
                     let mut queue = fixture.queue(2)?;

@@ -9,7 +9,7 @@ use mdma::job;
 
 use crate::env::pins::Pins;
 use crate::env::{Guest, Instance};
-use crate::fixture::{device, guest, run_jobs, Fixture, PAGE};
+use crate::fixture::{device, guest, run_jobs, MdmaFixture, PAGE};
 use crate::harness::check::wait_for;
 use crate::harness::result::{Ended, Result};
 
@@ -100,7 +100,7 @@ pub(crate) fn usable(instance: &Instance) -> Result {
     let opened = Guest::open(Instance::from(instance.again()))?;
     // A queue that a user left enabled would run as soon as the fixture sets bus master.
     opened.device.reset()?;
-    let fixture = Fixture::of(opened)?;
+    let fixture = MdmaFixture::of(opened)?;
     let buffer = fixture.buffer(BUFFER, PAGE as usize)?;
     buffer.fill(0, buffer.len(), 0x5a);
     let mut queue = fixture.queue(4)?;

@@ -16,7 +16,7 @@ use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, tests};
 
-tests! { "hostile":
+tests! { "hostile" needs [Mdma]:
     memory_waits_until_it_is_released [],
     memory_of_a_process_that_is_killed_waits [],
     a_group_limits_freezes_and_kills_its_user [] needs [ProcessorTime],

@@ -15,7 +15,7 @@ use crate::harness::result::Result;
 use crate::irq::msi::{Source, INTX};
 use crate::{assert_errno, note, tests};
 
-tests! { "intx":
+tests! { "intx" needs [Mdma]:
     fires_once_and_masks_itself [],
     fires_again_when_unmasked_and_still_asserted [],
     is_unmasked_by_an_eventfd [],

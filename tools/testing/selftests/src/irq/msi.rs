@@ -12,12 +12,12 @@ use vfio_client::{pci, uapi, Action, EventFd, Irq, Region};
 
 use crate::env::{Env, Guest, SMALL};
 use crate::fixture::every_state::in_every_state;
-use crate::fixture::{self, Fixture, VfioQueue};
+use crate::fixture::{self, MdmaFixture, VfioQueue};
 use crate::harness::check::{expect_signal, expect_silence, PATIENCE, SILENCE};
 use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
-tests! { "irq":
+tests! { "irq" needs [Mdma]:
     msi_has_a_vector_for_each_cause [],
     msi_vectors_are_shared_when_few [],
     msix_has_a_vector_for_each_cause [],
@@ -44,12 +44,12 @@ pub(crate) const REQ: u32 = uapi::VFIO_PCI_REQ_IRQ_INDEX;
 pub(crate) struct Source {
     queue: VfioQueue,
     pub(crate) mdma: Mdma<Region>,
-    pub(crate) fixture: Fixture,
+    pub(crate) fixture: MdmaFixture,
 }
 
 impl Source {
     pub(crate) fn new(env: &Env) -> Result<Self> {
-        let fixture = Fixture::new(env)?;
+        let fixture = MdmaFixture::new(env)?;
         let queue = fixture.queue(4)?;
         fixture.mdma.set_interrupts(regs::INT_ALL)?;
         Ok(Source {
@@ -64,7 +64,7 @@ impl Source {
     }
 
     /// Drops the queue without disabling it.
-    pub(crate) fn into_fixture(self) -> Fixture {
+    pub(crate) fn into_fixture(self) -> MdmaFixture {
         let Source {
             queue,
             mdma,
@@ -356,7 +356,7 @@ fn close_takes_eventfds_away(env: &Env) -> Result {
 }
 
 fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let request = EventFd::new()?;
     fixture
         .device
@@ -389,7 +389,7 @@ fn removal_asks_the_user_to_let_go(env: &Env) -> Result {
     let closed = fixture.close();
     assert!(remover.wait()?.success(), "the removal failed");
     closed.forget();
-    assert!(env.sysfs.instances()?.is_empty());
+    assert!(env.own_instances()?.is_empty());
     Ok(())
 }
 
@@ -488,7 +488,7 @@ fn p52_doorbell_and_cause_wait_for_the_next_run(env: &Env) -> Result {
 }
 
 fn p52_interrupts_are_set_up_in_every_state(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     in_every_state(&fixture, |state| {
         for index in [INTX, MSI, MSIX] {
             let irq = fixture.device.irq(index)?;

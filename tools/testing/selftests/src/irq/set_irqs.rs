@@ -15,13 +15,16 @@ use crate::irq::msi::{all, counts, events, ERR, INTX, MSI, MSIX, REQ};
 use crate::{assert_errno, tests};
 
 tests! { "set_irqs":
-    wrong_arguments_change_nothing [],
-    more_vectors_than_enabled [],
-    another_index_in_use [],
-    nothing_in_use [],
-    disabling_an_unused_index_is_not_logged [],
-    invalid_eventfds [],
-    unsupported_actions [],
+    wrong_arguments_change_nothing [] needs [Mdma],
+    wrong_arguments_of_every_index [],
+    every_vector_is_triggered [],
+    bad_descriptors_of_every_index [],
+    more_vectors_than_enabled [] needs [Mdma],
+    another_index_in_use [] needs [Mdma],
+    nothing_in_use [] needs [Mdma],
+    disabling_an_unused_index_is_not_logged [] needs [Mdma],
+    invalid_eventfds [] needs [Mdma],
+    unsupported_actions [] needs [Mdma],
 }
 
 const NONE: u32 = uapi::VFIO_IRQ_SET_DATA_NONE;
@@ -117,6 +120,126 @@ fn wrong_arguments_change_nothing(env: &Env) -> Result {
     msix.set_none(Action::Trigger, 0, 4)?;
     assert_eq!(counts(&events)?, [1; 4]);
     assert_eq!(other.take()?, 0);
+    Ok(())
+}
+
+/// The indexes of interrupts of the device's own, with the numbers of their vectors.
+pub(crate) fn own(guest: &Guest) -> Result<Vec<(u32, u32)>> {
+    let mut found = Vec::new();
+    for index in [INTX, MSI, MSIX] {
+        let count = guest.device.irq(index)?.info().count;
+        if count > 0 {
+            found.push((index, count));
+        }
+    }
+    assert!(!found.is_empty(), "a device without interrupts");
+    Ok(found)
+}
+
+/// Calls with wrong arguments, for each index that the device has: the eventfds that are set stay, and none fires.
+fn wrong_arguments_of_every_index(env: &Env) -> Result {
+    let guest = env.open_subject()?;
+    let other = EventFd::new()?;
+    let fd = std::os::fd::AsFd::as_fd(&other).as_raw_fd() as u32;
+    for (index, count) in own(&guest)? {
+        let irq = guest.device.irq(index)?;
+        let events = events(count as usize)?;
+        irq.set_eventfds(0, &all(&events))?;
+        for (what, words) in [
+            ("no such index", &[20, NONE | TRIGGER, 5, 0, 1][..]),
+            (
+                "start after the last",
+                &[20, NONE | TRIGGER, index, count, 1][..],
+            ),
+            (
+                "start far after",
+                &[20, NONE | TRIGGER, index, u32::MAX, 1][..],
+            ),
+            (
+                "one too many",
+                &[20, NONE | TRIGGER, index, 0, count + 1][..],
+            ),
+            (
+                "a sum that overflows",
+                &[20, NONE | TRIGGER, index, 1, u32::MAX][..],
+            ),
+            ("no kind of data", &[20, TRIGGER, index, 0, 1][..]),
+            (
+                "two kinds of data",
+                &[24, NONE | EVENTFD | TRIGGER, index, 0, 1, fd][..],
+            ),
+            (
+                "an unknown flag",
+                &[24, (1 << 6) | EVENTFD | TRIGGER, index, 0, 1, fd][..],
+            ),
+            (
+                "argsz without the data",
+                &[20, EVENTFD | TRIGGER, index, 0, 1, fd][..],
+            ),
+            ("no eventfds", &[20, EVENTFD | TRIGGER, index, 0, 0][..]),
+        ] {
+            let what = format!("index {index}: {what}");
+            assert_errno!(set(&guest, words), EINVAL, "{what}");
+            let fired: u64 = counts(&events)?.iter().sum();
+            assert_eq!(fired, 0, "{what}: a vector fired");
+        }
+        // All eventfds are still set. INTx masks itself.
+        irq.set_none(Action::Trigger, 0, count)?;
+        assert!(
+            counts(&events)?.iter().all(|fired| *fired == 1),
+            "index {index}"
+        );
+        irq.disable()?;
+    }
+    assert_eq!(other.take()?, 0);
+    Ok(())
+}
+
+/// A trigger by the user arrives on the vector that it names, and on no other, until the index is disabled.
+fn every_vector_is_triggered(env: &Env) -> Result {
+    let guest = env.open_subject()?;
+    for (index, count) in own(&guest)? {
+        let irq = guest.device.irq(index)?;
+        let events = events(count as usize)?;
+        irq.set_eventfds(0, &all(&events))?;
+        for vector in 0..count {
+            irq.set_none(Action::Trigger, vector, 1)?;
+            for (n, fired) in (0..).zip(counts(&events)?) {
+                assert_eq!(
+                    fired,
+                    u64::from(n == vector),
+                    "index {index}, vector {vector}"
+                );
+            }
+        }
+        irq.disable()?;
+        assert_errno!(irq.set_none(Action::Trigger, 0, 1), EINVAL, "index {index}");
+        assert!(counts(&events)?.iter().all(|fired| *fired == 0));
+    }
+    Ok(())
+}
+
+/// A closed descriptor and a file that is not an eventfd leave the eventfd that is set.
+fn bad_descriptors_of_every_index(env: &Env) -> Result {
+    let guest = env.open_subject()?;
+    let null = File::open("/dev/null")?;
+    for (index, _) in own(&guest)? {
+        let irq = guest.device.irq(index)?;
+        let event = EventFd::new()?;
+        irq.set_eventfds(0, &[Some(&event)])?;
+        for (fd, errno) in [
+            (0x7fff_ffff, libc::EBADF),
+            (-2i32 as u32, libc::EBADF),
+            (null.as_raw_fd() as u32, libc::EINVAL),
+        ] {
+            let what = format!("index {index}, descriptor {fd:#x}");
+            let words = [24, EVENTFD | TRIGGER, index, 0, 1, fd];
+            crate::harness::check::expect_errno(set(&guest, &words), errno, &what);
+            irq.set_none(Action::Trigger, 0, 1)?;
+            assert_eq!(expect_signal(&event, "the eventfd set before"), 1, "{what}");
+        }
+        irq.disable()?;
+    }
     Ok(())
 }
 

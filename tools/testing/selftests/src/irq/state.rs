@@ -9,14 +9,14 @@ use vfio_client::v2;
 use vfio_client::{pci, v1, Action, EventFd, Irq};
 
 use crate::env::{Env, Guest};
-use crate::fixture::v2::V2;
-use crate::fixture::Fixture;
+use crate::fixture::v2::MdmaV2;
+use crate::fixture::MdmaFixture;
 use crate::harness::check::{expect_silence, SILENCE};
 use crate::harness::result::Result;
 use crate::irq::msi::{all, counts, events, Source, INTX, MSI, MSIX};
 use crate::tests;
 
-tests! { "irq_state":
+tests! { "irq_state" needs [Mdma]:
     messages_raised_while_no_mode_is_in_use [],
     messages_raised_while_intx_is_in_use [],
     acknowledged_messages_are_not_sent [],
@@ -250,10 +250,10 @@ enum When {
 }
 
 /// Saves a device and leaves it stopped.
-fn save(protocol: Protocol, fixture: Fixture) -> Result<Vec<u8>> {
+fn save(protocol: Protocol, fixture: MdmaFixture) -> Result<Vec<u8>> {
     match protocol {
         Protocol::V1 => fixture.save(),
-        Protocol::V2 => V2::of(fixture)?.save_v2(),
+        Protocol::V2 => MdmaV2::of(fixture)?.save_v2(),
     }
 }
 
@@ -266,8 +266,8 @@ fn load(
     index: u32,
     when: When,
     events: &[EventFd],
-) -> Result<V2> {
-    let v2 = V2::new(env)?;
+) -> Result<MdmaV2> {
+    let v2 = MdmaV2::new(env)?;
     let irq: Irq = v2.device.irq(index)?;
     let set_up = || match events {
         [] => Ok(()),
@@ -397,7 +397,7 @@ fn intx_of_a_loaded_device_waits_for_an_eventfd(env: &Env) -> Result {
 fn intx_of_a_loaded_device_waits_for_the_disable_bit(env: &Env) -> Result {
     for protocol in PROTOCOLS {
         let bytes = quiet(env, protocol)?;
-        let v2 = V2::new(env)?;
+        let v2 = MdmaV2::new(env)?;
         let config = v2.device.config()?;
         let command = config.command()?;
         let event = EventFd::new()?;

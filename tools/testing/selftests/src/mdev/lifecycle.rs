@@ -16,37 +16,38 @@ use vfio_client::v1::State;
 use vfio_client::{Container, EventFd};
 
 use crate::env::meminfo::Meminfo;
-use crate::env::module::{Loaded, Module};
+use crate::env::module::Loaded;
 use crate::env::{Env, Guest, Instance, SMALL};
 use crate::fixture::bytes::all_are;
 use crate::fixture::child::{Child, Role};
-use crate::fixture::{self, Fixture};
+use crate::fixture::{self, Fixture, MdmaFixture};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
 use crate::harness::result::Result;
 use crate::{assert_errno, fail, note, tests};
 
 tests! { "lifecycle":
-    opened_and_closed_100_times [],
-    closed_in_the_middle_of_a_job [],
+    opened_and_closed_100_times [] needs [Mdma],
+    opened_and_closed_with_state [],
+    closed_in_the_middle_of_a_job [] needs [Mdma],
     p08_running_at_every_open ["P8"],
     interrupted_load_is_reset_by_the_close [],
     unload_is_refused_while_open [],
     debugfs_held_open_over_unload [],
-    mapping_keeps_the_device_open [],
+    mapping_keeps_the_device_open [] needs [Mdma],
     unload_removes_instances [],
     removal_waits_for_the_close [],
-    killed_while_doing_dma [],
+    killed_while_doing_dma [] needs [Mdma],
     killed_while_saving [],
     killed_while_resuming [],
     opened_and_removed_at_once [],
-    nothing_is_left_after_80_loads [],
+    nothing_is_left_after_80_loads [] needs [Mdma],
 }
 
 fn opened_and_closed_100_times(env: &Env) -> Result {
     let mut instance = env.instance(SMALL)?;
     for n in 0..100 {
         let guest = Guest::open(instance)?;
-        let fixture = Fixture::of(guest)?;
+        let fixture = MdmaFixture::of(guest)?;
         assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0);
         fixture.mdma.set(Reg::Scratch, n + 1)?;
         let mut queue = fixture.queue(2)?;
@@ -58,12 +59,24 @@ fn opened_and_closed_100_times(env: &Env) -> Result {
     Ok(())
 }
 
+fn opened_and_closed_with_state(env: &Env) -> Result {
+    let mut instance = env.instance(env.subject())?;
+    for n in 1..100 {
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        fixture.expect_no_mark("at open");
+        assert!(all_are(&fixture.read_pages(0..1)?, 0), "at open {n}");
+        fixture.write_pages([0], n)?;
+        instance = fixture.close();
+    }
+    Ok(())
+}
+
 fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const BYTES: usize = 4 << 20;
     let mut instance = env.instance(SMALL)?;
     for _ in 0..10 {
-        let fixture = Fixture::of(Guest::open(instance)?)?;
+        let fixture = MdmaFixture::of(Guest::open(instance)?)?;
         // Close the device first and keep the container and its memory.
         let container = fixture.container.clone();
         let buffer = fixture.buffer(IOVA, BYTES)?;
@@ -85,7 +98,7 @@ fn closed_in_the_middle_of_a_job(env: &Env) -> Result {
 }
 
 fn p08_running_at_every_open(env: &Env) -> Result {
-    let mut instance = env.instance(SMALL)?;
+    let mut instance = env.instance(env.subject())?;
     for left_in in crate::fixture::every_state::STATES {
         let fixture = Fixture::of(Guest::open(instance)?)?;
         assert_eq!(fixture.state()?, State::RUNNING, "at open");
@@ -105,9 +118,7 @@ fn p08_running_at_every_open(env: &Env) -> Result {
             State::RUNNING,
             "after a close in {left_in}"
         );
-        let mut queue = fixture.queue(2)?;
-        fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-        drop(queue);
+        fixture.usable()?;
         instance = fixture.close();
     }
     Ok(())
@@ -115,40 +126,41 @@ fn p08_running_at_every_open(env: &Env) -> Result {
 
 fn interrupted_load_is_reset_by_the_close(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    let fresh = fixture.registers()?;
-    fixture.write_memory(0, &[1; 1 << 20])?;
+    let fresh = fixture.snapshot()?;
+    fixture.write_pages(0..256, 1)?;
     let stream = fixture.save()?;
     fixture.go(&[State::RUNNING])?;
-    fixture.mdma.set(Reg::Scratch, 9)?;
+    fixture.set_mark(9)?;
     fixture.go(&[State::STOP, State::RESUMING])?;
     fixture.feed(&stream[..stream.len() / 2], fixture.section())?;
     let fixture = Fixture::of(Guest::open(fixture.close())?)?;
-    assert_eq!(
-        fixture.registers()?.diff(&fresh),
-        [],
-        "registers after an incomplete load and a close"
-    );
-    assert!(all_are(&fixture.read_memory(0, 1 << 20)?, 0), "memory");
+    fixture
+        .snapshot()?
+        .expect(&fresh, "after an incomplete load and a close");
     Ok(())
 }
 
 fn unload_is_refused_while_open(env: &Env) -> Result {
     env.module.path()?;
     let fixture = Fixture::new(env)?;
-    let users = Module::refcnt()?;
+    let users = env.module.refcnt()?;
     assert!(users > 0);
-    assert_errno!(Module::unload(), EAGAIN, "a device is open");
+    assert_errno!(env.module.unload(), EAGAIN, "a device is open");
     // The refused unload has changed nothing.
-    assert_eq!(Module::refcnt()?, users);
-    let mut queue = fixture.queue(2)?;
-    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
-    drop(queue);
+    assert_eq!(env.module.refcnt()?, users);
+    fixture.usable()?;
     let second = fixture.device.group().device(fixture.uuid())?;
     let instance = fixture.close();
-    assert_errno!(Module::unload(), EAGAIN, "one of two descriptors is open");
+    assert_errno!(
+        env.module.unload(),
+        EAGAIN,
+        "one of two descriptors is open"
+    );
     drop(second);
-    wait_for("the module to have no users", || Ok(Module::refcnt()? == 0))?;
-    Module::unload()?;
+    wait_for("the module to have no users", || {
+        Ok(env.module.refcnt()? == 0)
+    })?;
+    env.module.unload()?;
     instance.forget();
     env.module.load()
 }
@@ -158,8 +170,10 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
 fn debugfs_held_open_over_unload(env: &Env) -> Result {
     env.module.path()?;
     let _loaded = Loaded(&env.module);
-    let instance = env.instance(SMALL)?;
-    let directory = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+    let instance = env.instance(env.subject())?;
+    let directory = Path::new("/sys/kernel/debug")
+        .join(env.module.name())
+        .join(instance.uuid.as_str());
     let mut names = Vec::new();
     for entry in fs::read_dir(&directory)? {
         names.push(entry?.file_name());
@@ -168,14 +182,16 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
     drop(instance);
     for name in names {
         note!("{}", name.to_string_lossy());
-        let instance = env.instance(SMALL)?;
-        let path = Path::new("/sys/kernel/debug/mdma").join(instance.uuid.as_str());
+        let instance = env.instance(env.subject())?;
+        let path = Path::new("/sys/kernel/debug")
+            .join(env.module.name())
+            .join(instance.uuid.as_str());
         let mut file = fs::File::open(path.join(&name))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         assert!(!text.is_empty(), "{} is empty", path.display());
         instance.remove()?;
-        let unloaded = Module::unload();
+        let unloaded = env.module.unload();
         if unloaded.is_ok() {
             // The last close would oops, so another process keeps the file open.
             Command::new("sleep")
@@ -190,7 +206,7 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
         // The removed instance has no data to read.
         assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
         drop(file);
-        Module::unload()?;
+        env.module.unload()?;
         env.module.load()?;
     }
     Ok(())
@@ -198,13 +214,13 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
 
 fn mapping_keeps_the_device_open(env: &Env) -> Result {
     env.module.path()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = fixture.mdma.map_memory()?;
     mapping.write(0, b"here");
     let instance = fixture.close();
     assert_eq!(mapping.to_vec(0, 4), b"here");
     mapping.write(8 << 20, b"there");
-    assert_errno!(Module::unload(), EAGAIN, "a mapping is in use");
+    assert_errno!(env.module.unload(), EAGAIN, "a mapping is in use");
     drop(mapping);
     let guest = Guest::open(instance)?;
     let mut there = [0xee; 5];
@@ -215,25 +231,26 @@ fn mapping_keeps_the_device_open(env: &Env) -> Result {
 
 fn unload_removes_instances(env: &Env) -> Result {
     env.module.path()?;
+    let available = env.mdev_type(env.subject())?.available_instances()?;
     let mut instances = Vec::new();
     for n in 0..8u8 {
         let fixture = Fixture::new(env)?;
         // Use half of the instances.
         if n % 2 == 0 {
-            fixture.write_memory(0, &[n; 65536])?;
+            fixture.write_pages(0..16, n)?;
         }
         instances.push(fixture.close());
     }
-    Module::unload()?;
-    assert!(!Module::is_loaded());
-    assert!(env.sysfs.instances()?.is_empty());
+    env.module.unload()?;
+    assert!(!env.module.is_loaded());
+    assert!(env.own_instances()?.is_empty());
     for instance in instances {
         instance.forget();
     }
     env.module.load()?;
     assert_eq!(
-        u64::from(env.mdev_type(SMALL)?.available_instances()?),
-        env.module.param("memory_budget_mib") / 16
+        env.mdev_type(env.subject())?.available_instances()?,
+        available
     );
     Ok(())
 }
@@ -253,13 +270,11 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
             .iter()
             .any(|l| l.text.contains(fixture.uuid()) && l.text.contains("remove")))
     })?;
-    let mut queue = fixture.queue(2)?;
-    fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
+    fixture.usable()?;
     assert!(
         removed.try_recv().is_err(),
         "the device was removed while open"
     );
-    drop(queue);
     let closed = fixture.close();
     removed.recv_timeout(PATIENCE)??;
     remover.join().expect("the remover does not panic");
@@ -270,7 +285,7 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
 
 /// Kills a working user after a random delay, many times.
 fn killed(env: &Env, role: Role) -> Result {
-    let power_on = Fixture::new(env)?.registers()?;
+    let power_on = MdmaFixture::new(env)?.registers()?;
     let pinned = Meminfo::now()?.pinned();
     let mut instance = env.instance(SMALL)?;
     note!("seed {}", env.limits.seed);
@@ -295,7 +310,7 @@ fn killed(env: &Env, role: Role) -> Result {
         wait_for("the pages to be unpinned", || {
             Ok(Meminfo::now()?.pinned() == pinned)
         })?;
-        let fixture = Fixture::of(Guest::open(instance)?)?;
+        let fixture = MdmaFixture::of(Guest::open(instance)?)?;
         assert_eq!(fixture.state()?, State::RUNNING, "round {round}");
         assert_eq!(fixture.registers()?.diff(&power_on), [], "round {round}");
         let memory = fixture.read_memory(0, 64 << 10)?;
@@ -311,22 +326,54 @@ fn killed(env: &Env, role: Role) -> Result {
     Ok(())
 }
 
+/// Kills a user of a session after a random delay, many times.
+fn killed_in_a_session(env: &Env, role: Role) -> Result {
+    let power_on = Fixture::new(env)?.snapshot()?;
+    let mut instance = env.instance(env.subject())?;
+    note!("seed {}", env.limits.seed);
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
+    for round in 0..env.limits.kills {
+        let child = Child::start(role, &instance)?;
+        thread::sleep(Duration::from_micros(rng.u64(..30_000)));
+        assert!(
+            Guest::open_of(&instance).is_err(),
+            "opened the device while another user has it"
+        );
+        child.kill()?;
+        wait_for("the device to be closed", || {
+            match Guest::open_of(&instance) {
+                Ok(_) => Ok(true),
+                Err(e) if e.is(libc::EBUSY) => Ok(false),
+                Err(e) => Err(e.into()),
+            }
+        })?;
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        assert_eq!(fixture.state()?, State::RUNNING, "round {round}");
+        fixture
+            .snapshot()?
+            .expect(&power_on, &format!("round {round}"));
+        fixture.usable()?;
+        instance = fixture.close();
+    }
+    Ok(())
+}
+
 fn killed_while_doing_dma(env: &Env) -> Result {
     killed(env, Role::Dma)
 }
 
 fn killed_while_saving(env: &Env) -> Result {
-    killed(env, Role::Saving)
+    killed_in_a_session(env, Role::Saving)
 }
 
 fn killed_while_resuming(env: &Env) -> Result {
-    killed(env, Role::Resuming)
+    killed_in_a_session(env, Role::Resuming)
 }
 
 fn opened_and_removed_at_once(env: &Env) -> Result {
     let mut opened = 0;
     for _ in 0..50 {
-        let instance = env.instance(SMALL)?;
+        let instance = env.instance(env.subject())?;
         let group = instance.iommu_group()?;
         let uuid = instance.uuid.clone();
         thread::scope(|scope| -> Result {
@@ -336,7 +383,7 @@ fn opened_and_removed_at_once(env: &Env) -> Result {
             if let Ok(group) = vfio_client::Group::open(group, &container) {
                 if let Ok(device) = group.device(uuid.as_str()) {
                     opened += 1;
-                    device.region(regs::BAR_MEMORY)?.write_u64(0, 1)?;
+                    device.migration_v1()?.map(|m| m.state()).transpose()?;
                 }
             }
             drop(container);
@@ -350,7 +397,7 @@ fn opened_and_removed_at_once(env: &Env) -> Result {
 
 /// Uses the device in a round: makes each kind of allocation.
 fn use_the_device(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(0x10_0000, 1 << 20)?;
     let events = [EventFd::new()?, EventFd::new()?];
     let msix = fixture.device.irq(crate::irq::msi::MSIX)?;
@@ -376,7 +423,7 @@ fn use_the_device(env: &Env) -> Result {
         stream
     };
     drop((memory, queue, buffer, msix));
-    let other = Fixture::new(env)?;
+    let other = MdmaFixture::new(env)?;
     other.load(&stream)?;
     assert_eq!(other.read_memory(2 << 20, 16)?, [0x11; 16]);
     // One instance is removed now, the other at the unload. The refused write adds a log line.
@@ -412,7 +459,7 @@ fn nothing_is_left_after_80_loads(env: &Env) -> Result {
                 use_the_device(env)?;
                 uses += start.elapsed();
             }
-            Module::unload()?;
+            env.module.unload()?;
             loads += start.elapsed();
         }
         let look = Meminfo::settled()?;
@@ -422,7 +469,7 @@ fn nothing_is_left_after_80_loads(env: &Env) -> Result {
         );
         Ok(look)
     };
-    Module::unload()?;
+    env.module.unload()?;
     let _loaded = Loaded(&env.module);
 
     let mut looks = vec![rounds(WARM_UP)?];

@@ -4,6 +4,7 @@
 
 pub(crate) mod lifecycle;
 pub(crate) mod next_user;
+pub(crate) mod others;
 pub(crate) mod params;
 pub(crate) mod scratch;
 pub(crate) mod serial;

@@ -19,20 +19,22 @@ use vfio_client::{pci, DmaBuffer, EventFd};
 use crate::env::debugfs;
 use crate::env::{Env, Guest, Instance, SMALL};
 use crate::fixture::bytes::all_are;
-use crate::fixture::{self, Fixture, VfioQueue, QUEUE};
+use crate::fixture::{self, Fixture, MdmaFixture, VfioQueue, MARK, QUEUE};
 use crate::harness::check::{expect_signal, expect_silence, wait_for, SILENCE};
 use crate::harness::result::Result;
 use crate::irq::msi::{INTX, MSIX};
 use crate::{assert_errno, tests};
 
 tests! { "next_user":
-    everything_is_as_at_power_on [],
-    a_queue_does_no_dma [],
+    everything_is_as_at_power_on [] needs [Mdma],
+    a_close_in_any_state_leaves_nothing [],
+    a_kept_state_is_the_next_users [],
+    a_queue_does_no_dma [] needs [Mdma],
     keep_state_is_for_root_to_set [],
-    kept_registers_and_memory_stay [],
-    a_kept_state_is_dropped_when_root_says_so [],
-    a_kept_half_load_is_reset [],
-    a_kept_queue_waits_to_be_asked [],
+    kept_registers_and_memory_stay [] needs [Mdma],
+    a_kept_state_is_dropped_when_root_says_so [] needs [Mdma],
+    a_kept_half_load_is_reset [] needs [Mdma],
+    a_kept_queue_waits_to_be_asked [] needs [Mdma],
 }
 
 /// Everything that a user can read from a device.
@@ -43,7 +45,7 @@ struct Look {
 }
 
 impl Look {
-    fn at(fixture: &Fixture) -> Result<Self> {
+    fn at(fixture: &MdmaFixture) -> Result<Self> {
         let mut config = vec![0; 256];
         fixture.device.config()?.region().read(0, &mut config)?;
         let mut msix = Vec::new();
@@ -59,7 +61,7 @@ impl Look {
     }
 
     /// Checks that a device that was opened again looks like this one.
-    fn expect(&self, fixture: &Fixture) -> Result {
+    fn expect(&self, fixture: &MdmaFixture) -> Result {
         // Check this first, because reading memory must not allocate pages.
         assert_eq!(debugfs::migration(fixture.uuid(), "populated_pages")?, 0);
         let look = Look::at(fixture)?;
@@ -74,7 +76,7 @@ impl Look {
 }
 
 /// Fills all state of the device: registers, memory, MSI-X table, a pending bit, INTx, and configuration space.
-fn fill_state(fixture: &Fixture) -> Result {
+fn fill_state(fixture: &MdmaFixture) -> Result {
     let table = fixture.region(regs::BAR_MSIX)?;
     for at in (0..0x40).step_by(8) {
         table.write_u64(at, 0xfeed_face_cafe_f00d)?;
@@ -96,14 +98,14 @@ fn fill_state(fixture: &Fixture) -> Result {
 
 /// Earlier, the next user could read the state of this one.
 fn everything_is_as_at_power_on(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let power_on = Look::at(&fixture)?;
     fill_state(&fixture)?;
     assert_ne!(Look::at(&fixture)?.msix, power_on.msix);
     // Only some states have a session whose end could clean up the device.
     let mut instance = fixture.close();
     for left_in in crate::fixture::every_state::STATES {
-        let fixture = Fixture::of(Guest::open(instance)?)?;
+        let fixture = MdmaFixture::of(Guest::open(instance)?)?;
         power_on.expect(&fixture)?;
         for index in [INTX, MSIX] {
             let event = EventFd::new()?;
@@ -128,7 +130,65 @@ fn everything_is_as_at_power_on(env: &Env) -> Result {
             "closed in {left_in}"
         );
     }
-    power_on.expect(&Fixture::of(Guest::open(instance)?)?)
+    power_on.expect(&MdmaFixture::of(Guest::open(instance)?)?)
+}
+
+/// Leaves a running device in a state.
+fn leave_in(fixture: &Fixture, state: State) -> Result {
+    match state {
+        State::STOP_AND_COPY => fixture.go(&[State::PRE_COPY, state]),
+        State::ERROR => {
+            fixture.go(&[State::RESUMING])?;
+            assert!(fixture.migration.write_state(State::RUNNING).is_err());
+            Ok(())
+        }
+        _ => fixture.go(&[state]),
+    }
+}
+
+/// Whatever the device is, and whatever state it is closed in, the next user gets a device as at power-on.
+fn a_close_in_any_state_leaves_nothing(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let power_on = fixture.snapshot()?;
+    let config = fixture.device.config()?.snapshot()?;
+    fixture.fill_state(&[0, 3])?;
+    let mut instance = fixture.close();
+    for left_in in crate::fixture::every_state::STATES {
+        let fixture = Fixture::of(Guest::open(instance)?)?;
+        let when = format!("before a close in {left_in}");
+        fixture.expect_no_mark(&when);
+        fixture.snapshot()?.expect(&power_on, &when);
+        assert_eq!(fixture.device.config()?.snapshot()?, config, "{when}");
+        fixture.fill_state(&[0, 3])?;
+        fixture.device.config()?.region().write_u8(0x3c, 0x5a)?;
+        leave_in(&fixture, left_in)?;
+        instance = fixture.close();
+    }
+    let fixture = Fixture::of(Guest::open(instance)?)?;
+    fixture
+        .snapshot()?
+        .expect(&power_on, "after the last close");
+    Ok(())
+}
+
+/// A kept state stays over closes, until root says that it shall not.
+fn a_kept_state_is_the_next_users(env: &Env) -> Result {
+    let mut fixture = Fixture::new(env)?;
+    let power_on = fixture.snapshot()?;
+    fixture.instance.keep_state(true)?;
+    fixture.fill_state(&[0, 3])?;
+    let kept = fixture.snapshot()?;
+    for close in 1..3 {
+        fixture = Fixture::of(Guest::open(fixture.close())?)?;
+        let when = format!("after close {close}");
+        fixture.expect_mark(MARK, &when);
+        fixture.snapshot()?.expect(&kept, &when);
+    }
+    let instance = fixture.close();
+    instance.keep_state(false)?;
+    let fixture = Fixture::of(Guest::open(instance)?)?;
+    fixture.snapshot()?.expect(&power_on, "dropped by root");
+    Ok(())
 }
 
 /// The IOVA at which both users have memory.
@@ -137,7 +197,7 @@ const BYTES: usize = 4 << 20;
 
 /// Closes an instance in the middle of a job that writes to [`IOVA`].
 fn leave_in_a_job(instance: Instance) -> Result<Instance> {
-    let fixture = Fixture::of(Guest::open(instance)?)?;
+    let fixture = MdmaFixture::of(Guest::open(instance)?)?;
     let buffer = fixture.buffer(IOVA, BYTES)?;
     let mut queue = fixture.queue(4)?;
     // The job takes seconds and so does not finish before the close.
@@ -153,7 +213,7 @@ struct Next {
     // Dropped in this order.
     buffer: DmaBuffer,
     ring: DmaBuffer,
-    fixture: Fixture,
+    fixture: MdmaFixture,
 }
 
 impl Next {
@@ -165,7 +225,7 @@ impl Next {
         );
         assert_eq!(guest.device.config()?.command()? & pci::COMMAND_MASTER, 0);
         // Sets bus master.
-        let fixture = Fixture::of(guest)?;
+        let fixture = MdmaFixture::of(guest)?;
         let next = Next {
             buffer,
             ring,
@@ -206,7 +266,7 @@ fn a_queue_does_no_dma(env: &Env) -> Result {
 
 fn keep_state_is_for_root_to_set(env: &Env) -> Result {
     const NOBODY: u32 = 65534;
-    let instance = env.instance(SMALL)?;
+    let instance = env.instance(env.subject())?;
     let path = instance.path().join("keep_state");
     let meta = fs::metadata(&path)?;
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o644, 0));
@@ -239,14 +299,14 @@ fn keep_state_is_for_root_to_set(env: &Env) -> Result {
 }
 
 fn kept_registers_and_memory_stay(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     fixture.instance.keep_state(true)?;
     fill_state(&fixture)?;
     let before = Look::at(&fixture)?;
     // The state stays over more than one close.
     let mut fixture = fixture;
     for _ in 0..2 {
-        fixture = Fixture::of(Guest::open(fixture.close())?)?;
+        fixture = MdmaFixture::of(Guest::open(fixture.close())?)?;
         let look = Look::at(&fixture)?;
         assert_eq!(look.registers.diff(&before.registers), []);
         assert_eq!(look.msix, before.msix);
@@ -263,7 +323,7 @@ fn kept_registers_and_memory_stay(env: &Env) -> Result {
 }
 
 fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let power_on = Look::at(&fixture)?;
     // If the device is closed, the write drops the state at once.
     fixture.instance.keep_state(true)?;
@@ -273,7 +333,7 @@ fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
     assert!(populated()? > 0);
     instance.keep_state(false)?;
     assert_eq!(populated()?, 0);
-    let fixture = Fixture::of(Guest::open(instance)?)?;
+    let fixture = MdmaFixture::of(Guest::open(instance)?)?;
     power_on.expect(&fixture)?;
     // If the device is open, the close drops the state.
     fixture.instance.keep_state(true)?;
@@ -284,23 +344,23 @@ fn a_kept_state_is_dropped_when_root_says_so(env: &Env) -> Result {
         42,
         "the state was dropped while in use"
     );
-    power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
+    power_on.expect(&MdmaFixture::of(Guest::open(fixture.close())?)?)
 }
 
 fn a_kept_half_load_is_reset(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let power_on = Look::at(&fixture)?;
     fixture.instance.keep_state(true)?;
     fixture.write_memory(0, &[1; 1 << 20])?;
     let stream = fixture.save()?;
     fixture.go(&[State::RESUMING])?;
     fixture.feed(&stream[..stream.len() / 2], fixture.section())?;
-    power_on.expect(&Fixture::of(Guest::open(fixture.close())?)?)
+    power_on.expect(&MdmaFixture::of(Guest::open(fixture.close())?)?)
 }
 
 /// A kept queue stays idle until the new driver rings the doorbell or starts the device.
 fn a_kept_queue_waits_to_be_asked(env: &Env) -> Result {
-    type Ask = fn(&Fixture) -> Result;
+    type Ask = fn(&MdmaFixture) -> Result;
     let asks: [(&str, Ask); 2] = [
         ("a doorbell", |fixture| {
             Ok(fixture.mdma.set(Reg::Tail, 1)?)

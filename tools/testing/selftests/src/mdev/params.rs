@@ -7,13 +7,13 @@ use std::fs;
 use mdma::regs::{Reg, MAX_THROTTLE_US};
 use mdma::Mdma;
 
-use crate::env::module::{Loaded, Module, PARAMS};
+use crate::env::module::{Loaded, PARAMS};
 use crate::env::{Env, LARGE, SMALL};
-use crate::fixture::{self, Fixture};
+use crate::fixture::{self, MdmaFixture};
 use crate::harness::result::Result;
 use crate::{assert_errno, fail, tests};
 
-tests! { "params":
+tests! { "params" needs [Mdma]:
     illegal_values_are_refused [],
     data_section_kib_is_the_size_of_the_section [],
     p28_mmap_data_section_off ["P28"],
@@ -24,7 +24,7 @@ tests! { "params":
 
 fn illegal_values_are_refused(env: &Env) -> Result {
     env.module.path()?;
-    Module::unload()?;
+    env.module.unload()?;
     let _loaded = Loaded(&env.module);
     let throttle = format!("throttle_us={}", MAX_THROTTLE_US + 1);
     for (params, name) in [
@@ -45,12 +45,12 @@ fn illegal_values_are_refused(env: &Env) -> Result {
         let mark = env.kmsg.mark();
         match env.module.load_with(params)? {
             Ok(()) => {
-                Module::unload()?;
+                env.module.unload()?;
                 panic!("{params}: loaded");
             }
             refused @ Err(_) => assert_load_errno(refused, params),
         }
-        assert!(!Module::is_loaded(), "{params}");
+        assert!(!env.module.is_loaded(), "{params}");
         let lines = env.kmsg.since(mark);
         let said = lines
             .iter()
@@ -82,7 +82,7 @@ fn assert_load_errno(result: std::io::Result<()>, params: &str) {
 fn data_section_kib_is_the_size_of_the_section(env: &Env) -> Result {
     for kib in [64, 68, 1024, 65536] {
         env.module.with(&format!("data_section_kib={kib}"), || {
-            let fixture = Fixture::new(env)?;
+            let fixture = MdmaFixture::new(env)?;
             assert_eq!(fixture.section(), kib << 10);
             let migration = fixture.device.region_of_type(3, 1)?;
             let info = migration.expect("a migration region").info().clone();
@@ -90,7 +90,7 @@ fn data_section_kib_is_the_size_of_the_section(env: &Env) -> Result {
             // Migration works with buffers of that size.
             fixture.write_memory(12345, &[7; 200_000])?;
             let saved = fixture.save()?;
-            let other = Fixture::new(env)?;
+            let other = MdmaFixture::new(env)?;
             other.load(&saved)?;
             assert_eq!(other.read_memory(12345, 200_000)?, [7; 200_000]);
             Ok(())
@@ -101,7 +101,7 @@ fn data_section_kib_is_the_size_of_the_section(env: &Env) -> Result {
 
 fn p28_mmap_data_section_off(env: &Env) -> Result {
     env.module.with("mmap_data_section=0", || {
-        let fixture = Fixture::new(env)?;
+        let fixture = MdmaFixture::new(env)?;
         let region = fixture.device.region_of_type(3, 1)?;
         let region = region.expect("a migration region");
         let info = region.info();
@@ -117,7 +117,7 @@ fn p28_mmap_data_section_off(env: &Env) -> Result {
         // Migration works with reads and writes.
         fixture.write_memory(0, &[3; 100_000])?;
         let saved = fixture.save()?;
-        let other = Fixture::new(env)?;
+        let other = MdmaFixture::new(env)?;
         other.load(&saved)?;
         assert_eq!(other.read_memory(0, 100_000)?, [3; 100_000]);
         Ok(())
@@ -162,7 +162,7 @@ fn throttle_us_is_the_reset_value(env: &Env) -> Result {
     }
     // The throttle slows the device down.
     env.module.with("throttle_us=20000", || {
-        let fixture = Fixture::new(env)?;
+        let fixture = MdmaFixture::new(env)?;
         let mut queue = fixture.queue(2)?;
         let fill = mdma::job::fill(fixture::device(0), 1, 10 * 65536);
         let start = std::time::Instant::now();

@@ -14,7 +14,7 @@ use crate::harness::result::Result;
 use crate::irq::msi::INTX;
 use crate::{assert_errno, skip, tests};
 
-tests! { "scratch":
+tests! { "scratch" needs [Mdma]:
     registers [],
     a_doorbell_interrupts [],
     migrates_by_v1_and_v2 [],

@@ -20,7 +20,7 @@ use crate::harness::result::Result;
 use crate::irq::msi::INTX;
 use crate::{assert_errno, tests};
 
-tests! { "serial":
+tests! { "serial" needs [Mdma]:
     the_bar_is_sized_and_moved_as_io [],
     io_enable_gates_registers [],
     it_is_no_bus_master [],

@@ -11,25 +11,26 @@ use std::thread;
 
 use vfio_client::mdev::{Type, Uuid};
 
-use crate::env::module::Module;
+use crate::env::own::make;
 use crate::env::{Env, Instance, LARGE, MEDIUM, SMALL};
 use crate::harness::result::Result;
 use crate::{assert_errno, assert_refused, note, tests};
 
 tests! { "mdev":
-    types_and_their_attributes [],
+    types_and_their_attributes [] needs [Mdma],
     attributes_keep_their_modes [],
-    available_instances_follows_every_create [],
-    types_share_one_budget [],
+    available_instances_follows_every_create [] needs [Mdma],
+    available_instances_fall_to_0 [],
+    types_share_one_budget [] needs [Mdma],
     instance_is_linked_to_type_group_and_driver [],
     malformed_uuid_is_refused [],
     duplicate_uuid_is_refused [],
-    beyond_the_budget_is_refused [],
-    creates_race_for_the_last_place [],
+    beyond_the_budget_is_refused [] needs [Mdma],
+    creates_race_for_the_last_place [] needs [Mdma],
     equal_uuids_race [],
     remove_takes_a_number [],
     removed_twice [],
-    sixty_four_instances [],
+    sixty_four_instances [] needs [Mdma],
     creates_race_with_unloading [],
 }
 
@@ -37,8 +38,8 @@ tests! { "mdev":
 const TYPES: [(&str, u64); 3] = [(SMALL, 16 << 20), (MEDIUM, 256 << 20), (LARGE, 1 << 30)];
 
 /// Returns the directory of a type.
-fn type_dir(of: &str) -> PathBuf {
-    PathBuf::from("/sys/class/mdev_bus/mdma/mdev_supported_types").join(of)
+fn type_dir(env: &Env, of: &str) -> Result<PathBuf> {
+    Ok(env.mdev_type(of)?.path().to_path_buf())
 }
 
 /// Writes to an existing sysfs file in one call.
@@ -97,16 +98,19 @@ fn types_and_their_attributes(env: &Env) -> Result {
 }
 
 fn attributes_keep_their_modes(env: &Env) -> Result {
-    let instance = env.instance(SMALL)?;
-    let before = env.mdev_type(SMALL)?.available_instances()?;
+    let instance = env.instance(env.subject())?;
+    let before = env.mdev_type(env.subject())?.available_instances()?;
     for name in ["name", "device_api", "available_instances", "description"] {
-        let path = type_dir(SMALL).join(name);
+        let path = type_dir(env, env.subject())?.join(name);
         assert_errno!(store(&path, "1"), EACCES, "write to {name}");
         assert!(fs::read_to_string(&path)?.ends_with('\n'), "{name}");
     }
-    assert_errno!(fs::read_to_string(type_dir(SMALL).join("create")), EACCES);
+    assert_errno!(
+        fs::read_to_string(type_dir(env, env.subject())?.join("create")),
+        EACCES
+    );
     assert_errno!(fs::read_to_string(instance.path().join("remove")), EACCES);
-    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(env.subject())?.available_instances()?, before);
     Ok(())
 }
 
@@ -155,20 +159,24 @@ fn types_share_one_budget(env: &Env) -> Result {
 }
 
 fn instance_is_linked_to_type_group_and_driver(env: &Env) -> Result {
-    let a = env.instance(SMALL)?;
-    let b = env.instance(MEDIUM)?;
-    assert_eq!(a.type_id()?, SMALL);
-    assert_eq!(b.type_id()?, MEDIUM);
-    assert_eq!(a.parent()?, "mdma");
+    let a = env.instance(env.subject())?;
+    let other = another_type(env)?;
+    let b = env.instance(&other)?;
+    assert_eq!(a.type_id()?, env.subject());
+    assert_eq!(b.type_id()?, other);
+    assert_eq!(a.parent()?, env.module.name());
     assert_ne!(
         a.iommu_group()?,
         b.iommu_group()?,
         "two instances share an IOMMU group"
     );
     let driver = fs::read_link(a.path().join("driver"))?;
-    assert_eq!(driver.file_name().and_then(|n| n.to_str()), Some("mdma"));
-    assert_eq!(env.mdev_type(SMALL)?.instances()?, [a.uuid.clone()]);
-    let all: Vec<_> = env.sysfs.instances()?.into_iter().map(|i| i.uuid).collect();
+    assert_eq!(
+        driver.file_name().and_then(|n| n.to_str()),
+        Some(env.module.name())
+    );
+    assert!(env.mdev_type(env.subject())?.instances()?.contains(&a.uuid));
+    let all: Vec<_> = env.own_instances()?.into_iter().map(|i| i.uuid).collect();
     assert!(all.contains(&a.uuid) && all.contains(&b.uuid) && all.len() == 2);
 
     let uuid = a.uuid.clone();
@@ -177,12 +185,38 @@ fn instance_is_linked_to_type_group_and_driver(env: &Env) -> Result {
         fs::metadata(format!("/sys/bus/mdev/devices/{uuid}")),
         ENOENT
     );
-    assert!(env.mdev_type(SMALL)?.instances()?.is_empty());
+    assert!(!env.mdev_type(env.subject())?.instances()?.contains(&uuid));
+    Ok(())
+}
+
+/// Creates instances until the type has no more, at most this many.
+const MANY: u32 = 20;
+
+/// The number of available instances falls with each creation, down to 0, where another is refused.
+fn available_instances_fall_to_0(env: &Env) -> Result {
+    let t = env.mdev_type(env.subject())?;
+    let all = t.available_instances()?;
+    assert!(all >= 2, "{all} instances");
+    let mut held = Vec::new();
+    for n in 1..=all.min(MANY) {
+        held.push(env.instance(env.subject())?);
+        assert_eq!(t.available_instances()?, all - n, "after {n}");
+    }
+    if all <= MANY {
+        let uuid = Uuid::random()?;
+        make(&uuid);
+        assert_errno!(t.create(&uuid), ENOSPC, "beyond {all} instances");
+        assert!(!t.instances()?.contains(&uuid));
+    }
+    while let Some(instance) = held.pop() {
+        instance.remove()?;
+        assert_eq!(t.available_instances()?, all - held.len() as u32);
+    }
     Ok(())
 }
 
 fn malformed_uuid_is_refused(env: &Env) -> Result {
-    let before = env.mdev_type(SMALL)?.available_instances()?;
+    let before = env.mdev_type(env.subject())?.available_instances()?;
     for text in [
         "x",
         "83b8f4f2-509f-382f-3c1e-e6bfe0fa100",
@@ -192,32 +226,44 @@ fn malformed_uuid_is_refused(env: &Env) -> Result {
         "{83b8f4f2-509f-382f-3c1e-e6bfe0fa100}",
     ] {
         assert_errno!(
-            store(type_dir(SMALL).join("create"), text),
+            store(type_dir(env, env.subject())?.join("create"), text),
             EINVAL,
             "create {text:?}"
         );
     }
-    assert!(env.sysfs.instances()?.is_empty());
-    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
+    assert!(env.own_instances()?.is_empty());
+    assert_eq!(env.mdev_type(env.subject())?.available_instances()?, before);
     Ok(())
 }
 
+/// Returns another type of the same parent, or the same if there is only one.
+fn another_type(env: &Env) -> Result<String> {
+    let types = env.sysfs.parent(env.module.name())?.types()?;
+    let mut others = types
+        .into_iter()
+        .map(|t| t.id)
+        .filter(|id| id != env.subject());
+    Ok(others.next().unwrap_or(env.subject().into()))
+}
+
 fn duplicate_uuid_is_refused(env: &Env) -> Result {
-    let instance = env.instance(SMALL)?;
+    let instance = env.instance(env.subject())?;
     let upper = instance.uuid.as_str().to_uppercase();
-    let before = env.mdev_type(SMALL)?.available_instances()?;
+    let other = another_type(env)?;
+    let other = other.as_str();
+    let before = env.mdev_type(env.subject())?.available_instances()?;
     for (of, text) in [
-        (SMALL, instance.uuid.as_str()),
-        (MEDIUM, instance.uuid.as_str()),
-        (SMALL, &upper),
+        (env.subject(), instance.uuid.as_str()),
+        (other, instance.uuid.as_str()),
+        (env.subject(), &upper),
     ] {
         assert_errno!(
-            store(type_dir(of).join("create"), text),
+            store(type_dir(env, of)?.join("create"), text),
             EEXIST,
             "{of}: {text}"
         );
     }
-    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(env.subject())?.available_instances()?, before);
     // The existing instance still works.
     instance.open_alone()?;
     Ok(())
@@ -229,6 +275,7 @@ fn beyond_the_budget_is_refused(env: &Env) -> Result {
         let t = env.mdev_type(of)?;
         assert_eq!(t.available_instances()?, 0, "{of}");
         let uuid = Uuid::random()?;
+        make(&uuid);
         assert_refused!(env, uuid.as_str(), t.create(&uuid), ENOSPC, "budget");
         assert!(!t.instances()?.contains(&uuid));
     }
@@ -265,7 +312,7 @@ fn creates_race_for_the_last_place(env: &Env) -> Result {
 }
 
 fn equal_uuids_race(env: &Env) -> Result {
-    let t = env.mdev_type(SMALL)?;
+    let t = env.mdev_type(env.subject())?;
     let before = t.available_instances()?;
     for round in 0..25 {
         let uuid = Uuid::random()?;
@@ -294,6 +341,7 @@ fn race(
     Ok(thread::scope(|scope| {
         let create = |uuid| {
             start.wait();
+            make(uuid);
             t.create(uuid).map(Instance::from)
         };
         let spawn = |uuid| scope.spawn(move || create(uuid));
@@ -306,7 +354,7 @@ fn race(
 }
 
 fn remove_takes_a_number(env: &Env) -> Result {
-    let instance = env.instance(SMALL)?;
+    let instance = env.instance(env.subject())?;
     let remove = instance.path().join("remove");
     assert_errno!(store(&remove, "yes"), EINVAL);
     store(&remove, "0")?;
@@ -316,18 +364,18 @@ fn remove_takes_a_number(env: &Env) -> Result {
 }
 
 fn removed_twice(env: &Env) -> Result {
-    let before = env.mdev_type(SMALL)?.available_instances()?;
-    let instance = env.instance(SMALL)?;
+    let before = env.mdev_type(env.subject())?.available_instances()?;
+    let instance = env.instance(env.subject())?;
     let path = instance.path().join("remove");
     // Open the file before the removal and write to it afterwards.
     let mut late = OpenOptions::new().write(true).open(&path)?;
     instance.remove()?;
     assert_errno!(late.write(b"1"), ENODEV);
     assert_errno!(store(&path, "1"), ENOENT);
-    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(env.subject())?.available_instances()?, before);
 
     // If several threads remove an instance, it is removed once.
-    let instance = env.instance(SMALL)?;
+    let instance = env.instance(env.subject())?;
     let path = instance.path().join("remove");
     let removed = Mutex::new(0);
     thread::scope(|scope| {
@@ -342,7 +390,7 @@ fn removed_twice(env: &Env) -> Result {
     // The mdev core lets later writes succeed or fail with ENODEV.
     assert!(*removed.lock().unwrap() >= 1);
     assert_errno!(fs::metadata(&path), ENOENT);
-    assert_eq!(env.mdev_type(SMALL)?.available_instances()?, before);
+    assert_eq!(env.mdev_type(env.subject())?.available_instances()?, before);
     Ok(())
 }
 
@@ -388,6 +436,7 @@ fn sixty_four_instances(env: &Env) -> Result {
 /// before.
 fn creates_race_with_unloading(env: &Env) -> Result {
     env.module.path()?;
+    let create = type_dir(env, env.subject())?.join("create");
     let mut created = 0;
     for round in 0..20 {
         let start = Barrier::new(3);
@@ -398,21 +447,22 @@ fn creates_race_with_unloading(env: &Env) -> Result {
                     start.wait();
                     for _ in 0..10 {
                         let uuid = Uuid::random().expect("uuid");
+                        make(&uuid);
                         // Any errno is fine, because the directory may disappear.
-                        if store(type_dir(SMALL).join("create"), uuid.as_str()).is_ok() {
+                        if store(&create, uuid.as_str()).is_ok() {
                             *done.lock().unwrap() += 1;
                         }
                     }
                 });
             }
             start.wait();
-            Module::unload()
+            env.module.unload()
         });
         created += *done.lock().unwrap();
         unloaded?;
-        assert!(!Module::is_loaded(), "round {round}");
+        assert!(!env.module.is_loaded(), "round {round}");
         assert!(
-            env.sysfs.instances()?.is_empty(),
+            env.own_instances()?.is_empty(),
             "round {round}: instances without a parent"
         );
         env.module.load()?;

@@ -7,32 +7,31 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use mdma::regs::BAR_MEMORY;
 use vfio_client::{Area, Mapping, Protection, Region};
 
 use crate::env::meminfo::Meminfo;
 use crate::env::{Env, LARGE};
 use crate::fixture::bytes::all_are;
 use crate::fixture::every_state::{in_every_state, STATES};
-use crate::fixture::{self, Fixture, PAGE};
+use crate::fixture::{self, Fixture, MdmaFixture, PAGE};
 use crate::harness::check::{expect_refusal, wait_for};
 use crate::harness::result::Result;
 use crate::{assert_errno, tests};
 
-tests! { "memory":
+tests! { "memory" needs [DeviceMemory]:
     reads_zero_at_first [],
-    system_calls_of_any_size_and_place [],
+    system_calls_of_any_size_and_place [] needs [Mdma],
     mapping_and_system_calls_are_one [],
-    parts_are_mapped_where_they_are [],
+    parts_are_mapped_where_they_are [] needs [Mdma],
     mappings_come_and_go [],
-    read_only_mapping_sees_all [],
-    illegal_mappings_are_refused [],
-    own_mapping_as_buffer [],
-    unwritable_buffer_is_refused [],
-    debuggers_are_refused [],
-    device_and_mapping_are_one [],
-    writers_do_not_disturb_each_other [],
-    costs_nothing_until_touched [],
+    read_only_mapping_sees_all [] needs [Mdma],
+    illegal_mappings_are_refused [] needs [Mdma],
+    own_mapping_as_buffer [] needs [Mdma],
+    unwritable_buffer_is_refused [] needs [Mdma],
+    debuggers_are_refused [] needs [Mdma],
+    device_and_mapping_are_one [] needs [Mdma],
+    writers_do_not_disturb_each_other [] needs [Mdma],
+    costs_nothing_until_touched [] needs [Mdma],
     reset_under_a_mapping_that_is_used [],
     p52_mapped_in_every_state ["P52"],
 }
@@ -40,22 +39,28 @@ tests! { "memory":
 /// The memory size of the smallest type.
 const SIZE: usize = 16 << 20;
 
+/// The part of the memory that a test uses, at most as much as the smallest type of `mdma` has.
+fn size(fixture: &Fixture) -> usize {
+    SIZE.min(fixture.memory_size() as usize)
+}
+
 fn bar(fixture: &Fixture) -> Result<Region> {
-    fixture.region(BAR_MEMORY)
+    fixture.memory_region()
 }
 
 fn reads_zero_at_first(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    let mut bytes = vec![0xff; SIZE];
+    let size = size(&fixture);
+    let mut bytes = vec![0xff; size];
     bar(&fixture)?.read(0, &mut bytes)?;
     assert!(all_are(&bytes, 0), "read by system calls");
-    let mapping = fixture.mdma.map_memory()?;
-    assert!(all_are(&mapping.to_vec(0, SIZE), 0), "mapped");
+    let mapping = fixture.map_memory()?;
+    assert!(all_are(&mapping.to_vec(0, size), 0), "mapped");
     Ok(())
 }
 
 fn system_calls_of_any_size_and_place(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let mut model = vec![0; SIZE];
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
@@ -92,13 +97,14 @@ fn system_calls_of_any_size_and_place(env: &Env) -> Result {
 
 fn mapping_and_system_calls_are_one(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
+    let size = size(&fixture);
     let bar = bar(&fixture)?;
-    let mapping = fixture.mdma.map_memory()?;
-    assert_eq!(mapping.len(), SIZE);
+    let mapping = fixture.map_memory()?;
+    assert!(mapping.len() >= size);
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     for _ in 0..1000 {
         let len = rng.usize(1..10_000);
-        let at = rng.usize(0..SIZE - len);
+        let at = rng.usize(0..size - len);
         let mut data = vec![0; len];
         rng.fill(&mut data);
         if rng.bool() {
@@ -121,7 +127,7 @@ fn mapping_and_system_calls_are_one(env: &Env) -> Result {
 }
 
 fn parts_are_mapped_where_they_are(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let size = SIZE as u64;
     for page in (0..size / PAGE).step_by(64) {
@@ -153,10 +159,11 @@ fn parts_are_mapped_where_they_are(env: &Env) -> Result {
 
 fn mappings_come_and_go(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    let first = fixture.mdma.map_memory()?;
+    let size = size(&fixture);
+    let first = fixture.map_memory()?;
     for n in 0..200u64 {
-        let at = (n as usize * 37 * PAGE as usize) % SIZE;
-        let second = fixture.mdma.map_memory()?;
+        let at = (n as usize * 37 * PAGE as usize) % size;
+        let second = fixture.map_memory()?;
         second.store_u64(at, n, Ordering::Relaxed);
         assert_eq!(first.load_u64(at, Ordering::Relaxed), n);
     }
@@ -164,7 +171,7 @@ fn mappings_come_and_go(env: &Env) -> Result {
 }
 
 fn read_only_mapping_sees_all(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let area = Area {
         offset: 0,
@@ -185,7 +192,7 @@ fn read_only_mapping_sees_all(env: &Env) -> Result {
 }
 
 fn illegal_mappings_are_refused(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let size = SIZE as u64;
     let area = |offset, size| Area { offset, size };
@@ -249,7 +256,7 @@ fn illegal_mappings_are_refused(env: &Env) -> Result {
 
 /// A page fault within a system call on the same memory. The fault must not need a lock that the call holds.
 fn own_mapping_as_buffer(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let offset = bar.info().offset;
     let len = 64 * PAGE as usize;
@@ -304,7 +311,7 @@ fn own_mapping_as_buffer(env: &Env) -> Result {
 }
 
 fn unwritable_buffer_is_refused(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     bar.write(0, b"unchanged")?;
     let area = Area {
@@ -334,7 +341,7 @@ fn unwritable_buffer_is_refused(env: &Env) -> Result {
 
 /// `/proc/PID/mem` cannot access a mapping of device memory, which has page frames without `struct page`.
 fn debuggers_are_refused(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = fixture.mdma.map_memory()?;
     mapping.write(0, b"of the device");
     let memory = OpenOptions::new()
@@ -357,7 +364,7 @@ fn debuggers_are_refused(env: &Env) -> Result {
 }
 
 fn device_and_mapping_are_one(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = fixture.mdma.map_memory()?;
     let buffer = fixture.buffer(0x10_0000, 1 << 20)?;
     let mut queue = fixture.queue(4)?;
@@ -386,7 +393,7 @@ fn device_and_mapping_are_one(env: &Env) -> Result {
 
 fn writers_do_not_disturb_each_other(env: &Env) -> Result {
     const AREA: usize = 2 << 20;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let bar = bar(&fixture)?;
     let mapping = fixture.mdma.map_memory()?;
     let mut queue = fixture.queue(4)?;
@@ -426,7 +433,7 @@ fn writers_do_not_disturb_each_other(env: &Env) -> Result {
 
 fn costs_nothing_until_touched(env: &Env) -> Result {
     let before = Meminfo::settled()?;
-    let fixture = Fixture::of(env.open(LARGE)?)?;
+    let fixture = MdmaFixture::of(env.open(LARGE)?)?;
     let mapping = fixture.mdma.map_memory()?;
     assert_eq!(mapping.len(), 1 << 30);
     let opened = before.free_kib() - Meminfo::settled()?.free_kib();
@@ -453,12 +460,13 @@ fn costs_nothing_until_touched(env: &Env) -> Result {
 
 fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    let mapping = fixture.mdma.map_memory()?;
+    let size = size(&fixture);
+    let mapping = fixture.map_memory()?;
     let stop = AtomicBool::new(false);
     let rounds = [AtomicU64::new(0), AtomicU64::new(0)];
     let touch = |mapping: &Mapping, first: usize, rounds: &AtomicU64| {
         while !stop.load(Ordering::Relaxed) {
-            for at in (first..SIZE).step_by(97 * PAGE as usize) {
+            for at in (first..size).step_by(97 * PAGE as usize) {
                 mapping.store_u64(at & !7, !0, Ordering::Relaxed);
                 // The thread's value, or zero after a reset.
                 let found = mapping.load_u64(at & !7, Ordering::Relaxed);
@@ -468,7 +476,7 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
         }
     };
     thread::scope(|scope| -> Result {
-        let threads: Vec<_> = [0, 8 << 20]
+        let threads: Vec<_> = [0, size / 2]
             .into_iter()
             .zip(&rounds)
             .map(|(first, rounds)| {
@@ -496,7 +504,7 @@ fn reset_under_a_mapping_that_is_used(env: &Env) -> Result {
         result
     })?;
     fixture.device.reset()?;
-    assert!(all_are(&mapping.to_vec(0, SIZE), 0));
+    assert!(all_are(&mapping.to_vec(0, size), 0));
     Ok(())
 }
 
@@ -504,10 +512,10 @@ fn p52_mapped_in_every_state(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     let bar = bar(&fixture)?;
     // One mapping from the running state, used in all states, and a new mapping in each state.
-    let early = fixture.mdma.map_memory()?;
+    let early = fixture.map_memory()?;
     let mut seen = 0;
     in_every_state(&fixture, |state| {
-        let late = fixture.mdma.map_memory()?;
+        let late = fixture.map_memory()?;
         let at = 65536 * (1 + state.0 as usize);
         for (n, mapping) in [&early, &late].into_iter().enumerate() {
             let at = at + n * PAGE as usize;

@@ -19,13 +19,13 @@ use vfio_client::{v1, Area, Mapping, Protection};
 use crate::env::Env;
 use crate::fixture::bytes::same;
 use crate::fixture::passed_fd::{Passed, User};
-use crate::fixture::v2::V2;
-use crate::fixture::{device, parse, Fixture, PAGE};
+use crate::fixture::v2::MdmaV2;
+use crate::fixture::{device, parse, MdmaFixture, PAGE};
 use crate::harness::result::Result;
 use crate::v1::saving::{pages, set, write_pages};
 use crate::{note, tests};
 
-tests! { "kvm" needs [Kvm]:
+tests! { "kvm" needs [Mdma, Kvm]:
     stores_to_pages_read_in_pre_copy [],
     stores_to_pages_read_before_mprotect [],
     beside_a_thread_that_writes [],
@@ -63,7 +63,7 @@ const WINDOW: u64 = 16;
 const STORED: u64 = 1.0f64.to_bits();
 
 /// Creates a new mapping of all device memory.
-fn map(fixture: &Fixture, protection: Protection) -> Result<Mapping> {
+fn map(fixture: &MdmaFixture, protection: Protection) -> Result<Mapping> {
     let area = Area {
         offset: 0,
         size: fixture.mdma.memory_size(),
@@ -90,7 +90,7 @@ fn hammer(guest: &mut Guest<'_>, rounds: u64) -> Result {
 }
 
 fn stores_to_pages_read_in_pre_copy(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     write_pages(&fixture, 0..8, 3)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
@@ -116,7 +116,7 @@ fn stores_to_pages_read_in_pre_copy(env: &Env) -> Result {
 }
 
 fn stores_to_pages_read_before_mprotect(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     write_pages(&fixture, 0..8, 3)?;
     for state in [v1::State::RUNNING, v1::State::PRE_COPY] {
         fixture.go(&[state])?;
@@ -136,7 +136,7 @@ fn stores_to_pages_read_before_mprotect(env: &Env) -> Result {
 }
 
 /// Saves the device while `body` runs, stops it, loads the stream into another device and compares.
-fn saved_meanwhile(env: &Env, fixture: &Fixture, body: impl FnOnce() -> Result) -> Result {
+fn saved_meanwhile(env: &Env, fixture: &MdmaFixture, body: impl FnOnce() -> Result) -> Result {
     let over = AtomicBool::new(false);
     fixture.go(&[v1::State::PRE_COPY])?;
     let mut bytes = thread::scope(|threads| -> Result<Vec<u8>> {
@@ -156,7 +156,7 @@ fn saved_meanwhile(env: &Env, fixture: &Fixture, body: impl FnOnce() -> Result) 
     fixture.go(&[v1::State::STOP_AND_COPY])?;
     bytes.extend(fixture.save_pending()?.concat());
     note!("{} pages sent", bytes.len() as u64 / PAGE);
-    let destination = Fixture::new(env)?;
+    let destination = MdmaFixture::new(env)?;
     destination.load(&bytes)?;
     let len = (2 * WINDOW * PAGE) as usize;
     let expected = fixture.read_memory(0, len)?;
@@ -175,7 +175,7 @@ fn beside_a_thread_that_writes_emulated(env: &Env) -> Result {
 
 /// A thread reads and writes the guest's pages through the same mapping.
 fn beside_a_writer(env: &Env, code: &[u8], rounds: u64) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, code)?;
     let over = AtomicBool::new(false);
@@ -198,7 +198,7 @@ fn beside_a_writer(env: &Env, code: &[u8], rounds: u64) -> Result {
 
 /// A thread repeatedly makes another mapping of the pages read-only, reads them, makes it writable and writes them.
 fn beside_mprotect(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let guests = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&guests, STORE)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
@@ -236,7 +236,7 @@ fn rounds_beside_a_process(env: &Env) -> u64 {
 
 /// A process other than the guest's saves the device.
 fn p46_saved_by_another_process(env: &Env) -> Result {
-    let v2 = V2::new(env)?;
+    let v2 = MdmaV2::new(env)?;
     v2.write_pages(0..WINDOW, 3)?;
     let mapping = map(&v2, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
@@ -248,7 +248,7 @@ fn p46_saved_by_another_process(env: &Env) -> Result {
 }
 
 fn p11_reset_by_another_process(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
     let child = User::start(Passed::Device, fixture.device.as_fd())?;
@@ -264,7 +264,7 @@ fn p11_reset_by_another_process(env: &Env) -> Result {
 
 /// A fork copies the mapping, and the new process keeps it until it executes another program.
 fn saved_while_processes_fork(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = map(&fixture, Protection::READ_WRITE)?;
     let mut guest = Guest::new(&mapping, STORE)?;
     let over = AtomicBool::new(false);

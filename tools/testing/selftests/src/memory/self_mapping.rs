@@ -14,12 +14,12 @@ use vfio_client::{Access, Container, DmaBuffer, Mapping};
 
 use crate::env::Env;
 use crate::fixture::bytes::{random_bytes, same};
-use crate::fixture::{device, guest, parse, run_jobs, wait_register, Fixture, PAGE, QUEUE};
+use crate::fixture::{device, guest, parse, run_jobs, wait_register, MdmaFixture, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::{skip, tests};
 
-tests! { "self_mapping":
+tests! { "self_mapping" needs [Mdma]:
     reading_the_section_into_the_window [],
     reading_the_section_into_device_memory [],
     reading_device_memory_into_itself [],
@@ -35,7 +35,7 @@ tests! { "self_mapping":
 const OWN: u64 = 0x200_0000_0000;
 
 /// Returns the mapping of the data section. Skips the test if the data section cannot be mapped.
-fn window(fixture: &Fixture) -> Result<&Mapping> {
+fn window(fixture: &MdmaFixture) -> Result<&Mapping> {
     match fixture.migration.mapping() {
         Some(mapping) => Ok(mapping),
         None => skip!("the module was loaded without mappable staging"),
@@ -43,13 +43,13 @@ fn window(fixture: &Fixture) -> Result<&Mapping> {
 }
 
 /// Returns the offset of the data section in the device's file.
-fn section(fixture: &Fixture) -> u64 {
+fn section(fixture: &MdmaFixture) -> u64 {
     fixture.migration.region().info().offset + fixture.data_offset()
 }
 
 /// Returns a fixture in pre-copy with a staged buffer, and the buffer's bytes.
-fn staged(env: &Env) -> Result<(Fixture, Vec<u8>)> {
-    let fixture = Fixture::new(env)?;
+fn staged(env: &Env) -> Result<(MdmaFixture, Vec<u8>)> {
+    let fixture = MdmaFixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(40);
     fixture.write_memory(0, &random_bytes(&mut rng, 64 * PAGE as usize))?;
     fixture.go(&[State::PRE_COPY])?;
@@ -127,7 +127,7 @@ fn reading_the_section_into_device_memory(env: &Env) -> Result {
 }
 
 fn reading_device_memory_into_itself(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let region = fixture.mdma.memory()?;
     let memory = fixture.mdma.map_memory()?;
     let bytes = random_bytes(&mut fastrand::Rng::with_seed(41), 100_000);
@@ -178,10 +178,10 @@ fn reading_device_memory_into_itself(env: &Env) -> Result {
 }
 
 fn writing_the_section_from_mappings(env: &Env) -> Result {
-    let source = Fixture::new(env)?;
+    let source = MdmaFixture::new(env)?;
     source.write_memory(77, b"by way of device memory")?;
     let bytes = source.save()?;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mapping = window(&fixture)?;
     let len = bytes.len();
     fixture.go(&[State::RESUMING])?;
@@ -214,7 +214,7 @@ fn writing_the_section_from_mappings(env: &Env) -> Result {
 }
 
 fn dma_to_and_from_its_own_memory(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let memory = Arc::new(fixture.mdma.map_memory()?);
     let own = DmaBuffer::of(&fixture.container, OWN, memory.clone(), Access::ReadWrite)?;
     let mut queue = fixture.queue(4)?;
@@ -262,7 +262,7 @@ fn dma_to_and_from_its_own_memory(env: &Env) -> Result {
 }
 
 fn p30_dma_to_its_own_memory_is_saved(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let memory = Arc::new(fixture.mdma.map_memory()?);
     memory.fill(0, 1 << 20, 1);
     let own = DmaBuffer::of(&fixture.container, OWN, memory, Access::ReadWrite)?;
@@ -286,7 +286,7 @@ fn p30_dma_to_its_own_memory_is_saved(env: &Env) -> Result {
 }
 
 fn dma_to_and_from_its_own_window(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     window(&fixture)?;
     let region = fixture.migration.region();
     let mapping = Arc::new(region.map(region.info().areas()[0])?);
@@ -329,8 +329,8 @@ fn dma_to_and_from_its_own_window(env: &Env) -> Result {
 fn devices_that_map_each_other(env: &Env) -> Result {
     let container = Container::open()?;
     let fixtures = [
-        Fixture::within(env, &container)?,
-        Fixture::within(env, &container)?,
+        MdmaFixture::within(env, &container)?,
+        MdmaFixture::within(env, &container)?,
     ];
     let len = 2u64 << 20;
     let mut buffers = Vec::new();
@@ -384,7 +384,7 @@ fn devices_that_map_each_other(env: &Env) -> Result {
 }
 
 fn stopping_while_dma_faults_in_its_own_memory(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let memory = Arc::new(fixture.mdma.map_memory()?);
     let own = DmaBuffer::of(&fixture.container, OWN, memory.clone(), Access::ReadWrite)?;
     let mut queue = fixture.queue(6)?;

@@ -8,13 +8,13 @@ use crate::dma::oracle::random_jobs;
 use crate::env::reclaim::under_reclaim;
 use crate::env::Env;
 use crate::fixture::memory::Memory;
-use crate::fixture::v2::V2;
+use crate::fixture::v2::MdmaV2;
 use crate::fixture::{device, guest, PAGE};
 use crate::harness::result::Result;
 use crate::hostile::load::migrate;
 use crate::tests;
 
-tests! { "swap" needs [Swap]:
+tests! { "swap" needs [Mdma, Swap]:
     p30_random_jobs_on_swapped_memory ["P30", "P31", "P32"],
     p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
     devices_migrate_meanwhile [],
@@ -36,7 +36,7 @@ fn devices_migrate_meanwhile(env: &Env) -> Result {
     const IOVA: u64 = 0x10_0000;
     const SIZE: usize = 8 << 20;
     under_reclaim(|| {
-        let (from, to) = (V2::new(env)?, V2::new(env)?);
+        let (from, to) = (MdmaV2::new(env)?, MdmaV2::new(env)?);
         let mut rng = fastrand::Rng::with_seed(env.limits.seed);
         let mut memory = Memory::new(&from, 0);
         memory.map(&from, &mut rng, IOVA, SIZE)?;

@@ -16,7 +16,7 @@ use crate::harness::result::Result;
 use crate::irq::msi::{INTX, MSIX};
 use crate::tests;
 
-tests! { "mnvme":
+tests! { "mnvme" needs [Mdma]:
     writes_and_reads [],
     each_queue_interrupts_by_its_vector [],
     a_driver_that_only_takes_interrupts [],

@@ -11,7 +11,7 @@ use crate::env::Env;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "mnvme_hostile":
+tests! { "mnvme_hostile" needs [Mdma]:
     random_commands [],
     random_registers [],
 }

@@ -19,7 +19,7 @@ use crate::harness::result::Result;
 use crate::irq::msi::MSIX;
 use crate::{assert_errno, note, tests};
 
-tests! { "mnvme_migration":
+tests! { "mnvme_migration" needs [Mdma]:
     commands_wait_for_the_destination [],
     commands_in_flight_complete_exactly_once [],
     there_and_back_by_v1_and_v2 [],

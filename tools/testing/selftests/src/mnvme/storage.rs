@@ -10,7 +10,7 @@ use crate::env::{Env, Guest};
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "mnvme_storage":
+tests! { "mnvme_storage" needs [Mdma]:
     a_reset_keeps_it [],
     a_close_discards_it [],
     keep_state_keeps_it [],

@@ -8,14 +8,14 @@ use mdma::Mdma;
 use vfio_client::{Area, Protection, Region};
 
 use crate::env::{Env, Guest, LARGE, MEDIUM, SMALL};
-use crate::fixture::{self, Fixture};
+use crate::fixture::{self, MdmaFixture};
 use crate::harness::check::{expect_no_line, expect_refusal};
 use crate::harness::result::Result;
 use crate::pci::refused;
 use crate::pci::refused::expect_refused;
 use crate::{assert_refused, note, tests};
 
-tests! { "bar":
+tests! { "bar" needs [Mdma]:
     registers_hold_their_reset_values [],
     no_access_fails [],
     no_access_to_memory_or_msix_fails [],
@@ -109,7 +109,7 @@ fn no_access_fails(env: &Env) -> Result {
 
 /// The same for the BARs that the framework implements.
 fn no_access_to_memory_or_msix_fails(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mark = env.kmsg.mark();
     let memory = fixture.region(regs::BAR_MEMORY)?;
     // Test around a page boundary and at both ends.
@@ -264,7 +264,7 @@ fn reserved_bits_are_refused(env: &Env) -> Result {
 }
 
 fn queue_registers_are_locked_while_enabled(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let queue = fixture.queue(3)?;
     let before = fixture.registers()?;
     let locked: Vec<_> = REGISTERS
@@ -346,7 +346,7 @@ fn illegal_rings_are_not_enabled(env: &Env) -> Result {
 
 /// The device must not ignore an invalid write to TAIL: the queue halts, and `ERROR` shows the reason.
 fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let expected = (Reg::Tail, refused::WHILE_DISABLED);
     let what = "doorbell of a disabled queue";
     expect_refused(env, fixture.uuid(), &fixture.mdma, expected, what, || {
@@ -375,7 +375,7 @@ fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
         fixture.mdma.acknowledge()?;
     }
     let stream = fixture.save()?;
-    let other = Fixture::new(env)?;
+    let other = MdmaFixture::new(env)?;
     other.load(&stream)?;
     assert_eq!(other.mdma.get(Reg::Error)?, Error::BadTail as u64);
     drop(other);
@@ -389,7 +389,7 @@ fn bad_doorbells_halt_the_queue(env: &Env) -> Result {
 
 /// If the user enables the queue while a unit of the previous run is in flight, the new run starts after the unit.
 fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut queue = fixture.queue(4)?;
     let long = mdma::job::fill(fixture::device(0), !0, 16 << 20);
     let mut met = 0;
@@ -412,7 +412,7 @@ fn enabled_while_a_unit_is_in_flight(env: &Env) -> Result {
 }
 
 fn interrupt_cause_clears_by_ones(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut queue = fixture.queue(3)?;
     fixture::run_jobs(&mut queue, &[mdma::job::nop()])?;
     assert_eq!(
@@ -467,7 +467,7 @@ const VECTORS: usize = 4;
 const PENDING: u64 = 0x800;
 
 fn msix_table_is_kept(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let table = fixture.region(regs::BAR_MSIX)?;
     let read = || -> Result<Vec<u8>> {
         let words = (0..4096u64).step_by(8).map(|at| table.read_u64(at));
@@ -507,7 +507,7 @@ fn msix_table_is_kept(env: &Env) -> Result {
 }
 
 fn msix_pending_bits_are_read_only(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let table = fixture.region(regs::BAR_MSIX)?;
     let event = vfio_client::EventFd::new()?;
     let msix = fixture.device.irq(2)?;

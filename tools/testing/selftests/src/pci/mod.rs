@@ -6,3 +6,4 @@ pub(crate) mod bar;
 pub(crate) mod config;
 pub(crate) mod device;
 pub(crate) mod refused;
+pub(crate) mod reset;

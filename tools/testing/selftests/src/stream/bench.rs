@@ -4,15 +4,14 @@
 //!
 //! [`Bench::new`] first loads the intact stream with the same calls, so a later failure comes from the modification.
 
-use mdma::regs::Reg;
 use migration::stream::Identity;
 use vfio_client::v1::State;
 use vfio_client::Error;
 
 use crate::env::Env;
-use crate::fixture::bytes::random_bytes;
-use crate::fixture::{device, run_jobs, Fixture, PAGE};
-use crate::harness::result::Result;
+use crate::fixture::snapshot::Snapshot;
+use crate::fixture::Fixture;
+use crate::harness::result::{Ended, Result};
 use records::Stream;
 
 /// A saved stream, and a device that loads modified copies of it.
@@ -23,17 +22,16 @@ pub(crate) struct Bench {
     pub(crate) stream: Stream,
 }
 
+/// The mark of the device that refuses a stream.
+const BEFORE: u32 = 0x3c;
+
 /// The pages of device memory in the stream. They form two runs.
 const PAGES: [u64; 3] = [3, 4, 9];
 
 impl Bench {
     pub(crate) fn new(env: &Env) -> Result<Self> {
         let fixture = Fixture::new(env)?;
-        let mut rng = fastrand::Rng::with_seed(49);
-        for page in PAGES {
-            fixture.write_memory(page * PAGE, &random_bytes(&mut rng, PAGE as usize))?;
-        }
-        fixture.mdma.set(Reg::Scratch, 0x4950_5152)?;
+        fixture.fill_state(&PAGES)?;
         let stream = fixture.save_stream()?;
         fixture.device.reset()?;
         let bench = Bench { fixture, stream };
@@ -51,10 +49,9 @@ impl Bench {
         if let Err(e) = fixture.load(&stream.bytes()) {
             crate::fail!("{what}: {e}");
         }
-        assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0x4950_5152, "{what}");
-        let len = 16 * PAGE as usize;
-        let found = fixture.read_memory(0, len)?;
-        crate::fixture::bytes::same(&found, &self.stream.memory(len), device(0), what);
+        fixture
+            .snapshot()?
+            .expect(&Snapshot::of(&self.stream)?, what);
         Ok(fixture.device.reset()?)
     }
 
@@ -89,15 +86,15 @@ impl Bench {
     /// again.
     pub(crate) fn refused(&self, bytes: &[u8], errno: i32, what: &str) -> Result {
         let fixture = &self.fixture;
-        let before = fixture.registers()?;
+        fixture.set_mark(BEFORE)?;
         for piece in [fixture.section(), 61] {
             let refusal = self.attempt(bytes, piece)?;
             let found = refusal.as_ref().map(|e| e.errno());
             assert_eq!(found, Some(Some(errno)), "{what}: {refusal:?}");
             assert_eq!(fixture.state()?, State::ERROR, "{what}");
-            let diff = fixture.registers()?.diff(&before);
-            assert!(diff.is_empty(), "{what} changed {diff:x?}");
+            fixture.expect_mark(BEFORE, what);
             fixture.device.reset()?;
+            fixture.set_mark(BEFORE)?;
             assert_eq!(fixture.state()?, State::RUNNING);
         }
         Ok(())
@@ -120,17 +117,18 @@ impl Bench {
     /// Checks that the device still works.
     pub(crate) fn usable(&self) -> Result {
         self.accepted(&self.stream, "after the refused streams")?;
-        self.fixture.device.config()?.enable()?;
-        let mut queue = self.fixture.queue(2)?;
-        run_jobs(&mut queue, &[mdma::job::nop()])
+        self.fixture.usable()
+    }
+
+    /// Returns the identity of the stream.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        self.stream.identity().map_err(Ended::failed)
     }
 
     /// Returns the stream with another identity.
     pub(crate) fn with_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<Stream> {
         let mut stream = self.stream.clone();
-        let mut identity = stream
-            .identity()
-            .map_err(crate::harness::result::Ended::failed)?;
+        let mut identity = self.identity()?;
         change(&mut identity);
         stream.records[0].payload = identity.encode().to_vec();
         stream.seal();

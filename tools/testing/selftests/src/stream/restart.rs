@@ -3,7 +3,6 @@
 //! A stream that restarts within one load, because a reset or a new save makes the source start again (P50). Also a
 //! refused load, which restarts when the VMM writes the current state.
 
-use mdma::regs::Reg;
 use vfio_client::v1::State;
 use vfio_client::v2;
 
@@ -21,15 +20,12 @@ tests! { "restart":
     p50_a_refused_load_begins_afresh ["P50", "P26"],
     p50_a_load_in_order_goes_on ["P50", "P26"],
     p50_v2_begins_a_refused_load_afresh ["P50", "P26"],
-    p22_nothing_to_stage_is_nothing_pending ["P22"],
+    p22_nothing_to_stage_is_nothing_pending ["P22"] needs [DeviceMemory],
 }
 
-/// Writes a value to pages of device memory.
+/// Writes a value to pages of device memory and to the mark.
 fn write(fixture: &Fixture, pages: &[u64], value: u8) -> Result {
-    for page in pages {
-        fixture.write_memory(page * PAGE, &[value; PAGE as usize])?;
-    }
-    Ok(())
+    fixture.write_pages(pages.iter().copied(), value)
 }
 
 /// Loads all data that a source sends in one load.
@@ -44,7 +40,6 @@ fn migrate(
     write(&destination, &[77], 0x77)?;
     destination.go(&[State::RESUMING])?;
     write(&source, &[1, 2, 3, 700], 1)?;
-    source.mdma.set(Reg::Scratch, 1)?;
     save(&source, &|| {
         for buffer in source.save_pending()? {
             destination.migration.load_buffer(&buffer)?;
@@ -52,6 +47,7 @@ fn migrate(
         Ok(())
     })?;
     destination.go(&[State::RUNNING])?;
+    source.go(&[State::STOP])?;
     source.expect_equal(&destination, what)
 }
 
@@ -65,7 +61,6 @@ fn p50_a_source_that_is_reset_in_pre_copy(env: &Env) -> Result {
         assert_eq!(source.state()?, State::RUNNING);
         // Write other pages: the reset has cleared the first ones.
         write(source, &[2, 5], 2)?;
-        source.mdma.set(Reg::Scratch, 2)?;
         source.go(&[State::STOP_AND_COPY])?;
         send()
     })
@@ -78,7 +73,6 @@ fn p50_a_save_that_was_given_up(env: &Env) -> Result {
         send()?;
         source.go(&[State::RUNNING])?;
         write(source, &[5], 2)?;
-        source.mdma.set(Reg::Scratch, 2)?;
         source.go(&[State::PRE_COPY])?;
         send()?;
         source.go(&[State::STOP_AND_COPY])?;
@@ -96,7 +90,6 @@ fn p50_a_save_that_was_complete(env: &Env) -> Result {
         source.go(&[State::RUNNING])?;
         source.device.reset()?;
         write(source, &[3, 900], 3)?;
-        source.mdma.set(Reg::Scratch, 3)?;
         source.go(&[State::STOP_AND_COPY])?;
         send()
     })
@@ -118,7 +111,7 @@ fn p50_a_refused_load_begins_afresh(env: &Env) -> Result {
     destination.migration.write_state(State::RESUMING)?;
     assert_eq!(destination.state()?, State::RESUMING);
     // The memory written by the refused stream is cleared.
-    let memory = destination.read_memory(4 * PAGE, 2 * PAGE as usize)?;
+    let memory = destination.read_pages(4..6)?;
     assert!(all_are(&memory, 0));
     destination.feed(&stream, destination.section())?;
     destination.go(&[State::RUNNING])?;

@@ -18,14 +18,14 @@ use ::hostile::{admitted, Cgroup, User};
 
 use crate::env::debugfs;
 use crate::env::{Env, LARGE};
-use crate::fixture::v2::{expect_over, V2};
-use crate::fixture::{Fixture, PAGE};
+use crate::fixture::v2::{expect_over, MdmaV2};
+use crate::fixture::{MdmaFixture, PAGE};
 use crate::harness::check::{wait_for, PATIENCE};
 use crate::harness::result::Result;
 use crate::{fail, note, tests};
 use records::{Record, Stream};
 
-tests! { "zero":
+tests! { "zero" needs [Mdma]:
     p26_zero_makes_holes_under_a_mapping ["P26"],
     p26_zero_costs_no_more_for_more_memory ["P26"],
     p26_a_kill_ends_a_load ["P26"],
@@ -45,7 +45,7 @@ fn zeros(identity: &[u8], count: usize, length: u64) -> Vec<u8> {
 }
 
 /// Returns the IDENTITY record of a device.
-fn identity(device: &Fixture) -> Result<Vec<u8>> {
+fn identity(device: &MdmaFixture) -> Result<Vec<u8>> {
     device.go(&[State::PRE_COPY])?;
     let mut bytes = device.save_pending()?.concat();
     device.go(&[State::RUNNING])?;
@@ -55,7 +55,7 @@ fn identity(device: &Fixture) -> Result<Vec<u8>> {
 
 /// A ZERO record frees its pages. A mapping of them then reads 0 and is writable.
 fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let begin = identity(&fixture)?;
     let memory = fixture.mdma.map_memory()?;
     fixture.go(&[State::RESUMING])?;
@@ -104,7 +104,7 @@ fn p26_zero_makes_holes_under_a_mapping(env: &Env) -> Result {
 /// of such records, took 26 minutes, and the user could not be killed.
 fn p26_zero_costs_no_more_for_more_memory(env: &Env) -> Result {
     const FACTOR: u32 = 100;
-    let fixture = Fixture::of(env.open(LARGE)?)?;
+    let fixture = MdmaFixture::of(env.open(LARGE)?)?;
     let begin = identity(&fixture)?;
     let size = fixture.mdma.memory_size();
     let most = (fixture.section() - begin.len()) / (HEADER_SIZE + 8);
@@ -216,7 +216,7 @@ fn p26_a_kill_ends_a_load(env: &Env) -> Result {
 fn p43_files_of_former_sessions_hold_no_memory(env: &Env) -> Result {
     const ROUNDS: usize = 1000;
     const MOST: u64 = 50 << 20;
-    let v2 = V2::new(env)?;
+    let v2 = MdmaV2::new(env)?;
     v2.write_pages([1], 1)?;
     let cgroup = Cgroup::new()?;
     let _inside = Inside::enter(&cgroup)?;

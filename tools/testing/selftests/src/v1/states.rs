@@ -7,12 +7,14 @@ use mdma::regs::Reg;
 use vfio_client::pci;
 use vfio_client::uapi::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
+    VFIO_PCI_MSI_IRQ_INDEX,
 };
 use vfio_client::v1::{offset, State};
 use vfio_client::{Action, EventFd};
 
 use crate::env::{Env, Guest};
-use crate::fixture::{guest, run_jobs, Fixture};
+use crate::fixture::bytes::all_are;
+use crate::fixture::{guest, run_jobs, Fixture, MdmaFixture, PAGE};
 use crate::harness::check::{expect_signal, PATIENCE};
 use crate::harness::result::Result;
 use crate::v1::region::{reach, states};
@@ -21,7 +23,7 @@ use crate::{assert_errno, assert_refused, tests};
 tests! { "v1_states":
     p07_invalid_values_are_refused ["P7"],
     p08_running_is_the_default ["P8"],
-    p08_a_device_whose_region_is_not_touched ["P8"],
+    p08_a_device_whose_region_is_not_touched ["P8"] needs [Mdma],
     p10_a_failed_change_leaves_the_state ["P10"],
     p10_refusals_are_logged ["P10"],
     p11_error_is_left_by_reset_only ["P11"],
@@ -30,9 +32,11 @@ tests! { "v1_states":
     p13_required_changes ["P13"],
     p14_every_pair_of_states ["P14"],
     p14_running_and_stopping_change_nothing ["P14"],
+    p14_a_queue_outlasts_running_and_stopping ["P14"] needs [Mdma],
     p15_every_state_is_left_at_any_pending ["P15"],
     p15_pre_copy_of_a_device_with_nothing_to_send ["P15"],
-    p52_everything_else_works_in_every_state ["P52"],
+    p52_configuration_and_interrupts_in_every_state ["P52"],
+    p52_everything_else_works_in_every_state ["P52"] needs [Mdma],
 }
 
 /// The result of writing 0 to 7 in each state: `Some` new state, or `None` if the write is refused.
@@ -78,8 +82,7 @@ fn p08_running_is_the_default(env: &Env) -> Result {
         fixture = Fixture::of(Guest::open(fixture.close())?)?;
         assert_eq!(fixture.state()?, State::RUNNING, "opened after {state:?}");
         assert_eq!(fixture.migration.pending_bytes()?, 0);
-        let mut queue = fixture.queue(2)?;
-        run_jobs(&mut queue, &[job::nop()])?;
+        fixture.usable()?;
     }
     Ok(())
 }
@@ -163,19 +166,13 @@ fn p11_error_is_left_by_reset_only(env: &Env) -> Result {
     }
     fixture.device.reset()?;
     assert_eq!(fixture.state()?, State::RUNNING);
-    fixture.mdma.bar().device().config()?.enable()?;
-    let mut queue = fixture.queue(2)?;
-    run_jobs(&mut queue, &[job::nop()])?;
-    // The next migration works.
-    drop(queue);
-    fixture.save().map(drop)
+    fixture.usable()
 }
 
 fn p11_reset_gives_running_from_every_state(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
     for state in states() {
-        fixture.write_memory(4096, b"something to send")?;
-        fixture.mdma.set(Reg::Scratch, 0x1234)?;
+        fixture.write_pages([1], 0x34)?;
         reach(&fixture, state)?;
         if state.0 & 2 != 0 && state != State::ERROR {
             fixture.migration.data_offset()?;
@@ -188,8 +185,8 @@ fn p11_reset_gives_running_from_every_state(env: &Env) -> Result {
         // The reset drops the staged buffer and clears memory and registers.
         fixture.migration.data_offset()?;
         assert_eq!(fixture.migration.data_size()?, 0, "from {state:?}");
-        assert_eq!(fixture.read_memory(4096, 17)?, [0; 17], "from {state:?}");
-        assert_eq!(fixture.mdma.get(Reg::Scratch)?, 0, "from {state:?}");
+        assert!(all_are(&fixture.read_pages(1..2)?, 0), "from {state:?}");
+        fixture.expect_no_mark(&format!("from {state:?}"));
         // A second reset changes nothing.
         fixture.device.reset()?;
         assert_eq!(fixture.state()?, State::RUNNING);
@@ -228,7 +225,7 @@ fn take(fixture: &Fixture, from: u32, to: u32, saved: &[u8]) -> Result {
 
 /// Returns a stream to load.
 fn saved(fixture: &Fixture) -> Result<Vec<u8>> {
-    fixture.write_memory(8192, b"contents")?;
+    fixture.write_pages([2], 0xc0)?;
     let bytes = fixture.save()?;
     fixture.device.reset()?;
     Ok(bytes)
@@ -273,28 +270,42 @@ fn p14_every_pair_of_states(env: &Env) -> Result {
     Ok(())
 }
 
+/// Ways to stop a device and to run it again.
+const STOPS: [&[State]; 6] = [
+    &[State::STOP, State::RUNNING],
+    &[State::RUNNING],
+    &[State::STOP_AND_COPY, State::STOP_AND_COPY, State::RUNNING],
+    &[State::PRE_COPY, State::PRE_COPY, State::RUNNING],
+    &[State::PRE_COPY, State::STOP, State::STOP, State::RUNNING],
+    &[
+        State::PRE_COPY,
+        State::STOP_AND_COPY,
+        State::STOP,
+        State::STOP_AND_COPY,
+        State::RUNNING,
+    ],
+];
+
 fn p14_running_and_stopping_change_nothing(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
+    fixture.fill_state(&[3])?;
+    let before = fixture.snapshot()?;
+    for path in STOPS {
+        fixture.go(path)?;
+        fixture.snapshot()?.expect(&before, &format!("{path:?}"));
+    }
+    Ok(())
+}
+
+fn p14_a_queue_outlasts_running_and_stopping(env: &Env) -> Result {
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(0x10_0000, 4096)?;
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::fill(guest(0x10_0000), 1, 8).interrupt()])?;
     fixture.mdma.set(Reg::Scratch, 0xabcd)?;
     fixture.write_memory(12345, b"stays")?;
     let before = fixture.registers()?;
-    for path in [
-        &[State::STOP, State::RUNNING][..],
-        &[State::RUNNING],
-        &[State::STOP_AND_COPY, State::STOP_AND_COPY, State::RUNNING],
-        &[State::PRE_COPY, State::PRE_COPY, State::RUNNING],
-        &[State::PRE_COPY, State::STOP, State::STOP, State::RUNNING],
-        &[
-            State::PRE_COPY,
-            State::STOP_AND_COPY,
-            State::STOP,
-            State::STOP_AND_COPY,
-            State::RUNNING,
-        ],
-    ] {
+    for path in STOPS {
         fixture.go(path)?;
         let diff = fixture.registers()?.diff(&before);
         assert!(diff.is_empty(), "{path:?} changed {diff:x?}");
@@ -309,7 +320,7 @@ fn p15_every_state_is_left_at_any_pending(env: &Env) -> Result {
         for to in [State::RUNNING, State::STOP, State::STOP_AND_COPY] {
             // No buffer staged, one staged but not read, one consumed, all consumed.
             for stage in 0..4 {
-                fixture.write_memory(0, &[1; 3 * 4096])?;
+                fixture.write_pages(0..3, 1)?;
                 fixture.go(&[from])?;
                 match stage {
                     0 => {}
@@ -342,8 +353,59 @@ fn p15_pre_copy_of_a_device_with_nothing_to_send(env: &Env) -> Result {
     fixture.load(&[first.concat(), rest.concat()].concat())
 }
 
-fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+/// Every interrupt that can be triggered by the user, with its vectors.
+fn triggers(fixture: &Fixture) -> Result<Vec<(u32, u32)>> {
+    let mut found = Vec::new();
+    for index in [
+        VFIO_PCI_INTX_IRQ_INDEX,
+        VFIO_PCI_MSI_IRQ_INDEX,
+        VFIO_PCI_MSIX_IRQ_INDEX,
+    ] {
+        let count = fixture.device.irq(index)?.info().count;
+        if count > 0 {
+            found.push((index, count));
+        }
+    }
+    Ok(found)
+}
+
+fn p52_configuration_and_interrupts_in_every_state(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
+    let config = fixture.device.config()?;
+    let triggers = triggers(&fixture)?;
+    assert!(!triggers.is_empty(), "a device without interrupts");
+    for state in states() {
+        reach(&fixture, state)?;
+        // QEMU restores configuration space while the device is resuming.
+        let snapshot = config.snapshot()?;
+        config.set_command(pci::COMMAND_MEMORY)?;
+        assert_eq!(config.command()?, pci::COMMAND_MEMORY, "{state:?}");
+        config.restore(&snapshot)?;
+        assert_eq!(config.snapshot()?, snapshot, "{state:?}");
+        for (index, count) in &triggers {
+            let irq = fixture.device.irq(*index)?;
+            let event = EventFd::new()?;
+            irq.set_eventfds(count - 1, &[Some(&event)])?;
+            irq.set_none(Action::Trigger, count - 1, 1)?;
+            expect_signal(&event, "an interrupt triggered by the user");
+            irq.disable()?;
+        }
+        fixture.set_mark(0x5c)?;
+        fixture.expect_mark(0x5c, &format!("{state:?}"));
+        if fixture.memory_size() > 0 {
+            let memory = fixture.map_memory()?;
+            memory.write(PAGE as usize, b"through a mapping");
+            let found = fixture.read_memory(PAGE, 17)?;
+            assert_eq!(found, b"through a mapping", "{state:?}");
+        }
+        fixture.device.reset()?;
+        config.enable()?;
+    }
+    Ok(())
+}
+
+fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+    let fixture = MdmaFixture::new(env)?;
     let config = fixture.device.config()?;
     let msix = fixture.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
     let intx = fixture.device.irq(VFIO_PCI_INTX_IRQ_INDEX)?;

@@ -10,8 +10,9 @@ use migration::stream::{Kind, HEADER_SIZE};
 use rustix::event::PollFlags;
 use vfio_client::v2::{DataFd, State};
 
-use crate::env::Env;
+use crate::env::{facts, Env};
 use crate::fixture::bytes::{random_bytes, same};
+use crate::fixture::snapshot::Snapshot;
 use crate::fixture::v2::{expect_over, read_pieces, V2};
 use crate::fixture::{device, parse, PAGE};
 use crate::harness::result::Result;
@@ -24,16 +25,18 @@ tests! { "v2_saving":
     p46_the_end_in_stop_copy ["P46"],
     p47_data_size_is_what_a_stop_would_send ["P47"],
     reads_of_any_size [],
-    changes_during_pre_copy_arrive [],
+    changes_during_pre_copy_arrive [] needs [DeviceMemory],
     the_descriptor_is_a_stream [],
     closed_early [],
     two_readers [],
-    reads_into_the_memory_of_the_same_device [],
+    reads_into_the_memory_of_the_same_device [] needs [DeviceMemory],
 }
 
 /// The maximal error of an estimate in bytes: state that is smaller than its maximum, and additional headers where a
 /// buffer ends within a record.
-pub(crate) const SLACK: u64 = (mdma::state::SIZE + 16 * HEADER_SIZE) as u64;
+pub(crate) fn slack() -> Result<u64> {
+    Ok(facts::known()?.state_size_max + 16 * HEADER_SIZE as u64)
+}
 
 /// Reads all data that is available now.
 pub(crate) fn drain(fd: &DataFd) -> Result<Vec<u8>> {
@@ -56,21 +59,19 @@ fn p43_moves_among_the_saving_states_keep_the_session(env: &Env) -> Result {
     for (n, state) in (0..).zip(moves) {
         // Each state returns a part of the stream. The last read spans two states.
         let mut piece = vec![0; 30_001];
-        let got = fd.read(&mut piece)?;
-        bytes.extend_from_slice(&piece[..got]);
+        match fd.read(&mut piece) {
+            Ok(got) => bytes.extend_from_slice(&piece[..got]),
+            Err(e) if e.raw_os_error() == Some(libc::ENOMSG) => {}
+            Err(e) => return Err(e.into()),
+        }
         v2.write_pages([50 + n], 2)?;
         v2.to(state)?;
     }
     bytes.extend(drain(&fd)?);
     v2.to(State::STOP)?;
     let stream = parse(&bytes)?;
-    let memory = stream.memory(v2.mdma.memory_size() as usize);
-    same(
-        &memory,
-        &v2.read_memory(0, memory.len())?,
-        device(0),
-        "in one stream",
-    );
+    v2.snapshot()?
+        .expect(&Snapshot::of(&stream)?, "in one stream");
     let last = stream.records.last().and_then(|r| r.kind());
     assert_eq!(last, Some(Kind::End));
     Ok(())
@@ -82,9 +83,9 @@ fn p43_a_session_that_is_over_gives_errors(env: &Env) -> Result {
     for begin in [State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY] {
         for end in [State::RUNNING, State::RUNNING_P2P, State::STOP] {
             // Read nothing, a part of the first buffer, or everything.
-            for read in [0, 1000, usize::MAX] {
+            for read in [0, 10, usize::MAX] {
                 let fd = v2.begin(begin)?;
-                let mut bytes = vec![0; read.min(1000)];
+                let mut bytes = vec![0; read.min(10)];
                 match read {
                     usize::MAX => drop(drain(&fd)?),
                     _ => assert_eq!(fd.read(&mut bytes)?, bytes.len()),
@@ -126,9 +127,9 @@ fn p43_an_old_descriptor_never_gets_the_next_session(env: &Env) -> Result {
             expect_over(&first, &format!("{old}, then {new}"));
             match new {
                 State::RESUMING => {
-                    second.write_all(&expected[..100])?;
+                    second.write_all(&expected[..50])?;
                     expect_over(&first, "while the next session loads");
-                    second.write_all(&expected[100..])?;
+                    second.write_all(&expected[50..])?;
                 }
                 State::STOP_COPY => assert!(drain(&second)? == expected, "{old}, then {new}"),
                 _ => assert!(!drain(&second)?.is_empty()),
@@ -169,12 +170,13 @@ fn p46_the_end_in_stop_copy(env: &Env) -> Result {
 
 fn p47_data_size_is_what_a_stop_would_send(env: &Env) -> Result {
     let v2 = V2::new(env)?;
+    let slack = slack()?;
     for count in [0, 1, 300, 4000] {
         v2.write_pages((0..count).step_by(2), 1)?;
         let pages = count.div_ceil(2);
         let size = v2.feature.data_size()?;
         let sent = v2.save_v2()?.len() as u64;
-        let slack = SLACK + pages * HEADER_SIZE as u64;
+        let slack = slack + pages * HEADER_SIZE as u64;
         assert!(
             size.abs_diff(sent) <= slack,
             "estimated {size}, sent {sent}"
@@ -199,7 +201,7 @@ fn p47_data_size_is_what_a_stop_would_send(env: &Env) -> Result {
         total += got as u64;
         let left = v2.feature.data_size()?;
         assert!(
-            (left + total).abs_diff(whole) <= SLACK,
+            (left + total).abs_diff(whole) <= slack,
             "{left} of {whole} left after {total}"
         );
         if got == 0 {
@@ -212,8 +214,7 @@ fn p47_data_size_is_what_a_stop_would_send(env: &Env) -> Result {
 fn reads_of_any_size(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
-    v2.write_memory(0, &random_bytes(&mut rng, 9 * PAGE as usize))?;
-    v2.write_memory(100 * PAGE, &random_bytes(&mut rng, 77))?;
+    v2.fill_state(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 100])?;
     let expected = v2.save_v2()?;
     let random: Vec<usize> = (0..50).map(|_| rng.usize(1..10_000)).collect();
     let sizes: [&[usize]; 9] = [
@@ -245,7 +246,7 @@ fn changes_during_pre_copy_arrive(env: &Env) -> Result {
     let source = V2::new(env)?;
     let destination = V2::new(env)?;
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
-    let memory = source.mdma.map_memory()?;
+    let memory = source.map_memory()?;
     let size = memory.len();
     memory.write(0, &random_bytes(&mut rng, 2 << 20));
     let fd = source.begin(State::PRE_COPY)?;
@@ -303,7 +304,7 @@ fn closed_early(env: &Env) -> Result {
         &[State::STOP_COPY, State::STOP],
     ] {
         let fd = v2.begin(path[0])?;
-        fd.read(&mut [0; 1000])?;
+        fd.read(&mut [0; 10])?;
         drop(fd);
         for state in &path[1..] {
             v2.to(*state)?;
@@ -312,14 +313,15 @@ fn closed_early(env: &Env) -> Result {
         v2.feature.set_state(State::RUNNING)?;
     }
     let expected = v2.save_v2()?;
-    assert_eq!(parse(&expected)?.pages(PAGE).len(), 300);
+    let pages = (0..300).filter(|page| v2.has_page(*page)).count();
+    assert_eq!(parse(&expected)?.pages(PAGE).len(), pages);
     Ok(())
 }
 
 fn two_readers(env: &Env) -> Result {
     let v2 = V2::new(env)?;
-    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
-    v2.write_memory(0, &random_bytes(&mut rng, 3 << 20))?;
+    let pages: Vec<u64> = (0..768).collect();
+    v2.fill_state(&pages)?;
     let expected = v2.save_v2()?;
     // Two descriptors share one stream: each read returns the next bytes of it.
     let one = v2.begin(State::STOP_COPY)?;
@@ -387,7 +389,7 @@ fn reads_into_the_memory_of_the_same_device(env: &Env) -> Result {
     let mut rng = fastrand::Rng::with_seed(env.limits.seed);
     v2.write_memory(0, &random_bytes(&mut rng, 64 << 10))?;
     let expected = v2.save_v2()?;
-    let memory = v2.mdma.map_memory()?;
+    let memory = v2.map_memory()?;
     // The destination of the copy is a mapping of the same device, so copy_to_user() faults in it.
     let fd = v2.begin(State::STOP_COPY)?;
     let mut at = FAR;

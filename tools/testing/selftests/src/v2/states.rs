@@ -11,7 +11,8 @@ use vfio_client::v2::State;
 use vfio_client::{Action, EventFd};
 
 use crate::env::Env;
-use crate::fixture::v2::{expect_alive, expect_over, V2};
+use crate::fixture::bytes::all_are;
+use crate::fixture::v2::{expect_alive, expect_over, MdmaV2, V2};
 use crate::fixture::{guest, run_jobs, wait_register};
 use crate::harness::check::{expect_signal, PATIENCE, SILENCE};
 use crate::harness::result::Result;
@@ -28,10 +29,12 @@ tests! { "v2_states":
     p42_refusals_are_logged ["P42"],
     p42_a_path_that_fails_ends_in_error ["P42", "P26"],
     p42_reset_gives_running_from_every_state ["P42", "P11"],
-    p44_no_dma_in_a_p2p_state ["P44"],
-    p44_work_in_flight_is_finished ["P44"],
-    p52_everything_else_works_in_every_state ["P52"],
+    p44_no_dma_in_a_p2p_state ["P44"] needs [Mdma],
+    p44_work_in_flight_is_finished ["P44"] needs [Mdma],
+    p52_configuration_and_registers_in_every_state ["P52"],
+    p52_everything_else_works_in_every_state ["P52"] needs [Mdma],
     running_and_stopping_change_nothing [],
+    a_queue_outlasts_running_and_stopping [] needs [Mdma],
 }
 
 const ERROR: State = State::ERROR;
@@ -184,9 +187,7 @@ fn p38_running_is_the_default(env: &Env) -> Result {
         if let Some(fd) = &fd {
             expect_over(fd, &format!("{state} and a close"));
         }
-        v2.device.config()?.enable()?;
-        let mut queue = v2.queue(2)?;
-        run_jobs(&mut queue, &[job::nop()])?;
+        v2.usable()?;
     }
     Ok(())
 }
@@ -290,10 +291,7 @@ fn p42_error_is_left_by_reset_only(env: &Env) -> Result {
         assert_eq!(v2.now()?, ERROR);
     }
     v2.reset()?;
-    v2.device.config()?.enable()?;
-    let mut queue = v2.queue(2)?;
-    run_jobs(&mut queue, &[job::nop()])?;
-    drop(queue);
+    v2.usable()?;
     let bytes = v2.save_v2()?;
     v2.load_v2(&bytes)
 }
@@ -322,16 +320,12 @@ fn p42_a_path_that_fails_ends_in_error(env: &Env) -> Result {
         PRE_COPY_P2P,
         STOP_COPY,
     ] {
-        v2.mdma.set(Reg::Scratch, 0x42)?;
+        v2.set_mark(0x42)?;
         let fd = v2.begin(RESUMING)?;
         fd.write_all(&bytes[..bytes.len() - 1])?;
         assert_errno!(v2.feature.set_state(to), ENODATA, "RESUMING to {to}");
         assert_eq!(v2.now()?, ERROR);
-        assert_eq!(
-            v2.mdma.get(Reg::Scratch)?,
-            0x42,
-            "the device applied an incomplete load"
-        );
+        v2.expect_mark(0x42, "the device applied an incomplete load");
         expect_over(&fd, "after a failed load");
         v2.reset()?;
     }
@@ -342,11 +336,10 @@ fn p42_reset_gives_running_from_every_state(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     for state in State::ALL {
         v2.write_pages([7], 7)?;
-        v2.mdma.set(Reg::Scratch, 0x1234)?;
         let fd = v2.reach(state)?;
         v2.reset()?;
-        assert_eq!(v2.read_memory(7 * 4096, 16)?, [0; 16], "{state}");
-        assert_eq!(v2.mdma.get(Reg::Scratch)?, 0, "{state}");
+        assert!(all_are(&v2.read_pages(7..8)?, 0), "{state}");
+        v2.expect_no_mark(&format!("after a reset in {state}"));
         if let Some(fd) = &fd {
             expect_over(fd, &format!("{state} and a reset"));
         }
@@ -359,7 +352,7 @@ const BASE: u64 = 0x100_0000;
 const SIZE: usize = 4 << 20;
 
 fn p44_no_dma_in_a_p2p_state(env: &Env) -> Result {
-    let v2 = V2::new(env)?;
+    let v2 = MdmaV2::new(env)?;
     let buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -404,7 +397,7 @@ fn p44_no_dma_in_a_p2p_state(env: &Env) -> Result {
 }
 
 fn p44_work_in_flight_is_finished(env: &Env) -> Result {
-    let v2 = V2::new(env)?;
+    let v2 = MdmaV2::new(env)?;
     let buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     for (n, to) in (1..).zip([RUNNING_P2P, PRE_COPY_P2P, RUNNING_P2P, PRE_COPY_P2P]) {
@@ -437,8 +430,26 @@ fn p44_work_in_flight_is_finished(env: &Env) -> Result {
     Ok(())
 }
 
-fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+fn p52_configuration_and_registers_in_every_state(env: &Env) -> Result {
     let v2 = V2::new(env)?;
+    let config = v2.device.config()?;
+    for state in State::ALL {
+        let fd = v2.reach(state)?;
+        let snapshot = config.snapshot()?;
+        config.restore(&snapshot)?;
+        assert_eq!(config.snapshot()?, snapshot, "{state}");
+        v2.write_pages([2], 9)?;
+        v2.expect_mark(9, &format!("in {state}"));
+        assert!(all_are(&v2.read_pages(2..3)?, 9), "{state}");
+        drop(fd);
+        v2.reset()?;
+        config.enable()?;
+    }
+    Ok(())
+}
+
+fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
+    let v2 = MdmaV2::new(env)?;
     let config = v2.device.config()?;
     let msix = v2.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
     for state in State::ALL {
@@ -461,7 +472,21 @@ fn p52_everything_else_works_in_every_state(env: &Env) -> Result {
 }
 
 fn running_and_stopping_change_nothing(env: &Env) -> Result {
-    let v2 = V2::new(env)?;
+    let (v2, _) = V2::saved(env, &[3])?;
+    v2.to(RUNNING)?;
+    let before = v2.snapshot()?;
+    for path in COMBINATIONS.iter().filter(|path| !path.contains(&RESUMING)) {
+        for state in *path {
+            v2.feature.set_state(*state)?;
+        }
+        v2.feature.set_state(RUNNING)?;
+        v2.snapshot()?.expect(&before, &format!("{path:?}"));
+    }
+    Ok(())
+}
+
+fn a_queue_outlasts_running_and_stopping(env: &Env) -> Result {
+    let v2 = MdmaV2::new(env)?;
     let _buffer = v2.buffer(BASE, SIZE)?;
     let mut queue = v2.queue(4)?;
     run_jobs(&mut queue, &[job::fill(guest(BASE), 1, 8).interrupt()])?;

@@ -14,12 +14,12 @@ use vfio_client::{Access, DmaBuffer, Mapping};
 
 use crate::env::Env;
 use crate::fixture::bytes::all_are;
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, QUEUE};
+use crate::fixture::{device, guest, run_jobs, wait_register, MdmaFixture, VfioQueue, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "faults":
+tests! { "faults" needs [Mdma]:
     every_bad_descriptor_halts [],
     unmapped_memory_halts [],
     memory_without_access_halts [],
@@ -44,7 +44,7 @@ fn with(job: &Descriptor, at: usize, value: &[u8]) -> [u8; DESCRIPTOR_SIZE] {
 
 /// Submits a descriptor that must fail, and checks the completion and the registers. The queue must be empty.
 pub(crate) fn fails(
-    fixture: &Fixture,
+    fixture: &MdmaFixture,
     queue: &mut VfioQueue,
     bytes: &[u8; 64],
     error: Error,
@@ -72,7 +72,7 @@ pub(crate) fn fails(
 }
 
 /// Waits until the queue halts, and checks the registers.
-fn halted(fixture: &Fixture, error: Error, index: u64, what: &str) -> Result {
+fn halted(fixture: &MdmaFixture, error: Error, index: u64, what: &str) -> Result {
     let halted = u64::from(regs::STATUS_HALTED);
     wait_register(&fixture.mdma, Reg::Status, "the queue to halt", |s| {
         s & halted != 0
@@ -90,7 +90,7 @@ fn halted(fixture: &Fixture, error: Error, index: u64, what: &str) -> Result {
 }
 
 /// Enables the halted queue again in the same memory, and checks that it works.
-pub(crate) fn recover(fixture: &Fixture, queue: VfioQueue) -> Result<VfioQueue> {
+pub(crate) fn recover(fixture: &MdmaFixture, queue: VfioQueue) -> Result<VfioQueue> {
     let order = queue.ring().entries().ilog2();
     let (mdma, memory) = queue.close()?;
     for reg in [
@@ -109,7 +109,7 @@ pub(crate) fn recover(fixture: &Fixture, queue: VfioQueue) -> Result<VfioQueue> 
 }
 
 fn every_bad_descriptor_halts(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(BASE, SIZE)?;
     let size = fixture.mdma.memory_size();
     let mut queue = fixture.queue(4)?;
@@ -183,7 +183,7 @@ fn every_bad_descriptor_halts(env: &Env) -> Result {
 }
 
 fn unmapped_memory_halts(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let end = BASE + SIZE as u64;
     let mut queue = fixture.queue(4)?;
@@ -218,7 +218,7 @@ fn unmapped_memory_halts(env: &Env) -> Result {
 }
 
 fn memory_without_access_halts(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let map = |iova, access| -> Result<DmaBuffer> {
         let memory = Arc::new(Mapping::anonymous(SIZE)?);
         memory.fill(0, SIZE, 0x5a);
@@ -250,7 +250,7 @@ fn memory_without_access_halts(env: &Env) -> Result {
 }
 
 fn a_job_fails_where_its_memory_ends(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let (unit, size) = (UNIT as u64, SIZE as u64);
     let mut queue = fixture.queue(4)?;
@@ -274,7 +274,7 @@ fn a_job_fails_where_its_memory_ends(env: &Env) -> Result {
 }
 
 fn jobs_after_a_failed_one_do_not_run(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(4)?;
     queue.fill(&job::fill(guest(BASE), u64::MAX, 8).cookie(1))?;
@@ -298,7 +298,7 @@ fn jobs_after_a_failed_one_do_not_run(env: &Env) -> Result {
 }
 
 /// Enables a queue with its rings at these IOVAs, and rings the doorbell.
-pub(crate) fn enable_at(fixture: &Fixture, ring: u64, completions: u64) -> Result {
+pub(crate) fn enable_at(fixture: &MdmaFixture, ring: u64, completions: u64) -> Result {
     fixture.mdma.disable()?;
     fixture.mdma.set(Reg::RingBase, ring)?;
     fixture.mdma.set(Reg::RingOrder, 4)?;
@@ -310,7 +310,7 @@ pub(crate) fn enable_at(fixture: &Fixture, ring: u64, completions: u64) -> Resul
 }
 
 fn a_queue_at_an_unmapped_iova(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     buffer.write(0, &job::nop().encode());
     let nowhere = 0x666_0000_0000;
@@ -339,7 +339,7 @@ fn a_queue_at_an_unmapped_iova(env: &Env) -> Result {
 
 /// Maps ring and completion records separately, runs a job, then unmaps one of the mappings.
 fn unmap_one(env: &Env, unmap_ring: bool, error: Error) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let ring = fixture.buffer(QUEUE, 4096)?;
     let completions = fixture.buffer(2 * QUEUE, 4096)?;
     ring.write(0, &job::nop().encode());
@@ -376,7 +376,7 @@ fn p35_unmapped_completions_are_a_fault(env: &Env) -> Result {
 }
 
 fn completions_without_write_access(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let ring = Arc::new(Mapping::anonymous(4096)?);
     ring.write(0, &job::nop().encode());
     // The device only reads the ring, so a read-only mapping is enough.

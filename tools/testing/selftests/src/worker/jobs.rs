@@ -8,12 +8,12 @@ use mdma::{job, Descriptor, Place};
 
 use crate::env::Env;
 use crate::fixture::memory::Memory;
-use crate::fixture::{device, guest, run_jobs, Fixture};
+use crate::fixture::{device, guest, run_jobs, MdmaFixture};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "jobs":
+tests! { "jobs" needs [Mdma]:
     every_operation_between_every_memory [],
     unaligned_starts_and_lengths [],
     overlapping_copies_read_first [],
@@ -51,8 +51,8 @@ fn plus(place: Place, offset: u64) -> Place {
 }
 
 /// Returns a fixture with random contents in guest and device memory.
-fn filled(env: &Env, seed: u64) -> Result<(Fixture, Memory, fastrand::Rng)> {
-    let fixture = Fixture::new(env)?;
+fn filled(env: &Env, seed: u64) -> Result<(MdmaFixture, Memory, fastrand::Rng)> {
+    let fixture = MdmaFixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut memory = Memory::new(&fixture, SIZE);
     memory.map(&fixture, &mut rng, BASE, SIZE)?;
@@ -170,7 +170,7 @@ fn lengths_around_a_unit(env: &Env) -> Result {
 }
 
 fn the_whole_device_memory(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let size = fixture.mdma.memory_size();
     let mut memory = Memory::new(&fixture, size as usize);
     let mut queue = fixture.queue(4)?;
@@ -217,7 +217,7 @@ fn rings_of_every_order_wrap(env: &Env) -> Result {
 }
 
 fn a_full_ring_takes_no_more(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let order = 3;
     let mut queue = fixture.queue(order)?;
     // The first job keeps the device busy, with a pause after each unit.
@@ -237,7 +237,7 @@ fn a_full_ring_takes_no_more(env: &Env) -> Result {
 }
 
 fn registers_of_the_ring_while_enabled(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut queue = fixture.queue(3)?;
     run_jobs(&mut queue, &[job::nop(), job::nop(), job::nop()])?;
     assert_eq!(fixture.mdma.get(Reg::Head)?, 3);
@@ -310,7 +310,7 @@ fn jobs_come_in_order(env: &Env) -> Result {
 }
 
 fn a_ring_that_is_kept_full(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut queue = fixture.queue(2)?;
     let mut reaped = 0;
     for cookie in 0..2000 {
@@ -332,7 +332,7 @@ fn a_ring_that_is_kept_full(env: &Env) -> Result {
 }
 
 fn a_re_enabled_queue_has_new_pages(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     for round in 0..20 {
         // Each queue uses new memory at the same IOVA, right after the unmap of the previous one.
         let mut queue = fixture.queue(4)?;

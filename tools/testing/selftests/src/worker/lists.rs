@@ -13,13 +13,13 @@ use vfio_client::DmaBuffer;
 use crate::dirty::pages::{get, of, set};
 use crate::env::Env;
 use crate::fixture::memory::{pages_of, Memory};
-use crate::fixture::{device, guest, run_jobs, wait_register, Fixture, VfioQueue, PAGE};
+use crate::fixture::{device, guest, run_jobs, wait_register, MdmaFixture, VfioQueue, PAGE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::tests;
 use crate::worker::faults::{fails, recover};
 
-tests! { "lists":
+tests! { "lists" needs [Mdma]:
     every_bad_list_halts [],
     a_list_may_end_in_a_mapping_that_is_read_only [],
     the_longest_list [],
@@ -50,7 +50,7 @@ fn entry(place: Place, len: u32) -> Entry {
 }
 
 fn every_bad_list_halts(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let lists = fixture.buffer(LIST, PAGE as usize)?;
     let size = fixture.mdma.memory_size();
@@ -129,7 +129,7 @@ fn a_list_may_end_in_a_mapping_that_is_read_only(env: &Env) -> Result {
     use std::sync::Arc;
     use vfio_client::{Access, Mapping};
 
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(BASE, SIZE)?;
     let memory = Arc::new(Mapping::anonymous(PAGE as usize)?);
     let last = PAGE as usize - ENTRY_SIZE;
@@ -144,7 +144,7 @@ fn a_list_may_end_in_a_mapping_that_is_read_only(env: &Env) -> Result {
 }
 
 fn the_longest_list(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(5);
     let mut memory = Memory::new(&fixture, SIZE);
     memory.map(&fixture, &mut rng, BASE, SIZE)?;
@@ -199,7 +199,7 @@ fn p30_exactly_the_entries_written(env: &Env) -> Result {
 }
 
 /// Starts a slow job with 64 entries, and returns while it processes the first entries.
-fn slow(fixture: &Fixture, lists: &DmaBuffer) -> Result<(VfioQueue, u64)> {
+fn slow(fixture: &MdmaFixture, lists: &DmaBuffer) -> Result<(VfioQueue, u64)> {
     let unit = UNIT as u32;
     let entries = [
         entry(guest(BASE), unit / 2),
@@ -216,7 +216,7 @@ fn slow(fixture: &Fixture, lists: &DmaBuffer) -> Result<(VfioQueue, u64)> {
 }
 
 fn p35_unmapped_under_its_job(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(BASE, SIZE)?;
     let lists = fixture.buffer(LIST, PAGE as usize)?;
     let (mut queue, len) = slow(&fixture, &lists)?;
@@ -229,7 +229,7 @@ fn p35_unmapped_under_its_job(env: &Env) -> Result {
 }
 
 fn p35_entries_unmapped_under_their_job(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let lists = fixture.buffer(LIST, PAGE as usize)?;
     let (mut queue, len) = slow(&fixture, &lists)?;
@@ -247,7 +247,7 @@ fn p35_entries_unmapped_under_their_job(env: &Env) -> Result {
 }
 
 fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(env: &Env) -> Result {
-    let source = Fixture::new(env)?;
+    let source = MdmaFixture::new(env)?;
     let mut rng = fastrand::Rng::with_seed(9);
     let mut memory = Memory::new(&source, SIZE);
     memory.map(&source, &mut rng, BASE, SIZE)?;
@@ -284,7 +284,7 @@ fn p50_a_job_in_the_middle_of_its_lists_goes_on_elsewhere(env: &Env) -> Result {
     assert!(done < job.len, "the job finished before the stop");
 
     // The destination maps the same guest memory.
-    let destination = Fixture::new(env)?;
+    let destination = MdmaFixture::new(env)?;
     let again = |buffer: &DmaBuffer| {
         let memory = buffer.memory().clone();
         let access = vfio_client::Access::ReadWrite;

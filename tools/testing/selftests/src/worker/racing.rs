@@ -8,38 +8,41 @@ use std::thread;
 
 use mdma::job;
 use mdma::regs::{self, Reg};
-use vfio_client::uapi::VFIO_PCI_MSIX_IRQ_INDEX;
 use vfio_client::v1::{offset, State};
-use vfio_client::{Action, EventFd};
+use vfio_client::{v2, Action, EventFd};
 
 use crate::env::{Env, Guest, SMALL};
-use crate::fixture::{run_jobs, Fixture, PAGE, QUEUE};
+use crate::fixture::{run_jobs, Fixture, MdmaFixture, PAGE, QUEUE};
 use crate::harness::result::Result;
+use crate::irq::set_irqs::own;
 use crate::{note, tests};
 
 tests! { "racing":
     every_two_actions [],
     all_actions_at_once [],
-    states_and_doorbells ["P9"],
+    the_queue_and_every_action [] needs [Mdma],
+    states_and_doorbells ["P9"] needs [Mdma],
     sessions_by_two_threads [],
     loads_by_two_threads ["P26"],
     two_descriptors_of_one_device [],
     opening_and_closing [],
+    opening_and_closing_in_a_job [] needs [Mdma],
 }
 
 /// An action of a thread on a device. It may fail with an errno, but must not hang or break the device.
-type Do = fn(&Fixture, &mut fastrand::Rng) -> Result;
+type Do<F = Fixture> = fn(&F, &mut fastrand::Rng) -> Result;
 
-const ACTIONS: [(&str, Do); 10] = [
+const ACTIONS: [(&str, Do); 11] = [
     ("header reads", header_reads),
     ("state changes", state_changes),
+    ("state changes by v2", state_changes_by_v2),
     ("saving", saving),
     ("loading", loading),
     ("resets", resets),
     ("memory calls", memory_calls),
     ("memory mapping", memory_mapping),
     ("window mapping", window_mapping),
-    ("the queue", the_queue),
+    ("registers", registers),
     ("interrupts and configuration", interrupts),
 ];
 
@@ -94,7 +97,10 @@ fn resets(fixture: &Fixture, _: &mut fastrand::Rng) -> Result {
 }
 
 fn memory_calls(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
-    let at = rng.u64(0..fixture.mdma.memory_size() - 20_000);
+    if fixture.memory_size() <= 20_000 {
+        return Ok(());
+    }
+    let at = rng.u64(0..fixture.memory_size() - 20_000);
     let len = rng.usize(1..20_000);
     if rng.bool() {
         fixture.write_memory(at, &vec![rng.u8(..); len])
@@ -104,7 +110,10 @@ fn memory_calls(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
 }
 
 fn memory_mapping(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
-    let mapping = fixture.mdma.map_memory()?;
+    if fixture.memory_size() == 0 {
+        return Ok(());
+    }
+    let mapping = fixture.map_memory()?;
     for _ in 0..8 {
         let at = rng.usize(0..mapping.len() - 8);
         if rng.bool() {
@@ -128,7 +137,65 @@ fn window_mapping(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
     Ok(())
 }
 
-fn the_queue(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
+/// Reads and writes anywhere in the BARs that cannot be mapped, without bus master: random registers may start the device.
+fn registers(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
+    fixture.device.config()?.set_bus_master(false)?;
+    for index in 0..6 {
+        let region = fixture.region(index)?;
+        let info = region.info();
+        if info.size == 0 || !info.areas().is_empty() {
+            continue;
+        }
+        for _ in 0..4 {
+            let width = *rng.choice(&[1, 2, 4, 8]).expect("some");
+            let at = rng.u64(0..info.size) & !(width as u64 - 1);
+            if at + width as u64 > info.size {
+                continue;
+            }
+            let mut bytes = rng.u64(..).to_le_bytes();
+            // No access inside a BAR fails.
+            match rng.bool() {
+                true => region.write(at, &bytes[..width])?,
+                false => region.read(at, &mut bytes[..width])?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn state_changes_by_v2(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
+    let Some(feature) = fixture.device.migration_v2()? else {
+        return Ok(());
+    };
+    if let Ok(Some(file)) = feature.set_state(v2::State(rng.u32(0..9))) {
+        let _ = file.read(&mut [0; 512]);
+        let _ = file.write(&[0x5a; 64]);
+    }
+    assert!(feature.state()?.name().is_some(), "an unknown state");
+    Ok(())
+}
+
+/// Makes an action of any device one of `mdma`.
+macro_rules! of_mdma {
+    ($($action:ident),*) => {
+        [$((stringify!($action), (|fixture, rng| $action(fixture, rng)) as Do<MdmaFixture>)),*]
+    };
+}
+
+/// The actions beside which the queue runs.
+const BESIDE_THE_QUEUE: [(&str, Do<MdmaFixture>); 9] = of_mdma![
+    header_reads,
+    state_changes,
+    saving,
+    loading,
+    resets,
+    memory_calls,
+    memory_mapping,
+    window_mapping,
+    interrupts
+];
+
+fn the_queue(fixture: &MdmaFixture, rng: &mut fastrand::Rng) -> Result {
     let mdma = &fixture.mdma;
     match rng.u8(0..4) {
         0 => {
@@ -152,19 +219,21 @@ fn interrupts(fixture: &Fixture, rng: &mut fastrand::Rng) -> Result {
     let config = fixture.device.config()?;
     config.enable()?;
     config.set_bus_master(rng.bool())?;
-    let msix = fixture.device.irq(VFIO_PCI_MSIX_IRQ_INDEX)?;
-    let event = EventFd::new()?;
-    if msix.set_eventfds(0, &[Some(&event)]).is_ok() {
-        let _ = msix.set_none(Action::Trigger, 0, 1);
-        let _ = msix.disable();
+    for (index, _) in own(fixture)? {
+        let irq = fixture.device.irq(index)?;
+        let event = EventFd::new()?;
+        if irq.set_eventfds(0, &[Some(&event)]).is_ok() {
+            let _ = irq.set_none(Action::Trigger, 0, 1);
+            let _ = irq.disable();
+        }
     }
     config.enable()?;
     Ok(())
 }
 
 /// Returns a fixture with a ring of jobs that the queue action enables.
-fn fixture(env: &Env) -> Result<(Fixture, vfio_client::DmaBuffer)> {
-    let fixture = Fixture::new(env)?;
+fn fixture(env: &Env) -> Result<(MdmaFixture, vfio_client::DmaBuffer)> {
+    let fixture = MdmaFixture::new(env)?;
     let memory = fixture.buffer(QUEUE, 3 * PAGE as usize)?;
     for n in 0..16u64 {
         let place = mdma::Place::Device(n << 16);
@@ -178,7 +247,7 @@ fn fixture(env: &Env) -> Result<(Fixture, vfio_client::DmaBuffer)> {
 }
 
 /// Checks that the device works after a reset.
-fn usable(fixture: &Fixture) -> Result {
+fn usable(fixture: &MdmaFixture) -> Result {
     fixture.device.reset()?;
     assert_eq!(fixture.state()?, State::RUNNING);
     fixture.device.config()?.enable()?;
@@ -192,7 +261,7 @@ fn usable(fixture: &Fixture) -> Result {
 }
 
 /// Runs one action per thread, `times` times each, in parallel.
-fn race(env: &Env, fixture: &Fixture, actions: &[(&str, Do)], times: u64) -> Result {
+fn race<F: Sync>(env: &Env, fixture: &F, actions: &[(&str, Do<F>)], times: u64) -> Result {
     let done = AtomicUsize::new(0);
     thread::scope(|threads| {
         let racers: Vec<_> = (0..)
@@ -222,7 +291,7 @@ fn race(env: &Env, fixture: &Fixture, actions: &[(&str, Do)], times: u64) -> Res
 }
 
 fn every_two_actions(env: &Env) -> Result {
-    let (fixture, memory) = fixture(env)?;
+    let fixture = Fixture::new(env)?;
     let times = env.limits.iterations / 20;
     for (n, first) in ACTIONS.iter().enumerate() {
         // Race each action with itself, too.
@@ -231,15 +300,33 @@ fn every_two_actions(env: &Env) -> Result {
                 crate::fail!("{} and {}: {e}", first.0, second.0);
             }
         }
-        usable(&fixture)?;
+        fixture.device.reset()?;
+        fixture.usable()?;
     }
-    drop(memory);
     Ok(())
 }
 
 fn all_actions_at_once(env: &Env) -> Result {
-    let (fixture, memory) = fixture(env)?;
+    let fixture = Fixture::new(env)?;
     race(env, &fixture, &ACTIONS, env.limits.iterations / 4)?;
+    fixture.device.reset()?;
+    fixture.usable()
+}
+
+fn the_queue_and_every_action(env: &Env) -> Result {
+    let (fixture, memory) = fixture(env)?;
+    let queue: (&str, Do<MdmaFixture>) = ("the queue", the_queue);
+    let times = env.limits.iterations / 20;
+    race(env, &fixture, &[queue, queue], times)?;
+    for action in BESIDE_THE_QUEUE {
+        if let Err(e) = race(env, &fixture, &[queue, action], times) {
+            crate::fail!("the queue and {}: {e}", action.0);
+        }
+    }
+    usable(&fixture)?;
+    let mut all = BESIDE_THE_QUEUE.to_vec();
+    all.push(queue);
+    race(env, &fixture, &all, env.limits.iterations / 4)?;
     usable(&fixture)?;
     drop(memory);
     Ok(())
@@ -247,7 +334,7 @@ fn all_actions_at_once(env: &Env) -> Result {
 
 fn states_and_doorbells(env: &Env) -> Result {
     let (fixture, memory) = fixture(env)?;
-    let racers: [(&str, Do); 3] = [
+    let racers: [(&str, Do<MdmaFixture>); 3] = [
         ("the queue", the_queue),
         ("stops", |fixture, rng| {
             // In these states, the device must not do DMA.
@@ -264,7 +351,9 @@ fn states_and_doorbells(env: &Env) -> Result {
             );
             fixture.go(&[State::RUNNING])
         }),
-        ("memory mapping", memory_mapping),
+        ("memory mapping", |fixture, rng| {
+            memory_mapping(fixture, rng)
+        }),
     ];
     race(env, &fixture, &racers, env.limits.iterations)?;
     usable(&fixture)?;
@@ -274,7 +363,7 @@ fn states_and_doorbells(env: &Env) -> Result {
 
 fn sessions_by_two_threads(env: &Env) -> Result {
     let fixture = Fixture::new(env)?;
-    fixture.write_memory(0, &[1; 1 << 20])?;
+    fixture.write_pages(0..256, 1)?;
     let racers: [(&str, Do); 4] = [
         ("saving", saving),
         ("saving", saving),
@@ -287,7 +376,8 @@ fn sessions_by_two_threads(env: &Env) -> Result {
         }),
     ];
     race(env, &fixture, &racers, env.limits.iterations / 4)?;
-    usable(&fixture)
+    fixture.device.reset()?;
+    fixture.usable()
 }
 
 fn loads_by_two_threads(env: &Env) -> Result {
@@ -304,7 +394,8 @@ fn loads_by_two_threads(env: &Env) -> Result {
         }),
     ];
     race(env, &fixture, &racers, env.limits.iterations / 4)?;
-    usable(&fixture)
+    fixture.device.reset()?;
+    fixture.usable()
 }
 
 fn two_descriptors_of_one_device(env: &Env) -> Result {
@@ -330,7 +421,42 @@ fn two_descriptors_of_one_device(env: &Env) -> Result {
         ("memory calls", memory_calls),
     ];
     race(env, &fixture, &racers, env.limits.iterations / 4)?;
-    usable(&fixture)
+    fixture.device.reset()?;
+    fixture.usable()
+}
+
+fn opening_and_closing_in_a_job(env: &Env) -> Result {
+    // One thread per device: the threads share only the driver.
+    let times = env.limits.iterations / 50;
+    thread::scope(|threads| -> Result {
+        let racers: Vec<_> = (0..3)
+            .map(|n| {
+                threads.spawn(move || -> Result {
+                    let mut rng = fastrand::Rng::with_seed(env.limits.seed + n);
+                    let mut instance = env.instance(SMALL)?;
+                    for _ in 0..times {
+                        let fixture = MdmaFixture::of(Guest::open(instance)?)?;
+                        let mut queue = fixture.queue(3)?;
+                        fixture.mdma.set_throttle(500)?;
+                        queue.submit(&job::fill(mdma::Place::Device(0), 1, 1 << 20))?;
+                        // Close the device in the middle of a job and a random action.
+                        let (_, action) = rng.choice(BESIDE_THE_QUEUE.iter()).expect("some");
+                        action(&fixture, &mut rng)?;
+                        drop(queue);
+                        instance = fixture.close();
+                    }
+                    let fixture = MdmaFixture::of(Guest::open(instance)?)?;
+                    usable(&fixture)
+                })
+            })
+            .collect();
+        for racer in racers {
+            racer.join().expect("an opening thread")?;
+        }
+        Ok(())
+    })?;
+    note!("3 threads opened their devices {times} times");
+    Ok(())
 }
 
 fn opening_and_closing(env: &Env) -> Result {
@@ -341,20 +467,16 @@ fn opening_and_closing(env: &Env) -> Result {
             .map(|n| {
                 threads.spawn(move || -> Result {
                     let mut rng = fastrand::Rng::with_seed(env.limits.seed + n);
-                    let mut instance = env.instance(SMALL)?;
+                    let mut instance = env.instance(env.subject())?;
                     for _ in 0..times {
                         let fixture = Fixture::of(Guest::open(instance)?)?;
-                        let mut queue = fixture.queue(3)?;
-                        fixture.mdma.set_throttle(500)?;
-                        queue.submit(&job::fill(mdma::Place::Device(0), 1, 1 << 20))?;
-                        // Close the device in the middle of a job and a random action.
-                        let (_, action) = rng.choice(ACTIONS.iter()).expect("some");
-                        action(&fixture, &mut rng)?;
-                        drop(queue);
+                        for _ in 0..3 {
+                            let (_, action) = rng.choice(ACTIONS.iter()).expect("some");
+                            action(&fixture, &mut rng)?;
+                        }
                         instance = fixture.close();
                     }
-                    let fixture = Fixture::of(Guest::open(instance)?)?;
-                    usable(&fixture)
+                    Fixture::of(Guest::open(instance)?)?.usable()
                 })
             })
             .collect();

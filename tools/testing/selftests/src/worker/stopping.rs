@@ -13,12 +13,12 @@ use vfio_client::v1::State;
 
 use crate::env::Env;
 use crate::fixture::bytes::same;
-use crate::fixture::{guest, run_jobs, wait_register, Fixture, VfioQueue};
+use crate::fixture::{guest, run_jobs, wait_register, MdmaFixture, VfioQueue};
 use crate::harness::check::{wait_for, PATIENCE, SILENCE};
 use crate::harness::result::Result;
 use crate::tests;
 
-tests! { "stopping":
+tests! { "stopping" needs [Mdma]:
     p09_nothing_is_written_once_stopped ["P9"],
     p09_a_job_in_flight_is_finished_after_the_stop ["P9"],
     p09_stopping_races_with_doorbells ["P9"],
@@ -42,7 +42,7 @@ fn snapshot(queue: &VfioQueue, buffer: &vfio_client::Mapping) -> Vec<u8> {
 }
 
 /// Starts a long fill and waits until it is in flight.
-fn in_flight(fixture: &Fixture, queue: &mut VfioQueue, value: u64) -> Result {
+fn in_flight(fixture: &MdmaFixture, queue: &mut VfioQueue, value: u64) -> Result {
     let before = fixture.mdma.get(Reg::BytesDone)?;
     fixture.mdma.set_throttle(LONG)?;
     queue.submit(&job::fill(guest(BASE), value, SIZE as u64))?;
@@ -72,7 +72,7 @@ const STOPS: [(&[State], Option<&[State]>); 7] = [
 ];
 
 fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     for (n, (stop, back)) in (1..).zip(STOPS) {
         let mut queue = fixture.queue(4)?;
@@ -139,7 +139,7 @@ fn p09_nothing_is_written_once_stopped(env: &Env) -> Result {
 }
 
 fn p09_a_job_in_flight_is_finished_after_the_stop(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(4)?;
     for n in 1..=20 {
@@ -170,7 +170,7 @@ fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
     /// The pages that jobs write: few, because each stop compares all of them.
     const PAGES: u64 = 256;
     const USED: usize = PAGES as usize * 4096;
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(8)?;
     let over = AtomicBool::new(false);
@@ -233,7 +233,7 @@ fn p09_stopping_races_with_doorbells(env: &Env) -> Result {
 }
 
 fn p52_a_doorbell_while_stopped_is_kept(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let mut queue = fixture.queue(4)?;
     run_jobs(&mut queue, &[job::nop()])?;
@@ -260,7 +260,7 @@ fn p52_a_doorbell_while_stopped_is_kept(env: &Env) -> Result {
 }
 
 fn p52_a_queue_enabled_while_stopped_runs_later(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let _buffer = fixture.buffer(BASE, SIZE)?;
     fixture.go(&[State::STOP])?;
     let mut queue = fixture.queue(4)?;
@@ -286,7 +286,7 @@ fn p52_a_queue_enabled_while_stopped_runs_later(env: &Env) -> Result {
 }
 
 fn bus_mastering_off_stops_like_a_state(env: &Env) -> Result {
-    let fixture = Fixture::new(env)?;
+    let fixture = MdmaFixture::new(env)?;
     let buffer = fixture.buffer(BASE, SIZE)?;
     let config = fixture.device.config()?;
     let mut queue = fixture.queue(4)?;

@@ -24,7 +24,7 @@ use crate::harness::result::Result;
 use crate::hostile::quiescent::Quiescent;
 use crate::{fail, note, tests};
 
-tests! { "worker":
+tests! { "worker" needs [Mdma]:
     one_task_for_each_process_that_sets_bus_master [],
     no_task_no_bus_master [],
     killed_while_another_process_has_the_device [],

@@ -19,7 +19,7 @@ use crate::hostile::quiescent::Quiescent;
 use crate::hostile::setup::contents;
 use crate::{fail, tests};
 
-tests! { "waits":
+tests! { "waits" needs [Mdma]:
     killed_while_dma_waits_for_its_memory [],
     calls_that_wait_for_a_step_can_be_killed [],
     exec_ends_a_step_that_waits [],
