@@ -230,12 +230,11 @@ impl<T: Driver> DeviceOps for Device<T> {
         if len == 0 {
             return Ok(0);
         }
-        let region = self.region(at.index)?;
-
-        if let Region::Migration { .. } = region {
+        if at.index == MIGRATION as u64 {
             let done = self.migration_read(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
+        let region = self.region(at.index)?;
         let offset = region.check(at.offset, len)?;
 
         match region {
@@ -279,12 +278,11 @@ impl<T: Driver> DeviceOps for Device<T> {
         if len == 0 {
             return Ok(0);
         }
-        let region = self.region(at.index)?;
-
-        if let Region::Migration { .. } = region {
+        if at.index == MIGRATION as u64 {
             let done = self.migration_write(at.offset, buf, len);
             return done.map_err(Refusal::logged);
         }
+        let region = self.region(at.index)?;
         let offset = region.check(at.offset, len)?;
 
         match region {
