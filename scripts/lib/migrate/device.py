@@ -88,6 +88,10 @@ class Device:
     def sysfs(self):
         return f"/sys/bus/mdev/devices/{self.uuid}"
 
+    def load_disk(self, image):
+        """Loads a disk image, which stays until the device is removed."""
+        run(["mnvme-disk", "load", self.uuid, image])
+
     def remove(self):
         if os.path.exists(self.sysfs):
             write(f"{self.sysfs}/remove", "1")

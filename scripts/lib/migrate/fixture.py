@@ -12,6 +12,7 @@ from migrate.migration import Migration, Result
 from migrate.qemu import Qemu, now
 from migrate.wait import Emulation, Trouble
 
+BOOT_DISK = "/image/disk.img"
 # Attempts to boot a guest: the emulator's bug hits a guest at its first page faults or
 # not at all.
 BOOTS = 5
@@ -44,6 +45,9 @@ class Fixture:
         for side in "AB":
             self.sides[side] = [Device(self.settings.driver, f"{side}{number}", self.settings.size)
                                 for number in range(self.settings.devices)]
+        if self.settings.boots_from_disk:
+            for device in self.sides["A"]:
+                device.load_disk(BOOT_DISK)
         return self
 
     async def __aexit__(self, *_error):
@@ -135,7 +139,7 @@ class Fixture:
             result.devices.append(Moved(saved.status(), loaded.status()))
         await source.quit()
         result.during = dict(guest.totals)
-        last = guest.events[-1]["time"]
+        last = guest.events[-1]["time"] if guest.events else now()
         since = len(guest.events)
         await guest.moved(source, destination)
         self.running = destination

@@ -65,10 +65,12 @@ class Qemu:
         command = [
             *self.version.command(user), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", machine, *memory, "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
-            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}", "-append", " ".join(append),
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-msg", "timestamp=on", "-D", self.path("trace"),
         ]
+        if not settings.boots_from_disk:
+            command += ["-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}",
+                        "-append", " ".join(append)]
         for channel in ("console", "program"):
             command += ["-chardev", f"socket,id={channel},path={self.path(channel)},server=on,wait=off,"
                         f"logfile={self.path(channel + '.log')}", "-serial", f"chardev:{channel}"]
@@ -91,6 +93,8 @@ class Qemu:
         place = f"bus=port{number}" if settings.hot_plug else f"bus=pcie.0,addr={5 + number:#x}"
         options = [f"vfio-pci,id={settings.driver}{number},sysfsdev={self.devices[number].sysfs},{place}",
                    self.version.options, *settings.device_options]
+        if settings.boots_from_disk:
+            options.append("bootindex=0")
         if settings.irq == "intx":
             # KVM's own INTx path is set up when the device is created. After a migration it would
             # raise the line that the firmware assigned first.

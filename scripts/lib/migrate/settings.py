@@ -23,6 +23,8 @@ class Settings:
     device_options: tuple = ()
     # Guest memory: "anonymous", or a shared file on "ext4".
     backing: str = "anonymous"
+    # The firmware boots from the device, which has the image of scripts/boot-disk.
+    boots_from_disk: bool = False
     # Plugs in the devices after the guest has booted, each below a root port with this option.
     hot_plug: str = ""
     # Runs QEMU as a user who may not lock memory.

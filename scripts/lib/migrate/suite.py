@@ -7,6 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from migrate import cases
+from migrate import disk
 from migrate.ktap import Ktap
 from migrate.fixture import Fixture, keep
 from migrate.settings import Settings
@@ -17,6 +18,7 @@ from migrate.wait import Emulation, Trouble
 GUESTS = 3
 
 BASE = Settings().capabilities
+NVME = {"driver": "mnvme", "size": "64M", "memory": "512M"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ PLANS = [
     Plan("v2_qemu11_hot_plug", Settings(qemu="11", hot_plug="pref64-reserve=32M"), (cases.live,)),
     Plan("v2_qemu11_hot_plug_without_room", Settings(qemu="11", hot_plug="hotplug=on"), (cases.names_the_bar,),
          whole=False, boots=False),
+    Plan("v1_nvme", Settings(**NVME), (disk.there_and_back,)),
+    Plan("v2_qemu10_nvme_intx", Settings(qemu="10", irq="intx", **NVME), (disk.there_and_back,)),
+    Plan("v2_qemu11_nvme", Settings(qemu="11", **NVME), (disk.there_and_back,)),
+    Plan("v1_nvme_boot", Settings(**{**NVME, "size": "256M"}, boots_from_disk=True), (disk.boots_from_it,),
+         boots=False),
+    Plan("v2_qemu11_nvme_boot", Settings(qemu="11", **{**NVME, "size": "256M"}, boots_from_disk=True),
+         (disk.boots_from_it,), boots=False),
     Plan("mutation_dirty_page", Settings(), (cases.notices,), module="/mutation/dirty-page/mdma.ko", whole=False),
     Plan("mutation_memory_page", Settings(), (cases.notices,), module="/mutation/memory-page/mdma.ko", whole=False),
 ]

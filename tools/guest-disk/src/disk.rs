@@ -102,7 +102,12 @@ impl Found {
         })
     }
 
+    /// Returns the device for the file system: the second partition of a disk from which the guest was booted.
     fn device(&self) -> String {
+        let second = format!("/dev/{}p2", self.name);
+        if Path::new(&second).exists() {
+            return second;
+        }
         format!("/dev/{}", self.name)
     }
 
@@ -162,17 +167,22 @@ fn reference() -> Vec<u8> {
     (0..REFERENCE_SIZE).map(|_| random.u8(..)).collect()
 }
 
-/// Runs a program to its end, and fails with what it said.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Wrong> {
+/// Runs a program to its end. Returns whether it succeeded, and what it said.
+pub(crate) fn ask(program: &str, arguments: &[&str]) -> Result<(bool, String), Wrong> {
     let done = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("{program}: {e}"))?;
-    if done.status.success() {
-        return Ok(());
-    }
     let text = [done.stdout, done.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    Err(format!("{program}: {}: {}", done.status, text.trim()).into())
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Ok((done.status.success(), text))
+}
+
+/// Runs a program to its end, and fails with what it said.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Wrong> {
+    match ask(program, arguments)? {
+        (true, _) => Ok(()),
+        (false, text) => Err(format!("{program} {}: {text}", arguments.join(" ")).into()),
+    }
 }

@@ -11,7 +11,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::mount::{mount, MountFlags};
 use serde::Serialize;
 
-use crate::disk::{run as run_program, Found};
+use crate::disk::{ask, Found};
 use crate::fio::{Round, DEPTH, JOBS};
 use crate::log::Log;
 use crate::wrong::Wrong;
@@ -21,13 +21,21 @@ const BEAT: Duration = Duration::from_millis(250);
 /// How long the driver may take to find the disk.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What `nvme` is asked, once at the start.
-const QUESTIONS: [&[&str]; 5] = [
-    &["list"],
-    &["id-ctrl", "/dev/nvme0"],
-    &["id-ns", "/dev/nvme0n1"],
-    &["smart-log", "/dev/nvme0"],
-    &["error-log", "/dev/nvme0"],
+/// What `nvme` is asked once at the start, whether it must succeed, and a word of the answer.
+const QUESTIONS: [(&[&str], bool, &str); 8] = [
+    (&["list"], true, "/dev/nvme0n1"),
+    (&["id-ctrl", "/dev/nvme0"], true, "sqes      : 0x66"),
+    (&["id-ns", "/dev/nvme0n1"], true, "lbads:9"),
+    (&["smart-log", "/dev/nvme0"], true, "critical_warning"),
+    (&["error-log", "/dev/nvme0"], true, "error_count"),
+    (&["fw-log", "/dev/nvme0"], true, "frs1"),
+    (
+        &["get-feature", "/dev/nvme0", "-f", "7"],
+        true,
+        "Number of Queues",
+    ),
+    // The controller has no such command.
+    (&["format", "/dev/nvme0n1", "--force"], false, ""),
 ];
 
 /// The disk is found, and the work begins.
@@ -67,8 +75,11 @@ pub(crate) fn run(console: &mut Console) -> Result<(), Wrong> {
     let mut log = Log::open()?;
     let disk = find(console)?;
     disk.format()?;
-    for question in QUESTIONS {
-        run_program("/usr/sbin/nvme", question)?;
+    for (question, succeeds, word) in QUESTIONS {
+        let (success, text) = ask("/usr/sbin/nvme", question)?;
+        if success != succeeds || !text.contains(word) {
+            return Err(format!("nvme {}: {text}", question.join(" ")).into());
+        }
     }
     let interrupts = fs::read_to_string("/proc/interrupts")?;
     let msix = interrupts
