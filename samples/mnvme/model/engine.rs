@@ -32,8 +32,8 @@ enum Task {
     Fetch(u64),
     /// Continues a job.
     Continue(Job),
-    /// Reports an event.
-    Report(Event),
+    /// Completes this request by an event.
+    Report(u16, Event),
 }
 
 /// A unit that was chosen.
@@ -54,13 +54,13 @@ struct Post {
 impl Controller {
     /// Chooses the next unit. The caller must call [`Controller::end`] when it is done.
     fn begin(&mut self) -> Option<Ticket> {
-        let state = &self.state;
+        let state = &mut self.state;
         if !state.is_running() {
             return None;
         }
         let report = state.events.due().filter(|_| !state.cq[0].is_full());
         let (sq, task) = match report {
-            Some(event) => (0, Task::Report(event)),
+            Some(event) => (0, Task::Report(state.events.report(event), event)),
             None => {
                 let mut queues = (0..QUEUES).map(|i| (self.next + i) % QUEUES);
                 let number = queues.find(|&number| {
@@ -190,14 +190,11 @@ pub fn unit(host: &impl Host, page: &mut [u8; PAGE]) -> bool {
     };
     let mut command = None;
     let outcome = match &ticket.task {
-        Task::Report(event) => {
-            let cid = host.lock(|controller| controller.state.events.report(*event));
-            Ok(Outcome::Completed(Completion {
-                cid,
-                result: event.dword(),
-                ..Completion::default()
-            }))
-        }
+        Task::Report(cid, event) => Ok(Outcome::Completed(Completion {
+            cid: *cid,
+            result: event.dword(),
+            ..Completion::default()
+        })),
         Task::Continue(job) => {
             io::advance(host, job, ticket.blocks).map_err(|status| (job.cid, status))
         }
