@@ -42,6 +42,7 @@ use kernel::{
     uaccess::UserSlice, //
 };
 use kernel_ext::nospec;
+use migration::generation::Generation;
 use pci_function::{
     config,
     Bar,
@@ -231,7 +232,11 @@ impl<T: Driver> DeviceOps for Device<T> {
             return Ok(0);
         }
         if at.index == MIGRATION as u64 {
-            let done = self.migration_read(at.offset, buf, len);
+            let done = match self.machine.generation() {
+                Generation::V1 => self.v1_read(at.offset, buf, len),
+                Generation::V7 => self.v7_read(at.offset, buf, len),
+                Generation::V2018 => self.v2018_read(at.offset, buf, len),
+            };
             return done.map_err(Refusal::logged);
         }
         let region = self.region(at.index)?;
@@ -279,7 +284,11 @@ impl<T: Driver> DeviceOps for Device<T> {
             return Ok(0);
         }
         if at.index == MIGRATION as u64 {
-            let done = self.migration_write(at.offset, buf, len);
+            let done = match self.machine.generation() {
+                Generation::V1 => self.v1_write(at.offset, buf, len),
+                Generation::V7 => self.v7_write(at.offset, buf, len),
+                Generation::V2018 => self.v2018_write(at.offset, buf, len),
+            };
             return done.map_err(Refusal::logged);
         }
         let region = self.region(at.index)?;

@@ -2,7 +2,8 @@
 
 //! Access to the migration region, as far as all generations have it in common.
 //!
-//! The registers are a table in crate `migration`; `v1`, `v7` and `v2018` say what each of them does.
+//! The registers are a table in crate `migration`. `v1`, `v7` and `v2018` say what each of them does, and
+//! `region.rs` calls the one of the generation.
 
 use super::{
     data_section::Window, //
@@ -64,24 +65,6 @@ impl<T: Driver> Device<T> {
             Generation::V7 | Generation::V2018 => {
                 ([(whole.0, first), (whole.0 + first, whole.1 - first)], 2)
             }
-        }
-    }
-
-    /// Reads from the region. Refusals are logged.
-    pub(crate) fn migration_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        match self.machine.generation() {
-            Generation::V1 => self.v1_read(offset, buf, len),
-            Generation::V7 => self.v7_read(offset, buf, len),
-            Generation::V2018 => self.v2018_read(offset, buf, len),
-        }
-    }
-
-    /// Writes to the region. Refusals are logged.
-    pub(crate) fn migration_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
-        match self.machine.generation() {
-            Generation::V1 => self.v1_write(offset, buf, len),
-            Generation::V7 => self.v7_write(offset, buf, len),
-            Generation::V2018 => self.v2018_write(offset, buf, len),
         }
     }
 

@@ -13,15 +13,9 @@
 //!   data_size         0                  its length         0 until data_offset is read
 //! ```
 
-use super::{
-    owner::{
-        FrontEnd,
-        Request, //
-    },
-    section_access::{
-        get_values,
-        put_values, //
-    },
+use super::owner::{
+    FrontEnd,
+    Request, //
 };
 use crate::{
     device::Device,
@@ -30,7 +24,10 @@ use crate::{
 use core::fmt::Display;
 use kernel::{
     prelude::*,
-    uaccess::UserPtr, //
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
 };
 use migration::{
     region::{
@@ -45,7 +42,7 @@ use migration::{
 
 impl<T: Driver> Device<T> {
     /// Reads from the region. Refusals are logged.
-    pub(super) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v1_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let target = decode(&self.data_section.layout(), offset, len, Direction::Read)
             .map_err(|r| self.refuse_access(Direction::Read, offset, len, &r))?;
         let register = match target {
@@ -73,7 +70,12 @@ impl<T: Driver> Device<T> {
             }
             Register::DataSize => self.machine.inner.lock()?.offered(),
         };
-        put_values(buf, len, &[value])?;
+        // In the byte order of the machine, as the UAPI says.
+        let mut writer = UserSlice::new(buf, len).writer();
+        match len {
+            4 => writer.write::<u32>(&(value as u32))?,
+            _ => writer.write::<u64>(&value)?,
+        }
 
         // A failed read consumes nothing (P3). Another thread may have consumed the buffer before.
         if let Some(number) = consumed {
@@ -83,7 +85,7 @@ impl<T: Driver> Device<T> {
     }
 
     /// Writes to the region. Refusals are logged.
-    pub(super) fn v1_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v1_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let refuse =
             |reason: &dyn Display| self.refuse_access(Direction::Write, offset, len, reason);
         let target = decode(&self.data_section.layout(), offset, len, Direction::Write)
@@ -96,9 +98,11 @@ impl<T: Driver> Device<T> {
         };
 
         // Copy before the lock is taken: see `state_machine`.
-        let mut value = [0];
-        get_values(buf, len, &mut value)?;
-        let [value] = value;
+        let mut reader = UserSlice::new(buf, len).reader();
+        let value = match len {
+            4 => u64::from(reader.read::<u32>()?),
+            _ => reader.read::<u64>()?,
+        };
 
         let mut window = self.window()?;
         let mut inner = self.machine.inner.lock()?;

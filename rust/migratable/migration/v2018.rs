@@ -61,7 +61,7 @@ fn covers(hit: &Hit<Register>, register: Register) -> bool {
 
 impl<T: Driver> Device<T> {
     /// Reads from the region. Refusals are logged.
-    pub(super) fn v2018_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v2018_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let refuse =
             |reason: &dyn Display| self.refuse_access(Direction::Read, offset, len, reason);
         if offset >= TRAPPED {
@@ -133,7 +133,7 @@ impl<T: Driver> Device<T> {
     }
 
     /// Writes to the region. Refusals are logged.
-    pub(super) fn v2018_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v2018_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let refuse =
             |reason: &dyn Display| self.refuse_access(Direction::Write, offset, len, reason);
         if offset >= HEADER_SIZE {

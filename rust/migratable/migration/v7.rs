@@ -52,7 +52,7 @@ use migration::{
 
 impl<T: Driver> Device<T> {
     /// Reads from the region. Refusals are logged.
-    pub(super) fn v7_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v7_read(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let refuse =
             |reason: &dyn Display| self.refuse_access(Direction::Read, offset, len, reason);
         if let Some(at) = self.v7_data(offset, len).map_err(|r| refuse(&r))? {
@@ -107,7 +107,7 @@ impl<T: Driver> Device<T> {
     }
 
     /// Writes to the region. Refusals are logged.
-    pub(super) fn v7_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
+    pub(crate) fn v7_write(&self, offset: u64, buf: UserPtr, len: usize) -> Result<usize> {
         let refuse =
             |reason: &dyn Display| self.refuse_access(Direction::Write, offset, len, reason);
         if let Some(at) = self.v7_data(offset, len).map_err(|r| refuse(&r))? {
