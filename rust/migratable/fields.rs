@@ -109,7 +109,7 @@ pub fn max<T: PartialOrd>(value: T, limit: T) -> bool {
 /// }
 /// ```
 ///
-/// The structure is [`Copy`], its [`Default`] is the state at power-on, and it is a [`Field`](crate::Field).
+/// The structure is [`Copy`], its [`Default`] is the state at power-on, and it is a [`Field`].
 #[macro_export]
 macro_rules! fields {
     (
@@ -133,18 +133,18 @@ macro_rules! fields {
             }
         }
 
-        impl $crate::Field for $name {
-            const SIZE: usize = 0 $(+ <$ty as $crate::Field>::SIZE)*;
+        impl $crate::fields::Field for $name {
+            const SIZE: usize = 0 $(+ <$ty as $crate::fields::Field>::SIZE)*;
 
             fn save(&self, out: &mut $crate::stream::Writer<'_>) -> ::kernel::error::Result {
-                $($crate::Field::save(&self.$field, out)?;)*
+                $($crate::fields::Field::save(&self.$field, out)?;)*
                 Ok(())
             }
 
             fn decode(
                 input: &mut $crate::stream::Reader<'_>,
             ) -> ::kernel::error::Result<Self> {
-                let value = Self { $($field: $crate::Field::decode(input)?,)* };
+                let value = Self { $($field: $crate::fields::Field::decode(input)?,)* };
                 $($(
                     if !$crate::fields::$check(value.$field, $limit) {
                         return Err(input.illegal(::core::stringify!($field)).into());

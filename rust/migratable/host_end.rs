@@ -80,23 +80,30 @@ impl Queue {
         self.bytes.len() - self.len
     }
 
+    /// Returns the index of the byte with that number, counted from the first one.
+    fn index(&self, number: usize) -> usize {
+        let index = self.head + number;
+        index.checked_rem(self.bytes.len()).unwrap_or(0)
+    }
+
     /// Appends the bytes that fit, and returns how many.
     fn put(&mut self, from: &[u8]) -> usize {
         let count = from.len().min(self.room());
-        let size = self.bytes.len();
-        for (i, byte) in from.iter().take(count).enumerate() {
-            self.bytes[(self.head + self.len + i) % size] = *byte;
+        for byte in from.iter().take(count) {
+            let at = self.index(self.len);
+            if let Some(slot) = self.bytes.get_mut(at) {
+                *slot = *byte;
+            }
+            self.len += 1;
         }
-        self.len += count;
         count
     }
 
     /// Copies the bytes at the front, and returns how many.
     fn peek(&self, to: &mut [u8]) -> usize {
         let count = to.len().min(self.len);
-        let size = self.bytes.len();
         for (i, byte) in to.iter_mut().take(count).enumerate() {
-            *byte = self.bytes[(self.head + i) % size];
+            *byte = self.bytes.get(self.index(i)).copied().unwrap_or(0);
         }
         count
     }
