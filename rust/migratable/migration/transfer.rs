@@ -14,6 +14,7 @@ use super::{
     },
     state_machine::{
         errno,
+        Inner,
         Locked, //
     },
     times::Times, //
@@ -94,35 +95,38 @@ impl<T: Driver> Device<T> {
         })
     }
 
-    /// Stages the next buffer of a region, unless a staged buffer is not consumed yet (P17, P18).
+    /// Stages the next buffer of a region, unless a staged buffer is not consumed yet (P17, P18). Returns
+    /// its number; `None` if there is no data, or no region has a save open.
     ///
-    /// Does nothing if no region has a save open.
-    pub(super) fn stage(&self, inner: &mut Locked<'_>, window: &mut Window, len: usize) -> Result {
-        match &mut inner.owner {
-            Owner::None | Owner::V2 { .. } => return Ok(()),
+    /// The buffer is offered once the user has read where it is: [`Inner::offer`].
+    pub(super) fn stage(
+        &self,
+        inner: &mut Locked<'_>,
+        window: &mut Window,
+        len: usize,
+    ) -> Result<Option<u64>> {
+        match &inner.owner {
+            Owner::None | Owner::V2 { .. } => return Ok(None),
             Owner::Region {
                 staged: Some(staged),
                 ..
-            } => {
-                staged.offered = true;
-                return Ok(());
-            }
+            } => return Ok(Some(staged.number)),
             Owner::Region { staged: None, .. } => {}
         }
         let len = self.fill(inner, window, len)?;
         if len == 0 {
-            return Ok(());
+            return Ok(None);
         }
         inner.number += 1;
         let number = inner.number;
         if let Owner::Region { staged, .. } = &mut inner.owner {
             *staged = Some(Staged {
                 len,
-                offered: true,
+                offered: false,
                 number,
             });
         }
-        Ok(())
+        Ok(Some(number))
     }
 
     /// Returns the bytes that a region still has to send, and the number of the buffer that the read of
@@ -239,5 +243,18 @@ impl<T: Driver> Device<T> {
             Some(Session::Load(load)) => report.loaded = load.stats(),
         }
         Some(report)
+    }
+}
+
+impl Inner {
+    /// The user has read where the staged buffer with this number is.
+    pub(super) fn offer(&mut self, number: u64) {
+        if let Owner::Region {
+            staged: Some(staged),
+            ..
+        } = &mut self.owner
+        {
+            staged.offered |= staged.number == number;
+        }
     }
 }

@@ -53,7 +53,7 @@ impl<T: Driver> Device<T> {
         };
 
         // No lock is held over the copy: see `state_machine`.
-        let mut consumed = None;
+        let (mut consumed, mut offered) = (None, None);
         let value = match register {
             Register::DeviceState => u64::from(self.machine.inner.lock()?.state.to_v1()),
             Register::Reserved => 0,
@@ -65,7 +65,7 @@ impl<T: Driver> Device<T> {
             Register::DataOffset => {
                 let mut window = self.window()?;
                 let mut inner = self.machine.inner.lock()?;
-                self.stage(&mut inner, &mut window, self.data_section.size())?;
+                offered = self.stage(&mut inner, &mut window, self.data_section.size())?;
                 self.data_section.layout().data_offset
             }
             Register::DataSize => self.machine.inner.lock()?.offered(),
@@ -77,7 +77,10 @@ impl<T: Driver> Device<T> {
             _ => writer.write::<u64>(&value)?,
         }
 
-        // A failed read consumes nothing (P3). Another thread may have consumed the buffer before.
+        // A failed read offers and consumes nothing (P3). Another thread may have consumed the buffer before.
+        if let Some(number) = offered {
+            self.machine.inner.lock()?.offer(number);
+        }
         if let Some(number) = consumed {
             self.machine.inner.lock()?.consume(number);
         }

@@ -83,7 +83,7 @@ impl<T: Driver> Device<T> {
         };
 
         // No lock is held over the copy: see `state_machine`.
-        let mut values = [0; 4];
+        let (mut values, mut offered) = ([0; 4], None);
         let consumed = {
             let (mut data, mut bitmap) = (self.data_window()?, self.window()?);
             let mut inner = self.machine.inner.lock()?;
@@ -97,7 +97,7 @@ impl<T: Driver> Device<T> {
             let pending = pending(registers.phase, precopy, left, registers.threshold);
             if covers(&hit, Register::DataOffset) && registers.phase.has_data() {
                 let room = self.data_section.size() - self.data_section.bitmap_size();
-                self.stage(&mut inner, &mut data, room)?;
+                offered = self.stage(&mut inner, &mut data, room)?;
             }
             if covers(&hit, Register::Copied) {
                 inner.query.page_size = dirty_query::PAGE_SIZE;
@@ -112,7 +112,8 @@ impl<T: Driver> Device<T> {
                     Register::PostcopyOnly => pending.postcopy_only,
                     Register::ThresholdSize => registers.threshold,
                     Register::DataOffset => self.data_part(),
-                    Register::DataSize => inner.offered(),
+                    Register::DataSize if offered.is_none() => inner.offered(),
+                    Register::DataSize => inner.staged().map_or(0, |staged| staged.len as u64),
                     Register::StartAddr => inner.query.start,
                     Register::Total => inner.query.total,
                     Register::Copied => inner.query.answer.map_or(0, |answer| answer.pages),
@@ -122,12 +123,14 @@ impl<T: Driver> Device<T> {
         };
         put_values(buf, len, values.get(..hit.fields.len()).unwrap_or_default())?;
 
-        // A failed read consumes nothing (P3).
-        if let Some(number) = consumed {
-            self.machine.inner.lock()?.consume(number);
-        }
+        // A failed read offers and consumes nothing (P3).
+        let mut inner = self.machine.inner.lock()?;
+        offered.into_iter().for_each(|number| inner.offer(number));
+        consumed
+            .into_iter()
+            .for_each(|number| inner.consume(number));
         if covers(&hit, Register::Copied) {
-            self.machine.inner.lock()?.answered();
+            inner.answered();
         }
         Ok(len)
     }

@@ -63,7 +63,7 @@ impl<T: Driver> Device<T> {
         let register = hit.register().map_err(|r| refuse(&r))?;
 
         // No lock is held over the copy: see `state_machine`.
-        let mut consumed = None;
+        let (mut consumed, mut offered) = (None, None);
         let value = {
             let (mut data, mut bitmap) = (self.data_window()?, self.window()?);
             let mut inner = self.machine.inner.lock()?;
@@ -78,7 +78,7 @@ impl<T: Driver> Device<T> {
                 Register::DataOffset if has_bitmap(&inner.query) => PAGE_SIZE as u64,
                 Register::DataOffset => {
                     let room = self.data_section.size() - self.data_section.bitmap_size();
-                    self.stage(&mut inner, &mut data, room)?;
+                    offered = self.stage(&mut inner, &mut data, room)?;
                     self.data_part()
                 }
                 Register::DataSize => inner.offered(),
@@ -95,7 +95,10 @@ impl<T: Driver> Device<T> {
         };
         put_values(buf, len, &[value])?;
 
-        // A failed read consumes nothing (P3).
+        // A failed read offers and consumes nothing (P3).
+        if let Some(number) = offered {
+            self.machine.inner.lock()?.offer(number);
+        }
         if register == Register::PendingBytes {
             let mut inner = self.machine.inner.lock()?;
             inner.query.answer = None;
