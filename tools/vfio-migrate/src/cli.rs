@@ -222,6 +222,24 @@ mod tests {
     }
 
     #[test]
+    fn abi_is_another_name_of_protocol() {
+        for (name, protocol) in [
+            ("v1", Protocol::V1),
+            ("v2", Protocol::V2),
+            ("v7", Protocol::V7),
+            ("2018", Protocol::V2018),
+        ] {
+            for option in ["--abi", "--protocol"] {
+                let cli = Cli::try_parse_from(["vfio-migrate", "save", A, "f", option, name]);
+                match cli.unwrap().command {
+                    Command::Save { drive, .. } => assert_eq!(drive.protocol(), protocol),
+                    _ => unreachable!(),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_definition_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();

@@ -19,6 +19,11 @@ pub enum Status {
         v1: bool,
         /// It has the v2 feature.
         v2: bool,
+        /// It has the region of v7.
+        v7: bool,
+        /// It has the region of 2018.
+        #[serde(rename = "2018")]
+        v2018: bool,
         /// The name of its state.
         state: Option<String>,
     },
@@ -53,11 +58,16 @@ impl Status {
     pub fn migration(&self) -> String {
         match self {
             Status::Idle {
-                v1: true, v2: true, ..
-            } => "v1, v2".into(),
-            Status::Idle { v1: true, .. } => "v1".into(),
-            Status::Idle { v2: true, .. } => "v2".into(),
-            Status::Idle { .. } => "no".into(),
+                v1, v2, v7, v2018, ..
+            } => {
+                let all = [("v1", v1), ("v2", v2), ("v7", v7), ("2018", v2018)];
+                let found = all.into_iter().filter(|(_, has)| **has);
+                let names: Vec<_> = found.map(|(name, _)| name).collect();
+                match names.is_empty() {
+                    true => "no".into(),
+                    false => names.join(", "),
+                }
+            }
             Status::Busy | Status::Unknown { .. } => "?".into(),
         }
     }
@@ -101,14 +111,20 @@ fn ask(instance: &Instance) -> std::result::Result<Status, Error> {
     let device = instance.open(&Container::open()?)?;
     let v1 = device.migration_v1()?;
     let v2 = device.migration_v2()?;
-    let state = match (&v1, &v2) {
-        (Some(migration), _) => Some(migration.state()?.to_string()),
-        (None, Some(migration)) => Some(migration.state()?.to_string()),
-        (None, None) => None,
+    let v7 = device.migration_v7()?;
+    let v2018 = device.migration_2018()?;
+    let state = match (&v1, &v2, &v7, &v2018) {
+        (Some(migration), ..) => Some(migration.state()?.to_string()),
+        (_, Some(migration), ..) => Some(migration.state()?.to_string()),
+        (_, _, Some(migration), _) => Some(migration.state()?.to_string()),
+        (.., Some(migration)) => Some(migration.state()?.to_string()),
+        _ => None,
     };
     Ok(Status::Idle {
         v1: v1.is_some(),
         v2: v2.is_some(),
+        v7: v7.is_some(),
+        v2018: v2018.is_some(),
         state,
     })
 }
