@@ -47,6 +47,7 @@ const TABLES: &[&[Test]] = &[
     crate::history::dirty_pages::TESTS,
     crate::history::matrix::TESTS,
     crate::history::hostile::TESTS,
+    crate::history::faults::TESTS,
     crate::memory::self_mapping::TESTS,
     crate::worker::racing::TESTS,
     crate::dma::oracle::TESTS,

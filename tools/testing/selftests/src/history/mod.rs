@@ -4,6 +4,7 @@
 
 pub(crate) mod choice;
 pub(crate) mod dirty_pages;
+pub(crate) mod faults;
 pub(crate) mod hostile;
 pub(crate) mod matrix;
 pub(crate) mod v2018;
