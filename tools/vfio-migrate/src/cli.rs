@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vfio_client::mdev::Uuid;
 use vfio_client::v1;
-use vfio_migrate::format::parse_bytes;
-use vfio_migrate::{Options, Protocol, Until};
+
+use crate::format::parse_bytes;
+use crate::{Options, Protocol, Until};
 
 /// Saves, loads, transfers and inspects the state of VFIO devices.
 ///
@@ -16,21 +17,23 @@ use vfio_migrate::{Options, Protocol, Until};
 /// cannot be migrated.
 #[derive(Debug, Parser)]
 #[command(name = "vfio-migrate", version, max_term_width = 100)]
-pub(crate) struct Cli {
+pub struct Cli {
+    /// The command
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 
     /// Print one JSON object instead of text, for errors too
     #[arg(long, global = true)]
-    pub(crate) json: bool,
+    pub json: bool,
 
     /// Do not print progress
     #[arg(long, short, global = true)]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
+/// A command.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// List mediated devices and whether they can migrate
     ///
     /// Opens each idle device briefly to query it.
@@ -51,6 +54,7 @@ pub(crate) enum Command {
         /// Overwrite the file
         #[arg(long)]
         force: bool,
+        /// How to drive the device
         #[command(flatten)]
         drive: Drive,
     },
@@ -64,6 +68,7 @@ pub(crate) enum Command {
         uuid: Uuid,
         /// The file to read; `-` is standard input
         file: PathBuf,
+        /// How to drive the device
         #[command(flatten)]
         drive: Drive,
     },
@@ -91,6 +96,7 @@ pub(crate) enum Command {
         /// Do not copy configuration space to the destination
         #[arg(long)]
         no_config: bool,
+        /// How to drive the device
         #[command(flatten)]
         drive: Drive,
     },
@@ -106,7 +112,7 @@ pub(crate) enum Command {
 
 /// How to drive devices.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Drive {
+pub struct Drive {
     /// The migration protocol
     #[arg(long, visible_alias = "abi", value_enum, default_value_t = ProtocolArg::Auto)]
     protocol: ProtocolArg,
@@ -135,7 +141,8 @@ enum AccessArg {
 }
 
 impl Drive {
-    pub(crate) fn protocol(self) -> Protocol {
+    /// Returns the protocol.
+    pub fn protocol(self) -> Protocol {
         match self.protocol {
             ProtocolArg::Auto => Protocol::Auto,
             ProtocolArg::V1 => Protocol::V1,
@@ -145,7 +152,8 @@ impl Drive {
         }
     }
 
-    pub(crate) fn access(self) -> Option<v1::Access> {
+    /// Returns how v1 data moves; `None` for the default.
+    pub fn access(self) -> Option<v1::Access> {
         self.access.map(|access| match access {
             AccessArg::Mapped => v1::Access::Mapped,
             AccessArg::Trapped => v1::Access::Trapped,
@@ -154,7 +162,7 @@ impl Drive {
     }
 
     /// Returns the options of a transfer.
-    pub(crate) fn options(self, passes: u32, until: Option<u64>, config: bool) -> Options {
+    pub fn options(self, passes: u32, until: Option<u64>, config: bool) -> Options {
         Options {
             protocol: self.protocol(),
             access: self.access(),
@@ -170,7 +178,8 @@ impl Drive {
 }
 
 impl Command {
-    pub(crate) fn name(&self) -> &'static str {
+    /// Returns the name of the command.
+    pub fn name(&self) -> &'static str {
         match self {
             Command::List => "list",
             Command::Save { .. } => "save",

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 mod endpoint;
 mod error;
 pub mod file;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod bar;
-mod cli;
 mod show;
 
 use std::fs::File;
@@ -18,11 +17,11 @@ use serde::Serialize;
 use serde_json::{json, Value};
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{Device, Error};
+use vfio_migrate::cli::{Cli, Command};
 use vfio_migrate::file::NewFile;
 use vfio_migrate::{file, inspect, list, transfer, Failure, Kind};
 
 use crate::bar::Bar;
-use crate::cli::{Cli, Command};
 
 /// The output of a command: text, and the fields of its JSON object.
 struct Answer {
