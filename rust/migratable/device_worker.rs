@@ -181,6 +181,11 @@ impl<J> DeviceWorker<J> {
         self.worker.lives()
     }
 
+    /// Returns whether a condition holds.
+    pub(crate) fn holds(&self, condition: RunCondition) -> bool {
+        self.state.load(SeqCst) & condition as u32 != 0
+    }
+
     /// Returns, once after an opening, whether the current process is not the one that opened the device.
     pub(crate) fn is_foreign(&self) -> bool {
         Mm::current() != self.opener.load() && !self.foreign.swap(true, SeqCst)

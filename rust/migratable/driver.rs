@@ -49,8 +49,8 @@ pub struct Info {
 /// All callbacks may sleep. They are called concurrently and from any thread, except that:
 ///
 /// - [`Driver::work`] never runs concurrently with itself, and never while the device is stopped;
-/// - [`Driver::stopped`], [`Driver::reset`], [`Driver::save`], [`Driver::decode`] and
-///   [`Driver::restore`] are called only while no [`Driver::work`] runs or can start.
+/// - [`Driver::prepare_run`], [`Driver::stopped`], [`Driver::reset`], [`Driver::save`],
+///   [`Driver::decode`] and [`Driver::restore`] are called only while no [`Driver::work`] runs or can start.
 pub trait Driver: Send + Sync + Sized + 'static {
     /// Name, type and version of the device.
     const INFO: Info;
@@ -96,6 +96,18 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// runs. Keep it short: a stop waits for the unit in progress.
     fn work(_dev: &Device<Self>, _wakeup: Wakeup) -> WorkResult {
         WorkResult::Idle
+    }
+
+    /// The device is about to run, after it was stopped, and it is bus master.
+    ///
+    /// The place to get what the device needs to run, such as pinned guest memory: what a load has restored,
+    /// or what [`Driver::stopped`] gave back. An error fails the change of state with its errno; log why with
+    /// [`refuse!`](crate::refuse). After a load the device is in the error state then, or, if the load was a
+    /// change of its own, still stopped.
+    ///
+    /// Not called when the device is opened or reset, because its user has mapped no memory then.
+    fn prepare_run(_dev: &Device<Self>) -> Result {
+        Ok(())
     }
 
     /// The device was stopped. Called after the last unit of work and before the stop returns.

@@ -3,16 +3,20 @@
 //! Guest memory, by IOVA.
 //!
 //! [`Dma::read`] and [`Dma::write`] copy. type1 reports exactly the pages that [`Dma::write`] wrote as
-//! dirty (P30, P31). [`Dma::pin`] returns a [`PinnedRange`], for memory that is polled or shared, such as
-//! a ring. type1 reports its pages as dirty for as long as they are pinned, so pin little. All functions
-//! work only while the device is open, and may sleep.
+//! dirty (P30, P31). [`Dma::ring`] is for small memory that is polled or shared: it is pinned if possible.
+//! [`Dma::register`] is for memory that a device accesses often: it is pinned once, for as long as the
+//! guest wants, and [`MemoryKeys`] gives it a key. type1 reports pinned pages as dirty at every look. All
+//! functions work only while the device is open, and may sleep.
 //!
 //! | file           | what is in it                                                     |
 //! |----------------|-------------------------------------------------------------------|
 //! | `guest_memory` | [`Dma`]: the guest memory of one device                           |
 //! | `ring`         | guest memory of a ring: pinned if possible, else copied           |
+//! | `registered`   | registered memory: pinned once, any size                          |
+//! | `keys`         | the keys of registered memory                                     |
 //! | `pinned`       | a pinned range, as its holder sees it                             |
-//! | `pins`         | the list of pinned ranges, and their states                       |
+//! | `pins`         | pins and unpins ranges, and unpins what is unmapped               |
+//! | `list`         | the list of pinned ranges, and their states                       |
 //! | `range`        | a range: its access and its pages                                 |
 //! | `unmaps`       | the unmaps in progress                                            |
 //! | `logging`      | device DMA logging                                                |
@@ -36,17 +40,25 @@
 mod chunk;
 mod device;
 mod guest_memory;
+mod keys;
+mod list;
 mod logging;
 mod pinned;
 mod pins;
 mod range;
+mod registered;
 mod ring;
 mod unmaps;
 
 pub use self::{
     guest_memory::Dma,
-    pinned::PinnedRange,
+    keys::{
+        KeyError,
+        MemoryKeys,
+        MAX_KEYS, //
+    },
     range::Access,
+    registered::RegisteredMemory,
     ring::RingMemory, //
 };
 

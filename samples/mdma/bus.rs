@@ -3,10 +3,10 @@
 //! Guest memory and device memory, for the engine.
 //!
 //! The device accesses the ring and the completion records all the time. So it pins their pages if it
-//! can, from the first job until the queue is disabled or the device is stopped. It copies everything
-//! else by IOVA without pinning, which is cheaper at every size (`make bench`, table `bulk`), unless a
-//! module parameter says otherwise. Reads never pin: type1 would report the pages dirty (P32).
+//! can, from the first job until the queue is disabled or the device is stopped. Registered memory is
+//! pinned until the guest deregisters it; see `memory`. Everything else is copied by IOVA.
 
+use crate::memory::Memory;
 use kernel::prelude::*;
 use mdma_model::{
     desc::{
@@ -17,12 +17,15 @@ use mdma_model::{
         DESCRIPTOR_SIZE, //
     },
     engine,
+    key::{
+        Progress,
+        Registration, //
+    },
     queue::Ring, //
 };
 use migratable::{
     dma::{
         Access,
-        PinnedRange,
         RingMemory, //
     },
     memory::DeviceMemory,
@@ -51,8 +54,8 @@ pub(crate) struct Bus<'a, T> {
     pub(crate) pages: &'a mut Pages,
     /// [`engine::UNIT`] bytes, for data that cannot be copied directly.
     pub(crate) bounce: &'a mut [u8],
-    /// Writes to guest memory of at least this many bytes pin the pages.
-    pub(crate) pin_from: usize,
+    /// Registered memory.
+    pub(crate) memory: &'a mut Memory,
     /// Result of copying a completion record in advance.
     pub(crate) recorded: Option<Result<(), Error>>,
 }
@@ -77,7 +80,7 @@ impl<T> Bus<'_, T> {
     }
 
     /// Returns the device memory.
-    fn memory(&self) -> Result<&DeviceMemory, Error> {
+    fn device_memory(&self) -> Result<&DeviceMemory, Error> {
         self.dev.memory().ok_or(Error::MemoryFault)
     }
 
@@ -90,28 +93,21 @@ impl<T> Bus<'_, T> {
                 let memory = self.dev.memory().ok_or(Error::MemoryFault)?;
                 memory.read(offset, buf).map_err(|_| Error::MemoryFault)
             }
+            Place::Key { key, offset } => self.memory.read(key, offset, buf),
         }
-    }
-
-    /// Pins the target of a large write. Returns `None` if the write has to copy.
-    fn pin(&self, iova: u64, len: usize) -> Option<PinnedRange> {
-        if len < self.pin_from {
-            return None;
-        }
-        self.dev.dma().pin(iova, len, Access::ReadWrite).ok()
     }
 
     /// Writes the first `len` bytes of the bounce buffer.
     fn write(&mut self, dst: Place, len: usize) -> Result<(), Error> {
         let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
         match dst {
-            Place::Guest(iova) => match self.pin(iova, len) {
-                Some(range) => range.write_at(0, buf),
-                None => self.dev.dma().write(iova, buf),
+            Place::Guest(iova) => {
+                let dma = self.dev.dma();
+                dma.write(iova, buf).map_err(|_| Error::DstFault)
             }
-            .map_err(|_| Error::DstFault),
+            Place::Key { key, offset } => self.memory.write(key, offset, buf),
             Place::Device(offset) => self
-                .memory()?
+                .device_memory()?
                 .write(offset, buf)
                 .map_err(|_| Error::MemoryFault),
         }
@@ -165,6 +161,18 @@ impl<T> engine::Bus for Bus<'_, T> {
             .map_err(|_| Error::CompletionFault)
     }
 
+    fn check_key(&mut self, key: u32, offset: u64, len: u64, write: bool) -> Result<(), Error> {
+        self.memory.check(key, offset, len, write)
+    }
+
+    fn register(&mut self, memory: &Registration) -> Result<Progress, Error> {
+        self.memory.register(self.dev, memory)
+    }
+
+    fn deregister(&mut self, key: u64) -> Result<bool, Error> {
+        self.memory.deregister(key)
+    }
+
     fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let dma = self.dev.dma();
         dma.read(iova, bytes).map_err(|_| Error::ListFault)
@@ -173,20 +181,34 @@ impl<T> engine::Bus for Bus<'_, T> {
     fn copy(&mut self, src: Place, dst: Place, len: usize) -> Result<(), Error> {
         let dma = self.dev.dma();
         match (src, dst) {
-            (Place::Device(offset), Place::Guest(iova)) => match self.pin(iova, len) {
-                Some(range) => self.memory()?.to_pinned(&range, 0, offset, len),
-                None => self.memory()?.to_guest(dma, offset, iova, len),
+            (Place::Device(offset), Place::Guest(iova)) => self
+                .device_memory()?
+                .to_guest(dma, offset, iova, len)
+                .map_err(|_| Error::DstFault),
+            (Place::Device(from), Place::Key { key, offset }) => {
+                let memory = self.memory.find(key, offset, len, true)?;
+                self.device_memory()?
+                    .to_registered(memory, offset, from, len)
+                    .map_err(|_| Error::KeyUnmapped)
             }
-            .map_err(|_| Error::DstFault),
+            (Place::Key { key, offset }, Place::Device(to)) => {
+                let memory = self.memory.find(key, offset, len, false)?;
+                self.device_memory()?
+                    .from_registered(memory, offset, to, len)
+                    .map_err(|error| match error {
+                        error if error == ENOMEM => Error::MemoryFault,
+                        _ => Error::KeyUnmapped,
+                    })
+            }
             (Place::Guest(iova), Place::Device(offset)) => self
-                .memory()?
+                .device_memory()?
                 .from_guest(dma, iova, offset, len)
                 .map_err(|error| match error {
                     error if error == ENOMEM => Error::MemoryFault,
                     _ => Error::SrcFault,
                 }),
             // The ranges may overlap.
-            (Place::Guest(_), Place::Guest(_)) | (Place::Device(_), Place::Device(_)) => {
+            (Place::Device(_), Place::Device(_)) | (Place::Guest(_) | Place::Key { .. }, _) => {
                 self.read(src, len)?;
                 self.write(dst, len)
             }
@@ -207,6 +229,9 @@ impl<T> engine::Bus for Bus<'_, T> {
     }
 
     fn crc32c(&mut self, src: Place, crc: u32, len: usize) -> Result<u32, Error> {
+        if let Place::Key { key, offset } = src {
+            return self.memory.crc32c(key, offset, crc, len);
+        }
         self.read(src, len)?;
         let buf = self.bounce.get(..len).ok_or(Error::BadLength)?;
         Ok(migratable::crc32c(crc, buf))

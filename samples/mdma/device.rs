@@ -12,9 +12,12 @@
 //!       (the framework's locks of a pinned range and of the interrupts)
 //! ```
 
-use crate::bus::{
-    Bus,
-    Pages, //
+use crate::{
+    bus::{
+        Bus,
+        Pages, //
+    },
+    memory::Memory, //
 };
 use kernel::{
     new_mutex,
@@ -45,6 +48,7 @@ use mdma_model::{
         Plan, //
     },
     engine,
+    key::SavedKey,
     regs,
     state, //
 };
@@ -79,8 +83,12 @@ pub(crate) struct Config {
     pub(crate) memory_size: u64,
     /// `THROTTLE` after a reset.
     pub(crate) throttle_us: u32,
-    /// Writes to guest memory of at least this many bytes pin the pages.
-    pub(crate) pin_from: usize,
+}
+
+/// A state that was decoded.
+pub(crate) struct Restored {
+    control: control::State,
+    memory: Memory,
 }
 
 /// The data of a unit of work.
@@ -89,7 +97,7 @@ struct Worker {
     /// The run of the queue to which `pages` belong.
     run: u32,
     bounce: KVVec<u8>,
-    pin_from: usize,
+    memory: Memory,
     /// The end of the last unit, and the time to wait from then on.
     pause: Option<(Instant<Monotonic>, Delta)>,
 }
@@ -169,12 +177,12 @@ impl Driver for Mdma {
         device_type: "mdma",
         version: state::VERSION,
         features: 0,
-        state_size_max: state::SIZE,
+        state_size_max: state::SIZE_MAX,
     };
 
     type Config = Config;
 
-    type State = control::State;
+    type State = Restored;
 
     fn new(config: &Config) -> impl PinInit<Self, Error> {
         let control = Control::new(config.memory_size, config.throttle_us);
@@ -186,7 +194,7 @@ impl Driver for Mdma {
                     pages: Pages::default(),
                     run: 0,
                     bounce: KVVec::from_elem(0, engine::UNIT, GFP_KERNEL_ACCOUNT)?,
-                    pin_from: config.pin_from,
+                    memory: Memory::default(),
                     pause: None,
                 },
                 "mdma worker"
@@ -240,12 +248,19 @@ impl Driver for Mdma {
             return WorkResult::After(millis);
         }
 
+        if worker.memory.pin_again(dev) {
+            return WorkResult::Again;
+        }
+
         let plan = dev.control.lock().begin();
         let ticket = match plan {
             Plan::Unit(ticket) => ticket,
             Plan::Idle => return WorkResult::Idle,
             Plan::Release => {
                 worker.pages.release();
+                if worker.memory.release() {
+                    return WorkResult::Again;
+                }
                 return WorkResult::Idle;
             }
         };
@@ -260,14 +275,14 @@ impl Driver for Mdma {
         let Worker {
             pages,
             bounce,
-            pin_from,
+            memory,
             ..
         } = &mut *worker;
         let mut bus = Bus {
             dev,
             pages,
             bounce,
-            pin_from: *pin_from,
+            memory,
             recorded: None,
         };
         let outcome = engine::run(&ticket, &mut bus);
@@ -293,13 +308,20 @@ impl Driver for Mdma {
         WorkResult::Again
     }
 
+    fn prepare_run(dev: &Device<Self>) -> Result {
+        dev.worker.lock().memory.pin_all(dev)
+    }
+
     fn stopped(dev: &Device<Self>) {
-        dev.worker.lock().pages.release();
+        let mut worker = dev.worker.lock();
+        worker.pages.release();
+        worker.memory.stop();
     }
 
     fn reset(dev: &Device<Self>) {
         let mut worker = dev.worker.lock();
         worker.pages.release();
+        worker.memory.clear();
         worker.pause = None;
 
         let mut control = dev.control.lock();
@@ -308,22 +330,39 @@ impl Driver for Mdma {
     }
 
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
-        let bytes = state::encode(dev.control.lock().state());
-        Ok(out.put_bytes(&bytes)?)
+        let worker = dev.worker.lock();
+        let bytes = state::encode(dev.control.lock().state(), worker.memory.saved());
+        out.put_bytes(&bytes)?;
+        for key in worker.memory.saved_keys() {
+            out.put_bytes(&key.encode())?;
+        }
+        Ok(())
     }
 
-    fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<control::State> {
-        let bytes = input.get_array()?;
-        let memory_size = dev.control.lock().memory_size();
-        state::decode(&bytes, memory_size).map_err(|invalid| {
+    fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Self::State> {
+        let invalid = |invalid: state::InvalidField| {
             migratable::refuse!(dev, "{invalid}");
             EINVAL
-        })
+        };
+        let bytes = input.get_array()?;
+        let memory_size = dev.control.lock().memory_size();
+        let (control, saved) = state::decode(&bytes, memory_size).map_err(invalid)?;
+        let mut before = 0;
+        let memory = Memory::restored(saved, || {
+            let key = SavedKey::decode(&input.get_array()?, before).map_err(invalid)?;
+            before = key.key;
+            Ok(key)
+        })?;
+        state::check_job_keys(&control, |key| memory.saved_key(key)).map_err(invalid)?;
+        Ok(Restored { control, memory })
     }
 
-    fn restore(dev: &Device<Self>, state: control::State) {
+    fn restore(dev: &Device<Self>, state: Self::State) {
+        let mut worker = dev.worker.lock();
+        worker.memory = state.memory;
+
         let mut control = dev.control.lock();
-        control.load(state);
+        control.load(state.control);
         dev.irq().set_asserted(control.asserted().into());
     }
 }

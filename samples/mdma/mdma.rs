@@ -9,10 +9,12 @@
 //! |----------|-----------------------------------------------------------------|
 //! | `model/` | a crate for kernel and tools: registers, jobs, saved state      |
 //! | `bus`    | guest and device memory, for the engine                         |
-//! | `device` | all of it as a [`migratable::Driver`]                                 |
+//! | `memory` | registered memory                                               |
+//! | `device` | all of it as a [`migratable::Driver`]                           |
 
 mod bus;
 mod device;
+mod memory;
 
 use core::borrow::Borrow;
 use device::{
@@ -63,10 +65,6 @@ module! {
             default: 2,
             description: "Type of the migration region of v7",
         },
-        pin_from_kib: u32 {
-            default: 0,
-            description: "Writes to guest memory of at least this many KiB pin the pages; 0: no write does",
-        },
         throttle_us: u32 {
             default: 0,
             description: "Value of the register THROTTLE after a reset: microseconds to wait after each unit",
@@ -90,10 +88,6 @@ impl kernel::Module for MdmaModule {
         let budget_mib = param!(memory_budget_mib);
         let data_section_kib = param!(data_section_kib);
         let throttle_us = param!(throttle_us);
-        let pin_from = match param!(pin_from_kib) {
-            0 => usize::MAX,
-            kib => kib as usize * SZ_1K,
-        };
         let mmap_data_section = match param!(mmap_data_section) {
             0 => false,
             1 => true,
@@ -118,7 +112,7 @@ impl kernel::Module for MdmaModule {
         Parent::new(
             module,
             c"mdma",
-            types(throttle_us, pin_from)?,
+            types(throttle_us)?,
             u64::from(budget_mib) * SZ_1M as u64,
             section,
         )
@@ -133,7 +127,7 @@ fn refused<T>(name: &str, value: u32) -> Result<T> {
 }
 
 /// Returns the mdev types: sysfs name, name, description, MiB of device memory.
-fn types(throttle_us: u32, pin_from: usize) -> Result<KVec<Type<Mdma>>> {
+fn types(throttle_us: u32) -> Result<KVec<Type<Mdma>>> {
     #[rustfmt::skip]
     let table = [
         (c"16M", c"DMA engine, 16 MiB", "PCI DMA engine with 16 MiB of device memory; v1 and v2 migration", 16),
@@ -152,7 +146,6 @@ fn types(throttle_us: u32, pin_from: usize) -> Result<KVec<Type<Mdma>>> {
                 config: Config {
                     memory_size,
                     throttle_us,
-                    pin_from,
                 },
                 cost: memory_size,
             },

@@ -19,7 +19,7 @@ use kernel_ext::sched::{
 use vfio::dma::{
     self,
     Dma,
-    PinnedRange, //
+    RegisteredMemory, //
 };
 use vfio_bindings as bindings;
 
@@ -214,16 +214,41 @@ impl DeviceMemory {
         })
     }
 
-    /// Copies to pinned guest memory, straight from the pages. Errors are those of
-    /// [`PinnedRange::write_at`] and `ERANGE`.
-    pub fn to_pinned(&self, range: &PinnedRange, at: usize, offset: u64, len: usize) -> Result {
-        let end = at.checked_add(len).ok_or(EINVAL)?;
-        if end > range.len() {
+    /// Copies to registered memory, straight from the pages. Errors are those of
+    /// [`RegisteredMemory::write_at`] and `ERANGE`.
+    pub fn to_registered(
+        &self,
+        memory: &RegisteredMemory,
+        at: u64,
+        offset: u64,
+        len: usize,
+    ) -> Result {
+        let end = at.checked_add(len as u64).ok_or(EINVAL)?;
+        if end > memory.len() {
             return Err(EINVAL);
         }
         self.for_each(offset, len, |from, n, done| {
             // SAFETY: `for_each` guarantees `from`.
-            unsafe { range.write_raw_at(at + done, from, n) }
+            unsafe { memory.write_raw_at(at + done as u64, from, n) }
+        })
+    }
+
+    /// Copies from registered memory, straight to the pages. Errors are those of
+    /// [`RegisteredMemory::read_at`], `ERANGE` and `ENOMEM`. The bytes before an error were written.
+    pub fn from_registered(
+        &self,
+        memory: &RegisteredMemory,
+        at: u64,
+        offset: u64,
+        len: usize,
+    ) -> Result {
+        let end = at.checked_add(len as u64).ok_or(EINVAL)?;
+        if end > memory.len() {
+            return Err(EINVAL);
+        }
+        self.for_each_mut(offset, len, |to, n, done| {
+            // SAFETY: `for_each_mut` guarantees `to`.
+            unsafe { memory.read_raw_at(at + done as u64, to, n) }
         })
     }
 

@@ -131,6 +131,16 @@ impl<T: Driver> Device<T> {
         self.irq.run();
     }
 
+    /// Lets the driver get what it needs to run. A device that is not bus master does no DMA yet: it gets
+    /// what it needs in its first units of work.
+    fn prepare_run(&self) -> Result {
+        if self.worker.holds(RunCondition::Enabled) {
+            T::prepare_run(self)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Stops the device. When this returns it neither works nor interrupts.
     ///
     /// `EINTR` if the task is killed while it waits: the device still runs then.
@@ -218,8 +228,16 @@ impl<T: Driver> Device<T> {
         if stops {
             self.stop()?;
         }
+        let runs = transition.actions.contains(&Action::Run);
+        if runs && transition.on_failure() == transition.from {
+            self.prepare_run()?;
+        }
         for action in transition.actions {
-            if let Err(error) = self.act(inner, *action, &mut request) {
+            let mut result = self.act(inner, *action, &mut request);
+            if *action == Action::CommitLoad && runs {
+                result = result.and_then(|()| self.prepare_run());
+            }
+            if let Err(error) = result {
                 // Only the first of the other actions can fail, so nothing else is to be undone.
                 let state = transition.on_failure();
                 inner.enter(state);

@@ -3,8 +3,8 @@
 //! Dirty pages of guest memory, reported through the region: v7 and 2018.
 //!
 //! The device's own log of written pages, the one behind DMA logging, feeds the bitmaps. It runs while a save
-//! is open. It has all pages, and a page that was reported is in it again only if it is written again. A
-//! page that is pinned for writing is reported for as long as it is pinned (P31).
+//! is open. It has all pages, and a page that was reported is in it again only if it is written again, also
+//! if it is pinned.
 
 use super::{
     data_section::Window,

@@ -5,6 +5,10 @@
 use super::{
     chunk,
     device::OpenDevice,
+    list::{
+        Request,
+        Unmapped, //
+    },
     pinned::PinnedRange,
     pins::Pins,
     range::Access,
@@ -48,6 +52,8 @@ pub struct Dma {
     pins: Arc<Pins>,
     /// Whether the log says, since the device was opened, that a ring cannot be pinned.
     told: Atomic<bool>,
+    /// How often the device was opened.
+    opens: Atomic<u64>,
     /// Nothing is pinned before this time of `ktime_get()`: the user can lock no more memory.
     full_until: Atomic<i64>,
 }
@@ -59,6 +65,7 @@ impl Dma {
             device <- new_rwsem!(None, "dma device"),
             pins: Pins::new(unmaps)?,
             told: Atomic::new(false),
+            opens: Atomic::new(0),
             full_until: Atomic::new(i64::MIN),
         })
     }
@@ -78,6 +85,8 @@ impl Dma {
             self.revoke_all();
             self.pins.closed();
             self.pins.logging.stop();
+        } else {
+            self.opens.fetch_add(1, Relaxed);
         }
         self.told.store(false, Relaxed);
         self.full_until.store(i64::MIN, Relaxed);
@@ -156,7 +165,7 @@ impl Dma {
     /// The range may begin and end anywhere in a page. Errors are those of [`Dma::read`] and:
     ///
     /// - `E2BIG`: the range has more than 512 pages.
-    /// - `EBUSY`: the device has four pinned ranges.
+    /// - `EBUSY`: the device has as many pinned ranges as it may.
     /// - `EAGAIN`: memory there is being unmapped. This does not wait for the end of the unmap.
     /// - `ENODEV`: the memory was unmapped meanwhile.
     /// - `ENOMEM`: also when the user's `RLIMIT_MEMLOCK` is reached, and for ten seconds after that,
@@ -165,7 +174,13 @@ impl Dma {
     ///
     /// A task that waits for a page here cannot be killed, because type1 and iommufd ignore signals: see
     /// [`Dma::touch`].
-    pub fn pin(&self, iova: u64, len: usize, access: Access) -> Result<PinnedRange> {
+    pub(super) fn pin(
+        &self,
+        iova: u64,
+        len: usize,
+        access: Access,
+        unmapped: Option<Arc<Unmapped>>,
+    ) -> Result<PinnedRange> {
         check(iova, len)?;
         if len == 0 {
             return Err(EINVAL);
@@ -176,12 +191,24 @@ impl Dma {
         if now() < self.full_until.load(Relaxed) {
             return Err(ENOMEM);
         }
-        let listed = Pins::pin(&self.pins, device, iova, len, access).inspect_err(|&error| {
+        let request = Request {
+            device,
+            iova,
+            len,
+            access,
+            unmapped,
+        };
+        let listed = Pins::pin(&self.pins, request).inspect_err(|&error| {
             if error == ENOMEM {
                 self.full_until.store(now().saturating_add(FULL), Relaxed);
             }
         })?;
-        Ok(PinnedRange::new(listed))
+        Ok(PinnedRange::new(self.pins.clone(), listed))
+    }
+
+    /// Returns how often the device was opened.
+    pub(super) fn opens(&self) -> u64 {
+        self.opens.load(Relaxed)
     }
 
     /// Reads a byte of each page of a range, so that [`Dma::pin`] does not wait for them.
@@ -190,7 +217,7 @@ impl Dma {
     /// holds a lock of the container meanwhile. This read can be killed. A FUSE server can still drop
     /// the page between the two calls; then the wait ends only when the server answers or exits. Errors
     /// are those of [`Dma::read`].
-    pub fn touch(&self, iova: u64, len: usize) -> Result {
+    pub(super) fn touch(&self, iova: u64, len: usize) -> Result {
         check(iova, len)?;
         let mut at = 0;
         while at < len {
@@ -227,15 +254,15 @@ impl Dma {
             return;
         };
         if by_iommufd {
-            self.pins.revoke(iova, last);
+            self.pins.revoke(iova, last, true);
         } else {
-            self.pins.unmap(iova, last);
+            Pins::unmap(&self.pins, iova, last);
         }
     }
 
     /// Unpins everything.
     pub fn revoke_all(&self) {
-        self.pins.revoke(0, u64::MAX);
+        self.pins.revoke(0, u64::MAX, false);
     }
 
     /// Writes one chunk. Every page that may have changed is reported, also after an error: see
@@ -288,7 +315,7 @@ impl Dma {
     /// Begins to log what the device writes in `ranges`. Each range is its first and last byte; they are in
     /// ascending order. `EINVAL` if logging has begun before.
     pub fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
-        self.pins.start_logging(ranges)
+        self.pins.logging.start(ranges)
     }
 
     /// Ends logging and discards the log.
@@ -296,10 +323,9 @@ impl Dma {
         self.pins.logging.stop();
     }
 
-    /// Calls `report` with the ranges in `iova..=last` that the device has written. Forgets those that
-    /// were written by copies. `EINVAL` if nothing is logged.
+    /// Calls `report` with the ranges in `iova..=last` that the device has written, and forgets them. `EINVAL` if nothing is logged.
     pub fn report_written(&self, iova: u64, last: u64, report: impl FnMut(u64, u64)) -> Result {
-        self.pins.report_written(iova, last, report)
+        self.pins.logging.read_and_clear(iova, last, report)
     }
 }
 

@@ -4,12 +4,11 @@
 //!
 //! This is `VFIO_DEVICE_FEATURE_DMA_LOGGING_*`, for kernels with `CONFIG_IOMMUFD_DRIVER`, which contains
 //! the functions that write its bitmaps. A VMM that binds the device through iommufd has no type1 to
-//! ask. Without this log it would have to assume that all memory is dirty. The log reports the same as
-//! type1: a copied page is reported once, and a page that is pinned for writing for as long as it is
-//! pinned (P30, P31).
+//! ask. Without this log it would have to assume that all memory is dirty.
 //!
-//! The log contains only pages that may have been written, and only in the ranges that logging was
-//! started for. Its memory is charged to the user and limited to [`MAX_LEAVES`]. A device that writes in
+//! The log contains exactly the pages that the device has written, and only in the ranges that logging
+//! was started for. A pinned page is in it only if the device has written to it, where type1 reports it
+//! at every look (P31). Its memory is charged to the user and limited to [`MAX_LEAVES`]. A device that writes in
 //! more places reports all pages as dirty.
 //!
 //! # Locks
@@ -107,13 +106,18 @@ impl Logging {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Calls `f` with the log, if there is one, and each logged page of `len` bytes at `iova`.
-    fn each_page(&self, iova: u64, len: usize, f: impl Fn(&mut Log, u64)) {
+    /// Logs that the device has written `len` bytes at `iova`. Called after the write.
+    #[inline]
+    pub(super) fn wrote(&self, iova: u64, len: usize) {
         // Either this sees that logging is on, or the thread that turned it on sees the write.
         fence(Ordering::SeqCst);
-        if len == 0 || !self.is_active() {
-            return;
+        if len != 0 && self.is_active() {
+            self.mark(iova, len);
         }
+    }
+
+    /// Marks the logged pages of `len` bytes at `iova`, if there is a log.
+    fn mark(&self, iova: u64, len: usize) {
         if let Some(log) = &mut *self.log.lock() {
             let last = iova.saturating_add(len as u64 - 1);
             let mut at = 0;
@@ -122,23 +126,10 @@ impl Logging {
                 if start <= last && iova <= end {
                     let pages =
                         iova.max(start) / PAGE_SIZE as u64..=last.min(end) / PAGE_SIZE as u64;
-                    pages.for_each(|page| f(log, page));
+                    pages.for_each(|page| log.mark(page));
                 }
             }
         }
-    }
-
-    /// Logs that the device may have written `len` bytes at `iova`. Called after the write.
-    pub(super) fn wrote(&self, iova: u64, len: usize) {
-        self.each_page(iova, len, Log::mark);
-    }
-
-    /// Allocates the leaves for a later [`Logging::wrote`] of the same range. That call may come from a
-    /// kernel worker, whose memory is charged to nobody.
-    pub(super) fn reserve(&self, iova: u64, len: usize) {
-        self.each_page(iova, len, |log, page| {
-            log.leaf(page);
-        });
     }
 
     /// Calls `report` with the ranges in `iova..=last` that were written, and forgets them.

@@ -2,7 +2,10 @@
 
 //! A pinned range of guest memory, as its holder sees it.
 
-use super::pins::Listed;
+use super::{
+    list::Listed,
+    pins::Pins, //
+};
 use core::sync::atomic::{
     AtomicU64,
     Ordering, //
@@ -20,25 +23,23 @@ use vfio_bindings as bindings;
 /// `ENODEV`; no access touches a page that is not pinned. An access fails with `EINVAL` if the offset is
 /// outside the range or a word is not aligned, and with `EPERM` if it writes to a range that is pinned for
 /// reading. The guest may access the memory at the same time.
-pub struct PinnedRange {
+pub(super) struct PinnedRange {
     listed: Arc<Listed>,
+    /// The list that it is in.
+    pins: Arc<Pins>,
 }
 
 impl PinnedRange {
     /// Returns the holder's side of a range that has just been pinned.
-    pub(super) fn new(listed: Arc<Listed>) -> Self {
-        Self { listed }
+    pub(super) fn new(pins: Arc<Pins>, listed: Arc<Listed>) -> Self {
+        Self { listed, pins }
     }
 
-    /// Returns the IOVA of the first byte.
-    pub fn iova(&self) -> u64 {
-        self.listed.range.iova()
-    }
-
-    /// Returns the number of bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a pinned range is never empty")]
-    pub fn len(&self) -> usize {
-        self.listed.range.len()
+    /// Logs that the device has written `len` bytes at `offset`.
+    #[inline]
+    fn wrote(&self, offset: usize, len: usize) {
+        let iova = self.listed.range.iova() + offset as u64;
+        self.pins.logging.wrote(iova, len);
     }
 
     /// Returns whether the memory was unmapped. It may be unmapped at any moment.
@@ -47,20 +48,41 @@ impl PinnedRange {
     }
 
     /// Copies from the range.
-    pub fn read_at(&self, offset: usize, data: &mut [u8]) -> Result {
-        let len = data.len();
-        let to = data.as_mut_ptr();
-        self.listed.range.each(offset, len, |done, from, n| {
+    #[inline]
+    pub(super) fn read_at(&self, offset: usize, data: &mut [u8]) -> Result {
+        // SAFETY: The slice is valid for writes of its length.
+        unsafe { self.read_raw_at(offset, data.as_mut_ptr(), data.len()) }
+    }
+
+    /// [`PinnedRange::read_at`] to memory that others may access at the same time.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writes of `len` bytes by C.
+    #[inline]
+    pub(super) unsafe fn read_raw_at(&self, offset: usize, to: *mut u8, len: usize) -> Result {
+        let (_, result) = self.listed.range.each(offset, len, |done, from, n| {
             // SAFETY: `done + n <= len`, and `each` guarantees `n` bytes at `from`. C copies them, so
             // they may change meanwhile.
             unsafe {
                 bindings::memcpy(to.add(done).cast::<c_void>(), from.cast::<c_void>(), n);
             }
-        })
+        });
+        result
+    }
+
+    /// Returns `crc` continued over bytes of the range.
+    pub(super) fn crc32c_at(&self, offset: usize, len: usize, mut crc: u32) -> Result<u32> {
+        let (_, result) = self.listed.range.each(offset, len, |_, from, n| {
+            // SAFETY: `each` guarantees `n` bytes at `from`. C reads them, so they may change meanwhile.
+            crc = unsafe { bindings::crc32c(crc, from.cast::<c_void>(), n) };
+        });
+        result.map(|()| crc)
     }
 
     /// Copies to the range.
-    pub fn write_at(&self, offset: usize, data: &[u8]) -> Result {
+    #[inline]
+    pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result {
         // SAFETY: The slice is valid for reads of its length.
         unsafe { self.write_raw_at(offset, data.as_ptr(), data.len()) }
     }
@@ -70,29 +92,34 @@ impl PinnedRange {
     /// # Safety
     ///
     /// `from` must be valid for reads of `len` bytes by C.
-    pub unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
+    #[inline]
+    pub(super) unsafe fn write_raw_at(&self, offset: usize, from: *const u8, len: usize) -> Result {
         self.listed.range.writable()?;
-        self.listed.range.each(offset, len, |done, to, n| {
-            // SAFETY: As in `read_at`, with source and destination exchanged; the caller guarantees
+        let (done, result) = self.listed.range.each(offset, len, |done, to, n| {
+            // SAFETY: As in `read_raw_at`, with source and destination exchanged; the caller guarantees
             // `from`.
             unsafe {
                 bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
             }
-        })
+        });
+        self.wrote(offset, done);
+        result
     }
 
     /// Writes a little-endian word in one access. The guest sees earlier writes before it.
-    pub fn write_u64(&self, offset: usize, value: u64) -> Result {
+    pub(super) fn write_u64(&self, offset: usize, value: u64) -> Result {
         self.listed.range.writable()?;
         self.listed.range.word(offset, |word| {
             // SAFETY: `word` is valid and aligned, and accessed as a whole.
             unsafe { AtomicU64::from_ptr(word) }.store(value.to_le(), Ordering::Release);
-        })
+        })?;
+        self.wrote(offset, size_of::<u64>());
+        Ok(())
     }
 }
 
 impl Drop for PinnedRange {
     fn drop(&mut self) {
-        self.listed.release();
+        self.pins.release(&self.listed);
     }
 }

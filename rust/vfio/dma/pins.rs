@@ -20,37 +20,38 @@
 //!
 //! type1 calls the unmap callback with `device_list_lock` held and without `iommu->lock`. Unpinning
 //! takes `iommu->lock`. A second thread that unmaps may hold `iommu->lock` by then and wait for
-//! `device_list_lock`, so a callback that unpins could deadlock. Therefore work items unpin, and the
-//! callback waits for them for a limited time. If it returns early, type1 finds pages still pinned and
-//! looks again. At the twelfth look it panics the host (P35). This cannot happen:
+//! `device_list_lock`, so a callback that unpins could deadlock. Therefore a work item of the device
+//! unpins, and the callback waits for it while it makes progress. If the callback returns early, type1
+//! finds pages still pinned and looks again. At the twelfth look it panics the host (P35). This cannot
+//! happen:
 //!
 //! - `unmaps` refuses new pins until the unmap is over, so each look finds at most what the last found.
-//! - Each range has a work item, and the callback returns only after each item has begun. An item
-//!   unpins its range in one call. So all items wait for `iommu->lock` before type1 does, and one look
-//!   is enough for all.
-//! - A thread that takes the lock between its release and the wake-up of the first waiter can cost a
-//!   look. From look number [`LAST_LOOK`] on the callback waits without limit. Then threads of the user
-//!   who unmaps may hang, but the host does not panic.
+//! - The callback returns early only if the work item has unpinned nothing for [`PATIENCE`]. If no
+//!   second thread unmaps, that happens only while somebody holds `iommu->lock` for so long.
+//! - From look number [`LAST_LOOK`] on the callback waits without limit. Then threads of the user who
+//!   unmaps may hang, but the host does not panic.
+//!
+//! An unmap takes one call of `vfio_unpin_pages()` for each range in the mapping, and each range has at
+//! most 512 pages. So its time grows with what is pinned there, and with nothing else.
 //!
 //! iommufd has no such cycle of locks. It calls back once and refuses pins itself until it is done. There
 //! the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
 
 use super::{
-    device::OpenDevice,
-    logging::Logging,
-    range::{
-        Access,
-        Range, //
+    list::{
+        pages_of,
+        List,
+        Listed,
+        Request,
+        State, //
     },
+    logging::Logging,
+    range::Range,
     unmaps::Unmaps, //
 };
 use core::ptr;
 use kernel::{
     new_mutex,
-    page::{
-        PAGE_MASK,
-        PAGE_SIZE, //
-    },
     prelude::*,
     sync::{
         atomic::{
@@ -71,91 +72,20 @@ use kernel::{
         WorkItem, //
     },
 };
-use kernel_ext::event::Event;
+use kernel_ext::{
+    event::Event,
+    sched::cond_resched, //
+};
 
-/// The most pages of one range: as many as type1 pins in one call.
-const MAX_PAGES: usize = 512;
-
-/// The most ranges of one device.
-const MAX_RANGES: usize = 4;
-
-/// How long the callback waits for work items that may themselves wait for type1, in milliseconds.
+/// How long the callback waits for a work item that unpins nothing, because it may itself wait for
+/// type1, in milliseconds.
 const PATIENCE: i64 = 1_000;
 
 /// The look of type1 from which on the callback waits without limit.
 const LAST_LOOK: u32 = 9;
 
-/// State of a range in the list.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Its pages are being pinned.
-    Pinning {
-        /// Whether it was unmapped meanwhile and must be unpinned.
-        revoked: bool,
-    },
-    /// Its pages are pinned.
-    Pinned,
-    /// Its work item is to unpin its pages.
-    Condemned,
-    /// Its pages are being unpinned.
-    Unpinning,
-}
-
-/// A range. The list, its holder and its work item share it.
-#[pin_data]
-pub(super) struct Listed {
-    #[pin]
-    pub(super) range: Range,
-    /// The list that the range is in.
-    pins: Arc<Pins>,
-    /// Unpins the range when its memory is unmapped.
-    #[pin]
-    work: Work<Self>,
-}
-
-impl_has_work! {
-    impl HasWork<Self> for Listed { self.work }
-}
-
-impl WorkItem for Listed {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.pins.unpin_condemned(&this.range);
-    }
-}
-
-impl Listed {
-    /// Returns a range for the list of `pins`.
-    fn new(pins: Arc<Pins>, range: impl PinInit<Range>) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                range <- range,
-                pins,
-                work <- new_work!("dma unpin"),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )
-    }
-
-    /// Unpins the range, unless another thread does.
-    pub(super) fn release(&self) {
-        self.pins.release(&self.range);
-    }
-}
-
-/// A range in the list.
-struct Entry {
-    listed: Arc<Listed>,
-    state: State,
-    /// How many looks of type1 found it.
-    looks: u32,
-}
-
-/// The part of `Pins` under its lock.
-struct List {
-    entries: KVec<Entry>,
-}
+/// The work item wakes the callback after so many ranges.
+const NOTIFY: u64 = 256;
 
 /// The pinned ranges of one device's guest memory.
 #[pin_data]
@@ -165,34 +95,31 @@ pub(super) struct Pins {
     pub(super) logging: Logging,
     #[pin]
     list: Mutex<List>,
-    /// Notified when an entry leaves the list, and when a work item begins.
+    /// Notified when the last condemned range is unpinned, and when any other range leaves the list.
     #[pin]
     changed: Event,
+    /// Unpins the condemned ranges.
+    #[pin]
+    work: Work<Self>,
+    /// The number of ranges that were ever listed.
+    numbers: Atomic<u64>,
+    /// The number of ranges that the work item has unpinned.
+    unpinned: Atomic<u64>,
     /// The unmaps in progress.
     unmaps: Arc<Unmaps>,
     /// An unmap could not be reported. Nothing is pinned until the device is closed.
     unreported: Atomic<bool>,
 }
 
-impl List {
-    /// Returns the index of a range in the list.
-    fn find(&mut self, range: &Range) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|entry| ptr::eq(&entry.listed.range, range))
-    }
+impl_has_work! {
+    impl HasWork<Self> for Pins { self.work }
+}
 
-    /// Returns the ranges with a page in `first..=last`.
-    fn overlapping(&mut self, first: u64, last: u64) -> impl Iterator<Item = &mut Entry> {
-        self.entries
-            .iter_mut()
-            .filter(move |entry| entry.listed.range.overlaps(first, last))
-    }
+impl WorkItem for Pins {
+    type Pointer = Arc<Self>;
 
-    /// Removes a range from the list.
-    fn remove(&mut self, range: &Range) -> Option<Entry> {
-        let at = self.find(range)?;
-        self.entries.remove(at).ok()
+    fn run(this: Arc<Self>) {
+        this.unpin_condemned();
     }
 }
 
@@ -202,13 +129,11 @@ impl Pins {
         Arc::pin_init(
             pin_init!(Self {
                 logging <- Logging::new(),
-                list <- new_mutex!(
-                    List {
-                        entries: KVec::new(),
-                    },
-                    "dma pins"
-                ),
+                list <- new_mutex!(List::new(), "dma pins"),
                 changed <- Event::new(),
+                work <- new_work!("dma unpin"),
+                numbers: Atomic::new(0),
+                unpinned: Atomic::new(0),
                 unmaps,
                 unreported: Atomic::new(false),
             }),
@@ -216,48 +141,39 @@ impl Pins {
         )
     }
 
-    /// Pins `len` bytes at `iova`.
+    /// Pins a range.
     ///
-    /// The range is not empty and does not wrap, and the device is open for the length of the call.
-    /// `EAGAIN` if memory there is being unmapped: this does not wait for an unmap.
-    pub(super) fn pin(
-        this: &Arc<Self>,
-        device: OpenDevice,
-        iova: u64,
-        len: usize,
-        access: Access,
-    ) -> Result<Arc<Listed>> {
-        let start = iova & PAGE_MASK as u64;
-        let head = (iova - start) as usize;
-        let count = (head + len).div_ceil(PAGE_SIZE);
-        if count > MAX_PAGES {
-            return Err(E2BIG);
-        }
+    /// The device is open for the length of the call. `EAGAIN` if memory there is being unmapped: this does
+    /// not wait for an unmap.
+    pub(super) fn pin(this: &Arc<Self>, request: Request) -> Result<Arc<Listed>> {
+        let (start, count, head) = pages_of(request.iova, request.len)?;
+        let registered = request.unmapped.is_some();
 
         let mut pages = KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL_ACCOUNT)?;
-        let range = Range::new(device, start, count, head, len, access);
-        let listed = Listed::new(this.clone(), range)?;
+        let range = Range::new(
+            request.device,
+            start,
+            count,
+            head,
+            request.len,
+            request.access,
+        );
+        let number = this.numbers.fetch_add(1, Relaxed);
+        let listed = Listed::new(number, range, start, request.unmapped)?;
         let range = &listed.range;
         let (first, last) = range.span();
 
         {
             let mut list = this.list.lock();
-            this.admits(&list, first, last)?;
-            list.entries.push(
-                Entry {
-                    listed: listed.clone(),
-                    state: State::Pinning { revoked: false },
-                    looks: 0,
-                },
-                GFP_KERNEL_ACCOUNT,
-            )?;
+            this.admits(&mut list, first, last, registered)?;
+            list.add(&listed)?;
         }
 
         // SAFETY: The device is open for the length of this call.
         let result = unsafe { range.pin(&mut pages) };
 
         let mut list = this.list.lock();
-        let entry = list.find(range).and_then(|at| list.entries.get_mut(at));
+        let entry = list.get_mut(&listed);
         let revoked = !matches!(
             entry.as_ref().map(|entry| entry.state),
             Some(State::Pinning { revoked: false })
@@ -268,9 +184,6 @@ impl Pins {
                 unsafe { range.publish(pages) };
                 entry.state = State::Pinned;
                 drop(list);
-                if range.writable().is_ok() {
-                    this.logging.reserve(start, count * PAGE_SIZE);
-                }
                 return Ok(listed);
             }
             entry.state = State::Unpinning;
@@ -281,7 +194,8 @@ impl Pins {
             // SAFETY: `done` pages were pinned above, and nobody else knows of them.
             unsafe { range.unpin(done) };
         }
-        this.leave(range);
+        this.leave(&listed);
+        this.changed.notify();
         Err(match result {
             Err(error) => error,
             Ok(done) if done < count => EFAULT,
@@ -289,16 +203,14 @@ impl Pins {
         })
     }
 
-    /// Fails as `pin` would if nothing may be pinned in `first..=last` at this moment.
+    /// Fails as `pin` would if no ring may be pinned in `first..=last` at this moment.
     pub(super) fn admit(&self, first: u64, last: u64) -> Result {
-        self.admits(&self.list.lock(), first, last)
+        self.admits(&mut self.list.lock(), first, last, false)
     }
 
     /// Returns `EBUSY` or `EAGAIN` if no range in `first..=last` may enter the list.
-    fn admits(&self, list: &List, first: u64, last: u64) -> Result {
-        if list.entries.len() >= MAX_RANGES {
-            return Err(EBUSY);
-        }
+    fn admits(&self, list: &mut List, first: u64, last: u64, registered: bool) -> Result {
+        list.has_room(registered)?;
         // With the list locked, because `unmap` reports first and then reads the list.
         if self.unreported.load(Relaxed) || self.unmaps.overlaps(first, last) {
             return Err(EAGAIN);
@@ -307,106 +219,89 @@ impl Pins {
     }
 
     /// Takes a range off the list, once all of it is unpinned.
-    fn leave(&self, range: &Range) {
-        let entry = self.list.lock().remove(range);
-        self.changed.notify();
+    fn leave(&self, listed: &Listed) {
+        let entry = self.list.lock().remove(listed);
         // Free it without the lock of the list.
         drop(entry);
     }
 
     /// Unpins a range, unless another thread does.
-    fn release(&self, range: &Range) {
+    pub(super) fn release(&self, listed: &Listed) {
         {
             let mut list = self.list.lock();
-            let Some(at) = list.find(range) else { return };
-            let Some(entry) = list.entries.get_mut(at) else {
-                return;
-            };
-            if entry.state != State::Pinned {
-                return;
+            match list.get_mut(listed) {
+                Some(entry) if entry.state == State::Pinned => entry.state = State::Unpinning,
+                _ => return,
             }
-            entry.state = State::Unpinning;
         }
-        self.unpin(range);
+        self.unpin(listed);
+        self.changed.notify();
     }
 
     /// Unpins a range that the caller made `Unpinning` when it was `Pinned` or `Condemned`.
-    fn unpin(&self, range: &Range) {
-        let count = range.withdraw();
-        // It was reported for as long as it was pinned, and the device may have written since.
-        if range.writable().is_ok() {
-            self.logging.wrote(range.start, count * PAGE_SIZE);
-        }
+    fn unpin(&self, listed: &Listed) {
+        let count = listed.range.withdraw();
         // SAFETY: A pinned range has all its pages pinned, and after `withdraw` nobody uses them.
-        unsafe { range.unpin(count) };
-        self.leave(range);
+        unsafe { listed.range.unpin(count) };
+        self.leave(listed);
     }
 
     /// Unpins what overlaps a mapping that is being unmapped, and keeps it from being pinned again.
     ///
     /// Called by type1. Returns when nothing there is pinned, or when unpinning may be waiting for
     /// type1.
-    pub(super) fn unmap(&self, first: u64, last: u64) {
-        if self.unmaps.report(first, last).is_err() {
-            self.unreported.store(true, Relaxed);
+    pub(super) fn unmap(this: &Arc<Self>, first: u64, last: u64) {
+        if this.unmaps.report(first, last).is_err() {
+            this.unreported.store(true, Relaxed);
         }
 
-        let mut looks = 0;
-        {
-            let mut list = self.list.lock();
-            for entry in list.overlapping(first, last) {
-                entry.looks += 1;
-                looks = looks.max(entry.looks);
-                match &mut entry.state {
-                    State::Pinning { revoked } => *revoked = true,
-                    state @ State::Pinned => {
-                        *state = State::Condemned;
-                        // The range was not condemned before, so its item is not queued.
-                        let _ = self.unmaps.queue().enqueue(entry.listed.clone());
-                    }
-                    State::Condemned | State::Unpinning => {}
-                }
-            }
+        let looks = this.list.lock().condemn(first, last);
+        this.unmaps.looked(looks);
+        if looks == 0 {
+            return;
         }
-        self.unmaps.looked(looks);
+        // If the item is queued or runs already, it finds these ranges too.
+        let _ = this.unmaps.queue().enqueue(this.clone());
 
-        let mut began: Option<Instant<Monotonic>> = None;
+        let mut progress = this.unpinned.load(Relaxed);
+        let mut since = Instant::<Monotonic>::now();
         loop {
-            let seen = self.changed.generation();
-            let (mut clear, mut waiting) = (true, false);
-            for entry in self.list.lock().overlapping(first, last) {
-                clear = false;
-                waiting |= entry.state == State::Condemned;
-            }
-            if clear {
+            let seen = this.changed.generation();
+            if this.list.lock().is_clear(first, last) {
                 return;
             }
-            // A work item always begins: for that it needs no lock that type1 holds.
-            if waiting || looks >= LAST_LOOK {
-                self.changed.wait(seen, None);
+            if looks >= LAST_LOOK {
+                this.changed.wait(seen, None);
                 continue;
             }
-            let spent = began.get_or_insert_with(Instant::now).elapsed().as_millis();
-            let left = PATIENCE - spent;
+            let unpinned = this.unpinned.load(Relaxed);
+            if unpinned != progress {
+                progress = unpinned;
+                since = Instant::now();
+            }
+            let left = PATIENCE - since.elapsed().as_millis();
             if left <= 0 {
                 return;
             }
-            self.changed.wait(seen, Some(left as u32));
+            this.changed.wait(seen, Some(left as u32));
         }
     }
 
-    /// The work item of a range: unpins a condemned range.
-    fn unpin_condemned(&self, range: &Range) {
-        {
-            let mut list = self.list.lock();
-            let entry = list.find(range).and_then(|at| list.entries.get_mut(at));
-            match entry {
-                Some(entry) if entry.state == State::Condemned => entry.state = State::Unpinning,
-                _ => return,
+    /// The work item: unpins the condemned ranges.
+    fn unpin_condemned(&self) {
+        let mut from = (0, 0);
+        loop {
+            let Some(listed) = self.list.lock().take_condemned(from) else {
+                self.changed.notify();
+                return;
+            };
+            from = listed.place;
+            self.unpin(&listed);
+            if self.unpinned.fetch_add(1, Relaxed) % NOTIFY == 0 {
+                self.changed.notify();
             }
+            cond_resched();
         }
-        self.changed.notify();
-        self.unpin(range);
     }
 
     /// Allows pins again. Called when the device is closed.
@@ -419,80 +314,36 @@ impl Pins {
         self.unmaps.looks_max()
     }
 
-    /// Unpins what overlaps `first..=last`. Returns when nothing there is pinned.
+    /// Unpins what overlaps `first..=last`. Returns when nothing there is pinned. `unmapped` tells whether
+    /// the memory goes, and not the device.
     ///
     /// For iommufd's unmap callback. In that of type1 it could deadlock.
-    pub(super) fn revoke(&self, first: u64, last: u64) {
+    pub(super) fn revoke(&self, first: u64, last: u64, unmapped: bool) {
+        self.list.lock().overlapping(first, last, |entry| {
+            if unmapped {
+                entry.listed.note_unmapped();
+            }
+            if let State::Pinning { revoked } = &mut entry.state {
+                *revoked = true;
+            }
+            true
+        });
         loop {
             let seen = self.changed.generation();
-            let mut list = self.list.lock();
-            let mut found = None;
-
-            for entry in list.overlapping(first, last) {
-                if let State::Pinning { revoked } = &mut entry.state {
-                    *revoked = true;
-                }
-                // Unpin all before waiting for any.
-                if found.is_none() || entry.state == State::Pinned {
-                    found = Some(entry);
-                }
+            let mut from = (0, 0);
+            // Unpin all before waiting for any.
+            loop {
+                let found = self.list.lock().take_pinned(from, first, last);
+                let Some(listed) = found else { break };
+                from = listed.place;
+                self.unpin(&listed);
+                cond_resched();
             }
-            match found {
-                None => return,
-                Some(entry) if entry.state == State::Pinned => {
-                    entry.state = State::Unpinning;
-                    let listed = entry.listed.clone();
-                    drop(list);
-                    self.unpin(&listed.range);
-                }
-                Some(_) => {
-                    drop(list);
-                    self.changed.wait(seen, None);
-                }
+            if self.list.lock().is_clear(first, last) {
+                self.changed.notify();
+                return;
             }
+            self.changed.wait(seen, None);
         }
-    }
-}
-
-impl Pins {
-    /// Returns the ranges that are pinned for writing, by their first and last bytes.
-    fn written(&self) -> [Option<(u64, u64)>; MAX_RANGES] {
-        let mut written = [None; MAX_RANGES];
-        let list = self.list.lock();
-        for (place, entry) in written.iter_mut().zip(&list.entries) {
-            *place = entry
-                .listed
-                .range
-                .writable()
-                .is_ok()
-                .then(|| entry.listed.range.span());
-        }
-        written
-    }
-
-    /// Begins to log writes in `ranges`, which are in ascending order. `EINVAL` if logging has begun before.
-    pub(super) fn start_logging(&self, ranges: KVec<(u64, u64)>) -> Result {
-        self.logging.start(ranges)?;
-        // Pinned ranges are logged when they are unpinned.
-        for (start, end) in self.written().into_iter().flatten() {
-            self.logging.reserve(start, (end - start + 1) as usize);
-        }
-        Ok(())
-    }
-
-    /// Reports what the device has written in `iova..=last`.
-    pub(super) fn report_written(
-        &self,
-        iova: u64,
-        last: u64,
-        mut report: impl FnMut(u64, u64),
-    ) -> Result {
-        // Before the log is read: a range that is unpinned in between is in the log then.
-        for (start, end) in self.written().into_iter().flatten() {
-            if start <= last && iova <= end {
-                report(start.max(iova), end.min(last));
-            }
-        }
-        self.logging.read_and_clear(iova, last, report)
     }
 }

@@ -35,6 +35,38 @@ struct Pages(KVVec<*mut bindings::page>);
 // SAFETY: A `struct page` is not tied to a thread.
 unsafe impl Send for Pages {}
 
+/// The most pages that are accessed in one piece.
+const RUN: usize = 4;
+
+impl Pages {
+    /// Returns the address of page number `index`.
+    #[inline]
+    fn address(&self, index: usize) -> Option<*mut u8> {
+        let page = *self.0.get(index)?;
+        // SAFETY: The page is pinned by the invariant of `Pages`, and stays so while this is locked. Pages
+        // that type1 pins are in the direct mapping; its own `dma_rw` relies on that too.
+        Some(unsafe { bindings::vfio_rs_page_address(page) }.cast::<u8>())
+    }
+
+    /// Returns the address of byte `at`, and how many of the next `len` bytes follow it in the direct
+    /// mapping. Pages that belong to one folio follow each other there.
+    #[inline]
+    fn run(&self, at: usize, len: usize) -> Option<(*mut u8, usize)> {
+        let (first, within) = (at / PAGE_SIZE, at % PAGE_SIZE);
+        let address = self.address(first)?;
+        let mut n = PAGE_SIZE - within;
+        let mut pages = 1;
+        while n < len
+            && pages < RUN
+            && self.address(first + pages) == Some(address.wrapping_add(pages * PAGE_SIZE))
+        {
+            n += PAGE_SIZE;
+            pages += 1;
+        }
+        Some((address.wrapping_add(within), n.min(len)))
+    }
+}
+
 /// A range that is pinned for a device, or about to be.
 #[pin_data]
 pub(super) struct Range {
@@ -82,11 +114,6 @@ impl Range {
     /// Returns the IOVA of the range's first byte.
     pub(super) fn iova(&self) -> u64 {
         self.start + self.head as u64
-    }
-
-    /// Returns the number of bytes in the range.
-    pub(super) fn len(&self) -> usize {
-        self.len
     }
 
     /// Returns whether the pages are inaccessible.
@@ -138,37 +165,36 @@ impl Range {
         pages.map_or(0, |pages| pages.0.len())
     }
 
-    /// Splits `len` bytes at `offset` of the range into pieces that each lie in one page. Calls `access`
-    /// with the address of each piece and the index of its first byte.
+    /// Splits `len` bytes at `offset` of the range into pieces. Calls `access` with the index of the first
+    /// byte of each piece, its address and its length. Returns how many bytes were accessed, and the error
+    /// that ended it.
     ///
-    /// Fails with `ENODEV` if the range was revoked, and with `EINVAL` if the bytes are outside it.
+    /// The error is `ENODEV` if the range was revoked, and `EINVAL` if the bytes are outside it.
     pub(super) fn each(
         &self,
         offset: usize,
         len: usize,
         mut access: impl FnMut(usize, *mut u8, usize),
-    ) -> Result {
-        let end = offset.checked_add(len).ok_or(EINVAL)?;
-        if end > self.len {
-            return Err(EINVAL);
+    ) -> (usize, Result) {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => (),
+            _ => return (0, Err(EINVAL)),
         }
         let mut done = 0;
         while done < len {
             let at = self.head + offset + done;
-            let n = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
-
-            // Lock for one page at a time, so that an unmap waits no longer than that.
+            // Lock for a few pages at a time, so that an unmap waits no longer than that.
             let contents = self.contents.lock();
-            let pages = contents.as_ref().ok_or(ENODEV)?;
-            let page = *pages.0.get(at / PAGE_SIZE).ok_or(EINVAL)?;
-            // SAFETY: The page is pinned by the invariant of `Pages`, and stays so while the lock is
-            // held. Pages that type1 pins are in the direct mapping; its own `dma_rw` relies on that too.
-            let address = unsafe { bindings::vfio_rs_page_address(page) }.cast::<u8>();
-            // `at % PAGE_SIZE + n` is inside the page.
-            access(done, address.wrapping_add(at % PAGE_SIZE), n);
+            let Some(pages) = contents.as_ref() else {
+                return (done, Err(ENODEV));
+            };
+            let Some((address, n)) = pages.run(at, len - done) else {
+                return (done, Err(EINVAL));
+            };
+            access(done, address, n);
             done += n;
         }
-        Ok(())
+        (len, Ok(()))
     }
 
     /// Calls `access` with the address of a naturally aligned 64-bit word.
@@ -177,9 +203,10 @@ impl Range {
             return Err(EINVAL);
         }
         // CAST: Aligned, so it is in one piece.
-        self.each(offset, size_of::<u64>(), |_, address, _| {
+        let (_, result) = self.each(offset, size_of::<u64>(), |_, address, _| {
             access(address.cast::<u64>())
-        })
+        });
+        result
     }
 
     /// Refuses to write a range that is pinned for reading.

@@ -63,7 +63,7 @@ impl RingMemory {
         }
         let pinned = dma.may_pin(self.iova, self.len).and_then(|()| {
             dma.touch(self.iova, self.len)?;
-            dma.pin(self.iova, self.len, self.access)
+            dma.pin(self.iova, self.len, self.access, None)
         });
         match pinned {
             Ok(range) => {

@@ -14,6 +14,7 @@
 use crate::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use crate::desc::{COMPLETION_SIZE, DESCRIPTOR_SIZE, INTERRUPT};
 use crate::error::Result;
+use crate::key::{Progress, Registration};
 use crate::list::{Cursor, Entry, List, ENTRY_SIZE, WINDOW};
 use crate::queue::Ring;
 
@@ -29,8 +30,8 @@ pub const CRC_SEED: u32 = !0;
 pub struct Job {
     /// The descriptor, as it was when the job began.
     pub desc: Descriptor,
-    /// Bytes processed. Between two units it is above 0, below `desc.len`, and without a list a
-    /// multiple of [`UNIT`].
+    /// Bytes processed. Between two units of a job that moves data it is above 0, below `desc.len`, and
+    /// without a list a multiple of [`UNIT`].
     pub done: u64,
     /// CRC of the bytes processed, starting from [`CRC_SEED`] and not inverted.
     pub crc: u32,
@@ -72,6 +73,15 @@ pub trait Bus {
     /// Writes the completion record at `index`, its sequence last. Must not wait: the caller holds the
     /// lock of the registers.
     fn complete(&mut self, ring: &Ring, index: u32, record: &[u8; COMPLETION_SIZE]) -> Result;
+
+    /// Checks that a job may access `len` bytes at `offset` of registered memory.
+    fn check_key(&mut self, key: u32, offset: u64, len: u64, write: bool) -> Result;
+
+    /// Pins the next part of the memory that the job in flight registers, and returns how far it is.
+    fn register(&mut self, memory: &Registration) -> Result<Progress>;
+
+    /// Unpins the next part of the memory with a key. Returns whether the key is gone.
+    fn deregister(&mut self, key: u64) -> Result<bool>;
 
     /// Reads entries of a list.
     fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result;
@@ -229,6 +239,13 @@ impl Job {
             | (Some(Place::Device(src)), Some(Place::Device(dst))) => {
                 src < dst && dst - src < desc.len
             }
+            (
+                Some(Place::Key { key, offset: src }),
+                Some(Place::Key {
+                    key: other,
+                    offset: dst,
+                }),
+            ) => key == other && src < dst && dst - src < desc.len,
             _ => false,
         };
         let offset = if overlaps { left - len } else { self.done };
@@ -271,6 +288,51 @@ impl Job {
     }
 }
 
+/// What a unit left of its job.
+enum Rest {
+    /// More.
+    More,
+    /// Nothing: this is the result.
+    Done(u32),
+}
+
+impl Job {
+    /// Does the next unit.
+    fn advance(&mut self, memory_size: u64, bus: &mut impl Bus) -> Result<Rest> {
+        match self.desc.op {
+            Op::Register => {
+                let progress = bus.register(&self.desc.registration());
+                self.done = match progress {
+                    Ok(Progress::More(done)) => done,
+                    Ok(Progress::Done(_)) => self.desc.len,
+                    Err(_) => 0,
+                };
+                return match progress? {
+                    Progress::More(_) => Ok(Rest::More),
+                    Progress::Done(key) => Ok(Rest::Done(key)),
+                };
+            }
+            Op::Deregister => {
+                let gone = bus.deregister(self.desc.value)?;
+                return Ok(if gone { Rest::Done(0) } else { Rest::More });
+            }
+            _ if self.desc.has_list() => self.advance_lists(memory_size, bus)?,
+            _ => self.advance_ranges(bus)?,
+        }
+        if self.done < self.desc.len {
+            return Ok(Rest::More);
+        }
+        let crc = self.desc.op == Op::Crc32c;
+        Ok(Rest::Done(if crc { !self.crc } else { 0 }))
+    }
+
+    /// Returns whether the operation moves data. Others have nothing to save between two units: they begin
+    /// anew.
+    pub fn moves_data(&self) -> bool {
+        !matches!(self.desc.op, Op::Register | Op::Deregister)
+    }
+}
+
 /// Does one unit of work.
 pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
     let mut outcome = Outcome {
@@ -288,25 +350,21 @@ pub fn run(ticket: &Ticket, bus: &mut impl Bus) -> Outcome {
         }
     };
     let before = job.done;
-    let result = match job.desc.has_list() {
-        true => job.advance_lists(ticket.memory_size, bus),
-        false => job.advance_ranges(bus),
-    };
-    outcome.bytes = job.done - before;
-    if result.is_ok() && job.done < job.desc.len {
-        outcome.job = Some(job);
-        return outcome;
+    let result = job.advance(ticket.memory_size, bus);
+    if job.moves_data() {
+        outcome.bytes = job.done - before;
     }
-
-    let desc = &job.desc;
-    let interrupt = desc.flags & INTERRUPT != 0;
-    let (end, error, crc) = match result {
+    let interrupt = job.desc.flags & INTERRUPT != 0;
+    let (end, error, result) = match result {
+        Ok(Rest::More) => {
+            outcome.job = Some(job);
+            return outcome;
+        }
+        Ok(Rest::Done(result)) => (End::Completed { interrupt }, Error::None, result),
         Err(error) => (End::Failed(error), error, 0),
-        Ok(()) if desc.op == Op::Crc32c => (End::Completed { interrupt }, Error::None, !job.crc),
-        Ok(()) => (End::Completed { interrupt }, Error::None, 0),
     };
     outcome.end = end;
-    outcome.record = Some(record(ticket, desc.cookie, error, crc, job.done));
+    outcome.record = Some(record(ticket, job.desc.cookie, error, result, job.done));
     outcome
 }
 
@@ -323,6 +381,9 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>
     Descriptor::decode(&bytes)
         .and_then(|desc| {
             desc.check(ticket.memory_size)?;
+            check_keys(&desc, |key, offset, write| {
+                bus.check_key(key, offset, desc.len, write)
+            })?;
             Ok(Job {
                 desc,
                 done: 0,
@@ -334,12 +395,26 @@ fn begin(ticket: &Ticket, bus: &mut impl Bus) -> Result<Job, (Error, Option<u64>
         .map_err(|error| (error, Some(Descriptor::cookie_of(&bytes))))
 }
 
+/// Calls `check` with key and offset of each side that is in registered memory, and whether the job writes
+/// there.
+pub(crate) fn check_keys(
+    desc: &Descriptor,
+    mut check: impl FnMut(u32, u64, bool) -> Result,
+) -> Result {
+    for (operand, write) in [(desc.source(), false), (desc.destination(), true)] {
+        if let Some(Operand::At(Place::Key { key, offset })) = operand {
+            check(key, offset, write)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a completion record.
-fn record(ticket: &Ticket, cookie: u64, error: Error, crc: u32, bytes: u64) -> Completion {
+fn record(ticket: &Ticket, cookie: u64, error: Error, result: u32, bytes: u64) -> Completion {
     Completion {
         cookie,
         error: error as u32,
-        crc,
+        result,
         bytes,
         sequence: ticket.sequence,
     }

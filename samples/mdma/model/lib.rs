@@ -6,6 +6,7 @@
 //! |-------------|-----------------------------------------------------------|
 //! | [`regs`]    | the table of registers                                    |
 //! | [`desc`]    | descriptors and completion records                        |
+//! | [`key`]     | registered memory: keys, and their saved state            |
 //! | [`list`]    | scatter lists: entries, and a job's position in one       |
 //! | [`queue`]   | the ring: indexes and addresses                           |
 //! | [`control`] | the contents of the registers, and the effects of accesses |
@@ -28,6 +29,8 @@ pub mod control;
 pub mod desc;
 pub mod engine;
 mod error;
+mod invalid;
+pub mod key;
 mod layout;
 pub mod list;
 mod place;

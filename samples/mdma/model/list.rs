@@ -65,6 +65,8 @@ impl Entry {
         let (address, flags) = match self.place {
             Place::Guest(iova) => (iova, 0),
             Place::Device(offset) => (offset, DEVICE),
+            // A list cannot name registered memory: the device refuses the entry.
+            Place::Key { offset, .. } => (offset, !0),
         };
         let mut bytes = [0; ENTRY_SIZE];
         bytes[0..8].copy_from_slice(&address.to_le_bytes());

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Addresses in guest memory and in device memory.
+//! Addresses in guest memory, registered memory and device memory.
 
 use crate::error::{Error, Result};
 
-/// An address: in guest memory by IOVA, or in device memory by offset.
+/// An address: in guest memory by IOVA, in device memory by offset, or in registered memory by key and
+/// offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Guest memory.
     Guest(u64),
     /// Device memory.
     Device(u64),
+    /// Registered memory.
+    Key {
+        /// The key.
+        key: u32,
+        /// The offset in the memory.
+        offset: u64,
+    },
 }
 
 impl Place {
@@ -25,6 +33,8 @@ impl Place {
             }
             // The last byte of the address space is legal.
             Place::Guest(iova) => fault.unless(iova.checked_add(len.saturating_sub(1)).is_some()),
+            // The engine looks for the key when the job begins.
+            Place::Key { offset, .. } => Error::KeyRange.unless(offset.checked_add(len).is_some()),
         }
     }
 
@@ -33,6 +43,10 @@ impl Place {
         match self {
             Place::Guest(iova) => Place::Guest(iova.wrapping_add(offset)),
             Place::Device(at) => Place::Device(at.wrapping_add(offset)),
+            Place::Key { key, offset: at } => Place::Key {
+                key,
+                offset: at.wrapping_add(offset),
+            },
         }
     }
 }

@@ -15,8 +15,8 @@ pub const WINDOW: u64 = 0x1000;
 /// Value of `ID`: "MDMA", read as little-endian bytes.
 pub const ID: u32 = u32::from_le_bytes(*b"MDMA");
 
-/// Value of `VERSION`: revision of the programming interface. 2 has scatter lists.
-pub const VERSION: u32 = 2;
+/// Value of `VERSION`: revision of the programming interface. 2 has scatter lists, 3 registered memory.
+pub const VERSION: u32 = 3;
 
 /// PCI vendor id, "MD". The PCI SIG has not assigned it.
 pub const PCI_VENDOR: u16 = 0x4d44;
@@ -135,6 +135,7 @@ table! {
             bits: &[
                 Bits { name: "MAX_RING_ORDER", shift: 0, width: 8, meaning: "Largest value of RING_ORDER." },
                 Bits { name: "OPERATIONS", shift: 8, width: 8, meaning: "Number of operations: valid codes are 0 to this number minus 1." },
+                Bits { name: "KEY_ORDER", shift: 16, width: 8, meaning: "At most 2^KEY_ORDER keys of registered memory." },
             ],
             meaning: "Limits of this device." }
         MemSize { name: "MEM_SIZE", offset: 0x010, width: 8, access: Ro, reset: Reset::MemorySize, max: 0, bits: &[],
@@ -211,7 +212,8 @@ table! {
 pub const COUNT: usize = REGISTERS.len();
 
 /// Value of `CAPS`.
-pub const CAPS: u32 = MAX_RING_ORDER | ((crate::desc::OPERATIONS.len() as u32) << 8);
+pub const CAPS: u32 =
+    MAX_RING_ORDER | ((crate::desc::OPERATIONS.len() as u32) << 8) | (crate::key::KEY_ORDER << 16);
 
 impl Reg {
     /// Returns the offset of this register in BAR 0.

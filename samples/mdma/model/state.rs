@@ -2,24 +2,28 @@
 
 //! The saved state: layout and checks.
 //!
-//! [`encode`] writes the whole state of a device except its memory into [`SIZE`] bytes; [`decode`]
-//! reads it back. A saved state is untrusted: [`decode`] accepts it only if a device can reach that
+//! [`encode`] writes the whole state of a device except its memory and its keys into [`SIZE`] bytes;
+//! [`decode`] reads it back. The keys of registered memory follow, each as a [`SavedKey`]. A saved state is untrusted: [`decode`] accepts it only if a device can reach that
 //! state, and then [`encode`] returns the same bytes.
 
 use crate::control::State;
 use crate::desc::{self, Descriptor, Error, Field, Op, Operand, DESCRIPTOR_SIZE, ERRORS};
-use crate::engine::{Job, CRC_SEED, UNIT};
+use crate::engine::{check_keys, Job, CRC_SEED, UNIT};
+pub use crate::invalid::InvalidField;
+use crate::key::{Keys, SavedKey, MAX_KEYS, SAVED_KEY_SIZE};
 use crate::layout::Decoder;
 use crate::list::Cursor;
 use crate::refused;
 use crate::regs::{Reg, CONTROL_ENABLE};
-use core::fmt;
 
-/// Size of a saved state in bytes.
-pub const SIZE: usize = 168;
+/// Size of a saved state in bytes, without keys.
+pub const SIZE: usize = 176;
+
+/// Size of a saved state with all keys.
+pub const SIZE_MAX: usize = SIZE + MAX_KEYS * SAVED_KEY_SIZE;
 
 /// Version of the layout.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bit of `flags`: the queue is enabled.
 const ENABLED: u32 = CONTROL_ENABLE;
@@ -28,7 +32,7 @@ const JOB: u32 = 1 << 1;
 
 /// Layout of a saved state. All numbers are little endian.
 #[rustfmt::skip]
-pub const LAYOUT: [Field; 21] = [
+pub const LAYOUT: [Field; 23] = [
     Field { name: "flags", offset: 0, size: 4, meaning: "Bit 0: CONTROL.ENABLE. Bit 1: a job is in flight. Others 0." },
     Field { name: "error", offset: 4, size: 4, meaning: "ERROR; not 0 means halted." },
     Field { name: "cause", offset: 8, size: 4, meaning: "INT_CAUSE." },
@@ -50,25 +54,11 @@ pub const LAYOUT: [Field; 21] = [
     Field { name: "job.src_at", offset: 156, size: 4, meaning: "SRC_LIST: processed bytes of that entry. Otherwise 0." },
     Field { name: "job.dst_entry", offset: 160, size: 4, meaning: "DST_LIST: index of the entry at which the job continues. Otherwise 0." },
     Field { name: "job.dst_at", offset: 164, size: 4, meaning: "DST_LIST: processed bytes of that entry. Otherwise 0." },
+    Field { name: "keys.next", offset: 168, size: 4, meaning: "The key that the next REGISTER gets, unless it is in use. Not 0." },
+    Field { name: "keys.count", offset: 172, size: 4, meaning: "The number of keys that follow." },
 ];
 
 const _: () = assert!(desc::dense(&LAYOUT, SIZE));
-
-/// A field whose value no device can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidField {
-    /// Name of the field.
-    pub field: &'static str,
-    /// Its value, or for the descriptor the number of the [`Error`].
-    pub value: u64,
-}
-
-impl fmt::Display for InvalidField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let InvalidField { field, value } = self;
-        write!(f, "saved state: {field} {value:#x} is invalid")
-    }
-}
 
 /// The registers in the fields from the second one on.
 #[rustfmt::skip]
@@ -83,9 +73,9 @@ fn name(reg: Reg) -> &'static str {
     at.map_or("refused", |at| LAYOUT[1 + at].name)
 }
 
-/// Encodes a state.
-pub fn encode(state: &State) -> [u8; SIZE] {
-    let job = state.job.as_ref();
+/// Encodes a state. A job that registers or deregisters begins anew where the state is loaded.
+pub fn encode(state: &State, keys: Keys) -> [u8; SIZE] {
+    let job = state.job.as_ref().filter(|job| job.moves_data());
     let flags = state[Reg::Control] as u32 | job.map_or(0, |_| JOB);
 
     let mut bytes = [0; SIZE];
@@ -106,12 +96,14 @@ pub fn encode(state: &State) -> [u8; SIZE] {
         put(&cursor.entry.to_le_bytes());
         put(&cursor.at.to_le_bytes());
     }
+    put(&keys.next.to_le_bytes());
+    put(&keys.count.to_le_bytes());
     bytes
 }
 
 /// Decodes and checks a saved state for a device with `memory_size` bytes of memory. The error is
 /// the first field with an impossible value.
-pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidField> {
+pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<(State, Keys), InvalidField> {
     let mut from = Decoder(bytes);
     let mut state = State::new(memory_size, 0);
     let flags = from.u32();
@@ -130,6 +122,10 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
         at: from.u32(),
     };
     let (src, dst) = (cursor(), cursor());
+    let keys = Keys {
+        next: from.u32(),
+        count: from.u32(),
+    };
 
     let ensure_reg = |legal, reg| ensure(legal, name(reg), state[reg]);
     ensure_reg(state[Reg::Error] < ERRORS.len() as u64, Reg::Error)?;
@@ -155,15 +151,34 @@ pub fn decode(bytes: &[u8; SIZE], memory_size: u64) -> Result<State, InvalidFiel
         ensure(src == Cursor::default(), "job.src_entry", src.entry)?;
         ensure(dst == Cursor::default(), "job.dst_entry", dst.entry)?;
     }
+    ensure(keys.next != 0, "keys.next", keys.next)?;
+    let limit = MAX_KEYS as u32;
+    ensure(keys.count <= limit, "keys.count", keys.count)?;
     check(&state)?;
-    Ok(state)
+    Ok((state, keys))
+}
+
+/// Checks that the job in flight accesses registered memory only as it may. `find` returns a key.
+pub fn check_job_keys(
+    state: &State,
+    mut find: impl FnMut(u32) -> Option<SavedKey>,
+) -> Result<(), InvalidField> {
+    let Some(job) = &state.job else { return Ok(()) };
+    check_keys(&job.desc, |key, offset, write| {
+        let saved = find(key).ok_or(Error::BadKey)?;
+        saved.memory().check_access(offset, job.desc.len, write)
+    })
+    .map_err(|error| invalid("job.descriptor", error as u32))
 }
 
 /// Checks that a device can be in the middle of a job.
 fn check_job(job: &Job) -> Result<(), InvalidField> {
     let (desc, done) = (&job.desc, job.done);
     // A job is saved only after its first unit and before its last one.
-    let between_units = 0 < done && done < desc.len && (desc.has_list() || done % UNIT as u64 == 0);
+    let between_units = job.moves_data()
+        && 0 < done
+        && done < desc.len
+        && (desc.has_list() || done % UNIT as u64 == 0);
     ensure(between_units, "job.done", done)?;
     let crc_possible = job.crc == CRC_SEED || desc.op == Op::Crc32c;
     ensure(crc_possible, "job.crc", job.crc)?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use mdma::regs::{BAR_MEMORY, BAR_REGISTERS, INT_COMPLETION};
-use mdma::{Descriptor, Queue};
+use mdma::{job, Descriptor, Queue};
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{uapi, v1, Container, Device, DmaBuffer, Error, EventFd, Irq, Mapping, Region};
 
@@ -159,6 +159,16 @@ impl Engine {
     /// Number of jobs per batch.
     pub(crate) fn batch(&self) -> u64 {
         self.queue.room().into()
+    }
+
+    /// Registers guest memory and returns its key.
+    pub(crate) fn register(&mut self, iova: u64, len: u64) -> Result<u32> {
+        self.queue.submit(&job::register(iova, len, true))?;
+        let completion = self.queue.wait(PATIENCE)?;
+        if completion.error != 0 {
+            fail!("the registration ended in {completion:?}");
+        }
+        Ok(completion.result)
     }
 
     /// Runs a job `times` times, in batches as large as possible. The last job of each interrupts.

@@ -16,11 +16,10 @@
 //! | `registers` | `registers` | accesses to registers, with and without a migration       |
 //! | `faults`    | `faults`    | writes to mapped device memory, with and without one      |
 //! | `generations`, `reports` | `generations` | the four generations of the interface        |
-//! | `bulk`      | `bulk`      | writes to guest memory, copied and through pinned pages   |
+//! | `keys`      | `keys`      | jobs on registered memory, beside those by IOVA           |
 
 #![forbid(unsafe_code)]
 
-mod bulk;
 mod clock;
 mod device;
 mod drain;
@@ -29,6 +28,7 @@ mod error;
 mod faults;
 mod generations;
 mod host;
+mod keys;
 mod lists;
 mod module;
 mod precopy;
@@ -112,10 +112,7 @@ const PARTS: [Part; 9] = [
     (&["generations", "reports"], |clock, _| {
         generations::run(clock)
     }),
-    // Last, because it reloads the module.
-    (&["bulk"], |clock, cli| {
-        bulk::run(clock, cli.module.as_deref())
-    }),
+    (&["keys"], |clock, _| keys::run(clock)),
 ];
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading and unloading the module.
+//! Loading the module.
 
 use std::path::Path;
 
@@ -12,9 +12,4 @@ use crate::error::Result;
 pub(crate) fn load(path: &Path, params: &str) -> Result<()> {
     let failed = |e| vfio_client::Error::new(format!("load {}", path.display()), e);
     Ok(module::ensure(path, params).map_err(failed)?)
-}
-
-/// Unloads the module.
-pub(crate) fn unload() -> Result<()> {
-    Ok(module::unload("mdma").map_err(|e| vfio_client::Error::new("unload mdma", e))?)
 }

@@ -217,6 +217,7 @@ impl Wrong {
         match plus(place, first as u64) {
             Place::Guest(iova) => wrong.iova = Some(iova),
             Place::Device(offset) => wrong.offset = Some(offset),
+            Place::Key { offset, .. } => wrong.offset = Some(offset),
         }
         wrong
     }

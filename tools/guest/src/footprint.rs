@@ -21,6 +21,10 @@ pub fn plus(place: Place, offset: u64) -> Place {
     match place {
         Place::Guest(iova) => Place::Guest(iova + offset),
         Place::Device(at) => Place::Device(at + offset),
+        Place::Key { key, offset: at } => Place::Key {
+            key,
+            offset: at + offset,
+        },
     }
 }
 
@@ -51,6 +55,7 @@ impl Range {
         match self.place {
             Place::Guest(iova) => (false, iova),
             Place::Device(offset) => (true, offset),
+            Place::Key { .. } => unreachable!("footprints have IOVAs"),
         }
     }
 

@@ -31,6 +31,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                     self.window.read(offset, &mut found);
                     "device memory"
                 }
+                Place::Key { .. } => unreachable!("footprints have IOVAs"),
             };
             let expected = self.world.read(place, found.len());
             if expected != found {
@@ -77,6 +78,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                         self.window.write(offset, &expected);
                         losses.device_pages += 1;
                     }
+                    Place::Key { .. } => unreachable!("footprints have IOVAs"),
                 }
             }
             self.totals.checked += range.len;

@@ -304,6 +304,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 self.window.write(offset, &data);
                 self.totals.memory_writes += range.len;
             }
+            Place::Key { .. } => unreachable!("footprints have IOVAs"),
         }
         self.world.write(range.place, &data);
     }

@@ -3,6 +3,7 @@
 //! The reference manual, generated from the tables.
 
 use mdma_model::desc::{Field, COMPLETION, DESCRIPTOR, ERRORS, FLAGS, OPERATIONS};
+use mdma_model::key::SAVED_KEY;
 use mdma_model::list::ENTRY;
 use mdma_model::regs::{Access, Register, Reset, REGISTERS};
 use mdma_model::state;
@@ -107,6 +108,8 @@ pub fn registers() -> String {
          refuses a state that it could not have reached.",
     );
     fields(out, &state::LAYOUT);
+    paragraph(out, "Each key of registered memory:");
+    fields(out, &SAVED_KEY);
     text
 }
 

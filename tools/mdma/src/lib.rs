@@ -24,7 +24,7 @@ mod transport;
 #[cfg(feature = "vfio")]
 pub mod vfio;
 
-pub use mdma_model::{control, desc, engine, list, queue, refused, regs, state};
+pub use mdma_model::{control, desc, engine, key, list, queue, refused, regs, state};
 
 pub use desc::{Completion, Descriptor, Op, Operand, Place};
 pub use device::{Mdma, Snapshot};

@@ -9,6 +9,7 @@ use mdma_model::desc::{Completion, Descriptor, Error, Op, Operand, Place};
 use mdma_model::list::{Entry, List, ENTRY_SIZE};
 
 use crate::sparse::Sparse;
+use std::collections::BTreeMap;
 
 /// The memory that jobs work on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct World {
     pub device: Sparse,
     /// Size of the device memory in bytes.
     pub memory_size: u64,
+    /// Registered memory: its IOVA, by key.
+    pub keys: BTreeMap<u32, u64>,
 }
 
 /// The expected completion record of a job.
@@ -29,7 +32,7 @@ pub struct Expected {
     /// How the job ends.
     pub error: Error,
     /// The result.
-    pub crc: u32,
+    pub result: u32,
     /// Bytes processed.
     pub bytes: u64,
 }
@@ -43,19 +46,29 @@ impl World {
         }
     }
 
+    /// Returns a place with the IOVA of registered memory. The key must be known.
+    pub fn resolve(&self, place: Place) -> Place {
+        match place {
+            Place::Key { key, offset } => Place::Guest(self.keys[&key].wrapping_add(offset)),
+            place => place,
+        }
+    }
+
     /// Reads memory.
     pub fn read(&self, place: Place, len: usize) -> Vec<u8> {
-        match place {
+        match self.resolve(place) {
             Place::Guest(iova) => self.guest.to_vec(iova, len),
             Place::Device(offset) => self.device.to_vec(offset, len),
+            Place::Key { .. } => unreachable!("it is resolved"),
         }
     }
 
     /// Writes memory.
     pub fn write(&mut self, place: Place, data: &[u8]) {
-        match place {
+        match self.resolve(place) {
             Place::Guest(iova) => self.guest.write(iova, data),
             Place::Device(offset) => self.device.write(offset, data),
+            Place::Key { .. } => unreachable!("it is resolved"),
         }
     }
 
@@ -79,7 +92,7 @@ impl World {
         fault: Error,
     ) -> (Vec<(Place, u64)>, Error) {
         let list = match operand {
-            Operand::At(place) => return (vec![(place, len)], Error::None),
+            Operand::At(place) => return (vec![(self.resolve(place), len)], Error::None),
             Operand::List(list) => list,
         };
         let mut ranges = Vec::new();
@@ -125,14 +138,14 @@ impl World {
         ]
     }
 
-    /// Runs a job of a length that fits into this process.
+    /// Runs a job of a length that fits into this process, but not a registration.
     ///
     /// All guest memory counts as mapped. If one side of the job has a list, source and destination must not overlap.
     pub fn apply(&mut self, job: &Descriptor) -> Expected {
         let mut expected = Expected {
             cookie: job.cookie,
             error: Error::None,
-            crc: 0,
+            result: 0,
             bytes: 0,
         };
         if let Err(error) = Descriptor::decode(&job.encode()).and(job.check(self.memory_size)) {
@@ -159,7 +172,7 @@ impl World {
         expected.bytes = bytes;
 
         let mut data = match job.op {
-            Op::Nop => Vec::new(),
+            Op::Nop | Op::Register | Op::Deregister => Vec::new(),
             Op::Fill => job.value.to_le_bytes().repeat(job.len.div_ceil(8) as usize),
             Op::Copy | Op::Crc32c => sources
                 .iter()
@@ -168,7 +181,7 @@ impl World {
         };
         data.truncate(bytes as usize);
         if job.op == Op::Crc32c && expected.error == Error::None {
-            expected.crc = crc32c::crc32c(&data);
+            expected.result = crc32c::crc32c(&data);
         }
         let mut rest = &data[..];
         for (place, len) in destinations {
@@ -187,7 +200,7 @@ impl Expected {
             cookie: completion.cookie,
             error: Error::from_raw(completion.error)
                 .ok_or_else(|| format!("error code {} does not exist", completion.error))?,
-            crc: completion.crc,
+            result: completion.result,
             bytes: completion.bytes,
         };
         if found == *self {

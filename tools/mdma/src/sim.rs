@@ -4,11 +4,12 @@
 //!
 //! A [`Sim`] consists of the module's own control and engine, with vectors as guest and device
 //! memory. Nothing runs by itself: [`Sim::step`] does one unit. Guest memory is mapped in ranges;
-//! accesses outside them fault, as they do behind an IOMMU.
+//! accesses outside them fault, as they do behind an IOMMU. Registered memory that is unmapped cannot be used any more.
 
 use mdma_model::control::{Control, Effect, Plan};
 use mdma_model::desc::{Error, Place, COMPLETION_SIZE, DESCRIPTOR_SIZE};
 use mdma_model::engine::{self, Bus};
+use mdma_model::key::{Keys, Progress, Registration, SavedKey, MAX_KEYS, SAVED_KEY_SIZE};
 use mdma_model::queue::Ring;
 use mdma_model::refused::RegisterError;
 use mdma_model::state::{self, InvalidField};
@@ -16,6 +17,7 @@ use mdma_model::state::{self, InvalidField};
 use crate::oracle::World;
 use crate::sparse::Sparse;
 use crate::transport::{Bar, Buffer};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -129,6 +131,10 @@ pub struct Sim {
 struct Inner {
     control: Control,
     memory: World,
+    /// Registered memory by key, the next key, and the registration in progress.
+    keys: BTreeMap<u32, Registration>,
+    next_key: u32,
+    pending: u64,
     /// Events signalled, by cause.
     events: [u64; 2],
     kicked: bool,
@@ -142,6 +148,9 @@ impl Sim {
             inner: Mutex::new(Inner {
                 control: Control::new(memory_size, throttle),
                 memory: World::new(memory_size),
+                keys: BTreeMap::new(),
+                next_key: 1,
+                pending: 0,
                 events: [0; 2],
                 kicked: false,
             }),
@@ -163,6 +172,9 @@ impl Sim {
         let mut bus = SimBus {
             guest: &self.guest,
             device: &mut inner.memory,
+            keys: &mut inner.keys,
+            next_key: &mut inner.next_key,
+            pending: &mut inner.pending,
         };
         let outcome = engine::run(&ticket, &mut bus);
         let effect = inner.control.finish(&ticket, &outcome, &mut bus);
@@ -212,18 +224,54 @@ impl Sim {
         let mut inner = self.lock();
         inner.control.reset();
         inner.memory.device = Sparse::new();
+        inner.keys.clear();
+        inner.next_key = 1;
+        inner.pending = 0;
     }
 
-    /// Saves the registers and the job in flight.
-    pub fn save(&self) -> [u8; state::SIZE] {
-        state::encode(self.lock().control.state())
+    /// Saves the registers, the job in flight and the keys.
+    pub fn save(&self) -> Vec<u8> {
+        let inner = self.lock();
+        let keys = Keys {
+            next: inner.next_key,
+            count: inner.keys.len() as u32,
+        };
+        let mut bytes = state::encode(inner.control.state(), keys).to_vec();
+        for (&key, memory) in &inner.keys {
+            let unmapped = !self.guest.mapped(memory.iova, memory.len as usize);
+            bytes.extend(SavedKey::new(key, *memory, unmapped).encode());
+        }
+        bytes
     }
 
     /// Loads the saved state of another device.
-    pub fn load(&self, bytes: &[u8; state::SIZE]) -> Result<(), InvalidField> {
+    pub fn load(&self, bytes: &[u8]) -> Result<(), InvalidField> {
+        let length = || InvalidField {
+            field: "length",
+            value: bytes.len() as u64,
+        };
         let mut inner = self.lock();
-        let state = state::decode(bytes, inner.control.memory_size())?;
+        let (base, rest) = bytes.split_at(bytes.len().min(state::SIZE));
+        let base = base.try_into().map_err(|_| length())?;
+        let (state, saved) = state::decode(base, inner.control.memory_size())?;
+        let mut keys = BTreeMap::new();
+        let mut before = 0;
+        for bytes in rest.chunks(SAVED_KEY_SIZE) {
+            let key = SavedKey::decode(bytes.try_into().map_err(|_| length())?, before)?;
+            before = key.key;
+            keys.insert(key.key, key);
+        }
+        if keys.len() != saved.count as usize {
+            return Err(length());
+        }
+        state::check_job_keys(&state, |key| keys.get(&key).copied())?;
         inner.control.load(state);
+        inner.keys = keys
+            .iter()
+            .map(|(&key, saved)| (key, saved.memory()))
+            .collect();
+        inner.next_key = saved.next;
+        inner.pending = 0;
         Ok(())
     }
 
@@ -272,26 +320,45 @@ impl Bar for Sim {
     }
 }
 
+/// How many bytes a unit registers.
+const STEP: u64 = 16 << 20;
+
 /// The engine's access to mapped guest memory and device memory.
 struct SimBus<'a> {
     guest: &'a Guest,
     device: &'a mut World,
+    keys: &'a mut BTreeMap<u32, Registration>,
+    next_key: &'a mut u32,
+    pending: &'a mut u64,
 }
 
 impl SimBus<'_> {
+    /// Returns a place with the IOVA of registered memory.
+    fn resolve(&self, place: Place, len: usize, write: bool) -> Result<Place, Error> {
+        let Place::Key { key, offset } = place else {
+            return Ok(place);
+        };
+        let memory = self.keys.get(&key).ok_or(Error::BadKey)?;
+        memory.check_access(offset, len as u64, write)?;
+        if !self.guest.mapped(memory.iova, memory.len as usize) {
+            return Err(Error::KeyUnmapped);
+        }
+        Ok(Place::Guest(memory.iova + offset))
+    }
+
     fn read(&self, place: Place, len: usize, fault: Error) -> Result<Vec<u8>, Error> {
-        match place {
+        match self.resolve(place, len, false)? {
             Place::Guest(iova) if !self.guest.mapped(iova, len) => Err(fault),
-            Place::Guest(_) => Ok(self.guest.lock().0.read(place, len)),
-            Place::Device(_) => Ok(self.device.read(place, len)),
+            place @ Place::Guest(_) => Ok(self.guest.lock().0.read(place, len)),
+            place => Ok(self.device.read(place, len)),
         }
     }
 
     fn write(&mut self, place: Place, data: &[u8], fault: Error) -> Result<(), Error> {
-        match place {
+        match self.resolve(place, data.len(), true)? {
             Place::Guest(iova) if !self.guest.mapped(iova, data.len()) => return Err(fault),
-            Place::Guest(_) => self.guest.lock().0.write(place, data),
-            Place::Device(_) => self.device.write(place, data),
+            place @ Place::Guest(_) => self.guest.lock().0.write(place, data),
+            place => self.device.write(place, data),
         }
         Ok(())
     }
@@ -325,6 +392,40 @@ impl Bus for SimBus<'_> {
     ) -> Result<(), Error> {
         let at = Place::Guest(ring.completions() + ring.completion_at(index) as u64);
         self.write(at, record, Error::CompletionFault)
+    }
+
+    fn check_key(&mut self, key: u32, offset: u64, len: u64, write: bool) -> Result<(), Error> {
+        let place = Place::Key { key, offset };
+        self.resolve(place, len as usize, write).map(|_| ())
+    }
+
+    fn register(&mut self, memory: &Registration) -> Result<Progress, Error> {
+        let limit = if self.keys.len() < MAX_KEYS {
+            Ok(())
+        } else {
+            Err(Error::RegisterLimit)
+        };
+        let mapped = self.guest.mapped(memory.iova, memory.len as usize);
+        let mapped = mapped.then_some(()).ok_or(Error::RegisterFault);
+        if let Err(error) = limit.and(mapped) {
+            *self.pending = 0;
+            return Err(error);
+        }
+        *self.pending += STEP;
+        if *self.pending < memory.len {
+            return Ok(Progress::More(*self.pending));
+        }
+        *self.pending = 0;
+        let key = *self.next_key;
+        *self.next_key += 1;
+        self.keys.insert(key, *memory);
+        Ok(Progress::Done(key))
+    }
+
+    fn deregister(&mut self, key: u64) -> Result<bool, Error> {
+        let key = u32::try_from(key).map_err(|_| Error::BadKey)?;
+        self.keys.remove(&key).ok_or(Error::BadKey)?;
+        Ok(true)
     }
 
     fn entries(&mut self, iova: u64, bytes: &mut [u8]) -> Result<(), Error> {

@@ -18,11 +18,14 @@ fn legal() -> impl Strategy<Value = Descriptor> {
         .prop_map(|(op, [src, dst, value, cookie], len, flags, entries)| {
             let op = OPERATIONS[op].op;
             let mut flags = flags & op.flags();
-            if flags & desc::SRC_LIST != 0 {
-                flags &= !desc::SRC_DEVICE;
-            }
-            if flags & desc::DST_LIST != 0 {
-                flags &= !desc::DST_DEVICE;
+            // At most one of the flags that say what a side is.
+            for kinds in [
+                [desc::SRC_LIST, desc::SRC_DEVICE, desc::SRC_KEY],
+                [desc::DST_LIST, desc::DST_DEVICE, desc::DST_KEY],
+            ] {
+                if let Some(kind) = kinds.iter().find(|&kind| flags & kind != 0) {
+                    flags &= !kinds.iter().sum::<u32>() | kind;
+                }
             }
             let entries_of = |flag, n| if flags & flag != 0 { n } else { 0 };
             Descriptor {
@@ -30,12 +33,16 @@ fn legal() -> impl Strategy<Value = Descriptor> {
                 flags,
                 src,
                 dst,
-                len: if op == Op::Nop { 0 } else { len },
-                value,
+                len: match op {
+                    Op::Nop | Op::Deregister => 0,
+                    _ => len,
+                },
+                value: if op == Op::Register { value & 1 } else { value },
                 cookie,
                 src_entries: entries_of(desc::SRC_LIST, entries[0]),
                 dst_entries: entries_of(desc::DST_LIST, entries[1]),
-                reserved: 0,
+                src_key: entries_of(desc::SRC_KEY, entries[1]),
+                dst_key: entries_of(desc::DST_KEY, entries[0]),
             }
         })
 }
@@ -55,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn one_wrong_bit_is_refused_for_its_reason(desc in legal(), bit in 5u32..32, at in 56usize..64) {
+    fn one_wrong_bit_is_refused_for_its_reason(desc in legal(), bit in 7u32..32, at in 48usize..64) {
         let bytes = desc.encode();
 
         let mut wrong = bytes;
@@ -66,14 +73,18 @@ proptest! {
         wrong[0..4].copy_from_slice(&(desc.op as u32 | (1 << bit)).to_le_bytes());
         prop_assert_eq!(Descriptor::decode(&wrong), Err(Error::BadOp));
 
-        wrong = bytes;
-        wrong[at] |= 1 << (bit % 8);
-        prop_assert_eq!(Descriptor::decode(&wrong), Err(Error::BadReserved));
+        // The number of entries or the key of a side that has none.
+        let flag = [desc::SRC_LIST, desc::DST_LIST, desc::SRC_KEY, desc::DST_KEY][at / 4 - 12];
+        if desc.flags & flag == 0 {
+            wrong = bytes;
+            wrong[at] |= 1 << (bit % 8);
+            prop_assert_eq!(Descriptor::decode(&wrong), Err(Error::BadReserved));
+        }
     }
 
     #[test]
-    fn records_round_trip(cookie: u64, error: u32, crc: u32, bytes: u64, sequence: u64) {
-        let record = Completion { cookie, error, crc, bytes, sequence };
+    fn records_round_trip(cookie: u64, error: u32, result: u32, bytes: u64, sequence: u64) {
+        let record = Completion { cookie, error, result, bytes, sequence };
         prop_assert_eq!(Completion::decode(&record.encode()), record);
     }
 }
@@ -105,11 +116,13 @@ fn flags_without_use_are_refused() {
             (desc::DST_DEVICE, row.destination),
             (desc::SRC_LIST, row.source),
             (desc::DST_LIST, row.destination),
+            (desc::SRC_KEY, row.source),
+            (desc::DST_KEY, row.destination),
         ] {
             let desc = Descriptor {
                 op: row.op,
                 flags: flag,
-                len: u64::from(row.op != Op::Nop),
+                len: u64::from(!matches!(row.op, Op::Nop | Op::Deregister)),
                 ..job::nop()
             };
             let expected = if used { Ok(desc) } else { Err(Error::BadFlags) };

@@ -8,6 +8,7 @@ use common::{good_job, scatter, Machine, DATA, DATA_SIZE, MEMORY, QUEUE};
 use mdma::control::{Control, Effect, Plan};
 use mdma::desc::{Error, DESCRIPTOR_SIZE};
 use mdma::engine::{self, UNIT};
+use mdma::key::{Progress, Registration};
 use mdma::queue::Ring;
 use mdma::regs::Reg;
 use mdma::sim::Step;
@@ -287,6 +288,15 @@ impl mdma::engine::Bus for Bus {
     fn complete(&mut self, _: &Ring, _: u32, _: &[u8; 32]) -> Result<(), Error> {
         self.records += 1;
         Ok(())
+    }
+    fn check_key(&mut self, _: u32, _: u64, _: u64, _: bool) -> Result<(), Error> {
+        Err(Error::BadKey)
+    }
+    fn register(&mut self, _: &Registration) -> Result<Progress, Error> {
+        Err(Error::RegisterFault)
+    }
+    fn deregister(&mut self, _: u64) -> Result<bool, Error> {
+        Err(Error::BadKey)
     }
     fn entries(&mut self, _: u64, _: &mut [u8]) -> Result<(), Error> {
         Ok(())

@@ -8,6 +8,7 @@ use common::{good_job, Machine, DATA, MEMORY};
 use mdma::control::Control;
 use mdma::desc::Descriptor;
 use mdma::engine::UNIT;
+use mdma::key::Keys;
 use mdma::regs::{self, Reg};
 use mdma::sim::{Guest, Sim};
 use mdma::state::{self, decode, encode, LAYOUT, SIZE};
@@ -24,7 +25,12 @@ fn in_flight() -> [u8; SIZE] {
         .unwrap();
     machine.sim.step();
     machine.sim.step();
-    machine.sim.save()
+    saved(&machine.sim)
+}
+
+/// Returns the saved state of a device without keys.
+fn saved(sim: &Sim) -> [u8; SIZE] {
+    sim.save().try_into().unwrap()
 }
 
 /// Returns the bytes of a field.
@@ -83,7 +89,7 @@ fn each_field_is_checked() {
         ("flags", 7, "flags"),
         ("flags", 1, "job.done"),
         ("flags", 2, "head"),
-        ("error", 15, "error"),
+        ("error", 23, "error"),
         ("error", 8, "flags"),
         ("cause", 4, "cause"),
         ("mask", 8, "mask"),
@@ -111,6 +117,8 @@ fn each_field_is_checked() {
         ("job.src_at", 1, "job.src_entry"),
         ("job.dst_entry", 1, "job.dst_entry"),
         ("job.dst_at", 1, "job.dst_entry"),
+        ("keys.next", 0, "keys.next"),
+        ("keys.count", 16385, "keys.count"),
     ];
     for &(name, value, culprit) in cases {
         let mut bytes = good;
@@ -128,13 +136,13 @@ fn each_field_is_checked() {
         .submit(&job::fill(Place::Device(0), 0, 2 * unit))
         .unwrap();
     machine.sim.step();
-    let mut bytes = machine.sim.save();
+    let mut bytes = saved(&machine.sim);
     bytes[field("job.crc")].fill(7);
     assert_eq!(decode(&bytes, MEMORY).unwrap_err().field, "job.crc");
 
     // Device memory too small for the job.
-    assert!(decode(&machine.sim.save(), 2 * unit).is_ok());
-    let invalid = decode(&machine.sim.save(), 2 * unit - 1).unwrap_err();
+    assert!(decode(&saved(&machine.sim), 2 * unit).is_ok());
+    let invalid = decode(&saved(&machine.sim), 2 * unit - 1).unwrap_err();
     assert_eq!(invalid.field, "job.descriptor");
 }
 
@@ -143,8 +151,8 @@ proptest! {
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), SIZE)) {
         let bytes: [u8; SIZE] = bytes.try_into().unwrap();
-        if let Ok(state) = decode(&bytes, MEMORY) {
-            prop_assert_eq!(encode(&state), bytes);
+        if let Ok((state, keys)) = decode(&bytes, MEMORY) {
+            prop_assert_eq!(encode(&state, keys), bytes);
         }
     }
 
@@ -184,8 +192,9 @@ proptest! {
             for value in [value, value % 8] {
                 let _ = machine.sim.write(row.offset, &value.to_le_bytes()[..row.width as usize]);
                 machine.sim.step();
-                let saved = machine.sim.save();
-                prop_assert_eq!(decode(&saved, MEMORY).map(|state| encode(&state)), Ok(saved));
+                let saved = saved(&machine.sim);
+                let again = decode(&saved, MEMORY).map(|(state, keys)| encode(&state, keys));
+                prop_assert_eq!(again, Ok(saved));
             }
         }
     }
@@ -194,7 +203,8 @@ proptest! {
 #[test]
 fn power_on_is_a_legal_state() {
     let control = Control::new(MEMORY, regs::MAX_THROTTLE_US);
-    let saved = encode(control.state());
-    assert_eq!(decode(&saved, MEMORY).unwrap(), *control.state());
-    assert_eq!(state::VERSION, 3);
+    let keys = Keys { next: 1, count: 0 };
+    let saved = encode(control.state(), keys);
+    assert_eq!(decode(&saved, MEMORY).unwrap(), (*control.state(), keys));
+    assert_eq!(state::VERSION, 4);
 }

@@ -4,15 +4,16 @@
 //!
 //! `--jobs N` sets the number of jobs, `--seed N` the random seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use mdma::desc::{DST_KEY, SRC_KEY};
 use mdma::list::ENTRY_SIZE;
 use mdma::{job, Descriptor, Entry, Operand, Place};
 use vfio_client::DmaBuffer;
 
 use crate::env::Env;
 use crate::fixture::memory::{pages_of, Memory};
-use crate::fixture::{device, guest, MdmaFixture, VfioQueue, PAGE, QUEUE};
+use crate::fixture::{device, guest, run_jobs, MdmaFixture, VfioQueue, PAGE, QUEUE};
 use crate::harness::check::PATIENCE;
 use crate::harness::result::Result;
 use crate::{note, tests};
@@ -20,8 +21,8 @@ use crate::{note, tests};
 tests! { "oracle" needs [Mdma]:
     p30_random_jobs_and_random_tracking ["P30", "P31", "P32", "P34"],
     p30_random_mappings_come_and_go ["P30", "P34", "P35"],
-    p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
-    p35_random_mappings_under_pinned_pages ["P30", "P35"],
+    p30_random_jobs_on_registered_memory ["P30", "P31", "P32"],
+    p35_random_mappings_under_registered_memory ["P30", "P31", "P35"],
 }
 
 /// The number of bytes of device memory that the jobs use.
@@ -55,6 +56,16 @@ struct Run<'a> {
     next_list: u64,
     /// The number of jobs with a list.
     with_lists: usize,
+    /// Whether the mappings are registered when they are mapped.
+    registers: bool,
+    /// The key of each registered mapping, by IOVA.
+    keys: BTreeMap<u64, u32>,
+    /// The number of jobs that used a key.
+    by_key: usize,
+    /// Whether the device can log its writes. Then it does while tracking is on.
+    logs: bool,
+    /// The pages written since the last report of the device's log.
+    unreported: BTreeSet<u64>,
     /// Whether tracking is on.
     tracking: bool,
     /// The pages written since the last GET of their range.
@@ -65,7 +76,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(env: &Env, fixture: &'a MdmaFixture) -> Result<Self> {
+    fn new(env: &Env, fixture: &'a MdmaFixture, registers: bool) -> Result<Self> {
         let seed = env.limits.seed;
         note!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -78,6 +89,11 @@ impl<'a> Run<'a> {
             lists: fixture.buffer(LISTS, LISTS_SIZE as usize)?,
             next_list: 0,
             with_lists: 0,
+            registers,
+            keys: BTreeMap::new(),
+            by_key: 0,
+            logs: fixture.device.can_log_dma()?,
+            unreported: BTreeSet::new(),
             tracking: false,
             written: BTreeSet::new(),
             reported: 0,
@@ -89,6 +105,48 @@ impl<'a> Run<'a> {
         let (iova, pages) = SLOTS[slot];
         self.memory
             .map(self.fixture, &mut self.rng, iova, (pages * PAGE) as usize)
+    }
+
+    /// Registers the mapping of a slot, if this run does.
+    fn register(&mut self, queue: &mut VfioQueue, slot: usize) -> Result {
+        if self.registers {
+            let (iova, pages) = SLOTS[slot];
+            let key = register(queue, iova, pages * PAGE, true)?;
+            self.memory.world.keys.insert(key, iova);
+            self.keys.insert(iova, key);
+        }
+        Ok(())
+    }
+
+    /// Returns the pages that are registered.
+    fn pinned(&self) -> BTreeSet<u64> {
+        let slots = SLOTS
+            .iter()
+            .filter(|(iova, _)| self.keys.contains_key(iova));
+        slots
+            .flat_map(|&(iova, pages)| pages_of(iova, pages * PAGE))
+            .collect()
+    }
+
+    /// Returns a range by key, if it is in registered memory and the dice say so.
+    fn key(&mut self, place: Place, room: u64) -> (Place, u64) {
+        let Place::Guest(iova) = place else {
+            return (place, room);
+        };
+        let slot = SLOTS
+            .iter()
+            .find(|&&(start, pages)| (start..start + pages * PAGE).contains(&iova));
+        let Some(&(start, pages)) = slot else {
+            return (place, room);
+        };
+        match self.keys.get(&start) {
+            Some(&key) if self.rng.u8(0..4) != 0 => {
+                let offset = iova - start;
+                let place = Place::Key { key, offset };
+                (place, room.min(pages * PAGE - offset))
+            }
+            _ => (place, room),
+        }
     }
 
     /// Returns a range of device memory or of mapped guest memory. It may continue in an adjacent mapping.
@@ -119,6 +177,7 @@ impl<'a> Run<'a> {
     fn side(&mut self) -> (Operand, u64) {
         if self.rng.u8(0..3) != 0 {
             let (place, room) = self.range();
+            let (place, room) = self.key(place, room);
             return (place.into(), room);
         }
         let entries: Vec<Entry> = (0..self.rng.u64(1..=LIST_SIZE / ENTRY_SIZE as u64))
@@ -156,8 +215,12 @@ impl<'a> Run<'a> {
             _ => {
                 let copy = job::copy(src, dst, self.length(src_room.min(dst_room)));
                 let [reads, writes] = self.memory.world.reads_and_writes(&copy);
-                // The result of overlapping lists is undefined.
-                if copy.has_list() && overlap(&reads, &writes) {
+                // The result is undefined if lists overlap, or memory that is named in two ways.
+                let alike = match (copy.source(), copy.destination()) {
+                    (Some(Operand::At(src)), Some(Operand::At(dst))) => alike(src, dst),
+                    _ => false,
+                };
+                if !alike && overlap(&reads, &writes) {
                     fill(self)
                 } else {
                     copy
@@ -165,6 +228,7 @@ impl<'a> Run<'a> {
             }
         };
         self.with_lists += usize::from(job.has_list());
+        self.by_key += usize::from(job.flags & (SRC_KEY | DST_KEY) != 0);
         let job = job.cookie(cookie);
         if self.rng.bool() {
             job.interrupt()
@@ -194,6 +258,7 @@ impl<'a> Run<'a> {
             for (place, len) in writes {
                 if let (true, Place::Guest(iova)) = (self.tracking, place) {
                     self.written.extend(pages_of(iova, len));
+                    self.unreported.extend(pages_of(iova, len));
                 }
             }
         }
@@ -205,10 +270,18 @@ impl<'a> Run<'a> {
         self.tracking = !self.tracking;
         if self.tracking {
             self.fixture.container.dirty_start()?;
+            if self.logs {
+                let ranges = SLOTS.map(|(iova, pages)| (iova, pages * PAGE));
+                self.fixture.device.dma_logging_start(PAGE, &ranges)?;
+            }
         } else {
             self.fixture.container.dirty_stop()?;
+            if self.logs {
+                self.fixture.device.dma_logging_stop()?;
+            }
         }
         self.written.clear();
+        self.unreported.clear();
         Ok(())
     }
 
@@ -231,7 +304,19 @@ impl<'a> Run<'a> {
         for (iova, size) in ranges {
             found.extend(self.fixture.container.dirty_bitmap(iova, size)?.dirty());
         }
-        compare(&found, &self.written);
+        // type1 reports registered memory at each look.
+        let expected = &self.written | &self.pinned();
+        compare(&found, &expected);
+        if self.logs {
+            // The device's log has only what was written.
+            let mut logged = BTreeSet::new();
+            for (iova, pages) in SLOTS {
+                let report = self.fixture.device.dma_logging_report(iova, pages * PAGE)?;
+                logged.extend(report.dirty());
+            }
+            compare(&logged, &self.unreported);
+            self.unreported.clear();
+        }
         self.reported += found.len();
         self.gets += 1;
         self.written.clear();
@@ -253,13 +338,37 @@ impl<'a> Run<'a> {
 
     fn finish(&self, cookie: u64) -> Result {
         note!(
-            "{cookie} jobs, {} with lists, {} bitmaps, {} pages reported",
+            "{cookie} jobs, {} with lists, {} by key, {} bitmaps{}, {} pages reported",
             self.with_lists,
+            self.by_key,
             self.gets,
+            if self.logs { " and logs" } else { "" },
             self.reported
         );
+        assert!(!self.registers || self.by_key > 0, "no job used a key");
         assert!(self.reported > 0, "type1 reported no page in this run");
         self.memory.check(self.fixture, "at the end")
+    }
+}
+
+/// Registers memory and returns its key.
+pub(crate) fn register(queue: &mut VfioQueue, iova: u64, len: u64, write: bool) -> Result<u32> {
+    queue.submit(&job::register(iova, len, write))?;
+    let completion = queue.wait(PATIENCE)?;
+    assert_eq!(
+        completion.error, 0,
+        "{len:#x} bytes at {iova:#x}: {completion:?}"
+    );
+    assert_eq!(completion.bytes, len);
+    Ok(completion.result)
+}
+
+/// Returns whether two places are in the same address space.
+fn alike(a: Place, b: Place) -> bool {
+    match (a, b) {
+        (Place::Guest(_), Place::Guest(_)) | (Place::Device(_), Place::Device(_)) => true,
+        (Place::Key { key: a, .. }, Place::Key { key: b, .. }) => a == b,
+        _ => false,
     }
 }
 
@@ -286,18 +395,18 @@ fn compare(found: &BTreeSet<u64>, expected: &BTreeSet<u64>) {
 }
 
 fn p30_random_jobs_and_random_tracking(env: &Env) -> Result {
-    random_jobs(env, env.limits.jobs)
+    random_jobs(env, env.limits.jobs, false)
 }
 
-/// The same with bulk writes that pin their pages. The pins must not cause additional reports.
-fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
-    env.module
-        .with("pin_from_kib=1", || random_jobs(env, env.limits.jobs / 5))
+/// The same with memory that is registered once. type1 reports all of it each time, and the device's log only what was
+/// written.
+fn p30_random_jobs_on_registered_memory(env: &Env) -> Result {
+    random_jobs(env, env.limits.jobs, true)
 }
 
-pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
+pub(crate) fn random_jobs(env: &Env, jobs: u64, registers: bool) -> Result {
     let fixture = MdmaFixture::new(env)?;
-    let mut run = Run::new(env, &fixture)?;
+    let mut run = Run::new(env, &fixture, registers)?;
     for slot in 0..SLOTS.len() {
         run.map(slot)?;
     }
@@ -305,6 +414,9 @@ pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
     let mut cookie = 0;
     // The first job pins the rings.
     run.batch(&mut queue, &mut cookie, 1)?;
+    for slot in 0..SLOTS.len() {
+        run.register(&mut queue, slot)?;
+    }
     while cookie < jobs {
         match run.rng.u8(0..40) {
             0 => run.toggle()?,
@@ -325,18 +437,18 @@ pub(crate) fn random_jobs(env: &Env, jobs: u64) -> Result {
 }
 
 fn p30_random_mappings_come_and_go(env: &Env) -> Result {
-    random_mappings(env, env.limits.jobs / 5)
+    random_mappings(env, env.limits.jobs / 5, false)
 }
 
-fn p35_random_mappings_under_pinned_pages(env: &Env) -> Result {
-    env.module.with("pin_from_kib=1", || {
-        random_mappings(env, env.limits.jobs / 10)
-    })
+/// The same with mappings that are registered. An unmap reports all of the mapping for the last time, and its key cannot
+/// be used any more.
+fn p35_random_mappings_under_registered_memory(env: &Env) -> Result {
+    random_mappings(env, env.limits.jobs / 5, true)
 }
 
-fn random_mappings(env: &Env, jobs: u64) -> Result {
+fn random_mappings(env: &Env, jobs: u64, registers: bool) -> Result {
     let fixture = MdmaFixture::new(env)?;
-    let mut run = Run::new(env, &fixture)?;
+    let mut run = Run::new(env, &fixture, registers)?;
     let mut queue = fixture.queue(5)?;
     let mut cookie = 0;
     run.batch(&mut queue, &mut cookie, 1)?;
@@ -349,7 +461,10 @@ fn random_mappings(env: &Env, jobs: u64) -> Result {
             .iter()
             .position(|b| b.iova() == SLOTS[slot].0);
         match (run.rng.u8(0..12), mapped) {
-            (0..=1, None) => run.map(slot)?,
+            (0..=1, None) => {
+                run.map(slot)?;
+                run.register(&mut queue, slot)?;
+            }
             (0, Some(n)) => {
                 // Unmap with a bitmap, which reports the mapping for the last time.
                 let (iova, size) = (SLOTS[slot].0, SLOTS[slot].1 * PAGE);
@@ -359,13 +474,22 @@ fn random_mappings(env: &Env, jobs: u64) -> Result {
                     .written
                     .iter()
                     .partition(|page| (iova..iova + size).contains(page));
-                compare(&bitmap.dirty().collect(), &of_it);
-                run.reported += of_it.len();
+                let mut expected = of_it;
+                let key = run.keys.remove(&iova);
+                if key.is_some() {
+                    expected.extend(pages_of(iova, size));
+                }
+                compare(&bitmap.dirty().collect(), &expected);
+                run.reported += expected.len();
                 run.written = rest;
                 let buffer = run.memory.buffers.swap_remove(n);
                 let found = buffer.to_vec(0, size as usize);
                 let expected = run.memory.world.read(guest(iova), found.len());
                 crate::fixture::bytes::same(&found, &expected, guest(iova), "when it was unmapped");
+                if let Some(key) = key {
+                    run.memory.world.keys.remove(&key);
+                    run_jobs(&mut queue, &[job::deregister(key)])?;
+                }
             }
             (2..=3, _) => run.get(&queue)?,
             _ => run.batch(&mut queue, &mut cookie, 15)?,

@@ -29,8 +29,6 @@ tests! { "unmap_race" needs [Mdma]:
     p35_unmapping_rings_under_running_dma ["P35"],
     p35_unmapping_targets_under_running_dma ["P35"],
     p35_unmapping_from_two_threads ["P35"],
-    p35_unmapping_targets_that_are_pinned ["P35"],
-    p35_unmapping_pinned_pages_from_two_threads ["P35"],
     p35_an_unmap_starved_of_the_lock ["P35"] needs [Kprobes],
     p30_nothing_written_is_lost_to_a_page_that_goes ["P30"],
 }
@@ -130,7 +128,7 @@ fn race(
 }
 
 /// Returns the maximal number of type1 scans that found the same pages pinned, since the module was loaded.
-fn unmap_looks_max(fixture: &MdmaFixture) -> Result<u32> {
+pub(crate) fn unmap_looks_max(fixture: &MdmaFixture) -> Result<u32> {
     let path = format!("/sys/kernel/debug/mdma/{}/migration", fixture.uuid());
     let text = std::fs::read_to_string(&path)?;
     let looks = text
@@ -211,15 +209,6 @@ fn p35_unmapping_rings_under_running_dma(env: &Env) -> Result {
 }
 
 fn p35_unmapping_targets_under_running_dma(env: &Env) -> Result {
-    unmap_targets(env)
-}
-
-/// The same with writes that pin their pages.
-fn p35_unmapping_targets_that_are_pinned(env: &Env) -> Result {
-    env.module.with("pin_from_kib=1", || unmap_targets(env))
-}
-
-fn unmap_targets(env: &Env) -> Result {
     race(env, 1, |fixture, mappings, _| {
         for n in 0..env.limits.iterations {
             let memory = &mappings.all[Mappings::TARGET].1;
@@ -239,18 +228,9 @@ fn unmap_targets(env: &Env) -> Result {
     })
 }
 
-fn p35_unmapping_from_two_threads(env: &Env) -> Result {
-    unmap_from_two_threads(env)
-}
-
-fn p35_unmapping_pinned_pages_from_two_threads(env: &Env) -> Result {
-    env.module
-        .with("pin_from_kib=1", || unmap_from_two_threads(env))
-}
-
 /// A pin that one unmap misses, because the other holds the lock, stays in the counts that are compared at the end. Each
 /// round unmaps something in half of the cases, so a hundred unmaps of each thread meet those of the other.
-fn unmap_from_two_threads(env: &Env) -> Result {
+fn p35_unmapping_from_two_threads(env: &Env) -> Result {
     race(env, 2, |fixture, mappings, thread| {
         let mut rng = fastrand::Rng::with_seed(env.limits.seed + thread as u64);
         for _ in 0..env.limits.fewer(4) {

@@ -14,13 +14,12 @@ use crate::harness::result::Result;
 use crate::skip;
 
 /// The parameters of `mdma` and their defaults.
-pub(crate) const PARAMS: [(&str, u64); 7] = [
+pub(crate) const PARAMS: [(&str, u64); 6] = [
     ("memory_budget_mib", 4096),
     ("data_section_kib", 1024),
     ("mmap_data_section", 1),
     ("migration_abi", 1),
     ("v7_region_type", 2),
-    ("pin_from_kib", 0),
     ("throttle_us", 0),
 ];
 

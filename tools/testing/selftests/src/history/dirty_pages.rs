@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use mdma::{job, Descriptor};
+use mdma::{job, Descriptor, Place};
 use vfio_client::v2018::offset;
 use vfio_client::v7::{DIRTY_PFNS_ALL, DIRTY_PFNS_NONE};
 use vfio_client::DmaBuffer;
 
 use crate::dirty::pages::{set, BASE, SIZE};
+use crate::dma::oracle::register;
 use crate::env::Env;
 use crate::fixture::memory::pages_of;
 use crate::fixture::{device, guest, run_jobs, MdmaFixture, VfioQueue, PAGE, QUEUE};
@@ -20,8 +21,10 @@ use crate::{assert_errno, assert_refused, note, tests};
 tests! { "history_dirty" needs [Mdma]:
     p36_random_jobs_by_v7 ["P36"],
     p37_random_jobs_by_2018 ["P37"],
-    p36_pinned_pages_in_every_report_of_v7 ["P36"],
-    p37_pinned_pages_in_every_report_of_2018 ["P37"],
+    p36_pinned_pages_when_they_are_written_by_v7 ["P36"],
+    p37_pinned_pages_when_they_are_written_by_2018 ["P37"],
+    p36_registered_pages_when_they_are_written_by_v7 ["P36"],
+    p37_registered_pages_when_they_are_written_by_2018 ["P37"],
     p36_a_long_range_in_parts_by_v7 ["P36"],
     p37_a_long_range_in_parts_by_2018 ["P37"],
     p36_each_save_begins_with_none_by_v7 ["P36"],
@@ -128,26 +131,72 @@ fn p37_random_jobs_by_2018(env: &Env) -> Result {
 
 fn pinned_pages<M: Old>(env: &Env) -> Result {
     let (fixture, _buffer, mut queue) = saving::<M>(env)?;
-    run_jobs(&mut queue, &[job::nop()])?;
     let size = (queue.memory().memory().len() as u64).next_multiple_of(PAGE);
     let ring = queue.ring();
     let records = set(pages_of(ring.completions(), ring.completions_len() as u64));
     for _ in 0..3 {
+        run_jobs(&mut queue, &[job::nop()])?;
         assert_eq!(report(&fixture, QUEUE, size)?, records);
+        assert_eq!(report(&fixture, QUEUE, size)?, set([]));
     }
-    // Unpinned with the stop, and reported once more.
+    // Written after the last report, and unpinned with the stop.
+    run_jobs(&mut queue, &[job::nop()])?;
     fixture.migration.stop_save()?;
     assert_eq!(report(&fixture, QUEUE, size)?, records);
     assert_eq!(report(&fixture, QUEUE, size)?, set([]));
     Ok(())
 }
 
-fn p36_pinned_pages_in_every_report_of_v7(env: &Env) -> Result {
+fn p36_pinned_pages_when_they_are_written_by_v7(env: &Env) -> Result {
     pinned_pages::<vfio_client::v7::Migration>(env)
 }
 
-fn p37_pinned_pages_in_every_report_of_2018(env: &Env) -> Result {
+fn p37_pinned_pages_when_they_are_written_by_2018(env: &Env) -> Result {
     pinned_pages::<vfio_client::v2018::Migration>(env)
+}
+
+/// The report has the registered pages that were written, and type1's has all of them each time.
+fn registered_pages<M: Old>(env: &Env) -> Result {
+    let (mut fixture, _buffer, mut queue) = saving::<M>(env)?;
+    let key = register(&mut queue, BASE, SIZE as u64, true)?;
+    let all = set(pages_of(BASE, SIZE as u64));
+    let mut rng = fastrand::Rng::with_seed(env.limits.seed);
+    let mut written = BTreeSet::new();
+    crate::dirty::pages::get(&fixture.container, BASE, SIZE as u64)?;
+    for round in 0..50 {
+        for access in fixture.accesses() {
+            fixture.fixture.migration.access(access)?;
+            for _ in 0..rng.u64(1..8) {
+                let at = rng.u64(0..SIZE as u64);
+                let len = rng.u64(1..=(SIZE as u64 - at).min(9 * PAGE));
+                let place = Place::Key { key, offset: at };
+                let job = match rng.u8(0..4) {
+                    0 => job::fill(place, round, len),
+                    1 => job::copy(device(at), place, len),
+                    2 => job::copy(place, device(at), len),
+                    _ => job::crc32c(place, len),
+                };
+                run_jobs(&mut queue, &[job])?;
+                if job.destination() == Some(place.into()) {
+                    written.extend(pages_of(BASE + at, len));
+                }
+            }
+            let found = report(&fixture, BASE, SIZE as u64)?;
+            assert_eq!(found, written, "round {round}, {access:?}");
+            written.clear();
+            let tracked = crate::dirty::pages::get(&fixture.container, BASE, SIZE as u64)?;
+            assert_eq!(tracked, all, "round {round}: type1");
+        }
+    }
+    Ok(())
+}
+
+fn p36_registered_pages_when_they_are_written_by_v7(env: &Env) -> Result {
+    registered_pages::<vfio_client::v7::Migration>(env)
+}
+
+fn p37_registered_pages_when_they_are_written_by_2018(env: &Env) -> Result {
+    registered_pages::<vfio_client::v2018::Migration>(env)
 }
 
 /// The IOVA of guest memory far from the rest.

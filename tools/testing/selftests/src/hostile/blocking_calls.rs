@@ -138,7 +138,8 @@ const COPY: mdma::Descriptor = mdma::Descriptor {
     cookie: 0,
     src_entries: 0,
     dst_entries: 0,
-    reserved: 0,
+    src_key: 0,
+    dst_key: 0,
 };
 
 /// The index of the migration region, which has capabilities.

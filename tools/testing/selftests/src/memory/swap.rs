@@ -16,20 +16,17 @@ use crate::tests;
 
 tests! { "swap" needs [Mdma, Swap]:
     p30_random_jobs_on_swapped_memory ["P30", "P31", "P32"],
-    p30_random_jobs_through_pinned_pages ["P30", "P31", "P32"],
+    p30_random_jobs_on_registered_memory ["P30", "P31", "P32"],
     devices_migrate_meanwhile [],
 }
 
 fn p30_random_jobs_on_swapped_memory(env: &Env) -> Result {
-    under_reclaim(|| random_jobs(env, env.limits.jobs / 5))
+    under_reclaim(|| random_jobs(env, env.limits.jobs / 5, false))
 }
 
-/// Writes pin their pages for a short time, and the rings stay pinned.
-fn p30_random_jobs_through_pinned_pages(env: &Env) -> Result {
-    under_reclaim(|| {
-        env.module
-            .with("pin_from_kib=1", || random_jobs(env, env.limits.jobs / 5))
-    })
+/// The mappings are registered, so that only memory of the lists can be swapped out.
+fn p30_random_jobs_on_registered_memory(env: &Env) -> Result {
+    under_reclaim(|| random_jobs(env, env.limits.jobs / 5, true))
 }
 
 fn devices_migrate_meanwhile(env: &Env) -> Result {

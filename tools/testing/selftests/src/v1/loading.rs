@@ -420,7 +420,7 @@ fn a_job_in_flight_goes_on_at_the_destination(env: &Env) -> Result {
     destination.mdma.set_throttle(0)?;
     let completion = queue.wait(PATIENCE)?;
     assert_eq!(
-        (completion.cookie, completion.error, completion.crc),
+        (completion.cookie, completion.error, completion.result),
         (2, 0, crc)
     );
     assert_eq!(queue.wait(PATIENCE)?.cookie, 3);

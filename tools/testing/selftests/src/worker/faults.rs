@@ -61,7 +61,7 @@ pub(crate) fn fails(
     let expected = Completion {
         cookie: Descriptor::cookie_of(bytes),
         error: error as u32,
-        crc: 0,
+        result: 0,
         bytes: done,
         sequence: jobs + 1,
     };
@@ -121,11 +121,11 @@ fn every_bad_descriptor_halts(env: &Env) -> Result {
     let u32s = |v: u32| v.to_le_bytes();
     let u64s = |v: u64| v.to_le_bytes();
     let mut bad = vec![
-        (with(&nop, 0, &u32s(4)), Error::BadOp),
+        (with(&nop, 0, &u32s(6)), Error::BadOp),
         (with(&copy, 0, &u32s(0x100)), Error::BadOp),
         (with(&fill, 0, &u32s(u32::MAX)), Error::BadOp),
         // Unknown flags, and flags for an address that the operation does not have.
-        (with(&copy, 4, &u32s(1 << 5)), Error::BadFlags),
+        (with(&copy, 4, &u32s(1 << 7)), Error::BadFlags),
         (with(&copy, 4, &u32s(1 << 31)), Error::BadFlags),
         (with(&nop, 4, &u32s(SRC_DEVICE)), Error::BadFlags),
         (with(&fill, 4, &u32s(SRC_DEVICE)), Error::BadFlags),
