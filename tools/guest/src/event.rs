@@ -105,6 +105,8 @@ pub struct Totals {
     pub interrupts: u64,
     /// Jobs that halted the queue on purpose.
     pub halts: u64,
+    /// Jobs on registered memory that completed and were verified.
+    pub by_key: u64,
     /// Bytes of guest and device memory that `check` and `end` compared.
     pub checked: u64,
 }
@@ -123,6 +125,7 @@ impl Totals {
             ram_writes: self.ram_writes + other.ram_writes,
             interrupts: self.interrupts + other.interrupts,
             halts: self.halts + other.halts,
+            by_key: self.by_key + other.by_key,
             checked: self.checked + other.checked,
         }
     }

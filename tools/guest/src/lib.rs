@@ -17,6 +17,7 @@
 //! | `workload`   | the driver of one device                                |
 //! | `halts`      | jobs that halt the queue, and the restart               |
 //! | `verify`     | comparison with the model                               |
+//! | `keys`       | registered memory                                       |
 //! | `session`    | all devices, commands and heartbeat                     |
 //! | `system`     | the duties of a first process: `/proc`, modules         |
 //! | `kernel_log` | trouble that the guest's kernel logs                    |
@@ -31,6 +32,7 @@ pub mod footprint;
 mod halts;
 pub mod jobs;
 pub mod kernel_log;
+mod keys;
 pub mod options;
 pub mod parts;
 pub mod session;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use mdma::desc::{Error, Operand};
+use mdma::desc::{Error, Operand, DST_KEY, SRC_KEY};
 use mdma::list::ENTRY_SIZE;
 use mdma::regs::{Reg, INT_ALL};
 use mdma::{
@@ -23,6 +23,8 @@ use crate::parts::{Parts, Window};
 pub const RING_ORDER: u32 = 6;
 /// The most jobs submitted at a time.
 const BURST: u32 = 16;
+/// The most blocks that are registered. They stay pinned, and the VMM sends them again in each pass.
+const REGISTERED: usize = 8;
 /// One burst in this many is a job that halts the queue.
 const HALTS: u8 = 48;
 /// The most bytes per access of the processor.
@@ -36,6 +38,8 @@ pub struct Workload<B, M, W> {
     pub(crate) blocks: Vec<M>,
     /// The block that holds the scatter lists.
     pub(crate) lists: u64,
+    /// The blocks that are yet to be registered.
+    pub(crate) unregistered: Vec<(u64, u64)>,
     /// Contents of memory once all jobs in flight are done.
     pub(crate) world: World,
     /// Contents of the registers that software writes.
@@ -64,9 +68,9 @@ pub struct Workload<B, M, W> {
 
 /// A submitted job whose completion was not seen yet.
 pub(crate) struct InFlight {
-    job: Descriptor,
-    expected: Expected,
-    footprint: Footprint,
+    pub(crate) job: Descriptor,
+    pub(crate) expected: Expected,
+    pub(crate) footprint: Footprint,
 }
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
@@ -86,7 +90,12 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         }
         blocks.sort_by_key(Buffer::iova);
         let data = blocks.iter().filter(|block| block.iova() != lists);
-        let guest = Area::guest(data.map(|block| (block.iova(), block.size() as u64)));
+        let data: Vec<_> = data
+            .map(|block| (block.iova(), block.size() as u64))
+            .collect();
+        let guest = Area::guest(data.iter().copied());
+        let apart = data.len().div_ceil(REGISTERED);
+        let unregistered = data.into_iter().step_by(apart).collect();
         let mut workload = Workload {
             scratch: queue.mdma().get(Reg::Scratch)?,
             throttle: queue.mdma().get(Reg::Throttle)? as u32,
@@ -95,6 +104,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             queue,
             window: parts.window,
             lists,
+            unregistered,
             blocks,
             world: World::new(size),
             totals: Totals::default(),
@@ -176,6 +186,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     }
 
     fn burst(&mut self, now: Duration) -> WrongResult {
+        self.register()?;
         let count = self.rng.u32(1..=BURST).min(self.queue.room());
         if self.rng.u8(..4) == 0 {
             self.write_registers()?;
@@ -186,6 +197,12 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         for i in 0..count {
             let plan = self.jobs.random(&mut self.rng);
             let (src, dst) = (self.operand(&plan.src, 0), self.operand(&plan.dst, 1));
+            // Both or none, because they may overlap.
+            let by_key = self.rng.bool();
+            let [src, dst] = [src, dst].map(|side| match side {
+                Some(operand) if by_key => Some(self.keyed(operand)),
+                side => side,
+            });
             let value = self.rng.u64(..);
             let job = match (plan.op, src, dst) {
                 (Op::Copy, Some(src), Some(dst)) => job::copy(src, dst, plan.len),
@@ -225,8 +242,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
                 self.compare(&left, "before a job overwrites it")?;
             }
         }
-        self.cookie = self.cookie.wrapping_add(1);
-        let job = job.cookie(self.cookie);
+        let job = job.cookie(self.next_cookie());
         self.queue.fill(&job)?;
         let expected = self.world.apply(&job);
         self.in_flight.push_back(InFlight {
@@ -236,6 +252,12 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         });
         self.totals.jobs += 1;
         Ok(())
+    }
+
+    /// Returns a cookie that no other job has.
+    pub(crate) fn next_cookie(&mut self) -> u64 {
+        self.cookie = self.cookie.wrapping_add(1);
+        self.cookie
     }
 
     /// Returns the descriptor's fields for one side of a job. Each place in the ring has room for two scatter lists.
@@ -336,12 +358,19 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
 
     /// Compares the result of a job.
     fn completed(&mut self, done: &InFlight, completion: &Completion) -> WrongResult {
-        if done.expected.check(completion).is_err() {
+        if done.job.op == Op::Register {
+            self.registered(done, completion)?;
+        } else if done.expected.check(completion).is_err() {
             let (expected, found) = (format!("{:x?}", done.expected), format!("{completion:x?}"));
             return Err(Wrong::values("completion record", expected, found));
         }
         self.jobs_done = self.jobs_done.wrapping_add(1);
-        self.bytes_done = self.bytes_done.wrapping_add(completion.bytes);
+        if done.job.op != Op::Register {
+            self.bytes_done = self.bytes_done.wrapping_add(completion.bytes);
+        }
+        if done.job.flags & (SRC_KEY | DST_KEY) != 0 {
+            self.totals.by_key += 1;
+        }
         if completion.sequence != self.jobs_done {
             let what = "sequence of the completion record";
             return Err(Wrong::values(what, self.jobs_done, completion.sequence));
