@@ -117,12 +117,15 @@ ticker()
 }
 
 # errors LOG - prints the lines of a log that explain a failure: the output of failed
-# tests and of the VM, or compiler output from the first error on, or the last lines.
+# tests and of the VM and where a test hangs, or compiler output from the first error on,
+# or the last lines.
 errors()
 {
 	if grep -qE '^(not ok|vm: )' "$1"; then
 		awk '
-		/^vm: / { rest = 1 }
+		/^# [^ ]+ has run for / { hangs = n + 1 }
+		/^(ok|not ok) / { hangs = 0 }
+		/^vm: / && !rest { rest = 1; if (hangs) for (i = hangs; i <= n; i++) print said[i] }
 		rest { print; next }
 		/^ok / { n = 0; next }
 		{ said[++n] = $0 }

@@ -54,7 +54,7 @@ use harness::result::Result;
 use harness::shard::Shard;
 
 /// The default time limit of one test.
-const TIMEOUT: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 struct Options {
     list: bool,

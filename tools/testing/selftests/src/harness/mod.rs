@@ -13,14 +13,11 @@ pub(crate) mod report;
 pub(crate) mod result;
 pub(crate) mod shard;
 pub(crate) mod time;
+mod watchdog;
 
-use std::fs;
-use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
-use std::process;
-use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernel_utils::filter;
 
@@ -94,9 +91,6 @@ macro_rules! test_rows {
     };
 }
 
-/// The running test, for the watchdog.
-static RUNNING: Mutex<Option<(&'static str, Instant)>> = Mutex::new(None);
-
 /// The counts of a run.
 #[derive(Default)]
 pub(crate) struct Totals {
@@ -124,17 +118,17 @@ pub(crate) fn run(env: &Env, tests: &[&'static Test], limit: Duration) -> Totals
             None => problem(format!("{place}{text}")),
         }
     }));
-    thread::spawn(move || watch(limit));
+    thread::spawn(move || watchdog::watch(limit));
 
     println!("KTAP version 1");
     println!("1..{}", tests.len());
     let mut totals = Totals::default();
     for (i, test) in tests.iter().enumerate() {
         env.kmsg.note(&format!("selftests: {}", test.name));
-        *RUNNING.lock().unwrap() = Some((test.name, Instant::now()));
+        watchdog::started(test.name);
         let start = Start::now();
         let verdict = run_one(env, test);
-        *RUNNING.lock().unwrap() = None;
+        watchdog::ended();
         diagnose(&start.passed().to_string());
         let number = i + 1;
         match verdict {
@@ -232,33 +226,4 @@ pub(crate) fn clean_up(env: &Env) -> Result {
         instance.remove()?;
     }
     Ok(())
-}
-
-/// Ends the run when a test takes longer than `limit`. A task stuck in the kernel cannot be killed.
-fn watch(limit: Duration) {
-    loop {
-        thread::sleep(Duration::from_secs(1));
-        let stuck = match *RUNNING.lock().unwrap() {
-            Some((name, since)) if since.elapsed() > limit => name,
-            _ => continue,
-        };
-        diagnose(&format!(
-            "{stuck} has run for more than {} s",
-            limit.as_secs()
-        ));
-        for task in fs::read_dir("/proc/self/task")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
-            diagnose(&format!("{} {}", task.path().display(), read("comm")));
-            diagnose(&read("stack"));
-        }
-        // Prints all uninterruptible tasks to the console.
-        let _ = fs::write("/proc/sysrq-trigger", "w");
-        println!("Bail out! {stuck} hangs");
-        let _ = std::io::stdout().flush();
-        process::exit(1);
-    }
 }
