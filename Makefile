@@ -69,7 +69,7 @@ help:
 	@echo 'make              build mdma.ko and print its path'
 	@echo 'make run          live-migrate a guest and its device with QEMU 7.2 (v1);'
 	@echo '                  PROTO=v2 uses QEMU 10, PROTO=v2 QEMU=11 QEMU 11;'
-	@echo '                  DEVICE=mnvme runs an NVMe disk, mdma is the default'
+	@echo '                  DEVICE=mnvme runs an NVMe disk, DEVICE=mserial a serial port'
 	@echo 'make consoles     the same by hand, with both consoles open; PROTO=, QEMU='
 	@echo 'make demo         move a device between two containers, without QEMU'
 	@echo 'make try          run one test or some, natively where possible: TEST=bar.'

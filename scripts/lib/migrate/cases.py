@@ -32,6 +32,16 @@ async def live(stage):
         stage.say(f"{name:<28} {value:>24}")
 
 
+async def round_trip(stage):
+    """A working guest migrates to the other side and back."""
+    fixture = stage.fixture
+    for _ in range(2):
+        await fixture.migrate()
+        await fixture.guest.verify(fixture.running)
+    fixture.nothing_refused("the guest migrated")
+    stage.say(f"{fixture.guest.verified} jobs verified")
+
+
 async def trips(stage):
     """Round trips, which do not leak memory on the host."""
     fixture = stage.fixture

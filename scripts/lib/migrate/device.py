@@ -8,7 +8,7 @@ import uuid
 
 from migrate.wait import LIMIT, Expired, Trouble
 
-DRIVERS = ("mdma", "mnvme")
+DRIVERS = ("mdma", "mnvme", "mserial")
 # The kernel's level of a warning. A lower level is more severe.
 WARNING = 4
 

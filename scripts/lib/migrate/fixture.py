@@ -6,6 +6,7 @@ import shutil
 
 from migrate import wait
 from migrate.device import Device, Log
+from migrate.echo import Echo
 from migrate.guest import Guest, kernel_log
 from migrate.migration import Device as Moved
 from migrate.migration import Migration, Result
@@ -28,6 +29,8 @@ class Fixture:
         self.directory = directory
         self.show = show
         self.sides = {}
+        # The other ends of serial lines.
+        self.echoes = []
         self.launched = 0
         self.qemus = []
         self.guest = None
@@ -48,11 +51,15 @@ class Fixture:
         if self.settings.boots_from_disk:
             for device in self.sides["A"]:
                 device.load_disk(BOOT_DISK)
+        if self.settings.driver == "mserial":
+            self.echoes = [Echo.of(ends) for ends in zip(*self.sides.values())]
         return self
 
     async def __aexit__(self, *_error):
         for qemu in self.qemus:
             await qemu.kill()
+        for echo in self.echoes:
+            await echo.close()
         for devices in self.sides.values():
             for device in devices:
                 device.remove()
@@ -72,6 +79,8 @@ class Fixture:
     async def boot(self):
         """Boots the guest on side A, and waits until it works."""
         for left in range(BOOTS - 1, -1, -1):
+            for echo in self.echoes:
+                echo.forget()
             self.guest = Guest(f"{self.directory}/guest.json", self.show and self.show.guest)
             self.running = await self.launch("A")
             try:

@@ -31,7 +31,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="scripts/migrate")
     parser.add_argument("what", choices=("run", "test", "consoles"))
     parser.add_argument("--qemu", choices=VERSIONS, default="7.2")
-    parser.add_argument("--irq", choices=("intx", "msi", "msix"), default="msix")
+    parser.add_argument("--irq", choices=("intx", "msi", "msix"), help="default: msix, and intx for mserial")
     parser.add_argument("--device", choices=DRIVERS, default="mdma")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--size", help="memory of each device")

@@ -58,6 +58,7 @@ class Qemu:
             append = [file.read().strip()]
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                    f"guest.seed={settings.seed}", *settings.append]
+        append += ["guest.kind=mserial"] if settings.driver == "mserial" else []
         # The kernel's own driver takes the best kind of interrupt that there is.
         append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []
         user = guest_memory.NOBODY if settings.ordinary_user else None

@@ -63,12 +63,13 @@ class Settings:
         return ", ".join(words)
 
 
-# The sizes of the device and of the guest.
-SIZES = {"mdma": ("16M", "256M"), "mnvme": ("64M", "512M")}
+# The size of the device, which names its type, and that of the guest.
+SIZES = {"mdma": ("16M", "256M"), "mnvme": ("64M", "512M"), "mserial": ("1", "256M")}
 
 
 def chosen(options):
     """Returns the settings that the command line asks for."""
     size, memory = SIZES[options.device]
-    return Settings(qemu=options.qemu, driver=options.device, irq=options.irq, devices=options.devices,
+    irq = options.irq or ("intx" if options.device == "mserial" else "msix")
+    return Settings(qemu=options.qemu, driver=options.device, irq=irq, devices=options.devices,
                     size=options.size or size, memory=options.memory or memory, seed=options.seed)

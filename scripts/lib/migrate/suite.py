@@ -4,7 +4,7 @@
 import os
 import re
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from migrate import cases
 from migrate import disk
@@ -19,6 +19,7 @@ GUESTS = 3
 
 BASE = Settings().capabilities
 NVME = {"driver": "mnvme", "size": "64M", "memory": "512M"}
+SERIAL = Settings(driver="mserial", size="1", irq="intx")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ PLANS = [
          boots=False),
     Plan("v2_qemu11_nvme_boot", Settings(qemu="11", **{**NVME, "size": "256M"}, boots_from_disk=True),
          (disk.boots_from_it,), boots=False),
+    Plan("v1_serial", SERIAL, (cases.live, cases.round_trip)),
+    Plan("v2_qemu10_serial", replace(SERIAL, qemu="10"), (cases.live, cases.round_trip)),
+    Plan("v2_qemu11_two_serial", replace(SERIAL, qemu="11", devices=2), (cases.live, cases.round_trip)),
     Plan("mutation_dirty_page", Settings(), (cases.notices,), module="/mutation/dirty-page/mdma.ko", whole=False),
     Plan("mutation_memory_page", Settings(), (cases.notices,), module="/mutation/memory-page/mdma.ko", whole=False),
 ]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest that drives `mdma` devices without end and detects any loss.
+//! A guest that drives devices without end and detects any loss: `mdma`, or `mserial`.
 //!
-//! The program is the guest's first process. It keeps a model of the device's memory and of all memory that the device
+//! The program is the guest's first process. For `mdma`, it keeps a model of the device's memory and of all memory that the device
 //! can write. It submits random jobs, accesses both memories itself in between, and compares everything with the model:
 //! the output of each job when it completes, random memory now and then, and all memory on request. It sleeps until the
 //! device interrupts, so it detects a lost interrupt as well as a lost byte.
@@ -11,6 +11,10 @@
 //! |--------------|---------------------------------------------------------|
 //! | `options`    | options on the kernel command line                      |
 //! | `event`      | events for the host                                     |
+//! | `candidate`  | finds the devices                                       |
+//! | `work`       | what the program does with a device of any kind         |
+//! | `uio_work`   | the work with an `mdma`                                 |
+//! | `serial`     | the work with an `mserial`                              |
 //! | `parts`      | a device, as the workload needs it: by UIO or simulated |
 //! | `footprint`  | the memory that jobs in flight use                      |
 //! | `jobs`       | random jobs                                             |
@@ -26,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod candidate;
 pub mod console;
 pub mod event;
 pub mod footprint;
@@ -35,10 +40,13 @@ pub mod kernel_log;
 mod keys;
 pub mod options;
 pub mod parts;
+pub mod serial;
 pub mod session;
 pub mod system;
 pub mod uio;
+mod uio_work;
 mod verify;
+pub mod work;
 pub mod workload;
 
 pub use event::{Wrong, WrongResult};

@@ -27,9 +27,21 @@ impl Irq {
     }
 }
 
+/// A kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `mdma`, by UIO.
+    Mdma,
+    /// `mserial`, by the kernel's driver.
+    Mserial,
+}
+
 /// The options; see `Documentation/guest.rst`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Options {
+    /// `guest.kind`: the kind of the devices.
+    pub kind: Kind,
     /// `guest.irq`: the kind of interrupt.
     pub irq: Irq,
     /// `guest.devices`: number of devices that must exist.
@@ -51,6 +63,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            kind: Kind::Mdma,
             irq: Irq::Msix,
             devices: 1,
             seed: 1,
@@ -80,6 +93,13 @@ impl Options {
                         .into_iter()
                         .find(|irq| irq.name() == value)
                         .ok_or_else(illegal)?;
+                }
+                "kind" => {
+                    options.kind = match value {
+                        "mdma" => Kind::Mdma,
+                        "mserial" => Kind::Mserial,
+                        _ => return Err(illegal()),
+                    }
                 }
                 "devices" => options.devices = number()?.try_into().map_err(|_| illegal())?,
                 "seed" => options.seed = number()?,
@@ -129,6 +149,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for line in [
             "guest.irq=pin",
+            "guest.kind=nvme",
             "guest.devices=0",
             "guest.devices",
             "guest.memory=0",

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
+use crate::candidate::Candidate;
 use crate::console::{Command, Console, Verify};
 use crate::event::{Event, Found, Losses, Shown, Totals, Wrong, WrongResult};
 use crate::kernel_log::KernelLog;
 use crate::options::Options;
 use crate::system;
-use crate::uio::{self, Block, DeviceMemory, Interrupts, Registers};
-use crate::workload::Workload;
+use crate::work::Work;
 
 /// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_millis(250);
@@ -36,8 +36,7 @@ pub struct Session {
 }
 
 struct Device {
-    workload: Workload<Registers, Block, DeviceMemory>,
-    interrupts: Interrupts,
+    work: Box<dyn Work>,
     /// The number of jobs after which it is held.
     last: Option<u64>,
 }
@@ -45,8 +44,7 @@ struct Device {
 impl Device {
     /// Returns whether it may do more jobs before it is held.
     fn may_work(&self) -> bool {
-        self.last
-            .is_none_or(|last| self.workload.totals().jobs < last)
+        self.last.is_none_or(|last| self.work.totals().jobs < last)
     }
 }
 
@@ -104,7 +102,7 @@ impl Session {
         let start = system::now();
         let mut told = false;
         let list = loop {
-            let list = uio::find().map_err(failed("sysfs"))?;
+            let list = Candidate::find(options.kind).map_err(failed("sysfs"))?;
             if list.len() >= options.devices {
                 break list;
             }
@@ -129,19 +127,9 @@ impl Session {
         let mut devices = Vec::new();
         let mut found = Vec::new();
         for (i, entry) in list.iter().enumerate() {
-            let (parts, interrupts) = entry.open().map_err(failed(&entry.pci))?;
-            let blocks = parts.size();
-            let workload = Workload::new(parts, options, i).map_err(|wrong| wrong.of(i))?;
-            found.push(Found {
-                pci: entry.pci.clone(),
-                memory: workload.memory_size(),
-                blocks,
-            });
-            devices.push(Device {
-                workload,
-                interrupts,
-                last: None,
-            });
+            let (work, what) = entry.begin(options, i).map_err(|wrong| wrong.of(i))?;
+            found.push(what);
+            devices.push(Device { work, last: None });
         }
         Ok((log, devices, found))
     }
@@ -166,16 +154,13 @@ impl Session {
         for (i, device) in self.devices.iter_mut().enumerate() {
             // A pending check waits for the jobs in flight only.
             let wanted = self.asked.is_empty() && device.may_work();
-            device
-                .workload
-                .step(now, wanted)
-                .map_err(|wrong| wrong.of(i))?;
-            device.workload.overdue(now).map_err(|wrong| wrong.of(i))?;
+            device.work.step(now, wanted).map_err(|wrong| wrong.of(i))?;
+            device.work.overdue(now).map_err(|wrong| wrong.of(i))?;
         }
-        if !self.asked.is_empty() && self.devices.iter().all(|device| device.workload.idle()) {
+        if !self.asked.is_empty() && self.devices.iter().all(|device| device.work.idle()) {
             self.answer()?;
         }
-        let held = |device: &Device| !device.may_work() && device.workload.idle();
+        let held = |device: &Device| !device.may_work() && device.work.idle();
         if self.holding && self.devices.iter().all(held) {
             self.holding = false;
             self.console
@@ -190,7 +175,7 @@ impl Session {
     }
 
     fn totals(&self) -> Totals {
-        let totals = self.devices.iter().map(|device| device.workload.totals());
+        let totals = self.devices.iter().map(|device| device.work.totals());
         Totals {
             ms: system::now().as_millis() as u64,
             ..totals.fold(Totals::default(), Totals::plus)
@@ -212,7 +197,7 @@ impl Session {
     fn hold(&mut self) {
         self.holding = true;
         for device in &mut self.devices {
-            device.last = Some(device.workload.totals().jobs + LAST_JOBS);
+            device.last = Some(device.work.totals().jobs + LAST_JOBS);
         }
     }
 
@@ -223,8 +208,8 @@ impl Session {
             for (i, device) in self.devices.iter_mut().enumerate() {
                 device.last = None;
                 let checked = match verify {
-                    Verify::Mend => device.workload.mend(&mut losses),
-                    _ => device.workload.check(),
+                    Verify::Mend => device.work.mend(&mut losses),
+                    _ => device.work.check(),
                 };
                 checked.map_err(|wrong| wrong.of(i))?;
             }
@@ -248,11 +233,10 @@ impl Session {
 
     /// Sleeps until a device interrupts, the host sends something, or work is due.
     fn wait(&mut self) -> Result<(), End> {
-        let working = |device: &&Device| {
-            !device.workload.idle() || (self.asked.is_empty() && device.may_work())
-        };
+        let working =
+            |device: &&Device| !device.work.idle() || (self.asked.is_empty() && device.may_work());
         let devices = self.devices.iter().filter(working);
-        let due = devices.filter_map(|device| device.workload.due());
+        let due = devices.filter_map(|device| device.work.due());
         let until = due
             .fold(self.beat, Duration::min)
             .saturating_sub(system::now());
@@ -261,8 +245,8 @@ impl Session {
             tv_nsec: until.subsec_nanos().into(),
         };
         let mut fds = vec![PollFd::new(&self.console, PollFlags::IN)];
-        let interrupts = self.devices.iter().map(|device| &device.interrupts);
-        fds.extend(interrupts.map(|interrupts| PollFd::new(interrupts, PollFlags::IN)));
+        let works = self.devices.iter().map(|device| &device.work);
+        fds.extend(works.map(|work| PollFd::new(work, PollFlags::IN)));
         poll(&mut fds, Some(&timeout)).map_err(|e| failed("poll")(e.into()))?;
         let ready: Vec<bool> = fds
             .iter()
@@ -272,11 +256,7 @@ impl Session {
         let now = system::now();
         for (i, device) in self.devices.iter_mut().enumerate() {
             if ready[i + 1] {
-                let count = device.interrupts.wait().map_err(failed("interrupts"))?;
-                device
-                    .workload
-                    .interrupted(count, now)
-                    .map_err(|wrong| wrong.of(i))?;
+                device.work.ready(now).map_err(|wrong| wrong.of(i))?;
             }
         }
         if ready[0] {
