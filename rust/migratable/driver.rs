@@ -55,6 +55,12 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Name, type and version of the device.
     const INFO: Info;
 
+    /// The oldest version of [`Info::version`] whose saved state the device loads; by default only the
+    /// present one. [`Driver::decode`] asks [`Reader::version`] which it is.
+    ///
+    /// All these versions must have the same number of timers, and all or none a host end.
+    const OLDEST_VERSION: u32 = Self::INFO.version;
+
     /// How many timers the device has: see [`Device::timer`]. The framework saves them before the
     /// driver's own state, so another number is another version of the layout.
     const TIMERS: usize = 0;

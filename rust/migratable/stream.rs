@@ -116,15 +116,18 @@ impl<'a> Writer<'a> {
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     inner: stream::Reader<'a>,
+    /// The version of the device that saved the state.
+    version: u32,
     /// The first error.
     error: Option<Error>,
 }
 
 impl<'a> Reader<'a> {
-    /// Creates a reader that starts at the first byte of `buf`.
-    pub(crate) fn new(buf: &'a [u8]) -> Self {
+    /// Creates a reader that starts at the first byte of `buf`, a state of that version.
+    pub(crate) fn new(version: u32, buf: &'a [u8]) -> Self {
         Reader {
             inner: stream::Reader::new(buf),
+            version,
             error: None,
         }
     }
@@ -132,6 +135,12 @@ impl<'a> Reader<'a> {
     /// Returns the first error.
     pub(crate) fn error(&self) -> Option<Error> {
         self.error
+    }
+
+    /// Returns the version of the layout: from [`Driver::OLDEST_VERSION`](crate::Driver::OLDEST_VERSION) to
+    /// [`Info::version`](crate::Info::version).
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Notes that the value of `field` is illegal. Returns the error, which is `EINVAL`. The framework logs it.

@@ -111,6 +111,25 @@ impl Identity {
     /// Compares `found` with this identity (P49). The error, [`Error::DeviceType`] or
     /// [`Error::Identity`], names the first field that differs.
     pub fn accept(&self, found: &Identity) -> Result<(), Error> {
+        self.accept_since(self.device_version, found)
+    }
+
+    /// As [`Identity::accept`], but also accepts the versions of the device from `oldest` on. The state of an
+    /// older version may be smaller.
+    pub fn accept_since(&self, oldest: u32, found: &Identity) -> Result<(), Error> {
+        let is_older = (oldest..self.device_version).contains(&found.device_version);
+        let mut found = *found;
+        if is_older {
+            found.device_version = self.device_version;
+            if found.state_size_max < self.state_size_max {
+                found.state_size_max = self.state_size_max;
+            }
+        }
+        self.compare(&found)
+    }
+
+    /// Compares all fields.
+    fn compare(&self, found: &Identity) -> Result<(), Error> {
         if self.device_type != found.device_type {
             return Err(Error::DeviceType {
                 expected: self.device_type,

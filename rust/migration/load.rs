@@ -95,6 +95,10 @@ const _: () = assert!(END_SIZE <= SMALL && ZERO_SIZE <= SMALL && HEADER_SIZE <= 
 #[derive(Debug)]
 pub struct LoadSession<B> {
     identity: Identity,
+    /// The oldest version of the device whose state is accepted.
+    oldest: u32,
+    /// The version of the device in the stream.
+    version: u32,
     buffer: B,
     phase: Phase,
     /// Incomplete headers and small payloads.
@@ -154,6 +158,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         }
         Ok(LoadSession {
             identity,
+            oldest: identity.device_version,
+            version: identity.device_version,
             buffer,
             phase: Phase::Header { got: 0 },
             small: [0; SMALL],
@@ -163,6 +169,13 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             position_lost: false,
             stats: Stats::default(),
         })
+    }
+
+    /// Accepts the state of older versions of the device too, from `oldest` on.
+    #[must_use]
+    pub fn since(mut self, oldest: u32) -> Self {
+        self.oldest = oldest;
+        self
     }
 
     /// Restarts the load, even after an error. The caller must discard device memory.
@@ -262,7 +275,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 })
             }
         }
-        sink.commit_state(self.state())
+        sink.commit_state(self.version, self.state())
             .map_err(|errno| Error::device("restoring the device state", errno))?;
         self.phase = Phase::Committed;
         Ok(())
@@ -538,10 +551,11 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         match kind {
             Some(Kind::Identity) => {
                 let found = Identity::decode(payload, header.length)?;
-                self.identity.accept(&found)?;
+                self.identity.accept_since(self.oldest, &found)?;
                 if self.totals.records != 0 {
                     self.stats.restarted = self.stats.restarted.saturating_add(1);
                 }
+                self.version = found.device_version;
                 // Forget the earlier stream first, so that it cannot continue if discarding fails.
                 self.forget();
                 sink.discard()
@@ -560,7 +574,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             }
             Some(Kind::End) => {
                 self.totals.accept(payload)?;
-                sink.check_state(self.state())
+                sink.check_state(self.version, self.state())
                     .map_err(|errno| Error::device("checking the device state", errno))?;
                 self.ended = true;
                 next = Phase::Complete;

@@ -329,6 +329,7 @@ impl<T: Driver> Device<T> {
     fn prepare_load(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
         let load =
             LoadSession::new(self.machine.identity, self.machine.buffer()?).map_err(errno)?;
+        let load = load.since(T::OLDEST_VERSION);
         inner.owner = request.owner(Session::Load(load))?;
         Ok(())
     }

@@ -79,8 +79,8 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
     }
 
     /// Decodes all of a saved state: the timers and the input of the host end, then the state of the driver.
-    fn decode<'b>(&self, state: &'b [u8]) -> Result<Saved<'b, T>, i32> {
-        let mut input = Reader::new(state);
+    fn decode<'b>(&self, version: u32, state: &'b [u8]) -> Result<Saved<'b, T>, i32> {
+        let mut input = Reader::new(version, state);
         let decoded = Self::decode_parts(self.dev, &mut input);
         let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
         if input.remaining() != 0 {
@@ -213,12 +213,12 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         not_killed().is_err()
     }
 
-    fn check_state(&self, state: &[u8]) -> Result<(), i32> {
-        self.decode(state).map(|_| ())
+    fn check_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
+        self.decode(version, state).map(|_| ())
     }
 
-    fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
-        let (timers, host, state) = self.decode(state)?;
+    fn commit_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
+        let (timers, host, state) = self.decode(version, state)?;
         self.dev.host_end.restore(host);
         T::restore(self.dev, state);
         self.dev.worker.timers().restore(&timers);

@@ -115,11 +115,11 @@ impl Sink for Anything {
         false
     }
 
-    fn check_state(&self, _state: &[u8]) -> Result<(), i32> {
+    fn check_state(&self, _version: u32, _state: &[u8]) -> Result<(), i32> {
         Ok(())
     }
 
-    fn commit_state(&self, _state: &[u8]) -> Result<(), i32> {
+    fn commit_state(&self, _version: u32, _state: &[u8]) -> Result<(), i32> {
         Ok(())
     }
 }

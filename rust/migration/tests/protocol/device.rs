@@ -35,6 +35,9 @@ pub(crate) struct Device {
     pub(crate) pages: RefCell<BTreeMap<u64, Vec<u8>>>,
     pub(crate) dirty: DirtyMap<Vec<AtomicU64>>,
     pub(crate) state: RefCell<Vec<u8>>,
+    /// The oldest version that is loaded, and the one that was checked.
+    pub(crate) oldest: Cell<u32>,
+    pub(crate) version: Cell<u32>,
     /// The numbers of calls of `check_state` and `commit_state`.
     pub(crate) checked: Cell<u32>,
     pub(crate) committed: Cell<u32>,
@@ -69,6 +72,8 @@ impl Device {
             pages: RefCell::default(),
             dirty: DirtyMap::new(words, identity.pages()).unwrap(),
             state: RefCell::default(),
+            oldest: Cell::new(identity.device_version),
+            version: Cell::new(0),
             checked: Cell::new(0),
             committed: Cell::new(0),
             copied: Cell::new(0),
@@ -143,7 +148,8 @@ impl Device {
 
     pub(crate) fn loader(&self) -> LoadSession<Vec<u8>> {
         let buffer = vec![0; self.identity.state_size_max as usize];
-        LoadSession::new(self.identity, buffer).unwrap()
+        let session = LoadSession::new(self.identity, buffer).unwrap();
+        session.since(self.oldest.get())
     }
 
     /// Saves the stopped device and returns the buffers.
@@ -358,16 +364,18 @@ impl Sink for Device {
         self.signalled()
     }
 
-    fn check_state(&self, state: &[u8]) -> Result<(), i32> {
+    fn check_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
         self.checked.set(self.checked.get() + 1);
         if self.fail_state.get() {
             return Err(self.errno.get());
         }
         assert!(state.len() <= STATE_MAX);
+        self.version.set(version);
         Ok(())
     }
 
-    fn commit_state(&self, state: &[u8]) -> Result<(), i32> {
+    fn commit_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
+        assert_eq!(self.version.get(), version);
         assert!(self.checked.get() > self.committed.get(), "not checked");
         self.committed.set(self.committed.get() + 1);
         *self.state.borrow_mut() = state.to_vec();

@@ -51,6 +51,45 @@ fn p49_each_field_is_compared_and_named() {
 }
 
 #[test]
+fn p49_declared_older_versions_are_accepted() {
+    let here = identity(40);
+    let older = |version, state_size_max| Identity {
+        device_version: version,
+        state_size_max,
+        ..here
+    };
+    // The version, the size of the state, and the oldest version that is accepted.
+    for (version, size, oldest, accepted) in [
+        (3, here.state_size_max, 1, true),
+        (2, here.state_size_max, 1, true),
+        (1, 8, 1, true),
+        (1, 8, 2, false),
+        (2, here.state_size_max + 1, 1, false),
+        (3, 8, 1, false),
+        (4, here.state_size_max, 1, false),
+        (0, 8, 1, false),
+    ] {
+        let there = older(version, size);
+        assert_eq!(
+            here.accept_since(oldest, &there).is_ok(),
+            accepted,
+            "{version} {size}"
+        );
+
+        let source = Device::with(there);
+        source.write(0, 1);
+        *source.state.borrow_mut() = vec![7; 8];
+        let stream = source.save(4096).concat();
+        let target = Device::with(here);
+        target.oldest.set(oldest);
+        assert_eq!(target.load(&stream).is_ok(), accepted, "{version} {size}");
+        if accepted {
+            assert_eq!(target.version.get(), version);
+        }
+    }
+}
+
+#[test]
 fn p49_the_log_line_says_what_was_expected_and_what_found() {
     let mut there = identity(40);
     there.device_type = device_type("o\x07ther");

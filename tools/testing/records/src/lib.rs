@@ -306,10 +306,10 @@ mod tests {
         fn interrupted(&self) -> bool {
             false
         }
-        fn check_state(&self, _: &[u8]) -> Result<(), i32> {
+        fn check_state(&self, _: u32, _: &[u8]) -> Result<(), i32> {
             Ok(())
         }
-        fn commit_state(&self, _: &[u8]) -> Result<(), i32> {
+        fn commit_state(&self, _: u32, _: &[u8]) -> Result<(), i32> {
             Ok(())
         }
     }
