@@ -6,6 +6,7 @@ use crate::{
     budget::Reservation,
     counters::Counters,
     device_worker::DeviceWorker,
+    features::Migration,
     host_end::HostEnd,
     memory::DeviceMemory,
     migration::{
@@ -58,6 +59,8 @@ pub struct Device<T> {
     pub(crate) counters: Arc<Counters>,
     /// What the device looks like on the PCI bus.
     pub(crate) function: Function,
+    /// How the device migrates.
+    pub(crate) migration: Migration,
     /// The emulated configuration space.
     #[pin]
     pub(crate) config: ConfigSpace,

@@ -8,6 +8,7 @@ use crate::{
         Wakeup,
         WorkResult, //
     },
+    features::Migration,
     stream::{
         Reader,
         Writer, //
@@ -82,6 +83,11 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Returns what the device looks like on the PCI bus: IDs, class, BARs and interrupts.
     fn function(config: &Self::Config) -> pci::Function;
+
+    /// Returns how the device migrates.
+    fn migration(_config: &Self::Config) -> Migration {
+        Migration::default()
+    }
 
     /// Reads a register.
     ///

@@ -26,6 +26,7 @@ mod counters;
 pub mod device;
 mod device_worker;
 pub mod driver;
+mod features;
 #[doc(hidden)]
 pub mod fields;
 mod fifo;
@@ -57,6 +58,7 @@ pub use driver::{
     Info,
     Refused, //
 };
+pub use features::Migration;
 pub use fields::Field;
 pub use fifo::Fifo;
 pub use host_end::HostEnd;

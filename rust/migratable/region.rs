@@ -32,6 +32,7 @@ use crate::{
         Driver,
         Refused, //
     },
+    features::Migration,
 };
 use core::fmt;
 use kernel::{
@@ -136,7 +137,7 @@ impl<T: Driver> Device<T> {
                 decoded: self.config.decodes(bar),
             },
             (None, CONFIG) => Region::Config,
-            (None, MIGRATION) => Region::Migration {
+            (None, MIGRATION) if self.migration.v1 => Region::Migration {
                 size: self.migration_size(),
             },
             _ => Region::Absent,
@@ -203,9 +204,16 @@ impl<T: Driver> DeviceOps for Device<T> {
 
     const NUM_REGIONS: usize = NUM_REGIONS;
 
-    const MIGRATION_FLAGS: u32 = bindings::VFIO_MIGRATION_STOP_COPY
-        | bindings::VFIO_MIGRATION_P2P
-        | bindings::VFIO_MIGRATION_PRE_COPY;
+    fn migration_flags(&self) -> u32 {
+        let flag = |has: bool, flag: u32| if has { flag } else { 0 };
+        let Migration {
+            v2, pre_copy, p2p, ..
+        } = self.migration;
+
+        flag(v2, bindings::VFIO_MIGRATION_STOP_COPY)
+            | flag(v2 && p2p, bindings::VFIO_MIGRATION_P2P)
+            | flag(v2 && pre_copy, bindings::VFIO_MIGRATION_PRE_COPY)
+    }
 
     fn irq(&self) -> &Irq {
         &self.irq

@@ -112,6 +112,7 @@ impl<T: Driver> Device<T> {
             irq <- irq,
             msix <- msix,
             function,
+            migration: T::migration(&resources.config),
             dma <- Dma::new(unmaps),
             memory,
             host_end: HostEnd::new(T::HOST_END)?,

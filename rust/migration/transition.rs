@@ -154,7 +154,8 @@ const V1: [(State, [Cell; 8]); 6] = {
 
 /// v2: a row for each current state, a column for each next state, both by number (P39).
 ///
-/// These are the direct transitions. `vfio_mig_get_next_state()` composes all others (P40).
+/// These are the direct transitions. `vfio_mig_get_next_state()` composes all others (P40). Those that skip
+/// a P2P state are for devices that have none.
 #[rustfmt::skip]
 const V2: [(State, [Cell; 8]); 8] = {
     use cells::*;
@@ -162,12 +163,12 @@ const V2: [(State, [Cell; 8]); 8] = {
         //                   ERROR STOP   RUN-  STOP_ RESU- RUN_P2P   PRE_  PRE_COPY
         //                                NING  COPY  MING            COPY  _P2P
         (State::Error,      [NO,   NO,     NO,   NO,   NO,   NO,       NO,   NO  ]),
-        (State::Stop,       [NO,   SELF,   NO,   COPY, LOAD, RUN_PEER, NO,   NO  ]),
-        (State::Running,    [NO,   NO,     SELF, NO,   NO,   PEER,     SAVE, NO  ]),
+        (State::Stop,       [NO,   SELF,   RUN,  COPY, LOAD, RUN_PEER, NO,   NO  ]),
+        (State::Running,    [NO,   HALT,   SELF, NO,   NO,   PEER,     SAVE, NO  ]),
         (State::StopCopy,   [NO,   END,    NO,   SELF, NO,   NO,       NO,   NO  ]),
         (State::Resuming,   [NO,   COMMIT, NO,   NO,   RELOAD, NO,     NO,   NO  ]),
         (State::RunningP2p, [NO,   HALT,   RUN,  NO,   NO,   SELF,     NO,   SAVE]),
-        (State::PreCopy,    [NO,   NO,     END,  NO,   NO,   NO,       SELF, PEER]),
+        (State::PreCopy,    [NO,   NO,     END,  LAST, NO,   NO,       SELF, PEER]),
         (State::PreCopyP2p, [NO,   NO,     NO,   LAST, NO,   END,      RUN,  SELF]),
     ]
 };

@@ -64,8 +64,9 @@ pub trait DeviceOps: Send + Sync + Sized + 'static {
     /// Number of regions in `VFIO_DEVICE_GET_INFO`.
     const NUM_REGIONS: usize;
 
-    /// `vfio_device.migration_flags`: `VFIO_MIGRATION_*` (P38).
-    const MIGRATION_FLAGS: u32;
+    /// Returns `vfio_device.migration_flags`: `VFIO_MIGRATION_*` (P38); 0 for a device that does not migrate
+    /// by v2. Called once, before the device is registered.
+    fn migration_flags(&self) -> u32;
 
     /// Returns the interrupts, for `VFIO_DEVICE_SET_IRQS`.
     fn irq(&self) -> &Irq;

@@ -73,13 +73,15 @@ impl<T: DeviceOps> Device<T> {
     /// The device is not open, and not opened during the call.
     pub unsafe fn show_v2(&self, shown: bool) {
         let raw = self.as_raw();
+        let flags = if shown { self.migration_flags() } else { 0 };
+        let shown = flags != 0;
         // SAFETY: VFIO reads the fields only in ioctls of an open device, and nobody else writes them.
         unsafe {
             (*raw).mig_ops = match shown {
                 true => ops::migration::VTable::<T>::OPS,
                 false => core::ptr::null(),
             };
-            (*raw).migration_flags = if shown { T::MIGRATION_FLAGS } else { 0 };
+            (*raw).migration_flags = flags;
             #[cfg(CONFIG_IOMMUFD_DRIVER)]
             {
                 (*raw).log_ops = match shown {
