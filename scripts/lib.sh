@@ -87,7 +87,7 @@ selftests()
 	_program=$1/selftests
 	_ko=${3%%:*}
 	_type=${3#*:}
-	_vm=
+	_vm="--module $(dirname "$2")/variants.ko"
 	for _device in $DEVICES; do
 		_vm="$_vm --module $(dirname "$2")/${_device%%:*}.ko"
 	done

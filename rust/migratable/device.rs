@@ -125,6 +125,20 @@ impl<T> Device<T> {
         self.mdev.name()
     }
 
+    /// Puts the device into the error state, in which it neither works nor interrupts: `ERROR` of v2, and of v1
+    /// the value that its users take for an error. A reset ends it, and so does the last close.
+    ///
+    /// For an error that the device cannot show to its guest, for example a state that cannot be. Logs
+    /// `reason`. Can be called by every callback that may sleep. The unit of work in progress goes on; no
+    /// other begins. A migration in progress fails, because its next access finds no session.
+    pub fn fail(&self, reason: core::fmt::Arguments<'_>) {
+        self.log
+            .refuse(&self.mdev, format_args!("the device fails: {reason}"));
+        self.worker.fail();
+        self.irq.stop();
+        self.machine.notify();
+    }
+
     /// Logs why something was refused: one line, rate-limited for each device.
     ///
     /// Use it through [`refuse!`](crate::refuse).

@@ -101,6 +101,9 @@ pub(crate) enum RunCondition {
 const ALL: u32 =
     RunCondition::Open as u32 | RunCondition::Running as u32 | RunCondition::Enabled as u32;
 
+/// The device has failed: no unit begins.
+const FAILED: u32 = 1 << 28;
+
 /// The worker runs units. Set by the worker while all conditions hold, and cleared by the worker.
 const WORKING: u32 = 1 << 29;
 
@@ -210,6 +213,22 @@ impl<J> DeviceWorker<J> {
         &self.timers
     }
 
+    /// The device has failed: no unit begins before [`DeviceWorker::mend`]. Does not wait for the unit in
+    /// progress, so a unit may call this.
+    pub(crate) fn fail(&self) {
+        self.state.fetch_or(FAILED, SeqCst);
+    }
+
+    /// The device has been reset.
+    pub(crate) fn mend(&self) {
+        self.state.fetch_and(!FAILED, SeqCst);
+    }
+
+    /// Returns whether the device has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.load(SeqCst) & FAILED != 0
+    }
+
     /// Wakes the worker, which checks whether a unit is due. Any context.
     pub(crate) fn wake(&self) {
         if self.state.load(SeqCst) & ALL == ALL {
@@ -299,7 +318,7 @@ impl<J> DeviceWorker<J> {
     /// Returns when the next unit is due. See [`Job::due`].
     pub(crate) fn due(&self) -> Due {
         let state = self.state.load(SeqCst);
-        if state & ALL != ALL {
+        if state & (ALL | FAILED) != ALL {
             return Due::Never;
         }
         if state & SCHEDULED != 0 {
@@ -331,7 +350,7 @@ impl<J> DeviceWorker<J> {
         let before = self
             .state
             .fetch_update(SeqCst, SeqCst, |state| {
-                (state & ALL == ALL).then_some(state & !SCHEDULED | WORKING)
+                (state & (ALL | FAILED) == ALL).then_some(state & !SCHEDULED | WORKING)
             })
             .ok()?;
         let paused = before & LATER != 0;

@@ -43,6 +43,19 @@ impl<T: Driver> Device<T> {
         DeviceAccess::new(self)
     }
 
+    /// Locks the migration state for a user. A device that has failed enters the error state first.
+    ///
+    /// `EINTR` if the task is killed while it waits.
+    pub(super) fn lock_state(&self) -> Result<Locked<'_>> {
+        let mut inner = self.machine.inner.lock()?;
+        if self.worker.has_failed() && inner.state != State::Error {
+            self.stop()?;
+            self.end(&mut inner);
+            inner.enter(State::Error);
+        }
+        Ok(inner)
+    }
+
     /// The device is being opened. It runs (P8).
     pub(crate) fn open_migration(&self) -> Result {
         let mut inner = self.machine.inner.lock()?;
@@ -67,7 +80,7 @@ impl<T: Driver> Device<T> {
         self.host_end.run(false);
         self.irq.stop();
         self.end(&mut inner);
-        if !self.machine.keeps_state() || is_half_loaded(&inner) {
+        if !self.machine.keeps_state() || is_half_loaded(&inner) || self.worker.has_failed() {
             self.power_on(&mut inner);
             self.discard_memory(&mut inner);
         } else if let Some(memory) = &self.memory {
@@ -156,6 +169,7 @@ impl<T: Driver> Device<T> {
     /// Puts the stopped device back to power-on, except for its memory.
     fn power_on(&self, _inner: &mut Locked<'_>) {
         T::reset(self);
+        self.worker.mend();
         self.worker.timers().reset();
         self.host_end.reset();
         self.irq.reset();

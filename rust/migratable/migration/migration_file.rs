@@ -242,7 +242,7 @@ impl<T: Driver> MigrationFile<T> {
         let len = memory.len();
         // SAFETY: The buffer is valid for its length, and `io` is locked as long as the window exists.
         let mut window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-        let mut inner = dev.machine.inner.lock()?;
+        let mut inner = dev.lock_state()?;
         if !inner.is_file(self) {
             return Err(ENODEV);
         }
@@ -280,7 +280,7 @@ impl<T: Driver> MigrationFile<T> {
 
             // SAFETY: As in `refill`.
             let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-            let mut inner = dev.machine.inner.lock()?;
+            let mut inner = dev.lock_state()?;
             if !inner.is_file(self) {
                 return Err(ENODEV);
             }
@@ -304,7 +304,7 @@ impl<T: Driver> MigrationFile<T> {
             return Err(EINVAL);
         }
         let info = {
-            let inner = dev.machine.inner.lock()?;
+            let inner = dev.lock_state()?;
             if !inner.is_file(self) {
                 return Err(EINVAL);
             }
@@ -334,7 +334,7 @@ impl<T: Driver> MigrationFile<T> {
             return bindings::POLLERR | IN | OUT;
         };
         // A killed task does not use the result.
-        let Ok(inner) = dev.machine.inner.lock() else {
+        let Ok(inner) = dev.lock_state() else {
             return bindings::POLLERR;
         };
         match inner.state {

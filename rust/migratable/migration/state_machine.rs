@@ -226,6 +226,11 @@ impl StateMachine {
         None
     }
 
+    /// Wakes the threads that poll.
+    pub(crate) fn notify(&self) {
+        self.dirty_notifier.notify();
+    }
+
     /// Returns whether the last close leaves the device as it is.
     pub(super) fn keeps_state(&self) -> bool {
         self.keep.load(Relaxed)

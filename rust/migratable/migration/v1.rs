@@ -55,20 +55,20 @@ impl<T: Driver> Device<T> {
         // No lock is held over the copy: see `state_machine`.
         let (mut consumed, mut offered) = (None, None);
         let value = match register {
-            Register::DeviceState => u64::from(self.machine.inner.lock()?.state.to_v1()),
+            Register::DeviceState => u64::from(self.lock_state()?.state.to_v1()),
             Register::Reserved => 0,
             Register::PendingBytes => {
-                let (pending, number) = self.read_pending(&self.machine.inner.lock()?);
+                let (pending, number) = self.read_pending(&self.lock_state()?);
                 consumed = number;
                 pending
             }
             Register::DataOffset => {
                 let mut window = self.window()?;
-                let mut inner = self.machine.inner.lock()?;
+                let mut inner = self.lock_state()?;
                 offered = self.stage(&mut inner, &mut window, self.data_section.size())?;
                 self.data_section.layout().data_offset
             }
-            Register::DataSize => self.machine.inner.lock()?.offered(),
+            Register::DataSize => self.lock_state()?.offered(),
         };
         // In the byte order of the machine, as the UAPI says.
         let mut writer = UserSlice::new(buf, len).writer();
@@ -79,10 +79,10 @@ impl<T: Driver> Device<T> {
 
         // A failed read offers and consumes nothing (P3). Another thread may have consumed the buffer before.
         if let Some(number) = offered {
-            self.machine.inner.lock()?.offer(number);
+            self.lock_state()?.offer(number);
         }
         if let Some(number) = consumed {
-            self.machine.inner.lock()?.consume(number);
+            self.lock_state()?.consume(number);
         }
         Ok(len)
     }
@@ -108,7 +108,7 @@ impl<T: Driver> Device<T> {
         };
 
         let mut window = self.window()?;
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.lock_state()?;
         permits(target, Direction::Write, inner.state).map_err(|r| refuse(&r))?;
         match register {
             Register::DeviceState => {

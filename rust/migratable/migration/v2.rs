@@ -47,7 +47,7 @@ impl<T: Driver> Device<T> {
             dev.refuse(format_args!("migration: {error}"));
             Error::from_errno(-error.errno())
         };
-        let mut inner = dev.machine.inner.lock()?;
+        let mut inner = dev.lock_state()?;
         let mut file = None;
 
         dev.check_owner(&inner, FrontEnd::V2)?;
@@ -80,12 +80,12 @@ impl<T: Driver> Device<T> {
 
     /// Returns the number of the state.
     pub(crate) fn v2_state(&self) -> Result<u32> {
-        Ok(self.machine.inner.lock()?.state.to_v2())
+        Ok(self.lock_state()?.state.to_v2())
     }
 
     /// Returns how many bytes a save would move if the device stopped now (P47).
     pub(crate) fn v2_data_size(&self) -> Result<u64> {
-        let inner = self.machine.inner.lock()?;
+        let inner = self.lock_state()?;
         let buffered = inner.file().map_or(0, |file| file.buffered());
         Ok(self.stop_copy_size(&inner).saturating_add(buffered as u64))
     }

@@ -86,7 +86,7 @@ impl<T: Driver> Device<T> {
         let (mut values, mut offered) = ([0; 4], None);
         let consumed = {
             let (mut data, mut bitmap) = (self.data_window()?, self.window()?);
-            let mut inner = self.machine.inner.lock()?;
+            let mut inner = self.lock_state()?;
             hit.permits(inner.state).map_err(|r| refuse(&r))?;
             let (left, consumed) = self.read_pending(&inner);
             let registers = inner.v2018;
@@ -124,7 +124,7 @@ impl<T: Driver> Device<T> {
         put_values(buf, len, values.get(..hit.fields.len()).unwrap_or_default())?;
 
         // A failed read offers and consumes nothing (P3).
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.lock_state()?;
         offered.into_iter().for_each(|number| inner.offer(number));
         consumed
             .into_iter()
@@ -153,7 +153,7 @@ impl<T: Driver> Device<T> {
             values.get_mut(..hit.fields.len()).unwrap_or_default(),
         )?;
 
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.lock_state()?;
         hit.permits(inner.state).map_err(|r| refuse(&r))?;
         for (value, field) in values.into_iter().zip(hit.fields) {
             match field.register {
@@ -211,7 +211,7 @@ impl<T: Driver> Device<T> {
         refuse: &dyn Fn(&dyn Display) -> Error,
     ) -> Result<usize> {
         let (announced, start) = {
-            let mut inner = self.machine.inner.lock()?;
+            let mut inner = self.lock_state()?;
             let incoming = inner.owner.incoming_mut();
             let announced = incoming.and_then(|incoming| incoming.announced());
             (announced, inner.v2018.offset)
@@ -232,7 +232,7 @@ impl<T: Driver> Device<T> {
         let done = self.write_section(at, buf, len)?;
         if announced.is_some() {
             let window = self.window()?;
-            let mut inner = self.machine.inner.lock()?;
+            let mut inner = self.lock_state()?;
             let incoming = inner.owner.incoming_mut();
             let complete = incoming.and_then(|incoming| incoming.arrive(at, done as u64));
             self.feed_section(&mut inner, &window, complete)?;

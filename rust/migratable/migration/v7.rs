@@ -66,7 +66,7 @@ impl<T: Driver> Device<T> {
         let (mut consumed, mut offered) = (None, None);
         let value = {
             let (mut data, mut bitmap) = (self.data_window()?, self.window()?);
-            let mut inner = self.machine.inner.lock()?;
+            let mut inner = self.lock_state()?;
             hit.permits(inner.state).map_err(|r| refuse(&r))?;
             match register {
                 Register::DeviceState => inner.state.to_v1().into(),
@@ -100,7 +100,7 @@ impl<T: Driver> Device<T> {
             self.machine.inner.lock()?.offer(number);
         }
         if register == Register::PendingBytes {
-            let mut inner = self.machine.inner.lock()?;
+            let mut inner = self.lock_state()?;
             inner.query.answer = None;
             if let Some(number) = consumed {
                 inner.consume(number);
@@ -127,7 +127,7 @@ impl<T: Driver> Device<T> {
         let [value] = value;
 
         let mut window = self.data_window()?;
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.lock_state()?;
         hit.permits(inner.state).map_err(|r| refuse(&r))?;
         match hit.register().map_err(|r| refuse(&r))? {
             Register::DeviceState => {
@@ -180,7 +180,7 @@ impl<T: Driver> Device<T> {
             return Ok(());
         };
         let window = self.data_window()?;
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.lock_state()?;
         let incoming = inner.owner.incoming_mut();
         let complete = incoming.and_then(|incoming| incoming.arrive(at, len as u64));
         self.feed_section(&mut inner, &window, complete)

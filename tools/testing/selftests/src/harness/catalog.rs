@@ -63,6 +63,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::others::TESTS,
     crate::mdev::scratch::TESTS,
     crate::mdev::serial::TESTS,
+    crate::mdev::variants::TESTS,
     crate::mnvme::commands::TESTS,
     crate::mnvme::storage::TESTS,
     crate::mnvme::migration::TESTS,

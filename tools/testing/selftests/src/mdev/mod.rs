@@ -9,3 +9,4 @@ pub(crate) mod params;
 pub(crate) mod scratch;
 pub(crate) mod serial;
 pub(crate) mod types;
+pub(crate) mod variants;
