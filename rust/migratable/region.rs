@@ -239,7 +239,7 @@ impl<T: Driver> DeviceOps for Device<T> {
         if len == 0 {
             return Ok(0);
         }
-        if at.index == MIGRATION as u64 {
+        if at.index == MIGRATION as u64 && self.migration.v1 {
             let done = match self.machine.generation() {
                 Generation::V1 => self.v1_read(at.offset, buf, len),
                 Generation::V7 => self.v7_read(at.offset, buf, len),
@@ -291,7 +291,7 @@ impl<T: Driver> DeviceOps for Device<T> {
         if len == 0 {
             return Ok(0);
         }
-        if at.index == MIGRATION as u64 {
+        if at.index == MIGRATION as u64 && self.migration.v1 {
             let done = match self.machine.generation() {
                 Generation::V1 => self.v1_write(at.offset, buf, len),
                 Generation::V7 => self.v7_write(at.offset, buf, len),

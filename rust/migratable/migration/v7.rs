@@ -97,7 +97,7 @@ impl<T: Driver> Device<T> {
 
         // A failed read offers and consumes nothing (P3).
         if let Some(number) = offered {
-            self.machine.inner.lock()?.offer(number);
+            self.lock_state()?.offer(number);
         }
         if register == Register::PendingBytes {
             let mut inner = self.lock_state()?;

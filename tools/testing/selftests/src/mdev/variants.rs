@@ -126,6 +126,10 @@ fn each_type_shows_what_it_offers(env: &Env) -> Result {
         let dev = Variant::new(env, typ.name)?;
         let v1 = dev.guest.device.migration_v1()?;
         assert_eq!(v1.is_some(), typ.v1, "{}", typ.name);
+        if !typ.v1 {
+            let mut state = [0; 4];
+            assert_errno!(dev.guest.device.pread(9 << 40, &mut state), EINVAL);
+        }
         let v2 = dev.guest.device.migration_v2()?;
         assert_eq!(v2.is_some(), typ.v2, "{}", typ.name);
         if let Some(v2) = v2 {
