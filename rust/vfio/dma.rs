@@ -4,7 +4,7 @@
 //!
 //! [`Dma::read`] and [`Dma::write`] copy. type1 reports exactly the pages that [`Dma::write`] wrote as
 //! dirty (P30, P31). [`Dma::ring`] is for small memory that is polled or shared: it is pinned if possible.
-//! [`Dma::register`] is for memory that a device accesses often: it is pinned once, for as long as the
+//! [`RegisteredMemory`] is for memory that a device accesses often: it is pinned once, for as long as the
 //! guest wants, and [`MemoryKeys`] gives it a key. type1 reports pinned pages as dirty at every look. All
 //! functions work only while the device is open, and may sleep.
 //!

@@ -112,7 +112,7 @@ impl Driver for Serial {
     type Config = ();
     type State = Uart;
 
-    fn new(_: &()) -> impl PinInit<Self, Error> { try_pin_init!(Self { uart <- new_mutex!(Uart::default(), "mserial") }) }
+    fn new((): &()) -> impl PinInit<Self, Error> { try_pin_init!(Self { uart <- new_mutex!(Uart::default(), "mserial") }) }
 
     fn function(_config: &()) -> pci::Function {
         let bars = core::array::from_fn(|i| if i == 0 { pci::Bar::Io { size: 8 } } else { pci::Bar::None });

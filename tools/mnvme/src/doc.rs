@@ -18,13 +18,15 @@ pub const FILE: &str = "Documentation/mnvme.rst";
 
 /// Returns the text of the data sheet, in reStructuredText.
 pub fn data_sheet() -> String {
-    let mut text = String::from(
-        ".. SPDX-License-Identifier: GPL-2.0\n\
-         .. Written by mnvme-doc from samples/mnvme/model and tools/mnvme/src/mnvme.rst. Do not edit.\n\n",
+    let (license, text) = include_str!("mnvme.rst")
+        .split_once('\n')
+        .expect("the licence is the first line");
+    let mut text = format!(
+        "{license}\n\
+         .. Written by mnvme-doc from samples/mnvme/model and tools/mnvme/src/mnvme.rst. Do not edit.\n\
+         {text}\n"
     );
     let out = &mut text;
-    out.push_str(include_str!("mnvme.rst"));
-    out.push('\n');
 
     title(out, "Registers", '=');
     table(
