@@ -81,7 +81,7 @@ impl Controller {
         let state = &mut self.state;
         let value = state.features.set_command(command)?;
         // The threshold or the wish for events may be new.
-        if state.features.is_hot() && state.features.values[EVENTS] & 1 << 1 != 0 {
+        if state.features.is_hot() && state.features.values[EVENTS] & (1 << 1) != 0 {
             state.events.raise(Event::Temperature);
             self.effects.schedule = true;
         }

@@ -120,7 +120,7 @@ impl Command {
             value.copy_from_slice(&bytes[4 * number..][..4]);
             u32::from_le_bytes(value)
         };
-        let qword = |number| u64::from(dword(number)) | u64::from(dword(number + 1)) << 32;
+        let qword = |number| u64::from(dword(number)) | (u64::from(dword(number + 1)) << 32);
         let first = dword(0);
 
         Self {
@@ -146,7 +146,7 @@ impl Command {
 
     /// Returns dwords 10 and 11: the first block of an I/O command.
     pub fn slba(&self) -> u64 {
-        u64::from(self.dwords[0]) | u64::from(self.dwords[1]) << 32
+        u64::from(self.dwords[0]) | (u64::from(self.dwords[1]) << 32)
     }
 
     /// Returns the number of blocks of an I/O command.

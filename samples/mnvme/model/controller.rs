@@ -49,7 +49,7 @@ pub struct State {
 impl State {
     /// Returns the admin queues that the registers describe, if they are legal.
     pub fn admin_queues(&self) -> Option<(SubmissionQueue, CompletionQueue)> {
-        let (sq_entries, cq_entries) = ((self.aqa & 0xfff) + 1, (self.aqa >> 16 & 0xfff) + 1);
+        let (sq_entries, cq_entries) = ((self.aqa & 0xfff) + 1, ((self.aqa >> 16) & 0xfff) + 1);
         let legal = queue::legal(sq_entries, self.asq, command::ENTRY_SIZE)
             && queue::legal(cq_entries, self.acq, COMPLETION_SIZE);
         let sq = SubmissionQueue {

@@ -142,7 +142,7 @@ impl Controller {
         bytes[8..10].copy_from_slice(&sq.head.to_le_bytes());
         bytes[10..12].copy_from_slice(&(ticket.sq as u16).to_le_bytes());
         bytes[12..14].copy_from_slice(&completion.cid.to_le_bytes());
-        let status = completion.status << 1 | u16::from(cq.phase);
+        let status = (completion.status << 1) | u16::from(cq.phase);
         bytes[14..].copy_from_slice(&status.to_le_bytes());
         let iova = cq.entry();
         // Software that sees the entry may ring the doorbell at once.

@@ -47,7 +47,7 @@ impl Event {
     /// Returns dword 0 of the completion.
     pub const fn dword(self) -> u32 {
         let (kind, information, page) = self.describe();
-        kind as u32 | (information as u32) << 8 | (page as u32) << 16
+        kind as u32 | ((information as u32) << 8) | ((page as u32) << 16)
     }
 
     const fn bit(self) -> u8 {
@@ -85,7 +85,7 @@ impl Events {
     /// Returns the event that is to be reported, if there is a request for it.
     pub(crate) fn due(&self) -> Option<Event> {
         let reportable = |event: &&Event| {
-            self.pending & event.bit() != 0 && self.masked & 1 << event.describe().0 == 0
+            self.pending & event.bit() != 0 && self.masked & (1 << event.describe().0) == 0
         };
         ALL.iter()
             .find(reportable)
@@ -108,7 +108,7 @@ impl Events {
     pub(crate) fn acknowledge(&mut self, page: u8) {
         for event in ALL {
             let (kind, _, log) = event.describe();
-            if log == page && self.masked & 1 << kind != 0 {
+            if log == page && self.masked & (1 << kind) != 0 {
                 self.masked &= !(1 << kind);
             }
         }

@@ -86,7 +86,7 @@ impl Features {
     /// Get Features. Returns dword 0 of the completion.
     pub(crate) fn get_command(&self, command: &Command) -> Result<u32, Status> {
         let (id, dw11) = (command.dw10() as u8, command.dw11());
-        match command.dw10() >> 8 & 7 {
+        match (command.dw10() >> 8) & 7 {
             // Nothing can be saved, so the saved value is the default.
             0 => self.get(id, dw11),
             1 | 2 => Features::default().get(id, dw11),
@@ -113,7 +113,7 @@ impl Features {
             (QUEUE_COUNT, _) => Ok(queue_count()),
             (VECTOR, _) => {
                 let vector = vector(dw11)?;
-                Ok(vector | u32::from(self.uncoalesced >> vector & 1) << 16)
+                Ok(vector | (u32::from((self.uncoalesced >> vector) & 1) << 16))
             }
             (_, Some(TEMPERATURE)) => match threshold(dw11)? {
                 Threshold::Over => Ok(self.values[TEMPERATURE]),
@@ -136,7 +136,7 @@ impl Features {
             }
             (VECTOR, _) => {
                 let bit = 1 << vector(dw11)?;
-                let on = dw11 >> 16 & 1 != 0;
+                let on = (dw11 >> 16) & 1 != 0;
                 self.uncoalesced = self.uncoalesced & !bit | if on { bit } else { 0 };
             }
             (_, Some(TEMPERATURE)) => match threshold(dw11)? {
@@ -161,7 +161,7 @@ fn index(id: u8) -> Option<usize> {
 /// Returns the value of Number of Queues: all of them, whatever software asks for.
 fn queue_count() -> u32 {
     let count = IO_QUEUES as u32 - 1;
-    count | count << 16
+    count | (count << 16)
 }
 
 /// Returns the vector in dword 11.
@@ -182,12 +182,12 @@ enum Threshold {
 
 /// Returns the threshold that dword 11 selects.
 fn threshold(dw11: u32) -> Result<Threshold, Status> {
-    let over = match dw11 >> 20 & 3 {
+    let over = match (dw11 >> 20) & 3 {
         0 => Threshold::Over,
         1 => Threshold::Under,
         _ => return Err(Status::InvalidField),
     };
-    match dw11 >> 16 & 0xf {
+    match (dw11 >> 16) & 0xf {
         // The composite temperature, or all sensors.
         0 | 0xf => Ok(over),
         1..=8 => Ok(Threshold::None),

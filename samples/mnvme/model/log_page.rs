@@ -24,7 +24,7 @@ impl Controller {
         if !matches!(command.nsid, 0 | ALL_NAMESPACES) {
             return Err(Status::InvalidField);
         }
-        let first = u64::from(command.dwords[2]) | u64::from(command.dwords[3]) << 32;
+        let first = u64::from(command.dwords[2]) | (u64::from(command.dwords[3]) << 32);
         if first % 4 != 0 || first > row.size as u64 {
             return Err(Status::InvalidField);
         }
@@ -38,7 +38,7 @@ impl Controller {
             EFFECTS => fill_effects(page),
             _ => {}
         }
-        if dw10 & 1 << 15 == 0 {
+        if dw10 & (1 << 15) == 0 {
             self.state.events.acknowledge(id);
             self.effects.schedule = true;
         }
@@ -67,7 +67,7 @@ impl Controller {
 
 /// Returns the number of bytes that a Get Log Page command asks for.
 pub fn log_len(dw10: u32, dw11: u32) -> usize {
-    let dwords = u64::from(dw10 >> 16) | u64::from(dw11 & 0xffff) << 16;
+    let dwords = u64::from(dw10 >> 16) | (u64::from(dw11 & 0xffff) << 16);
     (dwords as usize + 1) * 4
 }
 

@@ -31,20 +31,20 @@ pub const VECTORS: u16 = QUEUES as u16;
 /// `CAP.TO` in units of 500 ms. The device is ready at once, but an emulated machine is slow.
 const TIMEOUT: u64 = 120;
 /// Value of `CAP`: contiguous queues, the NVM command set, pages of 4 KiB, doorbell stride 0.
-pub const CAP: u64 = (ENTRIES_MAX as u64 - 1) | 1 << 16 | TIMEOUT << 24 | 1 << 37;
+pub const CAP: u64 = (ENTRIES_MAX as u64 - 1) | (1 << 16) | (TIMEOUT << 24) | (1 << 37);
 /// Value of `VS`: 1.4.0.
 pub const VS: u32 = 0x0001_0400;
 
 /// `CC.EN`.
 pub const CC_EN: u32 = 1 << 0;
 /// `CC.CSS`, `CC.MPS` and `CC.AMS`: each must be 0.
-pub const CC_FIXED: u32 = 0x7 << 4 | 0xf << 7 | 0x7 << 11;
+pub const CC_FIXED: u32 = (0x7 << 4) | (0xf << 7) | (0x7 << 11);
 /// `CC.SHN`.
 pub const CC_SHN: u32 = 0x3 << 14;
 /// `CC.IOSQES` and `CC.IOCQES`.
 pub const CC_ENTRY_SIZES: u32 = 0xff << 16;
 /// The value of [`CC_ENTRY_SIZES`] with which I/O queues can be created: 2^6 and 2^4 bytes.
-pub const CC_ENTRY_SIZES_LEGAL: u32 = 6 << 16 | 4 << 20;
+pub const CC_ENTRY_SIZES_LEGAL: u32 = (6 << 16) | (4 << 20);
 /// The bits of `CC` that are defined.
 pub const CC_MASK: u32 = CC_EN | CC_FIXED | CC_SHN | CC_ENTRY_SIZES;
 

@@ -78,7 +78,7 @@ impl Status {
     /// Returns the status field of a completion entry, without the phase tag.
     pub const fn field(self) -> u16 {
         let row = self.row();
-        row.sc as u16 | (row.sct as u16) << 8 | (row.dnr as u16) << 14
+        row.sc as u16 | ((row.sct as u16) << 8) | ((row.dnr as u16) << 14)
     }
 }
 

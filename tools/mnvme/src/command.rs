@@ -92,7 +92,7 @@ impl Completion {
     pub fn decode(bytes: &[u8; 16], phase: bool) -> Option<Self> {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         ((half(14) & 1 == 1) == phase).then(|| Completion {
-            result: u32::from(half(0)) | u32::from(half(2)) << 16,
+            result: u32::from(half(0)) | (u32::from(half(2)) << 16),
             sq: half(10),
             cid: half(12),
             status: half(14) >> 1,

@@ -138,7 +138,7 @@ impl Driver {
         self.queues = [EMPTY; QUEUES];
         self.memory.fill(0, submission(QUEUES), 0);
         let size = u64::from(ENTRIES - 1);
-        self.write(Reg::Aqa, size | size << 16)?;
+        self.write(Reg::Aqa, size | (size << 16))?;
         self.write(Reg::Asq, MEMORY + submission(0) as u64)?;
         self.write(Reg::Acq, MEMORY + completion(0) as u64)?;
         self.write(Reg::Cc, 1 | u64::from(regs::CC_ENTRY_SIZES_LEGAL))?;
@@ -146,7 +146,7 @@ impl Driver {
             Ok((self.read(Reg::Csts)? & 1 == 1).then_some(()))
         })?;
         for queue in 1..=count {
-            let id = queue as u32 | u32::from(ENTRIES - 1) << 16;
+            let id = queue as u32 | (u32::from(ENTRIES - 1) << 16);
             let number = (queue as u32) << 16;
             for (opcode, flags, at) in [
                 (CREATE_CQ, 3, completion(queue)),
