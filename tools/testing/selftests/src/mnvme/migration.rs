@@ -292,16 +292,16 @@ fn resets_and_shutdown_in_pre_copy(env: &Env) -> Result {
     // Shutdown.
     source
         .driver
-        .write(Reg::Cc, 1 | u64::from(CC_ENTRY_SIZES_LEGAL) | 1 << 14)?;
+        .write(Reg::Cc, 1 | u64::from(CC_ENTRY_SIZES_LEGAL) | (1 << 14))?;
     wait_for("the shutdown", || {
-        Ok(source.driver.read(Reg::Csts)? == 1 | 2 << 2)
+        Ok(source.driver.read(Reg::Csts)? == 1 | (2 << 2))
     })?;
     source.v2()?.set_state(State::STOP_COPY)?;
     file.read_available(&mut stream)?;
     let mut target = Nvme::new(env)?;
     target.load(&stream)?;
     run(&target)?;
-    assert_eq!(target.driver.read(Reg::Csts)?, 1 | 2 << 2);
+    assert_eq!(target.driver.read(Reg::Csts)?, 1 | (2 << 2));
     target.driver.enable(1)?;
     for page in 0..20 {
         let value = if page == 5 { 2 } else { 1 };
