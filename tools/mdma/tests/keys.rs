@@ -107,7 +107,7 @@ fn each_misuse_of_a_key_has_its_error() {
     };
     assert_eq!(machine.error(&unknown), Error::BadFlags);
     let far = Descriptor {
-        value: 1 << 32 | u64::from(key),
+        value: (1 << 32) | u64::from(key),
         ..job::deregister(0)
     };
     assert_eq!(machine.error(&far), Error::BadKey);

@@ -33,7 +33,7 @@ fn all_parts(mut query: Query, start: u64, max: u64, ranges: &[(u64, u64)]) -> B
         }
         let (bytes, dirty) = bitmap.finish();
         let found: Vec<u64> = (0..bytes.len() as u64 * 8)
-            .filter(|bit| bytes[(bit / 8) as usize] >> (bit % 8) & 1 != 0)
+            .filter(|bit| (bytes[(bit / 8) as usize] >> (bit % 8)) & 1 != 0)
             .collect();
         assert_eq!(found.len() as u64, dirty);
         assert!(

@@ -24,7 +24,7 @@ fn identify(driver: &mut Driver, cns: u32, nsid: u32) -> Result<Vec<u8>, u16> {
 
 /// Gets the first `len` bytes of a log page.
 fn log_page(driver: &mut Driver, id: u8, len: usize, first: u32) -> Result<Vec<u8>, u16> {
-    let mut entry = Entry::admin(0x02, u32::from(id) | ((len / 4 - 1) as u32) << 16, 0);
+    let mut entry = Entry::admin(0x02, u32::from(id) | (((len / 4 - 1) as u32) << 16), 0);
     entry.nsid = 0xffff_ffff;
     entry.dwords[2] = first;
     match driver.admin(entry).status {
@@ -123,52 +123,52 @@ fn queues_are_checked_when_they_are_created() {
     };
     let id = status(Status::InvalidQueueIdentifier);
     let size = status(Status::InvalidQueueSize);
-    for (opcode, dw11) in [(0x05, 3), (0x01, 1 | 1 << 16)] {
+    for (opcode, dw11) in [(0x05, 3), (0x01, 1 | (1 << 16))] {
         assert_eq!(create(opcode, 7 << 16, dw11, DATA), id, "queue 0");
-        assert_eq!(create(opcode, QUEUES as u32 | 7 << 16, dw11, DATA), id);
-        assert_eq!(create(opcode, 0xffff | 7 << 16, dw11, DATA), id);
-        assert_eq!(create(opcode, 1 | 7 << 16, dw11, DATA), id, "exists");
+        assert_eq!(create(opcode, QUEUES as u32 | (7 << 16), dw11, DATA), id);
+        assert_eq!(create(opcode, 0xffff | (7 << 16), dw11, DATA), id);
+        assert_eq!(create(opcode, 1 | (7 << 16), dw11, DATA), id, "exists");
         assert_eq!(create(opcode, 2, dw11, DATA), size, "one entry");
-        assert_eq!(create(opcode, 2 | 1024 << 16, dw11, DATA), size);
+        assert_eq!(create(opcode, 2 | (1024 << 16), dw11, DATA), size);
         assert_eq!(
-            create(opcode, 2 | 7 << 16, dw11 & !1, DATA),
+            create(opcode, 2 | (7 << 16), dw11 & !1, DATA),
             status(Status::InvalidField)
         );
         for base in [DATA + 4, DATA + 2048, !0xfff | 8] {
             assert_eq!(
-                create(opcode, 2 | 7 << 16, dw11, base),
+                create(opcode, 2 | (7 << 16), dw11, base),
                 status(Status::InvalidPrpOffset)
             );
         }
         assert_eq!(
-            create(opcode, 2 | 1023 << 16, dw11, !0xfff),
+            create(opcode, 2 | (1023 << 16), dw11, !0xfff),
             status(Status::InvalidPrpOffset),
             "wraps"
         );
     }
     assert_eq!(
-        create(0x05, 2 | 7 << 16, 3 | 9 << 16, DATA),
+        create(0x05, 2 | (7 << 16), 3 | (9 << 16), DATA),
         status(Status::InvalidInterruptVector)
     );
     assert_eq!(
-        create(0x01, 2 | 7 << 16, 1, DATA),
+        create(0x01, 2 | (7 << 16), 1, DATA),
         id,
         "completions to the admin queue"
     );
-    assert_eq!(create(0x01, 2 | 7 << 16, 1 | 9 << 16, DATA), id);
+    assert_eq!(create(0x01, 2 | (7 << 16), 1 | (9 << 16), DATA), id);
     assert_eq!(
-        create(0x01, 2 | 7 << 16, 1 | 3 << 16, DATA),
+        create(0x01, 2 | (7 << 16), 1 | (3 << 16), DATA),
         status(Status::CompletionQueueInvalid)
     );
-    assert_eq!(create(0x05, 8 | 1023 << 16, 3 | 8 << 16, DATA), 0);
-    assert_eq!(create(0x01, 8 | 1023 << 16, 1 | 8 << 16, DATA), 0);
+    assert_eq!(create(0x05, 8 | (1023 << 16), 3 | (8 << 16), DATA), 0);
+    assert_eq!(create(0x01, 8 | (1023 << 16), 1 | (8 << 16), DATA), 0);
 }
 
 #[test]
 fn entry_sizes_must_be_set_before_queues_are_created() {
     let mut driver = Driver::new();
     driver.write(mnvme_model::regs::Reg::Cc, 1);
-    let entry = Entry::admin(0x05, 1 | 7 << 16, 3);
+    let entry = Entry::admin(0x05, 1 | (7 << 16), 3);
     assert_eq!(driver.admin(entry).status, status(Status::InvalidQueueSize));
 }
 
@@ -194,7 +194,7 @@ fn queues_are_deleted_in_order() {
 fn features_keep_what_is_set_until_a_reset() {
     let mut driver = Driver::new();
     let get = |driver: &mut Driver, id: u8, select: u32| {
-        let done = driver.admin(Entry::admin(0x0a, u32::from(id) | select << 8, 0));
+        let done = driver.admin(Entry::admin(0x0a, u32::from(id) | (select << 8), 0));
         (done.status == 0).then_some(done.result)
     };
     for feature in &FEATURES {
@@ -234,7 +234,7 @@ fn features_are_checked() {
     };
     let field = status(Status::InvalidField);
     assert_eq!(
-        set(&mut driver, 0x06 | 1 << 31, 0),
+        set(&mut driver, 0x06 | (1 << 31), 0),
         status(Status::FeatureNotSaveable)
     );
     assert_eq!(set(&mut driver, 0x7f, 0), field);
@@ -246,9 +246,9 @@ fn features_are_checked() {
     assert_eq!(set(&mut driver, 0x04, 9 << 16), field);
     let done = driver.admin(Entry::admin(0x09, QUEUE_COUNT.into(), 0x3_0003));
     assert_eq!((done.status, done.result), (0, 0x7_0007));
-    assert_eq!(set(&mut driver, VECTOR.into(), 8 | 1 << 16), 0);
+    assert_eq!(set(&mut driver, VECTOR.into(), 8 | (1 << 16)), 0);
     let done = driver.admin(Entry::admin(0x0a, VECTOR.into(), 8));
-    assert_eq!(done.result, 8 | 1 << 16);
+    assert_eq!(done.result, 8 | (1 << 16));
     driver.create(1);
     assert_eq!(
         set(&mut driver, QUEUE_COUNT.into(), 0),
@@ -275,7 +275,7 @@ fn log_pages() {
         Err(status(Status::InvalidField))
     );
     // A namespace has no SMART log.
-    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | 15 << 16, 0);
+    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | (15 << 16), 0);
     entry.nsid = 1;
     assert_eq!(driver.admin(entry).status, status(Status::InvalidField));
 
@@ -294,14 +294,14 @@ fn log_pages() {
 fn a_log_page_ends_where_it_ends() {
     let mut driver = Driver::new();
     driver.poke(DATA, &[0xee; 4096]);
-    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | 1023 << 16, 0);
+    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | (1023 << 16), 0);
     entry.nsid = 0xffff_ffff;
     assert_eq!(driver.admin(entry).status, 0);
     assert_eq!(driver.memory(DATA + 512, 4096 - 512), [0xee; 4096 - 512]);
 
     // PRP 2 is a list if the length says so, whatever the page has.
     let list = driver.list(LISTS, &[DATA + 0x1000, DATA + 0x2000]);
-    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | 2047 << 16, 0);
+    let mut entry = Entry::admin(0x02, u32::from(log::SMART) | (2047 << 16), 0);
     entry.nsid = 0xffff_ffff;
     entry.prp1 = DATA + 4096 - 16;
     entry.prp2 = list;
@@ -365,11 +365,11 @@ fn the_temperature_can_be_made_critical() {
 #[test]
 fn abort_ends_only_commands_in_progress() {
     let mut driver = Driver::with_queues(1);
-    let done = driver.admin(Entry::admin(0x08, 1 | 77 << 16, 0));
+    let done = driver.admin(Entry::admin(0x08, 1 | (77 << 16), 0));
     assert_eq!((done.status, done.result), (0, 1));
     let cid = driver.submit(1, Entry::blocks(0x08, 0, 4096));
     assert!(driver.step() && driver.step());
-    let done = driver.admin(Entry::admin(0x08, 1 | u32::from(cid) << 16, 0));
+    let done = driver.admin(Entry::admin(0x08, 1 | (u32::from(cid) << 16), 0));
     assert_eq!((done.status, done.result), (0, 0));
     let done = driver.take(1).unwrap();
     assert_eq!(

@@ -9,7 +9,7 @@ const REQUEST: u8 = 0x0c;
 
 /// Reads the error log, or retains the event.
 fn read_errors(driver: &mut Driver, retain: bool) {
-    let mut entry = Entry::admin(0x02, 1 | u32::from(retain) << 15 | 15 << 16, 0);
+    let mut entry = Entry::admin(0x02, 1 | (u32::from(retain) << 15) | (15 << 16), 0);
     entry.nsid = 0xffff_ffff;
     assert_eq!(driver.admin(entry).status, 0);
 }
@@ -36,7 +36,7 @@ fn a_bad_doorbell_completes_the_oldest_request() {
     read_errors(&mut driver, true);
     driver.work();
     assert_eq!(driver.take(0), None);
-    let mut entry = Entry::admin(0x02, 1 | 15 << 16, 0);
+    let mut entry = Entry::admin(0x02, 1 | (15 << 16), 0);
     entry.nsid = 0xffff_ffff;
     let log = driver.submit(0, entry);
     driver.work();

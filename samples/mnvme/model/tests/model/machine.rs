@@ -24,7 +24,7 @@ pub(crate) const DATA: u64 = 1 << 20;
 /// Where PRP lists may be.
 pub(crate) const LISTS: u64 = 3 << 20;
 /// `CC` of an enabled controller.
-pub(crate) const CC: u32 = 1 | 6 << 16 | 4 << 20;
+pub(crate) const CC: u32 = 1 | (6 << 16) | (4 << 20);
 
 /// The machine.
 pub(crate) struct Machine {
@@ -258,7 +258,7 @@ impl Driver {
         // What a former run has written there has the wrong phase, or none.
         self.machine.memory.borrow_mut()[sq_base(0) as usize..cq_base(QUEUES) as usize].fill(0);
         let size = u32::from(ENTRIES - 1);
-        self.write(Reg::Aqa, (size | size << 16).into());
+        self.write(Reg::Aqa, (size | (size << 16)).into());
         self.write(Reg::Asq, sq_base(0));
         self.write(Reg::Acq, cq_base(0));
         self.write(Reg::Cc, CC.into());
@@ -268,10 +268,10 @@ impl Driver {
     /// Creates an I/O queue pair.
     pub(crate) fn create(&mut self, queue: usize) {
         let (id, size) = (queue as u32, u32::from(ENTRIES - 1));
-        let mut cq = Entry::admin(0x05, id | size << 16, 3 | id << 16);
+        let mut cq = Entry::admin(0x05, id | (size << 16), 3 | (id << 16));
         cq.prp1 = cq_base(queue);
         assert_eq!(self.admin(cq).status, 0);
-        let mut sq = Entry::admin(0x01, id | size << 16, 1 | id << 16);
+        let mut sq = Entry::admin(0x01, id | (size << 16), 1 | (id << 16));
         sq.prp1 = sq_base(queue);
         assert_eq!(self.admin(sq).status, 0);
         self.tails[queue] = 0;
@@ -338,7 +338,7 @@ impl Driver {
         let bytes = self.memory(at, 16);
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         ((half(14) & 1 == 1) == self.phases[queue]).then(|| Done {
-            result: u32::from(half(0)) | u32::from(half(2)) << 16,
+            result: u32::from(half(0)) | (u32::from(half(2)) << 16),
             sq_head: half(8),
             sq: half(10),
             cid: half(12),

@@ -46,7 +46,7 @@ fn a_full_completion_queue_holds_commands_back() {
 #[test]
 fn several_submission_queues_share_a_completion_queue() {
     let mut driver = Driver::with_queues(1);
-    let mut entry = Entry::admin(0x01, 2 | 7 << 16, 1 | 1 << 16);
+    let mut entry = Entry::admin(0x01, 2 | (7 << 16), 1 | (1 << 16));
     entry.prp1 = sq_base(2);
     assert_eq!(driver.admin(entry).status, 0);
     let mut expected: Vec<(u16, u16)> = Vec::new();
@@ -79,10 +79,10 @@ fn each_completion_raises_the_message_of_its_vector() {
 #[test]
 fn a_queue_without_interrupts_raises_none() {
     let mut driver = Driver::new();
-    let mut cq = Entry::admin(0x05, 1 | 7 << 16, 1 | 1 << 16);
+    let mut cq = Entry::admin(0x05, 1 | (7 << 16), 1 | (1 << 16));
     cq.prp1 = crate::machine::cq_base(1);
     assert_eq!(driver.admin(cq).status, 0);
-    let mut sq = Entry::admin(0x01, 1 | 7 << 16, 1 | 1 << 16);
+    let mut sq = Entry::admin(0x01, 1 | (7 << 16), 1 | (1 << 16));
     sq.prp1 = sq_base(1);
     assert_eq!(driver.admin(sq).status, 0);
     driver.effects();

@@ -63,7 +63,7 @@ fn halves_of_wide_registers_are_written_by_themselves() {
     write(0x28, 0x1234_5fff).unwrap();
     assert_eq!(
         machine.controller.borrow().state().asq,
-        5 << 32 | 0x1234_5000
+        (5 << 32) | 0x1234_5000
     );
 }
 
@@ -84,9 +84,9 @@ fn enabling_with_illegal_values_is_fatal_until_a_reset() {
         (Reg::Aqa, 0x7_0000),
         (Reg::Aqa, 7),
         (Reg::Aqa, 0xfff_0fff),
-        (Reg::Cc, u64::from(CC) | 1 << 7),
-        (Reg::Cc, u64::from(CC) | 1 << 4),
-        (Reg::Cc, u64::from(CC) | 1 << 11),
+        (Reg::Cc, u64::from(CC) | (1 << 7)),
+        (Reg::Cc, u64::from(CC) | (1 << 4)),
+        (Reg::Cc, u64::from(CC) | (1 << 11)),
     ] {
         let driver = Driver::new();
         driver.write(Reg::Cc, 0);
@@ -115,8 +115,8 @@ fn reset_keeps_the_admin_queue_registers() {
 #[test]
 fn shutdown_completes_and_stops_commands() {
     let mut driver = Driver::with_queues(1);
-    driver.write(Reg::Cc, u64::from(CC) | 1 << 14);
-    assert_eq!(driver.read(Reg::Csts), 1 | 2 << 2);
+    driver.write(Reg::Cc, u64::from(CC) | (1 << 14));
+    assert_eq!(driver.read(Reg::Csts), 1 | (2 << 2));
     driver.submit(1, Entry::blocks(0, 0, 1));
     driver.work();
     assert_eq!(driver.peek(1), None);

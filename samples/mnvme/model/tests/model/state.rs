@@ -47,10 +47,10 @@ fn states() -> Vec<State> {
         driver.step();
         note(&driver);
     }
-    driver.submit(0, Entry::admin(0x08, 1 | 0x1234 << 16, 0));
+    driver.submit(0, Entry::admin(0x08, 1 | (0x1234 << 16), 0));
     driver.work();
     note(&driver);
-    driver.write(Reg::Cc, u64::from(crate::machine::CC) | 1 << 14);
+    driver.write(Reg::Cc, u64::from(crate::machine::CC) | (1 << 14));
     note(&driver);
     driver.write(Reg::Intms, 0x1ff);
     note(&driver);
@@ -184,7 +184,7 @@ fn whatever_is_accepted_runs_without_harm() {
             let at = fastrand::usize(..bytes.len());
             bytes[at] = match fastrand::u8(..3) {
                 0 => fastrand::u8(..),
-                1 => bytes[at] ^ 1 << fastrand::u8(..8),
+                1 => bytes[at] ^ (1 << fastrand::u8(..8)),
                 _ => originals[fastrand::usize(..originals.len())][at],
             };
         }
