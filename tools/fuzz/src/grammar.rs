@@ -136,7 +136,7 @@ pub(crate) const STATES_V2: &[&str] = &[
     "PRE_COPY_P2P",
 ];
 /// Operations of descriptors.
-pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c"];
+pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c", "register", "deregister"];
 /// Types of instances. The first is small enough for many instances.
 pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
 /// Kinds of descriptors that `close` closes.

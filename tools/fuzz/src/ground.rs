@@ -3,7 +3,7 @@
 //! The memory for devices, with rings, descriptors and lists in it.
 
 use fastrand::Rng;
-use mdma::desc::DESCRIPTOR_SIZE;
+use mdma::desc::{Op, DESCRIPTOR_SIZE, DST_KEY, DST_LIST, OPERATIONS, SRC_KEY, SRC_LIST};
 use mdma::list::{DEVICE, ENTRY_SIZE};
 use vfio_client::Mapping;
 
@@ -28,7 +28,8 @@ pub(crate) fn scribble(ground: &Mapping, offset: u64, data: &[u8]) -> u64 {
     len as u64
 }
 
-/// Writes a descriptor: slot in the ring, op, flags, src, dst, len, entries of both its lists.
+/// Writes a descriptor: slot in the ring, op, flags, src, dst, len, and the entries of both its lists, which are also
+/// its keys.
 pub(crate) fn descriptor(ground: &Mapping, args: &[u64]) -> u64 {
     let [slot, op, flags, src, dst, len, entries] = *args else {
         return 0;
@@ -37,13 +38,22 @@ pub(crate) fn descriptor(ground: &Mapping, args: &[u64]) -> u64 {
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     put(0, &(op as u32).to_le_bytes());
     put(4, &(flags as u32).to_le_bytes());
-    for (at, value) in [(8, src), (16, dst), (24, len), (32, len ^ src)] {
+    let value = match OPERATIONS.get(op as usize).map(|row| row.op) {
+        // The access, mostly a valid one.
+        Some(Op::Register) if entries % 7 != 3 => entries & 1,
+        Some(Op::Deregister) => entries,
+        _ => len ^ src,
+    };
+    for (at, value) in [(8, src), (16, dst), (24, len), (32, value)] {
         put(at, &value.to_le_bytes());
     }
     put(48, &(entries as u32).to_le_bytes());
     put(52, &(entries as u32).to_le_bytes());
-    // A side without a list has no entries, unless the descriptor is invalid anyway.
-    for (flag, at) in [(1 << 3, 48), (1 << 4, 52)] {
+    put(56, &(entries as u32).to_le_bytes());
+    put(60, &(entries as u32).to_le_bytes());
+    // A side without a list has no entries, and one without a key no key, unless the descriptor is invalid anyway.
+    for (flag, at) in [(SRC_LIST, 48), (DST_LIST, 52), (SRC_KEY, 56), (DST_KEY, 60)] {
+        let flag = u64::from(flag);
         if flags & flag == 0 && entries % 7 != 3 {
             put(at, &[0; 4]);
         }
