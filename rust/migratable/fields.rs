@@ -2,7 +2,7 @@
 
 //! The state of a device, declared once.
 //!
-//! [`fields!`](crate::fields) declares the fields with their values at power-on and the values that they can
+//! [`fields!`](crate::fields!) declares the fields with their values at power-on and the values that they can
 //! have. The saved state follows from it: the fields in order, little endian, without padding. A value that
 //! the declaration does not allow is refused. So a driver writes no code that saves or checks a field.
 

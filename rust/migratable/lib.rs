@@ -27,7 +27,6 @@ pub mod device;
 mod device_worker;
 pub mod driver;
 mod features;
-#[doc(hidden)]
 pub mod fields;
 mod fifo;
 mod host_end;
@@ -59,6 +58,7 @@ pub use driver::{
     Refused, //
 };
 pub use features::Migration;
+#[doc(no_inline)]
 pub use fields::Field;
 pub use fifo::Fifo;
 pub use host_end::HostEnd;

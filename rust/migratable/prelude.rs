@@ -21,6 +21,7 @@ pub use crate::{
     Wakeup,
     WorkResult, //
 };
+#[doc(no_inline)]
 pub use kernel::{
     new_mutex,
     prelude::*,
