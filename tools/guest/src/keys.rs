@@ -46,7 +46,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         };
         if expected.check(completion).is_err() || completion.result == 0 {
             let (expected, found) = (format!("{expected:x?}"), format!("{completion:x?}"));
-            return Err(Wrong::values("registration", expected, found));
+            return Err(Wrong::values("completion record", expected, found));
         }
         self.world.keys.insert(completion.result, done.job.src);
         Ok(())
