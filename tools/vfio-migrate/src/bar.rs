@@ -58,7 +58,9 @@ impl Bar {
             Kind::Bar(bar) => {
                 let template = match total {
                     0 => "{msg:<20} {spinner} {bytes}  {bytes_per_sec}",
-                    _ => "{msg:<20} [{bar:30}] {bytes} of {total_bytes}  {bytes_per_sec}",
+                    _ => {
+                        "{msg:<20} [{bar:30}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"
+                    }
                 };
                 let style = ProgressStyle::with_template(template)
                     .expect("the template is well formed")

@@ -3,6 +3,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vfio_client::mdev::Uuid;
@@ -14,7 +15,7 @@ use crate::{Options, Protocol, Until};
 /// Saves, loads, transfers and inspects the state of VFIO devices.
 ///
 /// Exit codes: 0 success; 1 failure; 2 wrong usage; 3 the destination refused, or the stream is invalid; 4 the device
-/// cannot be migrated.
+/// cannot be migrated; 5 the link broke while the destination began to run.
 #[derive(Debug, Parser)]
 #[command(name = "vfio-migrate", version, max_term_width = 100)]
 pub struct Cli {
@@ -82,20 +83,53 @@ pub enum Command {
         source: Uuid,
         /// The destination device
         destination: Uuid,
-        /// Pre-copy passes while the source runs; 0 stops it at once
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 1,
-            default_value_if("until", clap::builder::ArgPredicate::IsPresent, "30")
-        )]
-        pre_copy_passes: u32,
-        /// End pre-copy early when at most this much is left: 65536, 64K, 8M
-        #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-        until: Option<u64>,
-        /// Do not copy configuration space to the destination
-        #[arg(long)]
-        no_config: bool,
+        /// How to transfer
+        #[command(flatten)]
+        how: How,
+        /// How to drive the device
+        #[command(flatten)]
+        drive: Drive,
+    },
+
+    /// Send the state of a device to another machine
+    ///
+    /// The other end runs `vfio-migrate receive`. Without `--to` and `--command`, the link is standard input and
+    /// output. It is not encrypted: use ssh outside of a trusted network. Afterwards the source is stopped and the
+    /// destination runs. If the destination refuses or the link breaks, the source continues to run.
+    Send {
+        /// The source device
+        uuid: Uuid,
+        /// Connect to this address: 192.0.2.1:4444, host.example:4444, [2001:db8::1]:4444
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "command")]
+        to: Option<String>,
+        /// Run this shell command and use its input and output: 'ssh host vfio-migrate receive UUID'
+        #[arg(long, value_name = "COMMAND")]
+        command: Option<String>,
+        /// How to transfer
+        #[command(flatten)]
+        how: How,
+        /// The link
+        #[command(flatten)]
+        link: LinkArgs,
+        /// How to drive the device
+        #[command(flatten)]
+        drive: Drive,
+    },
+
+    /// Receive the state of a device from another machine
+    ///
+    /// The other end runs `vfio-migrate send`. Without `--listen`, the link is standard input and output, for ssh. The
+    /// device runs afterwards. If the transfer fails or the link breaks, the device is reset. Sets `keep_state` of the
+    /// device, as `load` does.
+    Receive {
+        /// The destination device
+        uuid: Uuid,
+        /// Accept one connection at this address: 192.0.2.2:4444, [::]:4444
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<String>,
+        /// The link
+        #[command(flatten)]
+        link: LinkArgs,
         /// How to drive the device
         #[command(flatten)]
         drive: Drive,
@@ -103,11 +137,83 @@ pub enum Command {
 
     /// Check a file and describe its contents
     ///
-    /// Verifies every checksum, number and count. Needs no device.
+    /// Verifies every checksum, number and count. Needs no device, except for `--device`.
     Inspect {
         /// The file; `-` is standard input
         file: PathBuf,
+        /// Tell whether this device would take the file; it must be idle, and loads nothing
+        #[arg(long, value_name = "UUID")]
+        device: Option<Uuid>,
     },
+
+    /// Follow a migration that another program drives
+    ///
+    /// Shows state, pass, bytes, rate and downtime of a device from debugfs, which needs root. Prints a line for each
+    /// change of state or pass, and every second between them; with `--json` a JSON object each. Ends when the device is removed.
+    Watch {
+        /// The device
+        uuid: Uuid,
+        /// End after the next migration
+        #[arg(long)]
+        once: bool,
+        /// Milliseconds between two samples
+        #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+        interval: u64,
+    },
+
+    /// Save all devices to a directory, before their module is replaced
+    ///
+    /// Saves each mediated device that can migrate, with its type and parent. All must be idle. Those whose
+    /// `keep_state` is 0 have no state to save.
+    SaveAll {
+        /// The directory to write
+        directory: PathBuf,
+        /// Overwrite the files
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Create and load all devices of a directory
+    ///
+    /// Creates those that do not exist.
+    LoadAll {
+        /// The directory that `save-all` wrote
+        directory: PathBuf,
+    },
+}
+
+/// How to transfer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct How {
+    /// Pre-copy passes while the source runs; 0 stops it at once
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        default_value_if("until", clap::builder::ArgPredicate::IsPresent, "30")
+    )]
+    pre_copy_passes: u32,
+    /// End pre-copy early when at most this much is left: 65536, 64K, 8M
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    until: Option<u64>,
+    /// Do not copy configuration space to the destination
+    #[arg(long)]
+    no_config: bool,
+}
+
+/// The link to another machine.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LinkArgs {
+    /// Fail when the other end is silent for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+impl LinkArgs {
+    /// Returns the time after which the other end counts as lost.
+    pub fn timeout(self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
 }
 
 /// How to drive devices.
@@ -162,16 +268,16 @@ impl Drive {
     }
 
     /// Returns the options of a transfer.
-    pub fn options(self, passes: u32, until: Option<u64>, config: bool) -> Options {
+    pub fn options(self, how: How) -> Options {
         Options {
             protocol: self.protocol(),
             access: self.access(),
-            until: match (passes, until) {
+            until: match (how.pre_copy_passes, how.until) {
                 (0, _) => Until::None,
                 (passes, None) => Until::Passes(passes),
                 (passes, Some(bytes)) => Until::Pending { bytes, passes },
             },
-            config,
+            config: !how.no_config,
             run: true,
         }
     }
@@ -185,7 +291,12 @@ impl Command {
             Command::Save { .. } => "save",
             Command::Load { .. } => "load",
             Command::Transfer { .. } => "transfer",
+            Command::Send { .. } => "send",
+            Command::Receive { .. } => "receive",
             Command::Inspect { .. } => "inspect",
+            Command::Watch { .. } => "watch",
+            Command::SaveAll { .. } => "save-all",
+            Command::LoadAll { .. } => "load-all",
         }
     }
 }
@@ -200,12 +311,7 @@ mod tests {
     fn until(args: &[&str]) -> Until {
         let all = [&["vfio-migrate", "transfer", A, B], args].concat();
         match Cli::try_parse_from(all).unwrap().command {
-            Command::Transfer {
-                pre_copy_passes,
-                until,
-                drive,
-                ..
-            } => drive.options(pre_copy_passes, until, true).until,
+            Command::Transfer { how, drive, .. } => drive.options(how).until,
             _ => unreachable!(),
         }
     }
@@ -260,6 +366,16 @@ mod tests {
             &["vfio-migrate"][..],
             &["vfio-migrate", "save", "not-a-uuid", "f"],
             &["vfio-migrate", "transfer", A, B, "--until", "many"],
+            &[
+                "vfio-migrate",
+                "send",
+                A,
+                "--to",
+                "h:1",
+                "--command",
+                "true",
+            ],
+            &["vfio-migrate", "watch", A, "--interval", "0"],
         ] {
             assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2);
         }

@@ -18,6 +18,8 @@ pub enum Kind {
     Refused = 3,
     /// The device cannot be migrated.
     NotMigratable = 4,
+    /// The link broke while the destination began to run, so only its end knows whether it does.
+    Undecided = 5,
 }
 
 /// A failed migration.
@@ -30,6 +32,9 @@ pub struct Failure {
     /// Recovery that was done, and other facts.
     pub notes: Vec<String>,
 }
+
+/// The field of failures that the other end of a link reported.
+pub(crate) const REMOTE: &str = "destination";
 
 /// The result of this crate's functions.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -49,6 +54,11 @@ impl Failure {
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
+    }
+
+    /// Returns whether the other end of a link reported it.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.error.field == REMOTE
     }
 
     /// Returns what the user can do about it.

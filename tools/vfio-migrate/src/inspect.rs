@@ -37,6 +37,9 @@ pub struct Broken {
 /// Contents of a stream, up to its end or its first error.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Inspection {
+    /// The identity of the saved device.
+    #[serde(skip)]
+    pub identity: Option<Identity>,
     /// Type name of the device.
     pub device_type: Option<String>,
     /// Version of the device.
@@ -170,6 +173,7 @@ impl Counter {
     fn identity(&mut self, identity: &Identity) {
         let name = identity.device_type.split(|b| *b == 0).next();
         let found = &mut self.found;
+        found.identity = Some(*identity);
         found.device_type = Some(name.unwrap_or_default().escape_ascii().to_string());
         found.device_version = identity.device_version;
         found.features = identity.features;
@@ -290,7 +294,7 @@ fn records(
 }
 
 /// Returns the identity in the first record of a stream.
-fn first_identity(bytes: &[u8]) -> Result<Identity, stream::Error> {
+pub(crate) fn first_identity(bytes: &[u8]) -> Result<Identity, stream::Error> {
     let incomplete = stream::Error::Incomplete { sequence: 0 };
     let (header, payload) = bytes.split_first_chunk().ok_or(incomplete)?;
     let header = Header::decode::<Anything>(header, 0).map_err(|error| {

@@ -4,7 +4,9 @@
 //!
 //! - [`transfer()`] moves the state of one opened device to another, live or stopped.
 //! - [`file::save`] and [`file::load`] do the same through a file, which holds only the stream.
+//! - [`send()`] and [`receive()`] do the same over a [`Link`] to another machine.
 //! - [`inspect()`] reads such a file and checks every checksum. It needs no device.
+//! - [`Watch`] follows a migration that somebody else drives.
 //! - [`list()`] lists mediated devices, and which of them can migrate.
 //!
 //! Both protocols of the kernel work, v1 and v2 ([`Protocol`]), with the same bytes.
@@ -17,11 +19,22 @@ mod error;
 pub mod file;
 pub mod format;
 mod inspect;
+mod link;
 mod list;
+mod preflight;
+mod receive;
+mod send;
+mod target;
 mod transfer;
+mod watch;
 
 pub use endpoint::{Destination, Protocol, Source};
 pub use error::{Failure, Kind};
 pub use inspect::{inspect, Broken, Inspection, Records};
+pub use link::Link;
 pub use list::{list, Entry, Status};
+pub use preflight::identity;
+pub use receive::{receive, Received};
+pub use send::send;
 pub use transfer::{transfer, Options, Pass, Phase, PhaseReport, Progress, Quiet, Report, Until};
+pub use watch::{Sample, Watch};

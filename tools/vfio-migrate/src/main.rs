@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod all;
 mod bar;
+mod connection;
+mod follow;
 mod show;
 
 use std::fs::File;
@@ -19,7 +22,9 @@ use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{Device, Error};
 use vfio_migrate::cli::{Cli, Command};
 use vfio_migrate::file::NewFile;
-use vfio_migrate::{file, inspect, list, transfer, Failure, Kind};
+use vfio_migrate::{
+    file, identity, inspect, list, receive, send, transfer, Failure, Inspection, Kind, Protocol,
+};
 
 use crate::bar::Bar;
 
@@ -44,7 +49,7 @@ impl Answer {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut bar = Bar::new(cli.quiet || cli.json);
-    let result = run(&cli.command, &mut bar);
+    let result = run(&cli, &mut bar);
     bar.clear();
     let name = cli.command.name();
     let (text, json, code) = match &result {
@@ -87,11 +92,16 @@ fn is_standard(path: &Path) -> bool {
 }
 
 fn writes_stream(command: &Command) -> bool {
-    matches!(command, Command::Save { file, .. } if is_standard(file))
+    match command {
+        Command::Save { file, .. } => is_standard(file),
+        Command::Send { to, command, .. } => to.is_none() && command.is_none(),
+        Command::Receive { listen, .. } => listen.is_none(),
+        _ => false,
+    }
 }
 
-fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
-    match command {
+fn run(cli: &Cli, bar: &mut Bar) -> Result<Answer, Failure> {
+    match &cli.command {
         Command::List => {
             let entries = list(&Sysfs::default())?;
             Ok(Answer::new(
@@ -139,24 +149,71 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
         Command::Transfer {
             source,
             destination,
-            pre_copy_passes,
-            until,
-            no_config,
+            how,
             drive,
         } => {
             if source == destination {
                 let error = Error::other("transfer", "source and destination are the same device");
                 return Err(error.into());
             }
-            let options = drive.options(*pre_copy_passes, *until, !no_config);
             let kept = Kept::new(destination)?;
             let src = open_source(source, bar)?;
             let dst = open(destination)?;
-            let report = transfer(&src, &dst, &options, bar)?;
+            let report = transfer(&src, &dst, &drive.options(*how), bar)?;
             kept.confirm();
             Ok(Answer::new(show::transferred(&report), &report))
         }
-        Command::Inspect { file: path } => {
+        Command::Send {
+            uuid,
+            to,
+            command,
+            how,
+            link,
+            drive,
+        } => {
+            let device = open_source(uuid, bar)?;
+            let mut link = connection::to(to.as_deref(), command.as_deref(), link.timeout())?;
+            let sent = send(&device, &mut link, &drive.options(*how), bar);
+            if matches!(&sent, Err(failure) if failure.kind == Kind::Undecided) {
+                // This may be the only copy of the state.
+                Sysfs::default().instance(uuid)?.keep_state(true)?;
+            }
+            let report = sent?;
+            Ok(Answer::new(show::transferred(&report), &report))
+        }
+        Command::Receive {
+            uuid,
+            listen,
+            link,
+            drive,
+        } => {
+            let kept = Kept::new(uuid)?;
+            let device = open(uuid)?;
+            let mut link = connection::from(listen.as_deref(), link.timeout())?;
+            let received = receive(&device, drive.protocol(), drive.access(), &mut link, bar)?;
+            kept.confirm();
+            Ok(Answer::new(show::received(&received), &received))
+        }
+        Command::Watch {
+            uuid,
+            once,
+            interval,
+        } => {
+            let instance = Sysfs::default().instance(uuid)?;
+            follow::follow(&instance, *once, *interval, cli.json)
+        }
+        Command::SaveAll { directory, force } => {
+            let saved = all::save_all(&Sysfs::default(), directory, *force, bar)?;
+            Ok(Answer::new(show::all(&saved), json!({ "devices": saved })))
+        }
+        Command::LoadAll { directory } => {
+            let loaded = all::load_all(&Sysfs::default(), directory, bar)?;
+            Ok(Answer::new(
+                show::all(&loaded),
+                json!({ "devices": loaded }),
+            ))
+        }
+        Command::Inspect { file: path, device } => {
             let (mut input, size) = input(path)?;
             bar.begin("inspect", size.unwrap_or(0));
             let mut done = 0;
@@ -169,9 +226,37 @@ fn run(command: &Command, bar: &mut Bar) -> Result<Answer, Failure> {
             if found.broken.is_some() {
                 answer.code = Kind::Refused as u8;
             }
+            if let Some(uuid) = device {
+                preflight(&found, uuid, &mut answer)?;
+            }
             Ok(answer)
         }
     }
+}
+
+/// Adds whether a device would take the stream.
+fn preflight(found: &Inspection, uuid: &Uuid, answer: &mut Answer) -> Result<(), Failure> {
+    let device = identity(&open(uuid)?, Protocol::Auto)?;
+    let refusal = match (&found.identity, &found.broken) {
+        (Some(stream), _) if device.accept(stream).is_err() => {
+            device.accept(stream).err().map(|error| error.to_string())
+        }
+        (_, Some(_)) | (None, None) => Some("the stream is broken".into()),
+        (Some(_), None) => None,
+    };
+    let text = match &refusal {
+        None => format!("device     {uuid} would take it"),
+        Some(why) => format!("device     {uuid} would refuse it: {why}"),
+    };
+    answer.text = format!("{}\n{text}", answer.text);
+    merge(
+        &mut answer.json,
+        json!({ "accepted": refusal.is_none(), "refusal": refusal }),
+    );
+    if refusal.is_some() {
+        answer.code = Kind::Refused as u8;
+    }
+    Ok(())
 }
 
 /// Sets `keep_state` of a device that is about to be loaded, so that its state survives the close.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use vfio_client::Reason;
 use vfio_migrate::file::{Loaded, Saved};
 use vfio_migrate::format::{bytes, table, time};
-use vfio_migrate::{Entry, Failure, Inspection, PhaseReport, Report};
+use vfio_migrate::{Entry, Failure, Inspection, PhaseReport, Received, Report};
+
+use crate::all::Saved as SavedInstance;
 
 pub(crate) fn list(entries: &[Entry]) -> String {
     if entries.is_empty() {
@@ -62,6 +64,29 @@ pub(crate) fn saved(saved: &Saved) -> String {
 
 pub(crate) fn loaded(loaded: &Loaded) -> String {
     table(&PHASES, &[phase("load", &loaded.loaded)])
+}
+
+pub(crate) fn received(received: &Received) -> String {
+    table(&PHASES, &[phase("receive", &received.loaded)])
+}
+
+pub(crate) fn all(all: &[SavedInstance]) -> String {
+    if all.is_empty() {
+        return "no mediated devices that can migrate".into();
+    }
+    let rows: Vec<_> = all
+        .iter()
+        .map(|saved| {
+            let size = saved.bytes.map_or("no state".into(), bytes);
+            vec![
+                saved.uuid.clone(),
+                saved.type_id.clone(),
+                saved.parent.clone(),
+                size,
+            ]
+        })
+        .collect();
+    table(&["UUID", "TYPE", "PARENT", ">BYTES"], &rows)
 }
 
 pub(crate) fn transferred(report: &Report) -> String {

@@ -19,6 +19,7 @@ use vfio_client::{v1, Device};
 
 use crate::endpoint::{Destination, Protocol, Source};
 use crate::error::{Failure, Kind, Result};
+use crate::target::Target;
 
 /// How long pre-copy lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,39 +171,42 @@ pub fn transfer(
     let mut source = Source::new(src, options.protocol, options.access)?;
     // The stream is the same by both protocols, and the destination may have only the other one.
     let mut destination = Destination::new(dst, options.protocol, options.access)?;
+    transfer_to(&mut source, &mut destination, options, progress)
+}
+
+/// Moves the state of a device to a target.
+pub(crate) fn transfer_to(
+    source: &mut Source,
+    target: &mut dyn Target,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
     let mut resuming = false;
-    let result = run(
-        &mut source,
-        &mut destination,
-        options,
-        progress,
-        &mut resuming,
-    );
-    result.map_err(|failure| recover(failure, &mut source, resuming.then_some(&mut destination)))
+    let result = run(source, target, options, progress, &mut resuming);
+    result.map_err(|failure| recover(failure, source, resuming.then_some(target)))
 }
 
 /// Returns both devices to operation after a failure.
-fn recover(
-    mut failure: Failure,
-    source: &mut Source,
-    destination: Option<&mut Destination>,
-) -> Failure {
+fn recover(mut failure: Failure, source: &mut Source, target: Option<&mut dyn Target>) -> Failure {
+    if failure.kind == Kind::Undecided {
+        return failure.note("the source stays stopped");
+    }
     failure = match source.run() {
         Ok(()) => failure.note("the source runs again"),
         Err(e) => failure.note(format!("the source could not be restarted: {e}")),
     };
-    if let Some(destination) = destination {
-        failure = match destination.abandon() {
-            Ok(()) => failure.note("the destination was reset"),
-            Err(e) => failure.note(format!("the destination is unusable: {e}")),
-        };
+    match target {
+        Some(target) => {
+            let done = target.abandon();
+            failure.note(done)
+        }
+        None => failure,
     }
-    failure
 }
 
 fn run(
     source: &mut Source,
-    destination: &mut Destination,
+    target: &mut dyn Target,
     options: &Options,
     progress: &mut dyn Progress,
     resuming: &mut bool,
@@ -218,36 +222,32 @@ fn run(
         downtime: Duration::ZERO,
         time: Duration::ZERO,
     };
-    destination.resume()?;
+    target.resume()?;
     *resuming = true;
 
     if options.until != Until::None && source.has_pre_copy() {
         let begin = Instant::now();
         source.pre_copy()?;
-        pre_copy(source, destination, options.until, progress, &mut report)?;
+        pre_copy(source, target, options.until, progress, &mut report)?;
         report.pre_copy.time = begin.elapsed();
         report.pending_history.push(source.pending()?);
     }
 
+    target.stopping()?;
     progress.stopping()?;
     let stop = Instant::now();
     source.stop_and_copy()?;
     progress.stopped()?;
-    progress.phase(Phase::StopAndCopy, source.pending()?);
-    report.stop_and_copy = copy(source, destination, u64::MAX, progress)?;
+    let pending = source.pending()?;
+    progress.phase(Phase::StopAndCopy, pending);
+    target.phase(Phase::StopAndCopy, pending)?;
+    report.stop_and_copy = copy(source, target, u64::MAX, progress)?;
     progress.phase(Phase::Finish, 0);
     source.end()?;
-    if options.config && source.device().info().is_pci() && destination.device().info().is_pci() {
-        let snapshot = source.device().config()?.snapshot()?;
-        let config = destination.device().config()?;
-        report.config_words = config
-            .restore(&snapshot)
-            .map_err(|e| Failure::new(Kind::Refused, e))?;
+    if options.config && source.device().info().is_pci() {
+        report.config_words = target.configure(&source.device().config()?.snapshot()?)?;
     }
-    match options.run {
-        true => destination.run()?,
-        false => destination.finish()?,
-    }
+    target.finish(options.run)?;
     report.downtime = stop.elapsed();
     report.time = start.elapsed();
     Ok(report)
@@ -255,7 +255,7 @@ fn run(
 
 fn pre_copy(
     source: &mut Source,
-    destination: &mut Destination,
+    target: &mut dyn Target,
     until: Until,
     progress: &mut dyn Progress,
     report: &mut Report,
@@ -273,10 +273,11 @@ fn pre_copy(
         }
         report.pending_history.push(pending);
         progress.phase(Phase::PreCopy(number), pending);
+        target.phase(Phase::PreCopy(number), pending)?;
         let pass = Pass {
             number,
             pending,
-            sent: copy(source, destination, pending, progress)?,
+            sent: copy(source, target, pending, progress)?,
         };
         progress.pass(&pass)?;
         report.pre_copy.bytes += pass.sent.bytes;
@@ -289,7 +290,7 @@ fn pre_copy(
 /// Moves buffers until none is left or this many bytes were moved.
 fn copy(
     source: &mut Source,
-    destination: &mut Destination,
+    target: &mut dyn Target,
     limit: u64,
     progress: &mut dyn Progress,
 ) -> Result<PhaseReport> {
@@ -300,7 +301,7 @@ fn copy(
         sent.bytes += buffer.len() as u64;
         sent.buffers += 1;
         progress.buffer(&mut buffer);
-        destination.load(&buffer)?;
+        target.load(&buffer)?;
     }
     sent.time = begin.elapsed();
     Ok(sent)

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command `watch`: prints a migration while it runs.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+use vfio_client::mdev::Instance;
+use vfio_migrate::format::{bytes, time};
+use vfio_migrate::{Failure, Sample, Watch};
+
+use crate::Answer;
+
+/// Seconds between two lines of the same state and pass.
+const INTERVAL: f64 = 1.0;
+
+/// What is printed of a sample, and when.
+struct Printer {
+    json: bool,
+    last: Option<Sample>,
+}
+
+impl Printer {
+    /// Prints a sample if it shows something new.
+    fn print(&mut self, sample: &Sample) {
+        let new = self.last.as_ref().is_none_or(|last| {
+            last.state != sample.state
+                || last.passes != sample.passes
+                || last.front_end != sample.front_end
+                || (sample.seconds - last.seconds >= INTERVAL && last.front_end != "none")
+        });
+        if !new {
+            return;
+        }
+        if self.json {
+            println!("{}", json!(sample));
+        } else {
+            if self.last.is_none() {
+                println!(
+                    "{:>9} {:<12} {:<5} {:>4} {:>10} {:>12} {:>10} {:>7} {:>9}",
+                    "TIME", "STATE", "BY", "PASS", "MOVED", "RATE", "PENDING", "DIRTY", "STOPPED"
+                );
+            }
+            println!("{}", line(sample));
+        }
+        self.last = Some(sample.clone());
+    }
+}
+
+fn line(sample: &Sample) -> String {
+    format!(
+        "{:>7.2} s {:<12} {:<5} {:>4} {:>10} {:>12} {:>10} {:>7} {:>9}",
+        sample.seconds,
+        sample.state,
+        sample.front_end,
+        sample.passes,
+        bytes(sample.saved_bytes + sample.loaded_bytes),
+        format!("{}/s", bytes(sample.rate as u64)),
+        bytes(sample.pending_bytes),
+        sample.dirty_pages,
+        time(Duration::from_millis(sample.stopped_ms)),
+    )
+}
+
+/// Follows a device until it is gone or, with `once`, until a migration has ended.
+pub(crate) fn follow(
+    instance: &Instance,
+    once: bool,
+    interval: u64,
+    json: bool,
+) -> Result<Answer, Failure> {
+    let mut watch = Watch::new(instance)?;
+    let mut printer = Printer { json, last: None };
+    let mut samples = Vec::new();
+    while let Some(sample) = watch.sample() {
+        printer.print(&sample);
+        samples.push(sample);
+        if once && watch.has_ended() {
+            break;
+        }
+        sleep(Duration::from_millis(interval));
+    }
+    let last = samples.last().cloned().unwrap_or_default();
+    Ok(Answer::new(
+        format!(
+            "stopped for {} in total",
+            time(Duration::from_millis(last.stopped_ms))
+        ),
+        &last,
+    ))
+}
