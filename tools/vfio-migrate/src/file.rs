@@ -15,7 +15,7 @@ use vfio_client::{v1, Device, Error};
 
 use crate::endpoint::{Destination, Protocol, Source};
 use crate::error::{Failure, Result};
-use crate::transfer::{Pass, Phase, PhaseReport, Progress};
+use crate::progress::{Pass, Phase, PhaseReport, Progress};
 
 /// Result of a save.
 #[derive(Clone, Debug, Serialize)]

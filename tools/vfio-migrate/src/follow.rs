@@ -10,7 +10,7 @@ use vfio_client::mdev::Instance;
 use vfio_migrate::format::{bytes, time};
 use vfio_migrate::{Failure, Sample, Watch};
 
-use crate::Answer;
+use crate::answer::Answer;
 
 /// Seconds between two lines of the same state and pass.
 const INTERVAL: f64 = 1.0;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod all;
+mod answer;
 mod bar;
 mod connection;
 mod follow;
@@ -16,7 +17,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use serde::Serialize;
 use serde_json::{json, Value};
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{Device, Error};
@@ -26,25 +26,8 @@ use vfio_migrate::{
     file, identity, inspect, list, receive, send, transfer, Failure, Inspection, Kind, Protocol,
 };
 
+use crate::answer::Answer;
 use crate::bar::Bar;
-
-/// The output of a command: text, and the fields of its JSON object.
-struct Answer {
-    text: String,
-    json: Value,
-    /// The exit code.
-    code: u8,
-}
-
-impl Answer {
-    fn new(text: String, json: impl Serialize) -> Self {
-        Answer {
-            text,
-            json: serde_json::to_value(json).expect("reports have string keys only"),
-            code: 0,
-        }
-    }
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -11,8 +11,8 @@ use vfio_client::{v1, Device, Error};
 use crate::endpoint::{Destination, Protocol};
 use crate::error::{Failure, Kind, Result};
 use crate::link::{unexpected, Link, Message, Remote};
+use crate::progress::{Phase, PhaseReport, Progress};
 use crate::target::Target;
-use crate::transfer::{Phase, PhaseReport, Progress};
 
 /// Result of a reception.
 #[derive(Clone, Debug, Serialize)]

@@ -8,8 +8,9 @@ use vfio_client::Device;
 use crate::endpoint::Source;
 use crate::error::{Failure, Kind, Result};
 use crate::link::{unexpected, Link, Message, PAYLOAD_MAX};
+use crate::progress::{Phase, Progress};
 use crate::target::Target;
-use crate::transfer::{transfer_to, Options, Phase, Progress, Report};
+use crate::transfer::{transfer_to, Options, Report};
 
 /// Sends the state of a device to [`receive`](crate::receive()) at the other end. Afterwards the source is stopped.
 ///

@@ -6,7 +6,7 @@ use vfio_client::pci::Snapshot;
 
 use crate::endpoint::Destination;
 use crate::error::{Failure, Kind, Result};
-use crate::transfer::Phase;
+use crate::progress::Phase;
 
 /// The receiving side of a transfer.
 pub(crate) trait Target {
