@@ -38,6 +38,7 @@ mod memory;
 mod mnvme;
 mod pci;
 mod stream;
+mod tools;
 mod v1;
 mod v2;
 mod worker;

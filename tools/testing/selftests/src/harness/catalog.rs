@@ -48,6 +48,8 @@ const TABLES: &[&[Test]] = &[
     crate::history::matrix::TESTS,
     crate::history::hostile::TESTS,
     crate::history::faults::TESTS,
+    crate::tools::preflight::TESTS,
+    crate::tools::send::TESTS,
     crate::memory::self_mapping::TESTS,
     crate::worker::racing::TESTS,
     crate::dma::key_migration::TESTS,
