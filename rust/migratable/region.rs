@@ -92,6 +92,7 @@ pub(crate) enum Region {
 
 impl Region {
     /// Returns the bytes of the region.
+    #[inline]
     pub(crate) fn size(self) -> u64 {
         match self {
             Region::Absent => 0,
@@ -104,6 +105,7 @@ impl Region {
     }
 
     /// Checks that `len` bytes at `offset` are inside. Returns the offset.
+    #[inline]
     fn check(self, offset: u64, len: usize) -> Result<u64, Refusal> {
         if let Region::Absent = self {
             return Err(Refusal(EINVAL, "the region is empty"));
@@ -120,6 +122,7 @@ impl Region {
 
 impl<T: Driver> Device<T> {
     /// Returns the region at `index`.
+    #[inline]
     pub(crate) fn region(&self, index: u64) -> Result<Region, Refusal> {
         if index >= NUM_REGIONS as u64 {
             return Err(Refusal(EINVAL, "no such region"));

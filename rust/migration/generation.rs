@@ -44,6 +44,7 @@ impl Generation {
     }
 
     /// Returns the generation with this number: 1, 7 or 2018.
+    #[inline]
     pub fn from_number(number: u32) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|generation| *generation as u32 == number)

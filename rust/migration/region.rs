@@ -82,6 +82,7 @@ pub struct Layout {
 
 impl Layout {
     /// Returns the size of the whole region in bytes.
+    #[inline]
     pub const fn size(&self) -> u64 {
         self.data_offset.saturating_add(self.section_size)
     }
@@ -114,6 +115,7 @@ impl fmt::Display for Register {
 /// Returns what an access of `len` bytes at `offset` hits.
 ///
 /// Does not depend on the state of the device; [`permits`] checks that.
+#[inline]
 pub fn decode(
     layout: &Layout,
     offset: u64,

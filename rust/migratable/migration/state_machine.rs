@@ -237,6 +237,7 @@ impl StateMachine {
     }
 
     /// Returns the generation of the region.
+    #[inline]
     pub(crate) fn generation(&self) -> Generation {
         Generation::from_number(self.generation.load(Relaxed)).unwrap_or_default()
     }
