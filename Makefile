@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-debug fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -31,11 +31,14 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-debug: test-%:
+test-host test-module test-harness test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
 	@$(SCRIPTS)/debug-kernel
+
+deb:
+	@$(SCRIPTS)/deb
 
 SECONDS ?= 60
 MODE ?= kernel
@@ -84,7 +87,9 @@ help:
 	@echo 'make test-attack  kill, freeze and limit users; ATTACKS=10000 SEED=1'
 	@echo 'make test-conformance  check mdma, scratch and the kernel'"'"'s mtty against the UAPI'
 	@echo 'make test-miri    test the protocol core on a big-endian machine, under miri'
+	@echo 'make test-deb     install the packages in an empty root, by DKMS for two kernels'
 	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
+	@echo 'make deb          build the Debian packages, and print their directory'
 	@echo 'make debug-kernel build that kernel and print its path'
 	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1,'
 	@echo '                  MODE=memory with KASAN, MODE=locks with lockdep'
