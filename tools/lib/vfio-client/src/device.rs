@@ -51,9 +51,17 @@ pub struct Device(Arc<Inner>);
 struct Inner {
     // Dropped in this order.
     fd: OwnedFd,
-    group: Group,
+    origin: Origin,
     name: String,
     info: DeviceInfo,
+}
+
+/// How the device was opened. It keeps that open.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Group(Group),
+    /// The iommufd that it is bound to.
+    Iommufd(OwnedFd),
 }
 
 impl Group {
@@ -62,12 +70,12 @@ impl Group {
     pub fn device(&self, name: &str) -> Result<Device> {
         let fd = sys::device_fd(self.as_fd(), name)
             .field(|| format!("VFIO_GROUP_GET_DEVICE_FD {name}"))?;
-        Device::new(fd, name, self.clone())
+        Device::new(fd, name, Origin::Group(self.clone()))
     }
 }
 
 impl Device {
-    fn new(fd: OwnedFd, name: &str, group: Group) -> Result<Self> {
+    pub(crate) fn new(fd: OwnedFd, name: &str, origin: Origin) -> Result<Self> {
         let bytes = info_ioctl(
             fd.as_fd(),
             sys::nr(7),
@@ -84,7 +92,7 @@ impl Device {
         };
         Ok(Device(Arc::new(Inner {
             fd,
-            group,
+            origin,
             name: name.to_string(),
             info,
         })))
@@ -95,14 +103,38 @@ impl Device {
         &self.0.name
     }
 
+    /// Returns whether the device was opened through a group.
+    pub fn has_group(&self) -> bool {
+        matches!(self.0.origin, Origin::Group(_))
+    }
+
+    /// Returns the iommufd that it is bound to, if it was opened through its own file.
+    pub(crate) fn iommufd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0.origin {
+            Origin::Group(_) => None,
+            Origin::Iommufd(fd) => Some(fd.as_fd()),
+        }
+    }
+
     /// Returns its group.
+    ///
+    /// # Panics
+    ///
+    /// If the device was opened through its own file.
     pub fn group(&self) -> &Group {
-        &self.0.group
+        match &self.0.origin {
+            Origin::Group(group) => group,
+            Origin::Iommufd(_) => panic!("{} was opened without a group", self.0.name),
+        }
     }
 
     /// Returns the container for its DMA.
+    ///
+    /// # Panics
+    ///
+    /// As [`group`](Self::group) does.
     pub fn container(&self) -> &Container {
-        self.0.group.container()
+        self.group().container()
     }
 
     /// Returns its properties.

@@ -30,6 +30,7 @@
 
 mod bitmap;
 pub mod caps;
+mod cdev;
 mod container;
 mod device;
 mod dma_buffer;

@@ -170,6 +170,9 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u32, bytes: &mut [u8]) -> io::R
     ret
 }
 
+/// `IOMMU_IOAS_ALLOC`, an ioctl of an iommufd, which has the type of VFIO's.
+pub(crate) const IOAS_ALLOC: u32 = nr(29);
+
 /// Returns whether the kernel would follow an address inside this argument.
 ///
 /// Container, group and device share numbers, and this function does not know the kind of file. So a number counts as
@@ -182,6 +185,7 @@ fn holds_address(request: u32, bytes: &[u8]) -> bool {
     const UNMAP_DMA: u32 = nr(14);
     /// `DIRTY_PAGES` of a container and `FEATURE` of a device.
     const DIRTY_PAGES_FEATURE: u32 = nr(17);
+    const BIND_IOMMUFD: u32 = nr(18);
     match request {
         MAP_DMA => true,
         UNMAP_DMA => flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP != 0,
@@ -194,9 +198,11 @@ fn holds_address(request: u32, bytes: &[u8]) -> bool {
                 || feature == VFIO_DEVICE_FEATURE_DMA_LOGGING_START
                 || feature == VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT
         }
-        // This list was checked up to VFIO_DEVICE_ATTACH_IOMMUFD_PT and VFIO_MIG_GET_PRECOPY_INFO. BIND_IOMMUFD is 18
-        // and has an optional address.
-        _ => request > nr(21) || request == nr(18),
+        // Its address is optional.
+        BIND_IOMMUFD => flags != 0,
+        IOAS_ALLOC => false,
+        // This list was checked up to VFIO_DEVICE_ATTACH_IOMMUFD_PT and VFIO_MIG_GET_PRECOPY_INFO.
+        _ => request > nr(21),
     }
 }
 

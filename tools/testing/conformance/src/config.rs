@@ -4,22 +4,25 @@
 
 use vfio_client::pci::{capability, offset, Config};
 use vfio_client::uapi::{VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX};
-use vfio_client::Device;
+use vfio_client::{v2, Device, EventFd};
 
-use crate::check::Check;
+use crate::check::{Check, Line};
 use crate::fault::{require, Fault};
 use crate::subject::Subject;
 
 pub(crate) const READS: &[Check] = &[
     Check::reads(
         "config.capabilities",
-        "VFIO_PCI_CONFIG_REGION_INDEX",
+        Line::pci("section 6.7"),
         "The capability list is aligned, ends, and stays behind the header.",
         capabilities,
     ),
     Check::reads(
         "config.interrupts",
-        "VFIO_DEVICE_GET_IRQ_INFO",
+        Line::vfio(
+            "VFIO_PCI_NUM_IRQS",
+            "Unimplemented IRQ types return a count of zero.",
+        ),
         "Interrupt pin, MSI and MSI-X capability agree with ``count`` of their indices.",
         interrupts,
     ),
@@ -28,15 +31,30 @@ pub(crate) const READS: &[Check] = &[
 pub(crate) const CHECKS: &[Check] = &[
     Check::changes(
         "config.bars",
-        "VFIO_DEVICE_GET_REGION_INFO",
+        Line::vfio("struct vfio_region_info", "Region size (bytes)"),
         "A BAR that ones are written to reads the ``size`` of its region.",
         bars,
     ),
     Check::changes(
         "config.read_only",
-        "VFIO_PCI_CONFIG_REGION_INDEX",
+        Line::pci("section 6.1"),
         "Vendor, device, class and header type stay, whatever is written.",
         read_only,
+    ),
+    Check::changes(
+        "config.command",
+        Line::pci("section 6.2.2"),
+        "The bits of the command register that enable memory or I/O can be changed, if the device has such a BAR.",
+        command,
+    ),
+    Check::changes(
+        "config.stopped",
+        Line::vfio(
+            "enum vfio_device_mig_state",
+            "must accept and respond to interaction to support external subsystems in the STOP state",
+        ),
+        "Configuration space keeps what is written in STOP, and interrupts can be set.",
+        stopped,
     ),
 ];
 
@@ -147,5 +165,58 @@ fn read_only(subject: &Subject) -> Result<(), Fault> {
         }
     }
     config.restore(&saved)?;
+    Ok(())
+}
+
+/// The bits of the command register that enable I/O and memory.
+const ENABLE: [u8; 2] = [1, 2];
+
+fn command(subject: &Subject) -> Result<(), Fault> {
+    let (device, config) = open(subject)?;
+    let saved = config.snapshot()?;
+    for index in 0..6 {
+        if device.region(index)?.info().size == 0 {
+            continue;
+        }
+        let bar = config
+            .region()
+            .read_u8(offset::BAR0 + 4 * u64::from(index))?;
+        let bit = ENABLE[usize::from(bar & 1 == 0)];
+        for value in [bit, 0, bit] {
+            config.region().write_u8(offset::COMMAND, value)?;
+            let seen = config.region().read_u8(offset::COMMAND)? & bit;
+            let what =
+                format!("bit {bit:#x} of the command register to be {value:#x}, for BAR {index}");
+            require(seen == value, what, format!("{seen:#x}"))?;
+        }
+    }
+    config.restore(&saved)?;
+    Ok(())
+}
+
+fn stopped(subject: &Subject) -> Result<(), Fault> {
+    let (device, migration) = subject.open_v2()?;
+    if !device.info().is_pci() {
+        return Err(Fault::Absent("PCI configuration space".into()));
+    }
+    let config = device.config()?;
+    migration.set_state(v2::State::STOP)?;
+    for value in [0x5a, 0xa5, 0] {
+        config.region().write_u8(offset::INTERRUPT_LINE, value)?;
+        let seen = config.region().read_u8(offset::INTERRUPT_LINE)?;
+        let what = format!("interrupt line {value:#x} as written in STOP");
+        require(seen == value, what, format!("{seen:#x}"))?;
+    }
+    for index in 0..device.info().num_irqs.min(3) {
+        let Ok(irq) = device.irq(index) else { continue };
+        if irq.info().count == 0 || !irq.info().eventfd() {
+            continue;
+        }
+        let event = EventFd::new().map_err(|e| vfio_client::Error::new("eventfd", e))?;
+        let set = irq.set_eventfds(0, &[Some(&event)]);
+        let what = format!("an eventfd of index {index} to be set in STOP");
+        require(set.is_ok(), what, format!("{set:?}"))?;
+        irq.disable()?;
+    }
     Ok(())
 }

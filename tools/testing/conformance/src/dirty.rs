@@ -4,32 +4,32 @@
 
 use vfio_client::{errno, DmaBuffer};
 
-use crate::check::Check;
+use crate::check::{Check, Line};
 use crate::fault::{require, require_invalid, Fault};
 use crate::subject::Subject;
 
 pub(crate) const CHECKS: &[Check] = &[
     Check::changes(
         "dirty.bitmap",
-        "VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP",
+        Line::vfio("VFIO_IOMMU_DIRTY_PAGES", "If dirty pages logging is not enabled, an error will be returned."),
         "A mapped range has a bitmap while tracking is on, and EINVAL when it is off.",
         bitmap,
     ),
     Check::changes(
         "dirty.ranges",
-        "VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP",
+        Line::vfio("VFIO_IOMMU_DIRTY_PAGES", "returns the dirty pages bitmap for IOMMU container for a given IOVA range."),
         "A range that is not aligned, or cuts a mapping, is EINVAL.",
         ranges,
     ),
     Check::changes(
         "dirty.logging",
-        "VFIO_DEVICE_FEATURE_DMA_LOGGING_START",
+        Line::vfio("VFIO_DEVICE_FEATURE_DMA_LOGGING_START", "Another start is not allowed in the meantime."),
         "Logging starts once; a device that does nothing reports no page; a report after the stop fails.",
         logging,
     ),
     Check::changes(
         "dirty.overlap",
-        "struct vfio_device_feature_dma_logging_control",
+        Line::vfio("VFIO_DEVICE_FEATURE_DMA_LOGGING_START", "When DMA logging is started a range of IOVAs to monitor is provided"),
         "Ranges to log that overlap are refused.",
         overlap,
     ),

@@ -2,65 +2,77 @@
 
 //! Checks that only read: information, regions, features and invalid requests.
 
-use vfio_client::uapi::{VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_PROBE};
-use vfio_client::{errno, raw, Device};
+use vfio_client::uapi::{VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_PROBE, VFIO_PCI_NUM_REGIONS};
+use vfio_client::{errno, raw, Area, Device, Protection};
 
-use crate::check::Check;
+use crate::check::{Check, Line};
 use crate::fault::{require, require_errno, require_invalid, Fault};
 use crate::subject::{migration, Subject};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check::reads(
         "info.argsz",
-        "VFIO_DEVICE_GET_INFO",
+        Line::vfio("VFIO_DEVICE_GET_INFO", "Caller sets argsz."),
         "An ``argsz`` below the fixed structure is EINVAL, for the device, its regions and interrupts.",
         argsz
     ),
     Check::reads(
         "info.index",
-        "VFIO_DEVICE_GET_REGION_INFO",
+        Line::vfio("struct vfio_device_info", "Max region index + 1"),
         "A region or interrupt index that is not below its number is EINVAL.",
         index
     ),
     Check::reads(
         "region.read_beyond",
-        "struct vfio_region_info",
+        Line::vfio("struct vfio_region_info", "Region size (bytes)"),
         "A region ends at ``size``: a read at its end returns no byte.",
         read_beyond
     ),
     Check::reads(
         "region.read_across_end",
-        "struct vfio_region_info",
+        Line::vfio("struct vfio_region_info", "Region size (bytes)"),
         "A region ends at ``size``: a read of four bytes from its last byte returns at most one.",
         read_across_end
     ),
     Check::reads(
         "irq.invalid",
-        "VFIO_DEVICE_SET_IRQS",
+        Line::vfio("VFIO_DEVICE_SET_IRQS", "The DATA flags specify the type of data provided."),
         "A bad index, two types of data, and vectors beyond ``count`` are EINVAL.",
         irq_invalid
     ),
     Check::reads(
         "feature.unknown",
-        "VFIO_DEVICE_FEATURE_PROBE",
+        Line::vfio("VFIO_DEVICE_FEATURE", "Probing a feature will return success if the feature is supported"),
         "A probe of a feature that does not exist is ENOTTY.",
         feature_unknown
     ),
     Check::reads(
         "feature.argsz",
-        "VFIO_DEVICE_FEATURE",
+        Line::vfio("VFIO_DEVICE_FEATURE", "The format of the data portion of the structure is specific to the given feature."),
         "An ``argsz`` below the header, or below the data of a GET, is EINVAL.",
         feature_argsz
     ),
     Check::reads(
         "feature.stop_copy",
-        "VFIO_DEVICE_FEATURE_MIGRATION",
+        Line::vfio("VFIO_DEVICE_FEATURE_MIGRATION", "at least VFIO_MIGRATION_STOP_COPY must be set."),
         "A device that migrates sets at least VFIO_MIGRATION_STOP_COPY.",
         feature_stop_copy
     ),
     Check::reads(
+        "region.mmap",
+        Line::vfio("struct vfio_region_info", "Region supports mmap"),
+        "Each mappable area can be mapped; a region without the flag cannot.",
+        mmap
+    ),
+    Check::reads(
+        "region.unimplemented",
+        Line::vfio("VFIO_PCI_NUM_REGIONS", "Unimplemented regions return a size of zero."),
+        "Each fixed index of a PCI device has information.",
+        unimplemented
+    ),
+    Check::reads(
         "info.reset",
-        "VFIO_DEVICE_FLAGS_RESET",
+        Line::vfio("struct vfio_device_info", "Device supports reset"),
         "A device that migrates announces a reset, which is the only way out of ERROR.",
         reset_flag
     ),
@@ -182,4 +194,40 @@ fn reset_flag(subject: &Subject) -> Result<(), Fault> {
     migration(&device)?;
     let seen = format!("flags {:#x}", device.info().flags);
     require(device.info().can_reset(), "VFIO_DEVICE_FLAGS_RESET", seen)
+}
+
+fn mmap(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    for region in device.regions()? {
+        let info = region.info();
+        let areas = info.areas();
+        for area in &areas {
+            let mapped = region.map(*area).map(drop);
+            let what = format!("a mapping of {area:x?} of region {}", info.index);
+            require(mapped.is_ok(), what, format!("{mapped:?}"))?;
+        }
+        if areas.is_empty() && info.size > 0 {
+            let whole = Area {
+                offset: 0,
+                size: 4096,
+            };
+            let mapped = region.mmap(whole, Protection::READ);
+            let what = format!("no mapping of region {}, which has no areas", info.index);
+            require(mapped.is_err(), what, "success")?;
+        }
+    }
+    Ok(())
+}
+
+fn unimplemented(subject: &Subject) -> Result<(), Fault> {
+    let device = subject.open()?;
+    if !device.info().is_pci() {
+        return Err(Fault::Absent("regions of a PCI device".into()));
+    }
+    for index in 0..device.info().num_regions.min(VFIO_PCI_NUM_REGIONS) {
+        let call = info(&device, 8, 32, index);
+        let what = format!("information on region {index}, perhaps of size 0");
+        require(call.is_ok(), what, format!("{call:?}"))?;
+    }
+    Ok(())
 }

@@ -8,8 +8,8 @@ use clap::Parser;
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_conformance::{checks, document, Access, Check, Fault, Subject};
 
-/// Checks a migratable VFIO device against include/uapi/linux/vfio.h. Prints KTAP. Without --change, only checks that
-/// read are run.
+/// Checks a migratable VFIO device against include/uapi/linux/vfio.h. Prints KTAP, or a table. Without --change, only
+/// checks that read are run.
 #[derive(Parser)]
 #[command(name = "vfio-conformance")]
 struct Options {
@@ -25,10 +25,16 @@ struct Options {
     /// Also run the checks that change the migration state and reset the device. What is in the device is lost.
     #[arg(long)]
     change: bool,
+    /// Open the device through its own file in /dev/vfio/devices, with iommufd, instead of through its group.
+    #[arg(long)]
+    cdev: bool,
     /// A check that must fail, because the device is known to have this fault.
     #[arg(long, value_name = "CHECK")]
     known: Vec<String>,
-    /// Print the table of checks as reStructuredText.
+    /// Print a table instead of KTAP.
+    #[arg(long)]
+    table: bool,
+    /// Print the list of checks as reStructuredText.
     #[arg(long)]
     document: bool,
 }
@@ -70,29 +76,117 @@ fn run(options: &Options) -> vfio_client::Result<bool> {
         Some(instance) => instance.uuid.to_string(),
         None => options.device.clone().unwrap_or_default(),
     };
-    let good = Subject::find(&name).map(|subject| report(&subject, options));
+    let subject = match options.cdev {
+        true => Subject::find(&name).and_then(Subject::through_cdev),
+        false => Subject::find(&name),
+    };
+    let good = subject.map(|subject| report(&subject, options));
     created.as_ref().map_or(Ok(()), Instance::remove)?;
     good
 }
 
+/// Runs the checks, and returns whether each had the result that was expected.
 fn report(subject: &Subject, options: &Options) -> bool {
     let chosen = |check: &&Check| options.change || check.access == Access::Read;
     let chosen: Vec<_> = checks().filter(chosen).collect();
-    println!("KTAP version 1\n1..{}", chosen.len());
-    let mut good = true;
-    for (number, check) in (1..).zip(chosen) {
+    if !options.table {
+        println!("KTAP version 1\n1..{}", chosen.len());
+    }
+    let mut bad = 0;
+    for (number, check) in (1..).zip(&chosen) {
         let result = (check.run)(subject);
         let known = options.known.iter().any(|name| name == check.name);
-        let (ok, note) = match &result {
-            Ok(()) if known => (false, "  # expected the known fault; saw none".into()),
-            Ok(()) => (true, String::new()),
-            Err(fault @ Fault::Absent(_)) if !known => (true, format!(" # SKIP {fault}")),
-            Err(fault @ Fault::Failed { .. }) if known => (true, format!("  # known: {fault}")),
-            Err(fault) => (false, format!("  # {}: {fault}", check.symbol)),
-        };
-        let not = if ok { "" } else { "not " };
-        println!("{not}ok {number} {}{note}", check.name);
-        good &= ok;
+        let verdict = Verdict::of(&result, known);
+        bad += u32::from(!verdict.is_good());
+        match options.table {
+            true => print_row(check, verdict, &result),
+            false => print_ktap(number, check, verdict, &result),
+        }
     }
-    good
+    if options.table {
+        println!(
+            "{} checks, {bad} with another result than expected",
+            chosen.len()
+        );
+    }
+    bad == 0
+}
+
+/// What a result means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+    /// It failed, as was known.
+    Known,
+    /// It is known to fail, and did not.
+    Mended,
+}
+
+impl Verdict {
+    fn of(result: &Result<(), Fault>, known: bool) -> Self {
+        match result {
+            Ok(()) if known => Verdict::Mended,
+            Ok(()) => Verdict::Passed,
+            Err(Fault::Absent(_)) if !known => Verdict::Skipped,
+            Err(Fault::Failed { .. }) if known => Verdict::Known,
+            Err(_) => Verdict::Failed,
+        }
+    }
+
+    fn is_good(self) -> bool {
+        !matches!(self, Verdict::Failed | Verdict::Mended)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "FAILED",
+            Verdict::Skipped => "skipped",
+            Verdict::Known => "known",
+            Verdict::Mended => "MENDED",
+        }
+    }
+}
+
+/// The lines that explain a failure: the line of the UAPI, what it demands and what the device did.
+fn explain(check: &Check, result: &Result<(), Fault>) -> Vec<String> {
+    match result {
+        Ok(()) => vec!["the check is known to fail, and did not".into()],
+        Err(Fault::Failed { expected, seen }) => vec![
+            check.line.to_string(),
+            format!("expected {expected}"),
+            format!("saw {seen}"),
+        ],
+        Err(fault) => vec![check.line.to_string(), fault.to_string()],
+    }
+}
+
+fn print_ktap(number: u32, check: &Check, verdict: Verdict, result: &Result<(), Fault>) {
+    let name = check.name;
+    match (verdict, result) {
+        (Verdict::Passed, _) => println!("ok {number} {name}"),
+        (Verdict::Skipped, Err(fault)) => println!("ok {number} {name} # SKIP {fault}"),
+        _ => {
+            for line in explain(check, result) {
+                println!("# {line}");
+            }
+            let not = if verdict.is_good() { "" } else { "not " };
+            println!("{not}ok {number} {name}");
+        }
+    }
+}
+
+fn print_row(check: &Check, verdict: Verdict, result: &Result<(), Fault>) {
+    println!("{:<24} {}", check.name, verdict.name());
+    match (verdict, result) {
+        (Verdict::Passed, _) => {}
+        (Verdict::Skipped, Err(fault)) => println!("    {fault}"),
+        _ => {
+            for line in explain(check, result) {
+                println!("    {line}");
+            }
+        }
+    }
 }

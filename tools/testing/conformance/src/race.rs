@@ -7,20 +7,20 @@ use std::thread;
 
 use vfio_client::v2::State;
 
-use crate::check::Check;
+use crate::check::{Check, Line};
 use crate::fault::{require, Fault};
 use crate::subject::{restart, Subject};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check::changes(
         "race.states",
-        "enum vfio_device_mig_state",
+        Line::vfio("VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE", "must fully transition the device to the new state value before the operation returns to the user."),
         "While two threads change the state and a third resets, each state that is read is valid.",
         states,
     ),
     Check::changes(
         "race.data_fd",
-        "struct vfio_device_feature_mig_state",
+        Line::vfio("enum vfio_device_mig_state", "The STOP_COPY arc will terminate a data transfer session."),
         "A data_fd that is read while the state changes gives no data after its session.",
         data_fd,
     ),

@@ -132,10 +132,7 @@ fn widths(subject: &Subject) -> Result<(), Fault> {
 }
 
 /// Makes all accesses inside the registers that are not of one register and its width.
-fn others(
-    verb: &str,
-    access: impl Fn(u64, usize) -> std::io::Result<usize>,
-) -> Result<(), Fault> {
+fn others(verb: &str, access: impl Fn(u64, usize) -> std::io::Result<usize>) -> Result<(), Fault> {
     for at in 0..SIZE {
         for width in 1..=(SIZE - at) as usize {
             if REGISTERS.iter().any(|r| (r.1, r.2) == (at, width)) {

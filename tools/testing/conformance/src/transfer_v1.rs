@@ -153,15 +153,16 @@ fn sequence(subject: &Subject) -> Result<(), Fault> {
 }
 
 fn aligned(subject: &Subject) -> Result<(), Fault> {
-    let (_, migration) = subject.open_v1()?;
-    let areas = migration.region().info().areas();
     for state in [State::RESUMING, State::STOP_AND_COPY] {
         let (_, migration) = subject.open_v1()?;
         reach(&migration, state)?;
         migration.pending_bytes()?;
+        let areas = migration.region().info().areas();
         let at = migration.data_offset()?;
         require(at != 0, "a data_offset that is not 0", at)?;
-        let mapped = areas.iter().any(|a| (a.offset..a.offset + a.size).contains(&at));
+        let mapped = areas
+            .iter()
+            .any(|a| (a.offset..a.offset + a.size).contains(&at));
         let good = !mapped || at % 4096 == 0;
         require(good, "a multiple of the page size", format!("{at:#x}"))?;
     }
