@@ -91,6 +91,11 @@ selftests()
 	for _device in $DEVICES; do
 		_vm="$_vm --module $(dirname "$2")/${_device%%:*}.ko"
 	done
+	_scripts=
+	if [ -d "$TOP/samples/$_ko/tests" ]; then
+		_vm="$_vm --file $TOP/samples/$_ko/tests:/scripts"
+		_scripts="--scripts /scripts"
+	fi
 	shift 3
 	while [ "$1" != -- ]; do
 		_vm="$_vm $1"
@@ -99,7 +104,7 @@ selftests()
 	shift
 	# shellcheck disable=SC2086
 	exec "$TOP/scripts/vm" $_vm --file "$_program:/bin/selftests" --stop '^Bail out!' -- \
-		/bin/selftests --module "/lib/modules/extra/$_ko.ko" --type "$_type" "$@"
+		/bin/selftests --module "/lib/modules/extra/$_ko.ko" --type "$_type" $_scripts "$@"
 }
 
 # ---- steps ------------------------------------------------------------------

@@ -99,7 +99,7 @@ pub enum Command {
     Send {
         /// The source device
         uuid: Uuid,
-        /// Connect to this address: 192.0.2.1:4444, host.example:4444, [2001:db8::1]:4444
+        /// Connect to this address: 192.0.2.1:4444, host.example:4444; an IPv6 address is in brackets
         #[arg(long, value_name = "HOST:PORT", conflicts_with = "command")]
         to: Option<String>,
         /// Run this shell command and use its input and output: 'ssh host vfio-migrate receive UUID'
@@ -124,7 +124,7 @@ pub enum Command {
     Receive {
         /// The destination device
         uuid: Uuid,
-        /// Accept one connection at this address: 192.0.2.2:4444, [::]:4444
+        /// Accept one connection at this address: 192.0.2.2:4444; an IPv6 address is in brackets
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<String>,
         /// The link

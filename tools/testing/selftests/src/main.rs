@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--type MDEV-TYPE] [--timeout SECONDS]
+//!           [--scripts DIRECTORY]
 //!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
 //!           [--all] [--shard K/N] [PATTERN...]
 //! selftests --list [--all] [--type MDEV-TYPE] [--shard K/N] [PATTERN...]
@@ -11,6 +12,8 @@
 //!
 //! Most tests run on any device of the framework: `--type` names the mdev type, by default the smallest of `mdma`. Those
 //! about `mdma` itself run only on that.
+//!
+//! `--scripts` names a directory with tests of a driver's own, see `mdev/script.rs`.
 //!
 //! The program runs as root on a kernel with `vfio`, `vfio_iommu_type1` and `mdev` loaded, and prints KTAP. A pattern is
 //! a substring of a test's name, or a requirement such as `P3`. `--module` loads the module first and unloads it at the
@@ -85,6 +88,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--list" => options.list = true,
             "--all" => options.all = true,
             "--module" => options.module = Some(value()?.into()),
+            "--scripts" => env::scripts::set(value()?.into()),
             "--params" => options.params = value()?,
             "--timeout" => {
                 let text = value()?;

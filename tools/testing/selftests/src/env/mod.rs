@@ -10,6 +10,7 @@ pub(crate) mod own;
 pub(crate) mod pins;
 pub(crate) mod reclaim;
 pub(crate) mod sample;
+pub(crate) mod scripts;
 pub(crate) mod types;
 
 use std::sync::mpsc;

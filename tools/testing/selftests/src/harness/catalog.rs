@@ -64,6 +64,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::next_user::TESTS,
     crate::mdev::others::TESTS,
     crate::mdev::scratch::TESTS,
+    crate::mdev::script::TESTS,
     crate::mdev::serial::TESTS,
     crate::mdev::variants::TESTS,
     crate::mnvme::commands::TESTS,

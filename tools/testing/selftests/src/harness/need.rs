@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::env::{facts, reclaim, types};
+use crate::env::{facts, reclaim, scripts, types};
 
 /// The switch of the second CPU.
 pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
@@ -23,6 +23,8 @@ pub(crate) enum Need {
     Mdma,
     /// Device memory in a BAR.
     DeviceMemory,
+    /// Tests of the driver's own.
+    Scripts,
     /// A kernel that can make allocations and user copies fail.
     FaultInjection,
     /// A kernel with iommufd's bitmaps.
@@ -74,6 +76,7 @@ impl Need {
         match self {
             Need::Mdma => types::ALL.contains(&mdev_type),
             Need::DeviceMemory => facts::known().map_or(true, |facts| facts.memory.is_some()),
+            Need::Scripts => scripts::exist(),
             Need::FaultInjection => has_fault_injection(),
             Need::DirtyLogging => has_dirty_bitmaps(),
             Need::Swap => reclaim::available(),
@@ -91,6 +94,7 @@ impl Need {
         match self {
             Need::Mdma => "the device mdma",
             Need::DeviceMemory => "device memory",
+            Need::Scripts => "tests of the driver's own (--scripts)",
             Need::FaultInjection => "fault injection",
             Need::DirtyLogging => "iommufd's dirty bitmaps",
             Need::Swap => "swap space",

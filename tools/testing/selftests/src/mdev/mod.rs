@@ -7,6 +7,7 @@ pub(crate) mod next_user;
 pub(crate) mod others;
 pub(crate) mod params;
 pub(crate) mod scratch;
+pub(crate) mod script;
 pub(crate) mod serial;
 pub(crate) mod types;
 pub(crate) mod variants;
