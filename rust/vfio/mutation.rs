@@ -7,10 +7,10 @@
 //! this file.
 //!
 //! The device keeps a `struct page` of each page that it pinned before the save. During the save it writes
-//! through that page, so type1 does not see the write. The module leaves out up to 16 pages, the last ones
-//! that the device writes before it stops. When it leaves out one more, it reports the oldest. One page
-//! would not do: the VMM may send it anyway, because the guest's processor wrote to it or because an earlier
-//! write was reported and not yet read from the bitmap.
+//! through that page, so type1 does not see the write. The module leaves out up to 16 pages that are not
+//! pinned, the last ones that the device writes before it stops. When it leaves out one more, it reports the
+//! oldest. One page would not do: the VMM may send it anyway, because the guest's processor wrote to it or
+//! because an earlier write was reported and not yet read from the bitmap.
 //!
 //! At close the module logs one line for each page that it left out, or one line that says that there was
 //! none. The lines begin with "mutation:".

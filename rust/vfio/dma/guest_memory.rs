@@ -281,8 +281,12 @@ impl Dma {
     ) -> Result {
         #[cfg(mutation_dirty_page)]
         let (iova, from, len) = {
-            // SAFETY: By the requirements of this function.
-            let n = unsafe { crate::mutation::divert(device.0.as_ptr(), iova, from, len) };
+            let mut n = 0;
+            // type1 reports pinned pages in any case.
+            if self.pins.is_clear(iova, iova + (len as u64 - 1)) {
+                // SAFETY: By the requirements of this function.
+                n = unsafe { crate::mutation::divert(device.0.as_ptr(), iova, from, len) };
+            }
             if n == len {
                 return Ok(());
             }

@@ -218,6 +218,12 @@ impl Pins {
         Ok(())
     }
 
+    /// Returns whether nothing in `first..=last` is pinned.
+    #[cfg(mutation_dirty_page)]
+    pub(super) fn is_clear(&self, first: u64, last: u64) -> bool {
+        self.list.lock().is_clear(first, last)
+    }
+
     /// Takes a range off the list, once all of it is unpinned.
     fn leave(&self, listed: &Listed) {
         let entry = self.list.lock().remove(listed);

@@ -255,21 +255,27 @@ async def copied_rings(stage):
 
 
 async def notices(stage):
-    """Mutation test: the module loses memory in each migration, and the guest notices each time."""
+    """Mutation test: the guest notices each of --migrations migrations in which the module loses memory.
+
+    In a migration in which the device writes nothing that was sent before, nothing can be lost, and the module says so.
+    """
     fixture = stage.fixture
-    lost, noticed = 0, 0
-    for number in range(1, stage.options.migrations + 1):
+    number, lost, noticed = 0, 0, 0
+    while lost < stage.options.migrations and number < 3 * stage.options.migrations:
+        number += 1
         await fixture.guest.work(fixture.running)
         fixture.log.mutations()
         await fixture.migrate_held()
         left_out = [line for line in fixture.log.mutations() if not line.startswith("no page")]
         device, guest = await fixture.guest.mend(fixture.running)
+        if device + guest and not left_out:
+            raise Trouble(f"migration {number}: the module left out nothing, but {device + guest} pages were lost")
         lost += bool(left_out)
         noticed += bool(device + guest)
         stage.progress(f"migration {number}: {len(left_out)} pages left out, the guest noticed {device} pages of "
                        f"device memory and {guest} of its own")
     stage.say(f"{number} migrations: {lost} lost memory, {noticed} were noticed")
-    if lost < number or noticed < number:
+    if lost < stage.options.migrations or noticed < lost:
         raise Trouble(f"of {number} migrations {lost} lost memory, and the guest noticed {noticed}")
 
 
