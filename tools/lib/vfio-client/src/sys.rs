@@ -524,7 +524,9 @@ mod tests {
         assert!(refused(nr(17), &with_flags(40, 0x2_0008)));
         assert!(refused(nr(17), &with_flags(40, 0x2_0006)));
         assert!(!refused(nr(17), &with_flags(16, 0x2_0002)));
-        assert!(refused(nr(18), &[0; 24]));
+        assert!(refused(nr(18), &with_flags(24, 1)));
+        assert!(!refused(nr(18), &[0; 16]));
+        assert!(!refused(IOAS_ALLOC, &[0; 12]));
         assert!(refused(nr(22), &[0; 24]));
         // Not VFIO's: FIONREAD.
         assert!(refused(0x541b, &[0; 4]));
