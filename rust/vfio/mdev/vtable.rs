@@ -108,6 +108,19 @@ impl<D: Driver> MdevDriver<D> {
         }
     }
 
+    /// Removes the files of an mdev. Waits for calls in progress, which use the driver data.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Attribute::remove`].
+    unsafe fn remove_files(&self, dev: *mut bindings::device) {
+        // SAFETY: By the requirement of this function.
+        unsafe {
+            self.migration_abi.remove(dev);
+            self.keep_state.remove(dev);
+        }
+    }
+
     /// # Safety
     ///
     /// Called by the mdev core for a device it creates.
@@ -146,7 +159,7 @@ impl<D: Driver> MdevDriver<D> {
         // else drops the data, and the core removes a device once.
         unsafe {
             let dev = &raw mut (*raw).dev;
-            Self::of(dev).keep_state.remove(dev);
+            Self::of(dev).remove_files(dev);
             drop(KBox::from_raw(bindings::dev_get_drvdata(dev).cast::<D>()));
         }
     }
