@@ -10,6 +10,8 @@ from migrate.device import run
 # The mount point of the file system for guest memory.
 EXT4 = "/tmp/ext4"
 
+PAGE = 4096
+
 # The user and group `nobody`.
 NOBODY = 65534
 
@@ -42,6 +44,28 @@ def forget(name):
     """Removes the memory file of a QEMU that has ended."""
     if os.path.exists(f"{EXT4}/{name}"):
         os.remove(f"{EXT4}/{name}")
+
+
+class Memories:
+    """The memory of a guest at both ends of a migration."""
+
+    def __init__(self, settings):
+        self.size = int(settings.memory.removesuffix("M")) << 20
+        self.ends = []
+
+    async def read(self, *qemus):
+        """Reads the memory of these QEMUs."""
+        self.ends = []
+        for qemu in qemus:
+            path = qemu.path("memory")
+            await qemu.execute("pmemsave", val=0, size=self.size, filename=path)
+            with open(path, "rb") as file:
+                self.ends.append(file.read())
+            os.remove(path)
+
+    def differing(self, pages):
+        """Returns those of these pages, by address, that are not the same everywhere."""
+        return [page for page in pages if len({memory[page:page + PAGE] for memory in self.ends}) > 1]
 
 
 def own(devices, directory):
