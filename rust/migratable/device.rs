@@ -14,6 +14,7 @@ use crate::{
         StateMachine, //
     },
 };
+use ::migration::stream::Changes;
 use core::{
     ops::Deref,
     ptr, //
@@ -96,6 +97,27 @@ impl<T> Device<T> {
     /// and acts when it may (P52).
     pub fn schedule(&self) {
         self.worker.schedule();
+    }
+
+    /// Says that the part with this number has changed, so that a save in progress sends it again before the
+    /// device stops. It must be a part of pre-copy. Cheap, and callable in any context that may take a
+    /// spinlock.
+    pub fn part_changed(&self, number: u32) {
+        let parts = self.machine.parts_bit(number);
+        self.machine.change_parts(Changes {
+            parts,
+            reinit: false,
+        });
+    }
+
+    /// Says that all that pre-copy has sent besides device memory is obsolete: its parts are sent again, as
+    /// the initial bytes of v2, and a user who has asked for it sees `VFIO_PRECOPY_INFO_REINIT`. For example
+    /// because the guest has configured the device anew. The context is that of [`Device::part_changed`].
+    pub fn restart_pre_copy(&self) {
+        self.machine.change_parts(Changes {
+            parts: 0,
+            reinit: true,
+        });
     }
 
     /// Returns guest memory, which is accessed by IOVA.

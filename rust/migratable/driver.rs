@@ -15,6 +15,7 @@ use crate::{
     },
 };
 use kernel::prelude::*;
+use migration::stream::Part;
 use pci_function as pci;
 
 /// An access to a register that the device does not serve.
@@ -51,7 +52,8 @@ pub struct Info {
 ///
 /// - [`Driver::work`] never runs concurrently with itself, and never while the device is stopped;
 /// - [`Driver::prepare_run`], [`Driver::stopped`], [`Driver::reset`], [`Driver::save`],
-///   [`Driver::decode`] and [`Driver::restore`] are called only while no [`Driver::work`] runs or can start.
+///   [`Driver::decode`] and [`Driver::restore`] are called only while no [`Driver::work`] runs or can start;
+/// - all callbacks of a migration, from [`Driver::begin_save`] to [`Driver::restore`], exclude each other.
 pub trait Driver: Send + Sync + Sized + 'static {
     /// Name, type and version of the device.
     const INFO: Info;
@@ -69,6 +71,15 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Whether the device has a host end: see [`Device::host_end`]. The framework saves its input between
     /// the timers and the driver's own state.
     const HOST_END: bool = false;
+
+    /// Parts of the state that are saved by themselves, in ascending order of their numbers; by default none.
+    ///
+    /// A part lets a state grow without another [`Info::version`]: it is sent only if
+    /// [`Driver::save_part`] writes something, and a destination that does not know its number refuses the
+    /// stream, or ignores the part if it is [`optional`](Part::optional). A part that is
+    /// [`pre_copy`](Part::pre_copy) is sent while the device runs, and again after
+    /// [`Device::part_changed`]. A part has at most a page of bytes.
+    const PARTS: &'static [Part] = &[];
 
     /// What distinguishes one mdev type of this device from another.
     type Config: Send + Sync + 'static;
@@ -122,6 +133,16 @@ pub trait Driver: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// The device is about to stop for a change of state. It still works.
+    ///
+    /// The place for what may take long or fail, such as letting an operation end that cannot be saved.
+    /// Everything that it waits for must end when the calling task is killed. An error fails the change of
+    /// state with its errno, and the device runs on; log why with [`refuse!`](crate::refuse). Not called for
+    /// a reset or a close, which nothing may refuse.
+    fn prepare_stop(_dev: &Device<Self>) -> Result {
+        Ok(())
+    }
+
     /// The device was stopped. Called after the last unit of work and before the stop returns.
     ///
     /// The place to give back what is held only while running, such as pinned guest memory.
@@ -136,6 +157,43 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// the mdev.
     fn reset(dev: &Device<Self>);
 
+    /// A save begins: a session of v1 or v2 opens. The device may run.
+    ///
+    /// An error fails the change of state with its errno.
+    fn begin_save(_dev: &Device<Self>) -> Result {
+        Ok(())
+    }
+
+    /// The save has ended, with or without success. Called once for each [`Driver::begin_save`] that
+    /// succeeded, at the latest at the last close.
+    fn end_save(_dev: &Device<Self>) {}
+
+    /// A load begins. The device is stopped.
+    ///
+    /// An error fails the change of state with its errno.
+    fn begin_load(_dev: &Device<Self>) -> Result {
+        Ok(())
+    }
+
+    /// The load has ended: after [`Driver::restore`], or without success. Called once for each
+    /// [`Driver::begin_load`] that succeeded.
+    fn end_load(_dev: &Device<Self>) {}
+
+    /// Returns an estimate of the bytes that [`Driver::save_part`] would write now, which users see as a part
+    /// of what is pending. By default the most that it has.
+    fn part_bytes(_dev: &Device<Self>, part: &Part) -> usize {
+        part.size_max as usize
+    }
+
+    /// Saves one of [`Driver::PARTS`]. A part that writes nothing is not sent; a part of pre-copy always
+    /// writes something.
+    ///
+    /// A part of pre-copy is saved while the device runs, concurrently with [`Driver::work`]. Errors are
+    /// those of [`Driver::save`].
+    fn save_part(_dev: &Device<Self>, _part: &Part, _out: &mut Writer<'_>) -> Result {
+        Ok(())
+    }
+
     /// Saves the state: registers, queues, interrupt causes. Not device memory.
     ///
     /// An error fails the migration with its errno; log why with [`refuse!`](crate::refuse). The
@@ -146,7 +204,7 @@ pub trait Driver: Send + Sync + Sized + 'static {
     ///
     /// The bytes come from a stream, which may be hostile. An error fails the load with its errno; log
     /// why with [`refuse!`](crate::refuse). The framework logs an error of `input`, and refuses bytes
-    /// after the last field.
+    /// after the last field. [`Reader::part`] decodes the parts.
     fn decode(dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Self::State>;
 
     /// Takes over a state that [`Driver::decode`] returned.

@@ -38,6 +38,7 @@ mod module;
 #[cfg(mutation_memory_page)]
 mod mutation;
 mod parent;
+mod part_changes;
 pub mod prelude;
 mod region;
 mod region_info;
@@ -47,6 +48,8 @@ pub mod stream;
 mod timer;
 mod timers;
 
+#[doc(no_inline)]
+pub use ::migration::stream::Part;
 pub use device::Device;
 pub use device_worker::{
     Wakeup,

@@ -16,6 +16,7 @@ pub use crate::{
     Field,
     Fifo,
     Info,
+    Part,
     Refused,
     Type,
     Wakeup,

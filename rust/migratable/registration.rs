@@ -19,7 +19,10 @@ use crate::{
     memory::DeviceMemory,
     migration::{
         debugfs::Status,
-        identity::identity,
+        identity::{
+            identity,
+            parts, //
+        },
         DataSection,
         DataSectionConfig,
         StateMachine, //
@@ -96,6 +99,7 @@ impl<T: Driver> Device<T> {
         let msix = Msix::new(&function)?;
         let machine = StateMachine::new(
             identity::<T>(function.memory_size()),
+            parts::<T>(),
             memory.as_deref(),
             resources.section,
         )?;

@@ -6,7 +6,11 @@
 //! error. They neither sleep nor allocate.
 
 use core::fmt;
-use migration::stream;
+use migration::stream::{
+    self,
+    Parts,
+    SavedState, //
+};
 
 /// Why a field cannot be encoded or decoded.
 #[derive(Clone, Copy, Debug)]
@@ -118,18 +122,44 @@ pub struct Reader<'a> {
     inner: stream::Reader<'a>,
     /// The version of the device that saved the state.
     version: u32,
+    /// The parts of the state.
+    parts: Parts<'a>,
     /// The first error.
     error: Option<Error>,
 }
 
 impl<'a> Reader<'a> {
-    /// Creates a reader that starts at the first byte of `buf`, a state of that version.
-    pub(crate) fn new(version: u32, buf: &'a [u8]) -> Self {
+    /// Creates a reader that starts at the first byte of `state`.
+    pub(crate) fn new(state: &SavedState<'a>) -> Self {
         Reader {
-            inner: stream::Reader::new(buf),
-            version,
+            inner: stream::Reader::new(state.bytes),
+            version: state.version,
+            parts: state.parts,
             error: None,
         }
+    }
+
+    /// Decodes one of [`Driver::PARTS`](crate::Driver::PARTS) with `decode`. Returns `None` if the stream does
+    /// not have the part: the source did not need it, or did not know it.
+    ///
+    /// Returns the error of `decode`, and `EPROTO` for bytes after the last field.
+    pub fn part<R>(
+        &mut self,
+        number: u32,
+        decode: impl FnOnce(&mut Self) -> kernel::error::Result<R>,
+    ) -> kernel::error::Result<Option<R>> {
+        let Some(bytes) = self.parts.get(number) else {
+            return Ok(None);
+        };
+        let mut part = Reader {
+            inner: stream::Reader::new(bytes),
+            ..*self
+        };
+        let decoded = decode(&mut part);
+        self.error = self.error.or(part.error);
+        let decoded = decoded?;
+        first(&mut self.error, part.inner.finish())?;
+        Ok(Some(decoded))
     }
 
     /// Returns the first error.

@@ -84,6 +84,13 @@ pub enum Error {
         /// Its kind.
         kind: u16,
     },
+    /// A mandatory part that this device does not have (P51).
+    UnknownPart {
+        /// Sequence number of the record.
+        sequence: u64,
+        /// Number of the part.
+        number: u64,
+    },
     /// An IDENTITY that is not record 0 and so does not begin a stream.
     DuplicateIdentity {
         /// Sequence number of the record.
@@ -112,7 +119,7 @@ pub enum Error {
         /// Number of bytes.
         length: u64,
     },
-    /// A record exceeds the device memory or the device's state.
+    /// A record exceeds the device memory, the device's state or a part of it.
     Range {
         /// The record's kind.
         kind: Kind,
@@ -206,7 +213,9 @@ impl Error {
             | Error::DeviceType { .. }
             | Error::Identity { .. }
             | Error::Geometry { .. } => EINVAL,
-            Error::Version { .. } | Error::UnknownKind { .. } => EPROTONOSUPPORT,
+            Error::Version { .. } | Error::UnknownKind { .. } | Error::UnknownPart { .. } => {
+                EPROTONOSUPPORT
+            }
             Error::HeaderChecksum { .. } | Error::PayloadChecksum { .. } | Error::Count { .. } => {
                 EBADMSG
             }
@@ -290,6 +299,9 @@ impl fmt::Display for Error {
             }
             Error::UnknownKind { sequence, kind } => {
                 write!(f, "record {sequence}: unknown mandatory kind {kind}")
+            }
+            Error::UnknownPart { sequence, number } => {
+                write!(f, "record {sequence}: unknown mandatory part {number}")
             }
             Error::DuplicateIdentity { sequence } => {
                 write!(f, "record {sequence}: an IDENTITY that is not record 0")

@@ -17,7 +17,7 @@ pub const END_SIZE: usize = 40;
 /// Size of the ZERO payload in bytes.
 pub const ZERO_SIZE: usize = 8;
 
-/// Header flag: a reader that does not know the kind skips the record (P51).
+/// Header flag: a reader that does not know the kind, or the number of the part, skips the record (P51).
 pub const FLAG_OPTIONAL: u16 = 1 << 0;
 /// Header flag: first record of a buffer.
 pub const FLAG_START: u16 = 1 << 1;
@@ -40,6 +40,8 @@ pub enum Kind {
     Device = 4,
     /// Counts; the last record.
     End = 5,
+    /// A part of the device's own state, with a number.
+    Part = 6,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             3 => Some(Kind::Zero),
             4 => Some(Kind::Device),
             5 => Some(Kind::End),
+            6 => Some(Kind::Part),
             _ => None,
         }
     }
@@ -64,6 +67,7 @@ impl fmt::Display for Kind {
             Kind::Zero => "ZERO",
             Kind::Device => "DEVICE",
             Kind::End => "END",
+            Kind::Part => "PART",
         })
     }
 }

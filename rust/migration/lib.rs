@@ -43,6 +43,8 @@ pub mod generation;
 mod identity;
 pub mod incoming;
 pub mod load;
+mod part;
+mod pending_parts;
 mod record;
 mod record_writer;
 pub mod region;

@@ -35,6 +35,7 @@ use crate::format::{
     ZERO_SIZE,
 };
 use crate::identity::Identity;
+use crate::part::{PartTable, Parts, SavedState};
 use crate::record::Header;
 use crate::state_codec::Reader;
 use crate::totals::Totals;
@@ -51,7 +52,7 @@ pub struct Stats {
     pub records: u64,
     /// Bytes of device memory written.
     pub memory_bytes: u64,
-    /// Records skipped because this version does not know their kind (P51).
+    /// Records skipped because this version does not know their kind or part (P51).
     pub skipped: u64,
     /// Buffers received a second time (P23).
     pub repeated: u64,
@@ -63,7 +64,7 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug)]
 struct Record {
     header: Header,
-    /// `None` for an optional record of an unknown kind.
+    /// `None` for an optional record of an unknown kind, or with an unknown part.
     kind: Option<Kind>,
     /// Bytes of payload received.
     done: u32,
@@ -91,10 +92,14 @@ const _: () = assert!(END_SIZE <= SMALL && ZERO_SIZE <= SMALL && HEADER_SIZE <= 
 
 /// The destination's side of one migration.
 ///
-/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes.
+/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes and
+/// [`PartTable::buffer_size`].
 #[derive(Debug)]
 pub struct LoadSession<B> {
     identity: Identity,
+    parts: PartTable,
+    /// Skips parts that it does not know, also mandatory ones.
+    any_parts: bool,
     /// The oldest version of the device whose state is accepted.
     oldest: u32,
     /// The version of the device in the stream.
@@ -158,6 +163,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         }
         Ok(LoadSession {
             identity,
+            parts: PartTable::EMPTY,
+            any_parts: false,
             oldest: identity.device_version,
             version: identity.device_version,
             buffer,
@@ -178,6 +185,27 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self
     }
 
+    /// Accepts these parts. [`Error::Space`] if the buffer is too small for them.
+    pub fn with_parts(mut self, parts: PartTable) -> Result<Self, Error> {
+        self.parts = parts;
+        let needed = (self.identity.state_size_max as usize).saturating_add(parts.buffer_size());
+        if self.buffer.len() < needed {
+            return Err(Error::Space {
+                needed: needed as u64,
+                available: self.buffer.len() as u64,
+            });
+        }
+        self.forget();
+        Ok(self)
+    }
+
+    /// Skips all parts that it does not know, for a reader that only looks.
+    #[must_use]
+    pub fn with_any_parts(mut self) -> Self {
+        self.any_parts = true;
+        self
+    }
+
     /// Restarts the load, even after an error. The caller must discard device memory.
     pub fn restart(&mut self) {
         self.forget();
@@ -190,6 +218,14 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         self.start = None;
         self.ended = false;
         self.position_lost = false;
+        let parts = self.parts;
+        parts.clear(self.part_buffer());
+    }
+
+    /// Returns the part of the buffer that holds the parts.
+    fn part_buffer(&mut self) -> &mut [u8] {
+        let from = self.identity.state_size_max as usize;
+        self.buffer.get_mut(from..).unwrap_or_default()
     }
 
     /// Tells the session that the user does not know how much of the buffer [`LoadSession::feed`]
@@ -275,16 +311,21 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 })
             }
         }
-        sink.commit_state(self.version, self.state())
+        sink.commit_state(&self.state())
             .map_err(|errno| Error::device("restoring the device state", errno))?;
         self.phase = Phase::Committed;
         Ok(())
     }
 
-    /// Returns the part of the device's state that has arrived.
-    fn state(&self) -> &[u8] {
+    /// Returns the device's state as far as it has arrived.
+    fn state(&self) -> SavedState<'_> {
         let len = usize::try_from(self.totals.state_bytes).unwrap_or(usize::MAX);
-        self.buffer.get(..len).unwrap_or_default()
+        let parts = self.buffer.get(self.identity.state_size_max as usize..);
+        SavedState {
+            version: self.version,
+            bytes: self.buffer.get(..len).unwrap_or_default(),
+            parts: Parts::new(self.parts, parts.unwrap_or_default()),
+        }
     }
 
     fn take<S: Sink + ?Sized>(&mut self, input: &mut Input<'_, S>) -> Result<(), Error> {
@@ -380,10 +421,21 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 _ => {}
             }
         }
-        let kind = Kind::from_u16(header.kind);
+        let kind = match Kind::from_u16(header.kind) {
+            Some(Kind::Part) if self.parts.index(header.position).is_none() => {
+                if !flag(FLAG_OPTIONAL) && !self.any_parts {
+                    return Err(Error::UnknownPart {
+                        sequence,
+                        number: header.position,
+                    });
+                }
+                None
+            }
+            kind => kind,
+        };
         match kind {
             Some(kind) => self.accept_known(&header, kind)?,
-            None if flag(FLAG_OPTIONAL) => {}
+            None if flag(FLAG_OPTIONAL) || header.kind == Kind::Part as u16 => {}
             None => {
                 return Err(Error::UnknownKind {
                     sequence,
@@ -427,6 +479,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             }
             Kind::Zero => {}
             Kind::Device => self.accept_device(position, length)?,
+            Kind::Part => self.accept_part(position, length)?,
             Kind::End if length != END_SIZE as u64 => {
                 return Err(Error::Length {
                     kind,
@@ -476,6 +529,25 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         in_range(kind, position, length, limit)
     }
 
+    fn accept_part(&self, number: u64, length: u64) -> Result<(), Error> {
+        let kind = Kind::Part;
+        if length == 0 {
+            return Err(Error::Length {
+                kind,
+                found: length,
+            });
+        }
+        match self.parts.index(number).and_then(|i| self.parts.get(i)) {
+            Some(part) if length <= u64::from(part.size_max) => Ok(()),
+            part => Err(Error::Range {
+                kind,
+                position: number,
+                length,
+                limit: part.map_or(0, |part| part.size_max.into()),
+            }),
+        }
+    }
+
     /// Consumes as much of the payload as the input has.
     fn payload<S: Sink + ?Sized>(
         &mut self,
@@ -503,6 +575,14 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                     .ok_or(Error::Overflow)?;
                 let end = first.checked_add(count).ok_or(Error::Overflow)?;
                 let part = self.buffer.get_mut(first..end).ok_or(Error::Overflow)?;
+                input.get(part)?;
+                (count, S::crc32c(record.crc, part))
+            }
+            Some(Kind::Part) => {
+                let table = self.parts;
+                let index = table.index(header.position).ok_or(Error::Overflow)?;
+                let from = record.done as usize;
+                let part = table.piece(self.part_buffer(), index, from, count)?;
                 input.get(part)?;
                 (count, S::crc32c(record.crc, part))
             }
@@ -574,12 +654,17 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             }
             Some(Kind::End) => {
                 self.totals.accept(payload)?;
-                sink.check_state(self.version, self.state())
+                sink.check_state(&self.state())
                     .map_err(|errno| Error::device("checking the device state", errno))?;
                 self.ended = true;
                 next = Phase::Complete;
             }
             Some(Kind::Memory | Kind::Device) => {}
+            Some(Kind::Part) => {
+                let table = self.parts;
+                let index = table.index(header.position).ok_or(Error::Overflow)?;
+                table.complete(self.part_buffer(), index, header.length)?;
+            }
             None => self.stats.skipped = self.stats.skipped.saturating_add(1),
         }
         self.totals = self.totals.with::<S>(&header, extent)?;

@@ -86,6 +86,19 @@ impl RecordWriter {
         extent: u64,
         payload: &[u8],
     ) -> Result<bool, Error> {
+        self.flagged(out, kind, 0, position, extent, payload)
+    }
+
+    /// [`RecordWriter::control`] with flags.
+    pub(crate) fn flagged<S: Source + ?Sized>(
+        &mut self,
+        out: &mut Output<'_, S>,
+        kind: Kind,
+        flags: u16,
+        position: u64,
+        extent: u64,
+        payload: &[u8],
+    ) -> Result<bool, Error> {
         if out.room() < payload.len() {
             return Ok(false);
         }
@@ -94,7 +107,15 @@ impl RecordWriter {
         out.src
             .put(out.buf, at, payload)
             .map_err(|errno| Error::device("writing a record", errno))?;
-        self.header(out, kind, position, length, crc_of::<S>(payload), extent)?;
+        let header = Header {
+            kind: kind as u16,
+            flags,
+            length,
+            sequence: self.totals.records,
+            position,
+            payload_crc: crc_of::<S>(payload),
+        };
+        self.append(out, kind, header, extent)?;
         Ok(true)
     }
 
@@ -110,12 +131,26 @@ impl RecordWriter {
     ) -> Result<(), Error> {
         let header = Header {
             kind: kind as u16,
-            flags: if out.at == 0 { FLAG_START } else { 0 },
+            flags: 0,
             length,
             sequence: self.totals.records,
             position,
             payload_crc,
         };
+        self.append(out, kind, header, extent)
+    }
+
+    /// Writes a header, and counts the record.
+    fn append<S: Source + ?Sized>(
+        &mut self,
+        out: &mut Output<'_, S>,
+        kind: Kind,
+        mut header: Header,
+        extent: u64,
+    ) -> Result<(), Error> {
+        if out.at == 0 {
+            header.flags |= FLAG_START;
+        }
         let totals = self.totals.with::<S>(&header, extent)?;
         out.src
             .put(out.buf, out.at, &header.encode::<S>())
@@ -126,11 +161,11 @@ impl RecordWriter {
             self.first = Some(header);
         }
         self.totals = totals;
-        let bytes = (HEADER_SIZE as u64).saturating_add(u64::from(length));
+        let bytes = (HEADER_SIZE as u64).saturating_add(u64::from(header.length));
         out.at = out
             .at
             .saturating_add(HEADER_SIZE)
-            .saturating_add(length as usize);
+            .saturating_add(header.length as usize);
         let pages = extent.checked_div(self.page_size).unwrap_or(0);
         let stats = if self.stopped {
             &mut self.stats.stop_copy
@@ -142,7 +177,7 @@ impl RecordWriter {
         match kind {
             Kind::Memory => stats.pages = stats.pages.saturating_add(pages),
             Kind::Zero => stats.zero_pages = stats.zero_pages.saturating_add(pages),
-            Kind::Identity | Kind::Device | Kind::End => {}
+            Kind::Identity | Kind::Device | Kind::End | Kind::Part => {}
         }
         Ok(())
     }

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!   begin()   device running or stopped: marks every populated page dirty
-//!     fill()    IDENTITY, then dirty memory: MEMORY, ZERO ...    0 when nothing is dirty
+//!     fill()    IDENTITY, PART ..., then dirty memory: MEMORY, ZERO ...    0 when nothing is dirty
 //!   stop()    device stopped
-//!     fill()    the rest of dirty memory, DEVICE ..., END        0 after END
+//!     fill()    PART ..., the rest of dirty memory, DEVICE ..., END        0 after END
 //! ```
 //!
 //! [`SaveSession::fill`] writes one buffer of whole records. It walks device memory upwards from page
@@ -16,8 +16,10 @@
 use crate::checksum::{crc_finish, CRC_SEED};
 use crate::dirty::Run;
 use crate::error::Error;
-use crate::format::{Kind, END_SIZE, FLAG_AGAIN, HEADER_SIZE, IDENTITY_SIZE};
+use crate::format::{Kind, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, HEADER_SIZE, IDENTITY_SIZE};
 use crate::identity::Identity;
+use crate::part::PartTable;
+use crate::pending_parts::PendingParts;
 use crate::record_writer::{Output, RecordWriter};
 use core::ops::DerefMut;
 
@@ -38,6 +40,8 @@ pub struct PrecopyInfo {
     pub initial_bytes: u64,
     /// Bytes to send again.
     pub dirty_bytes: u64,
+    /// Whether the initial bytes began anew: `VFIO_PRECOPY_INFO_REINIT`.
+    pub reinit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +56,12 @@ enum DeviceState {
 
 /// The source's side of one migration.
 ///
-/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes.
+/// `B` is memory for the device's own state: at least [`Identity::state_size_max`] bytes, and at least as
+/// many as the largest part has.
 #[derive(Debug)]
 pub struct SaveSession<B> {
     identity: Identity,
+    parts: PendingParts,
     buffer: B,
     /// The page at which the pass continues.
     cursor: u64,
@@ -79,13 +85,14 @@ pub fn min_output(identity: &Identity) -> u64 {
 /// This is an upper bound, except for the headers of additional buffers. It takes constant time: it
 /// does not look at the populated pages, but counts a header for each of them, or for each gap
 /// between holes if there are fewer gaps.
-pub fn estimate<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
+pub fn estimate<S: Source + ?Sized>(identity: &Identity, parts: PartTable, src: &S) -> u64 {
     let populated = src.populated_pages();
     let holes = identity.pages().saturating_sub(populated);
     let runs = populated.min(holes.saturating_add(1));
     control_bytes(IDENTITY_SIZE)
         .saturating_add(state_bytes(u64::from(identity.state_size_max)))
         .saturating_add(control_bytes(END_SIZE))
+        .saturating_add(parts.bytes(u32::MAX, |part| src.part_bytes(part)))
         .saturating_add(memory_bytes(identity, populated, runs))
 }
 
@@ -163,8 +170,11 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             });
         }
         mark_populated(&identity, src)?;
+        // What changed before is in what is sent first.
+        let _ = src.take_changes();
         Ok(SaveSession {
             identity,
+            parts: PendingParts::new(PartTable::EMPTY),
             buffer,
             cursor: 0,
             moved: false,
@@ -174,9 +184,23 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         })
     }
 
+    /// Sends these parts too. [`Error::Space`] if the buffer is smaller than one of them.
+    pub fn with_parts(mut self, parts: PartTable) -> Result<Self, Error> {
+        let needed = parts.largest();
+        if (self.buffer.len() as u64) < needed {
+            return Err(Error::Space {
+                needed,
+                available: self.buffer.len() as u64,
+            });
+        }
+        self.parts = PendingParts::new(parts);
+        Ok(self)
+    }
+
     /// Tells the session that the device is stopped and marks no more pages.
     pub fn stop(&mut self) {
         self.writer.stopped = true;
+        self.parts.stop();
     }
 
     /// Returns whether END was written.
@@ -210,26 +234,55 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             DeviceState::Ended => return 0,
         };
         let dirty = src.dirty().count_range(0, self.identity.pages());
+        let parts = match self.state {
+            DeviceState::Unread => {
+                self.parts
+                    .remaining(self.writer.stopped, src.changes(), |part| {
+                        src.part_bytes(part)
+                    })
+            }
+            DeviceState::Partly { .. } | DeviceState::Ended => 0,
+        };
         self.identity_bytes()
+            .saturating_add(parts)
             .saturating_add(memory_bytes(&self.identity, dirty.pages, dirty.runs))
             .saturating_add(state_bytes(state))
             .saturating_add(control_bytes(END_SIZE))
     }
 
     /// Returns what pre-copy still has to send (P45).
-    pub fn precopy_info<S: Source + ?Sized>(&self, src: &S) -> PrecopyInfo {
+    pub fn precopy_info<S: Source + ?Sized>(&mut self, src: &S) -> PrecopyInfo {
+        self.update(src);
         let pages = self.identity.pages();
         // The first pass has already sent the pages before the cursor.
         let split = if self.initial { self.cursor } else { pages };
         let again = src.dirty().count_range(0, split);
         let initial = src.dirty().count_range(split, pages);
+        let parts = self.parts.pre_copy(|part| src.part_bytes(part));
         PrecopyInfo {
-            initial_bytes: self.identity_bytes().saturating_add(memory_bytes(
-                &self.identity,
-                initial.pages,
-                initial.runs,
-            )),
-            dirty_bytes: memory_bytes(&self.identity, again.pages, again.runs),
+            initial_bytes: self
+                .identity_bytes()
+                .saturating_add(parts.0)
+                .saturating_add(memory_bytes(&self.identity, initial.pages, initial.runs)),
+            dirty_bytes: memory_bytes(&self.identity, again.pages, again.runs)
+                .saturating_add(parts.1),
+            reinit: self.parts.reinit,
+        }
+    }
+
+    /// The user knows that the initial bytes began anew, and has read them.
+    pub fn forget_reinit(&mut self) {
+        self.parts.reinit = false;
+    }
+
+    /// Takes the changes of the device into account. If all that was sent is obsolete, the first pass begins
+    /// anew.
+    fn update<S: Source + ?Sized>(&mut self, src: &S) {
+        let changes = src.take_changes();
+        self.parts.update(changes);
+        if changes.reinit && !self.writer.stopped {
+            self.cursor = 0;
+            self.initial = true;
         }
     }
 
@@ -237,7 +290,8 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     pub fn has_data<S: Source + ?Sized>(&self, src: &S) -> bool {
         self.writer.totals.records == 0
             || (self.writer.stopped && !self.is_complete())
-            || (!self.writer.stopped && !src.dirty().is_clean())
+            || (!self.writer.stopped
+                && !(src.dirty().is_clean() && self.parts.is_empty(src.changes())))
     }
 
     fn identity_bytes(&self) -> u64 {
@@ -310,6 +364,12 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         if self.is_complete() {
             return Ok(false);
         }
+        if self.state == DeviceState::Unread {
+            self.update(out.src);
+            if let Some(done) = self.part(out)? {
+                return Ok(done);
+            }
+        }
         match self.memory(out)? {
             Progress::Record => return Ok(true),
             Progress::NoRoom => return Ok(false),
@@ -317,6 +377,37 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             Progress::Clean => {}
         }
         self.device(out)
+    }
+
+    /// Appends the next part. Returns `false` if it does not fit, `None` if there is none.
+    fn part<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<Option<bool>, Error> {
+        while let Some((index, part)) = self.parts.next() {
+            let max = part.size_max as usize;
+            if out.room() < max {
+                return Ok(Some(false));
+            }
+            let buf = self.buffer.get_mut(..max).ok_or(Error::Overflow)?;
+            let len = out
+                .src
+                .save_part(part, buf)
+                .map_err(|errno| Error::device("saving a part of the device state", errno))?;
+            let payload = self.buffer.get(..len).filter(|_| len <= max);
+            let payload = payload.ok_or(Error::Space {
+                needed: len as u64,
+                available: max as u64,
+            })?;
+            let flags = if part.optional { FLAG_OPTIONAL } else { 0 };
+            let number = u64::from(part.number);
+            let sent = len != 0
+                && self
+                    .writer
+                    .flagged(out, Kind::Part, flags, number, 0, payload)?;
+            self.parts.done(index);
+            if sent {
+                return Ok(Some(true));
+            }
+        }
+        Ok(None)
     }
 
     fn memory<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<Progress, Error> {

@@ -3,6 +3,7 @@
 //! The device that a load writes.
 
 use crate::checksum::Checksum;
+use crate::part::SavedState;
 
 /// The most bytes of payload between two calls of [`Sink::interrupted`].
 pub const PIECE: usize = 1 << 20;
@@ -43,9 +44,9 @@ pub trait Sink: Checksum {
     /// [`PIECE`] of payload.
     fn interrupted(&self) -> bool;
 
-    /// Checks the complete device's own state, of that version of the device, and changes nothing.
-    fn check_state(&self, version: u32, state: &[u8]) -> Result<(), i32>;
+    /// Checks the complete device's own state, and changes nothing.
+    fn check_state(&self, state: &SavedState<'_>) -> Result<(), i32>;
 
     /// Applies a state that [`Sink::check_state`] accepted.
-    fn commit_state(&self, version: u32, state: &[u8]) -> Result<(), i32>;
+    fn commit_state(&self, state: &SavedState<'_>) -> Result<(), i32>;
 }

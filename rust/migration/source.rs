@@ -4,6 +4,7 @@
 
 use crate::checksum::Checksum;
 use crate::dirty::{DirtyMap, Run};
+use crate::part::{Changes, Part};
 use core::ops::Deref;
 use core::sync::atomic::AtomicU64;
 
@@ -51,4 +52,25 @@ pub trait Source: Checksum {
     /// [`SaveSession::stop`](crate::save::SaveSession::stop), and again only if it failed. `buf` has
     /// [`state_size_max`](crate::stream::Identity::state_size_max) bytes.
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32>;
+
+    /// Returns what has changed since [`Source::take_changes`].
+    fn changes(&self) -> Changes {
+        Changes::default()
+    }
+
+    /// Returns what has changed since the last call. A later change is not lost.
+    fn take_changes(&self) -> Changes {
+        Changes::default()
+    }
+
+    /// Returns an estimate of the bytes that [`Source::save_part`] would write.
+    fn part_bytes(&self, part: &Part) -> u64 {
+        part.size_max.into()
+    }
+
+    /// Writes a part of the device's own state to `buf`, which has [`Part::size_max`] bytes, and returns its
+    /// length; 0 if the part is not needed. Called while the device runs for a part of pre-copy.
+    fn save_part(&self, _part: &Part, _buf: &mut [u8]) -> Result<usize, i32> {
+        Ok(0)
+    }
 }

@@ -7,7 +7,8 @@
 //! ```text
 //!   offset  size  field
 //!        0     2  kind
-//!        2     2  flags        bit 0 OPTIONAL  a reader that does not know the kind skips the record
+//!        2     2  flags        bit 0 OPTIONAL  a reader that does not know the kind or the
+//!                                              number of the part skips the record
 //!                              bit 1 START     first record of a buffer
 //!                              bit 2 AGAIN     with START: the buffer may have been read before
 //!        4     4  length       of the payload, in bytes
@@ -22,6 +23,7 @@
 //!      3  ZERO      byte in device memory   u64: so many bytes from there read 0
 //!      4  DEVICE    byte in device's state  a piece of it, in order and without gaps
 //!      5  END       0                       40 bytes, below; last
+//!      6  PART      number of the part      a part of the device's state, whole; the last one counts
 //!
 //!   IDENTITY                 END
 //!    0   8  magic             0   8  records before this one
@@ -58,6 +60,7 @@ pub use crate::format::{
     MAGIC, VERSION, ZERO_SIZE,
 };
 pub use crate::identity::{device_type, Identity};
+pub use crate::part::{Changes, Part, PartTable, Parts, SavedState, PARTS_MAX};
 pub use crate::record::Header;
 pub use crate::state_codec::{Reader, Writer};
 pub use crate::totals::Totals;

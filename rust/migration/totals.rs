@@ -49,7 +49,7 @@ impl Totals {
             Some(Kind::Memory) => totals.memory_bytes = add(totals.memory_bytes, extent)?,
             Some(Kind::Zero) => totals.zero_bytes = add(totals.zero_bytes, extent)?,
             Some(Kind::Device) => totals.state_bytes = add(totals.state_bytes, extent)?,
-            Some(Kind::Identity | Kind::End) | None => {}
+            Some(Kind::Identity | Kind::End | Kind::Part) | None => {}
         }
         totals.digest = header.digest::<C>(totals.digest);
         Ok(totals)

@@ -59,6 +59,13 @@ impl<T> Device<T> {
         unsafe { (*(*self.as_raw()).inode).i_mapping }
     }
 
+    /// Returns whether the user has asked for `VFIO_PRECOPY_INFO_REINIT`, by
+    /// `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`.
+    pub fn reports_reinit(&self) -> bool {
+        // SAFETY: The device is valid. The core writes this byte at any time.
+        unsafe { (&raw const (*self.as_raw()).precopy_info_v2).read_volatile() != 0 }
+    }
+
     /// Returns the state after `from` on the way to `to` (P40).
     ///
     /// Both are numbers of `enum vfio_device_mig_state` that the device can have. `EINVAL` if there is no

@@ -195,11 +195,15 @@ impl<T: Driver> Device<T> {
             None => {}
             Some(Session::Save(save)) => {
                 inner.saved = save.stats();
+                T::end_save(self);
                 if let Some(memory) = &self.memory {
                     memory.stop_tracking();
                 }
             }
-            Some(Session::Load(load)) => inner.loaded = load.stats(),
+            Some(Session::Load(load)) => {
+                inner.loaded = load.stats();
+                T::end_load(self);
+            }
         }
         if let Owner::V2 { file, .. } = &owner {
             file.end();
@@ -240,6 +244,9 @@ impl<T: Driver> Device<T> {
             .iter()
             .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
         if stops {
+            if transition.from.may_dma() {
+                T::prepare_stop(self)?;
+            }
             self.stop()?;
         }
         let runs = transition.actions.contains(&Action::Run);
@@ -312,10 +319,12 @@ impl<T: Driver> Device<T> {
     fn begin_save(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
         let buffer = self.machine.buffer()?;
         let memory = self.memory();
+        T::begin_save(self)?;
         if let Some(memory) = memory {
-            memory.start_tracking()?;
+            memory.start_tracking().inspect_err(|_| T::end_save(self))?;
         }
         let owner = SaveSession::begin(self.machine.identity, buffer, &self.access())
+            .and_then(|save| save.with_parts(self.machine.parts))
             .map_err(errno)
             .and_then(|save| request.owner(Session::Save(save)));
         let owner = owner.and_then(|owner| {
@@ -334,6 +343,7 @@ impl<T: Driver> Device<T> {
                 if let Some(memory) = memory {
                     memory.stop_tracking();
                 }
+                T::end_save(self);
                 Err(error)
             }
         }
@@ -341,10 +351,12 @@ impl<T: Driver> Device<T> {
 
     /// Opens a load session.
     fn prepare_load(&self, inner: &mut Locked<'_>, request: &mut Request<'_>) -> Result {
-        let load =
-            LoadSession::new(self.machine.identity, self.machine.buffer()?).map_err(errno)?;
-        let load = load.since(T::OLDEST_VERSION);
-        inner.owner = request.owner(Session::Load(load))?;
+        let load = LoadSession::new(self.machine.identity, self.machine.buffer()?)
+            .and_then(|load| load.since(T::OLDEST_VERSION).with_parts(self.machine.parts))
+            .map_err(errno)?;
+        let owner = request.owner(Session::Load(load))?;
+        T::begin_load(self)?;
+        inner.owner = owner;
         Ok(())
     }
 

@@ -36,7 +36,10 @@ use migration::{
     save::Source,
     stream::{
         self,
-        Checksum, //
+        Changes,
+        Checksum,
+        Part,
+        SavedState, //
     },
 };
 use vfio::refuse;
@@ -79,9 +82,9 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
     }
 
     /// Decodes all of a saved state: the timers and the input of the host end, then the state of the driver.
-    fn decode<'b>(&self, version: u32, state: &'b [u8]) -> Result<Saved<'b, T>, i32> {
-        let mut input = Reader::new(version, state);
-        let decoded = Self::decode_parts(self.dev, &mut input);
+    fn decode<'b>(&self, state: &SavedState<'b>) -> Result<Saved<'b, T>, i32> {
+        let mut input = Reader::new(state);
+        let decoded = Self::decode_sections(self.dev, &mut input);
         let decoded = decoded.map_err(|e| self.refused(e, input.error()))?;
         if input.remaining() != 0 {
             let rest = input.remaining();
@@ -91,8 +94,8 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         Ok(decoded)
     }
 
-    /// Decodes the parts of a saved state.
-    fn decode_parts<'b>(dev: &Device<T>, input: &mut Reader<'b>) -> Result<Saved<'b, T>> {
+    /// Decodes the sections of a saved state.
+    fn decode_sections<'b>(dev: &Device<T>, input: &mut Reader<'b>) -> Result<Saved<'b, T>> {
         let timers = Timers::decode(T::TIMERS, input)?;
         let host = match T::HOST_END {
             true => HostEnd::decode(input)?,
@@ -175,6 +178,24 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         save().map_err(|e| self.refused(e, out.error()))?;
         Ok(out.len())
     }
+
+    fn changes(&self) -> Changes {
+        self.dev.machine.part_changes.get()
+    }
+
+    fn take_changes(&self) -> Changes {
+        self.dev.machine.part_changes.take()
+    }
+
+    fn part_bytes(&self, part: &Part) -> u64 {
+        T::part_bytes(self.dev, part) as u64
+    }
+
+    fn save_part(&self, part: &Part, buf: &mut [u8]) -> Result<usize, i32> {
+        let mut out = Writer::new(buf);
+        T::save_part(self.dev, part, &mut out).map_err(|e| self.refused(e, out.error()))?;
+        Ok(out.len())
+    }
 }
 
 impl<T: Driver> Sink for DeviceAccess<'_, T> {
@@ -213,12 +234,12 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         not_killed().is_err()
     }
 
-    fn check_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
-        self.decode(version, state).map(|_| ())
+    fn check_state(&self, state: &SavedState<'_>) -> Result<(), i32> {
+        self.decode(state).map(|_| ())
     }
 
-    fn commit_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
-        let (timers, host, state) = self.decode(version, state)?;
+    fn commit_state(&self, state: &SavedState<'_>) -> Result<(), i32> {
+        let (timers, host, state) = self.decode(state)?;
         self.dev.host_end.restore(host);
         T::restore(self.dev, state);
         self.dev.worker.timers().restore(&timers);

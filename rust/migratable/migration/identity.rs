@@ -10,8 +10,19 @@ use crate::{
 use kernel::page::PAGE_SIZE;
 use migration::stream::{
     self,
-    Identity, //
+    Identity,
+    PartTable, //
 };
+
+/// Returns the parts of the state of driver `T`.
+pub(crate) const fn parts<T: Driver>() -> PartTable {
+    const {
+        match PartTable::new(T::PARTS, PAGE_SIZE as u32) {
+            Some(parts) => parts,
+            None => panic!("PARTS are not in ascending order, too many, empty or too large"),
+        }
+    }
+}
 
 /// Returns the identity of a device of driver `T` with that many bytes of device memory (P49).
 pub(crate) fn identity<T: Driver>(memory_size: u64) -> Identity {

@@ -80,6 +80,9 @@ const BUFFER: usize = 1 << 20;
 /// `ENOMSG`: nothing to read now, but maybe later.
 const ENOMSG: i32 = -42;
 
+/// New initial data is present.
+const VFIO_PRECOPY_INFO_REINIT: u32 = 1 << 0;
+
 const VFIO_MIG_GET_PRECOPY_INFO: u32 = _IO(
     bindings::VFIO_TYPE as u32,
     bindings::VFIO_BASE + 21, //
@@ -246,9 +249,9 @@ impl<T: Driver> MigrationFile<T> {
         if !inner.is_file(self) {
             return Err(ENODEV);
         }
-        let before = dev.precopy_info(&inner);
+        let before = dev.precopy_info(&mut inner);
         io.end = dev.fill(&mut inner, &mut window, len)?;
-        let after = dev.precopy_info(&inner);
+        let after = dev.precopy_info(&mut inner);
         let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
         io.initial = match (before.initial_bytes, before.dirty_bytes) {
             (0, _) => 0,
@@ -304,7 +307,7 @@ impl<T: Driver> MigrationFile<T> {
             return Err(EINVAL);
         }
         let info = {
-            let inner = dev.lock_state()?;
+            let mut inner = dev.lock_state()?;
             if !inner.is_file(self) {
                 return Err(EINVAL);
             }
@@ -312,16 +315,31 @@ impl<T: Driver> MigrationFile<T> {
                 refuse!(dev, "precopy info: {} is no pre-copy state", inner.state);
                 return Err(EINVAL);
             }
-            dev.precopy_info(&inner)
+            dev.precopy_info(&mut inner)
         };
-        let initial = self.initial.load(Relaxed) as u64;
+        let buffered = self.initial.load(Relaxed) as u64;
         let again = self.again.load(Relaxed) as u64;
+        // What is in the buffer comes before the initial bytes that began anew.
+        let (initial, again) = match info.reinit {
+            true => (buffered.saturating_add(again), 0),
+            false => (buffered, again),
+        };
+        let initial = info.initial_bytes.saturating_add(initial);
+        let reinit = info.reinit && dev.reports_reinit();
+        let flags = if reinit { VFIO_PRECOPY_INFO_REINIT } else { 0 };
         let mut writer = UserSlice::new(arg, SIZE).writer();
         writer.write::<u32>(&argsz)?;
-        // No flags: new initial data never appears.
-        writer.write::<u32>(&0)?;
-        writer.write::<u64>(&info.initial_bytes.saturating_add(initial))?;
-        writer.write::<u64>(&info.dirty_bytes.saturating_add(again))
+        writer.write::<u32>(&flags)?;
+        writer.write::<u64>(&initial)?;
+        writer.write::<u64>(&info.dirty_bytes.saturating_add(again))?;
+        // The flag stays until the user has seen it and read all initial bytes.
+        if reinit && initial == 0 {
+            let mut inner = dev.lock_state()?;
+            if inner.is_file(self) {
+                dev.forget_reinit(&mut inner);
+            }
+        }
+        Ok(())
     }
 
     /// `poll()` (P46).

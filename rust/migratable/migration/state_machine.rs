@@ -10,7 +10,7 @@
 //! ```text
 //!   inner              this file's mutex: the state, the session, what is staged
 //!     worker.control   while the worker is stopped or run
-//!     driver's locks   in save(), decode(), restore(), reset(), stopped()
+//!     driver's locks   in the callbacks of a migration, reset(), prepare_stop(), stopped()
 //!       dma.pins, type1's iommu->lock     when a driver unpins memory
 //!       memory.lock    write protection, discarding
 //! ```
@@ -33,9 +33,12 @@ use super::{
     },
     times::Times, //
 };
-use crate::memory::{
-    DeviceMemory,
-    DirtyNotifier, //
+use crate::{
+    memory::{
+        DeviceMemory,
+        DirtyNotifier, //
+    },
+    part_changes::PartChanges, //
 };
 use core::sync::atomic::AtomicU64;
 use kernel::{
@@ -65,7 +68,9 @@ use migration::{
     state::State,
     stream::{
         self,
-        Identity, //
+        Changes,
+        Identity,
+        PartTable, //
     },
     v2018::Registers,
 };
@@ -104,6 +109,10 @@ pub(super) struct Inner {
 #[pin_data]
 pub(crate) struct StateMachine {
     pub(super) identity: Identity,
+    /// The parts of the device's state.
+    pub(super) parts: PartTable,
+    /// The parts that have changed.
+    pub(super) part_changes: PartChanges,
     /// The dirty map of a device without memory.
     pub(super) no_pages: DirtyMap<KVVec<AtomicU64>>,
     /// Wakes the threads that poll for something to send.
@@ -180,6 +189,7 @@ impl StateMachine {
     /// `EINVAL` if a buffer of the data section is too small for a device of this identity.
     pub(crate) fn new(
         identity: Identity,
+        parts: PartTable,
         memory: Option<&DeviceMemory>,
         section: DataSectionConfig,
     ) -> Result<impl PinInit<Self>> {
@@ -192,6 +202,8 @@ impl StateMachine {
         };
         Ok(pin_init!(Self {
             identity,
+            parts,
+            part_changes: PartChanges::new(),
             no_pages,
             dirty_notifier,
             keep: Atomic::new(false),
@@ -226,6 +238,20 @@ impl StateMachine {
         None
     }
 
+    /// Returns the bit of the part with this number; 0 if there is no such part.
+    pub(crate) fn parts_bit(&self, number: u32) -> u32 {
+        match self.parts.index(number.into()) {
+            Some(index) => 1 << index,
+            None => 0,
+        }
+    }
+
+    /// Lets a save in progress know of changes, and wakes the threads that poll for them.
+    pub(crate) fn change_parts(&self, changes: Changes) {
+        self.part_changes.add(changes);
+        self.notify();
+    }
+
     /// Wakes the threads that poll.
     pub(crate) fn notify(&self) {
         self.dirty_notifier.notify();
@@ -247,11 +273,11 @@ impl StateMachine {
         self.generation.store(generation as u32, Relaxed);
     }
 
-    /// Allocates a buffer for the state of the driver.
+    /// Allocates a buffer for the state of the driver with its parts.
     pub(super) fn buffer(&self) -> Result<KVVec<u8>> {
         Ok(KVVec::from_elem(
             0,
-            self.identity.state_size_max as usize,
+            self.identity.state_size_max as usize + self.parts.buffer_size(),
             GFP_KERNEL_ACCOUNT,
         )?)
     }

@@ -156,15 +156,24 @@ impl<T: Driver> Device<T> {
     pub(super) fn stop_copy_size(&self, inner: &Locked<'_>) -> u64 {
         match inner.owner.session() {
             Some(Session::Save(save)) => save.remaining(&self.access()),
-            None | Some(Session::Load(_)) => save::estimate(&self.machine.identity, &self.access()),
+            None | Some(Session::Load(_)) => {
+                save::estimate(&self.machine.identity, self.machine.parts, &self.access())
+            }
         }
     }
 
     /// Returns the bytes that pre-copy still has to send (P45).
-    pub(super) fn precopy_info(&self, inner: &Locked<'_>) -> PrecopyInfo {
-        match inner.owner.session() {
+    pub(super) fn precopy_info(&self, inner: &mut Locked<'_>) -> PrecopyInfo {
+        match inner.owner.session_mut() {
             Some(Session::Save(save)) => save.precopy_info(&self.access()),
             None | Some(Session::Load(_)) => PrecopyInfo::default(),
+        }
+    }
+
+    /// The user of v2 knows that the initial bytes began anew, and has read them.
+    pub(super) fn forget_reinit(&self, inner: &mut Locked<'_>) {
+        if let Some(Session::Save(save)) = inner.owner.session_mut() {
+            save.forget_reinit();
         }
     }
 

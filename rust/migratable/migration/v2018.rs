@@ -91,7 +91,7 @@ impl<T: Driver> Device<T> {
             let (left, consumed) = self.read_pending(&inner);
             let registers = inner.v2018;
             // A buffer that is offered again waits outside of what is left in memory.
-            let mut precopy = self.precopy_info(&inner);
+            let mut precopy = self.precopy_info(&mut inner);
             let again = left.saturating_sub(self.pending_bytes(&inner));
             precopy.initial_bytes = precopy.initial_bytes.saturating_add(again);
             let pending = pending(registers.phase, precopy, left, registers.threshold);

@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Devices for the selftests: a type for each way to migrate, a device that fails on command and loads the state of
-//! an older version, and two drivers in one module.
+//! an older version, and three drivers in one module.
 //!
-//! BAR 0 of `variants` has three registers of 4 bytes: VALUE at 0x0 keeps what is written; a write to FAIL at 0x4 makes
-//! the device fail; a write to WORK at 0x8 schedules work that makes it fail if the written value is 1, and adds 1 to
-//! WORK otherwise. `variants_other` has one register, which keeps what is written.
+//! BAR 0 of `variants` has registers of 4 bytes:
+//!
+//! ```text
+//!   0x00  VALUE     keeps what is written
+//!   0x04  FAIL      a write makes the device fail
+//!   0x08  WORK      a write of 1 schedules work that makes the device fail; another one schedules work that adds 1
+//!   0x0c  EXTRA     keeps what is written; part 5 of the state, saved if it is not 0
+//!   0x10  OPTIONAL  the same, part 7, which a reader need not know
+//!   0x14  AHEAD     keeps what is written; part 9, sent in pre-copy
+//!   0x18  RESTART   a write begins pre-copy anew
+//!   0x1c  BUSY      while it is 1 the device refuses to stop; while it is 2 a save, and while it is 3 a load
+//!   0x20  HOOKS     reads how often a save began, a save ended, a load began, a load ended: a byte each
+//! ```
+//!
+//! `variants_old` is the same device without the parts 5 and 7. `variants_other` has one register, which keeps what is
+//! written.
 
+use kernel::sync::atomic::{Atomic, Relaxed};
 use migratable::{migration::DataSectionConfig, prelude::*, Migration, Parent};
 
 module! {
@@ -19,7 +33,8 @@ module! {
 
 #[expect(dead_code)]
 struct VariantsModule {
-    variants: Parent<Variant>,
+    variants: Parent<Variant<false>>,
+    old: Parent<Variant<true>>,
     others: Parent<Other>,
 }
 
@@ -68,11 +83,14 @@ impl kernel::Module for VariantsModule {
         for (name, config) in configs {
             types.push(typ(name, config), GFP_KERNEL)?;
         }
+        let mut old = KVec::new();
+        old.push(typ(c"all", all), GFP_KERNEL)?;
         let mut others = KVec::new();
         others.push(typ(c"1", ()), GFP_KERNEL)?;
         let section = DataSectionConfig::default();
         Ok(Self {
             variants: Parent::new(module, c"variants", types, 64, section)?,
+            old: Parent::new(module, c"variants_old", old, 64, section)?,
             others: Parent::new(module, c"variants_other", others, 64, section)?,
         })
     }
@@ -87,15 +105,71 @@ fields! {
     }
 }
 
-#[pin_data]
-struct Variant {
-    #[pin]
-    regs: Mutex<Regs>,
+/// What the parts of the state have, and what is not saved.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    extra: u32,
+    optional: u32,
+    ahead: u32,
+    busy: u32,
 }
 
-impl Driver for Variant {
+const EXTRA: Part = Part {
+    number: 5,
+    optional: false,
+    pre_copy: false,
+    size_max: 4,
+};
+
+const OPTIONAL: Part = Part {
+    number: 7,
+    optional: true,
+    ..EXTRA
+};
+
+const AHEAD: Part = Part {
+    number: 9,
+    pre_copy: true,
+    ..EXTRA
+};
+
+#[pin_data]
+struct Variant<const OLD: bool> {
+    #[pin]
+    regs: Mutex<Regs>,
+    #[pin]
+    parts: Mutex<Parts>,
+    hooks: Atomic<u32>,
+}
+
+/// A byte of HOOKS.
+#[derive(Clone, Copy)]
+enum Hook {
+    BeginSave,
+    EndSave,
+    BeginLoad,
+    EndLoad,
+}
+
+impl<const OLD: bool> Variant<OLD> {
+    /// Counts the call of a hook.
+    fn count(&self, hook: Hook) {
+        self.hooks.add(1 << (8 * hook as u32), Relaxed);
+    }
+
+    /// Refuses what BUSY says.
+    fn check(dev: &Device<Self>, busy: u32) -> Result {
+        if dev.parts.lock().busy == busy {
+            refuse!(dev, "BUSY is {busy}");
+            return Err(EBUSY);
+        }
+        Ok(())
+    }
+}
+
+impl<const OLD: bool> Driver for Variant<OLD> {
     const INFO: Info = Info {
-        name: c"variants",
+        name: if OLD { c"variants_old" } else { c"variants" },
         device_type: "variants",
         version: 3,
         features: 0,
@@ -105,17 +179,27 @@ impl Driver for Variant {
     // Version 2 had VALUE only.
     const OLDEST_VERSION: u32 = 2;
 
+    const PARTS: &'static [Part] = if OLD {
+        &[AHEAD]
+    } else {
+        &[EXTRA, OPTIONAL, AHEAD]
+    };
+
     type Config = Migration;
 
-    type State = Regs;
+    type State = (Regs, Parts);
 
     fn new(_config: &Migration) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self { regs <- new_mutex!(Regs::default(), "variant") })
+        try_pin_init!(Self {
+            regs <- new_mutex!(Regs::default(), "variant"),
+            parts <- new_mutex!(Parts::default(), "variant parts"),
+            hooks: Atomic::new(0),
+        })
     }
 
     fn function(_config: &Migration) -> pci::Function {
         let mut bars = [pci::Bar::None; pci::NUM_BARS];
-        bars[0] = pci::Bar::Registers { size: 16 };
+        bars[0] = pci::Bar::Registers { size: 64 };
         pci::Function {
             vendor: 0x4d44,
             device: 0xff,
@@ -135,6 +219,10 @@ impl Driver for Variant {
         let value = match offset {
             0x0 => regs.value,
             0x8 => regs.work,
+            0xc => dev.parts.lock().extra,
+            0x10 => dev.parts.lock().optional,
+            0x14 => dev.parts.lock().ahead,
+            0x20 => dev.hooks.load(Relaxed),
             _ => return Err(Refused),
         };
         data.copy_from_slice(value.to_le_bytes().get(..data.len()).ok_or(Refused)?);
@@ -150,6 +238,14 @@ impl Driver for Variant {
                 dev.regs.lock().fail = value == 1;
                 dev.schedule();
             }
+            0xc => dev.parts.lock().extra = value,
+            0x10 => dev.parts.lock().optional = value,
+            0x14 => {
+                dev.parts.lock().ahead = value;
+                dev.part_changed(AHEAD.number);
+            }
+            0x18 => dev.restart_pre_copy(),
+            0x1c => dev.parts.lock().busy = value,
             _ => return Err(Refused),
         }
         Ok(())
@@ -166,25 +262,75 @@ impl Driver for Variant {
     }
 
     fn reset(dev: &Device<Self>) {
-        Self::restore(dev, Regs::default());
+        Self::restore(dev, Default::default());
+    }
+
+    fn prepare_stop(dev: &Device<Self>) -> Result {
+        Self::check(dev, 1)
+    }
+
+    fn begin_save(dev: &Device<Self>) -> Result {
+        Self::check(dev, 2)?;
+        dev.count(Hook::BeginSave);
+        Ok(())
+    }
+
+    fn end_save(dev: &Device<Self>) {
+        dev.count(Hook::EndSave);
+    }
+
+    fn begin_load(dev: &Device<Self>) -> Result {
+        Self::check(dev, 3)?;
+        dev.count(Hook::BeginLoad);
+        Ok(())
+    }
+
+    fn end_load(dev: &Device<Self>) {
+        dev.count(Hook::EndLoad);
+    }
+
+    fn save_part(dev: &Device<Self>, part: &Part, out: &mut Writer<'_>) -> Result {
+        let parts = *dev.parts.lock();
+        let (value, needed) = match part.number {
+            5 => (parts.extra, parts.extra != 0),
+            7 => (parts.optional, parts.optional != 0),
+            _ => (parts.ahead, true),
+        };
+        if needed {
+            out.put_u32(value)?;
+        }
+        Ok(())
     }
 
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
         dev.regs.lock().save(out)
     }
 
-    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Regs> {
-        if input.version() == 2 {
-            return Ok(Regs {
+    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Self::State> {
+        let regs = if input.version() == 2 {
+            Regs {
                 value: input.get_u32()?,
                 ..Regs::default()
-            });
-        }
-        Regs::decode(input)
+            }
+        } else {
+            Regs::decode(input)?
+        };
+        let mut part = |number| -> Result<u32> {
+            let value = input.part(number, |part| Ok(part.get_u32()?))?;
+            Ok(value.unwrap_or_default())
+        };
+        let parts = Parts {
+            extra: part(5)?,
+            optional: part(7)?,
+            ahead: part(9)?,
+            busy: 0,
+        };
+        Ok((regs, parts))
     }
 
-    fn restore(dev: &Device<Self>, state: Regs) {
-        *dev.regs.lock() = state;
+    fn restore(dev: &Device<Self>, (regs, parts): Self::State) {
+        *dev.regs.lock() = regs;
+        *dev.parts.lock() = parts;
         dev.irq().set_asserted(0);
     }
 }

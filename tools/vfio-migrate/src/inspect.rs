@@ -5,11 +5,13 @@
 //! The parser is the kernel's: `migration`'s [`LoadSession`], with a device that accepts everything. A device of the
 //! right kind accepts any stream that is valid here, unless its own state is invalid, which only the device can tell.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read};
 
 use migration::load::{LoadSession, Sink};
-use migration::stream::{self, Checksum, Header, Identity, Kind, HEADER_SIZE, IDENTITY_SIZE};
+use migration::stream::{
+    self, Checksum, Header, Identity, Kind, SavedState, FLAG_OPTIONAL, HEADER_SIZE, IDENTITY_SIZE,
+};
 use serde::Serialize;
 
 /// Count of the records of one kind.
@@ -68,6 +70,10 @@ pub struct Inspection {
     pub repeated: u64,
     /// Times that a new stream replaced the previous one.
     pub restarted: u64,
+    /// Numbers of the parts of the device's state that a destination must know.
+    pub parts: BTreeSet<u64>,
+    /// Numbers of the parts that it need not know.
+    pub optional_parts: BTreeSet<u64>,
     /// Skipped records of unknown optional kinds.
     pub skipped: u64,
     /// Why the stream is invalid; `None` for a complete and valid stream.
@@ -118,11 +124,11 @@ impl Sink for Anything {
         false
     }
 
-    fn check_state(&self, _version: u32, _state: &[u8]) -> Result<(), i32> {
+    fn check_state(&self, _state: &SavedState<'_>) -> Result<(), i32> {
         Ok(())
     }
 
-    fn commit_state(&self, _version: u32, _state: &[u8]) -> Result<(), i32> {
+    fn commit_state(&self, _state: &SavedState<'_>) -> Result<(), i32> {
         Ok(())
     }
 }
@@ -146,6 +152,13 @@ impl Counter {
         records.count += 1;
         records.bytes += u64::from(header.length);
         self.found.record_count += 1;
+        if header.kind == Kind::Part as u16 {
+            let parts = match header.flags & FLAG_OPTIONAL {
+                0 => &mut self.found.parts,
+                _ => &mut self.found.optional_parts,
+            };
+            parts.insert(header.position);
+        }
         let memory = matches!(Kind::from_u16(header.kind), Some(Kind::Memory | Kind::Zero));
         if memory {
             if self.last.is_none_or(|last| header.position < last) {
@@ -162,6 +175,12 @@ impl Counter {
                 self.found.pages_again += u64::from(!self.seen.insert(page));
             }
         }
+    }
+
+    /// Returns the number of PART records, which the session skips.
+    fn part_records(&self) -> u64 {
+        let parts = self.found.records.get(&Kind::Part.to_string());
+        parts.map_or(0, |records| records.count)
     }
 
     /// A new stream begins, with its own passes.
@@ -232,7 +251,7 @@ fn records(
     counter.identity(&identity);
     let session = LoadSession::new(identity, vec![0; identity.state_size_max as usize]);
     let mut session = match session {
-        Ok(session) => session,
+        Ok(session) => session.with_any_parts(),
         Err(error) => return Ok(Some(broken(0, 0, error))),
     };
     let (header, identity) = first.split_at(HEADER_SIZE);
@@ -273,7 +292,7 @@ fn records(
         }
         counter.found.restarted = session.stats().restarted;
         counter.found.repeated = session.stats().repeated;
-        counter.found.skipped = session.stats().skipped;
+        counter.found.skipped = session.stats().skipped - counter.part_records();
         record += 1;
         offset = counter.found.bytes;
         let got = read_full(input, &mut header)?;

@@ -105,7 +105,7 @@ pub(crate) fn transferred(report: &Report) -> String {
 }
 
 /// The order of record kinds, as in a stream.
-const KINDS: [&str; 5] = ["IDENTITY", "MEMORY", "ZERO", "DEVICE", "END"];
+const KINDS: [&str; 6] = ["IDENTITY", "PART", "MEMORY", "ZERO", "DEVICE", "END"];
 
 pub(crate) fn inspected(found: &Inspection) -> String {
     let mut out = Vec::new();
@@ -145,6 +145,12 @@ pub(crate) fn inspected(found: &Inspection) -> String {
             "passes     {}; {} pages, {} of them more than once",
             found.passes, found.pages, found.pages_again
         ));
+        for (name, parts) in [("parts", &found.parts), ("optional", &found.optional_parts)] {
+            if !parts.is_empty() {
+                let numbers: Vec<_> = parts.iter().map(|number| number.to_string()).collect();
+                out.push(format!("{name:<10} {}", numbers.join(", ")));
+            }
+        }
         if found.restarted > 0 {
             out.push(format!("restarted  {} times", found.restarted));
         }

@@ -16,21 +16,44 @@ mod oracle;
 use device::{identity, Device};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use migration::load::LoadSession;
-use migration::stream::Error;
+use migration::stream::{Changes, Error, Part, PartTable};
 
 const PAGES: u64 = 40;
+
+/// The parts of the device. The stream to begin with has one more, which is optional.
+const PARTS: [Part; 2] = [part(3), part(9)];
+
+const fn part(number: u32) -> Part {
+    Part {
+        number,
+        optional: number == 5,
+        pre_copy: number == 9,
+        size_max: 20,
+    }
+}
+
+fn table(parts: &'static [Part]) -> PartTable {
+    PartTable::new(parts, device::PAGE as u32).expect("a table")
+}
+
+fn target() -> Device {
+    let target = Device::new(PAGES);
+    target.table.set(table(&PARTS));
+    target
+}
 
 fuzz_target!(|input: &[u8]| {
     let Some((how, stream)) = input.split_first() else {
         return;
     };
-    let target = Device::new(PAGES);
+    let target = target();
     let result = load(&target, stream, usize::from(*how));
-    let expected = oracle::read(&identity(PAGES), stream);
+    let expected = oracle::read(&identity(PAGES), &PARTS, stream);
     match (&result, expected) {
         (Ok(()), Some(expected)) => {
             assert!(target.memory() == expected.memory, "memory differs");
             assert!(*target.state.borrow() == expected.state, "state differs");
+            assert!(*target.parts.borrow() == expected.parts, "parts differ");
             assert_eq!(target.committed.get(), 1);
         }
         (Err(error), None) => {
@@ -41,7 +64,7 @@ fuzz_target!(|input: &[u8]| {
         (Err(error), Some(_)) => panic!("a stream was refused: {error}"),
     }
     // Cut in another way it is the same.
-    let again = Device::new(PAGES);
+    let again = self::target();
     assert_eq!(load(&again, stream, 0), result);
     if result.is_ok() {
         again.assert_same(&target);
@@ -69,10 +92,21 @@ fn load(target: &Device, stream: &[u8], how: usize) -> Result<(), Error> {
 /// A stream with every kind of record, to begin with.
 fn sample() -> Vec<u8> {
     let device = device::sample();
+    device
+        .table
+        .set(table(const { &[part(3), part(5), part(9)] }));
+    for number in [3, 5, 9] {
+        let bytes = vec![number as u8; 12];
+        device.parts.borrow_mut().insert(number, bytes);
+    }
     let mut session = device.begin();
     let mut buffers = device::fill_all(&mut session, &device, 300);
     device.write(5, 5);
     device.discard(2);
+    device.changes.set(Changes {
+        parts: 1 << 2,
+        reinit: false,
+    });
     session.stop();
     buffers.extend(device::fill_all(&mut session, &device, 300));
     buffers.concat()

@@ -3,12 +3,14 @@
 //! A reader of streams, written from Documentation/stream.rst: it has all of the stream at once and keeps whole copies
 //! where the real one counts.
 
-use migration::stream::Identity;
+use migration::stream::{Identity, Part};
+use std::collections::BTreeMap;
 
 /// What a device is after a load.
 pub(crate) struct Loaded {
     pub(crate) memory: Vec<u8>,
     pub(crate) state: Vec<u8>,
+    pub(crate) parts: BTreeMap<u32, Vec<u8>>,
 }
 
 /// What has been counted.
@@ -18,6 +20,7 @@ struct Counts {
     memory: u64,
     zero: u64,
     state: Vec<u8>,
+    parts: BTreeMap<u32, Vec<u8>>,
     /// The first 28 bytes of all headers.
     headers: Vec<u8>,
 }
@@ -38,8 +41,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside"))
 }
 
-/// What a device of this identity becomes; `None` for what is no stream for it.
-pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
+/// What a device of this identity and with these parts becomes; `None` for what is no stream for it.
+pub(crate) fn read(identity: &Identity, parts: &[Part], stream: &[u8]) -> Option<Loaded> {
     let page = u64::from(identity.page_size);
     let mut memory = vec![0; identity.memory_size as usize];
     let mut counts = Counts::default();
@@ -51,6 +54,7 @@ pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
             return Some(Loaded {
                 memory,
                 state: counts.state,
+                parts: counts.parts,
             });
         }
         let (header, behind) = rest.split_at_checked(32)?;
@@ -147,6 +151,15 @@ pub(crate) fn read(identity: &Identity, stream: &[u8]) -> Option<Loaded> {
                     return None;
                 }
                 ended = true;
+            }
+            6 if parts.iter().any(|part| u64::from(part.number) == position) => {
+                let part = parts
+                    .iter()
+                    .find(|part| u64::from(part.number) == position)?;
+                if payload.is_empty() || length > part.size_max {
+                    return None;
+                }
+                counts.parts.insert(part.number, payload.to_vec());
             }
             _ if flags & OPTIONAL == 0 => return None,
             _ => {}

@@ -6,7 +6,8 @@ use migration::dirty::{words_for, DirtyMap, Run};
 use migration::load::{LoadSession, Sink};
 use migration::save::{SaveSession, Source};
 use migration::stream::{
-    crc_finish, device_type, Checksum, Error, Header, Identity, CRC_SEED, HEADER_SIZE,
+    crc_finish, device_type, Changes, Checksum, Error, Header, Identity, Part, PartTable,
+    SavedState, CRC_SEED, HEADER_SIZE,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -35,6 +36,10 @@ pub(crate) struct Device {
     pub(crate) pages: RefCell<BTreeMap<u64, Vec<u8>>>,
     pub(crate) dirty: DirtyMap<Vec<AtomicU64>>,
     pub(crate) state: RefCell<Vec<u8>>,
+    /// The parts, by number, and what changed of them.
+    pub(crate) table: Cell<PartTable>,
+    pub(crate) parts: RefCell<BTreeMap<u32, Vec<u8>>>,
+    pub(crate) changes: Cell<Changes>,
     /// The oldest version that is loaded, and the one that was checked.
     pub(crate) oldest: Cell<u32>,
     pub(crate) version: Cell<u32>,
@@ -72,6 +77,9 @@ impl Device {
             pages: RefCell::default(),
             dirty: DirtyMap::new(words, identity.pages()).unwrap(),
             state: RefCell::default(),
+            table: Cell::new(PartTable::EMPTY),
+            parts: RefCell::default(),
+            changes: Cell::default(),
             oldest: Cell::new(identity.device_version),
             version: Cell::new(0),
             checked: Cell::new(0),
@@ -140,16 +148,21 @@ impl Device {
         all
     }
 
+    fn buffer(&self) -> Vec<u8> {
+        let parts = self.table.get().buffer_size();
+        vec![0x55; self.identity.state_size_max as usize + parts]
+    }
+
     pub(crate) fn begin(&self) -> SaveSession<Vec<u8>> {
         self.dirty.clear_all();
-        let buffer = vec![0; self.identity.state_size_max as usize];
-        SaveSession::begin(self.identity, buffer, self).unwrap()
+        let session = SaveSession::begin(self.identity, self.buffer(), self).unwrap();
+        session.with_parts(self.table.get()).unwrap()
     }
 
     pub(crate) fn loader(&self) -> LoadSession<Vec<u8>> {
-        let buffer = vec![0; self.identity.state_size_max as usize];
-        let session = LoadSession::new(self.identity, buffer).unwrap();
-        session.since(self.oldest.get())
+        let session = LoadSession::new(self.identity, self.buffer()).unwrap();
+        let session = session.since(self.oldest.get());
+        session.with_parts(self.table.get()).unwrap()
     }
 
     /// Saves the stopped device and returns the buffers.
@@ -169,6 +182,7 @@ impl Device {
     pub(crate) fn assert_same(&self, other: &Device) {
         assert!(self.memory() == other.memory(), "memory differs");
         assert_eq!(*self.state.borrow(), *other.state.borrow());
+        assert_eq!(*self.parts.borrow(), *other.parts.borrow());
     }
 }
 
@@ -311,6 +325,27 @@ impl Source for Device {
         buf[..state.len()].copy_from_slice(&state);
         Ok(state.len() + self.claim.get())
     }
+
+    fn changes(&self) -> Changes {
+        self.changes.get()
+    }
+
+    fn take_changes(&self) -> Changes {
+        self.changes.take()
+    }
+
+    fn save_part(&self, part: &Part, buf: &mut [u8]) -> Result<usize, i32> {
+        if self.fail_state.get() {
+            return Err(-ENOMEM);
+        }
+        assert_eq!(buf.len(), part.size_max as usize);
+        let parts = self.parts.borrow();
+        let Some(bytes) = parts.get(&part.number) else {
+            return Ok(0);
+        };
+        buf[..bytes.len()].copy_from_slice(bytes);
+        Ok(bytes.len() + self.claim.get())
+    }
 }
 
 impl Sink for Device {
@@ -364,21 +399,25 @@ impl Sink for Device {
         self.signalled()
     }
 
-    fn check_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
+    fn check_state(&self, state: &SavedState<'_>) -> Result<(), i32> {
         self.checked.set(self.checked.get() + 1);
         if self.fail_state.get() {
             return Err(self.errno.get());
         }
-        assert!(state.len() <= STATE_MAX);
-        self.version.set(version);
+        assert!(state.bytes.len() <= STATE_MAX);
+        self.version.set(state.version);
         Ok(())
     }
 
-    fn commit_state(&self, version: u32, state: &[u8]) -> Result<(), i32> {
-        assert_eq!(self.version.get(), version);
+    fn commit_state(&self, state: &SavedState<'_>) -> Result<(), i32> {
+        assert_eq!(self.version.get(), state.version);
         assert!(self.checked.get() > self.committed.get(), "not checked");
         self.committed.set(self.committed.get() + 1);
-        *self.state.borrow_mut() = state.to_vec();
+        *self.state.borrow_mut() = state.bytes.to_vec();
+        let numbers = (0..).map_while(|index| self.table.get().get(index));
+        *self.parts.borrow_mut() = numbers
+            .filter_map(|part| Some((part.number, state.parts.get(part.number)?.to_vec())))
+            .collect();
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod identity;
 mod load;
 mod model;
 mod mutation;
+mod parts;
 mod phases;
 mod record;
 mod region;

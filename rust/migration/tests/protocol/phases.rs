@@ -134,6 +134,7 @@ fn info(initial_bytes: u64, dirty_bytes: u64) -> PrecopyInfo {
     PrecopyInfo {
         initial_bytes,
         dirty_bytes,
+        ..PrecopyInfo::default()
     }
 }
 

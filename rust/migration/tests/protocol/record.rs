@@ -127,12 +127,13 @@ fn p51_kinds_and_flags_have_the_documented_numbers() {
         (3, Kind::Zero, "ZERO"),
         (4, Kind::Device, "DEVICE"),
         (5, Kind::End, "END"),
+        (6, Kind::Part, "PART"),
     ] {
         assert_eq!(Kind::from_u16(number), Some(kind));
         assert_eq!(kind as u16, number);
         assert_eq!(kind.to_string(), name);
     }
     assert_eq!(Kind::from_u16(0), None);
-    assert_eq!(Kind::from_u16(6), None);
+    assert_eq!(Kind::from_u16(7), None);
     assert_eq!((FLAG_START, FLAG_AGAIN), (2, 4));
 }

@@ -4,7 +4,7 @@
 
 use crate::device::{fill_all, records, sample, Device, ENOMEM, PAGE, STATE_MAX};
 use migration::save::{estimate, min_output, PrecopyInfo, SaveSession};
-use migration::stream::{Error, Kind, FLAG_START};
+use migration::stream::{Error, Kind, PartTable, FLAG_START};
 use std::cell::Cell;
 
 const H: u64 = 32;
@@ -64,7 +64,10 @@ fn p22_pending_is_what_a_stop_would_send() {
         (H + 56) + (5 * 64 + 3 * H) + (H + STATE_MAX as u64) + (H + 40)
     );
     // Without a session, the estimate does not know which of the five pages are adjacent.
-    assert_eq!(whole + 2 * H, estimate(&device.identity, &device));
+    assert_eq!(
+        whole + 2 * H,
+        estimate(&device.identity, PartTable::EMPTY, &device)
+    );
     assert_eq!(
         whole,
         device
@@ -122,7 +125,8 @@ fn p45_initial_falls_to_zero_and_dirty_grows() {
         session.precopy_info(&device),
         PrecopyInfo {
             initial_bytes: all + H + 56,
-            dirty_bytes: 0
+            dirty_bytes: 0,
+            ..PrecopyInfo::default()
         }
     );
     // One record with pages 0 to 2. A page that was sent becomes dirty. A page that was not sent stays initial.
@@ -137,7 +141,8 @@ fn p45_initial_falls_to_zero_and_dirty_grows() {
         session.precopy_info(&device),
         PrecopyInfo {
             initial_bytes: 3 * 64 + 3 * H,
-            dirty_bytes: 64 + H
+            dirty_bytes: 64 + H,
+            ..PrecopyInfo::default()
         }
     );
     fill_all(&mut session, &device, 4096);
@@ -149,7 +154,8 @@ fn p45_initial_falls_to_zero_and_dirty_grows() {
         session.precopy_info(&device),
         PrecopyInfo {
             initial_bytes: 0,
-            dirty_bytes: 64 + H
+            dirty_bytes: 64 + H,
+            ..PrecopyInfo::default()
         }
     );
 }
@@ -165,7 +171,8 @@ fn p45_nothing_is_initial_after_an_empty_first_pass() {
         session.precopy_info(&device),
         PrecopyInfo {
             initial_bytes: 0,
-            dirty_bytes: 64 + H
+            dirty_bytes: 64 + H,
+            ..PrecopyInfo::default()
         }
     );
 }
@@ -416,7 +423,7 @@ fn p25_pages_smaller_than_a_control_record_will_do() {
 fn p47_the_size_is_known_without_a_session() {
     let device = sample();
     device.dirty.clear_all();
-    let size = estimate(&device.identity, &device);
+    let size = estimate(&device.identity, PartTable::EMPTY, &device);
     assert!(device.dirty.is_clean());
     let sent: usize = device.save(4096).iter().map(Vec::len).sum();
     // The estimate is exact except for the maximal state size, and a header for each of the five pages in three runs.
@@ -427,13 +434,16 @@ fn p47_the_size_is_known_without_a_session() {
     }
     let sent: usize = device.save(4096).iter().map(Vec::len).sum();
     assert_eq!(
-        estimate(&device.identity, &device),
+        estimate(&device.identity, PartTable::EMPTY, &device),
         sent as u64 + (STATE_MAX - 100) as u64
     );
     // A device without memory and state still sends IDENTITY and END.
     let mut bare = crate::device::identity(0);
     bare.state_size_max = 0;
-    assert_eq!(estimate(&bare, &Device::with(bare)), H + 56 + H + 40);
+    assert_eq!(
+        estimate(&bare, PartTable::EMPTY, &Device::with(bare)),
+        H + 56 + H + 40
+    );
 }
 
 #[test]

@@ -256,7 +256,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migration::stream::device_type;
+    use migration::stream::{device_type, SavedState};
 
     fn stream() -> Stream {
         let identity = Identity {
@@ -306,10 +306,10 @@ mod tests {
         fn interrupted(&self) -> bool {
             false
         }
-        fn check_state(&self, _: u32, _: &[u8]) -> Result<(), i32> {
+        fn check_state(&self, _: &SavedState<'_>) -> Result<(), i32> {
             Ok(())
         }
-        fn commit_state(&self, _: u32, _: &[u8]) -> Result<(), i32> {
+        fn commit_state(&self, _: &SavedState<'_>) -> Result<(), i32> {
             Ok(())
         }
     }

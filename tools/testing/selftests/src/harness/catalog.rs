@@ -60,6 +60,7 @@ const TABLES: &[&[Test]] = &[
     crate::dma::rings::TESTS,
     crate::hostile::load::TESTS,
     crate::mdev::params::TESTS,
+    crate::mdev::parts::TESTS,
     crate::mdev::lifecycle::TESTS,
     crate::mdev::next_user::TESTS,
     crate::mdev::others::TESTS,

@@ -6,6 +6,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod next_user;
 pub(crate) mod others;
 pub(crate) mod params;
+pub(crate) mod parts;
 pub(crate) mod scratch;
 pub(crate) mod script;
 pub(crate) mod serial;

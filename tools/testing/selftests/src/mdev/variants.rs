@@ -29,15 +29,15 @@ const FAIL: u64 = 0x4;
 const WORK: u64 = 0x8;
 
 /// What a type offers.
-struct Type {
-    name: &'static str,
+pub(super) struct Type {
+    pub(super) name: &'static str,
     v1: bool,
     v2: bool,
     pre_copy: bool,
     p2p: bool,
 }
 
-const ALL: Type = Type {
+pub(super) const ALL: Type = Type {
     name: "variants-all",
     v1: true,
     v2: true,
@@ -91,29 +91,29 @@ impl Type {
 }
 
 /// An open device that is bus master.
-struct Variant {
-    bar: Region,
-    guest: Guest,
+pub(super) struct Variant {
+    pub(super) bar: Region,
+    pub(super) guest: Guest,
 }
 
 impl Variant {
-    fn new(env: &Env, typ: &str) -> Result<Self> {
+    pub(super) fn new(env: &Env, typ: &str) -> Result<Self> {
         let guest = env.open(typ)?;
         guest.device.config()?.enable()?;
         let bar = guest.region(0)?;
         Ok(Variant { bar, guest })
     }
 
-    fn v1(&self) -> Result<v1::Migration> {
+    pub(super) fn v1(&self) -> Result<v1::Migration> {
         Ok(self.guest.device.migration_v1()?.expect("a device with v1"))
     }
 
-    fn v2(&self) -> Result<v2::Migration> {
+    pub(super) fn v2(&self) -> Result<v2::Migration> {
         Ok(self.guest.device.migration_v2()?.expect("a device with v2"))
     }
 
     /// Does a unit of work.
-    fn work(&self) -> Result {
+    pub(super) fn work(&self) -> Result {
         let before = self.bar.read_u32(WORK)?;
         self.bar.write_u32(WORK, 0)?;
         wait_for("a unit of work", || Ok(self.bar.read_u32(WORK)? > before))
