@@ -28,6 +28,7 @@ use crate::{
         StateMachine, //
     },
 };
+use core::fmt;
 use kernel::{
     prelude::*,
     sync::{
@@ -204,16 +205,20 @@ impl<T: Driver> mdev::Driver for Registration<T> {
         self.device.device().set_keep_state(keep)
     }
 
-    fn migration_abi(&self) -> &'static CStr {
-        match self.device.device().generation() {
-            Generation::V1 => c"v1",
-            Generation::V7 => c"v7",
-            Generation::V2018 => c"2018",
-        }
+    fn migration_abi(&self) -> &'static str {
+        self.device.device().generation().name()
     }
 
     fn set_migration_abi(&self, name: &[u8]) -> Result {
         let generation = Generation::from_name(name).ok_or(EINVAL)?;
         Device::set_generation(self.device.device(), generation)
+    }
+
+    fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write!(out, "{}", self.device.device().identity_text())
+    }
+
+    fn check_migration_version(&self, text: &str) -> Result {
+        self.device.device().check_identity_text(text)
     }
 }

@@ -45,6 +45,11 @@ pub enum Error {
         /// The stream's value.
         found: u64,
     },
+    /// An identity as text has a field that is missing, there twice, unknown or no number.
+    Text {
+        /// Name of the field; `name` if the name is unknown.
+        field: &'static str,
+    },
     /// A header's checksum does not match.
     HeaderChecksum {
         /// Sequence number of the record that was expected.
@@ -212,6 +217,7 @@ impl Error {
             Error::Foreign
             | Error::DeviceType { .. }
             | Error::Identity { .. }
+            | Error::Text { .. }
             | Error::Geometry { .. } => EINVAL,
             Error::Version { .. } | Error::UnknownKind { .. } | Error::UnknownPart { .. } => {
                 EPROTONOSUPPORT
@@ -275,6 +281,12 @@ impl fmt::Display for Error {
                 f,
                 "{field} is {found:#x} in the stream and {expected:#x} here"
             ),
+            Error::Text { field: "name" } => {
+                f.write_str("the text of an identity has an unknown field")
+            }
+            Error::Text { field } => {
+                write!(f, "{field} is missing, there twice, too large or no number")
+            }
             Error::HeaderChecksum {
                 sequence,
                 stored,

@@ -41,6 +41,7 @@ pub mod fields;
 mod format;
 pub mod generation;
 mod identity;
+mod identity_text;
 pub mod incoming;
 pub mod load;
 mod part;

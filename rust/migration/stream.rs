@@ -60,6 +60,7 @@ pub use crate::format::{
     MAGIC, VERSION, ZERO_SIZE,
 };
 pub use crate::identity::{device_type, Identity};
+pub use crate::identity_text::IdentityText;
 pub use crate::part::{Changes, Part, PartTable, Parts, SavedState, PARTS_MAX};
 pub use crate::record::Header;
 pub use crate::state_codec::{Reader, Writer};

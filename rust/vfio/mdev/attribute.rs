@@ -3,8 +3,10 @@
 //! The attributes of an mdev: files in its directory of sysfs.
 //!
 //! ```text
-//!   keep_state      whether the state of the device stays when its last user closes it
-//!   migration_abi   the migration interface, until the first open
+//!   keep_state          whether the state of the device stays when its last user closes it
+//!   migration_abi       the migration interface, until the first open
+//!   migration_version   which streams the device takes; a write asks whether it takes those of a device
+//!                       whose text this is, and changes nothing
 //! ```
 //!
 //! Everybody may read them, and only root may write them.
@@ -12,14 +14,23 @@
 //! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
 
 use super::driver::Driver;
-use core::marker::PhantomData;
+use core::{
+    fmt::{
+        self,
+        Write, //
+    },
+    marker::PhantomData,
+    slice, //
+};
 use kernel::{
     error::to_result,
     ffi::c_char,
+    page::PAGE_SIZE,
     prelude::*,
     str::{
         kstrtobool,
-        CStrExt, //
+        CStrExt,
+        Formatter, //
     },
     types::Opaque, //
 };
@@ -30,8 +41,8 @@ pub(super) trait Value<D: Driver>: 'static {
     /// Name of the file.
     const NAME: &'static CStr;
 
-    /// Returns the text of the file.
-    fn show(data: &D) -> &'static CStr;
+    /// Writes the text of the file, without a newline at its end.
+    fn show(data: &D, out: &mut dyn Write) -> fmt::Result;
 
     /// Takes what was written. An error is the errno of the write.
     fn store(data: &D, text: &CStr) -> Result;
@@ -43,11 +54,8 @@ pub(super) struct KeepState;
 impl<D: Driver> Value<D> for KeepState {
     const NAME: &'static CStr = c"keep_state";
 
-    fn show(data: &D) -> &'static CStr {
-        match data.keeps_state() {
-            true => c"1",
-            false => c"0",
-        }
+    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
+        out.write_char(if data.keeps_state() { '1' } else { '0' })
     }
 
     fn store(data: &D, text: &CStr) -> Result {
@@ -61,13 +69,28 @@ pub(super) struct MigrationAbi;
 impl<D: Driver> Value<D> for MigrationAbi {
     const NAME: &'static CStr = c"migration_abi";
 
-    fn show(data: &D) -> &'static CStr {
-        data.migration_abi()
+    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
+        out.write_str(data.migration_abi())
     }
 
     fn store(data: &D, text: &CStr) -> Result {
         let text = text.to_bytes();
         data.set_migration_abi(text.strip_suffix(b"\n").unwrap_or(text))
+    }
+}
+
+/// `migration_version`.
+pub(super) struct MigrationVersion;
+
+impl<D: Driver> Value<D> for MigrationVersion {
+    const NAME: &'static CStr = c"migration_version";
+
+    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
+        data.show_migration_version(out)
+    }
+
+    fn store(data: &D, text: &CStr) -> Result {
+        data.check_migration_version(text.to_str()?)
     }
 }
 
@@ -149,11 +172,19 @@ impl<D: Driver, V: Value<D>> Attribute<D, V> {
         _attr: *mut bindings::device_attribute,
         buf: *mut c_char,
     ) -> isize {
-        // SAFETY: The file is not removed during this call.
-        let text = V::show(unsafe { Self::data(dev) });
+        // SAFETY: The file is not removed during this call; sysfs gives a page of zeros to write to.
+        let (data, page) = unsafe {
+            (
+                Self::data(dev),
+                slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE),
+            )
+        };
+        let mut out = Formatter::new(page);
 
-        // SAFETY: sysfs gives a page to write to, and the format takes one string.
-        unsafe { bindings::sysfs_emit(buf, c"%s\n".as_char_ptr(), text.as_char_ptr()) as isize }
+        match V::show(data, &mut out).and_then(|()| out.write_char('\n')) {
+            Ok(()) => out.bytes_written() as isize,
+            Err(fmt::Error) => EOVERFLOW.to_errno() as isize,
+        }
     }
 
     /// # Safety

@@ -2,6 +2,7 @@
 
 //! A driver on the mdev bus.
 
+use core::fmt;
 use kernel::{
     device,
     prelude::*, //
@@ -60,8 +61,15 @@ pub trait Driver: Send + Sync + Sized + 'static {
     fn set_keep_state(&self, keep: bool) -> Result;
 
     /// Returns the name of the migration interface.
-    fn migration_abi(&self) -> &'static CStr;
+    fn migration_abi(&self) -> &'static str;
 
     /// Chooses the migration interface. An error is the errno of the write.
     fn set_migration_abi(&self, name: &[u8]) -> Result;
+
+    /// Writes which streams the device takes, as one line.
+    fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// Returns whether it takes the streams of a device whose line this is. An error is the errno of the
+    /// write.
+    fn check_migration_version(&self, text: &str) -> Result;
 }

@@ -6,7 +6,8 @@ use super::{
     attribute::{
         Attribute,
         KeepState,
-        MigrationAbi, //
+        MigrationAbi,
+        MigrationVersion, //
     },
     driver::{
         Driver,
@@ -39,6 +40,8 @@ pub(super) struct MdevDriver<D: Driver> {
     keep_state: Attribute<D, KeepState>,
     #[pin]
     migration_abi: Attribute<D, MigrationAbi>,
+    #[pin]
+    migration_version: Attribute<D, MigrationVersion>,
 }
 
 impl<D: Driver> MdevDriver<D> {
@@ -47,6 +50,7 @@ impl<D: Driver> MdevDriver<D> {
         try_pin_init!(Self {
             keep_state <- Attribute::new(),
             migration_abi <- Attribute::new(),
+            migration_version <- Attribute::new(),
             raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
                 let driver = bindings::mdev_driver {
                     device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
@@ -104,7 +108,11 @@ impl<D: Driver> MdevDriver<D> {
             self.keep_state.create(dev)?;
             self.migration_abi
                 .create(dev)
-                .inspect_err(|_| self.keep_state.remove(dev))
+                .inspect_err(|_| self.keep_state.remove(dev))?;
+            self.migration_version.create(dev).inspect_err(|_| {
+                self.migration_abi.remove(dev);
+                self.keep_state.remove(dev);
+            })
         }
     }
 
@@ -116,6 +124,7 @@ impl<D: Driver> MdevDriver<D> {
     unsafe fn remove_files(&self, dev: *mut bindings::device) {
         // SAFETY: By the requirement of this function.
         unsafe {
+            self.migration_version.remove(dev);
             self.migration_abi.remove(dev);
             self.keep_state.remove(dev);
         }

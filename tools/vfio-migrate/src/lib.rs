@@ -34,7 +34,7 @@ pub use error::{Failure, Kind};
 pub use inspect::{inspect, Broken, Inspection, Records};
 pub use link::Link;
 pub use list::{list, Entry, Status};
-pub use preflight::identity;
+pub use preflight::{identity, version};
 pub use progress::{Pass, Phase, PhaseReport, Progress, Quiet};
 pub use receive::{receive, Received};
 pub use send::send;

@@ -17,13 +17,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use migration::stream::IdentityText;
 use serde_json::{json, Value};
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{Device, Error};
 use vfio_migrate::cli::{Cli, Command};
 use vfio_migrate::file::NewFile;
 use vfio_migrate::{
-    file, identity, inspect, list, receive, send, transfer, Failure, Inspection, Kind, Protocol,
+    file, identity, inspect, list, receive, send, transfer, version, Failure, Inspection, Kind,
+    Protocol,
 };
 
 use crate::answer::Answer;
@@ -219,10 +221,21 @@ fn run(cli: &Cli, bar: &mut Bar) -> Result<Answer, Failure> {
 
 /// Adds whether a device would take the stream.
 fn preflight(found: &Inspection, uuid: &Uuid, answer: &mut Answer) -> Result<(), Failure> {
-    let device = identity(&open(uuid)?, Protocol::Auto)?;
+    let device = match version(&Sysfs::default().instance(uuid)?)? {
+        Some(version) => version,
+        // A driver without the attribute loads one version.
+        None => {
+            let identity = identity(&open(uuid)?, Protocol::Auto)?;
+            IdentityText {
+                identity,
+                oldest_version: identity.device_version,
+            }
+        }
+    };
+    let accept = |stream| device.identity.accept_since(device.oldest_version, stream);
     let refusal = match (&found.identity, &found.broken) {
-        (Some(stream), _) if device.accept(stream).is_err() => {
-            device.accept(stream).err().map(|error| error.to_string())
+        (Some(stream), _) if accept(stream).is_err() => {
+            accept(stream).err().map(|error| error.to_string())
         }
         (_, Some(_)) | (None, None) => Some("the stream is broken".into()),
         (Some(_), None) => None,

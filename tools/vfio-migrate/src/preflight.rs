@@ -2,12 +2,29 @@
 
 //! Asks a device whether it would take a stream, without a load.
 
-use migration::stream::Identity;
+use migration::stream::{Identity, IdentityText};
+use vfio_client::mdev::Instance;
 use vfio_client::Device;
 
 use crate::endpoint::{Protocol, Source};
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::first_identity;
+
+/// Returns which streams an instance takes, from its `migration_version`, also while it is in use. `None` if its driver
+/// has no such attribute.
+pub fn version(instance: &Instance) -> Result<Option<IdentityText>> {
+    let Some(text) = instance.migration_version()? else {
+        return Ok(None);
+    };
+    let parsed = IdentityText::parse(&text).map_err(|error| {
+        let why = format!("its migration_version is {text:?}: {error}");
+        Failure::new(
+            Kind::NotMigratable,
+            vfio_client::Error::other("device", why),
+        )
+    })?;
+    Ok(Some(parsed))
+}
 
 /// Returns the identity of a device, which a stream must match.
 ///

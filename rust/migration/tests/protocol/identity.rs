@@ -3,7 +3,7 @@
 //! Identity: streams that a destination refuses before it changes the device (P49).
 
 use crate::device::{identity, sample, Device};
-use migration::stream::{device_type, Error, Identity, MAGIC, VERSION};
+use migration::stream::{device_type, Error, Identity, IdentityText, MAGIC, VERSION};
 
 #[test]
 fn p49_the_bytes_of_an_identity() {
@@ -163,4 +163,71 @@ fn p49_identities_no_device_has_are_refused() {
 fn p49_device_types_are_padded_or_cut() {
     assert_eq!(device_type(""), [0; 16]);
     assert_eq!(&device_type("0123456789abcdefgh"), b"0123456789abcdef");
+}
+
+#[test]
+fn p49_the_text_of_an_identity_is_parsed() {
+    let text = IdentityText {
+        identity: identity(40),
+        oldest_version: 2,
+    };
+    let line = text.to_string();
+    assert_eq!(
+        line,
+        "stream_version=1 device_type=test device_version=3 oldest_version=2 features=0x5 \
+         memory_size=2560 page_size=64 state_size_max=256"
+    );
+    assert_eq!(IdentityText::parse(&line), Ok(text));
+    // In any order, and with the newline of a file.
+    let mut fields: Vec<_> = line.split(' ').collect();
+    fields.reverse();
+    assert_eq!(IdentityText::parse(&(fields.join("  ") + "\n")), Ok(text));
+    let longest = Identity {
+        device_type: *b"0123456789abcdef",
+        device_version: u32::MAX,
+        features: u32::MAX,
+        memory_size: u64::MAX,
+        page_size: u32::MAX,
+        state_size_max: u32::MAX,
+    };
+    let text = IdentityText {
+        identity: longest,
+        oldest_version: u32::MAX,
+    };
+    assert_eq!(IdentityText::parse(&text.to_string()), Ok(text));
+}
+
+#[test]
+fn p49_malformed_texts_of_an_identity_are_refused() {
+    let text = IdentityText {
+        identity: identity(40),
+        oldest_version: 2,
+    };
+    let line = text.to_string();
+    for field in line.split(' ') {
+        let (name, value) = field.split_once('=').unwrap();
+        let others: Vec<_> = line.split(' ').filter(|other| *other != field).collect();
+        let others = others.join(" ");
+        for wrong in [
+            String::new(),
+            format!("{field} {field}"),
+            format!("{name}="),
+            format!("{name}=0x1ffffffffffffffff"),
+            format!("{name}=+{value}0123456789abcdef"),
+            format!("{name} {value}"),
+            format!("x{name}={value}"),
+        ] {
+            let error = IdentityText::parse(&format!("{others} {wrong}")).unwrap_err();
+            assert!(matches!(error, Error::Text { .. }), "{wrong}: {error}");
+            assert_eq!(error.errno(), 22);
+        }
+    }
+    for wrong in ["=", "==", "\0", "a", "=1 =1"] {
+        assert!(IdentityText::parse(wrong).is_err(), "{wrong:?}");
+    }
+    let other = line.replace("stream_version=1", "stream_version=2");
+    assert_eq!(
+        IdentityText::parse(&other),
+        Err(Error::Version { found: 2 })
+    );
 }

@@ -328,6 +328,33 @@ impl Instance {
             .field(|| format!("write {name} to migration_abi of {}", self.uuid))
     }
 
+    /// Returns which streams it takes, as text; `None` if the driver has no such attribute.
+    pub fn migration_version(&self) -> Result<Option<String>> {
+        match read(&self.path.join("migration_version")) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.is(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Asks whether it takes the streams of a device whose [`migration_version`](Self::migration_version) this is.
+    /// `EINVAL` if not. Needs root.
+    pub fn check_migration_version(&self, text: &str) -> Result<()> {
+        fs::write(self.path.join("migration_version"), text)
+            .field(|| format!("write to migration_version of {}", self.uuid))
+    }
+
+    /// Unbinds it from its driver, after waiting for its user to close it.
+    pub fn unbind(&self) -> Result<()> {
+        fs::write(self.path.join("driver/unbind"), self.uuid.as_str())
+            .field(|| format!("unbind {}", self.uuid))
+    }
+
+    /// Returns the name of its driver; `None` if it has none.
+    pub fn driver(&self) -> Option<String> {
+        link_name(&self.path.join("driver")).ok()
+    }
+
     /// Removes it, after waiting for its user to close it.
     pub fn remove(&self) -> Result<()> {
         fs::write(self.path.join("remove"), "1").field(|| format!("remove {}", self.uuid))

@@ -5,9 +5,10 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{mpsc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ tests! { "lifecycle":
     mapping_keeps_the_device_open [] needs [Mdma],
     unload_removes_instances [],
     removal_waits_for_the_close [],
+    unbound [],
+    attributes_are_read_while_instances_come_and_go [],
     killed_while_doing_dma [] needs [Mdma],
     killed_while_saving [],
     killed_while_resuming [],
@@ -281,6 +284,62 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
     assert_errno!(std::fs::metadata(closed.path()), ENOENT);
     closed.forget();
     Ok(())
+}
+
+/// The attributes of an instance use the driver's data, so they go with it. The mdev bus binds a device only once.
+fn unbound(env: &Env) -> Result {
+    const FILES: [&str; 3] = ["keep_state", "migration_abi", "migration_version"];
+    let available = || -> Result<u32> { Ok(env.mdev_type(env.subject())?.available_instances()?) };
+    let before = available()?;
+    for _ in 0..3 {
+        let instance = env.instance(env.subject())?;
+        assert!(instance.driver().is_some());
+        let mut open = Vec::new();
+        for file in FILES {
+            let path = instance.path().join(file);
+            assert!(!std::fs::read(&path)?.is_empty(), "{file}");
+            open.push(std::fs::File::open(&path)?);
+        }
+        instance.unbind()?;
+        assert_eq!(instance.driver(), None);
+        for (file, mut held) in FILES.into_iter().zip(open) {
+            let path = instance.path().join(file);
+            assert_errno!(std::fs::read(&path), ENOENT, "{file}");
+            assert_errno!(held.read(&mut [0; 64]), ENODEV, "{file}");
+        }
+        assert_eq!(available()?, before);
+    }
+    Fixture::new(env)?.usable()
+}
+
+fn attributes_are_read_while_instances_come_and_go(env: &Env) -> Result {
+    let ended = AtomicBool::new(false);
+    let path = Mutex::new(None::<PathBuf>);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0_u64;
+            while !ended.load(Relaxed) {
+                let Some(path) = path.lock().expect("no panic").clone() else {
+                    thread::yield_now();
+                    continue;
+                };
+                for file in ["migration_abi", "migration_version", "keep_state"] {
+                    reads += u64::from(std::fs::read(path.join(file)).is_ok());
+                }
+            }
+            reads
+        });
+        let created = (0..30).try_for_each(|_| {
+            let instance = env.instance(env.subject())?;
+            *path.lock().expect("no panic") = Some(instance.path().to_owned());
+            instance.migration_version()?;
+            Ok(())
+        });
+        ended.store(true, Relaxed);
+        let reads = reader.join().expect("no panic");
+        note!("{reads} reads");
+        created
+    })
 }
 
 /// Kills a working user after a random delay, many times.

@@ -2,7 +2,8 @@
 
 //! Streams of another device or version, and bytes that are not a stream.
 
-use migration::stream::{device_type, Identity};
+use migration::stream::{device_type, Identity, IdentityText};
+use vfio_client::mdev::Instance;
 use vfio_client::v1::State;
 
 use crate::env::Env;
@@ -17,6 +18,9 @@ tests! { "identity":
     p49_foreign_bytes_are_refused ["P49"],
     p49_a_refused_stream_leaves_the_device ["P49"],
     p49_another_type_of_the_same_device ["P49"] needs [Mdma],
+    p49_migration_version_tells_before_a_migration ["P49"],
+    p49_migration_version_answers_while_the_device_is_used ["P49"],
+    p49_malformed_versions_are_refused ["P49"],
 }
 
 fn p49_another_identity_is_refused_by_field(env: &Env) -> Result {
@@ -126,4 +130,84 @@ fn p49_another_type_of_the_same_device(env: &Env) -> Result {
         libc::EINVAL,
         "a stream of a device with more memory",
     )
+}
+
+/// Returns what `migration_version` of an instance says.
+fn version(instance: &Instance) -> Result<(String, IdentityText)> {
+    let text = instance.migration_version()?.expect("migration_version");
+    let parsed = IdentityText::parse(&text).expect("an identity");
+    Ok((text, parsed))
+}
+
+fn p49_migration_version_tells_before_a_migration(env: &Env) -> Result {
+    type Change = fn(&mut Identity);
+    let fields: [(&str, Change); 6] = [
+        ("device_type", |i| i.device_type = device_type("another")),
+        ("device_version", |i| i.device_version += 1),
+        ("features", |i| i.features ^= 1 << 31),
+        ("memory_size", |i| i.memory_size += PAGE),
+        ("page_size", |i| i.page_size *= 2),
+        ("state_size_max", |i| i.state_size_max += 1),
+    ];
+    let bench = Bench::new(env)?;
+    let instance = env.instance(env.subject())?;
+    let (text, mine) = version(&instance)?;
+    let first = &bench.stream.records[0].payload;
+    assert_eq!(&first[..], mine.identity.encode(), "{text}");
+    instance.check_migration_version(&text)?;
+    for (field, change) in fields {
+        let mut other = mine;
+        change(&mut other.identity);
+        let other = other.to_string();
+        let uuid = instance.uuid.as_str();
+        let check = || instance.check_migration_version(&other);
+        assert_refused!(env, uuid, check(), EINVAL, field);
+    }
+    // What another device says of the versions that it loads is its own affair.
+    let other = IdentityText {
+        oldest_version: u32::MAX,
+        ..mine
+    };
+    instance.check_migration_version(&other.to_string())?;
+    assert_eq!(version(&instance)?.1, mine);
+    Ok(())
+}
+
+fn p49_migration_version_answers_while_the_device_is_used(env: &Env) -> Result {
+    let fixture = Fixture::new(env)?;
+    let (text, _) = version(&fixture.instance)?;
+    for state in [State::PRE_COPY, State::STOP_AND_COPY, State::RUNNING] {
+        fixture.go(&[state])?;
+        assert_eq!(version(&fixture.instance)?.0, text);
+        fixture.instance.check_migration_version(&text)?;
+    }
+    fixture.usable()
+}
+
+fn p49_malformed_versions_are_refused(env: &Env) -> Result {
+    let instance = env.instance(env.subject())?;
+    let (text, _) = version(&instance)?;
+    env.module.limit_log(false)?;
+    for wrong in [
+        "\n".into(),
+        "\0".into(),
+        "\u{fffd}".into(),
+        text.replace("features", "feature"),
+        format!("{text} {text}"),
+        text.replace("page_size=", "page_size=-"),
+        text.replace("memory_size=", "memory_size=99999999999999999999"),
+        text.replace("device_type=", "device_type=0123456789abcdef"),
+        "a=".repeat(2000),
+    ] {
+        assert_errno!(
+            instance.check_migration_version(&wrong),
+            EINVAL,
+            "{wrong:?}"
+        );
+    }
+    let other = text.replace("stream_version=1", "stream_version=2");
+    assert_errno!(instance.check_migration_version(&other), EPROTONOSUPPORT);
+    env.module.limit_log(true)?;
+    instance.check_migration_version(&text)?;
+    Ok(())
 }
