@@ -155,3 +155,35 @@ macro_rules! fields {
         }
     };
 }
+
+/// Declares that one [`Field`] in a mutex is the saved state of a device.
+///
+/// Used in `impl Driver`, with the field of the driver that has the mutex, and the type of its data. Gives
+/// the driver its `State`, `save()` and `decode()`.
+///
+/// ```ignore
+/// impl Driver for Serial {
+///     migratable::saved_state! { uart: Uart }
+///     // ...
+/// }
+/// ```
+#[macro_export]
+macro_rules! saved_state {
+    ($field:ident: $ty:ty) => {
+        type State = $ty;
+
+        fn save(
+            dev: &$crate::device::Device<Self>,
+            out: &mut $crate::stream::Writer<'_>,
+        ) -> ::kernel::error::Result {
+            $crate::fields::Field::save(&*dev.$field.lock(), out)
+        }
+
+        fn decode(
+            _dev: &$crate::device::Device<Self>,
+            input: &mut $crate::stream::Reader<'_>,
+        ) -> ::kernel::error::Result<$ty> {
+            <$ty as $crate::fields::Field>::decode(input)
+        }
+    };
+}

@@ -6,6 +6,7 @@ pub use crate::{
     fields,
     pci,
     refuse,
+    saved_state,
     stream::{
         Reader,
         Writer, //

@@ -288,10 +288,11 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
 
     /// Returns whether [`SaveSession::fill`] would write something.
     pub fn has_data<S: Source + ?Sized>(&self, src: &S) -> bool {
-        self.writer.totals.records == 0
-            || (self.writer.stopped && !self.is_complete())
-            || (!self.writer.stopped
-                && !(src.dirty().is_clean() && self.parts.is_empty(src.changes())))
+        let left = match self.writer.stopped {
+            true => !self.is_complete(),
+            false => !src.dirty().is_clean() || !self.parts.is_empty(src.changes()),
+        };
+        left || self.writer.totals.records == 0
     }
 
     fn identity_bytes(&self) -> u64 {

@@ -110,7 +110,7 @@ impl Driver for Serial {
     const TIMERS: usize = 3;
     const HOST_END: bool = true;
     type Config = ();
-    type State = Uart;
+    saved_state! { uart: Uart }
 
     fn new((): &()) -> impl PinInit<Self, Error> { try_pin_init!(Self { uart <- new_mutex!(Uart::default(), "mserial") }) }
 
@@ -193,7 +193,5 @@ impl Driver for Serial {
     }
 
     fn reset(dev: &Device<Self>) { Self::restore(dev, Uart::default()) }
-    fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result { dev.uart.lock().save(out) }
-    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<Uart> { Uart::decode(input) }
     fn restore(dev: &Device<Self>, state: Uart) { dev.uart.lock().clone_from(&state); dev.uart.lock().update(dev) }
 }

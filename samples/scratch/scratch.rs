@@ -4,8 +4,7 @@
 //! to DOORBELL at 0x4 adds 1 to COUNT later; COUNT at 0x8 asserts INTx until a write clears it.
 
 use kernel::{new_mutex, prelude::*, sync::Mutex};
-use migratable::stream::{Reader, Writer};
-use migratable::{migration::DataSectionConfig, pci, Device, Driver, Info};
+use migratable::{migration::DataSectionConfig, pci, saved_state, Device, Driver, Info};
 use migratable::{Parent, Refused, Type, Wakeup, WorkResult};
 
 module! {
@@ -38,7 +37,7 @@ struct Scratch {
 impl Driver for Scratch {
     const INFO: Info = Info { name: c"scratch", device_type: "scratch", version: 1, features: 0, state_size_max: 12 };
     type Config = ();
-    type State = [u32; 3];
+    saved_state! { regs: [u32; 3] }
 
     fn new(_config: &()) -> impl PinInit<Self, Error> {
         try_pin_init!(Self { regs <- new_mutex!([0; 3], "scratch") })
@@ -82,14 +81,6 @@ impl Driver for Scratch {
     }
 
     fn reset(dev: &Device<Self>) { Self::restore(dev, [0; 3]) }
-
-    fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
-        (dev.regs.lock().iter()).try_for_each(|reg| Ok(out.put_u32(*reg)?))
-    }
-
-    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<[u32; 3]> {
-        Ok([input.get_u32()?, input.get_u32()?, input.get_u32()?])
-    }
 
     fn restore(dev: &Device<Self>, state: [u32; 3]) {
         let mut regs = dev.regs.lock();

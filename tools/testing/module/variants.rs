@@ -353,7 +353,7 @@ impl Driver for Other {
 
     type Config = ();
 
-    type State = u32;
+    saved_state! { value: u32 }
 
     fn new(_config: &()) -> impl PinInit<Self, Error> {
         try_pin_init!(Self { value <- new_mutex!(0, "other") })
@@ -385,14 +385,6 @@ impl Driver for Other {
 
     fn reset(dev: &Device<Self>) {
         *dev.value.lock() = 0;
-    }
-
-    fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
-        dev.value.lock().save(out)
-    }
-
-    fn decode(_dev: &Device<Self>, input: &mut Reader<'_>) -> Result<u32> {
-        u32::decode(input)
     }
 
     fn restore(dev: &Device<Self>, state: u32) {
