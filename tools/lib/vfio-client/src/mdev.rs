@@ -337,7 +337,7 @@ impl Instance {
         }
     }
 
-    /// Asks whether it takes the streams of a device whose [`migration_version`](Self::migration_version) this is.
+    /// Asks whether it takes the streams of a device whose `migration_version` this is.
     /// `EINVAL` if not. Needs root.
     pub fn check_migration_version(&self, text: &str) -> Result<()> {
         fs::write(self.path.join("migration_version"), text)
