@@ -318,7 +318,7 @@ fn malformed_parts_are_refused() {
             limit: 20
         }
     );
-    for number in [0, 5, 1 << 32 | 3, u64::MAX] {
+    for number in [0, 5, (1 << 32) | 3, u64::MAX] {
         assert_eq!(
             load(&|header, _| header.position = number),
             Error::UnknownPart {
