@@ -11,7 +11,7 @@ use crate::{Record, Stream};
 /// The names of the ways.
 pub const WAYS: &[&str] = &[
     "bits", "cut", "bytes", "header", "payload", "state", "remove", "repeat", "swap", "insert",
-    "splice", "counts", "identity", "again",
+    "splice", "counts", "identity", "again", "field",
 ];
 
 /// Corrupts a stream in the way of this index in [`WAYS`].
@@ -60,6 +60,28 @@ fn flip(rng: &mut Rng, bytes: &mut [u8]) {
     }
 }
 
+/// Sets a number of any width at any place: the fields of a device have no gaps between them.
+fn set_field(rng: &mut Rng, payload: &mut [u8]) {
+    let width = 1 << rng.u32(0..4);
+    let Some(last) = payload.len().checked_sub(width) else {
+        return;
+    };
+    let at = rng.usize(0..=last);
+    let field = &mut payload[at..at + width];
+    let mut bytes = [0; 8];
+    bytes[..width].copy_from_slice(field);
+    let old = u64::from_le_bytes(bytes);
+    let new = match rng.u32(0..6) {
+        0 => rng.u64(..) >> rng.u32(0..64),
+        1 => u64::MAX,
+        2 => 0,
+        3 => old ^ (1 << rng.u32(0..8 * width as u32)),
+        4 => old.wrapping_add(1),
+        _ => old.wrapping_sub(1),
+    };
+    field.copy_from_slice(&new.to_le_bytes()[..width]);
+}
+
 fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
     let count = stream.records.len();
     let at = rng.usize(0..count);
@@ -105,6 +127,14 @@ fn by_records(rng: &mut Rng, stream: &mut Stream, name: &str) {
                         .wrapping_add(rng.u32(0..3).wrapping_sub(1)),
                 };
                 payload[field..field + 4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        "field" => {
+            let device = stream.records.iter_mut().find(|r| r.header.kind == 4);
+            if let Some(record) = device {
+                for _ in 0..rng.u32(1..3) {
+                    set_field(rng, &mut record.payload);
+                }
             }
         }
         "remove" => drop(stream.records.remove(at)),
@@ -186,5 +216,28 @@ mod tests {
             }
             assert!(changed > 100, "{}: {changed}", WAYS[how as usize]);
         }
+    }
+
+    #[test]
+    fn every_byte_of_a_state_is_spoilt_alone() {
+        let device = Record::new(4, 0, vec![0x55; 9]);
+        let mut stream = Stream {
+            records: vec![Record::new(1, 0, vec![1; 56]), device],
+        };
+        stream.seal();
+        let how = WAYS.iter().position(|way| *way == "field").unwrap() as u64;
+        let mut alone = [false; 9];
+        for seed in 0..2000 {
+            let mut bytes = stream.bytes();
+            spoil(&mut bytes, how, seed);
+            let spoilt = Stream::parse(&bytes).unwrap();
+            assert_eq!(spoilt.records[0].payload, stream.records[0].payload);
+            let pairs = spoilt.records[1].payload.iter().zip(&[0x55; 9]);
+            let changed: Vec<_> = pairs.map(|(new, old)| new != old).collect();
+            if let [only] = (0..9).filter(|n| changed[*n]).collect::<Vec<_>>()[..] {
+                alone[only] = true;
+            }
+        }
+        assert_eq!(alone, [true; 9]);
     }
 }
