@@ -92,7 +92,7 @@ help:
 	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
 	@echo 'make deb          build the Debian packages, and print their directory'
 	@echo 'make debug-kernel build that kernel and print its path'
-	@echo 'make fuzz         run random programs against the module; SECONDS=60 SEED=1,'
+	@echo 'make fuzz         run random programs against three devices; SECONDS=60 SEED=1,'
 	@echo '                  MODE=memory with KASAN, MODE=locks with lockdep'
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes;'

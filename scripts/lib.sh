@@ -79,6 +79,25 @@ kernel_arch()
 # modules are built at once, in one directory.
 DEVICES='mdma:mdma-16M scratch:scratch-1 mserial:mserial-1 mnvme:mnvme-64M'
 
+# The devices of the fuzzer.
+FUZZED='mdma mserial mnvme'
+
+# vm_modules MODULE - prints the options of scripts/vm that add the modules of FUZZED, which
+# are in the directory of mdma.ko; fuzz_modules prints those of the fuzzer that load them.
+vm_modules()
+{
+	for _device in $FUZZED; do
+		printf ' --module %s/%s.ko' "$(dirname "$1")" "$_device"
+	done
+}
+
+fuzz_modules()
+{
+	for _device in $FUZZED; do
+		printf ' --module /lib/modules/extra/%s.ko' "$_device"
+	done
+}
+
 # selftests PROGRAMS MODULE DEVICE [VM_OPTION]... -- [OPTION]... - runs the selftests in
 # this directory on a device of DEVICES, with the modules in the directory of mdma.ko, in
 # a virtual machine, in place of the calling process.

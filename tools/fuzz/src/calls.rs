@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use mdma::regs::{self, Reg, REGISTERS};
 use rustix::event::PollFlags;
 use vfio_client::{BitmapRequest, EventFd, Node, Protection};
 
 use crate::bytes::bytes;
 use crate::disturb;
+use crate::domain::{Domain, CLOSABLE, GROUND};
 use crate::ended::{Ended, Result};
-use crate::grammar::{Domain, Op, CLOSABLE, GROUND, TYPES};
+use crate::grammar::Op;
 use crate::ground::{self, part};
 use crate::program::{Call, SECOND};
 use crate::removal::{self, Removal};
+use crate::samples::{self, mdma, mnvme, mserial, Sample};
 use crate::world::{uuid, World};
 
 /// Exit status of a process whose program ends it.
@@ -93,6 +94,7 @@ pub(crate) fn may_be_bad(op: Op) -> bool {
             | Op::Read
             | Op::ReadMapping
             | Op::Write
+            | Op::WriteBytes
             | Op::WriteMapping
             | Op::V2Save
             | Op::V2Load
@@ -116,7 +118,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
     let data = |slot| need(world.data.get(slot));
     match call.op {
         Op::Create => {
-            let name = TYPES[(a[1] % TYPES.len() as u64) as usize];
+            let name = samples::type_named(a[1]);
             let instance = {
                 let _creating = removal::CREATING.lock().unwrap();
                 world.sysfs.find_type(name)?.create(&uuid(a[0]))?
@@ -124,6 +126,9 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             if let Ok(group) = instance.iommu_group() {
                 // The second process may open it. It may be removed already.
                 let _ = hostile::own_node(group);
+            }
+            if Sample::of_type(name) == Some(Sample::Mserial) {
+                let _ = hostile::own_file(&mserial::path(&instance.uuid));
             }
             Ok(0)
         }
@@ -217,14 +222,8 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             };
             Ok(n? as u64)
         }
-        Op::Register => {
-            let row = &REGISTERS[(a[1] % REGISTERS.len() as u64) as usize];
-            register(&*device(a[0])?, row.offset, row.width as usize, a[2])
-        }
-        Op::Doorbell => {
-            let row = Reg::Tail.row();
-            register(&*device(a[0])?, row.offset, row.width as usize, a[1])
-        }
+        Op::Register => mdma::register(&*device(a[0])?, a[1], a[2]),
+        Op::Doorbell => mdma::doorbell(&*device(a[0])?, a[1]),
         Op::V1State => Ok(device(a[0])?.pwrite(at(V1, 0), &(a[1] as u32).to_ne_bytes())? as u64),
         Op::V1Register | Op::V1Read => {
             let (offset, width) = [(0, 4), (4, 4), (8, 8), (16, 8), (24, 8)][(a[1] % 5) as usize];
@@ -235,7 +234,7 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             v1_register(&device, offset, width)
         }
         Op::BusMaster => {
-            let command: u16 = if a[1] != 0 { 6 } else { 2 };
+            let command: u16 = if a[1] != 0 { 7 } else { 3 };
             Ok(device(a[0])?.pwrite(at(7, 4), &command.to_le_bytes())? as u64)
         }
         Op::Mmap => {
@@ -298,8 +297,8 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
             Ok(words.iter().map(|word| u64::from(word.count_ones())).sum())
         }
         Op::DirtyPages => Ok(container(a[0])?.ioctl(17, &mut argument(8, a[1], 0))? as u64),
-        Op::Descriptor => Ok(ground::descriptor(&world.ground, a)),
-        Op::List => Ok(ground::list(&world.ground, a[0], a[1], a[2])),
+        Op::Descriptor => Ok(mdma::descriptor(&world.ground, a)),
+        Op::List => Ok(mdma::list(&world.ground, a[0], a[1], a[2])),
         Op::Scribble => {
             let data = bytes(a[2], a[1].min(65536) as usize);
             Ok(ground::scribble(&world.ground, a[0], &data))
@@ -407,19 +406,25 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
         Op::Limit => disturb::limit(world, a[0], a[1]),
         Op::Freeze => disturb::freeze(world, a[0]),
         Op::Suspend => disturb::suspend(world),
+        Op::WriteBytes => {
+            let bytes = bytes(a[2], a[1].min(MOST) as usize);
+            Ok(data(a[0])?.write(&bytes)? as u64)
+        }
+        Op::UartRead => mserial::read(&*device(a[0])?, a[1]),
+        Op::UartWrite => mserial::write(&*device(a[0])?, a[1], a[2]),
+        Op::HostOpen => {
+            world.data.put(a[0], mserial::host(&uuid(a[1]))?);
+            Ok(0)
+        }
+        Op::HostWaits => mserial::wait(&uuid(a[0]), a[1], a[2]),
+        Op::NvmeRegister => mnvme::register(&*device(a[0])?, a[1], a[2]),
+        Op::NvmeDoorbell => mnvme::doorbell(&*device(a[0])?, a[1], a[2], a[3]),
+        Op::NvmeAdmin => Ok(mnvme::admin(&world.ground, a)),
+        Op::NvmeIo => Ok(mnvme::io(&world.ground, a)),
+        Op::NvmeList => Ok(mnvme::list(&world.ground, a[0], a[1], a[2])),
+        Op::NvmeRanges => Ok(mnvme::ranges(&world.ground, a[0], a[1], a[2])),
+        Op::NvmeWait => mnvme::wait(&world.ground, a[0], a[1]),
     }
-}
-
-fn register(device: &Node, offset: u64, width: usize, value: u64) -> Result {
-    // A wait of a second after each unit would only cost time.
-    let value = match offset == Reg::Throttle.row().offset {
-        true if value <= u64::from(regs::MAX_THROTTLE_US) => value % 2000,
-        _ => value,
-    };
-    let written = device.pwrite(offset, &value.to_le_bytes()[..width]);
-    let mut out = [0; 8];
-    device.pread(offset, &mut out[..width])?;
-    Ok(written? as u64)
 }
 
 fn v1_register(device: &Node, offset: u64, width: usize) -> Result {
@@ -516,7 +521,14 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     let instance = world.sysfs.instance(&uuid(slot));
     let path = instance.map_err(|_| Ended::Empty)?.path().to_path_buf();
     let of = path.join("mdev_type");
-    let path = match which % 6 {
+    if which % 7 == 6 {
+        let text = ["0", "1", "", "x"][(seed % 4) as usize];
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(path.join("keep_state"))?;
+        return Ok(file.write(text.as_bytes())? as u64);
+    }
+    let path = match which % 7 {
         0 => of.join("available_instances"),
         1 => of.join("name"),
         2 => of.join("description"),

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::bytes::bytes;
+use crate::domain::LIMITS;
 use crate::ended::{Ended, Result};
-use crate::grammar::LIMITS;
 use crate::program::{Call, SECOND};
 use crate::world::World;
 

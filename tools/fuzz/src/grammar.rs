@@ -6,155 +6,16 @@
 //! it. A call with an empty slot does nothing. So any sequence of calls is a valid program, however it was cut and
 //! joined, and no call depends on the success of earlier ones.
 
-/// The content of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An instance in sysfs. Its UUID depends on the slot number only, so it can be created twice.
-    Instance,
-    /// An open container.
-    Container,
-    /// An open group.
-    Group,
-    /// An open device.
-    Device,
-    /// A mapping of part of a device.
-    Mapping,
-    /// A data descriptor of v2.
-    Data,
-    /// An eventfd.
-    Event,
-    /// The stream of a saved device.
-    Stream,
-}
-
-impl Kind {
-    /// Returns the letter before a slot number.
-    pub(crate) fn letter(self) -> char {
-        match self {
-            Kind::Instance => 'i',
-            Kind::Container => 'c',
-            Kind::Group => 'g',
-            Kind::Device => 'd',
-            Kind::Mapping => 'm',
-            Kind::Data => 'f',
-            Kind::Event => 'e',
-            Kind::Stream => 's',
-        }
-    }
-
-    /// Returns the number of slots.
-    pub(crate) fn slots(self) -> u64 {
-        match self {
-            Kind::Instance | Kind::Group | Kind::Device => 64,
-            Kind::Container | Kind::Mapping | Kind::Data => 16,
-            Kind::Event | Kind::Stream => 8,
-        }
-    }
-}
-
-/// The type of an argument.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Domain {
-    /// The content of a slot.
-    Slot(Kind),
-    /// The slot for the result.
-    New(Kind),
-    /// A number, usually one with a name here.
-    Word(&'static [&'static str]),
-    /// A number, usually one of these.
-    Number(&'static [u64]),
-    /// The seed of random bytes.
-    Seed,
-}
-
-use Domain::{New, Number, Seed, Slot, Word};
-
-/// Regions by index.
-pub(crate) const REGIONS: &[&str] = &[
-    "bar0",
-    "bar1",
-    "bar2",
-    "bar3",
-    "bar4",
-    "bar5",
-    "rom",
-    "config",
-    "vga",
-    "migration",
-];
-/// Registers of the device, in the order of its table.
-pub(crate) const REGISTERS: &[&str] = &[
-    "ID",
-    "VERSION",
-    "CAPS",
-    "MEM_SIZE",
-    "CONTROL",
-    "STATUS",
-    "ERROR",
-    "ERROR_INDEX",
-    "INT_CAUSE",
-    "INT_MASK",
-    "RING_BASE",
-    "RING_ORDER",
-    "COMPLETION_BASE",
-    "HEAD",
-    "TAIL",
-    "JOBS_DONE",
-    "BYTES_DONE",
-    "SCRATCH",
-    "THROTTLE",
-    "REFUSED",
-];
-/// Registers of the migration region.
-pub(crate) const V1: &[&str] = &[
-    "device_state",
-    "reserved",
-    "pending_bytes",
-    "data_offset",
-    "data_size",
-];
-/// `device_state` of v1.
-pub(crate) const STATES_V1: &[&str] = &[
-    "stop",
-    "running",
-    "stop_and_copy",
-    "pre_copy",
-    "resuming",
-    "invalid5",
-    "error",
-    "invalid7",
-];
-/// `enum vfio_device_mig_state`.
-pub(crate) const STATES_V2: &[&str] = &[
-    "ERROR",
-    "STOP",
-    "RUNNING",
-    "STOP_COPY",
-    "RESUMING",
-    "RUNNING_P2P",
-    "PRE_COPY",
-    "PRE_COPY_P2P",
-];
-/// Operations of descriptors.
-pub(crate) const OPS: &[&str] = &["nop", "copy", "fill", "crc32c", "register", "deregister"];
-/// Types of instances. The first is small enough for many instances.
-pub(crate) const TYPES: &[&str] = &["mdma-16M", "mdma-256M", "mdma-1G"];
-/// Kinds of descriptors that `close` closes.
-pub(crate) const CLOSABLE: &[&str] = &["container", "group", "device", "mapping", "data", "event"];
-
-/// Backends of stalled memory.
-pub(crate) const STALLS: &[&str] = &["userfaultfd", "fuse"];
-/// Resources that can be limited for the second process.
-pub(crate) const LIMITS: &[&str] = &["memory", "cpu", "pids"];
+use crate::domain::Domain::{self, New, Number, Seed, Slot, Word};
+use crate::domain::{
+    Kind, CLOSABLE, GROUND, IOVA, LIMITS, REGIONS, STALLS, STATES_V1, STATES_V2, V1,
+};
+use crate::samples::Sample;
+use crate::samples::{mdma, mnvme, mserial, TYPES};
 
 const SIZES: &[u64] = &[
     0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 255, 256, 4095, 4096, 4097, 8192, 65536, 0x10_0000,
 ];
-/// IOVAs of memory. The ring of the snippets is at the first one.
-pub(crate) const IOVA: u64 = 0x10_0000;
-/// Bytes of memory for devices.
-pub(crate) const GROUND: u64 = 4 << 20;
-
 const IOVAS: &[u64] = &[
     0,
     0x1000,
@@ -326,94 +187,33 @@ const FEATURES: &[u64] = &[
 ];
 const SEED: (&str, Domain) = ("seed", Seed);
 
-/// Every call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(usize)]
-pub(crate) enum Op {
-    Create,
-    Remove,
-    Attribute,
-    Container,
-    Group,
-    Attach,
-    Detach,
-    Iommu,
-    Device,
-    Close,
-    ContainerIoctl,
-    GroupIoctl,
-    DeviceIoctl,
-    DataIoctl,
-    Info,
-    SetIrqs,
-    Reset,
-    Feature,
-    SetState,
-    Pread,
-    Pwrite,
-    PreadMapping,
-    PwriteMapping,
-    Register,
-    V1Register,
-    V1Read,
-    V1State,
-    BusMaster,
-    Mmap,
-    Load,
-    Store,
-    Map,
-    MapMapping,
-    Unmap,
-    UnmapDirty,
-    DirtyPages,
-    DirtyBitmap,
-    Descriptor,
-    List,
-    Scribble,
-    Doorbell,
-    Read,
-    Write,
-    ReadMapping,
-    Poll,
-    Dup,
-    PrecopyInfo,
-    V1Save,
-    V1Load,
-    V2Save,
-    V2Load,
-    Mutate,
-    EventFd,
-    Signal,
-    Wait,
-    Die,
-    Stalled,
-    BitmapIn,
-    WriteMapping,
-    PassDevice,
-    PassData,
-    PassContainer,
-    PassGroup,
-    Kill,
-    Limit,
-    Freeze,
-    Suspend,
-}
-
 /// A call: its name, its weight in random programs, and its arguments.
 pub(crate) struct Row {
     pub(crate) op: Op,
     pub(crate) name: &'static str,
     pub(crate) weight: u32,
+    /// The device that it makes sense with; `None` for any.
+    pub(crate) sample: Option<Sample>,
     pub(crate) args: &'static [(&'static str, Domain)],
 }
 
 macro_rules! rows {
-    ($($op:ident $name:literal $weight:literal [$($arg:expr),* $(,)?];)*) => {
+    (@sample) => { None };
+    (@sample $sample:ident) => { Some(Sample::$sample) };
+    ($($op:ident $name:literal $weight:literal $(of $sample:ident)? [$($arg:expr),* $(,)?];)*) => {
+        /// Every call.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub(crate) enum Op {
+            $($op,)*
+        }
+
         /// The table, in the order of [`Op`].
         pub(crate) const ROWS: &[Row] = &[$(Row {
             op: Op::$op,
             name: $name,
             weight: $weight,
+            sample: rows!(@sample $($sample)?),
             args: &[$($arg),*],
         },)*];
     };
@@ -446,11 +246,15 @@ const PIECE: (&str, Domain) = (
 );
 const LIMIT: (&str, Domain) = ("buffers", Number(&[0, 1, 2, 3, 8, 64, 10_000]));
 
+const QUEUE: (&str, Domain) = ("queue", Number(mnvme::QUEUES));
+const SLOT: (&str, Domain) = ("slot", Number(SMALL));
+const PRP: (&str, Domain) = ("prp", Number(mnvme::PRPS));
+
 #[rustfmt::skip]
 rows! {
     Create "create" 4 [("instance", New(Kind::Instance)), ("type", Word(TYPES))];
     Remove "remove" 3 [("instance", Slot(Kind::Instance))];
-    Attribute "attribute" 1 [("instance", Slot(Kind::Instance)), ("which", Number(&[0, 1, 2, 3, 4, 5])), SEED];
+    Attribute "attribute" 1 [("instance", Slot(Kind::Instance)), ("which", Number(&[0, 1, 2, 3, 4, 5, 6])), SEED];
     Container "container" 2 [("container", New(Kind::Container))];
     Group "group" 3 [("group", New(Kind::Group)), ("instance", Slot(Kind::Instance))];
     Attach "attach" 3 [GROUP, CONTAINER];
@@ -473,7 +277,7 @@ rows! {
     Pwrite "pwrite" 14 [DEVICE, REGION, OFFSET, SIZE, VALUE];
     PreadMapping "pread_mapping" 3 [DEVICE, REGION, OFFSET, MAPPING, OFFSET, SIZE];
     PwriteMapping "pwrite_mapping" 3 [DEVICE, REGION, OFFSET, MAPPING, OFFSET, SIZE];
-    Register "register" 14 [DEVICE, ("register", Word(REGISTERS)), VALUE];
+    Register "register" 14 of Mdma [DEVICE, ("register", Word(mdma::REGISTERS)), VALUE];
     V1Register "v1_register" 8 [DEVICE, ("register", Word(V1)), VALUE];
     V1Read "v1_read" 10 [DEVICE, ("register", Word(V1))];
     V1State "v1_state" 18 [DEVICE, ("state", Word(STATES_V1))];
@@ -488,11 +292,11 @@ rows! {
     UnmapDirty "unmap_dirty" 2 [CONTAINER, IOVA_ARG, LENGTH, ("pgsize", Number(&[4096, 4096, 8192, 1])), ("bad", Number(&[0, 0, 1]))];
     DirtyPages "dirty_pages" 4 [CONTAINER, ("flags", Number(&[1, 2, 3, 0, 4, 8]))];
     DirtyBitmap "dirty_bitmap" 4 [CONTAINER, IOVA_ARG, LENGTH, ("pgsize", Number(&[4096, 4096, 8192, 1])), ("bad", Number(&[0, 0, 1]))];
-    Descriptor "descriptor" 12 [("slot", Number(SMALL)), ("op", Word(OPS)), ("flags", Number(SMALL)),
+    Descriptor "descriptor" 12 of Mdma [("slot", Number(SMALL)), ("op", Word(mdma::OPERATIONS)), ("flags", Number(SMALL)),
         ("src", Number(IOVAS)), ("dst", Number(IOVAS)), LENGTH, ("entries", Number(&[0, 0, 0, 1, 2, 3, 16, 4096, 4097]))];
-    List "list" 6 [("offset", Number(&[0x3000, 0x3010, 0x3800, 0x2000, 0x3008])), ("entries", Number(&[1, 2, 3, 16, 64])), SEED];
+    List "list" 6 of Mdma [("offset", Number(&[0x3000, 0x3010, 0x3800, 0x2000, 0x3008])), ("entries", Number(&[1, 2, 3, 16, 64])), SEED];
     Scribble "scribble" 3 [("offset", Number(&[0, 0x40, 0x80, 0x1000, 0x2000])), ("size", Number(&[1, 8, 64, 256, 4096])), SEED];
-    Doorbell "doorbell" 10 [DEVICE, ("tail", Number(SMALL))];
+    Doorbell "doorbell" 10 of Mdma [DEVICE, ("tail", Number(SMALL))];
     Read "read" 8 [DATA, SIZE];
     Write "write" 5 [DATA, STREAM, SIZE, SIZE];
     ReadMapping "read_mapping" 2 [DATA, MAPPING, OFFSET, SIZE];
@@ -519,6 +323,20 @@ rows! {
     Limit "limit" 3 [("what", Word(LIMITS)), ("to", Number(&[0, 1, 2, 3]))];
     Freeze "freeze" 2 [("us", Number(&[0, 100, 3000, 20_000]))];
     Suspend "suspend" 1 [];
+    WriteBytes "write_bytes" 4 [DATA, SIZE, SEED];
+    UartRead "uart_read" 12 of Mserial [DEVICE, ("register", Word(mserial::REGISTERS))];
+    UartWrite "uart_write" 20 of Mserial [DEVICE, ("register", Word(mserial::REGISTERS)), ("value", Number(mserial::VALUES))];
+    HostOpen "host_open" 4 of Mserial [("data_fd", New(Kind::Data)), ("instance", Slot(Kind::Instance))];
+    HostWaits "host_waits" 4 of Mserial [("instance", Slot(Kind::Instance)), ("in", Word(mserial::CALLS)), ("us", Number(&[0, 100, 3000, 20_000]))];
+    NvmeRegister "nvme_register" 14 of Mnvme [DEVICE, ("register", Word(mnvme::REGISTERS)), ("value", Number(mnvme::VALUES))];
+    NvmeDoorbell "nvme_doorbell" 14 of Mnvme [DEVICE, ("which", Word(mnvme::DOORBELLS)), QUEUE, ("value", Number(SMALL))];
+    NvmeAdmin "nvme_admin" 14 of Mnvme [SLOT, ("command", Word(mnvme::ADMIN)), ("flags", Number(&[0, 0, 0, 0, 0, 0, 0, 1, 0x40, 0xff])),
+        ("nsid", Number(mnvme::NAMESPACES)), PRP, PRP, ("dword10", Number(mnvme::DWORDS)), ("dword11", Number(mnvme::DWORDS)), ("dword12", Number(SMALL))];
+    NvmeIo "nvme_io" 18 of Mnvme [QUEUE, SLOT, ("command", Word(mnvme::IO)), ("nsid", Number(&[1, 1, 1, 1, 1, 1, 1, 0, 2, 0xffff_ffff])),
+        PRP, PRP, ("block", Number(mnvme::BLOCKS)), ("dword12", Number(mnvme::COUNTS))];
+    NvmeList "nvme_list" 8 of Mnvme [("offset", Number(mnvme::LISTS)), ("entries", Number(&[1, 2, 3, 31, 32, 512])), SEED];
+    NvmeRanges "nvme_ranges" 4 of Mnvme [("offset", Number(mnvme::LISTS)), ("ranges", Number(&[1, 2, 3, 16, 256])), SEED];
+    NvmeWait "nvme_wait" 3 of Mnvme [QUEUE, SLOT];
 }
 
 impl Op {
@@ -563,17 +381,6 @@ mod tests {
             assert_eq!(row.op as usize, n, "{}", row.name);
             assert_eq!(Op::named(row.name), Some(row.op));
         }
-    }
-
-    #[test]
-    fn registers_are_the_devices() {
-        let names: Vec<_> = mdma::regs::REGISTERS.iter().map(|row| row.name).collect();
-        assert_eq!(names, REGISTERS);
-        let ops: Vec<_> = mdma::desc::OPERATIONS
-            .iter()
-            .map(|row| row.name.to_lowercase())
-            .collect();
-        assert_eq!(ops, OPS);
     }
 
     #[test]

@@ -5,17 +5,12 @@
 use std::fs;
 use std::io;
 
-use mdma::regs::{self, Reg};
-use mdma::{job, Mdma, Place, Queue};
 use vfio_client::mdev::Instance;
-use vfio_client::{v1, v2, Container, Device, DmaBuffer};
+use vfio_client::{v1, v2, Container, Device};
 
-use crate::patience::PATIENCE;
+use crate::samples::Sample;
 
-/// Bytes that the checking job moves.
-const BYTES: u64 = 8192;
-
-/// Opens and resets an instance and runs jobs on it; the error says what is wrong.
+/// Opens and resets an instance and uses it; the error says what is wrong.
 pub(crate) fn usable(instance: &Instance) -> Result<(), String> {
     check(instance).map_err(|e| format!("{}: {e}", instance.uuid))
 }
@@ -24,13 +19,18 @@ fn check(instance: &Instance) -> Result<(), String> {
     let text = |e: vfio_client::Error| e.to_string();
     let container = Container::open().map_err(text)?;
     let device = instance.open(&container).map_err(text)?;
-    works(&container, &device)
+    works(sample(instance)?, &container, &device)
 }
 
-/// Resets a device and runs jobs on it, with memory at unused IOVAs; the error says what is wrong.
-pub(crate) fn works(container: &Container, device: &Device) -> Result<(), String> {
+/// Returns which device an instance is.
+pub(crate) fn sample(instance: &Instance) -> Result<Sample, String> {
+    let id = instance.type_id().map_err(|e| e.to_string())?;
+    Sample::of_type(&id).ok_or_else(|| format!("an instance of type {id}"))
+}
+
+/// Resets a device and uses it, with memory at unused IOVAs; the error says what is wrong.
+pub(crate) fn works(sample: Sample, container: &Container, device: &Device) -> Result<(), String> {
     let text = |e: vfio_client::Error| e.to_string();
-    let of = |e: mdma::Error| e.to_string();
     device.reset().map_err(text)?;
     device.config().map_err(text)?.enable().map_err(text)?;
 
@@ -41,37 +41,7 @@ pub(crate) fn works(container: &Container, device: &Device) -> Result<(), String
         return Err(format!("after a reset it is in {state:?}"));
     }
 
-    let mdma = Mdma::open(device).map_err(of)?;
-    let found = mdma.get(Reg::Id).map_err(of)?;
-    if found != u64::from(regs::ID) {
-        return Err(format!("its ID is {found:#x}"));
-    }
-    let memory = mdma.memory().map_err(of)?;
-    let mut at_first = [1; 16];
-    memory.read(0, &mut at_first).map_err(text)?;
-    if at_first != [0; 16] {
-        return Err("after a reset its memory does not read 0".into());
-    }
-
-    let buffer = DmaBuffer::new(container, 0x10_0000, BYTES as usize).map_err(text)?;
-    let size = Queue::<vfio_client::Region, DmaBuffer>::size(2);
-    let ring = DmaBuffer::new(container, 0x20_0000, size).map_err(text)?;
-    let mut queue = Queue::new(mdma, ring, 2).map_err(of)?;
-    for job in [
-        job::fill(Place::Device(0), 0x0102_0304_0506_0708, BYTES),
-        job::copy(Place::Device(0), Place::Guest(0x10_0000), BYTES),
-    ] {
-        queue.submit(&job).map_err(of)?;
-        let completion = queue.wait(PATIENCE).map_err(of)?;
-        if completion.error != 0 {
-            return Err(format!("a job ended with error {}", completion.error));
-        }
-    }
-    let expected = 0x0102_0304_0506_0708u64.to_le_bytes().repeat(1024);
-    if buffer.to_vec(0, BYTES as usize) != expected {
-        return Err("a copy differs from its source".into());
-    }
-    Ok(())
+    sample.works(container, device)
 }
 
 /// Saves an instance and loads it into itself; the error says what is wrong.

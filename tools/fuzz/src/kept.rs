@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use vfio_client::{Container, Device, Group, Node};
 
+use crate::domain::CLOSABLE;
 use crate::generate::opening;
-use crate::grammar::{Op, CLOSABLE};
+use crate::grammar::Op;
 use crate::health;
 use crate::program::{Call, Program};
+use crate::samples::Sample;
 use crate::world::{uuid, World};
 
 /// The first calls of [`opening`], whose results are kept. The others map memory and enable DMA.
@@ -28,19 +30,23 @@ const INDEXES: u32 = 5;
 
 /// What is kept.
 pub(crate) struct Kept {
+    sample: Sample,
     container: Arc<Node>,
     group: Arc<Node>,
     device: Arc<Node>,
 }
 
-/// Returns whether a program begins with the calls that a kept instance replaces.
-pub(crate) fn begins(program: &Program) -> bool {
-    program.calls.starts_with(opening())
+/// Returns the device whose kept instance would replace the first calls of a program.
+fn begins(program: &Program) -> Option<Sample> {
+    let begins = |sample: &Sample| program.calls.starts_with(opening(*sample));
+    Sample::ALL.into_iter().find(begins)
 }
 
-/// Returns whether a program leaves the instance open that it began with.
-pub(crate) fn leaves(program: &Program) -> bool {
-    begins(program) && !program.calls[opening().len()..].iter().any(disturbs)
+/// Returns the device whose instance a program leaves open that it began with.
+pub(crate) fn leaves(program: &Program) -> Option<Sample> {
+    let sample = begins(program)?;
+    let rest = &program.calls[opening(sample).len()..];
+    (!rest.iter().any(disturbs)).then_some(sample)
 }
 
 /// Returns whether a call may close, replace or move one of the descriptors, or remove the instance.
@@ -60,8 +66,9 @@ fn disturbs(call: &Call) -> bool {
 
 impl Kept {
     /// Takes it out of the slots of a program that has ended.
-    pub(crate) fn take(world: &World) -> Option<Self> {
+    pub(crate) fn take(sample: Sample, world: &World) -> Option<Self> {
         let kept = Kept {
+            sample,
             container: world.containers.get(0)?,
             group: world.groups.get(0)?,
             device: world.devices.get(0)?,
@@ -70,6 +77,11 @@ impl Kept {
         world.groups.take(0);
         world.devices.take(0);
         Some(kept)
+    }
+
+    /// Returns whether it replaces the first calls of a program.
+    pub(crate) fn begins(&self, program: &Program) -> bool {
+        begins(program) == Some(self.sample)
     }
 
     /// Puts it into the slots of the next program.
@@ -89,7 +101,7 @@ impl Kept {
             // Fails for an index that the device does not have.
             let _ = call(&self.device, SET_IRQS, &[index, 0, 0]);
         }
-        health::works(&container, &device)?;
+        health::works(self.sample, &container, &device)?;
         device.reset().map_err(|e| e.to_string())
     }
 
@@ -116,30 +128,35 @@ fn call(node: &Node, (number, flags): (u32, u32), rest: &[u32]) -> std::io::Resu
 mod tests {
     use super::*;
 
-    fn program(rest: &str) -> Program {
+    fn program(sample: Sample, rest: &str) -> Program {
         let opening = Program {
-            calls: opening().to_vec(),
+            calls: opening(sample).to_vec(),
         };
         format!("{opening}{rest}").parse().unwrap()
     }
 
     #[test]
     fn the_kept_calls_end_with_the_device() {
-        let ops: Vec<_> = opening()[..CALLS].iter().map(|call| call.op).collect();
-        assert_eq!(ops.first(), Some(&Op::Create));
-        assert_eq!(ops.last(), Some(&Op::Device));
-        assert!(opening().iter().all(|call| call.thread.is_none()));
+        for sample in Sample::ALL {
+            let ops: Vec<_> = opening(sample)[..CALLS].iter().map(|c| c.op).collect();
+            assert_eq!(ops.first(), Some(&Op::Create));
+            assert_eq!(ops.last(), Some(&Op::Device));
+            assert!(opening(sample).iter().all(|call| call.thread.is_none()));
+            assert_eq!(begins(&program(sample, "")), Some(sample));
+        }
     }
 
     #[test]
     fn what_stays_open() {
-        assert!(leaves(&program("")));
-        assert!(leaves(&program(
-            "reset d0\nclose device 0x1\ncreate i1 mdma-16M\ndevice d1 g1 i1\n"
-        )));
-        assert!(leaves(&program(
-            "1| doorbell d0 0x2\n2| unmap c0 0x2 0x0 0x0\n"
-        )));
+        for sample in Sample::ALL {
+            for rest in [
+                "",
+                "reset d0\nclose device 0x1\ncreate i1 mdma-16M\ndevice d1 g1 i1\n",
+                "1| doorbell d0 0x2\n2| unmap c0 0x2 0x0 0x0\n",
+            ] {
+                assert_eq!(leaves(&program(sample, rest)), Some(sample), "{rest}");
+            }
+        }
     }
 
     #[test]
@@ -152,10 +169,11 @@ mod tests {
             "detach g0",
             "die",
         ] {
-            assert!(!leaves(&program(last)), "{last}");
+            assert_eq!(leaves(&program(Sample::Mdma, last)), None, "{last}");
         }
-        assert!(!leaves(&"reset d0\n".parse().unwrap()));
-        let other = program("").to_string().replace("mdma-16M", "mdma-256M");
-        assert!(!begins(&other.parse().unwrap()));
+        assert_eq!(leaves(&"reset d0\n".parse().unwrap()), None);
+        let other = program(Sample::Mdma, "").to_string();
+        let other = other.replace("mdma-16M", "mdma-256M");
+        assert_eq!(begins(&other.parse().unwrap()), None);
     }
 }

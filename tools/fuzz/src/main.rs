@@ -3,15 +3,16 @@
 //! Fuzzer: random programs of calls, over everything that a user of the device can reach.
 //!
 //! ```text
-//! fuzz [--seconds N] [--programs N] [--seed N] [--module PATH] [--out DIR] [--corpus DIR]...
-//!      [--budget MS] [--limit SECONDS] [--distil] [--plant CLASS]
-//! fuzz --generate [--seed N] [--programs N]
-//! fuzz --replay FILE [--times N] [--verbose] [--module PATH]
+//! fuzz [--seconds N] [--programs N] [--seed N] [--device NAME] [--module PATH]... [--out DIR]
+//!      [--corpus DIR]... [--budget MS] [--limit SECONDS] [--distil] [--plant CLASS]
+//! fuzz --generate [--seed N] [--programs N] [--device NAME]
+//! fuzz --replay FILE [--times N] [--verbose] [--module PATH]...
 //! fuzz --minimise FILE --with COMMAND [--out DIR]
 //! ```
 //!
 //! It runs as root, with `vfio`, `vfio_iommu_type1` and `mdev` loaded, on a kernel that it may crash. `--module` loads
-//! the module first. `--out` keeps the running program in `DIR/current`, which survives the machine. `--minimise` runs
+//! a module first; programs use those of all devices. With `--device`, all programs begin with an instance of that
+//! device, otherwise 16 in a row with each. `--out` keeps the running program in `DIR/current`, which survives the machine. `--minimise` runs
 //! anywhere: it appends the name of a program's file to COMMAND, which fails if the program does.
 //!
 //! It begins with the programs in `--corpus`, the shortest first, and adds programs that reach new code to
@@ -40,6 +41,7 @@ mod bytes;
 mod calls;
 mod coverage;
 mod disturb;
+mod domain;
 mod ended;
 mod failure;
 mod generate;
@@ -52,6 +54,7 @@ mod patience;
 mod program;
 mod removal;
 mod run;
+mod samples;
 mod second;
 mod server;
 mod target;
@@ -61,7 +64,8 @@ mod world;
 
 use failure::Class;
 use run::Options;
-use worker::Settings;
+use samples::{mserial, Sample};
+use worker::{Modules, Settings};
 
 /// The task.
 enum Task {
@@ -73,12 +77,14 @@ enum Task {
     /// With the end of its budget.
     Second(Option<u64>),
     Remove,
+    /// With the call that waits.
+    HostEnd(String),
 }
 
 struct Arguments {
     task: Task,
     options: Options,
-    module: Option<PathBuf>,
+    modules: Vec<PathBuf>,
     times: u64,
     with: Option<String>,
 }
@@ -90,13 +96,14 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             seconds: 60,
             programs: u64::MAX,
             seed: 1,
+            device: None,
             out: None,
             corpus: Vec::new(),
             distil: false,
             limit: 600,
             settings: Settings::default(),
         },
-        module: None,
+        modules: Vec::new(),
         times: 1,
         with: None,
     };
@@ -113,7 +120,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--corpus" => options.corpus.push(value()?.into()),
             "--distil" => options.distil = true,
             "--budget" => options.settings.limit = budget(number(value()?)?),
-            "--module" => parsed.module = Some(value()?.into()),
+            "--module" => parsed.modules.push(value()?.into()),
+            "--device" => {
+                let word = value()?;
+                let sample = Sample::named(&word).ok_or_else(|| format!("no device {word}"))?;
+                options.device = Some(sample);
+            }
             "--verbose" => options.settings.verbose = true,
             "--plant" => {
                 let word = value()?;
@@ -129,8 +141,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--remove" => parsed.task = Task::Remove,
             "--second" => parsed.task = Task::Second(None),
             _ => match arg.split_once('=') {
-                Some(("--module-text", text)) => options.settings.module = range(text),
+                Some(("--module-text", text)) => options.settings.modules = ranges(text),
                 Some(("--budget", text)) => options.settings.limit = budget(number(text.into())?),
+                Some(("--host-end", call)) => parsed.task = Task::HostEnd(call.into()),
                 Some(("--until", text)) => parsed.task = Task::Second(Some(number(text.into())?)),
                 _ => return Err(format!("unknown option {arg}")),
             },
@@ -144,6 +157,12 @@ fn budget(limit: u64) -> Option<u64> {
     (limit > 0).then_some(limit)
 }
 
+/// Parses the address ranges of the modules.
+fn ranges(text: &str) -> Option<Modules> {
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    ranges?.try_into().ok()
+}
+
 /// Parses an address range.
 fn range(text: &str) -> Option<(u64, u64)> {
     let (start, end) = text.split_once('-')?;
@@ -152,19 +171,19 @@ fn range(text: &str) -> Option<(u64, u64)> {
 }
 
 fn run(args: Arguments) -> Result<bool, String> {
-    let Some(path) = &args.module else {
-        return run_task(&args);
-    };
-    module::load(path, "").map_err(|e| format!("load {}: {e}", path.display()))?;
-    let content = run_task(&args)?;
-    // The module has no user any more. If it cannot be unloaded, a reference to it has leaked.
-    match module::unload("mdma") {
-        Err(e) if content => {
-            println!("fuzz: FOUND leak: the module cannot be unloaded: {e}");
-            Ok(false)
-        }
-        _ => Ok(content),
+    for path in &args.modules {
+        module::load(path, "").map_err(|e| format!("load {}: {e}", path.display()))?;
     }
+    let mut content = run_task(&args)?;
+    for path in &args.modules {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        // The module has no user any more. If it cannot be unloaded, a reference to it has leaked.
+        if let (Err(e), true) = (module::unload(&name), content) {
+            println!("fuzz: FOUND leak: the module {name} cannot be unloaded: {e}");
+            content = false;
+        }
+    }
+    Ok(content)
 }
 
 fn run_task(args: &Arguments) -> Result<bool, String> {
@@ -183,6 +202,7 @@ fn run_task(args: &Arguments) -> Result<bool, String> {
         Task::Worker => worker::main(options.settings).map(|()| true),
         Task::Second(until) => server::main(*until).map(|()| true),
         Task::Remove => removal::main().map(|()| true),
+        Task::HostEnd(call) => mserial::main(call).map(|()| true),
     }
 }
 

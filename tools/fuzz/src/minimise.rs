@@ -2,7 +2,7 @@
 
 //! Shortens and simplifies a failing program as far as it still fails.
 
-use crate::grammar::Domain;
+use crate::domain::Domain;
 use crate::program::Program;
 
 /// A test of whether a program fails.
@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::generate::generate;
     use crate::grammar::Op;
+    use crate::samples::Sample;
 
     /// A kernel that breaks when a device is reset after it was mapped, with any instances.
     fn breaks(program: &Program) -> bool {
@@ -116,7 +117,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut found = 0;
         while found < 20 {
-            let program = generate(&mut rng);
+            let program = generate(&mut rng, Sample::ALL[found % Sample::COUNT]);
             if !breaks(&program) {
                 continue;
             }

@@ -17,7 +17,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::grammar::{Domain, Op};
+use crate::domain::Domain;
+use crate::grammar::Op;
 
 /// Highest thread number in a program.
 pub(crate) const THREADS: u8 = 4;

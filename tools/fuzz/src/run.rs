@@ -11,9 +11,10 @@ use fastrand::Rng;
 
 use crate::coverage::{self, Coverage};
 use crate::failure::{Class, Failure};
-use crate::generate::{generate, mutate};
+use crate::generate::{first, generate, mutate};
 use crate::minimise::minimise;
 use crate::program::Program;
+use crate::samples::Sample;
 use crate::target::{Target, Trial};
 use crate::worker::Settings;
 
@@ -24,6 +25,8 @@ pub(crate) struct Options {
     /// Maximum number of programs.
     pub(crate) programs: u64,
     pub(crate) seed: u64,
+    /// The device that all programs begin with, if not each.
+    pub(crate) device: Option<Sample>,
     /// Directory for files that must survive the machine.
     pub(crate) out: Option<PathBuf>,
     /// Directories of initial programs.
@@ -39,6 +42,8 @@ pub(crate) struct Options {
 const PROGRESS: Duration = Duration::from_secs(60);
 /// The line between two programs of a file.
 const SEPARATOR: &str = "---\n";
+/// Programs in a row that begin with the same device, and so can share an instance.
+const ROW: u64 = 16;
 /// Repetitions of a failed program before it counts as failing only sometimes.
 const TRIES: u32 = 5;
 
@@ -73,7 +78,7 @@ fn say(text: &str) {
 /// Returns the settings, adapted to this kernel.
 pub(crate) fn on_this_kernel(settings: Settings) -> Settings {
     Settings {
-        module: coverage::module(),
+        modules: coverage::modules(),
         ..settings
     }
 }
@@ -112,11 +117,18 @@ fn generator(seed: u64, number: u64) -> Rng {
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number)
 }
 
+/// Returns the device that a program of a run begins with.
+fn device(options: &Options, number: u64) -> Sample {
+    let turn = number / ROW % Sample::COUNT as u64;
+    options.device.unwrap_or(Sample::ALL[turn as usize])
+}
+
 /// Prints the programs that a run with this seed makes without coverage.
 pub(crate) fn generate_all(options: &Options) {
     for number in 0..options.programs.min(1 << 20) {
         println!("# seed {} program {number}", options.seed);
-        print!("{}", generate(&mut generator(options.seed, number)));
+        let first = device(options, number);
+        print!("{}", generate(&mut generator(options.seed, number), first));
     }
 }
 
@@ -125,18 +137,20 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
     let settings = on_this_kernel(options.settings);
     let mut target = Target::new(settings, options.limit).map_err(|e| e.to_string())?;
     let mut coverage = Coverage::new();
-    let mut corpus: Vec<Program> = Vec::new();
+    let mut corpus: [Vec<Program>; Sample::COUNT] = Default::default();
     let mut waiting = load(&options.corpus);
+    waiting.retain(|program| options.device.is_none_or(|sample| sample == first(program)));
     // The programs that have used the instance.
     let mut before: Vec<Program> = Vec::new();
     waiting.reverse();
     let mut counts = Counts::default();
+    let size = |corpus: &[Vec<Program>]| corpus.iter().map(Vec::len).sum();
     let start = Instant::now();
     let mut told = start;
     say(&format!(
         "seed {}, {}, {} programs to begin with",
         options.seed,
-        match settings.module {
+        match settings.modules {
             Some(_) => "coverage by kcov",
             None => "blind: the kernel has no kcov",
         },
@@ -151,14 +165,15 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
             break None;
         }
         let mut rng = generator(options.seed, counts.programs);
+        let sample = device(options, counts.programs);
+        let known = &corpus[sample as usize];
         let program = match waiting.pop() {
             Some(program) => program,
-            None if !corpus.is_empty() && rng.u32(0..4) > 0 => {
-                let any = |rng: &mut Rng| -> Program { corpus[rng.usize(0..corpus.len())].clone() };
-                let (one, other) = (any(&mut rng), any(&mut rng));
-                mutate(&mut rng, &one, &other)
+            None if !known.is_empty() && rng.u32(0..4) > 0 => {
+                let (one, other) = (rng.usize(0..known.len()), rng.usize(0..known.len()));
+                mutate(&mut rng, &known[one], &known[other])
             }
-            None => generate(&mut rng),
+            None => generate(&mut rng, sample),
         };
         let head = format!("# seed {} program {}\n", options.seed, counts.programs);
         keep(
@@ -176,7 +191,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
         if coverage.add(&trial.pcs) > 0 {
             let text = format!("# SPDX-License-Identifier: GPL-2.0\n{program}");
             keep(options.out.as_deref(), &name(&program), &text)?;
-            corpus.push(program.clone());
+            corpus[first(&program) as usize].push(program.clone());
         }
         if let Some(failure) = trial.failures.first() {
             for failure in &trial.failures {
@@ -186,15 +201,15 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool, String> {
         }
         if told.elapsed() > PROGRESS {
             told = Instant::now();
-            progress(&counts, &coverage, corpus.len(), start.elapsed());
-            if settings.module.is_some() {
+            progress(&counts, &coverage, size(&corpus), start.elapsed());
+            if settings.modules.is_some() {
                 // A machine that is ended from outside has said what it reached.
                 keep(options.out.as_deref(), "functions", &table(&coverage))?;
             }
         }
     };
-    progress(&counts, &coverage, corpus.len(), start.elapsed());
-    if settings.module.is_some() {
+    progress(&counts, &coverage, size(&corpus), start.elapsed());
+    if settings.modules.is_some() {
         keep(options.out.as_deref(), "functions", &table(&coverage))?;
     }
     let Some((program, failure)) = found else {
@@ -333,11 +348,14 @@ fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Durati
         counts.empty
     );
     if coverage.len() > 0 {
-        let (reached, all) = coverage.functions();
-        line += &format!(
-            ", {} branches in {reached} of {all} functions, corpus {corpus}",
-            coverage.len()
-        );
+        line += &format!(", corpus {corpus}");
+        for sample in Sample::ALL {
+            let (branches, reached, all) = coverage.of(sample);
+            line += &format!(
+                ", {}: {branches} branches in {reached} of {all} functions",
+                sample.name()
+            );
+        }
     }
     say(&line);
 }
@@ -345,10 +363,10 @@ fn progress(counts: &Counts, coverage: &Coverage, corpus: usize, elapsed: Durati
 /// Lists the functions, unreached ones first.
 fn table(coverage: &Coverage) -> String {
     let mut rows = coverage.table();
-    rows.sort_by_key(|(_, count)| *count > 0);
+    rows.sort_by_key(|(_, _, count)| *count > 0);
     let lines: Vec<_> = rows
         .iter()
-        .map(|(name, count)| format!("{count:6} {name}"))
+        .map(|(sample, name, count)| format!("{count:6} {} {name}", sample.name()))
         .collect();
     lines.join("\n") + "\n"
 }

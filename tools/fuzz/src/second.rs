@@ -25,9 +25,9 @@ use std::sync::{Arc, Mutex};
 use hostile::{Cgroup, Kind, Stalled};
 use vfio_client::passing;
 
+use crate::domain::Kind as Slotted;
 use crate::ended::{Ended, Result};
-use crate::grammar::Kind as Slotted;
-use crate::patience;
+use crate::patience::reap;
 use crate::program::Call;
 
 /// The longest message.
@@ -164,13 +164,5 @@ impl Second {
         let child = self.process.lock().unwrap().take();
         let ended = child.map_or(Ok(0), |mut child| reap(&mut child));
         (ended, cgroup)
-    }
-}
-
-/// Waits for the exit of a process.
-fn reap(child: &mut Child) -> Result {
-    match patience::holds(|| Ok(child.try_wait()?.is_some()))? {
-        true => Ok(0),
-        false => Err(Ended::Stuck),
     }
 }

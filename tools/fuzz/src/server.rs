@@ -13,8 +13,8 @@ use vfio_client::{passing, Node};
 
 use crate::budget::Budget;
 use crate::calls;
+use crate::domain::Kind as Slotted;
 use crate::ended::{Ended, Result};
-use crate::grammar::Kind as Slotted;
 use crate::program::Program;
 use crate::second::MESSAGE;
 use crate::world::World;

@@ -71,8 +71,9 @@ impl Target {
         if let Some(class) = self.settings.plant {
             command.args(["--plant", &class.to_string()]);
         }
-        if let Some((start, end)) = self.settings.module {
-            command.arg(format!("--module-text={start:x}-{end:x}"));
+        if let Some(modules) = self.settings.modules {
+            let ranges = modules.map(|(start, end)| format!("{start:x}-{end:x}"));
+            command.arg(format!("--module-text={}", ranges.join(",")));
         }
         let mut child = command
             .stdin(Stdio::piped())

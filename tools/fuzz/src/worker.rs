@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use vfio_client::mdev::Sysfs;
+use vfio_client::mdev::{Instance, Sysfs};
 use vfio_client::{errno_name, Mapping};
 
 use crate::budget::Budget;
@@ -35,6 +35,7 @@ use crate::health;
 use crate::kept::{self, Kept};
 use crate::program::{self, Call, Program};
 use crate::removal;
+use crate::samples::Sample;
 use crate::trace::{trace, Tracer};
 use crate::world::{uuid, World};
 
@@ -44,6 +45,9 @@ const EVERY: u64 = 16;
 /// Charges that may remain in the second process's control group: the kernel's, which are released later.
 const CHARGED: u64 = 4 << 20;
 
+/// The address range of the module of each device; empty if it is not loaded.
+pub(crate) type Modules = [(u64, u64); Sample::COUNT];
+
 /// Settings of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
@@ -51,8 +55,8 @@ pub(crate) struct Settings {
     pub(crate) verbose: bool,
     /// Fail like this after a device reset, to test that the fuzzer detects it.
     pub(crate) plant: Option<Class>,
-    /// Addresses of the module, if coverage is wanted.
-    pub(crate) module: Option<(u64, u64)>,
+    /// Addresses of the modules, if coverage is wanted.
+    pub(crate) modules: Option<Modules>,
     /// The time limit of the calls of a program, in milliseconds.
     pub(crate) limit: Option<u64>,
 }
@@ -63,8 +67,8 @@ struct Worker {
     ground: Arc<Mapping>,
     tracer: Option<Arc<Tracer>>,
     failures: Mutex<Vec<Failure>>,
-    /// Programs that left an instance.
-    programs: AtomicU64,
+    /// Programs that left an instance of each device.
+    programs: [AtomicU64; Sample::COUNT],
     made: AtomicU64,
     empty: AtomicU64,
     /// Whether the budget of the program did not suffice.
@@ -77,10 +81,10 @@ struct Worker {
 
 /// The process's `main`.
 pub(crate) fn main(settings: Settings) -> Result<(), String> {
-    let Some(module) = settings.module else {
+    let Some(modules) = settings.modules else {
         return serve(settings, None);
     };
-    let tracer = Tracer::new(module).map_err(|e| format!("kcov: {e}"))?;
+    let tracer = Tracer::new(&modules).map_err(|e| format!("kcov: {e}"))?;
     let serving = thread::spawn(move || serve(settings, Some(tracer.into())));
     serving.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
@@ -92,7 +96,7 @@ fn serve(settings: Settings, tracer: Option<Arc<Tracer>>) -> Result<(), String> 
         ground: World::ground().map_err(|e| e.to_string())?,
         tracer,
         failures: Mutex::default(),
-        programs: AtomicU64::new(0),
+        programs: Default::default(),
         made: AtomicU64::new(0),
         empty: AtomicU64::new(0),
         cut: AtomicBool::new(false),
@@ -180,14 +184,14 @@ impl Worker {
             });
         }
         let world = Arc::into_inner(world).expect("the threads are over");
-        let keep = may_keep && kept::leaves(program);
+        let keep = kept::leaves(program).filter(|_| may_keep);
         trace(self.tracer.as_deref(), || self.end(world, keep))
     }
 
     /// Gives the program what the last one has left open, or closes that. Returns how many calls are made thereby.
     fn begin(&self, world: &World, program: &Program) -> usize {
         let kept = self.kept.lock().unwrap().take();
-        let reused = kept.is_some() && kept::begins(program);
+        let reused = kept.as_ref().is_some_and(|kept| kept.begins(program));
         self.reused.store(reused, Ordering::Relaxed);
         match kept {
             Some(kept) if reused => kept.put(world),
@@ -231,24 +235,17 @@ impl Worker {
     }
 
     /// Closes what a program has opened. Checks that the devices still work and that nothing is left.
-    fn end(&self, world: World, keep: bool) -> io::Result<()> {
+    fn end(&self, world: World, keep: Option<Sample>) -> io::Result<()> {
         let sysfs = world.sysfs.clone();
-        let kept = if keep { Kept::take(&world) } else { None };
+        let kept = keep.and_then(|sample| Kept::take(sample, &world));
         let (second, cgroup) = world.close();
         if second == Err(Ended::Stuck) {
             self.fail(Class::Hang, "the second process does not end");
         }
         // If it does not work, see whether it does when it is opened again.
         let kept = kept.filter(|kept| kept.renew().is_ok());
-        let instances = sysfs.instances().map_err(|e| e.source)?;
-        if let (Some(instance), None) = (instances.first(), &kept) {
-            let mut result = health::usable(instance);
-            if self.programs.fetch_add(1, Ordering::Relaxed) % EVERY == 0 {
-                result = result.and_then(|()| health::migrates(instance));
-            }
-            if let Err(text) = result {
-                self.fail(Class::Unusable, text);
-            }
+        if kept.is_none() {
+            self.check(&sysfs.instances().map_err(|e| e.source)?);
         }
         let first = uuid(0);
         for problem in removal::remove_all(&sysfs, kept.as_ref().map(|_| &first)) {
@@ -273,6 +270,27 @@ impl Worker {
             self.fail(Class::Leak, format!("{locked} pages are locked"));
         }
         Ok(())
+    }
+
+    /// Checks one instance of each device.
+    fn check(&self, instances: &[Instance]) {
+        let mut checked = HashSet::new();
+        for instance in instances {
+            let result = health::sample(instance).and_then(|sample| {
+                if !checked.insert(sample) {
+                    return Ok(());
+                }
+                health::usable(instance)?;
+                let checks = self.programs[sample as usize].fetch_add(1, Ordering::Relaxed);
+                match checks % EVERY {
+                    0 => health::migrates(instance),
+                    _ => Ok(()),
+                }
+            });
+            if let Err(text) = result {
+                self.fail(Class::Unusable, text);
+            }
+        }
     }
 
     /// Checks whether a call may end like this.

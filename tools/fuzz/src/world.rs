@@ -12,8 +12,8 @@ use vfio_client::mdev::{Sysfs, Uuid};
 use vfio_client::{EventFd, Mapping, Node};
 
 use crate::budget::Budget;
+use crate::domain::{Kind, GROUND};
 use crate::ended;
-use crate::grammar::{Kind, GROUND};
 use crate::removal::Removal;
 use crate::second::Second;
 

@@ -22,6 +22,8 @@ pub struct Disk {
 impl Disk {
     /// The most bytes of a transfer.
     pub const TRANSFER_MAX: usize = TRANSFER_MAX;
+    /// The most bytes that are set to zero at once.
+    pub const ZERO_MAX: usize = BLOCK << 16;
 
     /// Resets and enables the controller of a device.
     pub fn open(device: &Device) -> Result<Self> {
@@ -76,7 +78,7 @@ impl Disk {
         self.transfer("write", WRITE, at, data.len())
     }
 
-    /// Sets whole blocks to zero, at most [`Disk::TRANSFER_MAX`] bytes.
+    /// Sets whole blocks to zero, at most [`Disk::ZERO_MAX`] bytes.
     pub fn zero(&mut self, at: u64, len: usize) -> Result {
         self.transfer("write zeroes", WRITE_ZEROES, at, len)
     }

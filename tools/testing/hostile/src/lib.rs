@@ -17,4 +17,4 @@ mod userfault;
 
 pub use cgroup::Cgroup;
 pub use stalled::{adopt, Kind, Stalled, Victim};
-pub use user::{admitted, own_node, own_userfault, User, NOBODY};
+pub use user::{admitted, own_file, own_node, own_userfault, User, NOBODY};

@@ -17,16 +17,17 @@ pub const NOBODY: u32 = 65534;
 
 /// Gives [`NOBODY`] the device node of a group, `/dev/vfio/NUMBER`, and userfaultfd.
 pub fn own_node(number: u32) -> io::Result<()> {
-    give(&format!("/dev/vfio/{number}"))?;
+    own_file(&format!("/dev/vfio/{number}"))?;
     own_userfault()
 }
 
 /// Gives [`NOBODY`] userfaultfd.
 pub fn own_userfault() -> io::Result<()> {
-    give(vfio_client::userfault::DEVICE)
+    own_file(vfio_client::userfault::DEVICE)
 }
 
-fn give(path: &str) -> io::Result<()> {
+/// Gives [`NOBODY`] a file.
+pub fn own_file(path: &str) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))
 }
 
