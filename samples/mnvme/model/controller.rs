@@ -312,13 +312,7 @@ impl Controller {
         };
         let (sq, cq) = (self.state.sq.get_mut(queue), self.state.cq.get_mut(queue));
         let legal = match (completion, sq, cq) {
-            (false, Some(sq), _) if sq.exists() => {
-                let legal = value < sq.entries;
-                if legal {
-                    sq.tail = value;
-                }
-                legal
-            }
+            (false, Some(sq), _) if sq.exists() => sq.fill(value),
             (true, _, Some(cq)) if cq.exists() => {
                 self.effects.asserted = true;
                 cq.take(value)

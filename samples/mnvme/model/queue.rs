@@ -49,6 +49,21 @@ impl SubmissionQueue {
         self.job.is_some() || self.head != self.tail
     }
 
+    /// Returns how many entries are not fetched.
+    fn waiting(&self) -> u16 {
+        between(self.head, self.tail, self.entries)
+    }
+
+    /// Software has filled the entries before `tail`. Returns whether there was room for them.
+    pub fn fill(&mut self, tail: u16) -> bool {
+        let filled = Self { tail, ..*self };
+        let legal = tail < self.entries && filled.waiting() >= self.waiting();
+        if legal {
+            self.tail = tail;
+        }
+        legal
+    }
+
     /// Returns the IOVA of the entry to fetch.
     pub fn entry(&self) -> u64 {
         self.base + u64::from(self.head) * ENTRY_SIZE as u64
@@ -92,11 +107,7 @@ impl CompletionQueue {
 
     /// Returns how many entries software has not taken.
     pub fn pending(&self) -> u16 {
-        if self.tail >= self.head {
-            self.tail - self.head
-        } else {
-            self.tail + self.entries - self.head
-        }
+        between(self.head, self.tail, self.entries)
     }
 
     /// Returns the IOVA of the entry to write.
@@ -120,6 +131,15 @@ impl CompletionQueue {
             self.head = head;
         }
         legal
+    }
+}
+
+/// Returns how many entries there are from `head` on, before `tail`.
+fn between(head: u16, tail: u16, entries: u16) -> u16 {
+    if tail >= head {
+        tail - head
+    } else {
+        tail + entries - head
     }
 }
 

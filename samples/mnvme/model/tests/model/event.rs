@@ -47,6 +47,21 @@ fn a_bad_doorbell_completes_the_oldest_request() {
 }
 
 #[test]
+fn a_bad_tail_is_an_event() {
+    let mut driver = Driver::with_queues(1);
+    let cid = driver.submit(0, Entry::admin(REQUEST, 0, 0));
+    driver.work();
+    driver.ring(2, 8);
+    driver.work();
+    let done = driver.take(0).unwrap();
+    assert_eq!((done.cid, done.status, done.result), (cid, 0, 0x1_0100));
+    // The log says which queue it was, and that no command has caused it.
+    read_errors(&mut driver, false);
+    let entry = driver.memory(crate::machine::DATA, 64);
+    assert_eq!(entry[..12], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0xff, 0xff]);
+}
+
+#[test]
 fn an_event_waits_for_a_request() {
     let mut driver = Driver::new();
     driver.ring(100, 1);

@@ -15,8 +15,12 @@ fn queues_wrap_and_keep_their_order() {
             .collect();
         driver.ring(2, driver.tails[1].into());
         driver.work();
-        for cid in cids {
-            assert_eq!(driver.take(1).unwrap().cid, cid, "round {round}");
+        for (i, cid) in cids.into_iter().enumerate() {
+            let done = driver.take(1).unwrap();
+            assert_eq!(done.cid, cid, "round {round}");
+            // The head tells which entries can be filled again.
+            let head = (round * (ENTRIES - 1) + i as u16 + 1) % ENTRIES;
+            assert_eq!(done.sq_head, head, "round {round}");
         }
         assert_eq!(driver.take(1), None);
     }
@@ -151,6 +155,35 @@ fn bad_doorbells_change_no_queue() {
     }
     assert_eq!(driver.machine.controller.borrow().state().errors.count, 8);
     assert!(driver.take(1).is_some());
+}
+
+#[test]
+fn a_full_submission_queue_takes_no_more() {
+    let mut driver = Driver::with_queues(1);
+    // The third entry is fetched, four are not.
+    for _ in 0..3 {
+        driver.submit(1, Entry::blocks(0, 0, 1));
+    }
+    driver.work();
+    for _ in 0..4 {
+        driver.submit(1, Entry::blocks(0, 0, 1));
+    }
+    let tail = driver.tails[1];
+    let before = *driver.machine.controller.borrow().state();
+    // Three entries are free. Software says that it has filled four, or more.
+    for more in 4..ENTRIES {
+        driver.ring(2, ((tail + more) % ENTRIES).into());
+        let after = *driver.machine.controller.borrow().state();
+        assert_eq!(after.sq, before.sq, "{more} more entries");
+        assert!(after.events.pending != 0);
+    }
+    // The same value again is no error, and neither is the last entry that is free.
+    let errors = u64::from(ENTRIES) - 4;
+    driver.ring(2, tail.into());
+    driver.ring(2, ((tail + 3) % ENTRIES).into());
+    let controller = driver.machine.controller.borrow();
+    assert_eq!(controller.state().errors.count, errors);
+    assert_eq!(controller.state().sq[1].tail, (tail + 3) % ENTRIES);
 }
 
 #[test]
