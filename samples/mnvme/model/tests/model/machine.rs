@@ -26,6 +26,15 @@ pub(crate) const LISTS: u64 = 3 << 20;
 /// `CC` of an enabled controller.
 pub(crate) const CC: u32 = 1 | (6 << 16) | (4 << 20);
 
+/// An access of the device: where it begins, and its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read(u64, usize),
+    Write(u64, usize),
+    Load(u64, usize),
+    Store(u64, usize),
+}
+
 /// The machine.
 pub(crate) struct Machine {
     pub(crate) controller: RefCell<Controller>,
@@ -33,8 +42,12 @@ pub(crate) struct Machine {
     pub(crate) storage: RefCell<Vec<u8>>,
     /// Guest pages that the device has written.
     pub(crate) dirty: RefCell<BTreeSet<u64>>,
+    /// All accesses of the device, in order.
+    pub(crate) accesses: RefCell<Vec<Access>>,
     /// Guest memory that is not accessible.
     pub(crate) hole: RefCell<Range<u64>>,
+    /// The storage fails.
+    pub(crate) broken: Cell<bool>,
     /// The effects of the changes of the controller.
     pub(crate) effects: Cell<Effects>,
     /// Is called before the device accesses guest memory.
@@ -51,7 +64,9 @@ impl Machine {
             memory: RefCell::new(vec![0; MEMORY]),
             storage: RefCell::new(vec![0; size as usize]),
             dirty: RefCell::default(),
+            accesses: RefCell::default(),
             hole: RefCell::new(0..0),
+            broken: Cell::new(false),
             effects: Cell::default(),
             before: RefCell::new(None),
         }
@@ -71,14 +86,21 @@ impl Machine {
         Ok(iova as usize..end as usize)
     }
 
-    fn stored(&self, at: u64, len: usize) -> Range<usize> {
+    fn stored(&self, at: u64, len: usize) -> Result<Range<usize>, Fault> {
         // The model never leaves the storage.
         let end = at as usize + len;
         assert!(
             end <= self.storage.borrow().len(),
             "storage: {at:#x}, {len} bytes"
         );
-        at as usize..end
+        match self.broken.get() {
+            true => Err(Fault::Storage),
+            false => Ok(at as usize..end),
+        }
+    }
+
+    fn note(&self, access: Access) {
+        self.accesses.borrow_mut().push(access);
     }
 }
 
@@ -96,12 +118,14 @@ impl Host for Machine {
     }
 
     fn read(&self, iova: u64, data: &mut [u8]) -> Result<(), Fault> {
+        self.note(Access::Read(iova, data.len()));
         let range = self.guest(iova, data.len())?;
         data.copy_from_slice(&self.memory.borrow()[range]);
         Ok(())
     }
 
     fn write(&self, iova: u64, data: &[u8]) -> Result<(), Fault> {
+        self.note(Access::Write(iova, data.len()));
         let range = self.guest(iova, data.len())?;
         for page in range.start / PAGE..range.end.div_ceil(PAGE) {
             self.dirty.borrow_mut().insert(page as u64);
@@ -111,12 +135,15 @@ impl Host for Machine {
     }
 
     fn load(&self, at: u64, data: &mut [u8]) -> Result<(), Fault> {
-        data.copy_from_slice(&self.storage.borrow()[self.stored(at, data.len())]);
+        self.note(Access::Load(at, data.len()));
+        let range = self.stored(at, data.len())?;
+        data.copy_from_slice(&self.storage.borrow()[range]);
         Ok(())
     }
 
     fn store(&self, at: u64, data: &[u8]) -> Result<(), Fault> {
-        let range = self.stored(at, data.len());
+        self.note(Access::Store(at, data.len()));
+        let range = self.stored(at, data.len())?;
         self.storage.borrow_mut()[range].copy_from_slice(data);
         Ok(())
     }
@@ -202,7 +229,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) result: u32,
-    pub sq_head: u16,
+    pub(crate) sq_head: u16,
     pub(crate) sq: u16,
     pub(crate) cid: u16,
     /// Without the phase tag.
@@ -417,6 +444,11 @@ impl Driver {
             .into_iter()
             .filter(|page| *page >= DATA >> 12)
             .collect()
+    }
+
+    /// The accesses of the device since the last call.
+    pub(crate) fn accesses(&self) -> Vec<Access> {
+        self.machine.accesses.take()
     }
 
     /// The effects since the last call.

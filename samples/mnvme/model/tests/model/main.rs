@@ -9,5 +9,6 @@ mod io;
 mod machine;
 mod prp;
 mod queue;
+mod reach;
 mod registers;
 mod state;
