@@ -4,7 +4,7 @@
 
 use crate::command::{find, Command, Nvm, ALL_NAMESPACES, NAMESPACE, NVM};
 use crate::completion::{Completion, Outcome};
-use crate::host::Host;
+use crate::host::{Fault, Host};
 use crate::job::Job;
 use crate::prp::Prps;
 use crate::status::Status;
@@ -75,7 +75,8 @@ pub(crate) fn run(
             let range = range()?;
             let at = range.offset();
             prps(range.len())?.for_each(range.len(), |iova, done, n| {
-                Ok(host.storage_to_guest(at + done as u64, iova, n)?)
+                host.storage_to_guest(at + done as u64, iova, n)
+                    .map_err(unread)
             })?;
             completion.read = command.blocks();
         }
@@ -107,6 +108,14 @@ pub(crate) fn run(
     Ok(Outcome::Completed(completion))
 }
 
+/// Returns the status of a command that only reads the storage.
+fn unread(fault: Fault) -> Status {
+    match fault {
+        Fault::Guest => Status::DataTransferError,
+        Fault::Storage => Status::InternalError,
+    }
+}
+
 /// Compares guest memory with blocks, half a page at a time.
 fn compare(
     host: &impl Host,
@@ -120,8 +129,8 @@ fn compare(
             let len = (n - at).min(PAGE / 2);
             let (ours, theirs) = (&mut ours[..len], &mut theirs[..len]);
             host.read(iova + at as u64, theirs)?;
-            (host.load(range.offset() + (done + at) as u64, ours))
-                .map_err(|_| Status::InternalError)?;
+            host.load(range.offset() + (done + at) as u64, ours)
+                .map_err(unread)?;
             if ours != theirs {
                 return Err(Status::CompareFailure);
             }

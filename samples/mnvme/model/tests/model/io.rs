@@ -250,3 +250,21 @@ fn guest_memory_that_is_not_accessible_is_a_transfer_error() {
         );
     }
 }
+
+#[test]
+fn storage_that_fails_is_no_transfer_error() {
+    let mut driver = Driver::with_queues(1);
+    driver.machine.broken.set(true);
+    for opcode in [WRITE, ZEROES] {
+        let done = driver.io(Entry::blocks(opcode, 0, 1));
+        assert_eq!(done, status(Status::WriteFault), "{opcode}");
+    }
+    for opcode in [READ, COMPARE] {
+        let done = driver.io(Entry::blocks(opcode, 0, 1));
+        assert_eq!(done, status(Status::InternalError), "{opcode}");
+    }
+    let done = driver.admin(Entry::admin(0x06, 1, 0)).status;
+    assert_eq!(done, status(Status::InternalError), "the identity");
+    driver.machine.broken.set(false);
+    assert_eq!(driver.io(Entry::blocks(WRITE, 0, 1)), 0);
+}
