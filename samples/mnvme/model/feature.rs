@@ -2,7 +2,7 @@
 
 //! Features: the table, and their values.
 
-use crate::command::Command;
+use crate::command::{Command, ALL_NAMESPACES, NAMESPACE};
 use crate::status::Status;
 use crate::{IO_QUEUES, QUEUES};
 
@@ -16,6 +16,8 @@ pub const EVENTS: usize = 6;
 /// Index of Temperature Threshold in [`FEATURES`].
 pub const TEMPERATURE: usize = 7;
 
+/// Error Recovery, the only feature of a namespace.
+const ERROR_RECOVERY: u8 = 0x05;
 /// Number of Queues.
 pub const QUEUE_COUNT: u8 = 0x07;
 /// Interrupt Vector Configuration.
@@ -48,7 +50,7 @@ pub struct Feature {
 pub const FEATURES: [Feature; COUNT] = [
     Feature { id: 0x01, name: "Arbitration", mask: 0xffff_ff07, default: 0, meaning: "No effect: arbitration is round robin." },
     Feature { id: 0x02, name: "Power Management", mask: 0xe0, default: 0, meaning: "The power state must be 0." },
-    Feature { id: 0x05, name: "Error Recovery", mask: 0xffff, default: 0, meaning: "No effect." },
+    Feature { id: ERROR_RECOVERY, name: "Error Recovery", mask: 0xffff, default: 0, meaning: "No effect." },
     Feature { id: 0x06, name: "Volatile Write Cache", mask: 0x1, default: 1, meaning: "No effect: a completed write is in the storage." },
     Feature { id: 0x08, name: "Interrupt Coalescing", mask: 0xffff, default: 0, meaning: "No effect: each completion interrupts." },
     Feature { id: 0x0a, name: "Write Atomicity Normal", mask: 0x1, default: 0, meaning: "No effect: a command is atomic." },
@@ -104,7 +106,16 @@ impl Features {
         if command.dw10() >> 31 != 0 {
             return Err(Status::FeatureNotSaveable);
         }
-        self.set(command.dw10() as u8, command.dw11())
+        let (id, dw11) = (command.dw10() as u8, command.dw11());
+        // An unknown feature is an invalid field, whatever the namespace.
+        self.get(id, dw11)?;
+        match command.nsid {
+            0 | ALL_NAMESPACES => {}
+            NAMESPACE if id == ERROR_RECOVERY => {}
+            NAMESPACE => return Err(Status::FeatureNotOfNamespace),
+            _ => return Err(Status::InvalidNamespace),
+        }
+        self.set(id, dw11)
     }
 
     /// Returns the value of a feature.

@@ -23,6 +23,7 @@ pub enum Status {
     InvalidLogPage,
     InvalidQueueDeletion,
     FeatureNotSaveable,
+    FeatureNotOfNamespace,
     WriteFault,
     CompareFailure,
 }
@@ -46,7 +47,7 @@ pub struct Row {
 
 /// The status codes, in the order of [`Status`].
 #[rustfmt::skip]
-pub const STATUSES: [Row; 19] = [
+pub const STATUSES: [Row; 20] = [
     Row { status: Status::InvalidOpcode, name: "Invalid Command Opcode", sct: 0, sc: 0x01, dnr: true, meaning: "The table of commands does not have the opcode." },
     Row { status: Status::InvalidField, name: "Invalid Field in Command", sct: 0, sc: 0x02, dnr: true, meaning: "A field has a value that is not supported: fused operations, SGLs, a transfer of more than 2^MDTS pages, an unknown CNS or feature." },
     Row { status: Status::DataTransferError, name: "Data Transfer Error", sct: 0, sc: 0x04, dnr: false, meaning: "Guest memory of the data or of a PRP list is not accessible." },
@@ -64,6 +65,7 @@ pub const STATUSES: [Row; 19] = [
     Row { status: Status::InvalidLogPage, name: "Invalid Log Page", sct: 1, sc: 0x09, dnr: true, meaning: "The table of log pages does not have the identifier." },
     Row { status: Status::InvalidQueueDeletion, name: "Invalid Queue Deletion", sct: 1, sc: 0x0c, dnr: true, meaning: "A submission queue uses the completion queue." },
     Row { status: Status::FeatureNotSaveable, name: "Feature Identifier Not Saveable", sct: 1, sc: 0x0d, dnr: true, meaning: "No feature can be saved." },
+    Row { status: Status::FeatureNotOfNamespace, name: "Feature Not Namespace Specific", sct: 1, sc: 0x0f, dnr: true, meaning: "A feature of the controller is set for a namespace." },
     Row { status: Status::WriteFault, name: "Write Fault", sct: 2, sc: 0x80, dnr: false, meaning: "There is no memory for the block." },
     Row { status: Status::CompareFailure, name: "Compare Failure", sct: 2, sc: 0x85, dnr: true, meaning: "The data of a Compare differ." },
 ];

@@ -257,6 +257,31 @@ fn features_are_checked() {
 }
 
 #[test]
+fn features_of_the_controller_are_not_set_for_a_namespace() {
+    let mut driver = Driver::new();
+    let set = |driver: &mut Driver, id: u8, nsid: u32| {
+        let mut entry = Entry::admin(0x09, id.into(), 0);
+        entry.nsid = nsid;
+        driver.admin(entry).status
+    };
+    let ids = FEATURES.iter().map(|feature| feature.id);
+    for id in ids.chain([QUEUE_COUNT, VECTOR]) {
+        assert_eq!(set(&mut driver, id, 0), 0, "{id:#x}");
+        assert_eq!(set(&mut driver, id, 0xffff_ffff), 0, "{id:#x}");
+        let invalid = status(Status::InvalidNamespace);
+        assert_eq!(set(&mut driver, id, 2), invalid, "{id:#x}");
+        // Error Recovery is a feature of the namespace.
+        let expected = match id {
+            0x05 => 0,
+            _ => status(Status::FeatureNotOfNamespace),
+        };
+        assert_eq!(set(&mut driver, id, 1), expected, "{id:#x}");
+    }
+    let field = status(Status::InvalidField);
+    assert_eq!(set(&mut driver, 0x7f, 1), field, "unknown");
+}
+
+#[test]
 fn log_pages() {
     let mut driver = Driver::with_queues(1);
     for row in &PAGES {
