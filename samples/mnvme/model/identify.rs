@@ -31,7 +31,7 @@ pub struct Field {
 
 /// The fields of the Identify Controller data that do not depend on the instance; the others are 0.
 #[rustfmt::skip]
-pub const CONTROLLER: [Field; 27] = [
+pub const CONTROLLER: [Field; 29] = [
     Field { offset: 0, name: "VID", value: &PCI_VENDOR.to_le_bytes(), meaning: "PCI vendor id." },
     Field { offset: 2, name: "SSVID", value: &PCI_VENDOR.to_le_bytes(), meaning: "PCI subsystem vendor id." },
     Field { offset: 24, name: "MN", value: MODEL, meaning: "Model number." },
@@ -39,6 +39,7 @@ pub const CONTROLLER: [Field; 27] = [
     Field { offset: 77, name: "MDTS", value: &[MDTS], meaning: "The largest transfer: 128 KiB." },
     Field { offset: 80, name: "VER", value: &VS.to_le_bytes(), meaning: "Version." },
     Field { offset: 111, name: "CNTRLTYPE", value: &[1], meaning: "I/O controller." },
+    Field { offset: 256, name: "OACS", value: &[0, 0], meaning: "No Format, firmware download, namespace management or self-test." },
     Field { offset: 258, name: "ACL", value: &[3], meaning: "4 Abort commands at a time." },
     Field { offset: 259, name: "AERL", value: &[REQUESTS_MAX as u8 - 1], meaning: "Asynchronous Event Requests at a time, minus 1." },
     Field { offset: 260, name: "FRMW", value: &[0x03], meaning: "One firmware slot, read only." },
@@ -47,6 +48,7 @@ pub const CONTROLLER: [Field; 27] = [
     Field { offset: 263, name: "NPSS", value: &[0], meaning: "One power state." },
     Field { offset: 266, name: "WCTEMP", value: &WARNING.to_le_bytes(), meaning: "Warning temperature, in kelvins." },
     Field { offset: 268, name: "CCTEMP", value: &CRITICAL.to_le_bytes(), meaning: "Critical temperature, in kelvins." },
+    Field { offset: 320, name: "KAS", value: &[0, 0], meaning: "No Keep Alive, which is for fabrics." },
     Field { offset: 512, name: "SQES", value: &[0x66], meaning: "Submission queue entries of 2^6 bytes." },
     Field { offset: 513, name: "CQES", value: &[0x44], meaning: "Completion queue entries of 2^4 bytes." },
     Field { offset: 516, name: "NN", value: &1u32.to_le_bytes(), meaning: "One namespace." },

@@ -114,6 +114,19 @@ fn unknown_opcodes_and_flags_are_refused() {
 }
 
 #[test]
+fn keep_alive_does_not_apply() {
+    // It is for fabrics. The controller says so, and has neither the command nor its timer.
+    let mut driver = Driver::new();
+    assert_eq!(identify(&mut driver, 1, 0).unwrap()[320..322], [0, 0]);
+    let done = driver.admin(Entry::admin(0x18, 0, 0));
+    assert_eq!(done.status, status(Status::InvalidOpcode));
+    for opcode in [0x09, 0x0a] {
+        let done = driver.admin(Entry::admin(opcode, 0x0f, 1000));
+        assert_eq!(done.status, status(Status::InvalidField));
+    }
+}
+
+#[test]
 fn queues_are_checked_when_they_are_created() {
     let mut driver = Driver::with_queues(1);
     let mut create = |opcode: u8, dw10: u32, dw11: u32, prp1: u64| {
