@@ -53,6 +53,10 @@ fn tables_are_in_order() {
 fn identify_controller_tells_the_limits() {
     let mut driver = Driver::new();
     let data = identify(&mut driver, 1, 0).unwrap();
+    for field in &CONTROLLER {
+        let found = &data[field.offset..][..field.value.len()];
+        assert_eq!(found, field.value, "{}", field.name);
+    }
     assert_eq!(&data[4..24], b"66778899aabbccddeeff");
     assert_eq!(&data[24..40], b"vfio-mdev-rs NVM");
     assert_eq!(data[77], 5);
@@ -76,16 +80,22 @@ fn identify_namespace() {
     for at in [0, 8, 16] {
         assert_eq!(data[at..at + 8], BLOCKS.to_le_bytes());
     }
+    for field in &NAMESPACE_FIELDS {
+        let found = &data[field.offset..][..field.value.len()];
+        assert_eq!(found, field.value, "{}", field.name);
+    }
     assert_eq!(data[130], 9);
+    assert_eq!(data[104..120], driver.machine.uuid(), "NGUID");
     let invalid = Err(status(Status::InvalidNamespace));
+    assert_eq!(identify(&mut driver, 0, 0), invalid);
     assert_eq!(identify(&mut driver, 0, 2), invalid);
     assert_eq!(identify(&mut driver, 0, 0xffff_ffff), invalid);
     assert_eq!(identify(&mut driver, 3, 2), invalid);
     assert_eq!(identify(&mut driver, 2, 0xffff_fffe), invalid);
-    assert_eq!(
-        identify(&mut driver, 4, 1),
-        Err(status(Status::InvalidField))
-    );
+    for cns in 4..=0xff {
+        let field = Err(status(Status::InvalidField));
+        assert_eq!(identify(&mut driver, cns, 1), field, "CNS {cns:#x}");
+    }
 
     let list = identify(&mut driver, 2, 0).unwrap();
     assert_eq!(list[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
@@ -94,6 +104,9 @@ fn identify_namespace() {
     let descriptors = identify(&mut driver, 3, 1).unwrap();
     assert_eq!(descriptors[..4], [2, 16, 0, 0]);
     assert_eq!(descriptors[20..24], [3, 16, 0, 0]);
+    for at in [4, 24] {
+        assert_eq!(descriptors[at..at + 16], driver.machine.uuid());
+    }
     assert_eq!(descriptors[40..], [0; 4096 - 40]);
 }
 
@@ -370,6 +383,11 @@ fn smart_counts_and_the_error_log_lists() {
         );
     }
     let smart = log_page(&mut driver, log::SMART, 512, 0).unwrap();
+    // No warning, 310 K, 100 % spare of which 10 % are needed, 0 % used.
+    assert_eq!(smart[..6], [0, 0x36, 0x01, 100, 10, 0]);
+    let firmware = log_page(&mut driver, log::FIRMWARE, 512, 0).unwrap();
+    assert_eq!((firmware[0], &firmware[8..16]), (1, b"1.0     ".as_slice()));
+    assert!(firmware[16..].iter().all(|byte| *byte == 0), "one slot");
     let count = |at: usize| u64::from_le_bytes(smart[at..at + 8].try_into().unwrap());
     assert_eq!([32, 48, 64, 80, 176].map(count), [1, 1, 1, 3, 6]);
     let errors = log_page(&mut driver, log::ERRORS, 256, 0).unwrap();
@@ -404,6 +422,15 @@ fn the_temperature_can_be_made_critical() {
 fn abort_ends_only_commands_in_progress() {
     let mut driver = Driver::with_queues(1);
     let done = driver.admin(Entry::admin(0x08, 1 | (77 << 16), 0));
+    assert_eq!((done.status, done.result), (0, 1));
+    // A queue that does not exist, and a request that waits for an event.
+    let done = driver.admin(Entry::admin(0x08, 2, 0));
+    assert_eq!((done.status, done.result), (0, 1));
+    let done = driver.admin(Entry::admin(0x08, 0xffff, 0));
+    assert_eq!((done.status, done.result), (0, 1));
+    let request = driver.submit(0, Entry::admin(0x0c, 0, 0));
+    driver.work();
+    let done = driver.admin(Entry::admin(0x08, u32::from(request) << 16, 0));
     assert_eq!((done.status, done.result), (0, 1));
     let cid = driver.submit(1, Entry::blocks(0x08, 0, 4096));
     assert!(driver.step() && driver.step());

@@ -18,6 +18,22 @@ fn power_on_values_are_those_of_the_table() {
 }
 
 #[test]
+fn the_capabilities_are_within_the_specification() {
+    let driver = Driver::new();
+    let cap = driver.read(Reg::Cap);
+    assert_eq!(cap & 0xffff, 1023, "MQES");
+    assert_eq!((cap >> 16) & 1, 1, "CQR");
+    assert!((cap >> 24) & 0xff != 0, "TO");
+    assert_eq!((cap >> 32) & 0xf, 0, "DSTRD");
+    assert_eq!((cap >> 36) & 1, 0, "NSSRS");
+    assert_eq!((cap >> 37) & 0xff, 1, "CSS: the NVM command set");
+    assert_eq!((cap >> 48) & 0xff, 0, "MPSMIN and MPSMAX: 4 KiB");
+    assert_eq!(driver.read(Reg::Vs), 0x1_0400);
+    // A doorbell of 4 bytes for each queue of each pair.
+    const { assert!(mnvme_model::IO_QUEUES >= 8 && WINDOW >= 0x1000 + 8 * 9) };
+}
+
+#[test]
 fn fields_are_inside_their_registers() {
     for row in &REGISTERS {
         let mut used = 0_u128;
@@ -125,6 +141,31 @@ fn shutdown_completes_and_stops_commands() {
     driver.enable();
     driver.create(1);
     assert_eq!(driver.io(Entry::blocks(0, 0, 1)), 0);
+}
+
+#[test]
+fn an_abrupt_shutdown_completes_when_the_unit_in_flight_has_ended() {
+    let mut driver = Driver::with_queues(1);
+    let seen = std::rc::Rc::new(std::cell::Cell::new(None));
+    let note = seen.clone();
+    let cid = driver.submit(1, Entry::blocks(1, 0, 1));
+    driver.submit(1, Entry::blocks(1, 0, 1));
+    *driver.machine.before.borrow_mut() = Some(Box::new(move |machine: &Machine, iova| {
+        if iova == crate::machine::DATA {
+            machine
+                .lock(|c| c.write(0x14, &(CC | (2 << 14)).to_le_bytes()))
+                .unwrap();
+            let mut csts = [0; 4];
+            machine.lock(|c| c.read(0x1c, &mut csts)).unwrap();
+            note.set(Some(u32::from_le_bytes(csts)));
+        }
+    }));
+    driver.work();
+    assert_eq!(seen.get(), Some(1 | (1 << 2)), "processing");
+    assert_eq!(driver.read(Reg::Csts), 1 | (2 << 2), "complete");
+    // The unit in flight was a whole command. The next one is not fetched.
+    assert_eq!(driver.take(1).unwrap().cid, cid);
+    assert_eq!(driver.take(1), None);
 }
 
 #[test]
