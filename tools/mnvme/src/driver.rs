@@ -14,7 +14,7 @@ use crate::command::{Command, Completion, CREATE_CQ, CREATE_SQ};
 use crate::error::{Error, Result};
 
 /// Entries of each queue.
-pub const ENTRIES: u16 = 64;
+pub const ENTRIES: u16 = 128;
 
 /// IOVA of the driver's memory.
 pub const MEMORY: u64 = 0x10_0000;
@@ -50,13 +50,14 @@ pub struct Driver {
     queues: [Queue; QUEUES],
 }
 
-/// Offset in the driver's memory of a submission queue. Its completion queue is a page further.
+/// Offset in the driver's memory of a submission queue, which has two pages.
 fn submission(queue: usize) -> usize {
-    queue * 0x2000
+    queue * 0x3000
 }
 
+/// Offset in the driver's memory of a completion queue, which has a page.
 fn completion(queue: usize) -> usize {
-    submission(queue) + 0x1000
+    submission(queue) + 0x2000
 }
 
 impl Driver {
@@ -179,6 +180,15 @@ impl Driver {
         let cid = self.put(queue, command);
         self.ring_tail(queue)?;
         Ok(cid)
+    }
+
+    /// Returns whether there is a completion in a queue that was not taken.
+    pub fn has_completion(&self, queue: usize) -> bool {
+        let state = self.queues[queue];
+        let at = completion(queue) + usize::from(state.head) * 16;
+        let mut bytes = [0; 16];
+        self.memory.read(at, &mut bytes);
+        Completion::decode(&bytes, state.phase).is_some()
     }
 
     /// Takes the next completion of a queue, if there is one.

@@ -2,7 +2,8 @@
 
 //! Errors of the driver.
 
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 /// An error of the driver.
 #[derive(Debug)]
@@ -25,6 +26,22 @@ pub enum Error {
         /// The status field without the phase tag.
         status: u16,
     },
+    /// A file failed.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its error.
+        error: io::Error,
+    },
+    /// An image is larger than the namespace.
+    TooLarge {
+        /// The image.
+        path: PathBuf,
+        /// Its bytes.
+        len: u64,
+        /// The bytes of the namespace.
+        size: u64,
+    },
 }
 
 /// The result of an operation.
@@ -44,6 +61,11 @@ impl fmt::Display for Error {
                     .find(|row| row.status.field() == *status);
                 let name = row.map_or("unknown status", |row| row.name);
                 write!(f, "{what}: status {status:#06x}: {name}")
+            }
+            Error::File { path, error } => write!(f, "{}: {error}", path.display()),
+            Error::TooLarge { path, len, size } => {
+                let path = path.display();
+                write!(f, "{path}: {len} bytes, the namespace has {size}")
             }
         }
     }

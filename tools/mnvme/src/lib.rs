@@ -7,6 +7,7 @@
 //! | `command` | submission and completion queue entries              |
 //! | `driver`  | the controller: registers, queues, commands          |
 //! | `disk`    | the namespace as a disk: reads and writes of any size |
+//! | `image`   | raw disk images, loaded and stored                   |
 //! | `doc`     | the data sheet, generated from the model's tables    |
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod disk;
 pub mod doc;
 mod driver;
 mod error;
+pub mod image;
 
 pub use command::{Command, Completion};
 pub use disk::Disk;

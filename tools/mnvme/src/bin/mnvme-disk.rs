@@ -4,14 +4,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mnvme::Disk;
-use vfio_client::mdev::{Instance, Sysfs, Uuid};
+use mnvme::image;
+use vfio_client::mdev::{Sysfs, Uuid};
 
 /// Copies a raw disk image to or from an mnvme device that no VMM has open.
 ///
@@ -45,15 +43,8 @@ enum Command {
     },
 }
 
-/// What went wrong.
-type Failure = Box<dyn std::error::Error>;
-
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Load { uuid, image } => load(&uuid, &image),
-        Command::Store { uuid, image, force } => store(&uuid, &image, force),
-    };
-    match done {
+    match run(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mnvme-disk: {error}");
@@ -62,69 +53,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Adds the path to an error of a file.
-fn of(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
-    move |error| format!("{}: {error}", path.display()).into()
-}
-
-fn instance(uuid: &Uuid) -> Result<Instance, Failure> {
-    Ok(Sysfs::default().instance(uuid)?)
-}
-
-/// Returns whether all bytes are 0.
-fn is_zero(data: &[u8]) -> bool {
-    data.iter().all(|byte| *byte == 0)
-}
-
-fn load(uuid: &Uuid, path: &Path) -> Result<(), Failure> {
-    let mut image = File::open(path).map_err(of(path))?;
-    let len = image.seek(SeekFrom::End(0)).map_err(of(path))?;
-    image.seek(SeekFrom::Start(0)).map_err(of(path))?;
-    let instance = instance(uuid)?;
-    let device = instance.open_alone()?;
-    let mut disk = Disk::open(&device)?;
-    if len > disk.size() {
-        let size = disk.size();
-        return Err(format!("{}: {len} bytes, the namespace has {size}", path.display()).into());
+fn run(command: &Command) -> mnvme::Result {
+    let instance = |uuid| Sysfs::default().instance(uuid);
+    match command {
+        Command::Load { uuid, image } => image::load(&instance(uuid)?, image),
+        Command::Store { uuid, image, force } => image::store(&instance(uuid)?, image, *force),
     }
-    let mut buffer = vec![0; Disk::TRANSFER_MAX];
-    for at in (0..disk.size()).step_by(buffer.len()) {
-        let data = &mut buffer[..(disk.size() - at).min(Disk::TRANSFER_MAX as u64) as usize];
-        let part = len.saturating_sub(at).min(data.len() as u64) as usize;
-        image.read_exact(&mut data[..part]).map_err(of(path))?;
-        data[part..].fill(0);
-        if is_zero(data) {
-            disk.zero(at, data.len())?;
-        } else {
-            disk.write(at, data)?;
-        }
-    }
-    disk.close()?;
-    // Only a complete image survives the close.
-    Ok(instance.keep_state(true)?)
-}
-
-fn store(uuid: &Uuid, path: &Path, force: bool) -> Result<(), Failure> {
-    let instance = instance(uuid)?;
-    let device = instance.open_alone()?;
-    let mut disk = Disk::open(&device)?;
-    let mut options = File::options();
-    options
-        .write(true)
-        .create_new(!force)
-        .create(force)
-        .truncate(force);
-    let mut image = options.open(path).map_err(of(path))?;
-    image.set_len(disk.size()).map_err(of(path))?;
-    let mut buffer = vec![0; Disk::TRANSFER_MAX];
-    for at in (0..disk.size()).step_by(buffer.len()) {
-        let data = &mut buffer[..(disk.size() - at).min(Disk::TRANSFER_MAX as u64) as usize];
-        disk.read(at, data)?;
-        if !is_zero(data) {
-            image.seek(SeekFrom::Start(at)).map_err(of(path))?;
-            image.write_all(data).map_err(of(path))?;
-        }
-    }
-    image.sync_all().map_err(of(path))?;
-    Ok(disk.close()?)
 }

@@ -70,6 +70,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::variants::TESTS,
     crate::mnvme::commands::TESTS,
     crate::mnvme::storage::TESTS,
+    crate::mnvme::image::TESTS,
     crate::mnvme::migration::TESTS,
     crate::mnvme::hostile::TESTS,
     crate::hostile::setup::TESTS,

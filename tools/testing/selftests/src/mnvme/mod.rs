@@ -4,6 +4,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod hostile;
+pub(crate) mod image;
 pub(crate) mod migration;
 pub(crate) mod storage;
 
