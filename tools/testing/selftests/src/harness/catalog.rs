@@ -69,6 +69,7 @@ const TABLES: &[&[Test]] = &[
     crate::mdev::serial::TESTS,
     crate::mdev::variants::TESTS,
     crate::mnvme::commands::TESTS,
+    crate::mnvme::interrupts::TESTS,
     crate::mnvme::storage::TESTS,
     crate::mnvme::image::TESTS,
     crate::mnvme::migration::TESTS,

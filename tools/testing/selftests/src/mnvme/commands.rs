@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::harness::check::{expect_signal, expect_silence, wait_for, PATIENCE};
 use crate::harness::result::Result;
 use crate::irq::msi::{INTX, MSIX};
-use crate::tests;
+use crate::{note, tests};
 
 tests! { "mnvme" needs [Mdma]:
     writes_and_reads [],
@@ -23,12 +23,15 @@ tests! { "mnvme" needs [Mdma]:
     intx_is_asserted_until_completions_are_taken [],
     a_write_dirties_no_payload_page [],
     a_read_dirties_the_pages_that_it_fills_once [],
+    random_reads_dirty_the_pages_that_they_fill_once [],
     memory_that_is_not_mapped [],
     a_new_controller_has_the_identity_of_its_mdev [],
 }
 
 /// Vectors of the device.
 const VECTORS: usize = 9;
+/// Commands in flight in each queue.
+const DEPTH: usize = 64;
 
 fn writes_and_reads(env: &Env) -> Result {
     let _module = Loaded::new(env)?;
@@ -119,17 +122,16 @@ fn dirty(nvme: &Nvme) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
 }
 
 fn a_write_dirties_no_payload_page(env: &Env) -> Result {
-    const DEPTH: usize = 32;
     let _module = Loaded::new(env)?;
     let mut nvme = Nvme::enabled(env, 4)?;
     nvme.guest.container.dirty_start()?;
     dirty(&nvme)?;
-    for round in 0..20 {
+    for round in 0..10 {
         for queue in 1..=4 {
-            for i in 0..DEPTH {
+            for _ in 0..DEPTH {
                 let page = fastrand::usize(..DATA_SIZE / PAGE as usize);
                 nvme.poke(page * PAGE as usize, &[round; 8]);
-                let slba = (queue * DEPTH + i) as u64 * 8;
+                let slba = fastrand::u64(..BLOCKS - 8);
                 let iova = DATA + page as u64 * PAGE;
                 nvme.driver
                     .put(queue, &Command::blocks(WRITE, slba, 8, iova, 0));
@@ -168,6 +170,54 @@ fn a_read_dirties_the_pages_that_it_fills_once(env: &Env) -> Result {
             "{data:x?} {queues:x?} at the second look"
         );
     }
+    Ok(())
+}
+
+fn random_reads_dirty_the_pages_that_they_fill_once(env: &Env) -> Result {
+    const QUEUES: usize = 4;
+    let _module = Loaded::new(env)?;
+    let mut nvme = Nvme::enabled(env, QUEUES)?;
+    nvme.fill((0..BLOCKS / 8).step_by(100), 0x5a)?;
+    nvme.guest.container.dirty_start()?;
+    dirty(&nvme)?;
+    let mut looks_in_flight = 0;
+    for round in 0..10 {
+        let mut filled = BTreeSet::new();
+        for queue in 1..=QUEUES {
+            for _ in 0..DEPTH {
+                // One or two pages. Few enough that most pages are not filled.
+                let first = DATA + fastrand::u64(..DATA_SIZE as u64 / PAGE - 1) * PAGE;
+                let (iova, blocks) = match fastrand::u8(..8) {
+                    0 => (first + 7 * BLOCK as u64, fastrand::u32(2..8)),
+                    _ => (first, fastrand::u32(1..9)),
+                };
+                let slba = fastrand::u64(..BLOCKS - 8);
+                let command = Command::blocks(READ, slba, blocks, iova, first + PAGE);
+                nvme.driver.put(queue, &command);
+                let last = iova + u64::from(blocks) * BLOCK as u64 - 1;
+                filled.extend([first, last / PAGE * PAGE]);
+            }
+            nvme.driver.ring_tail(queue)?;
+        }
+        // One look while reads may be in flight, one after them. No page is left out.
+        let mut seen = dirty(&nvme)?.0;
+        looks_in_flight += usize::from(seen.len() < filled.len());
+        for queue in 1..=QUEUES {
+            nvme.take(queue, DEPTH)?;
+        }
+        seen.extend(dirty(&nvme)?.0);
+        assert!(
+            seen == filled,
+            "round {round}: {:x?}",
+            seen.symmetric_difference(&filled).collect::<Vec<_>>()
+        );
+        let (data, queues) = dirty(&nvme)?;
+        assert!(
+            data.is_empty() && queues.is_empty(),
+            "{data:x?} {queues:x?} once more"
+        );
+    }
+    note!("{looks_in_flight} of 10 looks came while reads were in flight");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use migration::stream::Kind;
 use mnvme::command::{Command, IDENTIFY, WRITE, WRITE_ZEROES};
-use mnvme::DATA;
+use mnvme::{DATA, DATA_SIZE, ENTRIES};
 use mnvme_model::regs::{Reg, CC_ENTRY_SIZES_LEGAL};
 use records::Stream;
 use vfio_client::v2::State;
@@ -22,6 +22,7 @@ use crate::{assert_errno, note, tests};
 tests! { "mnvme_migration" needs [Mdma]:
     commands_wait_for_the_destination [],
     commands_in_flight_complete_exactly_once [],
+    commands_in_flight_go_there_and_back [],
     there_and_back_by_v1_and_v2 [],
     a_new_user_of_the_source_finds_nothing [],
     completions_that_were_not_taken_interrupt_again [],
@@ -137,6 +138,73 @@ fn commands_in_flight_complete_exactly_once(env: &Env) -> Result {
         partly > 0,
         "each save came before the first or after the last command"
     );
+    Ok(())
+}
+
+fn commands_in_flight_go_there_and_back(env: &Env) -> Result {
+    const NEW: usize = 10;
+    let _module = Loaded::new(env)?;
+    let pages = |queue: usize, number: usize| (queue * 256 + number) as u64;
+    let mut here = Nvme::enabled(env, QUEUES)?;
+    let mut there = Nvme::new(env)?;
+    for page in 0..DATA_SIZE / PAGE as usize {
+        here.poke(page * PAGE as usize, &[page as u8; PAGE as usize]);
+    }
+    let mut sent = [0; QUEUES + 1];
+    let mut seen = vec![BTreeSet::new(); QUEUES + 1];
+    for _ in 0..10 {
+        // Some arrive before the stop, some after it.
+        for stopped in [false, true] {
+            if stopped {
+                here.v2()?.set_state(State::STOP)?;
+            }
+            for queue in 1..=QUEUES {
+                if usize::from(ENTRIES) - (sent[queue] - seen[queue].len()) <= NEW {
+                    continue;
+                }
+                for _ in 0..NEW {
+                    let number = sent[queue];
+                    let iova = DATA + number as u64 * PAGE;
+                    let slba = pages(queue, number) * 8;
+                    here.driver
+                        .put(queue, &Command::blocks(WRITE, slba, 8, iova, 0));
+                    sent[queue] += 1;
+                }
+                here.driver.ring_tail(queue)?;
+            }
+        }
+        let stream = here.save()?;
+        there.load(&stream)?;
+        there.driver.take_over(&here.driver);
+        run(&there)?;
+        std::mem::swap(&mut here, &mut there);
+        // The driver takes few of them, so that some are in the queues at each stop.
+        for _ in 0..QUEUES * 12 {
+            let queue = fastrand::usize(1..=QUEUES);
+            if let Some(done) = here.driver.take(queue)? {
+                assert_eq!(done.status, 0);
+                assert!(
+                    seen[queue].insert(done.cid),
+                    "queue {queue}: {done:?} twice"
+                );
+            }
+        }
+    }
+    for queue in 1..=QUEUES {
+        for cid in here.take(queue, sent[queue] - seen[queue].len())? {
+            assert!(seen[queue].insert(cid), "queue {queue}: {cid} twice");
+        }
+        here.driver
+            .succeed("flush", queue, &Command::blocks(0, 0, 1, 0, 0))?;
+        assert_eq!(here.driver.take(queue)?, None, "queue {queue}");
+    }
+    note!("{} commands, 10 migrations", sent.iter().sum::<usize>());
+    for (queue, sent) in sent.into_iter().enumerate() {
+        for number in 0..sent {
+            let found = here.read(pages(queue, number) * 8, BLOCK)?;
+            assert_eq!(found, [number as u8; BLOCK], "queue {queue}, {number}");
+        }
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod commands;
 pub(crate) mod hostile;
 pub(crate) mod image;
+pub(crate) mod interrupts;
 pub(crate) mod migration;
 pub(crate) mod storage;
 
