@@ -5,6 +5,7 @@
 use crate::machine::{
     cq_base, sq_base, status, Access, Driver, Entry, BLOCKS, DATA, ENTRIES, LISTS, MEMORY,
 };
+use mnvme_model::log::PAGES;
 use mnvme_model::status::Status;
 use mnvme_model::BLOCK;
 use std::collections::BTreeSet;
@@ -327,5 +328,51 @@ fn commands_reach_what_they_describe_and_nothing_else() {
         Status::CompareFailure,
     ] {
         assert!(failed.contains(&status(expected)), "{expected:?}");
+    }
+}
+
+#[test]
+fn admin_commands_write_their_data_and_nothing_else() {
+    let mut driver = Driver::new();
+    // Identify, and log pages of 256 to 4096 bytes from an offset on.
+    let pages = PAGES
+        .iter()
+        .flat_map(|page| [0, 4, 200].map(|first| (page, first)));
+    let logs = pages.map(|(page, first)| {
+        let len = page.size - first as usize;
+        let dwords = (len / 4 - 1) as u32;
+        (2, u32::from(page.id) | (dwords << 16), first, len)
+    });
+    let identify = (0..4).map(|cns| (6, cns, 0, 4096));
+    let mut slot = 0;
+    for (opcode, dw10, first, len) in identify.chain(logs) {
+        for offset in [0, 4, 2048, 4092] {
+            let mut entry = Entry::admin(opcode, dw10, 0);
+            entry.nsid = match (opcode, dw10) {
+                (2, _) => 0xffff_ffff,
+                (_, 0 | 3) => 1,
+                _ => 0,
+            };
+            entry.prp1 = DATA + offset;
+            entry.prp2 = DATA + 0x5000;
+            entry.dwords[2] = first;
+            let expected = follow(&driver, entry.prp1, entry.prp2, len).data;
+            driver.accesses();
+            assert_eq!(driver.admin(entry).status, 0);
+            let mut written = Bytes::default();
+            for access in driver.accesses() {
+                match access {
+                    Access::Read(at, 64) if at == sq_base(0) + 64 * slot => {}
+                    Access::Write(at, 16) if at == cq_base(0) + 16 * slot => {}
+                    Access::Write(at, 1) if at == cq_base(0) + 16 * slot + 14 => {}
+                    Access::Write(at, len) => written.add(at, len),
+                    // The identity of the controller.
+                    Access::Load(at, 16) | Access::Store(at, 16) if at == BLOCKS * 512 => {}
+                    other => panic!("{opcode:#x}, {dw10:#x}: {other:x?}"),
+                }
+            }
+            assert!(written == expected, "{opcode:#x}, {dw10:#x}, {offset}");
+            slot = (slot + 1) % u64::from(ENTRIES);
+        }
     }
 }
