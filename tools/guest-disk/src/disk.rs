@@ -26,11 +26,11 @@ pub(crate) struct Found {
     name: String,
     /// Its PCI address.
     pci: String,
-    model: String,
-    serial: String,
-    firmware: String,
+    pub(crate) model: String,
+    pub(crate) serial: String,
+    pub(crate) firmware: String,
     /// Bytes.
-    size: u64,
+    pub(crate) size: u64,
     /// I/O queues.
     queues: usize,
 }
@@ -44,8 +44,10 @@ pub(crate) struct Counts {
     pub(crate) writes: u64,
     /// Deallocate commands.
     pub(crate) discards: u64,
-    /// Bytes of reads and writes.
-    pub(crate) bytes: u64,
+    /// Bytes of reads.
+    pub(crate) bytes_read: u64,
+    /// Bytes of writes.
+    pub(crate) bytes_written: u64,
     /// Interrupts.
     pub(crate) interrupts: u64,
 }
@@ -97,7 +99,8 @@ impl Found {
             reads: at(0),
             writes: at(4),
             discards: at(11),
-            bytes: (at(2) + at(6)) * 512,
+            bytes_read: at(2) * 512,
+            bytes_written: at(6) * 512,
             interrupts,
         })
     }

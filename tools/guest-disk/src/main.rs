@@ -7,6 +7,7 @@
 //!
 //! | module  | contents                                               |
 //! |---------|--------------------------------------------------------|
+//! | `cli`   | what `nvme-cli` says about the controller              |
 //! | `disk`  | the disk, its file system, and what the kernel counts  |
 //! | `fio`   | the rounds of fio                                      |
 //! | `log`   | trouble that the kernel logs, that of disks included   |
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
 mod disk;
 mod fio;
 mod log;

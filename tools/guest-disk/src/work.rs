@@ -11,8 +11,9 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::mount::{mount, MountFlags};
 use serde::Serialize;
 
-use crate::disk::{ask, Found};
-use crate::fio::{Round, DEPTH, JOBS};
+use crate::cli;
+use crate::disk::Found;
+use crate::fio::{Round, DEPTH, JOBS, WRITTEN};
 use crate::log::Log;
 use crate::wrong::Wrong;
 
@@ -20,23 +21,6 @@ use crate::wrong::Wrong;
 const BEAT: Duration = Duration::from_millis(250);
 /// How long the driver may take to find the disk.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// What `nvme` is asked once at the start, whether it must succeed, and a word of the answer.
-const QUESTIONS: [(&[&str], bool, &str); 8] = [
-    (&["list"], true, "/dev/nvme0n1"),
-    (&["id-ctrl", "/dev/nvme0"], true, "sqes      : 0x66"),
-    (&["id-ns", "/dev/nvme0n1"], true, "lbads:9"),
-    (&["smart-log", "/dev/nvme0"], true, "critical_warning"),
-    (&["error-log", "/dev/nvme0"], true, "error_count"),
-    (&["fw-log", "/dev/nvme0"], true, "frs1"),
-    (
-        &["get-feature", "/dev/nvme0", "-f", "7"],
-        true,
-        "Number of Queues",
-    ),
-    // The controller has no such command.
-    (&["format", "/dev/nvme0n1", "--force"], false, ""),
-];
 
 /// The disk is found, and the work begins.
 #[derive(Serialize)]
@@ -48,6 +32,8 @@ struct Ready<'a> {
     irq: &'static str,
     jobs: u32,
     depth: u32,
+    /// Right answers of `nvme-cli`.
+    answers: usize,
 }
 
 /// An event with all counts.
@@ -62,6 +48,10 @@ struct Totals<'a> {
     discards: u64,
     interrupts: u64,
     rounds: u64,
+    /// Blocks that fio has written, read back and found correct.
+    blocks: u64,
+    /// Verifications of the files of a round.
+    passes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel_log: Option<&'a str>,
 }
@@ -74,13 +64,9 @@ pub(crate) fn run(console: &mut Console) -> Result<(), Wrong> {
     }
     let mut log = Log::open()?;
     let disk = find(console)?;
+    let answers = cli::examine(&disk)?;
     disk.format()?;
-    for (question, succeeds, word) in QUESTIONS {
-        let (success, text) = ask("/usr/sbin/nvme", question)?;
-        if success != succeeds || !text.contains(word) {
-            return Err(format!("nvme {}: {text}", question.join(" ")).into());
-        }
-    }
+    cli::smart(disk.counts()?, 0)?;
     let interrupts = fs::read_to_string("/proc/interrupts")?;
     let msix = interrupts
         .lines()
@@ -93,12 +79,16 @@ pub(crate) fn run(console: &mut Console) -> Result<(), Wrong> {
         irq: if msix { "msix" } else { "intx" },
         jobs: JOBS,
         depth: DEPTH,
+        answers,
     })?;
     Worker {
         disk,
         round: None,
         rounds: 0,
+        blocks: 0,
+        passes: 0,
         asked: Vec::new(),
+        answering: Vec::new(),
     }
     .run(console, &mut log)
 }
@@ -133,35 +123,39 @@ fn wait(console: &Console, time: Duration) -> Result<bool, Wrong> {
 /// The work.
 struct Worker {
     disk: Found,
-    /// The round of fio that runs.
+    /// The round of fio that runs, or its verification.
     round: Option<Round>,
     /// Rounds that have ended.
     rounds: u64,
+    /// Blocks that were verified.
+    blocks: u64,
+    /// Verifications.
+    passes: u64,
     /// Commands that wait for the end of the round.
     asked: Vec<Verify>,
+    /// Commands that wait for its verification.
+    answering: Vec<Verify>,
 }
 
 impl Worker {
     fn run(&mut self, console: &mut Console, log: &mut Log) -> Result<(), Wrong> {
         loop {
-            if let Some(round) = &mut self.round {
-                if round.has_ended()? {
-                    self.round = None;
-                    self.rounds += 1;
-                }
-            }
-            if self.round.is_none() {
-                for verify in std::mem::take(&mut self.asked) {
+            if self.proceed()? {
+                for verify in std::mem::take(&mut self.answering) {
                     match verify {
                         Verify::End => self.disk.finish()?,
                         Verify::Check | Verify::Mend => self.disk.check()?,
                     }
+                    cli::smart(self.disk.counts()?, self.rounds * WRITTEN)?;
                     log.check()?;
                     if verify == Verify::End {
                         self.tell(console, "ended", Some("clean"))?;
                         return Ok(());
                     }
                     self.tell(console, "checked", None)?;
+                }
+                if let Some(round) = self.round.take() {
+                    round.remove_files()?;
                 }
                 self.round = Some(Round::start(self.rounds + 1)?);
             }
@@ -179,6 +173,28 @@ impl Worker {
         }
     }
 
+    /// Returns whether nothing runs any more. If there are commands to answer, the files of the round are verified.
+    fn proceed(&mut self) -> Result<bool, Wrong> {
+        let Some(round) = &mut self.round else {
+            return Ok(true);
+        };
+        let Some(verified) = round.has_ended()? else {
+            return Ok(false);
+        };
+        self.blocks += verified;
+        if round.only_verifies() {
+            self.passes += 1;
+            return Ok(true);
+        }
+        self.rounds += 1;
+        if self.asked.is_empty() {
+            return Ok(true);
+        }
+        self.answering = std::mem::take(&mut self.asked);
+        self.round = self.round.take().map(Round::verify).transpose()?;
+        Ok(false)
+    }
+
     fn tell(
         &self,
         console: &mut Console,
@@ -191,10 +207,12 @@ impl Worker {
             ms: now(),
             verified: counts.reads,
             jobs: counts.reads + counts.writes,
-            bytes: counts.bytes,
+            bytes: counts.bytes_read + counts.bytes_written,
             discards: counts.discards,
             interrupts: counts.interrupts,
             rounds: self.rounds,
+            blocks: self.blocks,
+            passes: self.passes,
             kernel_log,
         })?)
     }
