@@ -98,6 +98,10 @@ class Device:
         """Loads a disk image, which stays until the device is removed."""
         run(["mnvme-disk", "load", self.uuid, image])
 
+    def store_disk(self, image):
+        """Stores the disk as an image."""
+        run(["mnvme-disk", "store", self.uuid, image])
+
     def remove(self):
         if os.path.exists(self.sysfs):
             write(f"{self.sysfs}/remove", "1")
