@@ -50,7 +50,7 @@ fuzz-host:
 	@$(SCRIPTS)/fuzz-host --seconds $(SECONDS)
 
 bench:
-	@$(SCRIPTS)/bench
+	@$(SCRIPTS)/bench --device $(DEVICE)
 
 check:
 	@$(SCRIPTS)/check
@@ -96,7 +96,8 @@ help:
 	@echo '                  MODE=memory with KASAN, MODE=locks with lockdep'
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes;'
-	@echo '                  NATIVE=1 measures times instead, as multiples of a memcpy()'
+	@echo '                  NATIVE=1 measures times instead, as multiples of a memcpy();'
+	@echo '                  DEVICE=scratch, mserial or mnvme measures another one'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
 	@echo 'make doc          build the documents and the crates'\'' documentation as HTML'
 	@echo 'make shell        open a shell in the virtual machine, with the module'

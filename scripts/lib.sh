@@ -126,6 +126,15 @@ selftests()
 		/bin/selftests --module "/lib/modules/extra/$_ko.ko" --type "$_type" $_scripts "$@"
 }
 
+# check_device NAME - ends the script unless this is a device of DEVICES.
+check_device()
+{
+	case " $DEVICES" in
+	*" $1:"*) ;;
+	*) die "there is no device $1" "The devices are $(printf '%s\n' "$DEVICES" | sed 's/:[^ ]*//g')." ;;
+	esac
+}
+
 # ---- steps ------------------------------------------------------------------
 
 # ticker LOG NOUN TEXT - updates one terminal line while a step runs.

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use mdma::regs::{BAR_MEMORY, BAR_REGISTERS, INT_COMPLETION};
+use contents::Mappable;
+use mdma::regs::INT_COMPLETION;
 use mdma::{job, Descriptor, Queue};
 use vfio_client::mdev::{Instance, Sysfs, Uuid};
 use vfio_client::{uapi, v1, Container, Device, DmaBuffer, Error, EventFd, Irq, Mapping, Region};
@@ -13,6 +14,9 @@ use crate::error::{fail, Result};
 
 /// Size of a page.
 pub(crate) const PAGE: u64 = 4096;
+
+/// The smallest type of `mdma`, for tables about its engine.
+pub(crate) const SMALL: &str = "mdma-16M";
 
 /// IOVA of the queue.
 const QUEUE: u64 = 0x7_0000_0000;
@@ -24,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// An opened instance. Fields drop in this order: the instance is closed before it is removed.
 pub(crate) struct Opened {
     pub(crate) migration: v1::Migration,
-    pub(crate) registers: Region,
-    pub(crate) memory: Region,
     pub(crate) device: Device,
     pub(crate) container: Container,
     _instance: Removed,
@@ -61,25 +63,6 @@ impl Bare {
             _instance: instance,
         })
     }
-
-    /// Fills device memory with bytes that differ from page to page.
-    pub(crate) fn populate(&self) -> Result<()> {
-        populate(&self.device.region(BAR_MEMORY)?)
-    }
-}
-
-/// Fills device memory with bytes that differ from page to page.
-fn populate(region: &Region) -> Result<()> {
-    let memory = region.map_all()?;
-    let mut page = vec![0; PAGE as usize];
-    for number in 0..region.info().size / PAGE {
-        for (i, word) in page.chunks_exact_mut(8).enumerate() {
-            let value = ((number << 9) | i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            word.copy_from_slice(&value.to_le_bytes());
-        }
-        memory.write((number * PAGE) as usize, &page);
-    }
-    Ok(())
 }
 
 impl Opened {
@@ -93,27 +76,28 @@ impl Opened {
         };
         Ok(Opened {
             migration,
-            registers: device.region(BAR_REGISTERS)?,
-            memory: device.region(BAR_MEMORY)?,
             device,
             container,
             _instance: instance,
         })
     }
 
-    /// Size of device memory in bytes.
-    pub(crate) fn memory_size(&self) -> u64 {
-        self.memory.info().size
+    /// Returns the device memory that can be mapped.
+    fn memory(&self) -> Result<Region> {
+        match Mappable::find(&self.device)? {
+            Some(memory) => Ok(self.device.region(memory.bar)?),
+            None => fail!("the device has no memory that can be mapped"),
+        }
     }
 
-    /// Maps device memory again.
+    /// Returns the size of that memory in bytes.
+    pub(crate) fn memory_size(&self) -> Result<u64> {
+        Ok(self.memory()?.info().size)
+    }
+
+    /// Maps that memory again.
     pub(crate) fn map_memory(&self) -> Result<Mapping> {
-        Ok(self.memory.map_all()?)
-    }
-
-    /// Fills device memory with bytes that differ from page to page.
-    pub(crate) fn populate(&self) -> Result<()> {
-        populate(&self.memory)
+        Ok(self.memory()?.map_all()?)
     }
 
     /// Changes the migration state.
@@ -122,10 +106,10 @@ impl Opened {
     }
 }
 
-/// A small device with an enabled queue, `size` bytes of guest memory at `iova`, and as much device memory. All pages
+/// A small `mdma` device with an enabled queue, `size` bytes of guest memory at `iova`, and as much device memory. All pages
 /// are allocated before anything is measured.
 pub(crate) fn at_work(iova: u64, size: u64) -> Result<(Opened, Engine, DmaBuffer)> {
-    let opened = Opened::new("16M")?;
+    let opened = Opened::new(SMALL)?;
     let engine = Engine::new(&opened)?;
     let guest = DmaBuffer::new(&opened.container, iova, size as usize)?;
     guest.fill(0, size as usize, 1);

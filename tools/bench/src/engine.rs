@@ -89,7 +89,7 @@ const ROWS: [Row; 8] = [
 /// Measures all jobs. Each row moves `moved` bytes, but at least one job.
 pub(crate) fn run(clock: &Clock, kind: &str, moved: u64) -> Result<Vec<Table>> {
     let opened = Opened::new(kind)?;
-    if opened.memory_size() < 2 * LARGEST {
+    if opened.memory_size()? < 2 * LARGEST {
         fail!("the device is too small: two jobs of {LARGEST} bytes must fit");
     }
     let mut engine = Engine::new(&opened)?;

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::device::{Opened, PAGE};
 use crate::error::Result;
 use crate::report::{Cell, Table};
+use crate::subject::Subject;
 
 const COLUMNS: &[&str] = &["access to a page", "no migration", "pre-copy", "after it"];
 
@@ -39,9 +40,9 @@ fn read(clock: &Clock, memory: &Mapping, pages: Range<u64>) -> f64 {
 }
 
 /// Measures pages in every situation.
-pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
-    let device = Opened::new("16M")?;
-    let memory = device.map_memory()?;
+pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
+    let device = Opened::new(&subject.small)?;
+    let memory = subject.map(&device.device)?;
     let write = |memory: &Mapping, pages| write(clock, memory, pages);
     let read = |pages| read(clock, &memory, pages);
 
@@ -54,7 +55,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
     let new_read = read(256..512);
     let read_then_written = write(&memory, 256..512);
     let again = write(&memory, 0..512);
-    let fresh = device.map_memory()?;
+    let fresh = subject.map(&device.device)?;
     let fresh_written = write(&fresh, 0..512);
     drop(fresh);
     write(&memory, 512..1536);

@@ -9,9 +9,10 @@ use vfio_client::{v2018, v7, Container, Device, DirtyBitmap, DmaBuffer};
 use vfio_migrate::{Destination, Protocol, Source};
 
 use crate::clock::Clock;
-use crate::device::{Bare, Engine, PAGE};
+use crate::device::{Bare, Engine, PAGE, SMALL};
 use crate::error::{fail, Result};
 use crate::report::{Cell, Table};
+use crate::subject::Subject;
 
 const COLUMNS: &[&str] = &[
     "generation",
@@ -19,6 +20,15 @@ const COLUMNS: &[&str] = &[
     "save of a MiB",
     "calls per MiB loaded",
     "load of a MiB",
+];
+
+/// Without memory, a save is too small to be measured by the MiB.
+const WHOLE_COLUMNS: &[&str] = &[
+    "generation",
+    "calls per save",
+    "a save",
+    "calls per load",
+    "a load",
 ];
 
 const DIRTY_COLUMNS: &[&str] = &[
@@ -44,17 +54,38 @@ const SIZE: u64 = 64 << 20;
 /// The dirty pages of each report.
 const DIRTY: [u64; 4] = [0, 1, 100, SIZE / PAGE];
 
-/// Measures all generations.
-pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
-    let mut moved = Table::new(
-        "generations",
-        "The generations of the interface: system calls and cost of a MiB of a stopped device of 16 MiB, through the \
-         mapping if there is one.",
-        COLUMNS,
-    );
+/// Measures saving and loading in all generations.
+pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
+    let mut rows = Vec::new();
+    let mut size = 0;
     for (name, abi, protocol) in GENERATIONS {
-        moved.row(row(clock, name, abi, protocol)?);
+        let (memory, row) = row(clock, subject, name, abi, protocol)?;
+        size = memory;
+        rows.push(row);
     }
+    let (title, columns) = match size {
+        0 => (
+            "The generations of the interface: system calls and cost of all of the state of a stopped device, through \
+             the mapping if there is one. v2 includes the first use of buffers of 1 MiB."
+                .into(),
+            WHOLE_COLUMNS,
+        ),
+        size => (
+            format!(
+                "The generations of the interface: system calls and cost of a MiB of a stopped device of {}, through \
+                 the mapping if there is one.",
+                vfio_migrate::format::bytes(size)
+            ),
+            COLUMNS,
+        ),
+    };
+    let mut moved = Table::new("generations", title, columns);
+    rows.into_iter().for_each(|row| moved.row(row));
+    Ok(vec![moved])
+}
+
+/// Measures reports of dirty pages in all generations.
+pub(crate) fn reports(clock: &Clock) -> Result<Vec<Table>> {
     let mut dirty = Table::new(
         "reports",
         "Reports of the dirty pages of 64 MiB of guest memory, written by the device, one every few pages: system \
@@ -66,7 +97,7 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
             dirty.row(report(clock, name, abi, protocol, pages)?);
         }
     }
-    Ok(vec![moved, dirty])
+    Ok(vec![dirty])
 }
 
 /// Returns the calls of `read()` and `write()` and the like so far; `None` if the kernel does not count them.
@@ -92,9 +123,18 @@ fn counted<T>(clock: &Clock, f: impl FnOnce() -> Result<T>) -> Result<(Option<u6
     Ok((made, count, result))
 }
 
-fn row(clock: &Clock, name: &str, abi: &str, protocol: Protocol) -> Result<Vec<Cell>> {
-    let (from, to) = (Bare::new("16M", abi)?, Bare::new("16M", abi)?);
-    from.populate()?;
+/// Returns the size of the device's memory, and a row.
+fn row(
+    clock: &Clock,
+    subject: &Subject,
+    name: &str,
+    abi: &str,
+    protocol: Protocol,
+) -> Result<(u64, Vec<Cell>)> {
+    let new = || Bare::new(&subject.small, abi);
+    let (from, to) = (new()?, new()?);
+    let size = subject.populate(&from.device)?;
+    subject.set_mark(&from.device)?;
     let mut source = Source::new(&from.device, protocol, None)?;
     source.stop_and_copy()?;
     let (save_calls, save, buffers) = counted(clock, || {
@@ -107,10 +147,13 @@ fn row(clock: &Clock, name: &str, abi: &str, protocol: Protocol) -> Result<Vec<C
     })?;
     source.end()?;
     let bytes: usize = buffers.iter().map(Vec::len).sum();
-    if bytes < 16 << 20 {
-        fail!("{name}: {bytes} bytes were saved of 16 MiB");
+    if bytes == 0 || (bytes as u64) < size {
+        fail!("{name}: {bytes} bytes were saved of {size}");
     }
-    let mib = bytes as f64 / f64::from(1 << 20);
+    let unit = match size {
+        0 => 1.0,
+        _ => bytes as f64 / f64::from(1 << 20),
+    };
 
     let mut destination = Destination::new(&to.device, protocol, None)?;
     destination.resume()?;
@@ -121,14 +164,17 @@ fn row(clock: &Clock, name: &str, abi: &str, protocol: Protocol) -> Result<Vec<C
         Ok(())
     })?;
     destination.finish()?;
-    let calls = |calls: Option<u64>| calls.map_or(Cell::None, |n| Cell::Ratio(n as f64 / mib));
-    Ok(vec![
+    destination.run()?;
+    subject.check(&to.device)?;
+    let calls = |calls: Option<u64>| calls.map_or(Cell::None, |n| Cell::Ratio(n as f64 / unit));
+    let cells = vec![
         name.into(),
         calls(save_calls),
-        Cell::Count(save as f64 / mib),
+        Cell::Count(save as f64 / unit),
         calls(load_calls),
-        Cell::Count(load as f64 / mib),
-    ])
+        Cell::Count(load as f64 / unit),
+    ];
+    Ok((size, cells))
 }
 
 /// How a generation reports dirty pages.
@@ -185,7 +231,7 @@ fn report(
     protocol: Protocol,
     pages: u64,
 ) -> Result<Vec<Cell>> {
-    let bare = Bare::new("16M", abi)?;
+    let bare = Bare::new(SMALL, abi)?;
     let guest = DmaBuffer::new(&bare.container, GUEST, SIZE as usize)?;
     guest.fill(0, SIZE as usize, 1);
     let mut engine = Engine::of(&bare.device, &bare.container)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counts the instructions of using and migrating an `mdma` device.
+//! Counts the instructions of using and migrating a device: `mdma`, or any other that migrates.
 //!
 //! It runs in a VM whose clock counts instructions, one per nanosecond; `scripts/bench` starts one. The file that
 //! measures a table describes it:
@@ -17,6 +17,8 @@
 //! | `faults`    | `faults`    | writes to mapped device memory, with and without one      |
 //! | `generations`, `reports` | `generations` | the four generations of the interface        |
 //! | `keys`      | `keys`      | jobs on registered memory, beside those by IOVA           |
+//!
+//! Most need more than a device that migrates; `need` says what.
 
 #![forbid(unsafe_code)]
 
@@ -31,10 +33,12 @@ mod host;
 mod keys;
 mod lists;
 mod module;
+mod need;
 mod precopy;
 mod registers;
 mod report;
 mod small;
+mod subject;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,9 +50,13 @@ use vfio_migrate::format::parse_bytes;
 use crate::clock::Clock;
 use crate::error::{fail, Result};
 use crate::host::Costs;
+use crate::need::{Group, Need};
 use crate::report::Table;
+use crate::subject::Subject;
 
-/// Counts the instructions of using and migrating an mdma device.
+/// Counts the instructions of using and migrating a device.
+///
+/// mdma has all tables. A device without an engine or without device memory has fewer.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, max_term_width = 100)]
 struct Cli {
@@ -56,9 +64,13 @@ struct Cli {
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
 
-    /// Type of the devices, by memory size
-    #[arg(long, default_value = "256M")]
-    memory: String,
+    /// The device to measure: the name of its module
+    #[arg(long, value_name = "NAME", default_value = "mdma")]
+    device: String,
+
+    /// Type of the devices, for most by memory size [default: 256M of mdma, the smallest of another device]
+    #[arg(long = "type", alias = "memory", value_name = "TYPE")]
+    kind: Option<String>,
 
     /// How much of a save and a load to measure with 8-byte accesses
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
@@ -84,7 +96,7 @@ struct Cli {
     #[arg(long)]
     json: bool,
 
-    /// Tables to measure [default: all]
+    /// Tables to measure [default: all that the device can have]
     #[arg(value_name = "TABLE")]
     tables: Vec<String>,
 }
@@ -92,27 +104,35 @@ struct Cli {
 /// A group of tables that are measured together.
 type Part = (
     &'static [&'static str],
-    fn(&Clock, &Cli) -> Result<Vec<Table>>,
+    Need,
+    fn(&Clock, &Subject, &Cli) -> Result<Vec<Table>>,
 );
 
-const PARTS: [Part; 9] = [
-    (&["save", "load"], |clock, cli| {
-        drain::run(clock, &cli.memory, cli.words)
+const PARTS: [Part; 10] = [
+    (&["save", "load"], Need::Migration, |clock, subject, cli| {
+        drain::run(clock, subject, cli.words)
     }),
-    (&["passes"], |clock, cli| precopy::run(clock, &cli.memory)),
-    (&["engine"], |clock, cli| {
-        engine::run(clock, &cli.memory, cli.moved)
+    (&["passes"], Need::Memory, |clock, subject, _| {
+        precopy::run(clock, subject)
     }),
-    (&["lists"], |clock, _| lists::run(clock)),
-    (&["small"], |clock, _| small::run(clock)),
-    (&["registers"], |clock, cli| {
-        registers::run(clock, &cli.memory)
+    (&["engine"], Need::Engine, |clock, subject, cli| {
+        engine::run(clock, &subject.kind, cli.moved)
     }),
-    (&["faults"], |clock, _| faults::run(clock)),
-    (&["generations", "reports"], |clock, _| {
-        generations::run(clock)
+    (&["lists"], Need::Engine, |clock, _, _| lists::run(clock)),
+    (&["small"], Need::Engine, |clock, _, _| small::run(clock)),
+    (&["registers"], Need::Migration, |clock, subject, _| {
+        registers::run(clock, subject)
     }),
-    (&["keys"], |clock, _| keys::run(clock)),
+    (&["faults"], Need::Mapped, |clock, subject, _| {
+        faults::run(clock, subject)
+    }),
+    (&["generations"], Need::Migration, |clock, subject, _| {
+        generations::run(clock, subject)
+    }),
+    (&["reports"], Need::Engine, |clock, _, _| {
+        generations::reports(clock)
+    }),
+    (&["keys"], Need::Engine, |clock, _, _| keys::run(clock)),
 ];
 
 fn main() -> ExitCode {
@@ -126,13 +146,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let known = || PARTS.iter().flat_map(|(names, _)| *names);
-    for name in &cli.tables {
-        if !known().any(|known| known == name) {
-            let known: Vec<_> = known().copied().collect();
-            fail!("there is no table {name:?}: {}", known.join(", "));
-        }
-    }
+    let groups = PARTS.map(|(names, need, _)| -> Group { (names, need) });
+    need::check_names(&groups, &cli.tables)?;
     if cli.costs {
         println!("{}", Costs::measure(&Clock::uncalibrated())?);
         return Ok(());
@@ -140,6 +155,10 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(path) = &cli.module {
         module::load(path, "")?;
     }
+    let subject = Subject::find(&cli.device, cli.kind.as_deref())?;
+    let (chosen, left_out) = need::choose(&groups, &cli.tables, &subject.name, |need| {
+        subject.has(need)
+    })?;
     let mut clock = match cli.native {
         Some(_) => Clock::uncalibrated(),
         None => Clock::new(),
@@ -160,18 +179,20 @@ fn run(cli: &Cli) -> Result<()> {
     }
     if !cli.json {
         println!("{}", clock.describe());
+        left_out
+            .iter()
+            .for_each(|out| println!("{}", out.describe(&subject.name)));
         tables
             .iter()
             .for_each(|table| println!("\n{}", table.text()));
     }
 
-    for (names, measure) in PARTS {
-        let wanted = |name: &&str| cli.tables.is_empty() || cli.tables.iter().any(|t| t == name);
-        if !names.iter().any(wanted) {
+    for ((_, _, measure), chosen) in PARTS.iter().zip(chosen) {
+        if !chosen {
             continue;
         }
         clock.settle();
-        for table in measure(&clock, cli)? {
+        for table in measure(&clock, &subject, cli)? {
             let table = table.per(clock.unit);
             if !cli.json {
                 println!("\n{}", table.text());
@@ -184,7 +205,20 @@ fn run(cli: &Cli) -> Result<()> {
             .iter()
             .map(|table| (table.name.to_string(), table.json()))
             .collect();
-        println!("{}", json!({ "clock": clock.json(), "tables": tables }));
+        let left_out: serde_json::Map<_, _> = left_out
+            .iter()
+            .flat_map(|out| out.tables.iter().map(|table| (table, out.need.words())))
+            .map(|(table, need)| (table.to_string(), json!(need)))
+            .collect();
+        println!(
+            "{}",
+            json!({
+                "device": subject.kind,
+                "clock": clock.json(),
+                "tables": tables,
+                "left_out": left_out,
+            })
+        );
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use contents::Memory;
 use vfio_client::v1::State;
 use vfio_client::Mapping;
 
@@ -11,6 +12,7 @@ use crate::clock::Clock;
 use crate::device::{Opened, PAGE};
 use crate::error::{fail, Result};
 use crate::report::{Cell, Table};
+use crate::subject::Subject;
 
 const COLUMNS: &[&str] = &[
     "changed since the last pass",
@@ -24,16 +26,19 @@ const COLUMNS: &[&str] = &[
 ];
 
 /// Measures the first pass and later passes.
-pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
-    let device = Opened::new(kind)?;
-    device.populate()?;
-    let memory = device.map_memory()?;
-    let pages = device.memory_size() / PAGE;
-    let title = format!(
+pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
+    let device = Opened::new(&subject.kind)?;
+    let size = subject.populate(&device.device)?;
+    let mut memory = subject.place()?.open(&device.device)?;
+    let pages = size / PAGE;
+    let mut title = format!(
         "Passes of pre-copy over {}, through the mapping. Costs: of a write that changes a page, of \
          reading pending_bytes once before the pass, of the whole pass with its copy, and of the pass per page.",
-        vfio_migrate::format::bytes(device.memory_size())
+        vfio_migrate::format::bytes(size)
     );
+    if let Memory::Disk(_) = memory {
+        title.push_str(" The controller writes the pages; what that costs is not measured.");
+    }
     let mut table = Table::new("passes", title, COLUMNS);
     let mut buffer = vec![0; device.migration.mapping().map_or(1 << 20, Mapping::len)];
 
@@ -66,30 +71,36 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     row("all: the first pass", pages, None)?;
     row("none", 0, None)?;
     for (name, part) in [("0.1 %", 1000), ("1 %", 100), ("10 %", 10), ("all", 1)] {
-        let changed = pages / part;
+        let changed = (pages / part).max(1);
         // Spread as far apart as possible, and adjacent.
         let stride = pages / changed;
-        let count = write(clock, &memory, changed, stride);
+        let count = write(clock, &mut memory, changed, stride)?;
         if part == 1 {
-            row(name, changed, Some(count))?;
+            row(name, changed, count)?;
         } else {
-            row(&format!("{name}, scattered"), changed, Some(count))?;
-            let count = write(clock, &memory, changed, 1);
-            row(&format!("{name}, in one piece"), changed, Some(count))?;
+            row(&format!("{name}, scattered"), changed, count)?;
+            let count = write(clock, &mut memory, changed, 1)?;
+            row(&format!("{name}, in one piece"), changed, count)?;
         }
     }
     device.set_state(State::RUNNING)?;
     Ok(vec![table])
 }
 
-/// Changes pages; returns the cost of one.
-fn write(clock: &Clock, memory: &Mapping, pages: u64, stride: u64) -> f64 {
+/// Changes pages; returns the cost of one, if the processor does it.
+fn write(clock: &Clock, memory: &mut Memory, pages: u64, stride: u64) -> Result<Option<f64>> {
+    let Memory::Mapped(memory) = memory else {
+        for page in 0..pages {
+            memory.write(page * stride * PAGE, &[page as u8 | 1; PAGE as usize])?;
+        }
+        return Ok(None);
+    };
     let (count, ()) = clock.time(|| {
         for page in 0..pages {
             memory.store_u64((page * stride * PAGE) as usize, page, Ordering::Relaxed);
         }
     });
-    count as f64 / pages as f64
+    Ok(Some(count as f64 / pages as f64))
 }
 
 /// Saves until nothing is pending. Returns the number of bytes.

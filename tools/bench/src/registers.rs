@@ -5,7 +5,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
-use mdma::regs::Reg;
+use contents::{Place, Register};
 use vfio_client::v1::{offset, State};
 use vfio_client::Region;
 
@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::device::Opened;
 use crate::error::{fail, Result};
 use crate::report::{Cell, Table};
+use crate::subject::Subject;
 
 const COLUMNS: &[&str] = &["access", "no migration", "pre-copy", "×"];
 
@@ -21,8 +22,8 @@ const TIMES: u64 = 1000;
 
 /// An access to a region.
 struct Access {
-    name: &'static str,
-    region: fn(&Opened) -> &Region,
+    name: String,
+    region: Region,
     offset: u64,
     width: usize,
     /// The value to write; `None` reads.
@@ -30,8 +31,26 @@ struct Access {
 }
 
 impl Access {
-    fn measure(&self, clock: &Clock, device: &Opened) -> Result<f64> {
-        let region = (self.region)(device);
+    /// An access to a register or to a word of memory.
+    fn new(region: &Region, offset: u64, width: usize, value: Option<u64>) -> Self {
+        let verb = value.map_or("read", |_| "write");
+        let bytes = if width == 1 { "byte" } else { "bytes" };
+        Access {
+            name: format!("BAR {}: {verb} of {width} {bytes}", region.info().index),
+            region: region.clone(),
+            offset,
+            width,
+            value,
+        }
+    }
+
+    fn register(device: &Opened, register: &Register, value: Option<u64>) -> Result<Self> {
+        let region = register.region(&device.device)?;
+        Ok(Self::new(&region, register.offset, register.width, value))
+    }
+
+    fn measure(&self, clock: &Clock) -> Result<f64> {
+        let region = &self.region;
         let mut bytes = [0; 8];
         let bytes = &mut bytes[..self.width];
         if let Some(value) = self.value {
@@ -50,58 +69,45 @@ impl Access {
     }
 }
 
-fn registers(device: &Opened) -> &Region {
-    &device.registers
-}
-
-fn memory(device: &Opened) -> &Region {
-    &device.memory
-}
-
-fn migration(device: &Opened) -> &Region {
-    device.migration.region()
+/// Returns the accesses that a device has.
+fn accesses(device: &Opened, subject: &Subject) -> Result<Vec<Access>> {
+    let mut accesses = vec![
+        Access::register(device, &subject.read, None)?,
+        Access::register(device, &subject.write, Some(7))?,
+    ];
+    if let Some(Place::Bar(memory)) = subject.memory {
+        let region = device.device.region(memory.bar)?;
+        accesses.extend([None, Some(7)].map(|value| Access::new(&region, 0, 4, value)));
+    }
+    let migration = [
+        ("read of device_state", offset::DEVICE_STATE, 4),
+        ("read of data_size", offset::DATA_SIZE, 8),
+        ("read of pending_bytes", offset::PENDING_BYTES, 8),
+        ("read of 8 bytes of data", 4096, 8),
+    ];
+    accesses.extend(migration.map(|(name, offset, width)| Access {
+        name: name.into(),
+        region: device.migration.region().clone(),
+        offset,
+        width,
+        value: None,
+    }));
+    Ok(accesses)
 }
 
 /// Measures each access in both states.
-pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
-    let device = Opened::new(kind)?;
+pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
+    let device = Opened::new(&subject.kind)?;
     device.device.config()?.enable()?;
-    device.populate()?;
-    let [id, scratch] = [Reg::Id, Reg::Scratch].map(|reg| reg.row().offset);
-    let access = |name, region, offset, width, value| Access {
-        name,
-        region,
-        offset,
-        width,
-        value,
-    };
-    let accesses = [
-        access("BAR 0: read of 4 bytes", registers, id, 4, None),
-        access("BAR 0: write of 4 bytes", registers, scratch, 4, Some(7)),
-        access("BAR 2: read of 4 bytes", memory, 0, 4, None),
-        access("BAR 2: write of 4 bytes", memory, 0, 4, Some(7)),
-        access(
-            "read of device_state",
-            migration,
-            offset::DEVICE_STATE,
-            4,
-            None,
-        ),
-        access("read of data_size", migration, offset::DATA_SIZE, 8, None),
-        access(
-            "read of pending_bytes",
-            migration,
-            offset::PENDING_BYTES,
-            8,
-            None,
-        ),
-        access("read of 8 bytes of data", migration, 4096, 8, None),
-    ];
+    let size = subject.populate(&device.device)?;
+    let accesses = accesses(&device, subject)?;
 
-    let title = format!(
-        "Accesses to regions, cost of a system call. Pre-copy has sent nothing yet of {}.",
-        vfio_migrate::format::bytes(device.memory_size())
-    );
+    let mut title =
+        "Accesses to regions, cost of a system call. Pre-copy has sent nothing yet".to_string();
+    match size {
+        0 => title.push('.'),
+        size => title.push_str(&format!(" of {}.", vfio_migrate::format::bytes(size))),
+    }
     let mut table = Table::new("registers", title, COLUMNS);
     let zero = OpenOptions::new()
         .read(true)
@@ -124,7 +130,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     let measure = || -> Result<Vec<f64>> {
         accesses
             .iter()
-            .map(|access| access.measure(clock, &device))
+            .map(|access| access.measure(clock))
             .collect()
     };
     let before = measure()?;
@@ -133,7 +139,7 @@ pub(crate) fn run(clock: &Clock, kind: &str) -> Result<Vec<Table>> {
     device.set_state(State::RUNNING)?;
     for (access, (before, during)) in accesses.iter().zip(before.into_iter().zip(during)) {
         table.row([
-            access.name.into(),
+            access.name.as_str().into(),
             Cell::Count(before),
             Cell::Count(during),
             Cell::Ratio(during / before),
