@@ -23,7 +23,7 @@ consoles:
 	@$(SCRIPTS)/migrate consoles --qemu $(QEMU) --device $(DEVICE)
 
 demo:
-	@$(SCRIPTS)/demo
+	@$(SCRIPTS)/demo --device $(DEVICE)
 
 try:
 	@$(SCRIPTS)/try $(TEST)
@@ -59,7 +59,7 @@ doc:
 	@$(SCRIPTS)/doc
 
 shell:
-	@$(SCRIPTS)/demo --shell
+	@$(SCRIPTS)/demo --shell --device $(DEVICE)
 
 install:
 	@$(SCRIPTS)/module --install
@@ -74,7 +74,8 @@ help:
 	@echo '                  PROTO=v2 uses QEMU 10, PROTO=v2 QEMU=11 QEMU 11;'
 	@echo '                  DEVICE=mnvme runs an NVMe disk, DEVICE=mserial a serial port'
 	@echo 'make consoles     the same by hand, with both consoles open; PROTO=, QEMU='
-	@echo 'make demo         move a device between two containers, without QEMU'
+	@echo 'make demo         move a device between two containers, without QEMU;'
+	@echo '                  DEVICE=scratch, mserial or mnvme moves another one'
 	@echo 'make try          run one test or some, natively where possible: TEST=bar.'
 	@echo 'make test         run the default tests; the last line has the totals'
 	@echo 'make test-host    test what needs no kernel'

@@ -3,7 +3,7 @@
 //! Byte-for-byte comparison of two machines, or of a machine with the expected contents.
 
 use mdma::{Place, World};
-use vfio_client::Region;
+use vfio_client::{Device, Region};
 
 use crate::error::{fail, Result};
 use crate::machine::Machine;
@@ -31,13 +31,7 @@ pub(crate) fn machines(a: &Machine, b: &Machine) -> Result<Compared> {
             "register {name} is {source:#x} at the source and {destination:#x} at the destination"
         );
     }
-    let (config, other) = (
-        a.device.config()?.snapshot()?,
-        b.device.config()?.snapshot()?,
-    );
-    if let Some((at, (x, y))) = first_difference(config.bytes(), other.bytes()) {
-        fail!("configuration byte {at:#x} is {x:#x} at the source and {y:#x} at the destination");
-    }
+    let config = config(&a.device, &b.device)?;
     let size = a.memory_region.info().size;
     chunks(size, |at, len| {
         let (x, y) = (
@@ -57,10 +51,19 @@ pub(crate) fn machines(a: &Machine, b: &Machine) -> Result<Compared> {
     }
     Ok(Compared {
         registers: here.iter().count(),
-        config: config.bytes().len(),
+        config,
         device_memory: size,
         guest_memory: a.ram_size(),
     })
+}
+
+/// Compares the configuration space of two devices; returns its size in bytes.
+pub(crate) fn config(a: &Device, b: &Device) -> Result<usize> {
+    let (here, there) = (a.config()?.snapshot()?, b.config()?.snapshot()?);
+    if let Some((at, (x, y))) = first_difference(here.bytes(), there.bytes()) {
+        fail!("configuration byte {at:#x} is {x:#x} at the source and {y:#x} at the destination");
+    }
+    Ok(here.bytes().len())
 }
 
 /// Compares the device memory and the guest memory for data with what the workload expects.
@@ -95,7 +98,7 @@ fn read(region: &Region, at: u64, len: usize) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn chunks(size: u64, mut each: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
+pub(crate) fn chunks(size: u64, mut each: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
     for at in (0..size).step_by(STEP) {
         each(at, (STEP as u64).min(size - at) as usize)?;
     }
@@ -110,7 +113,7 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<(usize, (u8, u8))> {
     pairs.enumerate().find(|(_, (x, y))| x != y)
 }
 
-fn differ(what: &str, at: u64, expected: &[u8], found: &[u8]) -> Result<()> {
+pub(crate) fn differ(what: &str, at: u64, expected: &[u8], found: &[u8]) -> Result<()> {
     match first_difference(expected, found) {
         None => Ok(()),
         Some((offset, (x, y))) => {

@@ -12,6 +12,7 @@ use vfio_migrate::format::{bytes, time};
 use vfio_migrate::{Pass, Phase, Progress};
 
 use crate::error::{fail, Error, Result};
+use crate::flip::Flip;
 use crate::machine::Machine;
 use crate::out::{count, Out};
 use crate::workload::Workload;
@@ -51,11 +52,7 @@ pub(crate) struct Guest<'s, 'e> {
     pub(crate) work: Option<Workload>,
     pub(crate) syncs: Vec<Sync>,
     pub(crate) queued: Queued,
-    /// Flip a bit of the first buffer sent after the source has stopped.
-    pub(crate) corrupt: bool,
-    /// The flipped bit, and the size of its buffer in bytes.
-    pub(crate) flipped: Option<(usize, usize)>,
-    pub(crate) phase: Option<Phase>,
+    pub(crate) flip: Flip,
     pub(crate) out: Out,
 }
 
@@ -113,15 +110,11 @@ fn guest_error(e: Error) -> vfio_client::Error {
 
 impl Progress for Guest<'_, '_> {
     fn phase(&mut self, phase: Phase, _pending: u64) {
-        self.phase = Some(phase);
+        self.flip.phase(phase);
     }
 
     fn buffer(&mut self, buffer: &mut Vec<u8>) {
-        if self.corrupt && self.phase == Some(Phase::StopAndCopy) && self.flipped.is_none() {
-            let at = buffer.len() / 2;
-            buffer[at] ^= 1 << 3;
-            self.flipped = Some((at * 8 + 3, buffer.len()));
-        }
+        self.flip.buffer(buffer);
     }
 
     fn pass(&mut self, pass: &Pass) -> vfio_client::Result<()> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The migration: two machines, a workload on the first, and its move to the second.
+//! The migration of an `mdma` device: two machines, a workload on the first, and its move to the second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,10 +14,14 @@ use vfio_migrate::{transfer, Destination, Failure, Kind, Options, Protocol, Repo
 
 use crate::compare::{self, Compared};
 use crate::error::{fail, Result};
+use crate::flip::Flip;
 use crate::guest::{Guest, Queued, Sync};
 use crate::machine::{Machine, RING_ORDER};
 use crate::out::{count, Out};
 use crate::workload::{Done, Workload, LEFT};
+
+/// The device that this is about.
+pub(crate) const MDMA: &str = "mdma";
 
 /// What to demonstrate.
 #[derive(Clone, Debug)]
@@ -92,7 +96,7 @@ struct Moved {
 }
 
 pub(crate) fn run(settings: &Settings, out: Out) -> Result<Outcome> {
-    let kind = Sysfs::default().find_type(&settings.kind)?;
+    let kind = contents::find_type(&Sysfs::default(), MDMA, &settings.kind)?;
     let source = machine("source", &kind, settings, out)?;
     let destination = machine("destination", &kind, settings, out)?;
     let fresh = destination.mdma()?.snapshot()?;
@@ -179,9 +183,7 @@ fn migrate(
             work: None,
             syncs: Vec::new(),
             queued: Queued::default(),
-            corrupt: settings.corrupt,
-            flipped: None,
-            phase: None,
+            flip: Flip::new(settings.corrupt),
             out,
         };
         let options = Options {
@@ -207,7 +209,7 @@ fn migrate(
             first_copy,
             syncs: guest.syncs,
             queued: guest.queued,
-            flipped: guest.flipped,
+            flipped: guest.flip.done,
         })
     })
 }

@@ -5,6 +5,7 @@
 use vfio_migrate::format::{bytes, table, time};
 use vfio_migrate::PhaseReport;
 
+use crate::any::{self, Moved};
 use crate::guest::Sync;
 use crate::out::count;
 use crate::scene::Summary;
@@ -74,6 +75,30 @@ pub(crate) fn summary(s: &Summary) -> String {
         }),
     );
     format!("{phases}\n\n{jobs}")
+}
+
+/// Formats the table of migrations of a device of any kind.
+pub(crate) fn moves(moves: &[&Moved]) -> String {
+    let mut rows = Vec::new();
+    for moved in moves {
+        let mut row = |phase: String, sent: &PhaseReport| {
+            rows.push(vec![
+                any::name(moved.report.protocol),
+                phase,
+                bytes(sent.bytes),
+                count(sent.buffers),
+                time(sent.time),
+            ]);
+        };
+        for pass in &moved.report.passes {
+            row(format!("pre-copy, pass {}", pass.number), &pass.sent);
+        }
+        row("stop-and-copy".into(), &moved.report.stop_and_copy);
+    }
+    table(
+        &["PROTOCOL", "PHASE", ">DEVICE STATE", ">BUFFERS", ">TIME"],
+        &rows,
+    )
 }
 
 #[cfg(test)]
