@@ -5,6 +5,7 @@
 use mdma::regs::{BAR_MEMORY, BAR_REGISTERS};
 use mdma::Mdma;
 use vfio_client::mdev::{Instance, Type, Uuid};
+use vfio_client::pci::COMMAND_MEMORY;
 use vfio_client::{uapi, Container, Device, EventFd, Irq, Mapping, Region};
 
 use crate::error::Result;
@@ -77,8 +78,14 @@ impl Machine {
         })
     }
 
-    /// Returns a driver of the device, without accessing it.
+    /// Returns a driver of the device, which only reads what it is. Registers read as ones while memory decoding is off,
+    /// as after power-on and after a reset, so this turns it on.
     pub(crate) fn mdma(&self) -> Result<Mdma<Region>> {
+        let config = self.device.config()?;
+        let command = config.command()?;
+        if command & COMMAND_MEMORY == 0 {
+            config.set_command(command | COMMAND_MEMORY)?;
+        }
         Ok(Mdma::new(self.registers.clone())?)
     }
 
