@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -31,7 +31,7 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-driver test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug: test-%:
+test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug: test-%:
 	@$(SCRIPTS)/test $*
 
 debug-kernel:
@@ -82,6 +82,7 @@ help:
 	@echo 'make test-module  check the built module: its modinfo and its symbols'
 	@echo 'make test-harness check that the test harness misses no failure'
 	@echo 'make test-driver  write a driver outside of this tree and test its device'
+	@echo 'make test-programs run the demo and the benchmark on each device'
 	@echo 'make test-vm      run the selftests in a virtual machine'
 	@echo 'make test-uml     run the selftests natively, on user-mode Linux'
 	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips'
