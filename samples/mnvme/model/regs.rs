@@ -17,7 +17,7 @@ pub const DOORBELLS: u64 = 0x1000;
 /// PCI vendor id, "MD". The PCI SIG has not assigned it.
 pub const PCI_VENDOR: u16 = 0x4d44;
 /// PCI device id.
-pub const PCI_DEVICE: u16 = 0x0003;
+pub const PCI_DEVICE: u16 = 0x0004;
 /// PCI class code: non-volatile memory controller, NVM Express.
 pub const PCI_CLASS: u32 = 0x01_0802;
 
