@@ -43,6 +43,7 @@ pub mod generation;
 mod identity;
 mod identity_text;
 pub mod incoming;
+mod limits;
 pub mod load;
 mod part;
 mod pending_parts;

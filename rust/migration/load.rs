@@ -35,6 +35,7 @@ use crate::format::{
     ZERO_SIZE,
 };
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::part::{PartTable, Parts, SavedState};
 use crate::record::Header;
 use crate::state_codec::Reader;
@@ -434,13 +435,11 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             kind => kind,
         };
         match kind {
-            Some(kind) => self.accept_known(&header, kind)?,
+            Some(kind) => self.limits().check(&header, kind)?,
             None if flag(FLAG_OPTIONAL) || header.kind == Kind::Part as u16 => {}
             None => {
-                return Err(Error::UnknownKind {
-                    sequence,
-                    kind: header.kind,
-                })
+                let kind = header.kind;
+                return Err(Error::UnknownKind { sequence, kind });
             }
         }
         // A second stream replaces the first only once its identity is accepted.
@@ -459,92 +458,12 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         })
     }
 
-    fn accept_known(&self, header: &Header, kind: Kind) -> Result<(), Error> {
-        let position = header.position;
-        let length = u64::from(header.length);
-        match kind {
-            Kind::Identity if header.sequence != 0 => {
-                return Err(Error::DuplicateIdentity {
-                    sequence: header.sequence,
-                })
-            }
-            // Another version may have an IDENTITY of another length: check the version first.
-            Kind::Identity => {}
-            Kind::Memory => self.accept_memory(kind, position, length)?,
-            Kind::Zero if length != ZERO_SIZE as u64 => {
-                return Err(Error::Length {
-                    kind,
-                    found: length,
-                })
-            }
-            Kind::Zero => {}
-            Kind::Device => self.accept_device(position, length)?,
-            Kind::Part => self.accept_part(position, length)?,
-            Kind::End if length != END_SIZE as u64 => {
-                return Err(Error::Length {
-                    kind,
-                    found: length,
-                })
-            }
-            Kind::End => {}
-        }
-        if matches!(kind, Kind::Identity | Kind::End) && position != 0 {
-            return Err(Error::Reserved {
-                kind,
-                found: position,
-            });
-        }
-        Ok(())
-    }
-
-    fn accept_memory(&self, kind: Kind, position: u64, length: u64) -> Result<(), Error> {
-        if length == 0 {
-            return Err(Error::Length {
-                kind,
-                found: length,
-            });
-        }
-        let below_page = u64::from(self.identity.page_size).saturating_sub(1);
-        if (position | length) & below_page != 0 {
-            return Err(Error::Misaligned { position, length });
-        }
-        in_range(kind, position, length, self.identity.memory_size)
-    }
-
-    fn accept_device(&self, position: u64, length: u64) -> Result<(), Error> {
-        let kind = Kind::Device;
-        if length == 0 {
-            return Err(Error::Length {
-                kind,
-                found: length,
-            });
-        }
-        if position != self.totals.state_bytes {
-            return Err(Error::StateOrder {
-                expected: self.totals.state_bytes,
-                found: position,
-            });
-        }
-        let limit = u64::from(self.identity.state_size_max);
-        in_range(kind, position, length, limit)
-    }
-
-    fn accept_part(&self, number: u64, length: u64) -> Result<(), Error> {
-        let kind = Kind::Part;
-        if length == 0 {
-            return Err(Error::Length {
-                kind,
-                found: length,
-            });
-        }
-        match self.parts.index(number).and_then(|i| self.parts.get(i)) {
-            Some(part) if length <= u64::from(part.size_max) => Ok(()),
-            part => Err(Error::Range {
-                kind,
-                position: number,
-                length,
-                limit: part.map_or(0, |part| part.size_max.into()),
-            }),
+    /// Returns what the fields of a record may be.
+    fn limits(&self) -> Limits<'_> {
+        Limits {
+            identity: &self.identity,
+            parts: self.parts,
+            state_bytes: self.totals.state_bytes,
         }
     }
 
@@ -648,7 +567,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             }
             Some(Kind::Zero) => {
                 extent = Reader::new(payload).get_u64()?;
-                self.accept_memory(Kind::Zero, header.position, extent)?;
+                self.limits()
+                    .check_memory(Kind::Zero, header.position, extent)?;
                 sink.zero_memory(header.position, extent)
                     .map_err(|errno| Error::device("clearing device memory", errno))?;
             }
@@ -676,16 +596,4 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
 /// Returns whether a record begins a stream, at any position.
 fn begins_stream(header: &Header) -> bool {
     header.kind == Kind::Identity as u16 && header.sequence == 0 && header.flags & FLAG_START != 0
-}
-
-fn in_range(kind: Kind, position: u64, length: u64, limit: u64) -> Result<(), Error> {
-    match position.checked_add(length) {
-        Some(end) if end <= limit => Ok(()),
-        _ => Err(Error::Range {
-            kind,
-            position,
-            length,
-            limit,
-        }),
-    }
 }
