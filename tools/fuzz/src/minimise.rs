@@ -3,7 +3,7 @@
 //! Shortens and simplifies a failing program as far as it still fails.
 
 use crate::domain::Domain;
-use crate::program::Program;
+use crate::program::{Call, Program};
 
 /// A test of whether a program fails.
 pub(crate) trait Fails {
@@ -17,7 +17,8 @@ impl<F: FnMut(&Program) -> Result<bool, String>> Fails for F {
     }
 }
 
-/// Removes calls, by halves, quarters and so on down to single ones, then threads, then simplifies numbers.
+/// Removes calls, by halves, quarters and so on down to single ones, then threads, then merges instances, and simplifies
+/// numbers.
 ///
 /// A change stays only if the program still fails. The result for a program that fails only sometimes may be too long,
 /// but it was always seen to fail.
@@ -27,6 +28,7 @@ pub(crate) fn minimise(program: &Program, target: &mut dyn Fails) -> Result<Prog
         let before = best.clone();
         remove(&mut best, target)?;
         serialise(&mut best, target)?;
+        merge(&mut best, target)?;
         simplify(&mut best, target)?;
         if best == before {
             return Ok(best);
@@ -72,6 +74,45 @@ fn serialise(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
         let mut candidate = best.clone();
         candidate.calls[n].thread = None;
         try_one(best, candidate, target)?;
+    }
+    Ok(())
+}
+
+/// Uses one slot in place of another, of each kind, and drops the calls that are then the same as an earlier one.
+///
+/// A device may be in a container whose IOMMU was set when another one joined, so none of the calls can be removed alone.
+fn merge(best: &mut Program, target: &mut dyn Fails) -> Result<(), String> {
+    let slots = |call: &Call| -> Vec<usize> {
+        let domains = call.op.row().args.iter().enumerate();
+        domains
+            .filter(|(_, (_, domain))| matches!(domain, Domain::Slot(_) | Domain::New(_)))
+            .map(|(arg, _)| arg)
+            .collect()
+    };
+    let mut used: Vec<u64> = Vec::new();
+    for call in &best.calls {
+        used.extend(slots(call).into_iter().map(|arg| call.args[arg]));
+    }
+    used.sort_unstable();
+    used.dedup();
+    for from in used.iter().rev() {
+        for to in used.iter().take_while(|to| *to < from) {
+            let mut candidate = Program::default();
+            for call in &best.calls {
+                let mut call = call.clone();
+                for arg in slots(&call) {
+                    if call.args[arg] == *from {
+                        call.args[arg] = *to;
+                    }
+                }
+                if !candidate.calls.contains(&call) {
+                    candidate.calls.push(call);
+                }
+            }
+            if try_one(best, candidate, target)? {
+                break;
+            }
+        }
     }
     Ok(())
 }
@@ -153,6 +194,40 @@ mod tests {
         let least = minimise(&program, &mut target).unwrap();
         assert_eq!(least.calls.len(), 2);
         assert!(beside(&least));
+    }
+
+    /// A kernel that breaks when a device is reset, whose group is in a container with an IOMMU.
+    fn resets(program: &Program) -> bool {
+        let (mut attached, mut with_iommu, mut devices) = (vec![], false, vec![]);
+        let mut groups = vec![];
+        let mut created = vec![];
+        let mut broken = false;
+        for call in &program.calls {
+            match call.op {
+                Op::Create => created.push(call.args[0]),
+                Op::Group if created.contains(&call.args[1]) => groups.push(call.args[0]),
+                Op::Attach if groups.contains(&call.args[0]) => attached.push(call.args[0]),
+                Op::Iommu => with_iommu |= !attached.is_empty(),
+                Op::Device if with_iommu && attached.contains(&call.args[1]) => {
+                    devices.push(call.args[0])
+                }
+                Op::Reset => broken |= devices.contains(&call.args[0]),
+                _ => {}
+            }
+        }
+        broken
+    }
+
+    #[test]
+    fn a_second_instance_is_merged_with_the_first() {
+        let text = "create i0 mdma-16M\ncontainer c0\ngroup g0 i0\nattach g0 c0\niommu c0 0x1\n\
+                    create i1 mdma-16M\ngroup g1 i1\nattach g1 c0\ndevice d1 g1 i1\nreset d1\n";
+        let program: Program = text.parse().unwrap();
+        let mut target = |p: &Program| Ok(resets(p));
+        let least = minimise(&program, &mut target).unwrap();
+        let expected = "create i0 mdma-16M\ngroup g0 i0\nattach g0 c0\niommu c0 0x0\n\
+                        device d0 g0 i0\nreset d0\n";
+        assert_eq!(least.to_string(), expected);
     }
 
     #[test]
