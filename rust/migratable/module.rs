@@ -6,11 +6,11 @@
 ///
 /// ```ignore
 /// migratable::module! {
-///     driver: Scratch,
-///     name: "scratch",
-///     description: "Mediated scratch register that live-migrates",
+///     driver: Blink,
+///     name: "blink",
+///     description: "Mediated lamp that live-migrates",
 ///     types: [Type {
-///         name: c"1", pretty_name: c"Scratch", description: "A register", config: (), cost: 1
+///         name: c"1", pretty_name: c"Lamp", description: "A register", config: (), cost: 1
 ///     }],
 ///     budget: 16,
 /// }
