@@ -10,6 +10,7 @@ use crate::bytes::bytes;
 use crate::domain::LIMITS;
 use crate::ended::{Ended, Result};
 use crate::program::{Call, SECOND};
+use crate::removal::Removal;
 use crate::world::World;
 
 /// The longest intended delay or freeze in microseconds.
@@ -68,6 +69,11 @@ pub(crate) fn suspend(world: &World) -> Result {
         return Err(Ended::Empty);
     }
     let set = |file: &str, value: &str| fs::write(file, value);
+    // Neither does a task that removes an instance, which waits in VFIO until the device is closed.
+    let mut removals = world.removals.lock().unwrap();
+    if removals.iter_mut().any(Removal::is_running) {
+        return Err(Ended::Empty);
+    }
     for (file, value) in [
         ("/sys/power/pm_test", "freezer"),
         ("/sys/module/suspend/parameters/pm_test_delay", "0"),

@@ -42,6 +42,11 @@ impl Removal {
         Ok(Removal(child))
     }
 
+    /// Returns whether it still waits.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
     /// Waits for it to exit. Ignores the status, because somebody else may have removed the instance.
     pub(crate) fn wait(mut self) {
         let _ = self.0.wait();
