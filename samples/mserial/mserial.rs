@@ -186,7 +186,9 @@ impl Driver for Serial {
         let uart = &mut *dev.uart.lock();
         if !uart.tx.is_empty() && dev.timer::<SENT>().left().is_none() { uart.sent(dev) }
         let mut byte = [0];
-        if wakeup.timer(RECEIVED) && dev.host_end().receive(&mut byte) == 1 { uart.receive(dev, byte[0]) }
+        // An access after the timer expired may have set it again: the next byte waits if there is no room.
+        let room = wakeup.timer(RECEIVED) && uart.rx.len() < uart.depth();
+        if room && dev.host_end().receive(&mut byte) == 1 { uart.receive(dev, byte[0]) }
         uart.waited |= wakeup.timer(WAITED) && !uart.rx.is_empty() && uart.fifos();
         uart.update(dev);
         WorkResult::Idle

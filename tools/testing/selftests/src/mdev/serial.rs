@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ tests! { "serial" needs [Mdma]:
     bytes_come_from_the_host_in_order [],
     a_full_host_end_holds_the_line [],
     loopback_and_overrun [],
+    the_host_never_overruns [],
     received_bytes_interrupt [],
     modem_lines_follow_the_host [],
     the_host_end_has_one_user [],
@@ -376,6 +378,52 @@ fn a_full_host_end_holds_the_line(env: &Env) -> Result {
     expected.extend(b"end");
     host.expect(&expected)?;
     wait_for("the line to be idle", || port.has(IDLE))
+}
+
+/// Keeps the FIFO all but full, and accesses registers all the time: some of these accesses come between the end of a
+/// byte's time and the unit of work that takes the byte.
+fn the_host_never_overruns(env: &Env) -> Result {
+    let _module = Sample::load(env, "mserial")?;
+    let port = Port::new(env)?;
+    port.set_up(FAST)?;
+    let mut host = port.host()?;
+    let mut rng = fastrand::Rng::with_seed(16);
+    let sent: Vec<u8> = (0..2000).map(|_| rng.u8(..)).collect();
+    let ended = AtomicBool::new(false);
+    let found = thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| while !ended.load(Relaxed) && port.get(SCR).is_ok() {});
+        }
+        let found = take_slowly(&port, &mut host, &sent);
+        ended.store(true, Relaxed);
+        found
+    })?;
+    assert!(found == sent, "lost a byte after {} bytes", found.len());
+    Ok(())
+}
+
+/// Sends bytes from the host, and takes them at the port, slower than they come. Ends at an overrun.
+fn take_slowly(port: &Port, host: &mut Host, sent: &[u8]) -> Result<Vec<u8>> {
+    let (mut left, mut found) = (sent, Vec::new());
+    while found.len() < sent.len() {
+        match host.0.write(left) {
+            Ok(count) => left = &left[count..],
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mut ready = false;
+        for _ in 0..8 {
+            let lsr = port.get(LSR)?;
+            if lsr & OVERRUN != 0 {
+                return Ok(found);
+            }
+            ready |= lsr & READY != 0;
+        }
+        if ready {
+            found.push(port.get(DATA)?);
+        }
+    }
+    Ok(found)
 }
 
 fn loopback_and_overrun(env: &Env) -> Result {
