@@ -295,14 +295,19 @@ impl Instance {
         self.open(&Container::open()?)
     }
 
-    /// Returns whether the device keeps its state when its last user closes it; `None` if the driver has no such
-    /// attribute.
-    pub fn keeps_state(&self) -> Result<Option<bool>> {
-        match read(&self.path.join("keep_state")) {
-            Ok(text) => Ok(Some(text != "0")),
+    /// Reads one of its attributes; `None` if the driver has no such attribute.
+    fn attribute(&self, name: &str) -> Result<Option<String>> {
+        match read(&self.path.join(name)) {
+            Ok(text) => Ok(Some(text)),
             Err(e) if e.is(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Returns whether the device keeps its state when its last user closes it; `None` if the driver has no such
+    /// attribute.
+    pub fn keeps_state(&self) -> Result<Option<bool>> {
+        Ok(self.attribute("keep_state")?.map(|text| text != "0"))
     }
 
     /// Sets whether the device keeps its state when its last user closes it. Needs root.
@@ -315,11 +320,7 @@ impl Instance {
     /// Returns the name of its migration interface: `v1` (which goes with v2), `v7` or `2018`; `None` if the driver has no
     /// such attribute.
     pub fn migration_abi(&self) -> Result<Option<String>> {
-        match read(&self.path.join("migration_abi")) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.is(libc::ENOENT) => Ok(None),
-            Err(e) => Err(e),
-        }
+        self.attribute("migration_abi")
     }
 
     /// Chooses its migration interface, before its first open. Needs root.
@@ -330,11 +331,7 @@ impl Instance {
 
     /// Returns which streams it takes, as text; `None` if the driver has no such attribute.
     pub fn migration_version(&self) -> Result<Option<String>> {
-        match read(&self.path.join("migration_version")) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.is(libc::ENOENT) => Ok(None),
-            Err(e) => Err(e),
-        }
+        self.attribute("migration_version")
     }
 
     /// Asks whether it takes the streams of a device whose `migration_version` this is.
