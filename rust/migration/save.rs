@@ -322,6 +322,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
                 available: len as u64,
             });
         }
+        self.update(src);
         let mut out = Output {
             src,
             buf: out,
@@ -366,7 +367,6 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             return Ok(false);
         }
         if self.state == DeviceState::Unread {
-            self.update(out.src);
             if let Some(done) = self.part(out)? {
                 return Ok(done);
             }
