@@ -17,7 +17,7 @@ const REINIT: u64 = 1 << 32;
 pub(crate) struct PartChanges(Atomic<u64>);
 
 impl PartChanges {
-    /// Returns that nothing has changed.
+    /// Returns an empty set of changes.
     pub(crate) fn new() -> Self {
         Self(Atomic::new(0))
     }

@@ -47,7 +47,8 @@ impl<T> Timer<'_, T> {
         self.dev.worker.timers().set(self.index, None);
     }
 
-    /// Returns the time that is left; `None` if the timer is not set.
+    /// Returns the time that is left; `None` if the timer is not set. It is no longer set when the unit of work
+    /// that it causes is about to begin.
     pub fn left(&self) -> Option<Delta> {
         self.dev.worker.timers().left(self.index)
     }
