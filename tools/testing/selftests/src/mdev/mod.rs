@@ -10,5 +10,6 @@ pub(crate) mod parts;
 pub(crate) mod scratch;
 pub(crate) mod script;
 pub(crate) mod serial;
+pub(crate) mod serial_port;
 pub(crate) mod types;
 pub(crate) mod variants;

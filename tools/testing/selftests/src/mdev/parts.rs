@@ -52,21 +52,14 @@ const REINIT: u32 = 1 << 0;
 
 /// Returns the stream of the stopped device, which runs again afterwards.
 fn save(dev: &Variant) -> Result<Vec<u8>> {
-    let migration = dev.v2()?;
-    let file = migration.set_state(State::STOP_COPY)?.expect("a data file");
-    let mut stream = Vec::new();
-    file.read_available(&mut stream)?;
-    migration.set_state(State::RUNNING)?;
+    let stream = dev.guest.save()?;
+    dev.guest.v2()?.set_state(State::RUNNING)?;
     Ok(stream)
 }
 
 /// Loads a stream, and lets the device run.
-fn load(dev: &Variant, stream: &[u8]) -> Result<()> {
-    let migration = dev.v2()?;
-    let file = migration.set_state(State::RESUMING)?.expect("a data file");
-    file.write_all(stream)?;
-    migration.set_state(State::RUNNING)?;
-    Ok(())
+fn load(dev: &Variant, stream: &[u8]) -> Result {
+    dev.guest.load(stream, State::RUNNING)
 }
 
 /// Returns the numbers of the parts in a stream, or in the beginning of one.
@@ -105,7 +98,7 @@ fn p51_only_what_is_needed_is_sent(env: &Env) -> Result {
         }
         // The same bytes by v1.
         let target = Variant::new(env, ALL.name)?;
-        let migration = target.v1()?;
+        let migration = target.guest.v1()?;
         migration.set_state(v1::State::RESUMING)?;
         migration.load_buffer(&stream)?;
         migration.set_state(v1::State::RUNNING)?;
@@ -121,8 +114,7 @@ fn p51_a_mandatory_part_that_is_not_known_is_refused(env: &Env) -> Result {
     source.bar.write_u32(EXTRA, 3)?;
     let stream = save(&source)?;
     let target = Variant::new(env, OLD)?;
-    let migration = target.v2()?;
-    let file = migration.set_state(State::RESUMING)?.expect("a data file");
+    let file = target.guest.begin(State::RESUMING)?;
     assert_refused!(
         env,
         target.guest.device.name(),
@@ -177,8 +169,7 @@ fn p49_a_part_with_wrong_contents_changes_nothing(env: &Env) -> Result {
         stream.seal();
         let target = Variant::new(env, ALL.name)?;
         target.bar.write_u32(VALUE, 6)?;
-        let migration = target.v2()?;
-        let file = migration.set_state(State::RESUMING)?.expect("a data file");
+        let file = target.guest.begin(State::RESUMING)?;
         let refused = file.write(&stream.bytes()).expect_err("a refused stream");
         assert_eq!(refused.raw_os_error(), Some(errno), "{length} bytes");
         assert_eq!(target.bar.read_u32(VALUE)?, 6);
@@ -211,8 +202,8 @@ fn p45_a_part_is_sent_in_pre_copy(env: &Env) -> Result {
     let source = Variant::new(env, ALL.name)?;
     source.bar.write_u32(AHEAD, 1)?;
     source.bar.write_u32(EXTRA, 1)?;
-    let migration = source.v2()?;
-    let file = migration.set_state(State::PRE_COPY)?.expect("a data file");
+    let migration = source.guest.v2()?;
+    let file = source.guest.begin(State::PRE_COPY)?;
     assert!(file.precopy_info()?.initial_bytes > 36);
     let mut stream = Vec::new();
     file.read_available(&mut stream)?;
@@ -250,8 +241,8 @@ fn p45_pre_copy_begins_anew(env: &Env) -> Result {
             source.guest.device.feature_set(PRECOPY_INFO_V2, &mut [])?;
         }
         let flag = if asked { REINIT } else { 0 };
-        let migration = source.v2()?;
-        let file = migration.set_state(State::PRE_COPY)?.expect("a data file");
+        let migration = source.guest.v2()?;
+        let file = source.guest.begin(State::PRE_COPY)?;
         assert_eq!(file.precopy_info()?.flags, 0);
         assert_eq!(read_parts(&file)?, [AHEAD_PART]);
         source.bar.write_u32(AHEAD, 2)?;
@@ -284,7 +275,7 @@ fn p45_pre_copy_begins_anew(env: &Env) -> Result {
         // What was restarted before a save is nothing new for it.
         migration.set_state(State::RUNNING)?;
         source.bar.write_u32(RESTART, 0)?;
-        let file = migration.set_state(State::PRE_COPY)?.expect("a data file");
+        let file = source.guest.begin(State::PRE_COPY)?;
         assert_eq!(file.precopy_info()?.flags, 0);
     }
     Ok(())
@@ -294,8 +285,7 @@ fn p46_poll_wakes_when_a_part_changes(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     for register in [AHEAD, RESTART] {
         let source = Variant::new(env, ALL.name)?;
-        let migration = source.v2()?;
-        let file = migration.set_state(State::PRE_COPY)?.expect("a data file");
+        let file = source.guest.begin(State::PRE_COPY)?;
         read_parts(&file)?;
         assert!(!file.wait_readable(Duration::ZERO)?);
         let waiter = file.try_clone()?;
@@ -315,7 +305,7 @@ fn hooks(dev: &Variant) -> Result<[u8; 4]> {
 fn hooks_run_once_for_each_session(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     let dev = Variant::new(env, ALL.name)?;
-    let migration = dev.v2()?;
+    let migration = dev.guest.v2()?;
     assert_eq!(hooks(&dev)?, [0, 0, 0, 0]);
     migration.set_state(State::PRE_COPY)?;
     assert_eq!(hooks(&dev)?, [1, 0, 0, 0]);
@@ -329,7 +319,7 @@ fn hooks_run_once_for_each_session(env: &Env) -> Result {
     };
     assert_eq!(hooks(&dev)?, [2, 2, 0, 0]);
     // By v1, ended by a reset.
-    dev.v1()?.set_state(v1::State::PRE_COPY)?;
+    dev.guest.v1()?.set_state(v1::State::PRE_COPY)?;
     assert_eq!(hooks(&dev)?, [3, 2, 0, 0]);
     dev.guest.device.reset()?;
     assert_eq!(hooks(&dev)?, [3, 3, 0, 0]);
@@ -348,20 +338,20 @@ fn p10_a_device_that_refuses_to_stop_runs_on(env: &Env) -> Result {
     let dev = Variant::new(env, ALL.name)?;
     dev.bar.write_u32(BUSY, 1)?;
     let name = dev.guest.device.name();
-    let migration = dev.v2()?;
+    let migration = dev.guest.v2()?;
     for state in [State::STOP, State::RUNNING_P2P, State::STOP_COPY] {
         assert_refused!(env, name, migration.set_state(state), EBUSY, "BUSY is 1");
         assert_eq!(migration.state()?, State::RUNNING);
         dev.work()?;
     }
-    let region = dev.v1()?;
+    let region = dev.guest.v1()?;
     for state in [v1::State::STOP, v1::State::STOP_AND_COPY] {
         assert_refused!(env, name, region.write_state(state), EBUSY, "BUSY is 1");
         assert_eq!(region.state()?, v1::State::RUNNING);
         dev.work()?;
     }
     // A save in pre-copy goes on.
-    let file = migration.set_state(State::PRE_COPY)?.expect("a data file");
+    let file = dev.guest.begin(State::PRE_COPY)?;
     assert_refused!(
         env,
         name,
@@ -386,12 +376,12 @@ fn p10_a_device_that_refuses_to_stop_runs_on(env: &Env) -> Result {
 fn p10_a_driver_refuses_a_save_and_a_load(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     let dev = Variant::new(env, ALL.name)?;
-    let migration = dev.v2()?;
+    let migration = dev.guest.v2()?;
     let name = dev.guest.device.name();
     dev.bar.write_u32(BUSY, 2)?;
     env.module.limit_log(false)?;
     assert_errno!(migration.set_state(State::PRE_COPY), EBUSY);
-    assert_errno!(dev.v1()?.write_state(v1::State::PRE_COPY), EBUSY);
+    assert_errno!(dev.guest.v1()?.write_state(v1::State::PRE_COPY), EBUSY);
     env.module.limit_log(true)?;
     assert_eq!(migration.state()?, State::RUNNING, "{name}");
     assert_eq!(hooks(&dev)?, [0, 0, 0, 0]);

@@ -71,23 +71,10 @@ impl Scratch {
         })
     }
 
-    fn v2(&self) -> Result<v2::Migration> {
-        Ok(self.guest.device.migration_v2()?.expect("a device with v2"))
-    }
-
-    fn v1(&self) -> Result<v1::Migration> {
-        Ok(self.guest.device.migration_v1()?.expect("a device with v1"))
-    }
-
     /// Saves the device by v2, and leaves it stopped.
     fn save(&self) -> Result<Vec<u8>> {
-        let migration = self.v2()?;
-        let file = migration
-            .set_state(v2::State::STOP_COPY)?
-            .expect("a data file");
-        let mut stream = Vec::new();
-        file.read_available(&mut stream)?;
-        migration.set_state(v2::State::STOP)?;
+        let stream = self.guest.save()?;
+        self.guest.v2()?.set_state(v2::State::STOP)?;
         Ok(stream)
     }
 }
@@ -147,12 +134,12 @@ fn migrates_by_v1_and_v2(env: &Env) -> Result {
             .irq(INTX)?
             .set_eventfds(0, &[Some(&event)])?;
         if protocol == "v1" {
-            let migration = target.v1()?;
+            let migration = target.guest.v1()?;
             migration.set_state(v1::State::RESUMING)?;
             migration.load_buffer(&stream)?;
             migration.set_state(v1::State::RUNNING)?;
         } else {
-            let migration = target.v2()?;
+            let migration = target.guest.v2()?;
             let file = migration
                 .set_state(v2::State::RESUMING)?
                 .expect("a data file");
@@ -175,7 +162,7 @@ fn an_illegal_state_is_refused(env: &Env) -> Result {
     let dev = Scratch::new(env)?;
     let stream = dev.save()?;
     // Without the end of the stream.
-    let migration = dev.v2()?;
+    let migration = dev.guest.v2()?;
     let file = migration
         .set_state(v2::State::RESUMING)?
         .expect("a data file");

@@ -2,9 +2,7 @@
 
 //! The serial port `mserial`: an I/O BAR, timers, the host end, and a device that is no bus master.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +10,17 @@ use std::time::{Duration, Instant};
 use migration::stream::Kind;
 use records::{u64_at, Stream};
 use vfio_client::pci::offset;
-use vfio_client::{v1, v2, Action, EventFd, Region};
+use vfio_client::{v2, Action, EventFd};
 
 use crate::env::sample::Sample;
 use crate::env::{Env, Guest};
 use crate::harness::check::{expect_signal, expect_silence, wait_for};
 use crate::harness::result::Result;
 use crate::irq::msi::INTX;
+use crate::mdev::serial_port::{
+    Host, Port, COMMAND_IO, COMMAND_MASTER, DATA, DLAB, EIGHT, EMPTY, FAST, FCR, IDLE, IER, IIR,
+    LCR, LOOP, LSR, MCR, MSR, OVERRUN, READY, RTS, SCR,
+};
 use crate::{assert_errno, tests};
 
 tests! { "serial" needs [Mdma]:
@@ -42,182 +44,6 @@ tests! { "serial" needs [Mdma]:
     no_byte_is_taken_from_a_stopped_device [],
     a_close_discards_input [],
     an_illegal_state_is_refused [],
-}
-
-const DATA: u64 = 0;
-const IER: u64 = 1;
-const IIR: u64 = 2;
-const FCR: u64 = 2;
-const LCR: u64 = 3;
-const MCR: u64 = 4;
-const LSR: u64 = 5;
-const MSR: u64 = 6;
-const SCR: u64 = 7;
-
-/// 8 data bits, no parity, one stop bit.
-const EIGHT: u8 = 0x03;
-const DLAB: u8 = 0x80;
-/// Enables the FIFOs and clears them; one received byte interrupts.
-const FIFOS: u8 = 0x07;
-const RTS: u8 = 0x02;
-const LOOP: u8 = 0x10;
-const READY: u8 = 0x01;
-const OVERRUN: u8 = 0x02;
-/// LSR: the FIFO of the transmitter is empty; the line is, too.
-const EMPTY: u8 = 0x20;
-const IDLE: u8 = 0x40;
-
-const COMMAND_IO: u16 = 1;
-const COMMAND_MASTER: u16 = 4;
-
-/// The divisor of 115200 baud, the fastest.
-const FAST: u16 = 1;
-
-/// An open port.
-struct Port {
-    bar: Region,
-    guest: Guest,
-}
-
-/// A file of the host end.
-struct Host(File);
-
-impl Port {
-    fn new(env: &Env) -> Result<Self> {
-        let guest = env.open("mserial-1")?;
-        guest.device.config()?.set_command(COMMAND_IO)?;
-        let bar = guest.region(0)?;
-        Ok(Port { bar, guest })
-    }
-
-    /// Sets the divisor, 8 data bits, the FIFOs and RTS.
-    fn set_up(&self, divisor: u16) -> Result {
-        self.put(LCR, EIGHT | DLAB)?;
-        self.put(DATA, divisor as u8)?;
-        self.put(IER, (divisor >> 8) as u8)?;
-        self.put(LCR, EIGHT)?;
-        self.put(FCR, FIFOS)?;
-        self.put(MCR, RTS)
-    }
-
-    fn get(&self, at: u64) -> Result<u8> {
-        Ok(self.bar.read_u8(at)?)
-    }
-
-    fn put(&self, at: u64, byte: u8) -> Result {
-        Ok(self.bar.write_u8(at, byte)?)
-    }
-
-    fn has(&self, bits: u8) -> Result<bool> {
-        Ok(self.get(LSR)? & bits != 0)
-    }
-
-    /// Sends bytes, 16 at a time.
-    fn send(&self, bytes: &[u8]) -> Result {
-        for chunk in bytes.chunks(16) {
-            wait_for("the transmitter to be empty", || self.has(EMPTY))?;
-            for byte in chunk {
-                self.put(DATA, *byte)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Receives a byte.
-    fn receive(&self) -> Result<u8> {
-        wait_for("a byte from the line", || self.has(READY))?;
-        self.get(DATA)
-    }
-
-    /// Opens the host end; calls on it do not wait.
-    fn host(&self) -> io::Result<Host> {
-        self.open_host(libc::O_NONBLOCK)
-    }
-
-    fn open_host(&self, flags: i32) -> io::Result<Host> {
-        let path = format!("/dev/mserial-{}", self.guest.instance.uuid);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(flags);
-        Ok(Host(options.open(path)?))
-    }
-
-    fn v1(&self) -> Result<v1::Migration> {
-        Ok(self.guest.device.migration_v1()?.expect("a device with v1"))
-    }
-
-    fn v2(&self) -> Result<v2::Migration> {
-        Ok(self.guest.device.migration_v2()?.expect("a device with v2"))
-    }
-
-    /// Saves the port by v2, and leaves it in `STOP_COPY`.
-    fn save(&self) -> Result<Vec<u8>> {
-        let file = self
-            .v2()?
-            .set_state(v2::State::STOP_COPY)?
-            .expect("a data file");
-        let mut stream = Vec::new();
-        file.read_available(&mut stream)?;
-        Ok(stream)
-    }
-
-    /// Loads a stream by v1 or v2; the port runs afterwards if `runs`.
-    fn load(&self, stream: &[u8], protocol: &str, runs: bool) -> Result {
-        if protocol == "v1" {
-            let migration = self.v1()?;
-            migration.set_state(v1::State::RESUMING)?;
-            migration.load_buffer(stream)?;
-            let to = if runs {
-                v1::State::RUNNING
-            } else {
-                v1::State::STOP
-            };
-            Ok(migration.set_state(to)?)
-        } else {
-            let migration = self.v2()?;
-            let file = migration
-                .set_state(v2::State::RESUMING)?
-                .expect("a data file");
-            file.write_all(stream)?;
-            let to = if runs {
-                v2::State::RUNNING
-            } else {
-                v2::State::STOP
-            };
-            migration.set_state(to)?;
-            Ok(())
-        }
-    }
-}
-
-impl Host {
-    /// Reads exactly these bytes.
-    #[track_caller]
-    fn expect(&mut self, expected: &[u8]) -> Result {
-        let mut found: Vec<u8> = Vec::new();
-        wait_for("bytes from the port", || {
-            let mut bytes = [0; 64];
-            match self.0.read(&mut bytes) {
-                Ok(count) => found.extend(&bytes[..count]),
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
-                Err(e) => return Err(e.into()),
-            }
-            Ok(found.len() >= expected.len())
-        })?;
-        assert_eq!(found, expected);
-        Ok(())
-    }
-
-    /// Writes all bytes.
-    fn send(&mut self, mut bytes: &[u8]) -> Result {
-        wait_for("room for bytes to the port", || {
-            match self.0.write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
-                Err(e) => return Err(e.into()),
-            }
-            Ok(bytes.is_empty())
-        })
-    }
 }
 
 /// Returns the state of the device in a stream.
@@ -392,7 +218,13 @@ fn the_host_never_overruns(env: &Env) -> Result {
     let ended = AtomicBool::new(false);
     let found = thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| while !ended.load(Relaxed) && port.get(SCR).is_ok() {});
+            scope.spawn(|| {
+                while !ended.load(Relaxed) {
+                    if port.get(SCR).is_err() {
+                        break;
+                    }
+                }
+            });
         }
         let found = take_slowly(&port, &mut host, &sent);
         ended.store(true, Relaxed);
@@ -561,7 +393,7 @@ fn migrates_by_v1_and_v2(env: &Env) -> Result {
         source.put(LCR, EIGHT)?;
         source.put(IER, 0)?;
         source.send(&text(17)[..16])?;
-        let stream = source.save()?;
+        let stream = source.guest.save()?;
 
         let target = Port::new(env)?;
         let mut other = target.host()?;
@@ -592,7 +424,7 @@ fn a_stop_keeps_the_time_left(env: &Env) -> Result {
     // A byte takes 5.7 s.
     port.set_up(u16::MAX)?;
     port.put(DATA, b'z')?;
-    let stream = port.save()?;
+    let stream = port.guest.save()?;
     let left = Duration::from_nanos(u64_at(&state(&stream), 0));
     let all = Duration::from_nanos(10 * 65535 * 1_000_000_000 / 115_200);
     assert!(!left.is_zero() && left <= all, "{left:?} of {all:?} left");
@@ -600,18 +432,18 @@ fn a_stop_keeps_the_time_left(env: &Env) -> Result {
         let target = Port::new(env)?;
         target.load(&stream, protocol, false)?;
         thread::sleep(Duration::from_millis(50));
-        let again = target.save()?;
+        let again = target.guest.save()?;
         assert_eq!(state(&again), state(&stream), "{protocol}");
         // It runs for a moment: some of the time passes.
-        target.v2()?.set_state(v2::State::RUNNING)?;
+        target.guest.v2()?.set_state(v2::State::RUNNING)?;
         thread::sleep(Duration::from_millis(50));
-        let later = u64_at(&state(&target.save()?), 0);
+        let later = u64_at(&state(&target.guest.save()?), 0);
         let passed = left.saturating_sub(Duration::from_nanos(later));
         assert!(passed >= Duration::from_millis(50), "{passed:?} passed");
     }
     // The source goes on as well, and sends the byte after the time that was left.
     let begin = Instant::now();
-    port.v2()?.set_state(v2::State::RUNNING)?;
+    port.guest.v2()?.set_state(v2::State::RUNNING)?;
     wait_for("the line to be idle", || port.has(IDLE))?;
     let took = begin.elapsed();
     assert!(took >= left, "{took:?}, {left:?} were left");
@@ -629,8 +461,8 @@ fn a_kick_shortens_no_timer(env: &Env) -> Result {
     // Each opening and each close of the host end schedules work, and so does each stop.
     wait_for("the line to be idle", || {
         drop(port.host()?);
-        port.v2()?.set_state(v2::State::STOP)?;
-        port.v2()?.set_state(v2::State::RUNNING)?;
+        port.guest.v2()?.set_state(v2::State::STOP)?;
+        port.guest.v2()?.set_state(v2::State::RUNNING)?;
         port.has(IDLE)
     })?;
     let took = begin.elapsed();
@@ -643,7 +475,7 @@ fn no_byte_is_taken_from_a_stopped_device(env: &Env) -> Result {
     let port = Port::new(env)?;
     port.set_up(FAST)?;
     let mut host = port.host()?;
-    let stream = port.save()?;
+    let stream = port.guest.save()?;
     assert_errno!(host.0.write(b"x"), EAGAIN);
     drop(host);
     // A write that waits reaches the device when it runs again.
@@ -651,9 +483,9 @@ fn no_byte_is_taken_from_a_stopped_device(env: &Env) -> Result {
     let writer = thread::spawn(move || host.0.write_all(b"x").map(|()| host));
     thread::sleep(Duration::from_millis(20));
     assert!(!writer.is_finished());
-    port.v2()?.set_state(v2::State::STOP)?;
-    assert_eq!(state(&port.save()?), state(&stream));
-    port.v2()?.set_state(v2::State::RUNNING)?;
+    port.guest.v2()?.set_state(v2::State::STOP)?;
+    assert_eq!(state(&port.guest.save()?), state(&stream));
+    port.guest.v2()?.set_state(v2::State::RUNNING)?;
     let _host = writer.join().expect("no panic")?;
     assert_eq!(port.receive()?, b'x');
     Ok(())
@@ -675,8 +507,8 @@ fn a_close_discards_input(env: &Env) -> Result {
 fn an_illegal_state_is_refused(env: &Env) -> Result {
     let _module = Sample::load(env, "mserial")?;
     let port = Port::new(env)?;
-    let stream = Stream::parse(&port.save()?).expect("a stream");
-    port.v2()?.set_state(v2::State::STOP)?;
+    let stream = Stream::parse(&port.guest.save()?).expect("a stream");
+    port.guest.v2()?.set_state(v2::State::STOP)?;
     // Offset in the state and an illegal byte: a timer, the number of bytes from the host, IER, FCR, MCR, the flag of
     // an overrun, the numbers of bytes in the FIFOs.
     let cases = [
@@ -695,7 +527,7 @@ fn an_illegal_state_is_refused(env: &Env) -> Result {
         stream.records[device].payload[at] = byte;
         stream.seal();
         let target = Port::new(env)?;
-        let migration = target.v2()?;
+        let migration = target.guest.v2()?;
         let file = migration
             .set_state(v2::State::RESUMING)?
             .expect("a data file");

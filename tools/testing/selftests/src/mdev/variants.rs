@@ -5,7 +5,7 @@
 use migration::stream::Kind;
 use records::{Record, Stream};
 use vfio_client::v2::State;
-use vfio_client::{v1, v2, Region};
+use vfio_client::{v1, Region};
 
 use crate::env::sample::Sample;
 use crate::env::{Env, Guest};
@@ -104,14 +104,6 @@ impl Variant {
         Ok(Variant { bar, guest })
     }
 
-    pub(super) fn v1(&self) -> Result<v1::Migration> {
-        Ok(self.guest.device.migration_v1()?.expect("a device with v1"))
-    }
-
-    pub(super) fn v2(&self) -> Result<v2::Migration> {
-        Ok(self.guest.device.migration_v2()?.expect("a device with v2"))
-    }
-
     /// Does a unit of work.
     pub(super) fn work(&self) -> Result {
         let before = self.bar.read_u32(WORK)?;
@@ -156,7 +148,7 @@ fn states_that_are_not_offered_are_refused(env: &Env) -> Result {
         for from in states.into_iter().filter(|state| typ.has(*state)) {
             for to in states {
                 let dev = Variant::new(env, typ.name)?;
-                let migration = dev.v2()?;
+                let migration = dev.guest.v2()?;
                 migration.set_state(from)?;
                 let back =
                     from == State::STOP_COPY && matches!(to, State::PRE_COPY | State::PRE_COPY_P2P);
@@ -191,7 +183,7 @@ fn every_type_migrates(env: &Env) -> Result {
             let target = Variant::new(env, typ.name)?;
             let mut stream = Vec::new();
             if by_v1 {
-                let migration = source.v1()?;
+                let migration = source.guest.v1()?;
                 migration.set_state(v1::State::PRE_COPY)?;
                 let mut sink = |bytes: &[u8]| {
                     stream.extend(bytes);
@@ -201,12 +193,12 @@ fn every_type_migrates(env: &Env) -> Result {
                 migration.set_state(v1::State::STOP_AND_COPY)?;
                 migration.save_all(&mut sink)?;
                 migration.set_state(v1::State::RUNNING)?;
-                let migration = target.v1()?;
+                let migration = target.guest.v1()?;
                 migration.set_state(v1::State::RESUMING)?;
                 migration.load_buffer(&stream)?;
                 migration.set_state(v1::State::RUNNING)?;
             } else {
-                let migration = source.v2()?;
+                let migration = source.guest.v2()?;
                 let mut file = None;
                 for state in [State::PRE_COPY, State::PRE_COPY_P2P, State::STOP_COPY] {
                     if typ.has(state) {
@@ -216,10 +208,7 @@ fn every_type_migrates(env: &Env) -> Result {
                     }
                 }
                 migration.set_state(State::RUNNING)?;
-                let migration = target.v2()?;
-                let file = migration.set_state(State::RESUMING)?.expect("a data file");
-                file.write_all(&stream)?;
-                migration.set_state(State::RUNNING)?;
+                target.guest.load(&stream, State::RUNNING)?;
             }
             assert_eq!(target.bar.read_u32(VALUE)?, 7, "{} {by_v1}", typ.name);
             target.work()?;
@@ -232,15 +221,15 @@ fn p42_a_device_that_fails_enters_error(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     for register in [FAIL, WORK] {
         let dev = Variant::new(env, ALL.name)?;
-        let migration = dev.v2()?;
+        let migration = dev.guest.v2()?;
         dev.bar.write_u32(register, 1)?;
         wait_for("the error state", || Ok(migration.state()? == State::ERROR))?;
-        assert_eq!(dev.v1()?.state()?, v1::State::ERROR);
+        assert_eq!(dev.guest.v1()?.state()?, v1::State::ERROR);
         for state in [State::RUNNING, State::STOP, State::PRE_COPY] {
             assert_errno!(migration.set_state(state), EINVAL);
         }
         for state in [v1::State::RUNNING, v1::State::STOP] {
-            assert_errno!(dev.v1()?.write_state(state), EINVAL);
+            assert_errno!(dev.guest.v1()?.write_state(state), EINVAL);
         }
         dev.guest.device.reset()?;
         assert_eq!(migration.state()?, State::RUNNING);
@@ -259,7 +248,7 @@ fn p42_a_device_that_fails_enters_error(env: &Env) -> Result {
         guest.device.config()?.enable()?;
         let bar = guest.region(0)?;
         let dev = Variant { bar, guest };
-        assert_eq!(dev.v2()?.state()?, State::RUNNING);
+        assert_eq!(dev.guest.v2()?.state()?, State::RUNNING);
         dev.work()?;
     }
     Ok(())
@@ -269,7 +258,7 @@ fn a_failure_ends_the_session(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     for state in [State::PRE_COPY, State::STOP_COPY, State::RESUMING] {
         let dev = Variant::new(env, ALL.name)?;
-        let migration = dev.v2()?;
+        let migration = dev.guest.v2()?;
         let file = migration.set_state(state)?.expect("a data file");
         dev.bar.write_u32(FAIL, 1)?;
         if state == State::RESUMING {
@@ -282,7 +271,7 @@ fn a_failure_ends_the_session(env: &Env) -> Result {
         dev.work()?;
     }
     let dev = Variant::new(env, ALL.name)?;
-    let migration = dev.v1()?;
+    let migration = dev.guest.v1()?;
     migration.set_state(v1::State::PRE_COPY)?;
     dev.bar.write_u32(FAIL, 1)?;
     assert_eq!(migration.state()?, v1::State::ERROR);
@@ -319,11 +308,8 @@ fn two_drivers_of_one_module(env: &Env) -> Result {
     dev.guest.device.reset()?;
     assert_eq!((bar.read_u32(0)?, dev.bar.read_u32(VALUE)?), (5, 0));
     // The stream of one kind is not for the other.
-    let file = dev.v2()?.set_state(State::STOP_COPY)?.expect("a data file");
-    let mut stream = Vec::new();
-    file.read_available(&mut stream)?;
-    let migration = other.device.migration_v2()?.expect("a device with v2");
-    let file = migration.set_state(State::RESUMING)?.expect("a data file");
+    let stream = dev.guest.save()?;
+    let file = other.begin(State::RESUMING)?;
     assert_errno!(file.write_all(&stream), EINVAL);
     Ok(())
 }
@@ -331,9 +317,7 @@ fn two_drivers_of_one_module(env: &Env) -> Result {
 fn p49_the_state_of_an_older_version_is_loaded(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     let dev = Variant::new(env, ALL.name)?;
-    let file = dev.v2()?.set_state(State::STOP_COPY)?.expect("a data file");
-    let mut stream = Vec::new();
-    file.read_available(&mut stream)?;
+    let stream = dev.guest.save()?;
     let now = Stream::parse(&stream).expect("a stream");
     // Offset of the version in an identity, and of the size of the state.
     let (version, size) = (32, 52);
@@ -348,8 +332,8 @@ fn p49_the_state_of_an_older_version_is_loaded(env: &Env) -> Result {
         stream.records[at] = Record::new(Kind::Device as u16, 0, state);
         stream.seal();
         let target = Variant::new(env, ALL.name)?;
-        let migration = target.v2()?;
-        let file = migration.set_state(State::RESUMING)?.expect("a data file");
+        let migration = target.guest.v2()?;
+        let file = target.guest.begin(State::RESUMING)?;
         let loaded = file.write_all(&stream.bytes());
         if accepted {
             loaded?;

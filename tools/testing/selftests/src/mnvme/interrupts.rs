@@ -124,7 +124,7 @@ fn migrate(env: &Env, kind: u32, round: usize) -> Result<bool> {
     for event in &handler.events {
         expect_silence(event, "the device is stopped");
     }
-    target.v2()?.set_state(State::RUNNING)?;
+    target.guest.v2()?.set_state(State::RUNNING)?;
     let left = handler.seen[1..].iter().any(|seen| seen.len() < DEPTH);
     for queue in 1..=QUEUES {
         while handler.seen[queue].len() < DEPTH {
@@ -136,11 +136,7 @@ fn migrate(env: &Env, kind: u32, round: usize) -> Result<bool> {
 
 /// Saves by v1 and loads by v1. Both devices are stopped then.
 fn by_v1(source: &Nvme, target: &Nvme) -> Result<Vec<u8>> {
-    let from = source
-        .guest
-        .device
-        .migration_v1()?
-        .expect("a device with v1");
+    let from = source.guest.v1()?;
     let mut stream = Vec::new();
     from.set_state(v1::State::STOP_AND_COPY)?;
     from.save_all(&mut |buffer| {
@@ -148,11 +144,7 @@ fn by_v1(source: &Nvme, target: &Nvme) -> Result<Vec<u8>> {
         Ok(())
     })?;
     from.set_state(v1::State::STOP)?;
-    let to = target
-        .guest
-        .device
-        .migration_v1()?
-        .expect("a device with v1");
+    let to = target.guest.v1()?;
     to.set_state(v1::State::RESUMING)?;
     to.load_buffer(&stream)?;
     to.set_state(v1::State::STOP)?;

@@ -94,14 +94,14 @@ fn check_pages(nvme: &mut Nvme, expected: &[(u64, u8)]) -> Result {
 }
 
 fn run(nvme: &Nvme) -> Result {
-    nvme.v2()?.set_state(State::RUNNING)?;
+    nvme.guest.v2()?.set_state(State::RUNNING)?;
     Ok(())
 }
 
 fn commands_wait_for_the_destination(env: &Env) -> Result {
     let _module = Loaded::new(env)?;
     let mut source = Nvme::enabled(env, QUEUES)?;
-    source.v2()?.set_state(State::STOP)?;
+    source.guest.v2()?.set_state(State::STOP)?;
     let expected = submit_all(&mut source)?;
     let stream = source.save()?;
     let mut target = Nvme::new(env)?;
@@ -156,7 +156,7 @@ fn commands_in_flight_go_there_and_back(env: &Env) -> Result {
         // Some arrive before the stop, some after it.
         for stopped in [false, true] {
             if stopped {
-                here.v2()?.set_state(State::STOP)?;
+                here.guest.v2()?.set_state(State::STOP)?;
             }
             for queue in 1..=QUEUES {
                 if usize::from(ENTRIES) - (sent[queue] - seen[queue].len()) <= NEW {
@@ -220,11 +220,7 @@ fn there_and_back_by_v1_and_v2(env: &Env) -> Result {
         let stream = source.save()?;
         let mut target = Nvme::new(env)?;
         if protocol == "v1" {
-            let migration = target
-                .guest
-                .device
-                .migration_v1()?
-                .expect("a device with v1");
+            let migration = target.guest.v1()?;
             migration.set_state(v1::State::RESUMING)?;
             migration.load_buffer(&stream)?;
             migration.set_state(v1::State::RUNNING)?;
@@ -305,7 +301,7 @@ fn pre_copy_sends_what_changed(env: &Env) -> Result {
     let _module = Loaded::new(env)?;
     let mut source = Nvme::enabled(env, 1)?;
     source.fill(0..1000, 1)?;
-    let file = source.begin(State::PRE_COPY)?;
+    let file = source.guest.begin(State::PRE_COPY)?;
     let mut stream = Vec::new();
     file.read_available(&mut stream)?;
     assert!(stream.len() as u64 > 1000 * PAGE);
@@ -323,7 +319,7 @@ fn pre_copy_sends_what_changed(env: &Env) -> Result {
             "{pages} pages changed, {sent} bytes sent"
         );
     }
-    source.v2()?.set_state(State::STOP_COPY)?;
+    source.guest.v2()?.set_state(State::STOP_COPY)?;
     file.read_available(&mut stream)?;
     let mut target = Nvme::new(env)?;
     target.load(&stream)?;
@@ -340,7 +336,7 @@ fn resets_and_shutdown_in_pre_copy(env: &Env) -> Result {
     let _module = Loaded::new(env)?;
     let mut source = Nvme::enabled(env, 2)?;
     source.fill(0..20, 1)?;
-    let file = source.begin(State::PRE_COPY)?;
+    let file = source.guest.begin(State::PRE_COPY)?;
     let mut stream = Vec::new();
     file.read_available(&mut stream)?;
     // A reset with commands in the queue.
@@ -360,7 +356,7 @@ fn resets_and_shutdown_in_pre_copy(env: &Env) -> Result {
     wait_for("the shutdown", || {
         Ok(source.driver.read(Reg::Csts)? == 1 | (2 << 2))
     })?;
-    source.v2()?.set_state(State::STOP_COPY)?;
+    source.guest.v2()?.set_state(State::STOP_COPY)?;
     file.read_available(&mut stream)?;
     let mut target = Nvme::new(env)?;
     target.load(&stream)?;
@@ -378,7 +374,7 @@ fn an_inconsistent_state_is_refused(env: &Env) -> Result {
     let _module = Loaded::new(env)?;
     let mut source = Nvme::enabled(env, QUEUES)?;
     source.fill(0..3, 1)?;
-    source.v2()?.set_state(State::STOP)?;
+    source.guest.v2()?.set_state(State::STOP)?;
     submit_all(&mut source)?;
     let stream = Stream::parse(&source.save()?).map_err(std::io::Error::other)?;
     let device = stream.position(Kind::Device);
@@ -391,8 +387,8 @@ fn an_inconsistent_state_is_refused(env: &Env) -> Result {
         let mut changed = stream.clone();
         changed.records[device].payload[at] ^= 1 << fastrand::u8(..8);
         changed.seal();
-        let migration = target.v2()?;
-        let file = target.begin(State::RESUMING)?;
+        let migration = target.guest.v2()?;
+        let file = target.guest.begin(State::RESUMING)?;
         let written = file.write_all(&changed.bytes());
         match written.and_then(|()| migration.set_state(State::STOP)) {
             Ok(_) => {
@@ -403,7 +399,7 @@ fn an_inconsistent_state_is_refused(env: &Env) -> Result {
             Err(error) => {
                 assert_eq!(error.errno(), Some(libc::EINVAL), "byte {at}");
                 refused += 1;
-                assert_errno!(target.v2()?.set_state(State::RUNNING), EINVAL);
+                assert_errno!(target.guest.v2()?.set_state(State::RUNNING), EINVAL);
             }
         }
         target.guest.device.reset()?;

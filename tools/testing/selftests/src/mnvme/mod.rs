@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use kernel_utils::module;
 use mnvme::command::{Command, Completion, READ, WRITE};
 use mnvme::{Driver, DATA, DATA_SIZE, MEMORY};
-use vfio_client::v2::{DataFd, Migration, State};
+use vfio_client::v2::State;
 
 use crate::env::{Env, Guest, Instance};
 use crate::harness::check::wait_for;
@@ -154,34 +154,15 @@ impl Nvme {
         }
     }
 
-    fn v2(&self) -> Result<Migration> {
-        match self.guest.device.migration_v2()? {
-            Some(migration) => Ok(migration),
-            None => fail!("the device has no migration feature"),
-        }
-    }
-
-    /// Changes the state by v2. The change must return a data file.
-    fn begin(&self, state: State) -> Result<DataFd> {
-        match self.v2()?.set_state(state)? {
-            Some(file) => Ok(file),
-            None => fail!("the change to {state} returned no data file"),
-        }
-    }
-
     /// Saves the device by v2, and leaves it stopped.
     fn save(&self) -> Result<Vec<u8>> {
-        let file = self.begin(State::STOP_COPY)?;
-        let mut stream = Vec::new();
-        file.read_available(&mut stream)?;
-        self.v2()?.set_state(State::STOP)?;
+        let stream = self.guest.save()?;
+        self.guest.v2()?.set_state(State::STOP)?;
         Ok(stream)
     }
 
     /// Loads a device by v2, and leaves it stopped.
     fn load(&self, stream: &[u8]) -> Result {
-        self.begin(State::RESUMING)?.write_all(stream)?;
-        self.v2()?.set_state(State::STOP)?;
-        Ok(())
+        self.guest.load(stream, State::STOP)
     }
 }

@@ -65,7 +65,7 @@ fn a_reset_discards_what_is_half_loaded(env: &Env) -> Result {
     let stream = source.save()?;
     let mut target = Nvme::enabled(env, 1)?;
     target.fill(0..1, 9)?;
-    let file = target.begin(State::RESUMING)?;
+    let file = target.guest.begin(State::RESUMING)?;
     file.write_all(&stream[..stream.len() - 100])?;
     drop(file);
     target.guest.device.reset()?;
@@ -88,17 +88,17 @@ fn zeroes_free_pages(env: &Env) -> Result {
         assert_eq!(nvme.read(slba, BLOCK)?, [byte; BLOCK], "block {slba}");
     }
     // While a migration sends them, pages are zeroed and sent again.
-    let file = nvme.begin(State::PRE_COPY)?;
+    let file = nvme.guest.begin(State::PRE_COPY)?;
     let mut stream = Vec::new();
     file.read_available(&mut stream)?;
     let zero = Command::blocks(WRITE_ZEROES, 8 * 60, 8 * 20, 0, 0);
     nvme.driver.succeed("write zeroes", 1, &zero)?;
     assert_eq!(nvme.debug("populated_pages")?, 51);
-    nvme.v2()?.set_state(State::STOP_COPY)?;
+    nvme.guest.v2()?.set_state(State::STOP_COPY)?;
     file.read_available(&mut stream)?;
     let target = Nvme::new(env)?;
     target.load(&stream)?;
-    target.v2()?.set_state(State::RUNNING)?;
+    target.guest.v2()?.set_state(State::RUNNING)?;
     let mut target = target;
     target.driver.take_over(&nvme.driver);
     for (page, byte) in [(59, 7), (60, 0), (79, 0), (80, 7)] {
