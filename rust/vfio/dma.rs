@@ -14,6 +14,7 @@
 //! | `ring`         | guest memory of a ring: pinned if possible, else copied           |
 //! | `registered`   | registered memory: pinned once, any size                          |
 //! | `keys`         | the keys of registered memory                                     |
+//! | `pieces`       | how registered memory is divided                                  |
 //! | `pinned`       | a pinned range, as its holder sees it                             |
 //! | `pins`         | pins and unpins ranges, and unpins what is unmapped               |
 //! | `list`         | the list of pinned ranges, and their states                       |
@@ -43,6 +44,7 @@ mod guest_memory;
 mod keys;
 mod list;
 mod logging;
+mod pieces;
 mod pinned;
 mod pins;
 mod range;

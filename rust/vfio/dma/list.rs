@@ -36,7 +36,7 @@ pub(super) const MAX_BYTES: usize = MAX_PAGES * PAGE_SIZE;
 const MAX_RINGS: usize = 4;
 
 /// The most ranges of one device that are registered memory: 256 GiB in whole ranges.
-const MAX_REGISTERED: usize = 1 << 17;
+pub(super) const MAX_REGISTERED: usize = 1 << 17;
 
 /// The ranges that a walk visits before it lets other tasks run.
 const WALK: usize = 1024;

@@ -7,14 +7,13 @@
 //! an access finds its range by a division.
 
 use super::{
-    guest_memory::{
-        check,
-        Dma, //
-    },
+    guest_memory::Dma,
     list::{
         Unmapped,
-        MAX_BYTES, //
+        MAX_BYTES,
+        MAX_REGISTERED, //
     },
+    pieces::Pieces,
     pinned::PinnedRange,
     range::Access, //
 };
@@ -38,10 +37,9 @@ use kernel_ext::sched::{
 /// is registered for reading, and with `ENODEV` if not all of the memory is pinned. The guest may access
 /// the memory at the same time. No access waits for a page fault.
 pub struct RegisteredMemory {
-    iova: u64,
-    len: u64,
+    pieces: Pieces<{ MAX_BYTES as u64 }>,
     access: Access,
-    /// The pinned ranges, in order, from the first.
+    /// The pinned pieces, in order, from the first.
     pinned: KVVec<PinnedRange>,
     /// Whether the user has unmapped a part.
     unmapped: Arc<Unmapped>,
@@ -51,15 +49,18 @@ impl RegisteredMemory {
     /// Returns the registration of `len` bytes at `iova`. Nothing is pinned yet.
     ///
     /// If `unmapped`, a part of the memory was unmapped before the device was saved: it cannot be used.
-    /// `EOVERFLOW` if the range wraps, and `EINVAL` if it is empty.
+    /// `EOVERFLOW` if the range wraps, `EINVAL` if it is empty, and `EBUSY` if it is more than any device may
+    /// register.
     pub fn new(iova: u64, len: u64, access: Access, unmapped: bool) -> Result<Self> {
-        check(iova, usize::try_from(len).map_err(|_| EOVERFLOW)?)?;
         if len == 0 {
             return Err(EINVAL);
         }
+        let pieces = Pieces::new(iova, len).ok_or(EOVERFLOW)?;
+        if pieces.count() > MAX_REGISTERED {
+            return Err(EBUSY);
+        }
         Ok(Self {
-            iova,
-            len,
+            pieces,
             access,
             pinned: KVVec::new(),
             unmapped: Unmapped::new(unmapped)?,
@@ -68,7 +69,7 @@ impl RegisteredMemory {
 
     /// Returns the IOVA of the first byte.
     pub fn iova(&self) -> u64 {
-        self.iova
+        self.pieces.iova()
     }
 
     /// Returns the number of bytes.
@@ -77,7 +78,7 @@ impl RegisteredMemory {
         reason = "registered memory is never empty"
     )]
     pub fn len(&self) -> u64 {
-        self.len
+        self.pieces.len()
     }
 
     /// Returns the access that it is registered for.
@@ -95,28 +96,15 @@ impl RegisteredMemory {
         self.unmapped.set();
     }
 
-    /// Returns the offset at which range number `index` starts.
-    fn start(&self, index: usize) -> u64 {
-        let before = self.iova % MAX_BYTES as u64;
-        let start = (index as u64 * MAX_BYTES as u64).saturating_sub(before);
-        start.min(self.len)
-    }
-
-    /// Returns the number of the range with the byte at `offset`.
-    #[inline]
-    fn index(&self, offset: u64) -> usize {
-        ((self.iova % MAX_BYTES as u64 + offset) / MAX_BYTES as u64) as usize
-    }
-
     /// Returns how many bytes from the start are pinned.
     pub fn pinned(&self) -> u64 {
-        self.start(self.pinned.len())
+        self.pieces.start(self.pinned.len())
     }
 
     /// Returns whether all of it was pinned.
     #[inline]
     pub fn is_pinned(&self) -> bool {
-        self.pinned() == self.len
+        self.pinned() == self.len()
     }
 
     /// Pins the next range, of at most 2 MiB, and returns whether all of the memory is pinned.
@@ -141,10 +129,10 @@ impl RegisteredMemory {
         if self.is_unmapped() {
             return Err(ENODEV);
         }
-        let start = self.start(self.pinned.len());
-        let end = self.start(self.pinned.len() + 1);
+        let start = self.pieces.start(self.pinned.len());
+        let end = self.pieces.start(self.pinned.len() + 1);
         if start < end {
-            let (iova, len) = (self.iova + start, (end - start) as usize);
+            let (iova, len) = (self.iova() + start, (end - start) as usize);
             self.pinned.reserve(1, GFP_KERNEL_ACCOUNT)?;
             dma.touch(iova, len)?;
             let range = dma.pin(iova, len, self.access, Some(self.unmapped.clone()))?;
@@ -174,7 +162,7 @@ impl RegisteredMemory {
         mut access: impl FnMut(&PinnedRange, usize, usize, usize) -> Result,
     ) -> Result {
         match offset.checked_add(len as u64) {
-            Some(end) if end <= self.len => (),
+            Some(end) if end <= self.len() => (),
             _ => return Err(EINVAL),
         }
         if self.is_unmapped() || !self.is_pinned() {
@@ -183,10 +171,10 @@ impl RegisteredMemory {
         let mut done = 0;
         while done < len {
             let at = offset + done as u64;
-            let index = self.index(at);
+            let index = self.pieces.index(at);
             let range = self.pinned.get(index).ok_or(ENODEV)?;
-            let within = at - self.start(index);
-            let n = (self.start(index + 1) - at).min((len - done) as u64) as usize;
+            let within = at - self.pieces.start(index);
+            let n = (self.pieces.start(index + 1) - at).min((len - done) as u64) as usize;
             access(range, within as usize, n, done)?;
             done += n;
         }

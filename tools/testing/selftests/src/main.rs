@@ -5,7 +5,7 @@
 //! ```text
 //! selftests [--module PATH [--params "NAME=VALUE ..."]] [--type MDEV-TYPE] [--timeout SECONDS]
 //!           [--scripts DIRECTORY]
-//!           [--jobs N] [--iterations N] [--kills N] [--attacks N] [--seed N]
+//!           [--jobs N] [--iterations N] [--gib N] [--kills N] [--attacks N] [--seed N]
 //!           [--all] [--shard K/N] [PATTERN...]
 //! selftests --list [--all] [--type MDEV-TYPE] [--shard K/N] [PATTERN...]
 //! ```

@@ -3,6 +3,7 @@
 //! DMA to guest memory whose mappings change.
 
 pub(crate) mod key_migration;
+pub(crate) mod key_scale;
 pub(crate) mod key_unmaps;
 pub(crate) mod keys;
 pub(crate) mod oracle;

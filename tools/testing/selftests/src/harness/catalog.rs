@@ -55,6 +55,7 @@ const TABLES: &[&[Test]] = &[
     crate::dma::key_migration::TESTS,
     crate::dma::key_unmaps::TESTS,
     crate::dma::keys::TESTS,
+    crate::dma::key_scale::TESTS,
     crate::dma::oracle::TESTS,
     crate::dma::unmap_race::TESTS,
     crate::dma::rings::TESTS,

@@ -11,6 +11,8 @@ pub(crate) struct Limits {
     pub(crate) jobs: u64,
     /// Number of rounds of racing threads (`--iterations`).
     pub(crate) iterations: u64,
+    /// GiB of memory to register at once (`--gib`).
+    pub(crate) gib: u64,
     /// Number of users killed in each state (`--kills`).
     pub(crate) kills: u64,
     /// Number of rounds of the attack test (`--attacks`).
@@ -26,6 +28,7 @@ impl Default for Limits {
         Limits {
             jobs: 5000,
             iterations: 1000,
+            gib: 1,
             kills: 10,
             attacks: 50,
             seed: 1,
@@ -50,6 +53,7 @@ impl Limits {
         let field = match name {
             "--jobs" => &mut self.jobs,
             "--iterations" => &mut self.iterations,
+            "--gib" => &mut self.gib,
             "--kills" => &mut self.kills,
             "--attacks" => &mut self.attacks,
             "--seed" => &mut self.seed,
