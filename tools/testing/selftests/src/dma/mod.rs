@@ -7,6 +7,7 @@ pub(crate) mod key_scale;
 pub(crate) mod key_unmaps;
 pub(crate) mod keys;
 pub(crate) mod oracle;
+pub(crate) mod peer;
 pub(crate) mod rings;
 pub(crate) mod type1_scans;
 pub(crate) mod unmap_race;

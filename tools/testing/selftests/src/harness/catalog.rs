@@ -58,6 +58,7 @@ const TABLES: &[&[Test]] = &[
     crate::dma::key_scale::TESTS,
     crate::dma::oracle::TESTS,
     crate::dma::unmap_race::TESTS,
+    crate::dma::peer::TESTS,
     crate::dma::rings::TESTS,
     crate::hostile::load::TESTS,
     crate::mdev::params::TESTS,
