@@ -70,8 +70,11 @@ struct Run<'a> {
     tracking: bool,
     /// The pages written since the last GET of their range.
     written: BTreeSet<u64>,
-    /// The number of reported pages.
+    /// The number of pages that type1 reported, and how many of them were not written but registered.
     reported: usize,
+    only_registered: usize,
+    /// The number of pages that the device's log reported.
+    logged: usize,
     gets: usize,
 }
 
@@ -97,6 +100,8 @@ impl<'a> Run<'a> {
             tracking: false,
             written: BTreeSet::new(),
             reported: 0,
+            only_registered: 0,
+            logged: 0,
             gets: 0,
         })
     }
@@ -315,9 +320,11 @@ impl<'a> Run<'a> {
                 logged.extend(report.dirty());
             }
             compare(&logged, &self.unreported);
+            self.logged += logged.len();
             self.unreported.clear();
         }
         self.reported += found.len();
+        self.only_registered += expected.difference(&self.written).count();
         self.gets += 1;
         self.written.clear();
         // The rings are pinned since the first job, so each GET reports them.
@@ -338,13 +345,20 @@ impl<'a> Run<'a> {
 
     fn finish(&self, cookie: u64) -> Result {
         note!(
-            "{cookie} jobs, {} with lists, {} by key, {} bitmaps{}, {} pages reported",
+            "{cookie} jobs, {} with lists, {} by key; {} looks, 0 pages missed",
             self.with_lists,
             self.by_key,
             self.gets,
-            if self.logs { " and logs" } else { "" },
-            self.reported
         );
+        note!(
+            "type1: {} pages reported, {} of them not written but registered",
+            self.reported,
+            self.only_registered
+        );
+        if self.logs {
+            note!("the log: {} pages reported, all written", self.logged);
+            assert!(self.logged > 0, "the log reported no page in this run");
+        }
         assert!(!self.registers || self.by_key > 0, "no job used a key");
         assert!(self.reported > 0, "type1 reported no page in this run");
         self.memory.check(self.fixture, "at the end")
@@ -474,12 +488,13 @@ fn random_mappings(env: &Env, jobs: u64, registers: bool) -> Result {
                     .written
                     .iter()
                     .partition(|page| (iova..iova + size).contains(page));
-                let mut expected = of_it;
+                let mut expected = of_it.clone();
                 let key = run.keys.remove(&iova);
                 if key.is_some() {
                     expected.extend(pages_of(iova, size));
                 }
                 compare(&bitmap.dirty().collect(), &expected);
+                run.only_registered += expected.difference(&of_it).count();
                 run.reported += expected.len();
                 run.written = rest;
                 let buffer = run.memory.buffers.swap_remove(n);
