@@ -98,6 +98,11 @@ fuzz_modules()
 	done
 }
 
+# What the virtual machine of the selftests has beyond others: KVM, and a PCI device with
+# an IOMMU, for vfio-pci.
+SELFTESTS_VM='--load kvm_amd --load vfio-pci --append intel_iommu=on --qemu -machine --qemu q35
+--qemu -device --qemu intel-iommu --qemu -device --qemu edu'
+
 # selftests PROGRAMS MODULE DEVICE [VM_OPTION]... -- [OPTION]... - runs the selftests in
 # this directory on a device of DEVICES, with the modules in the directory of mdma.ko, in
 # a virtual machine, in place of the calling process.

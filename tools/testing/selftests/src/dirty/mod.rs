@@ -5,4 +5,5 @@
 pub(crate) mod iova;
 pub(crate) mod logging;
 pub(crate) mod pages;
+pub(crate) mod shared;
 pub(crate) mod type1;

@@ -7,6 +7,7 @@ pub(crate) mod facts;
 pub(crate) mod meminfo;
 pub(crate) mod module;
 pub(crate) mod own;
+pub(crate) mod pci_device;
 pub(crate) mod pins;
 pub(crate) mod reclaim;
 pub(crate) mod sample;

@@ -41,6 +41,7 @@ const TABLES: &[&[Test]] = &[
     crate::dirty::type1::TESTS,
     crate::dirty::pages::TESTS,
     crate::dirty::iova::TESTS,
+    crate::dirty::shared::TESTS,
     crate::history::choice::TESTS,
     crate::history::v7::TESTS,
     crate::history::v2018::TESTS,

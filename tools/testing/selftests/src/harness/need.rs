@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::env::{facts, reclaim, scripts, types};
+use crate::env::{facts, pci_device, reclaim, scripts, types};
 
 /// The switch of the second CPU.
 pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
@@ -41,6 +41,8 @@ pub(crate) enum Need {
     Kprobes,
     /// A kernel that counts the processor time of tasks exactly. User-mode Linux counts it in ticks.
     ProcessorTime,
+    /// A PCI device with an IOMMU, and `vfio-pci` for it.
+    SharedContainer,
     /// Memory of 256 MiB in one process. Each page of it is a mapping of the host for user-mode Linux.
     LargeProcess,
 }
@@ -85,6 +87,7 @@ impl Need {
             Need::Suspend => tests_suspending(),
             Need::Kprobes => Path::new(KPROBES).exists(),
             Need::ProcessorTime => !is_user_mode(),
+            Need::SharedContainer => pci_device::exists(),
             Need::LargeProcess => !is_user_mode(),
         }
     }
@@ -103,6 +106,7 @@ impl Need {
             Need::Suspend => "a kernel that tests suspending",
             Need::Kprobes => "kprobes",
             Need::ProcessorTime => "exact processor time",
+            Need::SharedContainer => "a PCI device with an IOMMU",
             Need::LargeProcess => "a process of 256 MiB",
         }
     }
