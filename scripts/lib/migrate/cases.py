@@ -5,6 +5,7 @@ import asyncio
 
 from migrate import host_memory
 from migrate import report
+from migrate import timeline
 from migrate import wait
 from migrate.device import Device
 from migrate.guest import Wrong
@@ -28,6 +29,13 @@ async def live(stage):
     # The device must work while it is saved.
     if result.during.get("verified", 0) <= result.before.get("verified", 0):
         raise Trouble("the guest verified no job during the migration")
+    expected = ["by_key"] if fixture.settings.driver == "mdma" else []
+    expected += ["peer"] if fixture.settings.peers else []
+    expected += ["moved"] if fixture.settings.viommu else []
+    for name in expected:
+        counts = report.phases(name, result, fixture.guest.totals)
+        if 0 in counts:
+            raise Trouble(f"the guest verified {counts} jobs of {name} before, during and after the migration")
     source = fixture.results[-1][0]
     for name, value in report.table(source, result, fixture.guest.totals):
         stage.say(f"{name:<28} {value:>24}")
@@ -253,6 +261,40 @@ async def copied_rings(stage):
     check()
     await live(stage)
     check()
+
+
+async def is_refused(stage):
+    """QEMU refuses to migrate a device below a vIOMMU, and the guest continues."""
+    fixture = stage.fixture
+    before = fixture.guest.totals.get("moved", 0)
+    await fixture.guest.work(fixture.running, 8)
+    moved = fixture.guest.totals.get("moved", 0) - before
+    if moved == 0:
+        raise Trouble("no block was mapped at another address")
+    destination = await fixture.launch(fixture.other, incoming=True)
+    destination.expected_end = True
+    migration = fixture.migration(destination)
+    try:
+        await migration.begin()
+        why = None
+    except Trouble as trouble:
+        why = str(trouble)
+    await fixture.drop(destination)
+    if why is None or "vIOMMU" not in why:
+        raise Trouble(f"the migration was not refused because of the vIOMMU: {why}")
+    stage.say(f"{moved} blocks moved; {why}")
+    await fixture.goes_on()
+
+
+async def registered(stage):
+    """A guest that has registered 256 MiB, and writes 1 % of that, migrates: each look of type1 reports all of it."""
+    fixture = stage.fixture
+    await live(stage)
+    source, _, result = fixture.results[-1]
+    dirty = timeline.passes(source, result)
+    stage.say(f"dirty pages of each pass: {', '.join(map(str, dirty))}")
+    sent = result.info["ram"]["normal"]
+    stage.say(f"pages sent: {sent}; limit of the downtime at the end: {result.limit_ms} ms")
 
 
 async def notices(stage):

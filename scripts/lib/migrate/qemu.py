@@ -58,6 +58,9 @@ class Qemu:
             append = [file.read().strip()]
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                    f"guest.seed={settings.seed}", *settings.append]
+        append += ["guest.peers=1"] if settings.peers else []
+        # Blocks of memory move from one bus address to another all the time.
+        append += ["intel_iommu=on", "iommu.passthrough=0", "iommu.strict=1", "guest.remap=1"] if settings.viommu else []
         append += ["guest.kind=mserial"] if settings.driver == "mserial" else []
         # The kernel's own driver takes the best kind of interrupt that there is.
         append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []
@@ -69,6 +72,9 @@ class Qemu:
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-msg", "timestamp=on", "-D", self.path("trace"),
         ]
+        if settings.viommu:
+            # Before the devices. Remapping of interrupts would need another kind of interrupt controller.
+            command += ["-device", "intel-iommu,caching-mode=on,intremap=off"]
         if not settings.boots_from_disk:
             command += ["-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}",
                         "-append", " ".join(append)]

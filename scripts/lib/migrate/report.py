@@ -55,12 +55,18 @@ class Show:
                      f"{size(ram.get('remaining', 0))} left, device {states}")
 
 
+def phases(name, result, last):
+    """Returns how much of a total the guest did before the migration, during it and after it."""
+    before, during, after = (totals.get(name, 0) for totals in (result.before, result.during, last))
+    return before, during - before, after - during
+
+
 def table(source, result, last):
     """Returns the rows of the table: name, value."""
     info, ram = result.info, result.info.get("ram", {})
     dirty = passes(source, result)
     reported = device_dirty_pages(source, result)
-    before, during, after = (totals.get("verified", 0) for totals in (result.before, result.during, last))
+    verified = phases("verified", result, last)
     rows = [
         ("total time", f"{info['total-time']} ms"),
         ("downtime", f"{info['downtime']} ms"),
@@ -77,10 +83,14 @@ def table(source, result, last):
         ("device memory pages", f"{result.sum('pre_copy_pages')} + {result.sum('stop_copy_pages')}"),
         ("device memory, passes", f"{result.sum('passes')}"),
         ("device, loaded", size(result.sum("load_bytes", "loaded"))),
-        ("jobs verified before", f"{before}"),
-        ("jobs verified during", f"{during - before}"),
-        ("jobs verified after", f"{after - during}"),
+        ("jobs verified before", f"{verified[0]}"),
+        ("jobs verified during", f"{verified[1]}"),
+        ("jobs verified after", f"{verified[2]}"),
     ]
+    for name, what in (("by_key", "on registered memory"), ("peer", "on another device"), ("moved", "blocks moved")):
+        counts = phases(name, result, last)
+        if any(counts):
+            rows.append((f"... {what}", ", ".join(map(str, counts))))
     return rows
 
 

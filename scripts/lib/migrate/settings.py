@@ -18,6 +18,10 @@ class Settings:
     size: str = "16M"
     memory: str = "256M"
     seed: int = 1
+    # Each device also writes to memory of the next one.
+    peers: bool = False
+    # The guest has an IOMMU, which translates all DMA of its devices.
+    viommu: bool = False
     # Additions to the guest's kernel command line and to QEMU's -device options.
     append: tuple = ()
     device_options: tuple = ()
@@ -58,6 +62,8 @@ class Settings:
         """Returns a description."""
         words = [f"QEMU {self.qemu}", self.protocol, self.driver, self.irq,
                  f"{self.devices} devices" if self.devices > 1 else "1 device"]
+        words += ["vIOMMU"] if self.viommu else []
+        words += ["peer-to-peer"] if self.peers else []
         words += [f"hot-plug with {self.hot_plug}"] if self.hot_plug else []
         words += [name for name in self.capabilities if name not in ("events", "return-path")]
         return ", ".join(words)

@@ -19,6 +19,8 @@ GUESTS = 3
 
 BASE = Settings().capabilities
 NVME = {"driver": "mnvme", "size": "64M", "memory": "512M"}
+# 256 MiB of guest memory for the device, of which 1 % is written.
+LARGE = ("guest.memory=256M", "guest.written=2560K")
 SERIAL = Settings(driver="mserial", size="1", irq="intx")
 
 
@@ -57,6 +59,13 @@ PLANS = [
          Settings(qemu="11", irq="msi", devices=2, capabilities=(*BASE, "multifd"), multifd_channels=4,
                   device_options=("x-migration-multifd-transfer=on",)),
          (cases.live, cases.interrupts, cases.dies_in_pre_copy, cases.dies_in_stop_and_copy)),
+    Plan("v2_qemu10_peers", Settings(qemu="10", devices=2, peers=True), (cases.live, cases.trips)),
+    Plan("v2_qemu11_peers", Settings(qemu="11", devices=2, peers=True), (cases.live, cases.trips)),
+    *(Plan(f"v2_qemu{qemu}_{name}", Settings(qemu=qemu, memory="768M", append=(*LARGE, f"guest.registered={size}")),
+           (cases.registered,))
+      for qemu in ("10", "11") for name, size in (("registered", "256M"), ("not_registered", "256K"))),
+    Plan("v1_viommu", Settings(viommu=True, memory="384M"), (cases.live, cases.trips)),
+    Plan("v2_qemu10_viommu", Settings(qemu="10", viommu=True, memory="384M"), (cases.is_refused,)),
     Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,)),
     Plan("v2_qemu10_memory_on_ext4", Settings(qemu="10", backing="ext4"), (cases.copied_rings,)),
     Plan("v2_qemu11_ordinary_user", Settings(qemu="11", ordinary_user=True), (cases.copied_rings,)),

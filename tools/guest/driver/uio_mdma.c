@@ -11,6 +11,9 @@
  *                      here, far apart on the bus
  *   map 3  blocks      the bus address of each block, as a u64
  *
+ * Writing the number of a block to the attribute "remap" maps it for DMA once more, at
+ * another bus address if the device is behind an IOMMU, and unmaps it where it was.
+ *
  * An interrupt clears its causes and is counted: a read() of /dev/uioN returns
  * when there was one since the last read().
  */
@@ -193,6 +196,36 @@ static int uio_mdma_memory(struct uio_mdma *mdma)
 	return mdma->memory ? 0 : -ENOMEM;
 }
 
+static ssize_t remap_store(struct device *dev, struct device_attribute *attr, const char *buf,
+			   size_t count)
+{
+	struct uio_mdma *mdma = dev_get_drvdata(dev);
+	size_t size = PAGE_SIZE << block_order;
+	dma_addr_t at, before;
+	unsigned int i;
+	int ret;
+
+	ret = kstrtouint(buf, 0, &i);
+	if (ret)
+		return ret;
+	if (i >= mdma->blocks)
+		return -ERANGE;
+	/* Before it is unmapped, so that it gets another address. */
+	at = dma_map_page(dev, mdma->pages[i << block_order], 0, size, DMA_BIDIRECTIONAL);
+	if (dma_mapping_error(dev, at))
+		return -ENOMEM;
+	before = xchg(&mdma->addresses[i], at);
+	dma_unmap_page(dev, before, size, DMA_BIDIRECTIONAL);
+	return count;
+}
+static DEVICE_ATTR_WO(remap);
+
+static struct attribute *uio_mdma_attrs[] = {
+	&dev_attr_remap.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(uio_mdma);
+
 static void uio_mdma_map(struct uio_mdma *mdma, unsigned int i, const char *name, int type,
 			 phys_addr_t addr, resource_size_t size)
 {
@@ -212,6 +245,7 @@ static int uio_mdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!mdma)
 		return -ENOMEM;
 	mdma->pdev = pdev;
+	pci_set_drvdata(pdev, mdma);
 
 	ret = pcim_enable_device(pdev);
 	if (ret)
@@ -259,6 +293,7 @@ static struct pci_driver uio_mdma_driver = {
 	.name = "uio_mdma",
 	.id_table = uio_mdma_ids,
 	.probe = uio_mdma_probe,
+	.dev_groups = uio_mdma_groups,
 };
 module_pci_driver(uio_mdma_driver);
 

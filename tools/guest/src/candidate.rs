@@ -27,10 +27,21 @@ impl Candidate {
         })
     }
 
-    /// Begins the work with it, as the device with this index.
-    pub fn begin(&self, options: &Options, index: usize) -> WrongResult<(Box<dyn Work>, Found)> {
-        match self {
-            Candidate::Mdma(found) => uio_work::begin(found, options, index),
+    /// Begins the work with the device of this index.
+    pub fn begin(
+        list: &[Candidate],
+        index: usize,
+        options: &Options,
+    ) -> WrongResult<(Box<dyn Work>, Found)> {
+        let next = &list[(index + 1) % list.len()];
+        match &list[index] {
+            Candidate::Mdma(found) => {
+                let peer = match next {
+                    Candidate::Mdma(peer) if options.peers && list.len() > 1 => Some(peer),
+                    _ => None,
+                };
+                uio_work::begin(found, peer, options, index)
+            }
             Candidate::Serial(found) => serial::begin(found, options, index),
         }
     }

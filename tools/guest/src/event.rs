@@ -107,6 +107,10 @@ pub struct Totals {
     pub halts: u64,
     /// Jobs on registered memory that completed and were verified.
     pub by_key: u64,
+    /// Jobs on memory of another device that completed and were verified.
+    pub peer: u64,
+    /// Blocks that were mapped at another address.
+    pub moved: u64,
     /// Bytes of guest and device memory that `check` and `end` compared.
     pub checked: u64,
 }
@@ -126,6 +130,8 @@ impl Totals {
             interrupts: self.interrupts + other.interrupts,
             halts: self.halts + other.halts,
             by_key: self.by_key + other.by_key,
+            peer: self.peer + other.peer,
+            moved: self.moved + other.moved,
             checked: self.checked + other.checked,
         }
     }

@@ -11,14 +11,18 @@ use crate::parts::Window;
 use crate::workload::{InFlight, Workload};
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
-    /// Submits the registration of the next block, if one is left.
+    /// Submits registrations of the next blocks, as many as the queue has room for.
     pub(crate) fn register(&mut self) -> WrongResult {
-        if self.queue.room() < 2 {
-            return Ok(());
+        while self.queue.room() > 1 {
+            let Some((iova, len)) = self.unregistered.pop() else {
+                break;
+            };
+            self.register_block(iova, len)?;
         }
-        let Some((iova, len)) = self.unregistered.pop() else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    fn register_block(&mut self, iova: u64, len: u64) -> WrongResult {
         let job = job::register(iova, len, true)
             .cookie(self.next_cookie())
             .interrupt();

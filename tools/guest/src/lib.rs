@@ -22,6 +22,7 @@
 //! | `halts`      | jobs that halt the queue, and the restart               |
 //! | `verify`     | comparison with the model                               |
 //! | `keys`       | registered memory                                       |
+//! | `remap`      | blocks whose mapping changes                            |
 //! | `session`    | all devices, commands and heartbeat                     |
 //! | `system`     | the duties of a first process: `/proc`, modules         |
 //! | `kernel_log` | trouble that the guest's kernel logs                    |
@@ -40,6 +41,7 @@ pub mod kernel_log;
 mod keys;
 pub mod options;
 pub mod parts;
+mod remap;
 pub mod serial;
 pub mod session;
 pub mod system;
@@ -51,5 +53,5 @@ pub mod workload;
 
 pub use event::{Wrong, WrongResult};
 pub use options::Options;
-pub use parts::{Parts, Window};
+pub use parts::{Parts, Remap, Window};
 pub use workload::Workload;

@@ -56,6 +56,14 @@ pub struct Options {
     pub rate: u64,
     /// `guest.throttle`: the most microseconds that a device waits after a unit.
     pub throttle: u32,
+    /// `guest.registered`: bytes of that memory that each device registers.
+    pub registered: u64,
+    /// `guest.written`: bytes of that memory that are written, for each device; the rest is only there.
+    pub written: u64,
+    /// `guest.peers`: whether each device also writes to memory of the next one.
+    pub peers: bool,
+    /// `guest.remap`: whether blocks are mapped at other addresses all the time.
+    pub remap: bool,
     /// `guest.patience`: seconds after which an interrupt counts as lost.
     pub patience: u64,
 }
@@ -71,6 +79,10 @@ impl Default for Options {
             device: 16 << 20,
             rate: 100,
             throttle: 4000,
+            registered: 2 << 20,
+            written: u64::MAX,
+            peers: false,
+            remap: false,
             patience: 60,
         }
     }
@@ -86,6 +98,11 @@ impl Options {
             };
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let illegal = || format!("guest.{name}={value} is out of range or malformed");
+            let flag = || match value {
+                "0" => Ok(false),
+                "1" => Ok(true),
+                _ => Err(illegal()),
+            };
             let number = || value.parse::<u64>().map_err(|_| illegal());
             match name {
                 "irq" => {
@@ -104,13 +121,17 @@ impl Options {
                 "devices" => options.devices = number()?.try_into().map_err(|_| illegal())?,
                 "seed" => options.seed = number()?,
                 "memory" => options.memory = size(value).ok_or_else(illegal)?,
+                "registered" => options.registered = size(value).ok_or_else(illegal)?,
+                "written" => options.written = size(value).ok_or_else(illegal)?,
                 "device" => options.device = size(value).ok_or_else(illegal)?,
                 "rate" => options.rate = number()?,
                 "throttle" => options.throttle = number()?.try_into().map_err(|_| illegal())?,
+                "peers" => options.peers = flag()?,
+                "remap" => options.remap = flag()?,
                 "patience" => options.patience = number()?,
                 _ => return Err(format!("guest.{name}: no such option")),
             }
-            if matches!(name, "devices" | "memory" | "device") && number() == Ok(0) {
+            if matches!(name, "devices" | "memory" | "device" | "written") && number() == Ok(0) {
                 return Err(illegal());
             }
         }
@@ -136,10 +157,12 @@ mod tests {
     #[test]
     fn others_options_are_theirs() {
         let options =
-            Options::parse("console=ttyS0 guest.irq=msi quiet guest.memory=3M\n").unwrap();
+            Options::parse("console=ttyS0 guest.irq=msi quiet guest.memory=3M guest.peers=1\n")
+                .unwrap();
         let expected = Options {
             irq: Irq::Msi,
             memory: 3 << 20,
+            peers: true,
             ..Options::default()
         };
         assert_eq!(options, expected);
@@ -154,8 +177,12 @@ mod tests {
             "guest.devices",
             "guest.memory=0",
             "guest.memory=16Q",
+            "guest.written=0",
+            "guest.registered=some",
             "guest.memory=99999999999G",
             "guest.rate=-1",
+            "guest.peers=2",
+            "guest.peers",
             "guest.throttle=4294967296",
             "guest.sede=1",
         ] {

@@ -2,6 +2,8 @@
 
 //! A device, as the workload uses it.
 
+use std::io;
+
 use mdma::{Bar, Buffer};
 
 /// Device memory, as the processor sees it.
@@ -13,8 +15,10 @@ pub trait Window {
     fn write(&self, offset: u64, data: &[u8]);
 }
 
+/// Maps a block for DMA at another address, and ends its mapping at the one before.
+pub type Remap<M> = Box<dyn FnMut(M) -> io::Result<M>>;
+
 /// A device, and memory for its DMA.
-#[derive(Debug)]
 pub struct Parts<B, M, W> {
     /// BAR 0.
     pub registers: B,
@@ -22,6 +26,12 @@ pub struct Parts<B, M, W> {
     pub window: W,
     /// Blocks of guest memory. The first holds the queue, the second the scatter lists.
     pub blocks: Vec<M>,
+    /// Changes the mapping of a block, if blocks are to move.
+    pub remap: Option<Remap<M>>,
+    /// A part of another device's memory that this device and the processor write, and nobody else.
+    pub peer: Option<M>,
+    /// Bytes at the end of this device's memory that another device writes.
+    pub lent: u64,
 }
 
 impl<B: Bar, M: Buffer, W: Window> Parts<B, M, W> {

@@ -126,8 +126,8 @@ impl Session {
         };
         let mut devices = Vec::new();
         let mut found = Vec::new();
-        for (i, entry) in list.iter().enumerate() {
-            let (work, what) = entry.begin(options, i).map_err(|wrong| wrong.of(i))?;
+        for i in 0..list.len() {
+            let (work, what) = Candidate::begin(&list, i, options).map_err(|wrong| wrong.of(i))?;
             found.push(what);
             devices.push(Device { work, last: None });
         }

@@ -17,6 +17,8 @@ use vfio_client::{Mapping, Protection};
 use crate::parts::{Parts, Window};
 
 const PAGE: u64 = 4096;
+/// Bytes at the end of a device's memory that are lent to another device.
+const LENT: usize = 1 << 20;
 
 /// A device bound to the driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +117,8 @@ impl Window for DeviceMemory {
 /// A block of the driver's DMA memory.
 #[derive(Debug)]
 pub struct Block {
+    /// Its number in the driver's table.
+    index: usize,
     memory: Rc<Mapping>,
     offset: usize,
     size: usize,
@@ -176,11 +180,12 @@ impl AsFd for Interrupts {
 pub type UioParts = Parts<Registers, Block, DeviceMemory>;
 
 impl Found {
-    /// Opens the device.
+    /// Opens the device, and the memory of its peer. With `remap`, its blocks can move.
+    ///
     /// # Errors
     ///
     /// `AddrNotAvailable`, with a remedy, if a BAR has no address.
-    pub fn open(&self) -> io::Result<(UioParts, Interrupts)> {
+    pub fn open(&self, peer: Option<&Found>, remap: bool) -> io::Result<(UioParts, Interrupts)> {
         let resources = fs::read_to_string(self.sysfs.join("device/resource"))?;
         for (bar, what) in [(0, "registers"), (2, "device memory")] {
             if !has_address(&resources, bar) {
@@ -194,15 +199,8 @@ impl Found {
                 ));
             }
         }
-        let name = self.sysfs.file_name().unwrap_or_default();
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(Path::new("/dev").join(name))?;
-        let map = |i: u64| -> io::Result<Mapping> {
-            let size = number(&self.sysfs.join(format!("maps/map{i}/size")))?;
-            Mapping::of_file(&file, i * PAGE, size as usize, Protection::READ_WRITE)
-        };
+        let file = self.file()?;
+        let map = |i| self.map(&file, i);
         let (registers, window, memory, table) = (map(0)?, map(1)?, Rc::new(map(2)?), map(3)?);
         let addresses: Vec<u64> = (0..table.len())
             .step_by(8)
@@ -211,17 +209,60 @@ impl Found {
             .collect();
         let size = memory.len() / addresses.len().max(1);
         let blocks = addresses.iter().enumerate().map(|(i, iova)| Block {
+            index: i,
             memory: memory.clone(),
             offset: i * size,
             size,
             iova: *iova,
         });
-        let parts = Parts {
+        let mut parts = Parts {
             registers: Registers(registers),
             window: DeviceMemory(window),
             blocks: blocks.collect(),
+            remap: None,
+            peer: peer.map(Found::lend).transpose()?,
+            lent: if peer.is_some() { LENT as u64 } else { 0 },
         };
+        if remap {
+            let attribute = self.sysfs.join("device/remap");
+            parts.remap = Some(Box::new(move |mut block: Block| {
+                fs::write(&attribute, block.index.to_string())?;
+                block.iova = table.load_u64(block.index * 8, Ordering::Relaxed);
+                Ok(block)
+            }));
+        }
         Ok((parts, Interrupts { file, seen: 0 }))
+    }
+
+    fn file(&self) -> io::Result<File> {
+        let name = self.sysfs.file_name().unwrap_or_default();
+        let path = Path::new("/dev").join(name);
+        File::options().read(true).write(true).open(path)
+    }
+
+    fn map(&self, file: &File, i: u64) -> io::Result<Mapping> {
+        let size = number(&self.sysfs.join(format!("maps/map{i}/size")))?;
+        Mapping::of_file(file, i * PAGE, size as usize, Protection::READ_WRITE)
+    }
+
+    /// Returns the end of its device memory, for the DMA of another device. The address of the BAR is that on the bus,
+    /// because this guest's devices have no IOMMU.
+    fn lend(&self) -> io::Result<Block> {
+        let memory = self.map(&self.file()?, 1)?;
+        let bar = number(&self.sysfs.join("maps/map1/addr"))?;
+        let Some(offset) = memory.len().checked_sub(LENT) else {
+            return Err(io::Error::other(format!(
+                "{}: too little memory to lend",
+                self.pci
+            )));
+        };
+        Ok(Block {
+            index: usize::MAX,
+            memory: Rc::new(memory),
+            offset,
+            size: LENT,
+            iova: bar + offset as u64,
+        })
     }
 }
 

@@ -16,13 +16,14 @@ struct UioWork {
     interrupts: Interrupts,
 }
 
-/// Begins the work with a device.
+/// Begins the work with a device, which also uses memory of its `peer`.
 pub(crate) fn begin(
     device: &uio::Found,
+    peer: Option<&uio::Found>,
     options: &Options,
     index: usize,
 ) -> WrongResult<(Box<dyn Work>, Found)> {
-    let opened = device.open();
+    let opened = device.open(peer, options.remap);
     let (parts, interrupts) =
         opened.map_err(|error| Wrong::new(format!("{}: {error}", device.pci)))?;
     let blocks = parts.size();

@@ -92,7 +92,8 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         let mut ranges: Vec<Range> = blocks
             .map(|block| Range::new(Place::Guest(block.iova()), block.size() as u64))
             .collect();
-        ranges.push(Range::new(Place::Device(0), self.world.memory_size));
+        // The device that writes the rest compares it.
+        ranges.push(Range::new(Place::Device(0), self.own));
         ranges
     }
 

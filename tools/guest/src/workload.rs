@@ -17,14 +17,15 @@ use crate::event::{Totals, Wrong, WrongResult};
 use crate::footprint::{plus, Footprint, Range};
 use crate::jobs::{Area, Jobs, Side, MAX_ENTRIES};
 use crate::options::Options;
-use crate::parts::{Parts, Window};
+use crate::parts::{Parts, Remap, Window};
 
 /// Order of the ring.
 pub const RING_ORDER: u32 = 6;
 /// The most jobs submitted at a time.
 const BURST: u32 = 16;
-/// The most blocks that are registered. They stay pinned, and the VMM sends them again in each pass.
-const REGISTERED: usize = 8;
+/// For this many places in guest memory there is one more in registered memory, and one more in that of another device,
+/// if there is one.
+const SHARE: usize = 2;
 /// One burst in this many is a job that halts the queue.
 const HALTS: u8 = 48;
 /// The most bytes per access of the processor.
@@ -38,6 +39,14 @@ pub struct Workload<B, M, W> {
     pub(crate) blocks: Vec<M>,
     /// The block that holds the scatter lists.
     pub(crate) lists: u64,
+    /// Changes the mapping of a block, if blocks are to move.
+    pub(crate) remap: Option<Remap<M>>,
+    /// The IOVAs of the blocks that do not move.
+    pub(crate) stays: Vec<u64>,
+    /// The IOVA of the block that is memory of another device, if there is one.
+    peer: Option<u64>,
+    /// Bytes of device memory that no other device writes.
+    pub(crate) own: u64,
     /// The blocks that are yet to be registered.
     pub(crate) unregistered: Vec<(u64, u64)>,
     /// Contents of memory once all jobs in flight are done.
@@ -49,7 +58,7 @@ pub struct Workload<B, M, W> {
     pub(crate) bytes_done: u64,
     pub(crate) jobs_done: u64,
     pub(crate) totals: Totals,
-    jobs: Jobs,
+    pub(crate) jobs: Jobs,
     pub(crate) in_flight: VecDeque<InFlight>,
     /// The next job halts the queue.
     naughty: bool,
@@ -88,14 +97,27 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         if blocks[0].size() < (2 * MAX_ENTRIES * ENTRY_SIZE) << RING_ORDER {
             return Err(Wrong::new("a block is too small for the scatter lists"));
         }
-        blocks.sort_by_key(Buffer::iova);
+        let place = |block: &M| (block.iova(), block.size() as u64);
         let data = blocks.iter().filter(|block| block.iova() != lists);
-        let data: Vec<_> = data
-            .map(|block| (block.iova(), block.size() as u64))
+        let data: Vec<_> = data.map(place).collect();
+        let own = size.saturating_sub(parts.lent);
+        let peer = parts.peer.as_ref().map(place);
+        let size_of_block = data[0].1;
+        let count = |bytes: u64| (bytes.div_ceil(size_of_block) as usize).min(data.len());
+        let written = &data[..count(options.written)];
+        // Spread over all of it.
+        let registered = count(options.registered);
+        let unregistered: Vec<_> = (0..registered)
+            .map(|i| data[i * data.len() / registered])
             .collect();
-        let guest = Area::guest(data.iter().copied());
-        let apart = data.len().div_ceil(REGISTERED);
-        let unregistered = data.into_iter().step_by(apart).collect();
+        // Each makes up a part of the places, although there may be few among many blocks.
+        let share = written.len().div_ceil(SHARE);
+        let by_key = unregistered.iter().filter(|block| written.contains(block));
+        let by_key = by_key.cycle().take(share);
+        let peers = std::iter::repeat_n(&peer, share).flatten();
+        let guest = Area::guest(written.iter().chain(by_key).chain(peers).copied());
+        blocks.extend(parts.peer);
+        blocks.sort_by_key(Buffer::iova);
         let mut workload = Workload {
             scratch: queue.mdma().get(Reg::Scratch)?,
             throttle: queue.mdma().get(Reg::Throttle)? as u32,
@@ -104,13 +126,20 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             queue,
             window: parts.window,
             lists,
+            remap: parts.remap,
+            stays: (unregistered.iter().chain(&peer))
+                .map(|&(iova, _)| iova)
+                .chain([lists])
+                .collect(),
+            peer: peer.map(|(iova, _)| iova),
+            own,
             unregistered,
             blocks,
             world: World::new(size),
             totals: Totals::default(),
             jobs: Jobs {
                 guest,
-                device: Area::device(size, options.device),
+                device: Area::device(own, options.device),
             },
             in_flight: VecDeque::new(),
             naughty: false,
@@ -123,14 +152,15 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             due: Duration::ZERO,
             heard: Duration::ZERO,
         };
-        workload.prepare();
+        workload.prepare(data);
         Ok(workload)
     }
 
-    /// Fills all memory in use as the processor, so that a loss shows from the start.
-    fn prepare(&mut self) {
-        let ranges = [&self.jobs.guest, &self.jobs.device];
-        let ranges: Vec<Range> = ranges.iter().flat_map(|a| a.ranges()).copied().collect();
+    /// Fills all memory in use as the processor, also the blocks that no job writes, so that a loss shows from the start.
+    fn prepare(&mut self, blocks: Vec<(u64, u64)>) {
+        let blocks = Area::guest(blocks.into_iter());
+        let areas = [&blocks, &self.jobs.guest, &self.jobs.device];
+        let ranges: Vec<Range> = areas.iter().flat_map(|a| a.ranges()).copied().collect();
         for range in ranges {
             for at in (0..range.len).step_by(ACCESS as usize) {
                 let len = ACCESS.min(range.len - at);
@@ -187,6 +217,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
 
     fn burst(&mut self, now: Duration) -> WrongResult {
         self.register()?;
+        self.remap()?;
         let count = self.rng.u32(1..=BURST).min(self.queue.room());
         if self.rng.u8(..4) == 0 {
             self.write_registers()?;
@@ -338,6 +369,14 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         (block, (iova - block.iova()) as usize)
     }
 
+    /// Returns whether a range is memory of another device.
+    fn is_peer(&self, range: &Range) -> bool {
+        match range.place {
+            Place::Guest(iova) => self.peer == Some(self.block(iova).0.iova()),
+            _ => false,
+        }
+    }
+
     /// Takes completions, after an interrupt has announced some.
     pub fn interrupted(&mut self, count: u64, now: Duration) -> WrongResult {
         self.totals.interrupts += count;
@@ -370,6 +409,10 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
         }
         if done.job.flags & (SRC_KEY | DST_KEY) != 0 {
             self.totals.by_key += 1;
+        }
+        let ranges = done.footprint.reads.iter().chain(&done.footprint.writes);
+        if ranges.copied().any(|range| self.is_peer(&range)) {
+            self.totals.peer += 1;
         }
         if completion.sequence != self.jobs_done {
             let what = "sequence of the completion record";

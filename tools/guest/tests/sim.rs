@@ -17,6 +17,9 @@ const BLOCK: usize = 128 << 10;
 const BLOCKS: u64 = 6;
 const TICK: Duration = Duration::from_millis(10);
 
+/// The IOVA of the other device's memory.
+const PEER: u64 = 0x8000_0000;
+
 /// The present device.
 #[derive(Clone)]
 struct Slot(Rc<RefCell<Sim>>);
@@ -62,20 +65,49 @@ fn iova(block: u64) -> u64 {
     0x10_0000 + block * 0x123_4000
 }
 
+/// Returns a function that moves a block to an IOVA that no other had before.
+fn mover(guest: Guest) -> guest::Remap<GuestBuffer> {
+    let mut next = 0x1_0000_0000;
+    Box::new(move |block| {
+        let moved = guest.map(next, block.size());
+        next += 2 * BLOCK as u64;
+        let mut contents = vec![0; block.size()];
+        block.read(0, &mut contents);
+        moved.write(0, &contents);
+        guest.unmap(block.iova());
+        Ok(moved)
+    })
+}
+
 impl Machine {
     fn new(seed: u64) -> Self {
+        Self::with(seed, false)
+    }
+
+    /// With `peer`, there is another device, which has a part of its memory behind the blocks.
+    fn with(seed: u64, peer: bool) -> Self {
+        Self::of(seed, peer, false)
+    }
+
+    /// With `remap`, blocks move to other IOVAs.
+    fn of(seed: u64, peer: bool, remap: bool) -> Self {
         let guest = Guest::new();
         let blocks = (0..BLOCKS).map(|i| guest.map(iova(i), BLOCK)).collect();
         let slot = Slot(Rc::new(RefCell::new(Sim::new(guest.clone(), MEMORY, 0))));
         let options = Options {
             seed,
             device: MEMORY / 2,
+            // What is registered does not move.
+            registered: if remap { BLOCK as u64 } else { 2 << 20 },
             ..Options::default()
         };
         let parts = Parts {
             registers: slot.clone(),
             window: slot.clone(),
             blocks,
+            remap: remap.then(|| mover(guest.clone())),
+            peer: peer.then(|| guest.map(PEER, BLOCK)),
+            lent: if peer { BLOCK as u64 } else { 0 },
         };
         Machine {
             workload: guest::Workload::new(parts, &options, 0).unwrap(),
@@ -153,6 +185,41 @@ fn nothing_is_wrong_with_a_device_that_works() {
         assert!(totals.interrupts < totals.jobs);
         assert!(totals.memory_writes > 0 && totals.memory_reads > 0 && totals.ram_writes > 0);
     }
+}
+
+#[test]
+fn memory_of_another_device_is_used_and_verified() {
+    for seed in 0..2 {
+        let mut machine = Machine::with(500 + seed, true);
+        for _ in 0..4 {
+            machine.run(1500).unwrap();
+            // The other device writes what it was lent.
+            machine.migrate(|memory| memory.write(MEMORY - BLOCK as u64, &[seed as u8; BLOCK]));
+            machine.check().unwrap();
+        }
+        let totals = machine.workload.totals();
+        // The lists and the peer, and the memory that is not lent.
+        assert_eq!(totals.checked, 4 * (MEMORY + (BLOCKS - 1) * BLOCK as u64));
+        assert!(totals.peer > 300 && totals.by_key > 300, "{totals:?}");
+        // What is lost there is noticed.
+        let mut contents = machine.guest.contents();
+        contents.write(PEER + 4095, &[0x5a; 2]);
+        machine.guest.set_contents(contents);
+        let wrong = machine.wrong(0);
+        assert!(wrong.what.starts_with("guest memory"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn blocks_that_move_are_used_and_verified() {
+    let mut machine = Machine::of(600, false, true);
+    for _ in 0..4 {
+        machine.run(1500).unwrap();
+        machine.migrate(|_| ());
+        machine.check().unwrap();
+    }
+    let totals = machine.workload.totals();
+    assert!(totals.moved > 100 && totals.by_key > 100, "{totals:?}");
 }
 
 #[test]
