@@ -73,6 +73,9 @@ unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);
 bool vfio_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 void vfio_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
+/* linux/string.h */
+void vfio_rs_memset64(u64 *to, u64 value, size_t count);
+
 /* linux/vmalloc.h */
 void *vfio_rs_vzalloc_account(unsigned long size);
 

@@ -216,6 +216,9 @@ impl<T> engine::Bus for Bus<'_, T> {
     }
 
     fn fill(&mut self, dst: Place, value: u64, len: usize) -> Result<(), Error> {
+        if let Place::Key { key, offset } = dst {
+            return self.memory.fill(key, offset, value, len);
+        }
         let buf = self.bounce.get_mut(..len).ok_or(Error::BadLength)?;
         let value = value.to_le_bytes();
         let mut words = buf.chunks_exact_mut(value.len());

@@ -146,6 +146,12 @@ impl Memory {
         (memory.write_at(offset, data)).map_err(|_| Error::KeyUnmapped)
     }
 
+    /// Fills registered memory.
+    pub(crate) fn fill(&self, key: u32, offset: u64, value: u64, len: usize) -> Result<(), Error> {
+        let memory = self.find(key, offset, len, true)?;
+        (memory.fill_at(offset, len, value)).map_err(|_| Error::KeyUnmapped)
+    }
+
     /// Returns `crc` continued over registered memory.
     pub(crate) fn crc32c(&self, key: u32, offset: u64, crc: u32, len: usize) -> Result<u32, Error> {
         let memory = self.find(key, offset, len, false)?;

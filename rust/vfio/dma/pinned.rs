@@ -80,6 +80,19 @@ impl PinnedRange {
         result.map(|()| crc)
     }
 
+    /// Fills bytes of the range with repetitions of `value`, little endian.
+    pub(super) fn fill_at(&self, offset: usize, len: usize, value: u64) -> Result {
+        self.listed.range.writable()?;
+        let (done, result) = self.listed.range.each(offset, len, |done, to, n| {
+            // Rotate so that the next byte of `value` comes first.
+            let value = value.rotate_right(8 * (done % size_of::<u64>()) as u32);
+            // SAFETY: `each` guarantees `n` bytes at `to`.
+            unsafe { fill(to, n, value) };
+        });
+        self.wrote(offset, done);
+        result
+    }
+
     /// Copies to the range.
     #[inline]
     pub(super) fn write_at(&self, offset: usize, data: &[u8]) -> Result {
@@ -116,6 +129,30 @@ impl PinnedRange {
         self.wrote(offset, size_of::<u64>());
         Ok(())
     }
+}
+
+/// Fills `len` bytes with repetitions of `value`, little endian, at memory that others may access at the same time.
+///
+/// # Safety
+///
+/// `to` must be valid for writes of `len` bytes by C.
+unsafe fn fill(to: *mut u8, len: usize, value: u64) {
+    let copy = |at: usize, value: u64, n: usize| {
+        let bytes = value.to_le_bytes();
+        // SAFETY: `n` is less than the size of the word, and the callers below have `at + n <= len`.
+        unsafe {
+            let to = to.add(at).cast::<c_void>();
+            bindings::memcpy(to, bytes.as_ptr().cast::<c_void>(), n);
+        }
+    };
+    let rotated = |bytes: usize| value.rotate_right(8 * (bytes % size_of::<u64>()) as u32);
+    let head = to.align_offset(size_of::<u64>()).min(len);
+    copy(0, value, head);
+    let words = (len - head) / size_of::<u64>();
+    // SAFETY: These words are among the `len` bytes, and aligned. C writes them, so they may change meanwhile.
+    unsafe { bindings::vfio_rs_memset64(to.add(head).cast::<u64>(), rotated(head).to_le(), words) };
+    let done = head + words * size_of::<u64>();
+    copy(done, rotated(done), len - done);
 }
 
 impl Drop for PinnedRange {

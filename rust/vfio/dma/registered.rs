@@ -221,6 +221,14 @@ impl RegisteredMemory {
         })
     }
 
+    /// Fills `len` bytes of the memory with repetitions of `value`, little endian. The pages that were written
+    /// before an error are logged as well.
+    pub fn fill_at(&self, offset: u64, len: usize, value: u64) -> Result {
+        self.each(offset, len, |range, at, n, done| {
+            range.fill_at(at, n, value.rotate_right(8 * (done % 8) as u32))
+        })
+    }
+
     /// Returns `crc` continued over `len` bytes of the memory by CRC-32C.
     pub fn crc32c_at(&self, offset: u64, len: usize, mut crc: u32) -> Result<u32> {
         self.each(offset, len, |range, at, n, _| {
