@@ -4,10 +4,11 @@
 
 use std::hint::black_box;
 
+use mdma::key::MAX_KEYS;
 use mdma::{job, Descriptor, Place};
 
 use crate::clock::Clock;
-use crate::device::at_work;
+use crate::device::{at_work, Engine};
 use crate::error::Result;
 use crate::report::{Cell, Table};
 
@@ -79,7 +80,32 @@ pub(crate) fn run(clock: &Clock) -> Result<Vec<Table>> {
             ]);
         }
     }
+    let found = lookups(clock, &mut engine, key)?;
     engine.close()?;
     drop(guest);
-    Ok(vec![table])
+    Ok(vec![table, found])
+}
+
+/// Measures a small job on a device with more and more keys.
+fn lookups(clock: &Clock, engine: &mut Engine, first: u32) -> Result<Table> {
+    let mut table = Table::new(
+        "lookups",
+        "A CRC32C of 8 bytes by key, by the number of keys that the device has: cost of one job.",
+        &["keys", "the first key", "the last key"],
+    );
+    let (mut count, mut last) = (1, first);
+    for keys in [1, 16, 256, 4096, MAX_KEYS as u64] {
+        while count < keys {
+            last = engine.register(GUEST, 8)?;
+            count += 1;
+        }
+        let times = engine.batch();
+        let mut each = |key| -> Result<Cell> {
+            let job = job::crc32c(Place::Key { key, offset: 0 }, 8);
+            let cost = clock.each(1, || engine.run(&job, times))? / times as f64;
+            Ok(Cell::Count(cost))
+        };
+        table.row([Cell::Name(keys.to_string()), each(first)?, each(last)?]);
+    }
+    Ok(table)
 }

@@ -132,7 +132,9 @@ const PARTS: [Part; 10] = [
     (&["reports"], Need::Engine, |clock, _, _| {
         generations::reports(clock)
     }),
-    (&["keys"], Need::Engine, |clock, _, _| keys::run(clock)),
+    (&["keys", "lookups"], Need::Engine, |clock, _, _| {
+        keys::run(clock)
+    }),
 ];
 
 fn main() -> ExitCode {
