@@ -59,8 +59,7 @@ class Qemu:
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                    f"guest.seed={settings.seed}", *settings.append]
         append += ["guest.peers=1"] if settings.peers else []
-        # Blocks of memory move from one bus address to another all the time.
-        append += ["intel_iommu=on", "iommu.passthrough=0", "iommu.strict=1", "guest.remap=1"] if settings.viommu else []
+        append += ["intel_iommu=on", "iommu.passthrough=0", "iommu.strict=1"] if settings.viommu else []
         append += ["guest.kind=mserial"] if settings.driver == "mserial" else []
         # The kernel's own driver takes the best kind of interrupt that there is.
         append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []

@@ -43,15 +43,6 @@ impl Area {
         }
     }
 
-    /// The range at `old` is at `new` now.
-    pub fn moved(&mut self, old: u64, new: u64) {
-        for range in &mut self.ranges {
-            if range.place == Place::Guest(old) {
-                range.place = Place::Guest(new);
-            }
-        }
-    }
-
     /// Returns all of it.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges

@@ -58,7 +58,7 @@ pub struct Workload<B, M, W> {
     pub(crate) bytes_done: u64,
     pub(crate) jobs_done: u64,
     pub(crate) totals: Totals,
-    pub(crate) jobs: Jobs,
+    jobs: Jobs,
     pub(crate) in_flight: VecDeque<InFlight>,
     /// The next job halts the queue.
     naughty: bool,
@@ -127,7 +127,7 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
             window: parts.window,
             lists,
             remap: parts.remap,
-            stays: (unregistered.iter().chain(&peer))
+            stays: (written.iter().chain(&unregistered).chain(&peer))
                 .map(|&(iova, _)| iova)
                 .chain([lists])
                 .collect(),

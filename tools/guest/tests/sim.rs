@@ -97,8 +97,9 @@ impl Machine {
         let options = Options {
             seed,
             device: MEMORY / 2,
-            // What is registered does not move.
+            // What is registered or written does not move.
             registered: if remap { BLOCK as u64 } else { 2 << 20 },
+            written: if remap { 2 * BLOCK as u64 } else { u64::MAX },
             ..Options::default()
         };
         let parts = Parts {
