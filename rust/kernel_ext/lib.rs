@@ -18,6 +18,7 @@ pub mod nospec;
 pub mod ratelimit;
 pub mod rwsem;
 pub mod sched;
+pub mod uaccess;
 pub mod worker;
 
 pub use crc::crc32c;
