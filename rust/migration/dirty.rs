@@ -17,8 +17,8 @@
 //!
 //! # Counters
 //!
-//! Each [`BLOCK`] of pages has a counter, so counting and searching look at each block instead of
-//! each page. A mark adds its pages to the counter before it sets their bits, then subtracts those
+//! Each [`BLOCK`] of pages has a counter, so searching looks at each block instead of each page. All of
+//! the map has another, so counting all looks at nothing else. A mark adds its pages to the counter before it sets their bits, then subtracts those
 //! that were already marked. A clear subtracts its pages after it clears their bits. So a counter is
 //! never less than the number of bits set, and equals it while no call is in flight. Each call in
 //! flight makes it at most 64 pages too large.
@@ -60,13 +60,22 @@ pub struct DirtyCount {
 }
 
 impl DirtyCount {
-    /// Decodes a counter. While calls are in flight the number of runs may be too small or too large.
-    fn of(counter: u64) -> DirtyCount {
-        let pages = (counter & ((1 << RUNS) - 1)).min(BLOCK);
+    /// Decodes a counter of `max` pages. While calls are in flight the number of runs may be too small or too
+    /// large.
+    fn of(counter: u64, max: u64) -> DirtyCount {
+        let pages = (counter & ((1 << RUNS) - 1)).min(max);
         let runs = u64::try_from((counter >> RUNS) as i32).unwrap_or(0);
         DirtyCount {
             pages,
             runs: runs.min(pages),
+        }
+    }
+
+    /// Returns what is left without `part`.
+    pub const fn without(self, part: DirtyCount) -> DirtyCount {
+        DirtyCount {
+            pages: self.pages.saturating_sub(part.pages),
+            runs: self.runs.saturating_sub(part.runs),
         }
     }
 
@@ -96,6 +105,14 @@ pub struct DirtyMap<W> {
 
 /// Returns the number of words that a map of `pages` pages needs.
 pub const fn words_for(pages: u64) -> u64 {
+    match pages {
+        0 => 0,
+        _ => total_word(pages).saturating_add(1),
+    }
+}
+
+/// Returns the index of the counter of all pages.
+const fn total_word(pages: u64) -> u64 {
     bit_words(pages).saturating_add(pages.div_ceil(BLOCK))
 }
 
@@ -130,9 +147,9 @@ const fn ones(bits: u64) -> u64 {
 
 impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     /// Creates a map of `pages` pages in `words` and marks no page. `None` if `words` is shorter than
-    /// [`words_for`] says.
+    /// [`words_for`] says, or if there are more pages than a counter can count.
     pub fn new(words: W, pages: u64) -> Option<Self> {
-        if (words.len() as u64) < words_for(pages) {
+        if pages > u64::from(u32::MAX) || (words.len() as u64) < words_for(pages) {
             return None;
         }
         for word in words.iter() {
@@ -157,11 +174,17 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         self.words.get(usize::try_from(index).ok()?)
     }
 
+    /// Returns the counter of all pages.
+    fn total(&self) -> Option<&AtomicU64> {
+        self.words
+            .get(usize::try_from(total_word(self.pages)).ok()?)
+    }
+
     /// Returns the count of the block of `page`. SeqCst: a task that waits for a mark announces that
     /// before it loads this counter, and a writer looks for waiters after it updates the counter.
     fn counted(&self, page: u64) -> DirtyCount {
         self.counter(page).map_or(DirtyCount::default(), |counter| {
-            DirtyCount::of(counter.load(Ordering::SeqCst))
+            DirtyCount::of(counter.load(Ordering::SeqCst), BLOCK)
         })
     }
 
@@ -183,9 +206,10 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// Sets the bits of `mask` in the word of `page`; `count` is their number.
     fn set(&self, page: u64, word: &AtomicU64, mask: u64, count: u64) {
-        let Some(counter) = self.counter(page) else {
+        let (Some(counter), Some(total)) = (self.counter(page), self.total()) else {
             return;
         };
+        total.fetch_add(count, Ordering::SeqCst);
         counter.fetch_add(count, Ordering::SeqCst);
         let old = word.fetch_or(mask, Ordering::AcqRel);
         let more = tally(old | mask)
@@ -193,6 +217,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
             .wrapping_sub(count);
         if more != 0 {
             counter.fetch_add(more, Ordering::SeqCst);
+            total.fetch_add(more, Ordering::SeqCst);
         }
     }
 
@@ -200,7 +225,10 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     fn clear(&self, page: u64, word: &AtomicU64, mask: u64) {
         let old = word.fetch_and(!mask, Ordering::AcqRel);
         let less = tally(old).wrapping_sub(tally(old & !mask));
-        if let (true, Some(counter)) = (less != 0, self.counter(page)) {
+        if less == 0 {
+            return;
+        }
+        for counter in [self.counter(page), self.total()].into_iter().flatten() {
             counter.fetch_sub(less, Ordering::SeqCst);
         }
     }
@@ -264,7 +292,14 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
 
     /// Returns the number of marked pages.
     pub fn count(&self) -> u64 {
-        self.count_range(0, self.pages).pages
+        self.count_all().pages
+    }
+
+    /// Counts all marked pages, in constant time.
+    pub fn count_all(&self) -> DirtyCount {
+        self.total().map_or(DirtyCount::default(), |counter| {
+            DirtyCount::of(counter.load(Ordering::SeqCst), self.pages)
+        })
     }
 
     /// Counts the marked pages in `[from, to)`. Looks at the counter of each block, and at each word
@@ -277,7 +312,10 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
                 total.add(self.counted(from));
             } else {
                 self.each(from, to, |_, word, mask| {
-                    total.add(DirtyCount::of(tally(word.load(Ordering::Acquire) & mask)));
+                    total.add(DirtyCount::of(
+                        tally(word.load(Ordering::Acquire) & mask),
+                        BITS,
+                    ));
                 });
             }
         });

@@ -123,14 +123,30 @@ fn rule_extreme_arguments_change_nothing() {
 #[test]
 fn rule_too_few_words_are_no_map() {
     assert!(DirtyMap::new(Vec::<AtomicU64>::new(), 1).is_none());
+    // A device without memory needs none.
+    let map = DirtyMap::new(Vec::<AtomicU64>::new(), 0).unwrap();
+    assert!(map.is_clean());
     let words = |count: usize| (0..count).map(|_| AtomicU64::new(!0)).collect::<Vec<_>>();
-    // One word for the bits of 64 pages, one for the counter of a block.
-    assert!(DirtyMap::new(words(2), 65).is_none());
-    assert!(DirtyMap::new(words(2), 64).is_some());
+    // One word for the bits of 64 pages, one for the counter of a block, one for the counter of all.
+    assert!(DirtyMap::new(words(3), 65).is_none());
+    assert!(DirtyMap::new(words(3), 64).is_some());
     // A new map clears the words, including the bits without a page.
-    let map = DirtyMap::new(words(2), 3).unwrap();
+    let map = DirtyMap::new(words(3), 3).unwrap();
     assert!(map.is_clean());
     assert_eq!(map.take_run(0, 64), None);
+}
+
+#[test]
+fn more_pages_than_a_counter_counts_are_no_map() {
+    // The words are not accessed.
+    struct Words;
+    impl std::ops::Deref for Words {
+        type Target = [AtomicU64];
+        fn deref(&self) -> &[AtomicU64] {
+            panic!("the number of pages is checked first")
+        }
+    }
+    assert!(DirtyMap::new(Words, 1 << 32).is_none());
 }
 
 /// The counters match the bits in a map of two blocks and a partial one.
@@ -183,6 +199,7 @@ fn rule_blocks_are_counted() {
     assert!(map.is_clean());
     map.mark(BLOCK);
     assert_eq!(map.count_range(0, PAGES), DirtyCount { pages: 1, runs: 1 });
+    assert_eq!(map.count_all(), map.count_range(0, PAGES));
 }
 
 /// Writers change and mark pages while a reader takes runs and copies them. At the end, the copy must equal the pages.
@@ -235,6 +252,7 @@ fn rule_no_write_is_lost_between_clear_and_read() {
     });
     assert!(map.is_clean());
     assert_eq!(map.count_range(0, PAGES as u64), DirtyCount::default());
+    assert_eq!(map.count_all(), DirtyCount::default());
     let pages: Vec<_> = pages.iter().map(|p| p.load(Ordering::Relaxed)).collect();
     assert_eq!(copy, pages);
     assert_eq!(pages.iter().sum::<u64>(), 3 * WRITES);
