@@ -197,7 +197,7 @@ fn limit(access: Access, words: u64) -> u64 {
 }
 
 /// Measures the C library's copy, per KiB, of 1 MiB at a time.
-fn memcpy(clock: &Clock, to: &mut [u8], size: u64) -> f64 {
+pub(crate) fn memcpy(clock: &Clock, to: &mut [u8], size: u64) -> f64 {
     let from = vec![2; 1 << 20];
     let (count, ()) = clock.time(|| {
         for to in to[..size as usize].chunks_mut(from.len()) {

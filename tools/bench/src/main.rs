@@ -9,6 +9,7 @@
 //! |-------------|-------------|-----------------------------------------------------------|
 //! | `save`      | `drain`     | reading the state of a stopped device                     |
 //! | `load`      | `drain`     | writing it to another one                                 |
+//! | `file`      | `data_file` | the data file of v2, by the size of the calls             |
 //! | `passes`    | `precopy`   | passes of pre-copy, by how many pages have changed        |
 //! | `engine`    | `engine`    | jobs of the device, by direction and size                 |
 //! | `lists`     | `lists`     | jobs with scatter lists, by size of their entries         |
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod data_file;
 mod device;
 mod drain;
 mod engine;
@@ -108,9 +110,12 @@ type Part = (
     fn(&Clock, &Subject, &Cli) -> Result<Vec<Table>>,
 );
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     (&["save", "load"], Need::Migration, |clock, subject, cli| {
         drain::run(clock, subject, cli.words)
+    }),
+    (&["file"], Need::Memory, |clock, subject, _| {
+        data_file::run(clock, subject)
     }),
     (&["passes"], Need::Memory, |clock, subject, _| {
         precopy::run(clock, subject)
