@@ -37,6 +37,7 @@ void vfio_rs_kcov_start(u64 handle);
 void vfio_rs_kcov_stop(void);
 
 /* linux/mm.h */
+struct page *vfio_rs_alloc_split_pages(unsigned int order);
 void vfio_rs_get_page(struct page *page);
 void vfio_rs_put_page(struct page *page);
 void *vfio_rs_page_address(const struct page *page);

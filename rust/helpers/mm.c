@@ -4,6 +4,17 @@
 
 #include "helpers.h"
 
+/* 2^order single pages, next to each other, if they are easy to get. */
+struct page *vfio_rs_alloc_split_pages(unsigned int order)
+{
+	struct page *page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_NORETRY |
+					__GFP_NOWARN, order);
+
+	if (page)
+		split_page(page, order);
+	return page;
+}
+
 void vfio_rs_get_page(struct page *page)
 {
 	get_page(page);

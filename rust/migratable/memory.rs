@@ -9,6 +9,9 @@
 //! |------------------|--------------------------------------------------------------|
 //! | `pages`          | the table of pages, and references to them                   |
 //! | `copy`           | copies to and from pages                                     |
+//! | `stream_copy`    | copies to and from a stream, with a checksum                 |
+//! | `bounce`         | a page for copies of what may change meanwhile               |
+//! | `writers`        | tells a save whether a page was written while it read it     |
 //! | `fault`          | the guest's mapping: page faults                             |
 //! | `areas`          | the areas that map the memory                                |
 //! | `zap`            | removing PTEs from them                                      |
@@ -18,9 +21,9 @@
 //! # Locks
 //!
 //! `lock` orders changes of users' page tables against changes of the table of pages. Page faults take it
-//! for reading. So it is never held over a copy to or from a user, nor over a call into type1, which
-//! copies to users too: the user's memory may be a mapping of this device memory. Such copies hold
-//! references to pages instead. Removing a page from the table needs the lock for writing. So does
+//! for reading. So it is never held over a copy to or from a user that may fault, nor over a call into
+//! type1, which copies to users too: the user's memory may be a mapping of this device memory. Such copies
+//! hold references to pages instead. Removing a page from the table needs the lock for writing. So does
 //! removing PTEs, which also needs the user's `mmap_lock` before it: see `zap`.
 //!
 //! ```text
@@ -29,14 +32,20 @@
 //! ```
 
 mod areas;
+mod bounce;
 mod copy;
 mod dirty_notifier;
 mod fault;
 mod pages;
+mod stream_copy;
 mod tracking;
+mod writers;
 mod zap;
 
-pub(crate) use self::dirty_notifier::DirtyNotifier;
+pub(crate) use self::{
+    bounce::Bounce,
+    dirty_notifier::DirtyNotifier, //
+};
 
 use self::{
     areas::Areas,
@@ -45,6 +54,7 @@ use self::{
         PageRef,
         Table, //
     },
+    writers::Writers, //
 };
 use core::{
     ops::Range,
@@ -95,6 +105,8 @@ pub struct DeviceMemory {
     tracking: AtomicBool,
     /// The pages that were written, while tracking.
     dirty: DirtyMap<KVVec<AtomicU64>>,
+    /// The copies to the memory that are in progress.
+    writers: Writers,
     /// The threads that wait for a page to be marked.
     dirty_notifier: Arc<DirtyNotifier>,
     /// The `address_space` with the user mappings of the device. Null while there can be none.
@@ -136,6 +148,7 @@ impl DeviceMemory {
                 lock <- new_rwsem!((), "device memory"),
                 tracking: AtomicBool::new(false),
                 dirty,
+                writers: Writers::new(),
                 dirty_notifier,
                 mapping: AtomicPtr::new(core::ptr::null_mut()),
                 base: AtomicU64::new(UNMAPPED),
@@ -195,6 +208,15 @@ impl DeviceMemory {
             drop(lock);
             new = Some(PageRef::new()?);
         }
+    }
+
+    /// Makes a page that is complete the page at `index`, and returns `None`. Returns the page there if it is
+    /// not a hole.
+    fn insert(&self, index: usize, new: PageRef) -> Result<Option<PageRef>> {
+        let lock = self.lock.read();
+        let pfn = new.pfn();
+        let page = self.pages.get_or_insert(index, new, &lock).ok_or(ERANGE)?;
+        Ok((page.pfn() != pfn).then_some(page))
     }
 
     /// Turns all pages into holes. Guests that map them read zeroes.

@@ -6,6 +6,7 @@ use crate::format::{Kind, VERSION};
 use core::fmt;
 
 const EINTR: i32 = 4;
+const EFAULT: i32 = 14;
 pub(crate) const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
 pub(crate) const EBUSY: i32 = 16;
@@ -188,6 +189,8 @@ pub enum Error {
     Overflow,
     /// The calling task is being killed.
     Interrupted,
+    /// The memory of the caller's buffer could not be accessed now.
+    Buffer,
     /// A call of the device failed.
     Device {
         /// What the device was doing.
@@ -211,6 +214,7 @@ impl Error {
     /// | `ENOSPC`          | a buffer of the caller is too small                           |
     /// | `EOVERFLOW`       | a counter would overflow                                      |
     /// | `EINTR`           | the calling task is being killed                              |
+    /// | `EFAULT`          | the caller's buffer could not be accessed                     |
     /// | any               | an errno that the device returned                             |
     pub const fn errno(&self) -> i32 {
         match self {
@@ -239,14 +243,24 @@ impl Error {
             Error::Space { .. } => ENOSPC,
             Error::Overflow => EOVERFLOW,
             Error::Interrupted => EINTR,
+            Error::Buffer => EFAULT,
             Error::Device { errno, .. } => *errno,
         }
     }
 
-    /// Returns whether the same call may succeed later: memory was short (`ENOMEM`), or the calling
-    /// task was being killed (`EINTR`). Neither says anything about the stream.
+    /// Returns whether the same call may succeed later: memory was short (`ENOMEM`), the calling task
+    /// was being killed (`EINTR`), or the buffer was not accessible ([`Error::Buffer`]). None of these says
+    /// anything about the stream.
     pub const fn is_transient(&self) -> bool {
-        matches!(self.errno(), EINTR | ENOMEM)
+        matches!(self, Error::Buffer) || matches!(self.errno(), EINTR | ENOMEM)
+    }
+
+    /// [`Error::device`] for a step that accesses the caller's buffer, too: `EFAULT` is about that.
+    pub(crate) fn access(step: &'static str, errno: i32) -> Error {
+        match errno.checked_abs() {
+            Some(EFAULT) => Error::Buffer,
+            _ => Error::device(step, errno),
+        }
     }
 
     /// Wraps an errno of either sign that the device returned during `step`; `EIO` if it is not an
@@ -369,6 +383,7 @@ impl fmt::Display for Error {
             } => write!(f, "{field} is {found:#x}, the identity says {expected:#x}"),
             Error::Overflow => f.write_str("a counter would overflow"),
             Error::Interrupted => f.write_str("interrupted"),
+            Error::Buffer => f.write_str("the buffer cannot be accessed"),
             Error::Device { step, errno } => write!(f, "{step} failed with errno {errno}"),
         }
     }

@@ -135,7 +135,7 @@ impl<S: Sink + ?Sized> Input<'_, S> {
     fn get(&mut self, buf: &mut [u8]) -> Result<(), Error> {
         self.sink
             .get(self.buf, self.at, buf)
-            .map_err(|errno| Error::device("reading the stream", errno))?;
+            .map_err(|errno| Error::access("reading the stream", errno))?;
         self.at = self.at.saturating_add(buf.len());
         Ok(())
     }
@@ -482,7 +482,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 let crc = input
                     .sink
                     .copy_memory(input.buf, input.at, position, count, record.crc)
-                    .map_err(|errno| Error::device("writing device memory", errno))?;
+                    .map_err(|errno| Error::access("writing device memory", errno))?;
                 input.at = input.at.saturating_add(count);
                 self.stats.memory_bytes = self.stats.memory_bytes.saturating_add(count as u64);
                 (count, crc)

@@ -106,7 +106,7 @@ impl RecordWriter {
         let length = u32::try_from(payload.len()).map_err(|_| Error::Overflow)?;
         out.src
             .put(out.buf, at, payload)
-            .map_err(|errno| Error::device("writing a record", errno))?;
+            .map_err(|errno| Error::access("writing a record", errno))?;
         let header = Header {
             kind: kind as u16,
             flags,
@@ -154,7 +154,7 @@ impl RecordWriter {
         let totals = self.totals.with::<S>(&header, extent)?;
         out.src
             .put(out.buf, out.at, &header.encode::<S>())
-            .map_err(|errno| Error::device("writing a record", errno))?;
+            .map_err(|errno| Error::access("writing a record", errno))?;
 
         // Nothing can fail from here on.
         if out.at == 0 {

@@ -26,8 +26,10 @@ use core::ops::DerefMut;
 pub use crate::record_writer::{PhaseStats, Stats};
 pub use crate::source::Source;
 
-/// The largest MEMORY or DEVICE payload in bytes: the length must fit its field.
+/// The largest DEVICE payload in bytes: the length must fit its field.
 const RECORD_MAX: u64 = 1 << 30;
+/// The largest MEMORY payload in bytes, unless a page is larger. If a copy fails, so much of it is repeated.
+const MEMORY_MAX: u64 = 1 << 20;
 /// The smallest piece of the device's state, in bytes, that a buffer with other records gets.
 const PIECE_MIN: usize = 64;
 /// Pages between two calls of [`Source::interrupted`] in [`SaveSession::begin`].
@@ -233,7 +235,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
             DeviceState::Ended => return 0,
         };
-        let dirty = src.dirty().count_range(0, self.identity.pages());
+        let dirty = src.dirty().count_all();
         let parts = match self.state {
             DeviceState::Unread => {
                 self.parts
@@ -253,11 +255,13 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     /// Returns what pre-copy still has to send (P45).
     pub fn precopy_info<S: Source + ?Sized>(&mut self, src: &S) -> PrecopyInfo {
         self.update(src);
-        let pages = self.identity.pages();
+        let all = src.dirty().count_all();
         // The first pass has already sent the pages before the cursor.
-        let split = if self.initial { self.cursor } else { pages };
-        let again = src.dirty().count_range(0, split);
-        let initial = src.dirty().count_range(split, pages);
+        let again = match self.initial {
+            true => src.dirty().count_range(0, self.cursor),
+            false => all,
+        };
+        let initial = all.without(again);
         let parts = self.parts.pre_copy(|part| src.part_bytes(part));
         PrecopyInfo {
             initial_bytes: self
@@ -352,7 +356,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         };
         first.flags |= FLAG_AGAIN;
         src.put(out, 0, &first.encode::<S>())
-            .map_err(|errno| Error::device("offering a buffer again", errno))?;
+            .map_err(|errno| Error::access("offering a buffer again", errno))?;
         self.writer.stats.restaged = self.writer.stats.restaged.saturating_add(1);
         Ok(())
     }
@@ -414,7 +418,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     fn memory<S: Source + ?Sized>(&mut self, out: &mut Output<'_, S>) -> Result<Progress, Error> {
         let page_size = u64::from(self.identity.page_size);
         let max_pages = (out.room() as u64)
-            .min(RECORD_MAX)
+            .min(MEMORY_MAX.max(page_size))
             .checked_div(page_size)
             .unwrap_or(0);
         if max_pages == 0 {
@@ -496,7 +500,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         let crc = out
             .src
             .copy_memory(out.buf, at, position, len, CRC_SEED)
-            .map_err(|errno| Error::device("reading device memory", errno))?;
+            .map_err(|errno| Error::access("reading device memory", errno))?;
         let length = u32::try_from(length).map_err(|_| Error::Overflow)?;
         self.writer.header(
             out,

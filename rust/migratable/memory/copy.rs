@@ -24,23 +24,23 @@ use vfio::dma::{
 use vfio_bindings as bindings;
 
 /// The contents of a hole.
-static ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+pub(super) static ZEROES: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 /// A piece of a range that lies in one page.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     /// The page.
-    page: usize,
+    pub(super) page: usize,
     /// First byte in the page.
-    at: usize,
+    pub(super) at: usize,
     /// Number of bytes.
-    len: usize,
+    pub(super) len: usize,
     /// Bytes of the range before this piece.
-    done: usize,
+    pub(super) done: usize,
 }
 
 /// Returns the pieces of `len` bytes at `offset`.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
+pub(super) fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
     let mut done = 0;
     core::iter::from_fn(move || {
         if done == len {
@@ -92,10 +92,12 @@ impl DeviceMemory {
         self.check(offset, len)?;
         for piece in pieces(offset, len) {
             let page = self.page_or_new(piece.page)?;
+            let writer = self.writers.begin();
             // A piece lies inside a page.
             let result = f(page.address().wrapping_add(piece.at), piece.len, piece.done);
             // Also after an error, because a part may have been written.
             self.wrote(piece.page);
+            drop(writer);
             result?;
         }
         Ok(())
@@ -141,6 +143,7 @@ impl DeviceMemory {
                     continue;
                 };
                 let to = page.address().wrapping_add(piece.at);
+                let _writer = self.writers.begin();
                 // SAFETY: A piece lies inside a page, and `ZEROES` is as long as a page.
                 unsafe {
                     bindings::memcpy(
@@ -179,29 +182,6 @@ impl DeviceMemory {
             unsafe { bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n) };
             Ok(())
         })
-    }
-
-    /// [`DeviceMemory::write_raw`] that continues a CRC-32C over the bytes as they were stored.
-    ///
-    /// # Safety
-    ///
-    /// As for [`DeviceMemory::write_raw`].
-    pub(crate) unsafe fn write_raw_crc(
-        &self,
-        offset: u64,
-        from: *const u8,
-        len: usize,
-        mut crc: u32,
-    ) -> Result<u32> {
-        self.for_each_mut(offset, len, |to, n, done| {
-            // SAFETY: `for_each_mut` guarantees `to`, and the caller `from`, as `done + n <= len`.
-            unsafe {
-                bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n);
-                crc = bindings::crc32c(crc, to.cast::<c_void>(), n);
-            }
-            Ok(())
-        })?;
-        Ok(crc)
     }
 
     /// Copies to guest memory, straight from the pages. Errors are those of [`Dma::write`] and

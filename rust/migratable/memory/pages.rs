@@ -46,7 +46,17 @@ pub(super) struct PageRef(NonNull<bindings::page>);
 impl PageRef {
     /// Allocates a page that reads 0.
     pub(super) fn new() -> Result<Self> {
-        let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO;
+        Self::allocate(bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO)
+    }
+
+    /// Allocates a page with the contents that its last user left. Write all of it before anybody else can
+    /// read it.
+    pub(super) fn uninit() -> Result<Self> {
+        Self::allocate(bindings::GFP_KERNEL_ACCOUNT)
+    }
+
+    /// Allocates a page with these flags.
+    fn allocate(flags: bindings::gfp_t) -> Result<Self> {
         // SAFETY: An FFI call without requirements.
         let page = unsafe { bindings::alloc_pages(flags, 0) };
         // INVARIANT: A new page has one reference.
@@ -86,6 +96,53 @@ impl Drop for PageRef {
     fn drop(&mut self) {
         // SAFETY: By the invariant this owns the reference.
         unsafe { bindings::vfio_rs_put_page(self.0.as_ptr()) };
+    }
+}
+
+/// Pages with the contents that their last user left, allocated several at a time, because that costs less.
+pub(super) struct Spare {
+    pages: [Option<PageRef>; 1 << Self::ORDER],
+    left: usize,
+}
+
+impl Spare {
+    const ORDER: u32 = 3;
+
+    /// Returns no pages.
+    pub(super) const fn new() -> Self {
+        Self {
+            pages: [const { None }; 1 << Self::ORDER],
+            left: 0,
+        }
+    }
+
+    /// Returns a page. `wanted` is how many more the caller will take. Write all of the page before anybody
+    /// else can read it.
+    pub(super) fn take(&mut self, wanted: usize) -> Result<PageRef> {
+        if self.left == 0 && wanted >= self.pages.len() {
+            self.refill();
+        }
+        if self.left != 0 {
+            self.left -= 1;
+            if let Some(page) = self.pages.get_mut(self.left).and_then(Option::take) {
+                return Ok(page);
+            }
+        }
+        PageRef::uninit()
+    }
+
+    /// Allocates as many as there is room for, if they are easy to get.
+    fn refill(&mut self) {
+        // SAFETY: An FFI call without requirements.
+        let first = unsafe { bindings::vfio_rs_alloc_split_pages(Self::ORDER) };
+        if first.is_null() {
+            return;
+        }
+        for (number, slot) in self.pages.iter_mut().enumerate() {
+            // INVARIANT: Each of the pages has a reference.
+            *slot = NonNull::new(first.wrapping_add(number)).map(PageRef);
+        }
+        self.left = self.pages.len();
     }
 }
 
@@ -148,6 +205,26 @@ impl Table {
         self.entries.len()
     }
 
+    /// Returns the number of pages from `from` on, and before `end`, that are not holes, up to the first hole.
+    pub(super) fn populated_from(&self, from: usize, end: usize) -> usize {
+        let mut at = from;
+        while at < end {
+            let next = (at / BLOCK + 1) * BLOCK;
+            // The last block may be shorter than a full one. A page that is counted and not yet there reads 0.
+            let is_full = self
+                .block(at)
+                .is_some_and(|block| block.load(Ordering::SeqCst) as usize == BLOCK);
+            if is_full {
+                at = next.min(end);
+            } else if self.is_populated(at) {
+                at += 1;
+            } else {
+                break;
+            }
+        }
+        at - from
+    }
+
     /// Returns whether a page is not a hole. It may change at any moment without the lock.
     pub(super) fn is_populated(&self, index: usize) -> bool {
         self.entry(index)
@@ -185,6 +262,15 @@ impl Table {
             }
             None
         })
+    }
+
+    /// Returns the address of a page's bytes, or `None` for a hole. It is valid while the memory's lock,
+    /// `_lock`, is held.
+    #[inline]
+    pub(super) fn address(&self, index: usize, _lock: &impl Held) -> Option<*mut u8> {
+        let page = NonNull::new(self.entry(index)?.load(Ordering::Acquire))?;
+        // SAFETY: By the invariant the page is valid while the lock is held, and it is not from high memory.
+        Some(unsafe { bindings::vfio_rs_page_address(page.as_ptr()) }.cast())
     }
 
     /// Returns a reference to a page, or `None` for a hole. `_lock` is the memory's.

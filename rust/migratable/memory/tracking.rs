@@ -130,7 +130,7 @@ impl DeviceMemory {
         let last = (self.size / PAGE_SIZE as u64).min(run.end()) as usize;
         let mut blocks = self.pages.populated_blocks(run.first as usize..last);
         let first = blocks.find_map(|mut block| block.find(populated))?;
-        let count = (first..last).take_while(populated).count();
+        let count = self.pages.populated_from(first, last);
         Some(Run {
             first: first as u64,
             count: count as u64,

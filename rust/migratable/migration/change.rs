@@ -297,7 +297,7 @@ impl<T: Driver> Device<T> {
             }
             Action::Restage => {
                 if let Request::Region(_, window) = request {
-                    self.restage(inner, window);
+                    self.restage(inner, &mut **window);
                 }
             }
             Action::EndSave => self.end(inner),

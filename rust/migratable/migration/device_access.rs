@@ -2,7 +2,7 @@
 
 //! The device as crate `migration` accesses it.
 
-use super::data_section::Window;
+use super::stream_buffer::DynBuffer;
 use crate::{
     device::Device,
     driver::Driver,
@@ -118,7 +118,7 @@ impl<T: Driver> Checksum for DeviceAccess<'_, T> {
 }
 
 impl<T: Driver> Source for DeviceAccess<'_, T> {
-    type Out = Window;
+    type Out = DynBuffer;
     type Words = KVVec<AtomicU64>;
 
     fn dirty(&self) -> &DirtyMap<KVVec<AtomicU64>> {
@@ -139,30 +139,23 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         not_killed().is_err()
     }
 
-    fn put(&self, out: &mut Window, at: usize, bytes: &[u8]) -> Result<(), i32> {
+    fn put(&self, out: &mut DynBuffer, at: usize, bytes: &[u8]) -> Result<(), i32> {
         out.put(at, bytes).map_err(Error::to_errno)
     }
 
     fn copy_memory(
         &self,
-        out: &mut Window,
+        out: &mut DynBuffer,
         at: usize,
         position: u64,
         len: usize,
         crc: u32,
     ) -> Result<u32, i32> {
         let memory = self.memory()?;
-        let to = out.bytes(at, len).map_err(Error::to_errno)?;
         memory
             .protect(position, len as u64)
-            .map_err(Error::to_errno)?;
-        // SAFETY: `bytes` guarantees `len` bytes at `to`, which is not in device memory.
-        unsafe {
-            memory
-                .read_raw(position, to, len)
-                .map_err(Error::to_errno)?;
-            Ok(bindings::crc32c(crc, to.cast::<c_void>(), len))
-        }
+            .and_then(|()| out.put_memory(at, memory, position, len, crc))
+            .map_err(Error::to_errno)
     }
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
@@ -199,24 +192,24 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
 }
 
 impl<T: Driver> Sink for DeviceAccess<'_, T> {
-    type In = Window;
+    type In = DynBuffer;
 
-    fn get(&self, input: &Window, at: usize, buf: &mut [u8]) -> Result<(), i32> {
+    fn get(&self, input: &DynBuffer, at: usize, buf: &mut [u8]) -> Result<(), i32> {
         input.get(at, buf).map_err(Error::to_errno)
     }
 
     fn copy_memory(
         &self,
-        input: &Window,
+        input: &DynBuffer,
         at: usize,
         position: u64,
         len: usize,
         crc: u32,
     ) -> Result<u32, i32> {
         let memory = self.memory()?;
-        let from = input.bytes(at, len).map_err(Error::to_errno)?;
-        // SAFETY: `bytes` guarantees `len` bytes at `from`, which is not in device memory.
-        unsafe { memory.write_raw_crc(position, from, len, crc) }.map_err(Error::to_errno)
+        input
+            .get_memory(at, memory, position, len, crc)
+            .map_err(Error::to_errno)
     }
 
     fn zero_memory(&self, position: u64, len: u64) -> Result<(), i32> {

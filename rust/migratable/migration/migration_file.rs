@@ -4,14 +4,18 @@
 //!
 //! A file belongs to one session and may outlive it. It refers to the device only until the session
 //! ends, and returns errors afterwards. It keeps the module loaded, but neither the device nor its
-//! memory. Its buffer is allocated at the first use and freed when the session ends, so the files of
-//! former sessions hold no memory.
+//! memory.
+//!
+//! Bytes are copied once: between the user's memory and that of the device. There is a buffer for two
+//! cases: a `read()` that is too short for whole records, and pages of the user's that are still not
+//! present at the second try. It is allocated at the first use and freed when the session ends, so the files
+//! of former sessions hold no memory.
 //!
 //! # Locks
 //!
 //! ```text
 //!   io         one read or write at a time; held over the copy to or from the user
-//!     state    the state machine's
+//!     state    the state machine's; held only over copies that do not wait for a page
 //!       link   the device of the session
 //! ```
 //!
@@ -21,8 +25,9 @@
 //! unlocking, it looks whether the session is over.
 
 use super::{
-    data_section::Window, //
+    data_section::Window,
     link::Link,
+    stream_buffer::UserBuffer, //
 };
 use crate::{
     device::{
@@ -74,8 +79,15 @@ use migration::state::State;
 use vfio::refuse;
 use vfio_bindings as bindings;
 
-/// Bytes of the buffer, and so the most that one `read()` or `write()` moves.
-const BUFFER: usize = 1 << 20;
+/// Bytes of the buffer.
+const BUFFER: usize = 64 << 10;
+
+/// The fewest bytes for which `read()` does not use the buffer: with fewer, most of it would be too short for
+/// another record.
+const DIRECT_MIN: usize = 64 << 10;
+
+/// The most bytes that one `read()` or `write()` moves, so that a call ends soon.
+const DIRECT_MAX: usize = 16 << 20;
 
 /// `ENOMSG`: nothing to read now, but maybe later.
 const ENOMSG: i32 = -42;
@@ -209,7 +221,7 @@ impl<T: Driver> MigrationFile<T> {
         Ok(unsafe { ARef::from_raw(file.cast()) })
     }
 
-    /// `read()`: moves at most one buffer.
+    /// `read()`.
     fn read(&self, to: UserPtr, len: usize) -> Result<usize> {
         if len == 0 {
             return Ok(0);
@@ -217,6 +229,11 @@ impl<T: Driver> MigrationFile<T> {
         self.transfer(|io| {
             let dev = self.device()?;
             if io.at == io.end {
+                if len >= DIRECT_MIN {
+                    if let Some(count) = self.read_direct(&dev, to, len.min(DIRECT_MAX))? {
+                        return Ok(count);
+                    }
+                }
                 self.refill(&dev, io)?;
                 if io.end == 0 {
                     return Ok(0);
@@ -236,6 +253,27 @@ impl<T: Driver> MigrationFile<T> {
                 _ => Ok(copied),
             }
         })
+    }
+
+    /// Moves whole records to the user, and returns the number of bytes; 0 if the stream has ended. `None` if
+    /// the user's memory is not present when it is tried again.
+    fn read_direct(&self, dev: &Device<T>, to: UserPtr, len: usize) -> Result<Option<usize>> {
+        let mut buffer = UserBuffer::new(to, len);
+        for _ in 0..2 {
+            let (result, state) = {
+                let mut inner = dev.lock_state()?;
+                if !inner.is_file(self) {
+                    return Err(ENODEV);
+                }
+                (dev.fill(&mut inner, &mut buffer, len), inner.state)
+            };
+            match result {
+                Ok(0) if state != State::StopCopy => return Err(Error::from_errno(ENOMSG)),
+                Err(_) if buffer.has_faulted() => buffer.fault_in_writeable()?,
+                result => return result.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Fills the buffer, which is empty. If it stays empty, the stream has ended.
@@ -268,27 +306,75 @@ impl<T: Driver> MigrationFile<T> {
         }
     }
 
-    /// `write()`: moves at most one buffer, so that a call ends soon. Moves fewer bytes if a load fails
-    /// with a transient errno; the user may write the rest again.
+    /// `write()`. Moves fewer bytes if a load fails with a transient errno; the user may write the rest again.
     fn write(&self, from: UserPtr, len: usize) -> Result<usize> {
         if len == 0 {
             return Ok(0);
         }
         self.transfer(|io| {
             let dev = self.device()?;
-            let memory = io.memory()?;
-            let len = memory.len().min(len);
-            let part = memory.get_mut(..len).unwrap_or_default();
-            UserSlice::new(from, len).reader().read_slice(part)?;
-
-            // SAFETY: As in `refill`.
-            let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
-            let mut inner = dev.lock_state()?;
-            if !inner.is_file(self) {
-                return Err(ENODEV);
+            match self.write_direct(&dev, from, len.min(DIRECT_MAX))? {
+                0 => self.write_buffered(&dev, io, from, len),
+                count => Ok(count),
             }
-            dev.feed(&mut inner, &window, len)
         })
+    }
+
+    /// Loads straight from the user's memory. Returns how many bytes; 0 if the first are not present when it is
+    /// tried again.
+    fn write_direct(&self, dev: &Device<T>, from: UserPtr, len: usize) -> Result<usize> {
+        let mut done = 0;
+        let mut is_stuck = false;
+        // Each round loads something, or is the second that does not.
+        while done < len {
+            let rest = len - done;
+            let buffer = UserBuffer::new(from.wrapping_byte_add(done), rest);
+            let result = {
+                let mut inner = dev.lock_state()?;
+                if !inner.is_file(self) {
+                    return Err(ENODEV);
+                }
+                dev.feed(&mut inner, &buffer, rest)
+            };
+            let count = match result {
+                Ok(count) => count,
+                Err(_) if buffer.has_faulted() => 0,
+                // The next call returns it again.
+                Err(error) if error == ENOMEM && done != 0 => break,
+                Err(error) => return Err(error),
+            };
+            done += count;
+            if !buffer.has_faulted() || (is_stuck && count == 0) {
+                break;
+            }
+            is_stuck = count == 0;
+            if buffer.fault_in_readable().is_err() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Loads at most one buffer.
+    fn write_buffered(
+        &self,
+        dev: &Device<T>,
+        io: &mut Buffer,
+        from: UserPtr,
+        len: usize,
+    ) -> Result<usize> {
+        let memory = io.memory()?;
+        let len = memory.len().min(len);
+        let part = memory.get_mut(..len).unwrap_or_default();
+        UserSlice::new(from, len).reader().read_slice(part)?;
+
+        // SAFETY: As in `refill`.
+        let window = unsafe { Window::new(memory.as_mut_ptr(), len) };
+        let mut inner = dev.lock_state()?;
+        if !inner.is_file(self) {
+            return Err(ENODEV);
+        }
+        dev.feed(&mut inner, &window, len)
     }
 
     /// `VFIO_MIG_GET_PRECOPY_INFO` (P45).

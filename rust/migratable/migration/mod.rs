@@ -12,6 +12,7 @@
 //! | `change`              | the effects of a change of state                               |
 //! | `transfer`            | moves data through a session                                   |
 //! | `device_access`       | the device as crate `migration` accesses it                    |
+//! | `stream_buffer`       | the memory that the bytes of a stream go to or come from       |
 //! | `data_section`        | the data section of the region: memory shared with the user    |
 //! | `section_access`      | access to the region, as all generations have it               |
 //! | `v1`                  | the v1 region: registers and the data section                  |
@@ -40,6 +41,7 @@ mod migration_file;
 mod owner;
 mod section_access;
 mod state_machine;
+mod stream_buffer;
 mod times;
 mod transfer;
 mod v1;

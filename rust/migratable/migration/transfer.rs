@@ -2,10 +2,9 @@
 
 //! Moves data through a session, and counts it.
 //!
-//! All functions are called with the state locked. None copies to or from the user.
+//! All functions are called with the state locked. None waits for a page of the user.
 
 use super::{
-    data_section::Window,
     owner::{
         FrontEnd,
         Owner,
@@ -17,6 +16,7 @@ use super::{
         Inner,
         Locked, //
     },
+    stream_buffer::DynBuffer,
     times::Times, //
 };
 use crate::{
@@ -32,7 +32,8 @@ use migration::{
         PrecopyInfo,
         Source, //
     },
-    state::State, //
+    state::State,
+    stream, //
 };
 
 /// The values that debugfs shows.
@@ -63,7 +64,7 @@ pub(super) struct Report {
 
 impl<T: Driver> Device<T> {
     /// Offers the staged buffer again: the user may or may not have read it (P23).
-    pub(super) fn restage(&self, inner: &mut Locked<'_>, window: &mut Window) {
+    pub(super) fn restage(&self, inner: &mut Locked<'_>, buffer: &mut DynBuffer) {
         let access = self.access();
         let Owner::Region {
             session: Session::Save(save),
@@ -73,24 +74,26 @@ impl<T: Driver> Device<T> {
         else {
             return;
         };
-        // The header it rewrites is in the window, so this does not fail.
-        let _ = save.restage(&access, window);
+        // The header it rewrites is in the buffer, so this does not fail.
+        let _ = save.restage(&access, buffer);
         staged.offered = false;
     }
 
-    /// Fills a window with the next bytes of a save. Returns how many; 0 if there are none now.
+    /// Fills a buffer with the next bytes of a save. Returns how many; 0 if there are none now.
     pub(super) fn fill(
         &self,
         inner: &mut Locked<'_>,
-        window: &mut Window,
+        buffer: &mut DynBuffer,
         len: usize,
     ) -> Result<usize> {
         let Some(Session::Save(save)) = inner.owner.session_mut() else {
             return Ok(0);
         };
         let access = self.access();
-        save.fill(&access, window, len).map_err(|error| {
-            access.refuse("save failed", &error);
+        save.fill(&access, buffer, len).map_err(|error| {
+            if error != stream::Error::Buffer {
+                access.refuse("save failed", &error);
+            }
             errno(error)
         })
     }
@@ -102,7 +105,7 @@ impl<T: Driver> Device<T> {
     pub(super) fn stage(
         &self,
         inner: &mut Locked<'_>,
-        window: &mut Window,
+        buffer: &mut DynBuffer,
         len: usize,
     ) -> Result<Option<u64>> {
         match &inner.owner {
@@ -113,7 +116,7 @@ impl<T: Driver> Device<T> {
             } => return Ok(Some(staged.number)),
             Owner::Region { staged: None, .. } => {}
         }
-        let len = self.fill(inner, window, len)?;
+        let len = self.fill(inner, buffer, len)?;
         if len == 0 {
             return Ok(None);
         }
@@ -186,12 +189,12 @@ impl<T: Driver> Device<T> {
     }
 
     /// Takes the next bytes of a load (P24, P25), and returns how many. These are fewer than `len` if the
-    /// rest failed with a transient errno: `ENOMEM`, or `EINTR` if the caller is being killed. The next
-    /// call may bring the rest.
+    /// rest failed with a transient errno: `ENOMEM`, `EFAULT` if a page of the user's is not present, or
+    /// `EINTR` if the caller is being killed. The next call may bring the rest.
     pub(super) fn feed(
         &self,
         inner: &mut Locked<'_>,
-        window: &Window,
+        buffer: &DynBuffer,
         len: usize,
     ) -> Result<usize> {
         let access = self.access();
@@ -199,10 +202,12 @@ impl<T: Driver> Device<T> {
             return Err(EINVAL);
         };
         let before = load.stats().bytes;
-        match load.feed(&access, window, len) {
+        match load.feed(&access, buffer, len) {
             Ok(()) => Ok(len),
             Err(error) => {
-                access.refuse("load refused", &error);
+                if error != stream::Error::Buffer {
+                    access.refuse("load refused", &error);
+                }
                 match (load.stats().bytes - before) as usize {
                     taken if taken != 0 && error.is_transient() => Ok(taken),
                     _ => Err(errno(error)),
@@ -215,12 +220,17 @@ impl<T: Driver> Device<T> {
     ///
     /// After a transient errno the user does not know how much was taken. So the next call has to start
     /// with the beginning of a buffer.
-    pub(super) fn feed_all(&self, inner: &mut Locked<'_>, window: &Window, len: usize) -> Result {
+    pub(super) fn feed_all(
+        &self,
+        inner: &mut Locked<'_>,
+        buffer: &DynBuffer,
+        len: usize,
+    ) -> Result {
         let access = self.access();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
-        load.feed(&access, window, len).map_err(|error| {
+        load.feed(&access, buffer, len).map_err(|error| {
             access.refuse("load refused", &error);
             if error.is_transient() {
                 load.lose_position();

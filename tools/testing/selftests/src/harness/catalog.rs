@@ -37,6 +37,7 @@ const TABLES: &[&[Test]] = &[
     crate::v2::precopy::TESTS,
     crate::v2::saving::TESTS,
     crate::v2::loading::TESTS,
+    crate::v2::data_file::TESTS,
     crate::v2::with_v1::TESTS,
     crate::dirty::type1::TESTS,
     crate::dirty::pages::TESTS,

@@ -2,6 +2,7 @@
 
 //! Migration through v2 data files.
 
+pub(crate) mod data_file;
 pub(crate) mod loading;
 pub(crate) mod precopy;
 pub(crate) mod saving;

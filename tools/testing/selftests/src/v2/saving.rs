@@ -322,7 +322,19 @@ fn two_readers(env: &Env) -> Result {
     let v2 = V2::new(env)?;
     let pages: Vec<u64> = (0..768).collect();
     v2.fill_state(&pages)?;
-    let expected = v2.save_v2()?;
+    // All reads here are too short for records, so they end where the device's buffer does.
+    let expected = {
+        let fd = v2.begin(State::STOP_COPY)?;
+        let mut bytes = Vec::new();
+        let mut piece = [0; 1000];
+        loop {
+            match fd.read(&mut piece)? {
+                0 => break bytes,
+                n => bytes.extend_from_slice(&piece[..n]),
+            }
+        }
+    };
+    v2.to(State::STOP)?;
     // Two descriptors share one stream: each read returns the next bytes of it.
     let one = v2.begin(State::STOP_COPY)?;
     let two = one.try_clone()?;
@@ -340,7 +352,7 @@ fn two_readers(env: &Env) -> Result {
     };
     thread::scope(|threads| {
         let other = threads.spawn(|| read(&two, 999));
-        read(&one, 70_001)?;
+        read(&one, 60_001)?;
         other.join().expect("it does not panic")
     })?;
     assert!(
@@ -372,7 +384,7 @@ fn two_readers(env: &Env) -> Result {
                 move || count(&fd?, size)
             })
         });
-        let mut sum = count(&one, 100_000)?;
+        let mut sum = count(&one, 50_000)?;
         for reader in readers {
             sum += reader.join().expect("it does not panic")?;
         }
@@ -390,23 +402,19 @@ fn reads_into_the_memory_of_the_same_device(env: &Env) -> Result {
     v2.write_memory(0, &random_bytes(&mut rng, 64 << 10))?;
     let expected = v2.save_v2()?;
     let memory = v2.map_memory()?;
-    // The destination of the copy is a mapping of the same device, so copy_to_user() faults in it.
+    // The destination of the copy is a mapping of the same device, so a copy faults in it and changes what is saved: each
+    // read makes more to send.
     let fd = v2.begin(State::STOP_COPY)?;
-    let mut at = FAR;
-    loop {
-        let n = fd.read_mapping(&memory, at, 10_000)?;
-        if n == 0 {
-            break;
-        }
-        at += n;
+    for size in [10_000, 1 << 20, 10_000, 4 << 20] {
+        let n = fd.read_mapping(&memory, FAR, size)?;
+        assert!(n != 0, "nothing is left to read");
     }
-    let found = memory.to_vec(FAR, at - FAR);
-    // The device took all data before it returned the first byte, so the stream does not contain what the reads wrote.
-    assert!(found == expected, "read into the device's own memory");
+    v2.to(State::STOP)?;
+    v2.write_memory(FAR as u64, &expected)?;
     // A load from the same memory fails: the load clears device memory, so the source is no longer a stream.
     v2.to(State::STOP)?;
     let fd = v2.begin(State::RESUMING)?;
-    assert_errno!(fd.write_mapping(&memory, FAR, found.len()), EINVAL);
+    assert_errno!(fd.write_mapping(&memory, FAR, expected.len()), EINVAL);
     v2.reset()?;
     let ready = fd.poll(PollFlags::OUT, Duration::ZERO)?;
     assert!(ready.contains(PollFlags::ERR));
