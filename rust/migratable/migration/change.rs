@@ -47,7 +47,7 @@ impl<T: Driver> Device<T> {
     ///
     /// `EINTR` if the task is killed while it waits.
     pub(super) fn lock_state(&self) -> Result<Locked<'_>> {
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.machine.lock()?;
         if self.worker.has_failed() && inner.state != State::Error {
             self.stop()?;
             self.end(&mut inner);
@@ -58,7 +58,7 @@ impl<T: Driver> Device<T> {
 
     /// The device is being opened. It runs (P8).
     pub(crate) fn open_migration(&self) -> Result {
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.machine.lock()?;
         // SAFETY: VFIO alternates open and close of a device.
         unsafe { self.data_section.open()? };
         inner.enter(State::Running);
@@ -102,7 +102,7 @@ impl<T: Driver> Device<T> {
     ///
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(crate) fn set_keep_state(&self, keep: bool) -> Result {
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.machine.lock()?;
         self.machine.keep.store(keep, Relaxed);
         if !keep && !inner.open {
             self.power_on(&mut inner);
@@ -118,7 +118,7 @@ impl<T: Driver> Device<T> {
     ///
     /// `EINTR` if the task is killed while it waits: nothing has changed then.
     pub(crate) fn reset_device(&self) -> Result {
-        let mut inner = self.machine.inner.lock()?;
+        let mut inner = self.machine.lock()?;
         self.reset_locked(&mut inner)
     }
 

@@ -22,7 +22,7 @@ impl<T: Driver> Device<T> {
     /// Chooses the generation of the region, before the first open. `EBUSY` if the device was opened,
     /// `EINVAL` if the data section is too small.
     pub(crate) fn set_generation(dev: &VfioDevice<T>, generation: Generation) -> Result {
-        let inner = dev.machine.inner.lock()?;
+        let inner = dev.machine.lock()?;
         let name = generation.name();
         if inner.was_open {
             refuse!(dev, "migration_abi {name}: the device was opened before");

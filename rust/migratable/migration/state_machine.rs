@@ -17,9 +17,9 @@
 //!
 //! A thread holds `inner` while it waits for the worker's unit in progress. So a unit of work must not take
 //! `inner`, and has no access to it. That wait can take as long as a page fault of the user, so a thread
-//! that waits for `inner` can be killed. Nobody holds `inner` over a copy to or from the user. The user may
-//! give memory whose page faults take `memory.lock` or never end. A register read computes its value under
-//! the lock and copies it afterwards; a register write copies first.
+//! that waits for `inner` can be killed. Nobody holds `inner` over a copy to or from the user that waits for
+//! a page. The user may give memory whose page faults take `memory.lock` or never end. A register read
+//! computes its value under the lock and copies it afterwards; a register write copies first.
 //!
 //! A reset waits for the change of state or the staging in progress. Each of them ends by itself. The
 //! threads that wait behind the reset find the device running. So the reset is neither lost nor stuck.
@@ -76,10 +76,13 @@ use migration::{
 };
 
 /// How often [`StateMachine::lock_briefly`] tries.
-const TRIES: u32 = 50;
+const TRIES: u32 = 500;
 
 /// The time between two tries.
-const TRY: Delta = Delta::from_millis(10);
+const TRY: Delta = Delta::from_millis(1);
+
+/// How long [`StateMachine::lock`] lets such threads in: several tries.
+const LET_IN: Delta = Delta::from_millis(5);
 
 /// The part under the mutex.
 pub(super) struct Inner {
@@ -124,6 +127,8 @@ pub(crate) struct StateMachine {
     /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
     #[pin]
     pub(super) inner: Mutex<Inner>,
+    /// The threads that try to lock the state only to look at it.
+    onlookers: Atomic<u32>,
 }
 
 /// The locked state.
@@ -223,19 +228,37 @@ impl StateMachine {
                 },
                 "migration state"
             ),
+            onlookers: Atomic::new(0),
         }))
+    }
+
+    /// Locks the state. `EINTR` if the task is killed before it gets it.
+    ///
+    /// A user who loads one buffer after the other leaves it unlocked too shortly for a thread that tries from
+    /// time to time. So this lets such threads in before.
+    pub(super) fn lock(&self) -> Result<Locked<'_>> {
+        if self.onlookers.load(Relaxed) != 0 {
+            fsleep(LET_IN);
+        }
+        self.inner.lock()
     }
 
     /// Locks the state for a thread that only looks at it. `None` if another thread keeps it locked, for
     /// example while it waits for the end of a unit of work.
     pub(super) fn lock_briefly(&self) -> Option<Locked<'_>> {
-        for _ in 0..TRIES {
-            if let Some(inner) = self.inner.try_lock() {
-                return Some(inner);
+        let mut inner = self.inner.try_lock();
+        if inner.is_none() {
+            self.onlookers.fetch_add(1, Relaxed);
+            for _ in 0..TRIES {
+                fsleep(TRY);
+                inner = self.inner.try_lock();
+                if inner.is_some() {
+                    break;
+                }
             }
-            fsleep(TRY);
+            self.onlookers.fetch_sub(1, Relaxed);
         }
-        None
+        inner
     }
 
     /// Returns the bit of the part with this number; 0 if there is no such part.
