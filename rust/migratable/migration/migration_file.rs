@@ -86,8 +86,12 @@ const BUFFER: usize = 64 << 10;
 /// another record.
 const DIRECT_MIN: usize = 64 << 10;
 
-/// The most bytes that one `read()` or `write()` moves, so that a call ends soon.
-const DIRECT_MAX: usize = 16 << 20;
+/// The most bytes that one `read()` moves, so that a call ends soon.
+const READ_MAX: usize = 16 << 20;
+
+/// The most bytes that one `write()` moves. A record of 40 bytes may change all of device memory, so these take
+/// longer.
+const WRITE_MAX: usize = 1 << 20;
 
 /// `ENOMSG`: nothing to read now, but maybe later.
 const ENOMSG: i32 = -42;
@@ -230,7 +234,7 @@ impl<T: Driver> MigrationFile<T> {
             let dev = self.device()?;
             if io.at == io.end {
                 if len >= DIRECT_MIN {
-                    if let Some(count) = self.read_direct(&dev, to, len.min(DIRECT_MAX))? {
+                    if let Some(count) = self.read_direct(&dev, to, len.min(READ_MAX))? {
                         return Ok(count);
                     }
                 }
@@ -313,7 +317,7 @@ impl<T: Driver> MigrationFile<T> {
         }
         self.transfer(|io| {
             let dev = self.device()?;
-            match self.write_direct(&dev, from, len.min(DIRECT_MAX))? {
+            match self.write_direct(&dev, from, len.min(WRITE_MAX))? {
                 0 => self.write_buffered(&dev, io, from, len),
                 count => Ok(count),
             }
