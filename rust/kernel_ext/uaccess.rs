@@ -24,10 +24,9 @@ use vfio_bindings as bindings;
 #[inline]
 pub unsafe fn copy_to_user_nofault(to: UserPtr, from: *const u8, len: usize) -> Result {
     // SAFETY: By the requirement of this function. The user's address is checked.
-    to_result(
-        unsafe { bindings::copy_to_user_nofault(to.as_mut_ptr(), from.cast::<c_void>(), len) }
-            as i32,
-    )
+    let errno =
+        unsafe { bindings::copy_to_user_nofault(to.as_mut_ptr(), from.cast::<c_void>(), len) };
+    to_result(errno as i32)
 }
 
 /// Copies `len` bytes from the user. `EFAULT` if that is not possible at once; a part may have been copied.
@@ -38,9 +37,9 @@ pub unsafe fn copy_to_user_nofault(to: UserPtr, from: *const u8, len: usize) -> 
 #[inline]
 pub unsafe fn copy_from_user_nofault(to: *mut u8, from: UserPtr, len: usize) -> Result {
     // SAFETY: By the requirement of this function. The user's address is checked.
-    to_result(unsafe {
-        bindings::copy_from_user_nofault(to.cast::<c_void>(), from.as_const_ptr(), len)
-    } as i32)
+    let errno =
+        unsafe { bindings::copy_from_user_nofault(to.cast::<c_void>(), from.as_const_ptr(), len) };
+    to_result(errno as i32)
 }
 
 /// Makes the pages of `len` bytes present for writing. `EFAULT` if not even the first byte can be written.
