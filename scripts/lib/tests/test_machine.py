@@ -54,6 +54,16 @@ class KernelLog(unittest.TestCase):
         self.assertEqual(self.trouble("selftests: fail_nth.create", *lines), [])
         self.assertEqual(self.trouble("selftests: bar.read", *lines), list(lines))
 
+    def test_a_breakpoint_is_a_fault_of_the_emulation_only_before_init(self):
+        lines = ("[ 2.3] Oops: int3: 0000 [#1] SMP NOPTI", "[ 2.4] Kernel panic - not syncing: Fatal exception")
+        self.assertFalse(self.read(*lines).is_misemulated())
+        log = self.read(*lines)
+        log.started = False
+        self.assertTrue(log.is_misemulated())
+        log = self.read("[ 2.3] BUG: unable to handle page fault", lines[1])
+        log.started = False
+        self.assertFalse(log.is_misemulated())
+
     def test_a_panic_is_seen_before_init(self):
         log = self.read("Kernel panic - not syncing")
         self.assertTrue(log.panicked and log.trouble)

@@ -28,6 +28,9 @@ ALWAYS = ["vfio", "vfio_iommu_type1", "mdev"]
 PARTS = re.compile(r"\[(?:mdma|mdev|vfio\w*)\]")
 NEAR = 4
 
+# How often to boot if the emulation fails before init.
+BOOTS = 3
+
 
 def arguments():
     """Parses the command line."""
@@ -165,6 +168,14 @@ class Log:
             self.line(raw.decode(errors="replace").rstrip("\r"))
         return bool(data)
 
+    def is_misemulated(self):
+        """Returns whether the kernel died of a breakpoint before init, so before any module was loaded.
+
+        The kernel changes its own code by way of a breakpoint (static keys). QEMU's emulation of several
+        processors sometimes runs the breakpoint when the kernel has removed it.
+        """
+        return self.panicked and not self.started and any("Oops: int3:" in line for line in self.lines)
+
     def line(self, line):
         """Takes a line."""
         self.lines.append(line)
@@ -237,6 +248,7 @@ class Machine:
         self.stop = re.compile(options.stop.encode()) if options.stop else None
         self.stopped = None
         self.unfinished = b""
+        self.misemulated = False
 
     def forget_old_runs(self):
         """Removes all but the last 30 runs, and updates the link to the latest."""
@@ -355,6 +367,7 @@ class Machine:
         """Prints what went wrong, and returns the exit status."""
         where = f"kernel log: {self.directory}/console"
         if log.status is None:
+            self.misemulated = self.options.accel.startswith("tcg") and log.is_misemulated()
             awaited = ("the command to end" if log.running else
                        "the set-up by init" if log.started else "the kernel to reach init")
             if self.stopped:
@@ -389,6 +402,17 @@ class Machine:
         return log.status
 
 
+def run(options):
+    """Runs a machine, and returns its exit status. Begins anew if the emulation failed before init."""
+    for left in reversed(range(BOOTS)):
+        machine = Machine(options)
+        status = machine.run()
+        if not machine.misemulated or not left:
+            break
+        machine.complain("the emulation ran a breakpoint that the kernel had removed; booting again")
+    return status
+
+
 def terminate(_signal, _frame):
     """Ends the run after a signal."""
     raise KeyboardInterrupt
@@ -399,7 +423,7 @@ def main():
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGHUP, terminate)
     try:
-        return Machine(arguments()).run()
+        return run(arguments())
     except (LookupError, OSError) as error:
         print(f"\nvm: {error}", file=sys.stderr)
         return 125
