@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const UNITS: u64 = 3000;
 /// Bytes that cost a unit.
 const BYTES: u64 = 64 << 10;
+/// Units of an instance: the end of the program closes and removes it, which is not cut short.
+const INSTANCE: u64 = 250;
 
 /// What is left of it.
 #[derive(Debug)]
@@ -48,7 +50,16 @@ impl Budget {
 
     /// Pays for one call that moves some bytes; returns whether there was enough left.
     pub(crate) fn pay(&self, bytes: u64) -> bool {
-        let cost = 1 + bytes / BYTES;
+        self.pay_units(1 + bytes / BYTES)
+    }
+
+    /// Pays for an instance; returns whether there was enough left.
+    pub(crate) fn pay_for_instance(&self) -> bool {
+        self.pay_units(INSTANCE)
+    }
+
+    /// Returns whether there was enough left.
+    fn pay_units(&self, cost: u64) -> bool {
         let paid = self
             .units
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
@@ -75,6 +86,13 @@ mod tests {
         assert!(!budget.pay(UNITS * BYTES));
         assert!(budget.pay((UNITS - 1) * BYTES));
         assert!(!budget.pay(0));
+    }
+
+    #[test]
+    fn instances_cost_units() {
+        let budget = Budget::until(None);
+        assert!((0..UNITS / INSTANCE).all(|_| budget.pay_for_instance()));
+        assert!(!budget.pay_for_instance());
     }
 
     #[test]

@@ -119,6 +119,9 @@ pub(crate) fn make(world: &Arc<World>, call: &Call) -> Result {
     match call.op {
         Op::Create => {
             let name = samples::type_named(a[1]);
+            if !world.budget.pay_for_instance() {
+                return Err(Ended::Empty);
+            }
             let instance = {
                 let _creating = removal::CREATING.lock().unwrap();
                 world.sysfs.find_type(name)?.create(&uuid(a[0]))?
@@ -521,14 +524,31 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     let instance = world.sysfs.instance(&uuid(slot));
     let path = instance.map_err(|_| Ended::Empty)?.path().to_path_buf();
     let of = path.join("mdev_type");
-    if which % 7 == 6 {
-        let text = ["0", "1", "", "x"][(seed % 4) as usize];
-        let mut file = OpenOptions::new()
-            .write(true)
-            .open(path.join("keep_state"))?;
+    let text = match which % 9 {
+        6 => Some((
+            "keep_state",
+            ["0", "1", "", "x"][(seed % 4) as usize].into(),
+        )),
+        7 => {
+            let abis = ["v1", "v7", "2018", "v2", "none", "", "v1\n", "x"];
+            Some(("migration_abi", abis[(seed % 8) as usize].into()))
+        }
+        // Its own version, or one that differs in a byte.
+        8 => {
+            let mut text = std::fs::read_to_string(path.join("migration_version"))?;
+            if seed % 2 == 1 && !text.is_empty() {
+                let at = seed as usize % text.len();
+                text.replace_range(at..at + 1, "7");
+            }
+            Some(("migration_version", text))
+        }
+        _ => None,
+    };
+    if let Some((name, text)) = text {
+        let mut file = OpenOptions::new().write(true).open(path.join(name))?;
         return Ok(file.write(text.as_bytes())? as u64);
     }
-    let path = match which % 7 {
+    let path = match which % 9 {
         0 => of.join("available_instances"),
         1 => of.join("name"),
         2 => of.join("description"),
