@@ -12,6 +12,9 @@ crates := bindings kernel_ext vfio pci_function migration migratable
 framework := $(crates:%=rust/%/lib.o)
 framework += $(sort $(patsubst $(src)/%.c,%.o,$(wildcard $(src)/rust/helpers/*.c)))
 
+# The header of the trace events includes itself, by <trace/define_trace.h>.
+CFLAGS_rust/helpers/trace.o := -I$(src)/rust/helpers
+
 # For fuzzers, where the kernel has CONFIG_KCOV; nothing elsewhere.
 KCOV_INSTRUMENT := y
 

@@ -18,3 +18,4 @@
 #include <linux/vmalloc.h>
 
 #include "../helpers/helpers.h"
+#include "../helpers/trace.h"

@@ -19,6 +19,7 @@ pub mod ratelimit;
 pub mod rwsem;
 pub mod sched;
 pub mod uaccess;
+mod tracepoint;
 pub mod worker;
 
 pub use crc::crc32c;

@@ -403,10 +403,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             });
         }
         let expected = self.totals.records;
-        let first_time = Header {
-            flags: header.flags & !FLAG_AGAIN,
-            ..header
-        };
+        let first_time = header.without_again();
         // Exactly the same record: the same number alone is not enough.
         let same = self.start.is_some_and(|(_, first)| first == first_time);
         let repeated = same && (flag(FLAG_AGAIN) || self.position_lost) && sequence != expected;
@@ -559,11 +556,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 self.forget();
                 sink.discard()
                     .map_err(|errno| Error::device("discarding device memory", errno))?;
-                let first_time = Header {
-                    flags: header.flags & !FLAG_AGAIN,
-                    ..header
-                };
-                self.start = Some((self.totals, first_time));
+                self.start = Some((self.totals, header.without_again()));
             }
             Some(Kind::Zero) => {
                 extent = Reader::new(payload).get_u64()?;
@@ -589,6 +582,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
         }
         self.totals = self.totals.with::<S>(&header, extent)?;
         self.stats.records = self.stats.records.saturating_add(1);
+        sink.loaded(&header, extent);
         Ok(next)
     }
 }

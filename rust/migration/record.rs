@@ -82,12 +82,16 @@ impl Header {
         Ok(header)
     }
 
-    /// Returns the stream's `digest` continued over this header.
-    pub(crate) fn digest<C: Checksum + ?Sized>(&self, digest: u32) -> u32 {
-        let masked = Header {
+    /// Returns the header that the record had when it was offered for the first time.
+    pub(crate) fn without_again(&self) -> Header {
+        Header {
             flags: self.flags & !FLAG_AGAIN,
             ..*self
-        };
-        C::crc32c(digest, &masked.covered())
+        }
+    }
+
+    /// Returns the stream's `digest` continued over this header.
+    pub(crate) fn digest<C: Checksum + ?Sized>(&self, digest: u32) -> u32 {
+        C::crc32c(digest, &self.without_again().covered())
     }
 }

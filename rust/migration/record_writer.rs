@@ -179,6 +179,7 @@ impl RecordWriter {
             Kind::Zero => stats.zero_pages = stats.zero_pages.saturating_add(pages),
             Kind::Identity | Kind::Device | Kind::End | Kind::Part => {}
         }
+        out.src.saved(&header, extent);
         Ok(())
     }
 }

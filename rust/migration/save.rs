@@ -67,8 +67,10 @@ pub struct SaveSession<B> {
     buffer: B,
     /// The page at which the pass continues.
     cursor: u64,
-    /// Whether this pass sent something.
-    moved: bool,
+    /// The pages that this pass has sent.
+    moved: u64,
+    /// Whether the device was told that this pass begins.
+    announced: bool,
     /// Whether this is the first pass.
     initial: bool,
     state: DeviceState,
@@ -179,7 +181,8 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             parts: PendingParts::new(PartTable::EMPTY),
             buffer,
             cursor: 0,
-            moved: false,
+            moved: 0,
+            announced: false,
             initial: true,
             state: DeviceState::Unread,
             writer: RecordWriter::new(identity.page_size),
@@ -423,7 +426,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             .unwrap_or(0);
         if max_pages == 0 {
             if out.src.dirty().is_clean() {
-                self.end_pass();
+                self.end_pass(out.src);
                 return Ok(Progress::Clean);
             }
             return Ok(Progress::NoRoom);
@@ -432,13 +435,17 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         let run = match dirty.take_run(self.cursor, max_pages) {
             Some(run) => run,
             None => {
-                self.end_pass();
+                self.end_pass(out.src);
                 match dirty.take_run(0, max_pages) {
                     Some(run) => run,
                     None => return Ok(Progress::Clean),
                 }
             }
         };
+        if !self.announced {
+            self.announced = true;
+            out.src.pass_starts(self.writer.stats.passes, run.count);
+        }
         let (head, populated) = match out.src.populated(run) {
             Some(part) if part.first > run.first => (
                 within(run.first, part.first.min(run.end())).unwrap_or(run),
@@ -463,7 +470,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         match done {
             Ok(true) => {
                 self.cursor = head.end();
-                self.moved = true;
+                self.moved = self.moved.saturating_add(head.count);
                 Ok(Progress::Record)
             }
             Ok(false) => {
@@ -477,12 +484,14 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    fn end_pass(&mut self) {
-        if self.moved {
+    fn end_pass<S: Source + ?Sized>(&mut self, src: &S) {
+        if self.moved != 0 {
+            src.pass_ended(self.writer.stats.passes, self.moved);
             self.writer.stats.passes = self.writer.stats.passes.saturating_add(1);
+            self.announced = false;
         }
         self.cursor = 0;
-        self.moved = false;
+        self.moved = 0;
         self.initial = false;
     }
 

@@ -4,6 +4,7 @@
 
 use crate::checksum::Checksum;
 use crate::part::SavedState;
+use crate::record::Header;
 
 /// The most bytes of payload between two calls of [`Sink::interrupted`].
 pub const PIECE: usize = 1 << 20;
@@ -49,4 +50,8 @@ pub trait Sink: Checksum {
 
     /// Applies a state that [`Sink::check_state`] accepted.
     fn commit_state(&self, state: &SavedState<'_>) -> Result<(), i32>;
+
+    /// Called after a record was applied. `extent` is the number of bytes that ZERO clears; for other kinds
+    /// it is the length of the payload.
+    fn loaded(&self, _header: &Header, _extent: u64) {}
 }

@@ -5,6 +5,7 @@
 use crate::checksum::Checksum;
 use crate::dirty::{DirtyMap, Run};
 use crate::part::{Changes, Part};
+use crate::record::Header;
 use core::ops::Deref;
 use core::sync::atomic::AtomicU64;
 
@@ -73,4 +74,15 @@ pub trait Source: Checksum {
     fn save_part(&self, _part: &Part, _buf: &mut [u8]) -> Result<usize, i32> {
         Ok(0)
     }
+
+    /// Called after a record was written to the buffer. `extent` is the number of bytes that it sends,
+    /// clears or restores.
+    fn saved(&self, _header: &Header, _extent: u64) {}
+
+    /// Called when pass number `pass` begins, from 0. `taken` pages are no longer marked, because they are
+    /// sent first.
+    fn pass_starts(&self, _pass: u64, _taken: u64) {}
+
+    /// Called when pass number `pass` has ended, which has sent `pages`.
+    fn pass_ended(&self, _pass: u64, _pages: u64) {}
 }

@@ -26,6 +26,7 @@ mod ops;
 mod position;
 mod registration;
 mod set_irqs;
+pub mod trace;
 
 pub use device::Device;
 pub use ops::DeviceOps;

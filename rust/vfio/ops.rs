@@ -20,7 +20,8 @@ use crate::{
     },
     log::Refusal,
     position::Position,
-    refuse, //
+    refuse,
+    trace, //
 };
 use core::{
     fmt,
@@ -364,6 +365,8 @@ unsafe extern "C" fn dma_unmap<T: DeviceOps>(
     #[cfg(not(CONFIG_IOMMUFD))]
     let by_iommufd = false;
 
+    // SAFETY: The device is valid.
+    unsafe { trace::unmap(vdev, iova, length) };
     // SAFETY: The device is registered.
     unsafe { Device::<T>::from_raw(vdev) }
         .dma()

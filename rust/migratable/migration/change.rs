@@ -35,7 +35,13 @@ use migration::{
     },
     v2018::Registers, //
 };
-use vfio::refuse;
+use vfio::{
+    refuse,
+    trace::{
+        self,
+        Cause, //
+    },
+};
 
 impl<T: Driver> Device<T> {
     /// Returns the device as crate `migration` accesses it.
@@ -51,9 +57,17 @@ impl<T: Driver> Device<T> {
         if self.worker.has_failed() && inner.state != State::Error {
             self.stop()?;
             self.end(&mut inner);
-            inner.enter(State::Error);
+            self.enter(&mut inner, State::Error, Cause::Failure);
         }
         Ok(inner)
+    }
+
+    /// Enters `state`.
+    fn enter(&self, inner: &mut Locked<'_>, state: State, cause: Cause) {
+        let before = inner.state;
+        if inner.enter(state) {
+            trace::state(&self.mdev, before.to_v2(), state.to_v2(), cause);
+        }
     }
 
     /// The device is being opened. It runs (P8).
@@ -61,7 +75,7 @@ impl<T: Driver> Device<T> {
         let mut inner = self.machine.lock()?;
         // SAFETY: VFIO alternates open and close of a device.
         unsafe { self.data_section.open()? };
-        inner.enter(State::Running);
+        self.enter(&mut inner, State::Running, Cause::Open);
         inner.open = true;
         inner.was_open = true;
         inner.v2018 = Registers::default();
@@ -130,7 +144,7 @@ impl<T: Driver> Device<T> {
         if self.function.storage == 0 || is_half_loaded(inner) {
             self.discard_memory(inner);
         }
-        inner.enter(State::Running);
+        self.enter(inner, State::Running, Cause::Reset);
         inner.v2018 = Registers::default();
         self.run();
         Ok(())
@@ -261,14 +275,14 @@ impl<T: Driver> Device<T> {
             if let Err(error) = result {
                 // Only the first of the other actions can fail, so nothing else is to be undone.
                 let state = transition.on_failure();
-                inner.enter(state);
+                self.enter(inner, state, request.front_end().cause());
                 if stops && state.may_dma() {
                     self.run();
                 }
                 return Err(error);
             }
         }
-        inner.enter(transition.to);
+        self.enter(inner, transition.to, request.front_end().cause());
         Ok(())
     }
 

@@ -38,11 +38,17 @@ use migration::{
         self,
         Changes,
         Checksum,
+        Header,
+        Kind,
         Part,
-        SavedState, //
+        SavedState,
+        HEADER_SIZE, //
     },
 };
-use vfio::refuse;
+use vfio::{
+    refuse,
+    trace, //
+};
 use vfio_bindings as bindings;
 
 /// A decoded state: the timers, the input of the host end, and the state of the driver.
@@ -189,6 +195,20 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         T::save_part(self.dev, part, &mut out).map_err(|e| self.refused(e, out.error()))?;
         Ok(out.len())
     }
+
+    fn saved(&self, header: &Header, extent: u64) {
+        trace::saved(&self.dev.mdev, &traced(header, extent));
+    }
+
+    fn pass_starts(&self, pass: u64, taken: u64) {
+        trace::pass_start(&self.dev.mdev, pass, || {
+            taken.saturating_add(self.dirty().count())
+        });
+    }
+
+    fn pass_ended(&self, pass: u64, pages: u64) {
+        trace::pass_end(&self.dev.mdev, pass, pages);
+    }
 }
 
 impl<T: Driver> Sink for DeviceAccess<'_, T> {
@@ -237,5 +257,24 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         T::restore(self.dev, state);
         self.dev.worker.timers().restore(&timers);
         Ok(())
+    }
+
+    fn loaded(&self, header: &Header, extent: u64) {
+        trace::loaded(&self.dev.mdev, &traced(header, extent));
+    }
+}
+
+/// Returns a record as trace events have it.
+#[inline]
+fn traced(header: &Header, extent: u64) -> trace::Record {
+    trace::Record {
+        kind: header.kind.into(),
+        sequence: header.sequence,
+        position: header.position,
+        length: match Kind::from_u16(header.kind) {
+            Some(Kind::Zero) => extent,
+            _ => header.length.into(),
+        },
+        bytes: HEADER_SIZE as u64 + u64::from(header.length),
     }
 }

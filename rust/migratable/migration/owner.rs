@@ -15,6 +15,7 @@ use migration::{
     load::LoadSession,
     save::SaveSession, //
 };
+use vfio::trace::Cause;
 
 /// The interface that drives a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,16 @@ impl FrontEnd {
             FrontEnd::V7 => "v7",
             FrontEnd::V2018 => "2018",
             FrontEnd::V2 => "v2",
+        }
+    }
+
+    /// Returns the cause of its changes of state, for the trace.
+    pub(super) fn cause(self) -> Cause {
+        match self {
+            FrontEnd::V1 => Cause::V1,
+            FrontEnd::V7 => Cause::V7,
+            FrontEnd::V2018 => Cause::V2018,
+            FrontEnd::V2 => Cause::V2,
         }
     }
 

@@ -174,12 +174,14 @@ impl Inner {
         }
     }
 
-    /// Enters `state`.
-    pub(super) fn enter(&mut self, state: State) {
-        if state != self.state {
+    /// Enters `state`. Returns whether it is another one.
+    pub(super) fn enter(&mut self, state: State) -> bool {
+        let changes = state != self.state;
+        if changes {
             self.times.leave(self.state);
             self.state = state;
         }
+        changes
     }
 }
 

@@ -3,6 +3,7 @@
 //! A range of guest memory: its access and its pages.
 
 use super::device::OpenDevice;
+use crate::trace;
 use core::sync::atomic::{
     AtomicBool,
     Ordering, //
@@ -233,6 +234,9 @@ impl Range {
                 pages.as_mut_ptr(),
             )
         };
+        let writable = self.access == Access::ReadWrite;
+        // SAFETY: By the requirement of this function.
+        unsafe { trace::pin(self.device.0.as_ptr(), self.start, pages.len(), writable, ret) };
         to_result(ret)?;
         Ok(ret as usize)
     }
@@ -245,7 +249,10 @@ impl Range {
     pub(super) unsafe fn unpin(&self, count: usize) {
         if count != 0 {
             // SAFETY: By the requirements of this function.
-            unsafe { bindings::vfio_unpin_pages(self.device.0.as_ptr(), self.start, count as i32) };
+            unsafe {
+                bindings::vfio_unpin_pages(self.device.0.as_ptr(), self.start, count as i32);
+                trace::unpin(self.device.0.as_ptr(), self.start, count);
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ mod mnvme;
 mod pci;
 mod stream;
 mod tools;
+mod trace;
 mod v1;
 mod v2;
 mod worker;

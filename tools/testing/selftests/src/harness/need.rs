@@ -11,6 +11,8 @@ use crate::env::{facts, pci_device, reclaim, scripts, types};
 pub(crate) const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
 /// The kprobes that record events.
 const KPROBES: &str = "/sys/kernel/debug/tracing/kprobe_events";
+/// The trace instances.
+const INSTANCES: &str = "/sys/kernel/debug/tracing/instances";
 /// The suspend test to run.
 pub(crate) const SUSPEND_TEST: &str = "/sys/power/pm_test";
 /// The number of the fault point to fail, per thread.
@@ -39,6 +41,8 @@ pub(crate) enum Need {
     Suspend,
     /// A kernel with kprobes and tracing.
     Kprobes,
+    /// A kernel with trace events.
+    Tracing,
     /// A kernel that counts the processor time of tasks exactly. User-mode Linux counts it in ticks.
     ProcessorTime,
     /// A PCI device with an IOMMU, and `vfio-pci` for it.
@@ -86,6 +90,7 @@ impl Need {
             Need::Hotplug => Path::new(ONLINE).exists(),
             Need::Suspend => tests_suspending(),
             Need::Kprobes => Path::new(KPROBES).exists(),
+            Need::Tracing => Path::new(INSTANCES).exists(),
             Need::ProcessorTime => !is_user_mode(),
             Need::SharedContainer => pci_device::exists(),
             Need::LargeProcess => !is_user_mode(),
@@ -105,6 +110,7 @@ impl Need {
             Need::Hotplug => "a CPU that can be taken offline",
             Need::Suspend => "a kernel that tests suspending",
             Need::Kprobes => "kprobes",
+            Need::Tracing => "trace events",
             Need::ProcessorTime => "exact processor time",
             Need::SharedContainer => "a PCI device with an IOMMU",
             Need::LargeProcess => "a process of 256 MiB",
