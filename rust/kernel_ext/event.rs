@@ -59,19 +59,32 @@ impl Event {
 
     /// Sleeps until the generation is no longer `seen`. `EINTR` if the task is killed meanwhile.
     pub fn wait_killable(&self, seen: u64) -> Result {
+        self.killable(seen, isize::MAX)
+    }
+
+    /// Sleeps until the generation is no longer `seen`, at most this time.
+    fn killable(&self, seen: u64, jiffies: isize) -> Result {
         // SAFETY: The queue was initialised by `new` and is pinned, and the generation lives as long.
         let left = unsafe {
             bindings::vfio_rs_wait_for_change_killable(
                 self.queue.get(),
                 self.generation.as_ptr(),
                 seen,
-                isize::MAX,
+                jiffies,
             )
         };
         if left < 0 {
             return Err(EINTR);
         }
         Ok(())
+    }
+
+    /// Sleeps until the generation is no longer `seen`, at most `msecs`. `EINTR` if the task is killed
+    /// meanwhile.
+    pub fn wait_killable_for(&self, seen: u64, msecs: u32) -> Result {
+        // SAFETY: A conversion without preconditions.
+        let jiffies = unsafe { bindings::__msecs_to_jiffies(msecs) as isize };
+        self.killable(seen, jiffies)
     }
 
     /// Sleeps until the generation is no longer `seen`, at most `msecs` if given. No signal ends the

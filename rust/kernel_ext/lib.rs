@@ -10,6 +10,7 @@ mod crc;
 pub mod debugfs;
 pub mod event;
 pub mod eventfd;
+pub mod fault;
 pub mod kcov;
 pub mod lock;
 pub mod mmap_lock;
@@ -18,8 +19,8 @@ pub mod nospec;
 pub mod ratelimit;
 pub mod rwsem;
 pub mod sched;
-pub mod uaccess;
 mod tracepoint;
+pub mod uaccess;
 pub mod worker;
 
 pub use crc::crc32c;

@@ -6,6 +6,7 @@ use crate::{
     budget::Reservation,
     counters::Counters,
     device_worker::DeviceWorker,
+    faults::Faults,
     features::Migration,
     host_end::HostEnd,
     memory::DeviceMemory,
@@ -58,6 +59,8 @@ pub struct Device<T> {
     pub(crate) log: Log,
     /// Counts what is not logged.
     pub(crate) counters: Arc<Counters>,
+    /// The points at which it can be made to fail.
+    pub(crate) faults: Faults,
     /// What the device looks like on the PCI bus.
     pub(crate) function: Function,
     /// How the device migrates.

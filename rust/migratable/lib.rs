@@ -26,6 +26,7 @@ mod counters;
 pub mod device;
 mod device_worker;
 pub mod driver;
+mod faults;
 mod features;
 pub mod fields;
 mod fifo;

@@ -14,6 +14,10 @@ use crate::{
     },
     device_worker::DeviceWorker,
     driver::Driver,
+    faults::{
+        self,
+        Faults, //
+    },
     host_end::HostEnd,
     host_file::HostDevice,
     memory::DeviceMemory,
@@ -106,6 +110,7 @@ impl<T: Driver> Device<T> {
         )?;
         let irq = Irq::new(function.intx, function.msi, function.msix);
         let unmaps = resources.unmaps.clone();
+        let faults = Faults::new()?;
         let driver = T::new(&resources.config);
 
         Ok(try_pin_init!(Self {
@@ -118,7 +123,8 @@ impl<T: Driver> Device<T> {
             msix <- msix,
             function,
             migration: T::migration(&resources.config),
-            dma <- Dma::new(unmaps),
+            dma <- Dma::new(unmaps, faults.dma()),
+            faults,
             memory,
             host_end: HostEnd::new(T::HOST_END)?,
             machine <- machine,
@@ -136,6 +142,7 @@ pub(crate) struct Registration<T: Driver> {
     // Removed before the device is unregistered.
     _status: File<Status<T>>,
     _counters: File<Arc<Counters>>,
+    _faults: faults::Files,
     _host: Option<HostDevice<T>>,
     device: vfio::Registration<Device<T>>,
 }
@@ -155,6 +162,7 @@ impl<T: Driver> Registration<T> {
         }
         let debugfs = Dir::new(mdev.device().name(), Some(&resources.debugfs))?;
         let counters = debugfs.file(c"counters", device.counters.clone())?;
+        let faults = faults::Files::new(&debugfs, &device.faults)?;
         let host = match T::HOST_END {
             true => Some(HostDevice::new(&device)?),
             false => None,
@@ -164,6 +172,7 @@ impl<T: Driver> Registration<T> {
         Ok(Self {
             _status: status,
             _counters: counters,
+            _faults: faults,
             _host: host,
             // SAFETY: The device is new. The registration is in the driver's data of the mdev, which is
             // dropped when the mdev is removed.

@@ -537,6 +537,8 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 computed,
             });
         }
+        sink.admit()
+            .map_err(|errno| Error::device("applying a record", errno))?;
         let length = u64::from(header.length);
         let small = self.small;
         let payload = small

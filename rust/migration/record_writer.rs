@@ -154,6 +154,7 @@ impl RecordWriter {
         let totals = self.totals.with::<S>(&header, extent)?;
         out.src
             .put(out.buf, out.at, &header.encode::<S>())
+            .and_then(|()| out.src.admit())
             .map_err(|errno| Error::access("writing a record", errno))?;
 
         // Nothing can fail from here on.

@@ -51,6 +51,12 @@ pub trait Sink: Checksum {
     /// Applies a state that [`Sink::check_state`] accepted.
     fn commit_state(&self, state: &SavedState<'_>) -> Result<(), i32>;
 
+    /// Called before a record is applied whose payload is complete and intact. An errno is the result of
+    /// applying it.
+    fn admit(&self) -> Result<(), i32> {
+        Ok(())
+    }
+
     /// Called after a record was applied. `extent` is the number of bytes that ZERO clears; for other kinds
     /// it is the length of the payload.
     fn loaded(&self, _header: &Header, _extent: u64) {}

@@ -75,6 +75,11 @@ pub trait Source: Checksum {
         Ok(0)
     }
 
+    /// Called when all of a record is in the buffer. An errno is the result of writing the record.
+    fn admit(&self) -> Result<(), i32> {
+        Ok(())
+    }
+
     /// Called after a record was written to the buffer. `extent` is the number of bytes that it sends,
     /// clears or restores.
     fn saved(&self, _header: &Header, _extent: u64) {}

@@ -23,6 +23,7 @@
 //! | `logging`      | device DMA logging                                                |
 //! | `chunk`        | writes a chunk so that type1 reports each page of it              |
 //! | `device`       | the device that guest memory is accessed through                  |
+//! | `faults`       | the points at which root can make accesses fail                   |
 //!
 //! # Locks
 //!
@@ -40,6 +41,7 @@
 
 mod chunk;
 mod device;
+mod faults;
 mod guest_memory;
 mod keys;
 mod list;
@@ -53,6 +55,7 @@ mod ring;
 mod unmaps;
 
 pub use self::{
+    faults::Faults,
     guest_memory::Dma,
     keys::{
         KeyError,

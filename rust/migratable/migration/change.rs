@@ -24,6 +24,7 @@ use kernel::{
     prelude::*,
     sync::atomic::Relaxed, //
 };
+use kernel_ext::fault::FaultPoint;
 use migration::{
     dirty_query::Query,
     load::LoadSession,
@@ -161,11 +162,21 @@ impl<T: Driver> Device<T> {
     /// Lets the driver get what it needs to run. A device that is not bus master does no DMA yet: it gets
     /// what it needs in its first units of work.
     fn prepare_run(&self) -> Result {
+        self.inject(&self.faults.run, "run", ENOMEM)?;
         if self.worker.holds(RunCondition::Enabled) {
             T::prepare_run(self)
         } else {
             Ok(())
         }
+    }
+
+    /// Passes a point at which a call can be made to fail. Logs the failure.
+    pub(super) fn inject(&self, point: &FaultPoint, name: &str, error: Error) -> Result {
+        point.pass(error).inspect_err(|&error| {
+            if error != EINTR {
+                refuse!(self, "fault injection: {name} fails ({error:?})");
+            }
+        })
     }
 
     /// Stops the device. When this returns it neither works nor interrupts.
@@ -259,6 +270,7 @@ impl<T: Driver> Device<T> {
             .any(|action| matches!(action, Action::QuiescePeer | Action::QuiesceAll));
         if stops {
             if transition.from.may_dma() {
+                self.inject(&self.faults.stop, "stop", EIO)?;
                 T::prepare_stop(self)?;
             }
             self.stop()?;

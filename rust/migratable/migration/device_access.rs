@@ -57,8 +57,12 @@ type Saved<'a, T> = (timers::Saved, &'a [u8], <T as Driver>::State);
 /// A device as crate `migration` sees it: the source of a save, the sink of a load.
 pub(super) struct DeviceAccess<'a, T: Driver> {
     dev: &'a Device<T>,
-    /// Whether the driver refused. It has logged why.
+    /// Whether the driver refused, or a fault was injected. The log says so.
     refused: Cell<bool>,
+    /// Whether the next access to the stream fails: a fault was injected into this call.
+    doomed: Cell<bool>,
+    /// Whether a fault was injected into a record, and the point waits for [`DeviceAccess::reported`].
+    due: Cell<bool>,
 }
 
 impl<'a, T: Driver> DeviceAccess<'a, T> {
@@ -67,6 +71,8 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
         Self {
             dev,
             refused: Cell::new(false),
+            doomed: Cell::new(false),
+            due: Cell::new(false),
         }
     }
 
@@ -74,6 +80,43 @@ impl<'a, T: Driver> DeviceAccess<'a, T> {
     pub(super) fn refuse(&self, what: &str, error: &stream::Error) {
         if !self.refused.get() {
             refuse!(self.dev, "migration: {what}: {error}");
+        }
+    }
+
+    /// Passes the point at which a load of a buffer can be made to fail. It fails at its next access to the
+    /// stream then, as if that had failed. `EINTR` if the task is killed.
+    pub(super) fn doom_load(&self) -> Result {
+        match self.dev.faults.load.pass(EIO) {
+            Err(error) if error == EIO => {
+                self.injected("load");
+                self.doomed.set(true);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// The user learns of the error of a save. An error after a complete record is not reported: the next
+    /// call meets it again.
+    pub(super) fn reported(&self) {
+        if self.due.get() {
+            self.dev.faults.save_record.spend();
+            self.injected("save_record");
+        }
+    }
+
+    /// Logs that a fault was injected.
+    fn injected(&self, name: &str) {
+        if !self.refused.replace(true) {
+            refuse!(self.dev, "fault injection: {name} fails (EIO)");
+        }
+    }
+
+    /// Fails if a fault was injected into this call.
+    fn check_doom(&self) -> Result<(), i32> {
+        match self.doomed.get() {
+            true => Err(EIO.to_errno()),
+            false => Ok(()),
         }
     }
 
@@ -196,6 +239,14 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         Ok(out.len())
     }
 
+    fn admit(&self) -> Result<(), i32> {
+        if self.dev.faults.save_record.due().map_err(Error::to_errno)? {
+            self.due.set(true);
+            return Err(EIO.to_errno());
+        }
+        Ok(())
+    }
+
     fn saved(&self, header: &Header, extent: u64) {
         trace::saved(&self.dev.mdev, &traced(header, extent));
     }
@@ -215,6 +266,7 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
     type In = DynBuffer;
 
     fn get(&self, input: &DynBuffer, at: usize, buf: &mut [u8]) -> Result<(), i32> {
+        self.check_doom()?;
         input.get(at, buf).map_err(Error::to_errno)
     }
 
@@ -227,6 +279,7 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         crc: u32,
     ) -> Result<u32, i32> {
         let memory = self.memory()?;
+        self.check_doom()?;
         input
             .get_memory(at, memory, position, len, crc)
             .map_err(Error::to_errno)
@@ -257,6 +310,14 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         T::restore(self.dev, state);
         self.dev.worker.timers().restore(&timers);
         Ok(())
+    }
+
+    fn admit(&self) -> Result<(), i32> {
+        let result = self.dev.faults.load_record.pass(EIO);
+        if result == Err(EIO) {
+            self.injected("load_record");
+        }
+        result.map_err(Error::to_errno)
     }
 
     fn loaded(&self, header: &Header, extent: u64) {

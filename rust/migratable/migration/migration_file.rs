@@ -27,7 +27,8 @@
 use super::{
     data_section::Window,
     link::Link,
-    stream_buffer::UserBuffer, //
+    stream_buffer::UserBuffer,
+    transfer::Attempt, //
 };
 use crate::{
     device::{
@@ -233,12 +234,14 @@ impl<T: Driver> MigrationFile<T> {
         self.transfer(|io| {
             let dev = self.device()?;
             if io.at == io.end {
+                let mut attempt = Attempt::First;
                 if len >= DIRECT_MIN {
+                    attempt = Attempt::Again;
                     if let Some(count) = self.read_direct(&dev, to, len.min(READ_MAX))? {
                         return Ok(count);
                     }
                 }
-                self.refill(&dev, io)?;
+                self.refill(&dev, io, attempt)?;
                 if io.end == 0 {
                     return Ok(0);
                 }
@@ -263,13 +266,13 @@ impl<T: Driver> MigrationFile<T> {
     /// the user's memory is not present when it is tried again.
     fn read_direct(&self, dev: &Device<T>, to: UserPtr, len: usize) -> Result<Option<usize>> {
         let mut buffer = UserBuffer::new(to, len);
-        for _ in 0..2 {
+        for attempt in [Attempt::First, Attempt::Again] {
             let (result, state) = {
                 let mut inner = dev.lock_state()?;
                 if !inner.is_file(self) {
                     return Err(ENODEV);
                 }
-                (dev.fill(&mut inner, &mut buffer, len), inner.state)
+                (dev.fill(&mut inner, &mut buffer, len, attempt), inner.state)
             };
             match result {
                 Ok(0) if state != State::StopCopy => return Err(Error::from_errno(ENOMSG)),
@@ -281,7 +284,7 @@ impl<T: Driver> MigrationFile<T> {
     }
 
     /// Fills the buffer, which is empty. If it stays empty, the stream has ended.
-    fn refill(&self, dev: &Device<T>, io: &mut Buffer) -> Result {
+    fn refill(&self, dev: &Device<T>, io: &mut Buffer, attempt: Attempt) -> Result {
         (io.at, io.initial, io.end) = (0, 0, 0);
         let memory = io.memory()?;
         let len = memory.len();
@@ -292,7 +295,7 @@ impl<T: Driver> MigrationFile<T> {
             return Err(ENODEV);
         }
         let before = dev.precopy_info(&mut inner);
-        io.end = dev.fill(&mut inner, &mut window, len)?;
+        io.end = dev.fill(&mut inner, &mut window, len, attempt)?;
         let after = dev.precopy_info(&mut inner);
         let initial = before.initial_bytes.saturating_sub(after.initial_bytes);
         io.initial = match (before.initial_bytes, before.dirty_bytes) {
@@ -329,6 +332,7 @@ impl<T: Driver> MigrationFile<T> {
     fn write_direct(&self, dev: &Device<T>, from: UserPtr, len: usize) -> Result<usize> {
         let mut done = 0;
         let mut is_stuck = false;
+        let mut attempt = Attempt::First;
         // Each round loads something, or is the second that does not.
         while done < len {
             let rest = len - done;
@@ -338,7 +342,7 @@ impl<T: Driver> MigrationFile<T> {
                 if !inner.is_file(self) {
                     return Err(ENODEV);
                 }
-                dev.feed(&mut inner, &buffer, rest)
+                dev.feed(&mut inner, &buffer, rest, attempt)
             };
             let count = match result {
                 Ok(count) => count,
@@ -348,6 +352,7 @@ impl<T: Driver> MigrationFile<T> {
                 Err(error) => return Err(error),
             };
             done += count;
+            attempt = Attempt::Again;
             if !buffer.has_faulted() || (is_stuck && count == 0) {
                 break;
             }
@@ -378,7 +383,7 @@ impl<T: Driver> MigrationFile<T> {
         if !inner.is_file(self) {
             return Err(ENODEV);
         }
-        dev.feed(&mut inner, &window, len)
+        dev.feed(&mut inner, &window, len, Attempt::Again)
     }
 
     /// `VFIO_MIG_GET_PRECOPY_INFO` (P45).

@@ -62,6 +62,13 @@ pub(super) struct Report {
     pub(super) times: Times,
 }
 
+/// Whether a call of the user has tried to move the same data before: a page of the user was not present.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Again,
+}
+
 impl<T: Driver> Device<T> {
     /// Offers the staged buffer again: the user may or may not have read it (P23).
     pub(super) fn restage(&self, inner: &mut Locked<'_>, buffer: &mut DynBuffer) {
@@ -85,12 +92,17 @@ impl<T: Driver> Device<T> {
         inner: &mut Locked<'_>,
         buffer: &mut DynBuffer,
         len: usize,
+        attempt: Attempt,
     ) -> Result<usize> {
         let Some(Session::Save(save)) = inner.owner.session_mut() else {
             return Ok(0);
         };
+        if attempt == Attempt::First {
+            self.inject(&self.faults.save, "save", EIO)?;
+        }
         let access = self.access();
         save.fill(&access, buffer, len).map_err(|error| {
+            access.reported();
             if error != stream::Error::Buffer {
                 access.refuse("save failed", &error);
             }
@@ -116,7 +128,7 @@ impl<T: Driver> Device<T> {
             } => return Ok(Some(staged.number)),
             Owner::Region { staged: None, .. } => {}
         }
-        let len = self.fill(inner, buffer, len)?;
+        let len = self.fill(inner, buffer, len, Attempt::First)?;
         if len == 0 {
             return Ok(None);
         }
@@ -196,11 +208,15 @@ impl<T: Driver> Device<T> {
         inner: &mut Locked<'_>,
         buffer: &DynBuffer,
         len: usize,
+        attempt: Attempt,
     ) -> Result<usize> {
         let access = self.access();
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
+        if attempt == Attempt::First {
+            access.doom_load()?;
+        }
         let before = load.stats().bytes;
         match load.feed(&access, buffer, len) {
             Ok(()) => Ok(len),
@@ -230,6 +246,7 @@ impl<T: Driver> Device<T> {
         let Some(Session::Load(load)) = inner.owner.session_mut() else {
             return Err(EINVAL);
         };
+        access.doom_load()?;
         load.feed(&access, buffer, len).map_err(|error| {
             access.refuse("load refused", &error);
             if error.is_transient() {

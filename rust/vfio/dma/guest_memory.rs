@@ -5,6 +5,7 @@
 use super::{
     chunk,
     device::OpenDevice,
+    faults::Faults,
     list::{
         Request,
         Unmapped, //
@@ -60,10 +61,10 @@ pub struct Dma {
 
 impl Dma {
     /// Returns the guest memory of a device that is not open.
-    pub fn new(unmaps: Arc<Unmaps>) -> impl PinInit<Self, Error> {
+    pub fn new(unmaps: Arc<Unmaps>, faults: Faults) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             device <- new_rwsem!(None, "dma device"),
-            pins: Pins::new(unmaps)?,
+            pins: Pins::new(unmaps, faults)?,
             told: Atomic::new(false),
             opens: Atomic::new(0),
             full_until: Atomic::new(i64::MIN),
@@ -128,6 +129,17 @@ impl Dma {
     ///
     /// `to` must be valid for writes of `len` bytes by C.
     pub unsafe fn read_raw(&self, iova: u64, to: *mut u8, len: usize) -> Result {
+        self.pins.faults.dma.pass(EFAULT)?;
+        // SAFETY: By the requirements of this function.
+        unsafe { self.copy_from(iova, to, len) }
+    }
+
+    /// [`Dma::read_raw`] of the framework's own.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Dma::read_raw`].
+    unsafe fn copy_from(&self, iova: u64, to: *mut u8, len: usize) -> Result {
         check(iova, len)?;
         let (device, _open) = self.device()?;
         let mut done = 0;
@@ -147,6 +159,7 @@ impl Dma {
     ///
     /// `from` must be valid for reads of `len` bytes by C.
     pub unsafe fn write_raw(&self, iova: u64, from: *const u8, len: usize) -> Result {
+        self.pins.faults.dma.pass(EFAULT)?;
         check(iova, len)?;
         let (device, _open) = self.device()?;
         let mut done = 0;
@@ -185,6 +198,11 @@ impl Dma {
         if len == 0 {
             return Err(EINVAL);
         }
+        // Before anything is locked: this may wait.
+        let fault = self.pins.faults.pin.pass(ENOMEM);
+        if fault == Err(EINTR) {
+            return Err(EINTR);
+        }
         let (device, _open) = self.device()?;
         // SAFETY: A function without preconditions.
         let now = || unsafe { bindings::ktime_get() };
@@ -198,7 +216,8 @@ impl Dma {
             access,
             unmapped,
         };
-        let listed = Pins::pin(&self.pins, request).inspect_err(|&error| {
+        let listed = fault.and_then(|()| Pins::pin(&self.pins, request));
+        let listed = listed.inspect_err(|&error| {
             if error == ENOMEM {
                 self.full_until.store(now().saturating_add(FULL), Relaxed);
             }
@@ -222,7 +241,9 @@ impl Dma {
         let mut at = 0;
         while at < len {
             let byte = iova + at as u64;
-            self.read(byte, &mut [0])?;
+            let mut found = [0];
+            // SAFETY: The array is valid for writes of its length.
+            unsafe { self.copy_from(byte, found.as_mut_ptr(), found.len())? };
             at += PAGE_SIZE - byte as usize % PAGE_SIZE;
         }
         Ok(())

@@ -42,6 +42,12 @@ impl PinnedRange {
         self.pins.logging.wrote(iova, len);
     }
 
+    /// Passes the point at which copies of a device can be made to fail. Call it once for each copy.
+    #[inline]
+    pub(super) fn pass_fault(&self) -> Result {
+        self.pins.faults.dma.pass(EFAULT)
+    }
+
     /// Returns whether the memory was unmapped. It may be unmapped at any moment.
     pub(super) fn is_revoked(&self) -> bool {
         self.listed.range.is_withdrawn()

@@ -38,6 +38,7 @@
 //! the callback unpins, by [`Pins::revoke`], and returns when nothing is pinned.
 
 use super::{
+    faults::Faults,
     list::{
         pages_of,
         List,
@@ -93,6 +94,8 @@ pub(super) struct Pins {
     /// The log of written pages.
     #[pin]
     pub(super) logging: Logging,
+    /// The points at which accesses can be made to fail.
+    pub(super) faults: Faults,
     #[pin]
     list: Mutex<List>,
     /// Notified when the last condemned range is unpinned, and when any other range leaves the list.
@@ -125,10 +128,11 @@ impl WorkItem for Pins {
 
 impl Pins {
     /// Returns an empty list.
-    pub(super) fn new(unmaps: Arc<Unmaps>) -> Result<Arc<Self>> {
+    pub(super) fn new(unmaps: Arc<Unmaps>, faults: Faults) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 logging <- Logging::new(),
+                faults,
                 list <- new_mutex!(List::new(), "dma pins"),
                 changed <- Event::new(),
                 work <- new_work!("dma unpin"),

@@ -236,7 +236,15 @@ impl Range {
         };
         let writable = self.access == Access::ReadWrite;
         // SAFETY: By the requirement of this function.
-        unsafe { trace::pin(self.device.0.as_ptr(), self.start, pages.len(), writable, ret) };
+        unsafe {
+            trace::pin(
+                self.device.0.as_ptr(),
+                self.start,
+                pages.len(),
+                writable,
+                ret,
+            )
+        };
         to_result(ret)?;
         Ok(ret as usize)
     }

@@ -168,6 +168,9 @@ impl RegisteredMemory {
         if self.is_unmapped() || !self.is_pinned() {
             return Err(ENODEV);
         }
+        if let Some(first) = self.pinned.first() {
+            first.pass_fault()?;
+        }
         let mut done = 0;
         while done < len {
             let at = offset + done as u64;

@@ -35,6 +35,7 @@ mod fixture;
 mod harness;
 mod history;
 mod hostile;
+mod inject;
 mod irq;
 mod mdev;
 mod memory;

@@ -10,10 +10,15 @@ use crate::fail;
 use crate::harness::check::wait_for;
 use crate::harness::result::Result;
 
-/// Returns the value of a line `NAME: VALUE` in a file of the instance's directory.
-fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
+/// Returns the path of a file in the instance's directory.
+pub(crate) fn path(uuid: &str, file: &str) -> Result<String> {
     let parent = Sysfs::default().instance(&Uuid::parse(uuid)?)?.parent()?;
-    let path = format!("/sys/kernel/debug/{parent}/{uuid}/{file}");
+    Ok(format!("/sys/kernel/debug/{parent}/{uuid}/{file}"))
+}
+
+/// Returns the value of a line `NAME: VALUE` in a file of the instance's directory.
+pub(crate) fn number(uuid: &str, file: &str, name: &str) -> Result<u64> {
+    let path = path(uuid, file)?;
     let mut text = String::new();
     // The file reports "busy" instead of waiting for a state change or for a buffer that is being loaded.
     wait_for("the device to become idle", || {
