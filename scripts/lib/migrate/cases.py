@@ -304,7 +304,7 @@ async def notices(stage):
         await fixture.guest.work(fixture.running)
         fixture.log.left_out()
         memories = Memories(fixture.settings)
-        await fixture.migrate_held(memories.read)
+        await fixture.migrate_held(memories.compare)
         left_out = fixture.log.left_out()
         # Each page of device memory that was left out is lost.
         pages = left_out if of_device else memories.differing(left_out)

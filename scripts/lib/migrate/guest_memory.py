@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guest memory that type1 cannot pin: a shared file on ext4, or that of a user who may lock none."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -51,21 +52,26 @@ class Memories:
 
     def __init__(self, settings):
         self.size = int(settings.memory.removesuffix("M")) << 20
-        self.ends = []
+        self.pages = set()
 
-    async def read(self, *qemus):
-        """Reads the memory of these QEMUs."""
-        self.ends = []
+    async def compare(self, *qemus):
+        """Reads the memory of these QEMUs, and notes the pages that differ."""
+        paths = []
         for qemu in qemus:
             path = qemu.path("memory")
             await qemu.execute("pmemsave", val=0, size=self.size, filename=path)
-            with open(path, "rb") as file:
-                self.ends.append(file.read())
+            paths.append(path)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(path, "rb")) for path in paths]
+            for page in range(0, self.size, PAGE):
+                if len({file.read(PAGE) for file in files}) > 1:
+                    self.pages.add(page)
+        for path in paths:
             os.remove(path)
 
     def differing(self, pages):
         """Returns those of these pages, by address, that are not the same everywhere."""
-        return [page for page in pages if len({memory[page:page + PAGE] for memory in self.ends}) > 1]
+        return [page for page in pages if page in self.pages]
 
 
 def own(devices, directory):
