@@ -102,6 +102,17 @@ class Device:
         """Stores the disk as an image."""
         run(["mnvme-disk", "store", self.uuid, image])
 
+    def inject(self, point, **files):
+        """Sets files of a fault point: fail_nth, delay_ms."""
+        for name, value in files.items():
+            write(f"/sys/kernel/debug/{self.driver}/{self.uuid}/faults/{point}/{name}", str(value))
+
+    def faults(self, point):
+        """Returns how many calls have failed at a fault point."""
+        with open(f"/sys/kernel/debug/{self.driver}/{self.uuid}/faults/counts", encoding="utf-8") as file:
+            counts = dict(line.split(": ") for line in file.read().splitlines())
+        return int(counts[f"{point}_failed"])
+
     def remove(self):
         if os.path.exists(self.sysfs):
             write(f"{self.sysfs}/remove", "1")

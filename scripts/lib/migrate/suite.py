@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from migrate import cases
 from migrate import disk
+from migrate import faults
 from migrate.ktap import Ktap
 from migrate.fixture import Fixture, keep
 from migrate.settings import Settings
@@ -66,6 +67,7 @@ PLANS = [
       for qemu in ("10", "11") for name, size in (("registered", "256M"), ("not_registered", "256K"))),
     Plan("v1_viommu", Settings(viommu=True, append=("guest.memory=16M",)), (cases.live,)),
     Plan("v2_qemu10_viommu", Settings(qemu="10", viommu=True), (cases.is_refused,), whole=False, boots=False),
+    Plan("v2_qemu11_viommu", Settings(qemu="11", viommu=True, append=("guest.memory=16M",)), (cases.live,)),
     Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,)),
     Plan("v2_qemu10_memory_on_ext4", Settings(qemu="10", backing="ext4"), (cases.copied_rings,)),
     Plan("v2_qemu11_ordinary_user", Settings(qemu="11", ordinary_user=True), (cases.copied_rings,)),
@@ -84,6 +86,10 @@ PLANS = [
     Plan("v1_serial", SERIAL, (cases.live, cases.round_trip)),
     Plan("v2_qemu10_serial", replace(SERIAL, qemu="10"), (cases.live, cases.round_trip)),
     Plan("v2_qemu11_two_serial", replace(SERIAL, qemu="11", devices=2), (cases.live, cases.round_trip)),
+    *(Plan(f"{name}_faults", Settings(qemu=qemu), (faults.fails, faults.waits, faults.does_not_run), whole=False)
+      for name, qemu in (("v1", "7.2"), ("v2_qemu10", "10"), ("v2_qemu11", "11"))),
+    *(Plan(f"{name}_stop", Settings(qemu=qemu), (faults.stop_fails,), whole=False)
+      for name, qemu in (("v2_qemu10", "10"), ("v2_qemu11", "11"))),
     Plan("mutation_dirty_page", Settings(), (cases.notices,), module="/mutation/dirty-page/mdma.ko", whole=False),
     Plan("mutation_memory_page", Settings(), (cases.notices,), module="/mutation/memory-page/mdma.ko", whole=False),
 ]
