@@ -65,9 +65,19 @@ impl FaultPoint {
     /// Passes the point. If this is the call to fail, returns `error`.
     ///
     /// `EINTR` if the task is killed in a delay.
-    #[inline]
+    #[inline(always)]
     pub fn pass(&self, error: Error) -> Result {
-        if self.due()? {
+        match self.setting.load(Relaxed) {
+            0 => Ok(()),
+            _ => self.pass_on(error),
+        }
+    }
+
+    /// [`FaultPoint::pass`], of a point that may be on.
+    #[cold]
+    #[inline(never)]
+    fn pass_on(&self, error: Error) -> Result {
+        if self.is_due()? {
             self.spend();
             return Err(error);
         }
@@ -78,7 +88,7 @@ impl FaultPoint {
     /// [`FaultPoint::spend`]: this returns `true` again.
     ///
     /// For a failure that its caller may not learn of at once. `EINTR` if the task is killed in a delay.
-    #[inline]
+    #[inline(always)]
     pub fn due(&self) -> Result<bool> {
         match self.setting.load(Relaxed) {
             0 => Ok(false),
@@ -98,6 +108,7 @@ impl FaultPoint {
 
     /// [`FaultPoint::due`], of a point that may be on.
     #[cold]
+    #[inline(never)]
     fn is_due(&self) -> Result<bool> {
         self.wait()?;
         let before = self.setting.fetch_update(Relaxed, Relaxed, |setting| {
