@@ -9,7 +9,7 @@ from migrate import timeline
 from migrate import wait
 from migrate.device import Device
 from migrate.guest import Wrong
-from migrate.guest_memory import Memories
+from migrate.guest_memory import OfDevice, OfGuest
 from migrate.wait import Trouble
 
 # Too slow for the migration to complete.
@@ -293,27 +293,23 @@ async def notices(stage):
     """Mutation test: the guest notices each of --migrations migrations in which the module loses memory.
 
     In a migration in which the device writes nothing that was sent before, nothing can be lost, and the module says so.
-    A page of guest memory that it left out is lost unless QEMU sends it for another reason, such as a write of the
-    guest's processor. Whether it is lost is seen by comparing both QEMUs' memory.
     """
     fixture = stage.fixture
-    of_device = "memory-page" in stage.plan.module
     number, lost, noticed = 0, 0, 0
+    kind = OfDevice if "memory-page" in stage.plan.module else OfGuest
+    memory = kind(fixture.log, fixture.settings)
     while lost < stage.options.migrations and number < 3 * stage.options.migrations:
         number += 1
         await fixture.guest.work(fixture.running)
-        fixture.log.left_out()
-        memories = Memories(fixture.settings)
-        await fixture.migrate_held(memories.compare)
-        left_out = fixture.log.left_out()
-        # Each page of device memory that was left out is lost.
-        pages = left_out if of_device else memories.differing(left_out)
+        fixture.log.mutations()
+        await fixture.migrate_held(memory.compare)
+        pages, gone = memory.pages()
         device, guest = await fixture.guest.mend(fixture.running)
-        if device + guest and not pages:
+        if device + guest and not gone:
             raise Trouble(f"migration {number}: no page was lost, but the guest noticed {device + guest}")
-        lost += bool(pages)
+        lost += bool(gone)
         noticed += bool(device + guest)
-        stage.progress(f"migration {number}: {len(left_out)} pages left out, {len(pages)} of them lost, the guest "
+        stage.progress(f"migration {number}: {len(pages)} pages left out, {len(gone)} of them lost, the guest "
                        f"noticed {device} pages of device memory and {guest} of its own")
     stage.say(f"{number} migrations: {lost} lost memory, {noticed} were noticed")
     if lost < stage.options.migrations or noticed < lost:

@@ -2,7 +2,6 @@
 """The module and its device instances, through sysfs and debugfs."""
 
 import os
-import re
 import subprocess
 import time
 import uuid
@@ -68,11 +67,6 @@ class Log:
     def mutations(self):
         """Returns the lines in which a mutated module names the pages that it left out."""
         return [line.partition("mutation: ")[2] for line in self.lines() if "mutation: " in line]
-
-    def left_out(self):
-        """Returns what a mutated module left out since the last call: page addresses, or numbers in device memory."""
-        lines = [line for line in self.mutations() if not line.startswith("no page")]
-        return [int(re.search(r"page(?: at)? (0x[0-9a-f]+|[0-9]+)", line)[1], 0) for line in lines]
 
     def refusals(self):
         """Returns the lines in which a driver explains a refusal."""

@@ -3,10 +3,13 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 
+from migrate import wait
 from migrate.device import run
+from migrate.wait import Trouble
 
 # The mount point of the file system for guest memory.
 EXT4 = "/tmp/ext4"
@@ -47,31 +50,99 @@ def forget(name):
         os.remove(f"{EXT4}/{name}")
 
 
-class Memories:
-    """The memory of a guest at both ends of a migration."""
+class OfGuest:
+    """The pages of guest memory that a mutated module left out of a migration, and those of them that are lost.
 
-    def __init__(self, settings):
+    A page is not lost if QEMU sent it for another reason, such as a write of the guest's processor.
+    """
+
+    def __init__(self, log, settings):
+        self.log = log
         self.size = int(settings.memory.removesuffix("M")) << 20
-        self.pages = set()
+        self.differing = set()
 
     async def compare(self, *qemus):
-        """Reads the memory of these QEMUs, and notes the pages that differ."""
-        paths = []
-        for qemu in qemus:
-            path = qemu.path("memory")
-            await qemu.execute("pmemsave", val=0, size=self.size, filename=path)
-            paths.append(path)
+        """Reads the memory of these QEMUs, and notes the pages that differ. The module names its pages at close."""
+        self.differing = set()
+        paths = [await save(qemu, 0, self.size) for qemu in qemus]
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(open(path, "rb")) for path in paths]
             for page in range(0, self.size, PAGE):
                 if len({file.read(PAGE) for file in files}) > 1:
-                    self.pages.add(page)
+                    self.differing.add(page)
         for path in paths:
             os.remove(path)
 
-    def differing(self, pages):
-        """Returns those of these pages, by address, that are not the same everywhere."""
-        return [page for page in pages if page in self.pages]
+    def pages(self):
+        """Returns the pages that were left out, and those that are lost. Call it after the close."""
+        pages = left_out(self.log.mutations())
+        return pages, [page for page in pages if page in self.differing]
+
+
+class OfDevice:
+    """The same of device memory.
+
+    A page is not lost if the module sends it just after the device has written to it: a save takes the marks of
+    pages before it copies them.
+    """
+
+    def __init__(self, log, _settings):
+        self.log = log
+        self.found = [], []
+
+    async def compare(self, *qemus):
+        """Compares the pages that were left out. The module names them at the end of a save."""
+        lines = []
+
+        def complete():
+            more = self.log.mutations()
+            lines.extend(more)
+            return lines and not more
+
+        await wait.until("the module to name the page that it left out", complete, pause=0.5)
+        pages = left_out(lines)
+        bases = [await bar2(qemu) for qemu in qemus]
+        lost = []
+        for page in pages:
+            contents = [await read(qemu, base + page * PAGE) for qemu, base in zip(qemus, bases, strict=True)]
+            if len(set(contents)) > 1:
+                lost.append(page)
+        self.found = pages, lost
+
+    def pages(self):
+        """Returns the pages that were left out, and those that are lost."""
+        return self.found
+
+
+def left_out(lines):
+    """Returns the pages in lines of a mutated module: addresses, or numbers in device memory."""
+    pages = (re.search(r"page(?: at)? (0x[0-9a-f]+|[0-9]+)", line) for line in lines if not line.startswith("no page"))
+    return [int(page[1], 0) for page in pages]
+
+
+async def save(qemu, address, size):
+    """Saves a part of the guest's physical memory, and returns the path."""
+    path = qemu.path("memory")
+    await qemu.execute("pmemsave", val=address, size=size, filename=path)
+    return path
+
+
+async def read(qemu, address):
+    """Returns a page of the guest's physical memory."""
+    path = await save(qemu, address, PAGE)
+    with open(path, "rb") as file:
+        page = file.read()
+    os.remove(path)
+    return page
+
+
+async def bar2(qemu):
+    """Returns the guest's physical address of the first device's BAR 2."""
+    for bus in await qemu.execute("query-pci"):
+        for device in bus["devices"]:
+            if device["qdev_id"] == "mdma0":
+                return next(region["address"] for region in device["regions"] if region["bar"] == 2)
+    raise Trouble(f"{qemu.name} has no device mdma0")
 
 
 def own(devices, directory):
