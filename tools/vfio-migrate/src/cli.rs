@@ -159,6 +159,25 @@ pub enum Command {
         /// Milliseconds between two samples
         #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
         interval: u64,
+        /// Draw the next migration as an HTML page, and end after it
+        ///
+        /// Sampled more often, passes and states are told apart better. An existing file is replaced.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
+
+    /// Draw a migration as an HTML page
+    ///
+    /// Reads figures that `make run` wrote, and draws what was copied in each pass, the states over time and the
+    /// downtime magnified. The page holds everything that it shows: it loads nothing and has no script. Needs no device.
+    Plot {
+        /// The figures: a JSON file
+        figures: PathBuf,
+        /// The page to write
+        page: PathBuf,
+        /// Overwrite the page
+        #[arg(long)]
+        force: bool,
     },
 
     /// Save all devices to a directory, before their module is replaced
@@ -295,6 +314,7 @@ impl Command {
             Command::Receive { .. } => "receive",
             Command::Inspect { .. } => "inspect",
             Command::Watch { .. } => "watch",
+            Command::Plot { .. } => "plot",
             Command::SaveAll { .. } => "save-all",
             Command::LoadAll { .. } => "load-all",
         }

@@ -2,15 +2,19 @@
 
 //! The command `watch`: prints a migration while it runs.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
 use vfio_client::mdev::Instance;
+use vfio_client::Error;
+use vfio_migrate::file::NewFile;
 use vfio_migrate::format::{bytes, time};
-use vfio_migrate::{Failure, Sample, Watch};
+use vfio_migrate::{Failure, Recording, Sample, Watch};
 
 use crate::answer::Answer;
+use crate::plot;
 
 /// Seconds between two lines of the same state and pass.
 const INTERVAL: f64 = 1.0;
@@ -63,30 +67,44 @@ fn line(sample: &Sample) -> String {
     )
 }
 
-/// Follows a device until it is gone or, with `once`, until a migration has ended.
+/// Follows a device until it is gone or, with `once`, until a migration has ended. With a `path`, draws that migration.
 pub(crate) fn follow(
     instance: &Instance,
     once: bool,
     interval: u64,
     json: bool,
+    path: Option<&Path>,
 ) -> Result<Answer, Failure> {
     let mut watch = Watch::new(instance)?;
+    // Created before the migration, so that a wrong path is noticed in time.
+    let mut page = path
+        .map(|path| Ok::<_, Failure>((path, NewFile::create(path, true)?)))
+        .transpose()?;
+    let mut recording = Recording::default();
     let mut printer = Printer { json, last: None };
-    let mut samples = Vec::new();
+    let mut last = Sample::default();
     while let Some(sample) = watch.sample() {
         printer.print(&sample);
-        samples.push(sample);
-        if once && watch.has_ended() {
+        if page.is_some() {
+            recording.add(&sample);
+        }
+        last = sample;
+        if (once || page.is_some()) && watch.has_ended() {
             break;
         }
         sleep(Duration::from_millis(interval));
     }
-    let last = samples.last().cloned().unwrap_or_default();
-    Ok(Answer::new(
-        format!(
-            "stopped for {} in total",
-            time(Duration::from_millis(last.stopped_ms))
-        ),
-        &last,
-    ))
+    let mut text = format!(
+        "stopped for {} in total",
+        time(Duration::from_millis(last.stopped_ms))
+    );
+    if let Some((path, page)) = page.take() {
+        let Some(figures) = recording.figures(&format!("device {}", instance.uuid)) else {
+            let why = "the device was removed before it migrated";
+            return Err(Error::other("plot", why).into());
+        };
+        plot::write(&figures, path, page)?;
+        text.push_str(&format!("\ndrawn in {}", path.display()));
+    }
+    Ok(Answer::new(text, &last))
 }

@@ -9,6 +9,7 @@ mod answer;
 mod bar;
 mod connection;
 mod follow;
+mod plot;
 mod show;
 
 use std::fs::File;
@@ -183,10 +184,16 @@ fn run(cli: &Cli, bar: &mut Bar) -> Result<Answer, Failure> {
             uuid,
             once,
             interval,
+            plot,
         } => {
             let instance = Sysfs::default().instance(uuid)?;
-            follow::follow(&instance, *once, *interval, cli.json)
+            follow::follow(&instance, *once, *interval, cli.json, plot.as_deref())
         }
+        Command::Plot {
+            figures,
+            page,
+            force,
+        } => plot::plot(figures, page, *force),
         Command::SaveAll { directory, force } => {
             let saved = all::save_all(&Sysfs::default(), directory, *force, bar)?;
             Ok(Answer::new(show::all(&saved), json!({ "devices": saved })))

@@ -26,6 +26,10 @@ pub struct Sample {
     pub passes: u64,
     /// Bytes that the open or last save has produced.
     pub saved_bytes: u64,
+    /// Those of `saved_bytes` that were saved while the device was stopped.
+    pub stop_copy_bytes: u64,
+    /// Pages of device memory that were saved while it was stopped.
+    pub stop_copy_pages: u64,
     /// Bytes that the open or last load has taken.
     pub loaded_bytes: u64,
     /// Bytes left to save.
@@ -34,6 +38,8 @@ pub struct Sample {
     pub dirty_pages: u64,
     /// Pages of device memory.
     pub memory_pages: u64,
+    /// Those that were ever written.
+    pub populated_pages: u64,
     /// Bytes a second since the last sample, saved and loaded.
     pub rate: f64,
     /// Milliseconds that the device has been stopped since the first sample.
@@ -130,11 +136,14 @@ impl Watch {
             state,
             front_end: fields.get("front_end").copied().unwrap_or("none").into(),
             passes: number("passes"),
-            saved_bytes: number("pre_copy_bytes") + number("stop_copy_bytes"),
+            saved_bytes: number("pre_copy_bytes").saturating_add(number("stop_copy_bytes")),
+            stop_copy_bytes: number("stop_copy_bytes"),
+            stop_copy_pages: number("stop_copy_pages"),
             loaded_bytes: number("load_bytes"),
             pending_bytes: number("pending_bytes"),
             dirty_pages: number("dirty_pages"),
             memory_pages: number("memory_pages"),
+            populated_pages: number("populated_pages"),
             rate: 0.0,
             stopped_ms: stopped.saturating_sub(before),
         };
