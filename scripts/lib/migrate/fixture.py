@@ -143,7 +143,7 @@ class Fixture:
             raise Trouble(f"the migration {status}: {migration.info.get('error-desc', 'no reason given')}; "
                           f"{source.name}: {source.words()}; {destination.name}: {destination.words()}")
         result = Result(migration.info, [], migration.begun, now(), before, {},
-                        self.settings.downtime_ms << migration.raised)
+                        self.settings.downtime_ms << migration.raised, migration.samples)
         await wait.until("the destination to run", lambda: is_running(destination), [guest, destination])
         for saved, loaded in zip(source.devices, destination.devices, strict=True):
             result.devices.append(Moved(saved.status(), loaded.status()))

@@ -15,6 +15,7 @@ import traceback
 from migrate import consoles
 from migrate import report
 from migrate import suite
+from migrate.figures import figures
 from migrate.device import DRIVERS, Module
 from migrate.fixture import Fixture, keep
 from migrate.settings import chosen
@@ -63,10 +64,13 @@ async def run(options, module):
             source, destination, _ = fixture.results[0]
             report.show_timeline(source, destination, result, fixture.guest)
             rows = report.table(source, result, last)
-            report.show_table(f"{settings.words()}{', data section not mapped' if options.no_mmap else ''}", rows)
+            title = f"{settings.words()}{', data section not mapped' if options.no_mmap else ''}"
+            report.show_table(title, rows)
             with open(f"{directory}/result.json", "w", encoding="utf-8") as file:
                 json.dump({"info": result.info, "rows": dict(rows),
                            "devices": [vars(device) for device in result.devices]}, file, indent=1)
+            with open(f"{directory}/figures.json", "w", encoding="utf-8") as file:
+                json.dump(figures(title, rows, (source, destination), result, last, fixture.guest), file, indent=1)
             print(f"\n  all data correct: {last['verified']} jobs verified, the guest's kernel log is clean")
     finally:
         keep(directory, OUT)

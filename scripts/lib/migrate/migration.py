@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from migrate import wait
 from migrate.qemu import now
+from migrate.sample import Sample, ram_bytes
 from migrate.wait import Trouble
 
 ENDS = ("completed", "failed", "cancelled")
@@ -39,6 +40,8 @@ class Result:
     before: dict
     during: dict
     limit_ms: int
+    # What was copied by some moments.
+    samples: list = field(default_factory=list)
     # Seconds between the last message from the source and the first from the destination.
     silence: float = 0.0
 
@@ -58,6 +61,7 @@ class Migration:
         self.tell = tell
         self.info = {}
         self.begun = None
+        self.samples = []
         # How often the downtime limit was doubled, and whether it may be.
         self.raised = 0
         self.patient = True
@@ -88,8 +92,10 @@ class Migration:
         """Updates the state of the migration, and returns the status that the source reports."""
         self.info = await self.source.execute("query-migrate")
         await self.converge()
-        for device in self.source.devices:
-            status = device.status()
+        moment, devices = now(), [device.status() for device in self.source.devices]
+        ram = self.info.get("ram", {})
+        self.samples.append(Sample(moment, (ram_bytes(ram), ram.get("remaining", 0)), devices))
+        for status in devices:
             self.states.add(status["state"])
             if status["front_end"] != "none":
                 self.front_ends.add(status["front_end"])
