@@ -208,6 +208,10 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     if cli.json {
+        let titles: serde_json::Map<_, _> = tables
+            .iter()
+            .map(|table| (table.name.to_string(), json!(table.title)))
+            .collect();
         let tables: serde_json::Map<_, _> = tables
             .iter()
             .map(|table| (table.name.to_string(), table.json()))
@@ -222,6 +226,7 @@ fn run(cli: &Cli) -> Result<()> {
             json!({
                 "device": subject.kind,
                 "clock": clock.json(),
+                "titles": titles,
                 "tables": tables,
                 "left_out": left_out,
             })

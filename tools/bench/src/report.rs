@@ -75,7 +75,8 @@ fn grouped(n: u64) -> String {
 pub(crate) struct Table {
     /// The name to select it by.
     pub(crate) name: &'static str,
-    title: String,
+    /// What it shows.
+    pub(crate) title: String,
     columns: &'static [&'static str],
     rows: Vec<Vec<Cell>>,
 }
