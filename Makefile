@@ -70,7 +70,7 @@ clean:
 
 help:
 	@echo 'make              build mdma.ko and print its path'
-	@echo 'make run          live-migrate a guest and its device with QEMU 7.2 (v1);'
+	@echo 'make run          live-migrate a guest and its device with QEMU 7.2 (v1), and draw it;'
 	@echo '                  PROTO=v2 uses QEMU 10, PROTO=v2 QEMU=11 QEMU 11;'
 	@echo '                  DEVICE=mnvme runs an NVMe disk, DEVICE=mserial a serial port'
 	@echo 'make consoles     the same by hand, with both consoles open; PROTO=, QEMU='
@@ -100,7 +100,8 @@ help:
 	@echo 'make fuzz-host    feed random streams to the protocol core; SECONDS=60'
 	@echo 'make bench        count the instructions that each device operation takes;'
 	@echo '                  NATIVE=1 measures times instead, as multiples of a memcpy();'
-	@echo '                  DEVICE=scratch, mserial or mnvme measures another one'
+	@echo '                  DEVICE=scratch, mserial or mnvme measures another one;'
+	@echo '                  HTML=1 draws the tables as charts, HTML=FILE in that file'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
 	@echo 'make doc          build the documents and the crates'\'' documentation as HTML'
 	@echo 'make shell        open a shell in the virtual machine, with the module'
