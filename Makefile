@@ -50,7 +50,7 @@ fuzz-host:
 	@$(SCRIPTS)/fuzz-host --seconds $(SECONDS)
 
 bench:
-	@$(SCRIPTS)/bench --device $(DEVICE) $(if $(HTML),--html $(HTML))
+	@$(SCRIPTS)/bench --device $(DEVICE)$(if $(CHECK), --check)$(if $(UPDATE), --update)$(if $(HTML), --html $(HTML))
 
 check:
 	@$(SCRIPTS)/check
@@ -101,6 +101,8 @@ help:
 	@echo 'make bench        count the instructions that each device operation takes;'
 	@echo '                  NATIVE=1 measures times instead, as multiples of a memcpy();'
 	@echo '                  DEVICE=scratch, mserial or mnvme measures another one;'
+	@echo '                  CHECK=1 compares the counts with those in the tree and fails above'
+	@echo '                  5 %, UPDATE=1 writes them to the tree;'
 	@echo '                  HTML=1 draws the tables as charts, HTML=FILE in that file'
 	@echo 'make check        check format, lints, imports, unsafe code, licences, documents'
 	@echo 'make doc          build the documents and the crates'\'' documentation as HTML'

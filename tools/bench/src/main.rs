@@ -234,3 +234,8 @@ fn run(cli: &Cli) -> Result<()> {
     }
     Ok(())
 }
+        let costs: serde_json::Map<_, _> = tables
+            .iter()
+            .map(|table| (table.name.to_string(), table.costs()))
+            .collect();
+                "costs": costs,

@@ -2,6 +2,8 @@
 
 //! Tables of results, as text and as JSON.
 
+use std::collections::BTreeSet;
+
 use serde_json::{json, Map, Value};
 use vfio_migrate::format;
 
@@ -138,6 +140,37 @@ impl Table {
         format!("{}\n\n{}", self.title, format::table(&headers, &rows))
     }
 
+    /// Returns the names of the rows: the first cell, and as many more as are needed to tell them apart.
+    fn row_names(&self) -> Vec<String> {
+        let name = |row: &Vec<Cell>, cells| -> String {
+            let texts: Vec<_> = row.iter().take(cells).map(Cell::text).collect();
+            texts.join(", ")
+        };
+        let names = |cells| self.rows.iter().map(|row| name(row, cells)).collect();
+        for cells in 1..self.columns.len() {
+            let names: Vec<String> = names(cells);
+            if names.iter().collect::<BTreeSet<_>>().len() == names.len() {
+                return names;
+            }
+        }
+        names(self.columns.len())
+    }
+
+    /// Returns the costs as JSON: of each row an object with a number for each column that has a cost.
+    pub(crate) fn costs(&self) -> Value {
+        let object = |row: &Vec<Cell>| -> Value {
+            let cells = self.columns.iter().zip(row);
+            let costs = cells.filter_map(|(name, cell)| match cell {
+                Cell::Count(cost) => Some((name.to_string(), json!(cost))),
+                _ => None,
+            });
+            Value::Object(costs.collect::<Map<_, _>>())
+        };
+        let rows = self.row_names().into_iter();
+        let rows = rows.zip(self.rows.iter().map(object));
+        Value::Object(rows.collect::<Map<_, _>>())
+    }
+
     /// Returns one JSON object per row.
     pub(crate) fn json(&self) -> Value {
         let object = |row: &Vec<Cell>| {
@@ -175,6 +208,29 @@ mod tests {
         table.row(["mapped".into(), Cell::Number(8), Cell::Count(8.0)]);
         let found = table.per(4.0).json();
         assert_eq!(found, json!([{ "way": "mapped", "pages": 8, "cost": 2.0 }]));
+    }
+
+    #[test]
+    fn costs_are_found_by_row_and_column() {
+        let mut table = Table::new("t", "A title", &["job", "bytes", "cost", "×", "other"]);
+        let mut row = |name: &str, bytes, cost| {
+            table.row([
+                name.into(),
+                Cell::Size(bytes),
+                Cell::Count(cost),
+                Cell::Ratio(9.0),
+                Cell::None,
+            ]);
+        };
+        row("COPY", 8, 1.5);
+        row("COPY", 4096, 2.5);
+        row("FILL", 8, 3.5);
+        let want = json!({
+            "COPY, 8 B": { "cost": 1.5 },
+            "COPY, 4.00 KiB": { "cost": 2.5 },
+            "FILL, 8 B": { "cost": 3.5 },
+        });
+        assert_eq!(table.costs(), want);
     }
 
     #[test]
