@@ -62,6 +62,7 @@ pub struct DirtyCount {
 impl DirtyCount {
     /// Decodes a counter of `max` pages. While calls are in flight the number of runs may be too small or too
     /// large.
+    #[inline]
     fn of(counter: u64, max: u64) -> DirtyCount {
         let pages = (counter & ((1 << RUNS) - 1)).min(max);
         let runs = u64::try_from((counter >> RUNS) as i32).unwrap_or(0);
@@ -72,6 +73,7 @@ impl DirtyCount {
     }
 
     /// Returns what is left without `part`.
+    #[inline]
     pub const fn without(self, part: DirtyCount) -> DirtyCount {
         DirtyCount {
             pages: self.pages.saturating_sub(part.pages),
@@ -87,6 +89,7 @@ impl DirtyCount {
 }
 
 /// Returns the pages and runs of a word, encoded as in a counter.
+#[inline]
 const fn tally(bits: u64) -> u64 {
     // Most words are all clean or all dirty, and counting bits is slow.
     match bits {
@@ -101,6 +104,8 @@ const fn tally(bits: u64) -> u64 {
 pub struct DirtyMap<W> {
     words: W,
     pages: u64,
+    /// The index of the counter of all pages.
+    total: usize,
 }
 
 /// Returns the number of words that a map of `pages` pages needs.
@@ -112,21 +117,25 @@ pub const fn words_for(pages: u64) -> u64 {
 }
 
 /// Returns the index of the counter of all pages.
+#[inline]
 const fn total_word(pages: u64) -> u64 {
     bit_words(pages).saturating_add(pages.div_ceil(BLOCK))
 }
 
 /// Returns the number of words that hold the bits of `pages` pages.
+#[inline]
 const fn bit_words(pages: u64) -> u64 {
     pages.div_ceil(BITS)
 }
 
 /// Returns the first page of the block after that of `page`.
+#[inline]
 const fn next_block(page: u64) -> u64 {
     (page / BLOCK).saturating_add(1).saturating_mul(BLOCK)
 }
 
 /// Returns `count` ones from bit `first` on, cut off at the end of the word.
+#[inline]
 const fn mask(first: u64, count: u64) -> u64 {
     let ones = if count >= BITS {
         !0
@@ -141,6 +150,7 @@ const fn mask(first: u64, count: u64) -> u64 {
 }
 
 /// Returns the number of ones at the low end of a word.
+#[inline]
 const fn ones(bits: u64) -> u64 {
     bits.trailing_ones() as u64
 }
@@ -155,7 +165,11 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
         for word in words.iter() {
             word.store(0, Ordering::Release);
         }
-        Some(DirtyMap { words, pages })
+        Some(DirtyMap {
+            words,
+            pages,
+            total: usize::try_from(total_word(pages)).ok()?,
+        })
     }
 
     /// Returns the number of pages in the map.
@@ -175,9 +189,9 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     }
 
     /// Returns the counter of all pages.
+    #[inline]
     fn total(&self) -> Option<&AtomicU64> {
-        self.words
-            .get(usize::try_from(total_word(self.pages)).ok()?)
+        self.words.get(self.total)
     }
 
     /// Returns the count of the block of `page`. SeqCst: a task that waits for a mark announces that
@@ -296,6 +310,7 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
     }
 
     /// Counts all marked pages, in constant time.
+    #[inline]
     pub fn count_all(&self) -> DirtyCount {
         self.total().map_or(DirtyCount::default(), |counter| {
             DirtyCount::of(counter.load(Ordering::SeqCst), self.pages)
@@ -312,10 +327,11 @@ impl<W: Deref<Target = [AtomicU64]>> DirtyMap<W> {
                 total.add(self.counted(from));
             } else {
                 self.each(from, to, |_, word, mask| {
-                    total.add(DirtyCount::of(
-                        tally(word.load(Ordering::Acquire) & mask),
-                        BITS,
-                    ));
+                    // Most words are clean.
+                    match word.load(Ordering::Acquire) & mask {
+                        0 => {}
+                        bits => total.add(DirtyCount::of(tally(bits), BITS)),
+                    }
                 });
             }
         });

@@ -92,7 +92,9 @@ impl PartTable {
             .fold(0, |mask, (_, index)| mask | bit(index))
     }
 
-    /// Returns how many bytes the records of these parts have, of which `size` returns the bytes.
+    /// Returns how many bytes the records of these parts have, of which `size` returns the bytes. Not inline,
+    /// because few saves have any at a given time, and callers are short without it.
+    #[inline(never)]
     pub(crate) fn bytes(&self, parts: u32, size: impl Fn(&Part) -> u64) -> u64 {
         self.0
             .iter()

@@ -8,6 +8,9 @@ use crate::part::{bit, Changes, Part, PartTable};
 #[derive(Debug)]
 pub(crate) struct PendingParts {
     pub(crate) table: PartTable,
+    /// The parts of pre-copy, and the others.
+    pre_copy: u32,
+    others: u32,
     /// The parts to send.
     pending: u32,
     /// The parts of pre-copy that were not sent since it began, or began anew.
@@ -22,6 +25,8 @@ impl PendingParts {
         let pre_copy = table.mask(|part| part.pre_copy);
         PendingParts {
             table,
+            pre_copy,
+            others: table.mask(|part| !part.pre_copy),
             pending: pre_copy,
             unsent: pre_copy,
             reinit: false,
@@ -30,29 +35,31 @@ impl PendingParts {
 
     /// The device has stopped: all other parts are to be sent too.
     pub(crate) fn stop(&mut self) {
-        self.pending |= self.table.mask(|part| !part.pre_copy);
+        self.pending |= self.others;
     }
 
     /// Returns the parts that are to be sent after these changes.
+    #[inline]
     fn after(&self, changes: Changes) -> u32 {
         let chosen = if changes.reinit {
             u32::MAX
         } else {
             changes.parts
         };
-        self.pending | self.table.mask(|part| part.pre_copy) & chosen
+        self.pending | self.pre_copy & chosen
     }
 
     /// Takes changes of the device into account.
     pub(crate) fn update(&mut self, changes: Changes) {
         self.pending = self.after(changes);
         if changes.reinit {
-            self.unsent = self.table.mask(|part| part.pre_copy);
+            self.unsent = self.pre_copy;
             self.reinit = true;
         }
     }
 
     /// Returns whether nothing is to be sent after these changes.
+    #[inline]
     pub(crate) fn is_empty(&self, changes: Changes) -> bool {
         self.after(changes) == 0
     }
@@ -79,14 +86,20 @@ impl PendingParts {
     ) -> u64 {
         let others = match stopped {
             true => 0,
-            false => self.table.mask(|part| !part.pre_copy),
+            false => self.others,
         };
-        self.table.bytes(self.after(changes) | others, size)
+        match self.after(changes) | others {
+            0 => 0,
+            parts => self.table.bytes(parts, size),
+        }
     }
 
     /// Returns how many bytes pre-copy has to send for the first time, and again.
     pub(crate) fn pre_copy(&self, size: impl Fn(&Part) -> u64) -> (u64, u64) {
-        let pending = self.pending & self.table.mask(|part| part.pre_copy);
+        let pending = self.pending & self.pre_copy;
+        if pending == 0 {
+            return (0, 0);
+        }
         (
             self.table.bytes(pending & self.unsent, &size),
             self.table.bytes(pending & !self.unsent, &size),

@@ -14,11 +14,11 @@
 //! one pass sends everything.
 
 use crate::checksum::{crc_finish, CRC_SEED};
-use crate::dirty::Run;
+use crate::dirty::{DirtyCount, Run};
 use crate::error::Error;
 use crate::format::{Kind, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, HEADER_SIZE, IDENTITY_SIZE};
 use crate::identity::Identity;
-use crate::part::PartTable;
+use crate::part::{Changes, PartTable};
 use crate::pending_parts::PendingParts;
 use crate::record_writer::{Output, RecordWriter};
 use core::ops::DerefMut;
@@ -100,11 +100,13 @@ pub fn estimate<S: Source + ?Sized>(identity: &Identity, parts: PartTable, src: 
         .saturating_add(memory_bytes(identity, populated, runs))
 }
 
+#[inline]
 fn control_bytes(payload: usize) -> u64 {
     (payload as u64).saturating_add(HEADER_SIZE as u64)
 }
 
 /// Returns the size of the record with `left` bytes of the device's state; 0 if there are none.
+#[inline]
 fn state_bytes(left: u64) -> u64 {
     match left {
         0 => 0,
@@ -112,6 +114,7 @@ fn state_bytes(left: u64) -> u64 {
     }
 }
 
+#[inline]
 fn memory_bytes(identity: &Identity, pages: u64, runs: u64) -> u64 {
     pages
         .saturating_mul(u64::from(identity.page_size))
@@ -224,28 +227,31 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     ///
     /// Does not include a staged, unconsumed buffer: the front end adds its length.
     pub fn pending<S: Source + ?Sized>(&self, src: &S) -> u64 {
-        if self.has_data(src) {
-            self.remaining(src)
-        } else {
-            0
+        let (dirty, changes) = (src.dirty().count_all(), src.changes());
+        match self.has_any(dirty, changes) {
+            true => self.rest(src, dirty, changes),
+            false => 0,
         }
     }
 
     /// Returns how many bytes an immediate stop would still have to send (P47); 0 after END.
     pub fn remaining<S: Source + ?Sized>(&self, src: &S) -> u64 {
+        self.rest(src, src.dirty().count_all(), src.changes())
+    }
+
+    /// [`SaveSession::remaining`], with these pages dirty and these changes. Users read it often, so it looks at
+    /// each counter once.
+    #[inline]
+    fn rest<S: Source + ?Sized>(&self, src: &S, dirty: DirtyCount, changes: Changes) -> u64 {
         let state = match self.state {
             DeviceState::Unread => u64::from(self.identity.state_size_max),
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
             DeviceState::Ended => return 0,
         };
-        let dirty = src.dirty().count_all();
         let parts = match self.state {
-            DeviceState::Unread => {
-                self.parts
-                    .remaining(self.writer.stopped, src.changes(), |part| {
-                        src.part_bytes(part)
-                    })
-            }
+            DeviceState::Unread => self
+                .parts
+                .remaining(self.writer.stopped, changes, |part| src.part_bytes(part)),
             DeviceState::Partly { .. } | DeviceState::Ended => 0,
         };
         self.identity_bytes()
@@ -295,9 +301,15 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
 
     /// Returns whether [`SaveSession::fill`] would write something.
     pub fn has_data<S: Source + ?Sized>(&self, src: &S) -> bool {
+        self.has_any(src.dirty().count_all(), src.changes())
+    }
+
+    /// [`SaveSession::has_data`], with these pages dirty and these changes.
+    #[inline]
+    fn has_any(&self, dirty: DirtyCount, changes: Changes) -> bool {
         let left = match self.writer.stopped {
             true => !self.is_complete(),
-            false => !src.dirty().is_clean() || !self.parts.is_empty(src.changes()),
+            false => dirty.pages != 0 || !self.parts.is_empty(changes),
         };
         left || self.writer.totals.records == 0
     }
