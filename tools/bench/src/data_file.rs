@@ -87,7 +87,7 @@ fn end(device: &Device) -> Result<()> {
 }
 
 /// Reads all of a device. Returns the number of calls and of bytes.
-fn save(device: &Device, stream: &mut [u8], call: usize) -> Result<(u64, usize)> {
+pub(crate) fn save(device: &Device, stream: &mut [u8], call: usize) -> Result<(u64, usize)> {
     let file = begin(device, State::STOP_COPY)?;
     let (mut calls, mut at) = (0, 0);
     loop {
@@ -105,7 +105,7 @@ fn save(device: &Device, stream: &mut [u8], call: usize) -> Result<(u64, usize)>
 }
 
 /// Writes all of a device. Returns the number of calls.
-fn load(device: &Device, stream: &[u8], call: usize) -> Result<u64> {
+pub(crate) fn load(device: &Device, stream: &[u8], call: usize) -> Result<u64> {
     let file = begin(device, State::RESUMING)?;
     let (mut calls, mut at) = (0, 0);
     while at < stream.len() {

@@ -56,6 +56,17 @@ impl Bare {
     pub(crate) fn new(kind: &str, abi: &str) -> Result<Self> {
         let instance = Removed(Sysfs::default().find_type(kind)?.create(&Uuid::random()?)?);
         instance.0.set_migration_abi(abi)?;
+        Self::open(instance)
+    }
+
+    /// Creates an instance of a type of another driver.
+    pub(crate) fn foreign(kind: &str) -> Result<Self> {
+        Self::open(Removed(
+            Sysfs::default().find_type(kind)?.create(&Uuid::random()?)?,
+        ))
+    }
+
+    fn open(instance: Removed) -> Result<Self> {
         let container = Container::open()?;
         Ok(Bare {
             device: instance.0.open(&container)?,

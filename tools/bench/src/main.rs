@@ -10,6 +10,9 @@
 //! | `save`      | `drain`     | reading the state of a stopped device                     |
 //! | `load`      | `drain`     | writing it to another one                                 |
 //! | `file`      | `data_file` | the data file of v2, by the size of the calls             |
+//! | `peers`     | `peers`     | the device, the kernel's sample `mtty` and plain files    |
+//! | `sizes`     | `sizes`     | the types of the device, by the size of their memory      |
+//! | `large`     | `precopy`   | passes over 1 GiB                                         |
 //! | `passes`    | `precopy`   | passes of pre-copy, by how many pages have changed        |
 //! | `engine`    | `engine`    | jobs of the device, by direction and size                 |
 //! | `lists`     | `lists`     | jobs with scatter lists, by size of their entries         |
@@ -36,9 +39,11 @@ mod keys;
 mod lists;
 mod module;
 mod need;
+mod peers;
 mod precopy;
 mod registers;
 mod report;
+mod sizes;
 mod small;
 mod subject;
 
@@ -65,6 +70,10 @@ struct Cli {
     /// Load this module first
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
+
+    /// Load this module of mtty, the kernel's own sample, and measure it beside the device
+    #[arg(long, value_name = "PATH")]
+    peer: Option<PathBuf>,
 
     /// The device to measure: the name of its module
     #[arg(long, value_name = "NAME", default_value = "mdma")]
@@ -110,7 +119,7 @@ type Part = (
     fn(&Clock, &Subject, &Cli) -> Result<Vec<Table>>,
 );
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 14] = [
     (&["save", "load"], Need::Migration, |clock, subject, cli| {
         drain::run(clock, subject, cli.words)
     }),
@@ -120,6 +129,12 @@ const PARTS: [Part; 11] = [
     (&["passes"], Need::Memory, |clock, subject, _| {
         precopy::run(clock, subject)
     }),
+    (&["large"], Need::Large, |clock, subject, _| {
+        precopy::large(clock, subject)
+    }),
+    (&["sizes"], Need::Memory, |clock, subject, _| {
+        sizes::run(clock, subject)
+    }),
     (&["engine"], Need::Engine, |clock, subject, cli| {
         engine::run(clock, &subject.kind, cli.moved)
     }),
@@ -127,6 +142,9 @@ const PARTS: [Part; 11] = [
     (&["small"], Need::Engine, |clock, _, _| small::run(clock)),
     (&["registers"], Need::Migration, |clock, subject, _| {
         registers::run(clock, subject)
+    }),
+    (&["peers"], Need::Migration, |clock, subject, cli| {
+        peers::run(clock, subject, cli.peer.is_some())
     }),
     (&["faults"], Need::Mapped, |clock, subject, _| {
         faults::run(clock, subject)
@@ -160,6 +178,9 @@ fn run(cli: &Cli) -> Result<()> {
         return Ok(());
     }
     if let Some(path) = &cli.module {
+        module::load(path, "")?;
+    }
+    if let Some(path) = &cli.peer {
         module::load(path, "")?;
     }
     let subject = Subject::find(&cli.device, cli.kind.as_deref())?;
@@ -212,6 +233,10 @@ fn run(cli: &Cli) -> Result<()> {
             .iter()
             .map(|table| (table.name.to_string(), json!(table.title)))
             .collect();
+        let costs: serde_json::Map<_, _> = tables
+            .iter()
+            .map(|table| (table.name.to_string(), table.costs()))
+            .collect();
         let tables: serde_json::Map<_, _> = tables
             .iter()
             .map(|table| (table.name.to_string(), table.json()))
@@ -228,14 +253,10 @@ fn run(cli: &Cli) -> Result<()> {
                 "clock": clock.json(),
                 "titles": titles,
                 "tables": tables,
+                "costs": costs,
                 "left_out": left_out,
             })
         );
     }
     Ok(())
 }
-        let costs: serde_json::Map<_, _> = tables
-            .iter()
-            .map(|table| (table.name.to_string(), table.costs()))
-            .collect();
-                "costs": costs,

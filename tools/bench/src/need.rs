@@ -13,6 +13,8 @@ pub(crate) enum Need {
     Memory,
     /// Memory of the device that a user can map.
     Mapped,
+    /// A type with 1 GiB of memory that a user can map.
+    Large,
     /// The engine of `mdma`, which does jobs.
     Engine,
 }
@@ -24,6 +26,7 @@ impl Need {
             Need::Migration => "migration",
             Need::Memory => "device memory",
             Need::Mapped => "16 MiB of mapped device memory",
+            Need::Large => "1 GiB of mapped device memory",
             Need::Engine => "mdma's engine",
         }
     }

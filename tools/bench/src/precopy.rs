@@ -25,32 +25,100 @@ const COLUMNS: &[&str] = &[
     "per page",
 ];
 
+/// How the pages lie that were changed.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// As far from each other as possible.
+    Scattered,
+    /// Side by side.
+    OnePiece,
+}
+
 /// Measures the first pass and later passes.
 pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
-    let device = Opened::new(&subject.kind)?;
-    let size = subject.populate(&device.device)?;
-    let mut memory = subject.place()?.open(&device.device)?;
-    let pages = size / PAGE;
-    let mut title = format!(
-        "Passes of pre-copy over {}, through the mapping. Costs: of a write that changes a page, of \
-         reading pending_bytes once before the pass, of the whole pass with its copy, and of the pass per page.",
-        vfio_migrate::format::bytes(size)
-    );
-    if let Memory::Disk(_) = memory {
-        title.push_str(" The controller writes the pages; what that costs is not measured.");
+    let mut passes = Passes::begin(clock, subject, "passes", &subject.kind)?;
+    passes.row("all: the first pass", passes.pages, None)?;
+    passes.row("none", 0, None)?;
+    for (name, part) in [("0.1 %", 1000), ("1 %", 100), ("10 %", 10)] {
+        passes.change(&format!("{name}, scattered"), part, Layout::Scattered)?;
+        passes.change(&format!("{name}, in one piece"), part, Layout::OnePiece)?;
     }
-    let mut table = Table::new("passes", title, COLUMNS);
-    let mut buffer = vec![0; device.migration.mapping().map_or(1 << 20, Mapping::len)];
+    passes.change("all", 1, Layout::OnePiece)?;
+    passes.end()
+}
 
-    device.set_state(State::PRE_COPY)?;
-    let mut row = |name: &str, changed: u64, write: Option<f64>| -> Result<()> {
-        let (pending, _) = clock.try_time(|| Ok(device.migration.pending_bytes()?))?;
-        let (count, sent) = clock.try_time(|| pass(&device, &mut buffer))?;
+/// Measures passes over 1 GiB: few of the pages, and all.
+pub(crate) fn large(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
+    let Some(kind) = &subject.large else {
+        fail!("{} has no type with 1 GiB", subject.name);
+    };
+    let mut passes = Passes::begin(clock, subject, "large", kind)?;
+    passes.row("all: the first pass", passes.pages, None)?;
+    passes.row("none", 0, None)?;
+    passes.change("1 %, scattered", 100, Layout::Scattered)?;
+    passes.change("all", 1, Layout::OnePiece)?;
+    passes.end()
+}
+
+/// A device in pre-copy, and what its passes cost.
+struct Passes<'a> {
+    clock: &'a Clock,
+    memory: Memory,
+    device: Opened,
+    pages: u64,
+    buffer: Vec<u8>,
+    table: Table,
+}
+
+impl<'a> Passes<'a> {
+    /// Begins pre-copy with all pages in use.
+    fn begin(clock: &'a Clock, subject: &Subject, name: &'static str, kind: &str) -> Result<Self> {
+        let device = Opened::new(kind)?;
+        let size = subject.populate(&device.device)?;
+        let memory = subject.place()?.open(&device.device)?;
+        let mut title = format!(
+            "Passes of pre-copy over {}, through the mapping. Costs: of a write that changes a page, of \
+             reading pending_bytes once before the pass, of the whole pass with its copy, and of the pass per page.",
+            vfio_migrate::format::bytes(size)
+        );
+        if let Memory::Disk(_) = memory {
+            title.push_str(" The controller writes the pages; what that costs is not measured.");
+        }
+        let buffer = vec![0; device.migration.mapping().map_or(1 << 20, Mapping::len)];
+        device.set_state(State::PRE_COPY)?;
+        Ok(Passes {
+            clock,
+            memory,
+            device,
+            pages: size / PAGE,
+            buffer,
+            table: Table::new(name, title, COLUMNS),
+        })
+    }
+
+    /// Changes one page of `part`, and measures the pass.
+    fn change(&mut self, name: &str, part: u64, layout: Layout) -> Result<()> {
+        let changed = (self.pages / part).max(1);
+        let stride = match layout {
+            Layout::Scattered => self.pages / changed,
+            Layout::OnePiece => 1,
+        };
+        let count = write(self.clock, &mut self.memory, changed, stride)?;
+        self.row(name, changed, count)
+    }
+
+    /// Measures a pass over that many changed pages.
+    fn row(&mut self, name: &str, changed: u64, write: Option<f64>) -> Result<()> {
+        let (device, buffer) = (&self.device, &mut self.buffer);
+        let (pending, _) = self
+            .clock
+            .try_time(|| Ok(device.migration.pending_bytes()?))?;
+        let (count, sent) = self.clock.try_time(|| pass(device, buffer))?;
         let bytes = changed * PAGE;
         if sent < bytes {
             fail!("{name}: {sent} bytes were sent of {bytes}");
         }
-        table.row([
+        self.table.row([
             name.into(),
             Cell::Number(changed),
             write.map_or(Cell::None, Cell::Count),
@@ -67,24 +135,13 @@ pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
             },
         ]);
         Ok(())
-    };
-    row("all: the first pass", pages, None)?;
-    row("none", 0, None)?;
-    for (name, part) in [("0.1 %", 1000), ("1 %", 100), ("10 %", 10), ("all", 1)] {
-        let changed = (pages / part).max(1);
-        // Spread as far apart as possible, and adjacent.
-        let stride = pages / changed;
-        let count = write(clock, &mut memory, changed, stride)?;
-        if part == 1 {
-            row(name, changed, count)?;
-        } else {
-            row(&format!("{name}, scattered"), changed, count)?;
-            let count = write(clock, &mut memory, changed, 1)?;
-            row(&format!("{name}, in one piece"), changed, count)?;
-        }
     }
-    device.set_state(State::RUNNING)?;
-    Ok(vec![table])
+
+    /// Ends pre-copy, and returns the table.
+    fn end(self) -> Result<Vec<Table>> {
+        self.device.set_state(State::RUNNING)?;
+        Ok(vec![self.table])
+    }
 }
 
 /// Changes pages; returns the cost of one, if the processor does it.
@@ -104,7 +161,7 @@ fn write(clock: &Clock, memory: &mut Memory, pages: u64, stride: u64) -> Result<
 }
 
 /// Saves until nothing is pending. Returns the number of bytes.
-fn pass(device: &Opened, buffer: &mut [u8]) -> Result<u64> {
+pub(crate) fn pass(device: &Opened, buffer: &mut [u8]) -> Result<u64> {
     let migration = &device.migration;
     let mut sent = 0;
     while migration.pending_bytes()? > 0 {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use contents::{Place, Register};
 use vfio_client::v1::{offset, State};
-use vfio_client::Region;
+use vfio_client::{v2, Device, Region};
 
 use crate::clock::Clock;
 use crate::device::Opened;
@@ -145,5 +145,40 @@ pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
             Cell::Ratio(during / before),
         ]);
     }
+    for (name, count) in precopy_info(clock, &device.device, size)? {
+        table.row([name.into(), Cell::None, Cell::Count(count), Cell::None]);
+    }
     Ok(vec![table])
+}
+
+/// Measures `VFIO_MIG_GET_PRECOPY_INFO` of v2, before anything is sent, and when a third of memory was sent. The user
+/// asks for it as often as for `pending_bytes` of v1.
+fn precopy_info(clock: &Clock, device: &Device, size: u64) -> Result<Vec<(&'static str, f64)>> {
+    let Some(migration) = device.migration_v2()? else {
+        fail!("the device does not have v2");
+    };
+    let Some(file) = migration.set_state(v2::State::PRE_COPY)? else {
+        fail!("pre-copy opened no data file");
+    };
+    let mut rows = Vec::new();
+    let mut measure = |name| -> Result<()> {
+        let count = clock.each(1, || Ok(file.repeat_precopy_info(TIMES)?))?;
+        rows.push((name, count / TIMES as f64));
+        Ok(())
+    };
+    measure("GET_PRECOPY_INFO")?;
+    if size != 0 {
+        let mut bytes = vec![1; 1 << 20];
+        let mut sent = 0;
+        while sent < size / 3 {
+            match file.read(&mut bytes)? {
+                0 => fail!("the data file ended after {sent} bytes"),
+                count => sent += count as u64,
+            }
+        }
+        measure("GET_PRECOPY_INFO, a third sent")?;
+    }
+    drop(file);
+    migration.set_state(v2::State::RUNNING)?;
+    Ok(rows)
 }

@@ -2,7 +2,7 @@
 
 //! The device that is measured: its types, and what it has.
 
-use contents::{find_type, smallest_type, Place, Register};
+use contents::{find_type, size_of_type, smallest_type, types_by_size, Place, Register};
 use mdma::regs::{Reg, BAR_REGISTERS};
 use vfio_client::mdev::Sysfs;
 use vfio_client::{Device, Error, Mapping};
@@ -17,6 +17,8 @@ const MDMA: &str = "mdma";
 const MDMA_LARGE: &str = "256M";
 /// The least mapped memory for tables about it.
 const MAPPED_MIN: u64 = 16 << 20;
+/// Bytes of the type for tables about more.
+const LARGE: u64 = 1 << 30;
 /// Bytes that are written at once.
 const STEP: u64 = 16 * PAGE;
 
@@ -27,6 +29,8 @@ pub(crate) struct Subject {
     pub(crate) name: String,
     /// Type for tables about all of the memory.
     pub(crate) kind: String,
+    /// Type with 1 GiB of memory, if there is one.
+    pub(crate) large: Option<String>,
     /// Type for the others.
     pub(crate) small: String,
     /// The register that is read.
@@ -47,6 +51,9 @@ impl Subject {
             (None, MDMA) => find_type(&sysfs, name, MDMA_LARGE)?.id,
             (None, _) => small.clone(),
         };
+        let large = types_by_size(&sysfs, name)?
+            .into_iter()
+            .find(|kind| size_of_type(&sysfs, name, kind) == Some(LARGE));
         let bare = Bare::new(&small, "v1")?;
         bare.device.config()?.enable()?;
         let (read, write) = match name {
@@ -60,6 +67,7 @@ impl Subject {
             memory: Place::find(&bare.device)?,
             name: name.into(),
             kind,
+            large: large.map(|kind| kind.id),
             small,
             read,
             write,
@@ -74,6 +82,7 @@ impl Subject {
             Need::Mapped => {
                 matches!(self.memory, Some(Place::Bar(memory)) if memory.size >= MAPPED_MIN)
             }
+            Need::Large => self.has(Need::Mapped) && self.large.is_some(),
             Need::Engine => self.name == MDMA,
         }
     }
@@ -179,6 +188,7 @@ mod tests {
         Subject {
             name: name.into(),
             kind: "1".into(),
+            large: Some("1G".into()),
             small: "1".into(),
             read: register(Reg::Id),
             write: register(Reg::Scratch),
@@ -192,15 +202,24 @@ mod tests {
 
     #[test]
     fn what_devices_have() {
-        let needs = [Need::Migration, Need::Memory, Need::Mapped, Need::Engine];
+        let needs = [
+            Need::Migration,
+            Need::Memory,
+            Need::Mapped,
+            Need::Large,
+            Need::Engine,
+        ];
         for (subject, has) in [
-            (subject("mdma", bar(16 << 20)), [true; 4]),
+            (subject("mdma", bar(16 << 20)), [true; 5]),
             (
                 subject("mnvme", Some(Place::Storage)),
-                [true, true, false, false],
+                [true, true, false, false, false],
             ),
-            (subject("other", bar(4096)), [true, true, false, false]),
-            (subject("scratch", None), [true, false, false, false]),
+            (
+                subject("other", bar(4096)),
+                [true, true, false, false, false],
+            ),
+            (subject("scratch", None), [true, false, false, false, false]),
         ] {
             assert_eq!(needs.map(|need| subject.has(need)), has, "{subject:?}");
         }

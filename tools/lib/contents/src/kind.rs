@@ -32,10 +32,26 @@ pub fn find_type(sysfs: &Sysfs, device: &str, name: &str) -> Result<Type> {
 ///
 /// The device has no types.
 pub fn smallest_type(sysfs: &Sysfs, device: &str) -> Result<Type> {
-    let parent = sysfs.parent(device)?;
-    let types = parent.types()?.into_iter();
-    let smallest = types.min_by_key(|kind| parse_bytes(suffix(&parent, kind)).unwrap_or(u64::MAX));
+    let smallest = types_by_size(sysfs, device)?.into_iter().next();
     smallest.ok_or_else(|| Error::not_found(format!("mdev parent {device}"), "it has no types"))
+}
+
+/// Returns the types of a device, the smallest by its name first.
+///
+/// # Errors
+///
+/// There is no such device.
+pub fn types_by_size(sysfs: &Sysfs, device: &str) -> Result<Vec<Type>> {
+    let parent = sysfs.parent(device)?;
+    let mut types = parent.types()?;
+    types.sort_by_key(|kind| parse_bytes(suffix(&parent, kind)).unwrap_or(u64::MAX));
+    Ok(types)
+}
+
+/// Returns the size in the name of a type of a device; `None` if it has none.
+pub fn size_of_type(sysfs: &Sysfs, device: &str, kind: &Type) -> Option<u64> {
+    let parent = sysfs.parent(device).ok()?;
+    parse_bytes(suffix(&parent, kind)).ok()
 }
 
 /// Returns the name of a type without the parent's in front.
@@ -81,5 +97,13 @@ mod tests {
         let id = |device| smallest_type(&sysfs, device).unwrap().id;
         assert_eq!(id("mnvme"), "mnvme-64M");
         assert_eq!(id("scratch"), "scratch-1");
+        let kinds = types_by_size(&sysfs, "mnvme").unwrap();
+        let ids: Vec<_> = kinds.iter().map(|kind| kind.id.as_str()).collect();
+        assert_eq!(ids, ["mnvme-64M", "mnvme-256M", "mnvme-1G"]);
+        let sizes: Vec<_> = kinds
+            .iter()
+            .map(|kind| size_of_type(&sysfs, "mnvme", kind))
+            .collect();
+        assert_eq!(sizes, [Some(64 << 20), Some(256 << 20), Some(1 << 30)]);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | file       | contents                                                     |
 //! |------------|--------------------------------------------------------------|
-//! | `kind`     | the mdev type to use, by the name of the device              |
+//! | `kind`     | the mdev types of a device, and their sizes                  |
 //! | `register` | registers, found by trying                                   |
 //! | `memory`   | memory in a BAR, or the storage of an NVMe controller        |
 
@@ -14,6 +14,6 @@ mod kind;
 mod memory;
 mod register;
 
-pub use kind::{find_type, smallest_type};
+pub use kind::{find_type, size_of_type, smallest_type, types_by_size};
 pub use memory::{Mappable, Memory, Place, PAGE};
 pub use register::Register;

@@ -170,6 +170,27 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u32, bytes: &mut [u8]) -> io::R
     ret
 }
 
+/// Makes an ioctl several times with the same memory for its argument, for measurements: [`ioctl`] maps memory for
+/// each call. The kernel may change `bytes`.
+pub(crate) fn ioctl_times(
+    fd: BorrowedFd<'_>,
+    request: u32,
+    bytes: &mut [u8],
+    times: u64,
+) -> io::Result<()> {
+    let foreign = request & 0xffff_ff00 != u32::from(VFIO_TYPE) << 8;
+    if foreign || holds_address(request, bytes) {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let arena = Arena::new(bytes)?;
+    for _ in 0..times {
+        // SAFETY: As in `ioctl`. No request that passes its checks makes its own argument one that does not.
+        unsafe { call(fd, request, arena.addr()) }?;
+    }
+    arena.read(bytes);
+    Ok(())
+}
+
 /// `IOMMU_IOAS_ALLOC`, an ioctl of an iommufd, which has the type of VFIO's.
 pub(crate) const IOAS_ALLOC: u32 = nr(29);
 

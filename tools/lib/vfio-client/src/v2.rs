@@ -241,6 +241,14 @@ impl DataFd {
         })
     }
 
+    /// Calls `VFIO_MIG_GET_PRECOPY_INFO` several times, for measurements.
+    pub fn repeat_precopy_info(&self, times: u64) -> Result<()> {
+        let mut arg = [0; 24];
+        arg[0..4].copy_from_slice(&24u32.to_ne_bytes());
+        sys::ioctl_times(self.as_fd(), sys::nr(21), &mut arg, times)
+            .field(|| "VFIO_MIG_GET_PRECOPY_INFO".into())
+    }
+
     /// Waits until it is readable or has an error; false after the timeout.
     pub fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
         Ok(!poll_fd(self.as_fd(), PollFlags::IN, timeout)?.is_empty())
