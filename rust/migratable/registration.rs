@@ -223,6 +223,15 @@ impl<T: Driver> mdev::Driver for Registration<T> {
         Device::set_generation(self.device.device(), generation)
     }
 
+    fn has_payload_checksums(&self) -> bool {
+        self.device.device().machine.has_checksums()
+    }
+
+    fn set_payload_checksums(&self, on: bool) -> Result {
+        self.device.device().machine.set_checksums(on);
+        Ok(())
+    }
+
     fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         write!(out, "{}", self.device.device().identity_text())
     }

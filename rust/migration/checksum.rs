@@ -16,6 +16,11 @@ pub const fn crc_finish(crc: u32) -> u32 {
     !crc
 }
 
+/// Returns a running checksum continued over `bytes`; `None` if nobody wants one.
+pub(crate) fn crc_continue<C: Checksum + ?Sized>(crc: Option<u32>, bytes: &[u8]) -> Option<u32> {
+    crc.map(|crc| C::crc32c(crc, bytes))
+}
+
 /// Returns the stored checksum of `bytes`.
 pub(crate) fn crc_of<C: Checksum + ?Sized>(bytes: &[u8]) -> u32 {
     crc_finish(C::crc32c(CRC_SEED, bytes))

@@ -23,8 +23,10 @@ pub const FLAG_OPTIONAL: u16 = 1 << 0;
 pub const FLAG_START: u16 = 1 << 1;
 /// Header flag, only with [`FLAG_START`]: the user may have read this buffer before (P23).
 pub const FLAG_AGAIN: u16 = 1 << 2;
+/// Header flag, only of MEMORY: the payload has no checksum, and `payload_crc` is 0.
+pub const FLAG_UNCHECKED: u16 = 1 << 3;
 /// All flags of this version.
-pub const FLAGS: u16 = FLAG_OPTIONAL | FLAG_START | FLAG_AGAIN;
+pub const FLAGS: u16 = FLAG_OPTIONAL | FLAG_START | FLAG_AGAIN | FLAG_UNCHECKED;
 
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! What the fields of a record may be.
 
 use crate::error::Error;
-use crate::format::{Kind, END_SIZE, ZERO_SIZE};
+use crate::format::{Kind, END_SIZE, FLAGS, FLAG_AGAIN, FLAG_START, FLAG_UNCHECKED, ZERO_SIZE};
 use crate::identity::Identity;
 use crate::part::PartTable;
 use crate::record::Header;
@@ -107,6 +107,28 @@ impl Limits<'_> {
             }),
         }
     }
+}
+
+/// Checks the flags of a record, of a known kind or not.
+pub(crate) fn check_flags(header: &Header) -> Result<(), Error> {
+    let flag = |flag: u16| header.flags & flag != 0;
+    let is_unchecked = flag(FLAG_UNCHECKED);
+    if flag(!FLAGS)
+        || (flag(FLAG_AGAIN) && !flag(FLAG_START))
+        || (is_unchecked && header.kind != Kind::Memory as u16)
+    {
+        return Err(Error::Flags {
+            sequence: header.sequence,
+            found: header.flags,
+        });
+    }
+    if is_unchecked && header.payload_crc != 0 {
+        return Err(Error::Reserved {
+            kind: Kind::Memory,
+            found: header.payload_crc.into(),
+        });
+    }
+    Ok(())
 }
 
 fn in_range(kind: Kind, position: u64, length: u64, limit: u64) -> Result<(), Error> {

@@ -28,14 +28,14 @@
 //! record and replaces the stream before it, complete or not. Once its payload is accepted, the load
 //! restarts: the session discards device memory and the counts of the earlier stream.
 
-use crate::checksum::{crc_finish, CRC_SEED};
+use crate::checksum::{crc_continue, crc_finish, CRC_SEED};
 use crate::error::Error;
 use crate::format::{
-    Kind, END_SIZE, FLAGS, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
-    ZERO_SIZE,
+    Kind, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, FLAG_UNCHECKED, HEADER_SIZE,
+    IDENTITY_SIZE, ZERO_SIZE,
 };
 use crate::identity::Identity;
-use crate::limits::Limits;
+use crate::limits::{check_flags, Limits};
 use crate::part::{PartTable, Parts, SavedState};
 use crate::record::Header;
 use crate::state_codec::Reader;
@@ -69,8 +69,8 @@ struct Record {
     kind: Option<Kind>,
     /// Bytes of payload received.
     done: u32,
-    /// Running checksum of these bytes.
-    crc: u32,
+    /// Running checksum of these bytes, if the payload has one.
+    crc: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -396,12 +396,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
     fn accept(&mut self, header: Header) -> Result<Record, Error> {
         let sequence = header.sequence;
         let flag = |flag: u16| header.flags & flag != 0;
-        if flag(!FLAGS) || (flag(FLAG_AGAIN) && !flag(FLAG_START)) {
-            return Err(Error::Flags {
-                sequence,
-                found: header.flags,
-            });
-        }
+        check_flags(&header)?;
         let expected = self.totals.records;
         let first_time = header.without_again();
         // Exactly the same record: the same number alone is not enough.
@@ -451,7 +446,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
             header,
             kind,
             done: 0,
-            crc: CRC_SEED,
+            crc: (!flag(FLAG_UNCHECKED)).then_some(CRC_SEED),
         })
     }
 
@@ -492,7 +487,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 let end = first.checked_add(count).ok_or(Error::Overflow)?;
                 let part = self.buffer.get_mut(first..end).ok_or(Error::Overflow)?;
                 input.get(part)?;
-                (count, S::crc32c(record.crc, part))
+                (count, crc_continue::<S>(record.crc, part))
             }
             Some(Kind::Part) => {
                 let table = self.parts;
@@ -500,7 +495,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 let from = record.done as usize;
                 let part = table.piece(self.part_buffer(), index, from, count)?;
                 input.get(part)?;
-                (count, S::crc32c(record.crc, part))
+                (count, crc_continue::<S>(record.crc, part))
             }
             Some(Kind::Identity | Kind::Zero | Kind::End) | None => {
                 // Bytes that exceed `small` only count for the checksum.
@@ -514,7 +509,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
                 let count = count.min(to.len());
                 let part = to.get_mut(..count).unwrap_or_default();
                 input.get(part)?;
-                (count, S::crc32c(record.crc, part))
+                (count, crc_continue::<S>(record.crc, part))
             }
         };
         // `count` is at most `missing`, so neither sum overflows.
@@ -529,7 +524,7 @@ impl<B: DerefMut<Target = [u8]>> LoadSession<B> {
     /// Applies a record whose payload is complete.
     fn record<S: Sink + ?Sized>(&mut self, sink: &S, record: Record) -> Result<Phase, Error> {
         let Record { header, kind, .. } = record;
-        let computed = crc_finish(record.crc);
+        let computed = record.crc.map_or(0, crc_finish);
         if header.payload_crc != computed {
             return Err(Error::PayloadChecksum {
                 sequence: header.sequence,

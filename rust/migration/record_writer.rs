@@ -4,7 +4,7 @@
 
 use crate::checksum::crc_of;
 use crate::error::Error;
-use crate::format::{Kind, FLAG_START, HEADER_SIZE};
+use crate::format::{Kind, FLAG_START, FLAG_UNCHECKED, HEADER_SIZE};
 use crate::record::Header;
 use crate::source::Source;
 use crate::totals::Totals;
@@ -119,23 +119,24 @@ impl RecordWriter {
         Ok(true)
     }
 
-    /// Writes the header of a record whose payload is already in place, and counts the record.
+    /// Writes the header of a record whose payload is already in place, and counts the record. `payload_crc` is
+    /// `None` if the payload has no checksum.
     pub(crate) fn header<S: Source + ?Sized>(
         &mut self,
         out: &mut Output<'_, S>,
         kind: Kind,
         position: u64,
         length: u32,
-        payload_crc: u32,
+        payload_crc: Option<u32>,
         extent: u64,
     ) -> Result<(), Error> {
         let header = Header {
             kind: kind as u16,
-            flags: 0,
+            flags: payload_crc.map_or(FLAG_UNCHECKED, |_| 0),
             length,
             sequence: self.totals.records,
             position,
-            payload_crc,
+            payload_crc: payload_crc.unwrap_or(0),
         };
         self.append(out, kind, header, extent)
     }

@@ -75,6 +75,8 @@ pub struct SaveSession<B> {
     initial: bool,
     state: DeviceState,
     writer: RecordWriter,
+    /// Whether memory has a checksum.
+    checked: bool,
 }
 
 /// Returns the size in bytes of the smallest buffer that [`SaveSession::fill`] accepts.
@@ -189,6 +191,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             initial: true,
             state: DeviceState::Unread,
             writer: RecordWriter::new(identity.page_size),
+            checked: true,
         })
     }
 
@@ -203,6 +206,13 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
         self.parts = PendingParts::new(parts);
         Ok(self)
+    }
+
+    /// Sends memory without checksums unless `checked`. All else keeps its checksum.
+    #[must_use]
+    pub fn with_checksums(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
     }
 
     /// Tells the session that the device is stopped and marks no more pages.
@@ -520,7 +530,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         let len = usize::try_from(length).map_err(|_| Error::Overflow)?;
         let crc = out
             .src
-            .copy_memory(out.buf, at, position, len, CRC_SEED)
+            .copy_memory(out.buf, at, position, len, self.checked.then_some(CRC_SEED))
             .map_err(|errno| Error::access("reading device memory", errno))?;
         let length = u32::try_from(length).map_err(|_| Error::Overflow)?;
         self.writer.header(
@@ -528,7 +538,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
             Kind::Memory,
             position,
             length,
-            crc_finish(crc),
+            crc.map(crc_finish),
             u64::from(length),
         )?;
         Ok(true)

@@ -21,7 +21,8 @@ pub trait Sink: Checksum {
     fn get(&self, input: &Self::In, at: usize, buf: &mut [u8]) -> Result<(), i32>;
 
     /// Copies `len` bytes from `input` at offset `at` to device memory at `position`. Returns `crc`
-    /// ([`Checksum`]) continued over the bytes stored. Neither `position` nor `len` is aligned; the
+    /// ([`Checksum`]) continued over the bytes stored; `None` if it is `None`, because there is no checksum to
+    /// compare with. Neither `position` nor `len` is aligned; the
     /// range lies inside device memory.
     fn copy_memory(
         &self,
@@ -29,8 +30,8 @@ pub trait Sink: Checksum {
         at: usize,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32>;
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32>;
 
     /// Makes `len` bytes of device memory at `position` read 0. Both are whole pages.
     ///

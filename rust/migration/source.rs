@@ -36,7 +36,8 @@ pub trait Source: Checksum {
     fn put(&self, out: &mut Self::Out, at: usize, bytes: &[u8]) -> Result<(), i32>;
 
     /// Copies `len` bytes of device memory at `position` to `out` at offset `at`. Returns `crc`
-    /// ([`Checksum`]) continued over the bytes stored in `out`. `position` and `len` are whole pages.
+    /// ([`Checksum`]) continued over the bytes stored in `out`; `None` if it is `None`, because nobody wants a
+    /// checksum. `position` and `len` are whole pages.
     ///
     /// The session cleared the dirty bits of these pages just before. If the device runs and guests
     /// can map the pages, write-protect them before reading ([`crate::dirty`]).
@@ -46,8 +47,8 @@ pub trait Source: Checksum {
         at: usize,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32>;
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32>;
 
     /// Writes the device's own state to `buf` and returns its length in bytes. Called after
     /// [`SaveSession::stop`](crate::save::SaveSession::stop), and again only if it failed. `buf` has

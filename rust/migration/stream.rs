@@ -11,6 +11,7 @@
 //!                                              number of the part skips the record
 //!                              bit 1 START     first record of a buffer
 //!                              bit 2 AGAIN     with START: the buffer may have been read before
+//!                              bit 3 UNCHECKED only of MEMORY: payload_crc is 0, nothing checks the payload
 //!        4     4  length       of the payload, in bytes
 //!        8     8  sequence     0, 1, 2, ...
 //!       16     8  position     the kind says in what
@@ -38,7 +39,8 @@
 //! ```
 //!
 //! The digest is the CRC-32C over the first 28 bytes of all headers before END, with AGAIN cleared.
-//! These bytes include the payload checksums, so the digest covers the whole stream.
+//! These bytes include the payload checksums, so the digest covers the whole stream, except for payloads
+//! without a checksum.
 //!
 //! The reader starts with device memory that reads 0, so the writer does not send memory that was
 //! never written.
@@ -56,8 +58,8 @@
 pub use crate::checksum::{crc_finish, Checksum, CRC_SEED};
 pub use crate::error::Error;
 pub use crate::format::{
-    Kind, END_SIZE, FLAGS, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
-    MAGIC, VERSION, ZERO_SIZE,
+    Kind, END_SIZE, FLAGS, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, FLAG_UNCHECKED, HEADER_SIZE,
+    IDENTITY_SIZE, MAGIC, VERSION, ZERO_SIZE,
 };
 pub use crate::identity::{device_type, Identity};
 pub use crate::identity_text::IdentityText;

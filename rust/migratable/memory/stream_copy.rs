@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Copies between device memory and a stream, with the checksum of what was copied.
+//! Copies between device memory and a stream, with the checksum of what was copied, if anybody wants it.
 //!
 //! As in `copy`, others may access the same bytes meanwhile, so only C accesses pages.
 
@@ -31,14 +31,14 @@ use vfio_bindings as bindings;
 /// The number of pages between two reschedules.
 const CHUNK: usize = 64;
 
-/// Continues a CRC-32C over bytes.
+/// Continues a CRC-32C over bytes; `None` if nobody wants it.
 ///
 /// # Safety
 ///
 /// `bytes` must be valid for reads of `len` bytes by C.
-unsafe fn crc32c(crc: u32, bytes: *const u8, len: usize) -> u32 {
+unsafe fn crc32c(crc: Option<u32>, bytes: *const u8, len: usize) -> Option<u32> {
     // SAFETY: By the requirement of this function.
-    unsafe { bindings::crc32c(crc, bytes.cast::<c_void>(), len) }
+    crc.map(|crc| unsafe { bindings::crc32c(crc, bytes.cast::<c_void>(), len) })
 }
 
 impl DeviceMemory {
@@ -52,8 +52,8 @@ impl DeviceMemory {
         offset: u64,
         to: *mut u8,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         // SAFETY: By the requirement of this function.
         unsafe {
             self.read_raw(offset, to, len)?;
@@ -70,9 +70,9 @@ impl DeviceMemory {
         offset: u64,
         to: UserPtr,
         len: usize,
-        mut crc: u32,
+        mut crc: Option<u32>,
         bounce: &mut Bounce,
-    ) -> Result<u32> {
+    ) -> Result<Option<u32>> {
         self.check(offset, len)?;
         let copy = bounce.address()?;
         let mut lock = self.lock.read();
@@ -96,10 +96,12 @@ impl DeviceMemory {
                     copy_to_user_nofault(to, from, piece.len)?;
                     crc32c(crc, from, piece.len)
                 };
-                // See `writers`. Without tracking no fault would mark the page.
-                let is_same = self.writers.is_still(number)
-                    && self.is_tracking()
-                    && !self.dirty.test(piece.page as u64);
+                // See `writers`. Without tracking no fault would mark the page. Without a checksum nothing has to
+                // be the same: what was written meanwhile is sent again.
+                let is_same = next.is_none()
+                    || (self.writers.is_still(number)
+                        && self.is_tracking()
+                        && !self.dirty.test(piece.page as u64));
                 if is_same {
                     crc = next;
                     continue;
@@ -126,8 +128,8 @@ impl DeviceMemory {
         offset: u64,
         from: *const u8,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         self.load(offset, len, crc, |to, n, done| {
             // SAFETY: `load` guarantees `to`, and the caller `from`, as `done + n <= len`.
             unsafe { bindings::memcpy(to.cast::<c_void>(), from.add(done).cast::<c_void>(), n) };
@@ -142,8 +144,8 @@ impl DeviceMemory {
         offset: u64,
         from: UserPtr,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         self.load(offset, len, crc, |to, n, done| {
             // SAFETY: `load` guarantees `to`.
             unsafe { copy_from_user_nofault(to, from.wrapping_byte_add(done), n) }
@@ -156,9 +158,9 @@ impl DeviceMemory {
         &self,
         offset: u64,
         len: usize,
-        mut crc: u32,
+        mut crc: Option<u32>,
         mut copy: impl FnMut(*mut u8, usize, usize) -> Result,
-    ) -> Result<u32> {
+    ) -> Result<Option<u32>> {
         self.check(offset, len)?;
         let mut spare = Spare::new();
         for (number, piece) in pieces(offset, len).enumerate() {

@@ -351,6 +351,7 @@ impl<T: Driver> Device<T> {
         }
         let owner = SaveSession::begin(self.machine.identity, buffer, &self.access())
             .and_then(|save| save.with_parts(self.machine.parts))
+            .map(|save| save.with_checksums(self.machine.has_checksums()))
             .map_err(errno)
             .and_then(|save| request.owner(Session::Save(save)));
         let owner = owner.and_then(|owner| {

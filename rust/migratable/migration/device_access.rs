@@ -198,8 +198,8 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         at: usize,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32> {
         let memory = self.memory()?;
         memory
             .protect(position, len as u64)
@@ -276,8 +276,8 @@ impl<T: Driver> Sink for DeviceAccess<'_, T> {
         at: usize,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32> {
         let memory = self.memory()?;
         self.check_doom()?;
         input

@@ -122,6 +122,8 @@ pub(crate) struct StateMachine {
     pub(super) dirty_notifier: Arc<DirtyNotifier>,
     /// The last close leaves the device as it is. Changed with `inner` locked.
     pub(super) keep: Atomic<bool>,
+    /// Whether memory in a stream has checksums. The next save looks at it.
+    checksums: Atomic<bool>,
     /// The generation of the region, by number. Changed with `inner` locked, before the first open.
     generation: Atomic<u32>,
     /// The state. Locking it fails with `EINTR` if the task is killed before it gets it.
@@ -214,6 +216,7 @@ impl StateMachine {
             no_pages,
             dirty_notifier,
             keep: Atomic::new(false),
+            checksums: Atomic::new(true),
             generation: Atomic::new(section.generation() as u32),
             inner <- new_killable_mutex!(
                 Inner {
@@ -285,6 +288,16 @@ impl StateMachine {
     /// Returns whether the last close leaves the device as it is.
     pub(super) fn keeps_state(&self) -> bool {
         self.keep.load(Relaxed)
+    }
+
+    /// Returns whether memory in the stream of the next save has checksums.
+    pub(crate) fn has_checksums(&self) -> bool {
+        self.checksums.load(Relaxed)
+    }
+
+    /// Sets what [`StateMachine::has_checksums`] returns.
+    pub(crate) fn set_checksums(&self, on: bool) {
+        self.checksums.store(on, Relaxed);
     }
 
     /// Returns the generation of the region.

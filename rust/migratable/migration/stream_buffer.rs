@@ -42,8 +42,8 @@ pub(super) trait StreamBuffer {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32>;
+        crc: Option<u32>,
+    ) -> Result<Option<u32>>;
 
     /// Copies to device memory from byte `at` on. Returns `crc` continued over the bytes that it has stored.
     fn get_memory(
@@ -52,8 +52,8 @@ pub(super) trait StreamBuffer {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32>;
+        crc: Option<u32>,
+    ) -> Result<Option<u32>>;
 }
 
 /// Either of them.
@@ -74,8 +74,8 @@ impl StreamBuffer for Window {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         let to = self.bytes(at, len)?;
         // SAFETY: `bytes` guarantees `len` bytes at `to`, which is not in device memory.
         unsafe { memory.save_raw(position, to, len, crc) }
@@ -87,8 +87,8 @@ impl StreamBuffer for Window {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         let from = self.bytes(at, len)?;
         // SAFETY: `bytes` guarantees `len` bytes at `from`, which is not in device memory.
         unsafe { memory.load_raw(position, from, len, crc) }
@@ -181,8 +181,8 @@ impl StreamBuffer for UserBuffer {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         let to = self.bytes(at, len)?;
         let result = memory.save_user(position, to, len, crc, &mut self.bounce);
         self.note(at, result)
@@ -194,8 +194,8 @@ impl StreamBuffer for UserBuffer {
         memory: &DeviceMemory,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>> {
         let from = self.bytes(at, len)?;
         self.note(at, memory.load_user(position, from, len, crc))
     }

@@ -5,6 +5,7 @@
 //! ```text
 //!   keep_state          whether the state of the device stays when its last user closes it
 //!   migration_abi       the migration interface, until the first open
+//!   payload_checksums   whether device memory in a saved state has checksums
 //!   migration_version   which streams the device takes; a write asks whether it takes those of a device
 //!                       whose text this is, and changes nothing
 //! ```
@@ -76,6 +77,25 @@ impl<D: Driver> Value<D> for MigrationAbi {
     fn store(data: &D, text: &CStr) -> Result {
         let text = text.to_bytes();
         data.set_migration_abi(text.strip_suffix(b"\n").unwrap_or(text))
+    }
+}
+
+/// `payload_checksums`.
+pub(super) struct PayloadChecksums;
+
+impl<D: Driver> Value<D> for PayloadChecksums {
+    const NAME: &'static CStr = c"payload_checksums";
+
+    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
+        out.write_char(if data.has_payload_checksums() {
+            '1'
+        } else {
+            '0'
+        })
+    }
+
+    fn store(data: &D, text: &CStr) -> Result {
+        kstrtobool(text).and_then(|on| data.set_payload_checksums(on))
     }
 }
 

@@ -66,6 +66,12 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Chooses the migration interface. An error is the errno of the write.
     fn set_migration_abi(&self, name: &[u8]) -> Result;
 
+    /// Returns whether device memory in a saved state has checksums.
+    fn has_payload_checksums(&self) -> bool;
+
+    /// Sets what [`Driver::has_payload_checksums`] returns. An error is the errno of the write.
+    fn set_payload_checksums(&self, on: bool) -> Result;
+
     /// Writes which streams the device takes, as one line.
     fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 

@@ -7,7 +7,8 @@ use super::{
         Attribute,
         KeepState,
         MigrationAbi,
-        MigrationVersion, //
+        MigrationVersion,
+        PayloadChecksums, //
     },
     driver::{
         Driver,
@@ -41,6 +42,8 @@ pub(super) struct MdevDriver<D: Driver> {
     #[pin]
     migration_abi: Attribute<D, MigrationAbi>,
     #[pin]
+    payload_checksums: Attribute<D, PayloadChecksums>,
+    #[pin]
     migration_version: Attribute<D, MigrationVersion>,
 }
 
@@ -50,6 +53,7 @@ impl<D: Driver> MdevDriver<D> {
         try_pin_init!(Self {
             keep_state <- Attribute::new(),
             migration_abi <- Attribute::new(),
+            payload_checksums <- Attribute::new(),
             migration_version <- Attribute::new(),
             raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
                 let driver = bindings::mdev_driver {
@@ -109,7 +113,12 @@ impl<D: Driver> MdevDriver<D> {
             self.migration_abi
                 .create(dev)
                 .inspect_err(|_| self.keep_state.remove(dev))?;
+            self.payload_checksums.create(dev).inspect_err(|_| {
+                self.migration_abi.remove(dev);
+                self.keep_state.remove(dev);
+            })?;
             self.migration_version.create(dev).inspect_err(|_| {
+                self.payload_checksums.remove(dev);
                 self.migration_abi.remove(dev);
                 self.keep_state.remove(dev);
             })
@@ -125,6 +134,7 @@ impl<D: Driver> MdevDriver<D> {
         // SAFETY: By the requirement of this function.
         unsafe {
             self.migration_version.remove(dev);
+            self.payload_checksums.remove(dev);
             self.migration_abi.remove(dev);
             self.keep_state.remove(dev);
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data file of v2: reads of the state of a stopped device and writes to another one, by their size.
+//! The data file of v2: reads of the state of a stopped device and writes to another one, by their size, with and
+//! without checksums of memory.
 
 use vfio_client::v2::{DataFd, State};
 use vfio_client::Device;
@@ -29,7 +30,7 @@ pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
         "file",
         format!(
             "The data file of v2: all of a stopped device with {} of memory, by the size of the calls. The \
-             user's memory is present. Costs with the changes of state.",
+             user's memory is present. Costs with the changes of state, with checksums of memory and without.",
             vfio_migrate::format::bytes(size)
         ),
         COLUMNS,
@@ -37,10 +38,15 @@ pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
     // Allocated before anything is measured.
     let mut stream = vec![1; size as usize + (size >> 6) as usize + REST_MAX];
     let memcpy = memcpy(clock, &mut stream, size);
-    let mut row = |direction: &str, call: usize, calls: u64, bytes: usize, count: u64| {
+    let mut row = |direction: &str, checked, call: usize, calls: u64, bytes: usize, count: u64| {
         let per_kib = count as f64 / (bytes as f64 / 1024.0);
         table.row([
-            format!("{direction}, {}", vfio_migrate::format::bytes(call as u64)).into(),
+            format!(
+                "{direction}{}, {}",
+                if checked { "" } else { " without checksums" },
+                vfio_migrate::format::bytes(call as u64)
+            )
+            .into(),
             Cell::Size(bytes as u64),
             Cell::Number(calls),
             Cell::Count(per_kib),
@@ -48,21 +54,25 @@ pub(crate) fn run(clock: &Clock, subject: &Subject) -> Result<Vec<Table>> {
         ]);
     };
 
-    let mut len = 0;
-    for call in SIZES {
-        let (count, (calls, bytes)) = clock.try_time(|| save(&source.device, &mut stream, call))?;
-        if (bytes as u64) < size {
-            fail!("{bytes} bytes were saved of {size}");
+    for checked in [true, false] {
+        source.set_payload_checksums(checked)?;
+        let mut len = 0;
+        for call in SIZES {
+            let (count, (calls, bytes)) =
+                clock.try_time(|| save(&source.device, &mut stream, call))?;
+            if (bytes as u64) < size {
+                fail!("{bytes} bytes were saved of {size}");
+            }
+            row("save", checked, call, calls, bytes, count);
+            len = bytes;
         }
-        row("save", call, calls, bytes, count);
-        len = bytes;
-    }
-    let stream = &stream[..len];
-    for call in SIZES {
-        let destination = Bare::new(&subject.kind, "v1")?;
-        let (count, calls) = clock.try_time(|| load(&destination.device, stream, call))?;
-        row("load", call, calls, len, count);
-        subject.check(&destination.device)?;
+        let stream = &stream[..len];
+        for call in SIZES {
+            let destination = Bare::new(&subject.kind, "v1")?;
+            let (count, calls) = clock.try_time(|| load(&destination.device, stream, call))?;
+            row("load", checked, call, calls, len, count);
+            subject.check(&destination.device)?;
+        }
     }
     Ok(vec![table])
 }

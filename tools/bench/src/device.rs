@@ -66,6 +66,11 @@ impl Bare {
         ))
     }
 
+    /// Chooses whether memory in its stream has checksums.
+    pub(crate) fn set_payload_checksums(&self, on: bool) -> Result<()> {
+        Ok(self._instance.0.set_payload_checksums(on)?)
+    }
+
     fn open(instance: Removed) -> Result<Self> {
         let container = Container::open()?;
         Ok(Bare {

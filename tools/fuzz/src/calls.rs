@@ -524,7 +524,7 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     let instance = world.sysfs.instance(&uuid(slot));
     let path = instance.map_err(|_| Ended::Empty)?.path().to_path_buf();
     let of = path.join("mdev_type");
-    let text = match which % 9 {
+    let text = match which % 10 {
         6 => Some((
             "keep_state",
             ["0", "1", "", "x"][(seed % 4) as usize].into(),
@@ -542,13 +542,17 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
             }
             Some(("migration_version", text))
         }
+        9 => Some((
+            "payload_checksums",
+            ["0", "1", "", "x"][(seed % 4) as usize].into(),
+        )),
         _ => None,
     };
     if let Some((name, text)) = text {
         let mut file = OpenOptions::new().write(true).open(path.join(name))?;
         return Ok(file.write(text.as_bytes())? as u64);
     }
-    let path = match which % 9 {
+    let path = match which % 10 {
         0 => of.join("available_instances"),
         1 => of.join("name"),
         2 => of.join("description"),

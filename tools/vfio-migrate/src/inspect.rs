@@ -10,7 +10,8 @@ use std::io::{self, Read};
 
 use migration::load::{LoadSession, Sink};
 use migration::stream::{
-    self, Checksum, Header, Identity, Kind, SavedState, FLAG_OPTIONAL, HEADER_SIZE, IDENTITY_SIZE,
+    self, Checksum, Header, Identity, Kind, SavedState, FLAG_OPTIONAL, FLAG_UNCHECKED, HEADER_SIZE,
+    IDENTITY_SIZE,
 };
 use serde::Serialize;
 
@@ -66,6 +67,8 @@ pub struct Inspection {
     pub pages: u64,
     /// Those of them that an earlier record contained too.
     pub pages_again: u64,
+    /// Bytes of device memory that no checksum covers.
+    pub unchecked_bytes: u64,
     /// Buffers sent twice because the source could not know whether they had arrived.
     pub repeated: u64,
     /// Times that a new stream replaced the previous one.
@@ -107,9 +110,9 @@ impl Sink for Anything {
         at: usize,
         _position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32> {
-        Ok(Self::crc32c(crc, &input[at..at + len]))
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32> {
+        Ok(crc.map(|crc| Self::crc32c(crc, &input[at..at + len])))
     }
 
     fn zero_memory(&self, _position: u64, _len: u64) -> Result<(), i32> {
@@ -152,6 +155,9 @@ impl Counter {
         records.count += 1;
         records.bytes += u64::from(header.length);
         self.found.record_count += 1;
+        if header.flags & FLAG_UNCHECKED != 0 {
+            self.found.unchecked_bytes += u64::from(header.length);
+        }
         if header.kind == Kind::Part as u16 {
             let parts = match header.flags & FLAG_OPTIONAL {
                 0 => &mut self.found.parts,

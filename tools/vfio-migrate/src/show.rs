@@ -145,6 +145,12 @@ pub(crate) fn inspected(found: &Inspection) -> String {
             "passes     {}; {} pages, {} of them more than once",
             found.passes, found.pages, found.pages_again
         ));
+        if found.unchecked_bytes > 0 {
+            out.push(format!(
+                "unchecked  {} of memory have no checksum",
+                bytes(found.unchecked_bytes)
+            ));
+        }
         for (name, parts) in [("parts", &found.parts), ("optional", &found.optional_parts)] {
             if !parts.is_empty() {
                 let numbers: Vec<_> = parts.iter().map(|number| number.to_string()).collect();

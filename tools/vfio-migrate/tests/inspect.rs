@@ -65,12 +65,12 @@ impl Source for Fake {
         at: usize,
         position: u64,
         len: usize,
-        crc: u32,
-    ) -> Result<u32, i32> {
+        crc: Option<u32>,
+    ) -> Result<Option<u32>, i32> {
         let from = position as usize;
         let memory = self.memory.borrow();
         out[at..at + len].copy_from_slice(&memory[from..from + len]);
-        Ok(Self::crc32c(crc, &out[at..at + len]))
+        Ok(crc.map(|crc| Self::crc32c(crc, &out[at..at + len])))
     }
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {
@@ -81,6 +81,11 @@ impl Source for Fake {
 
 /// Makes a stream of pre-copy, of three pages written meanwhile, and of stop-and-copy.
 fn stream() -> Vec<u8> {
+    stream_with(true)
+}
+
+/// The same with checksums of memory or without.
+fn stream_with(checksums: bool) -> Vec<u8> {
     let identity = Identity {
         device_type: device_type("fake"),
         device_version: 2,
@@ -95,7 +100,8 @@ fn stream() -> Vec<u8> {
         populated: 40,
         dirty: DirtyMap::new(words, PAGES).unwrap(),
     };
-    let mut session = SaveSession::begin(identity, vec![0; 256], &fake).unwrap();
+    let session = SaveSession::begin(identity, vec![0; 256], &fake).unwrap();
+    let mut session = session.with_checksums(checksums);
     let mut buffer = vec![0; 64 << 10];
     let mut stream = Vec::new();
     let mut fill = |session: &mut SaveSession<_>| loop {
@@ -131,6 +137,21 @@ fn inspect(args: &[&str], stdin: &[u8]) -> Output {
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn memory_without_checksums_is_counted() {
+    let found = |checksums| json(&inspect(&["--json", "-"], &stream_with(checksums)));
+    assert_eq!(found(true)["unchecked_bytes"], 0);
+    let without = found(false);
+    assert_eq!(without["ok"], true);
+    assert_eq!(without["unchecked_bytes"], 43 * PAGE);
+    let text = inspect(&["-"], &stream_with(false)).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("unchecked  172 KiB of memory have no checksum"),
+        "{text}"
+    );
 }
 
 #[test]

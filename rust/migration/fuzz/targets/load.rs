@@ -89,8 +89,8 @@ fn load(target: &Device, stream: &[u8], how: usize) -> Result<(), Error> {
     result
 }
 
-/// A stream with every kind of record, to begin with.
-fn sample() -> Vec<u8> {
+/// A stream with every kind of record, to begin with. Memory has checksums, or not.
+fn sample(checked: bool) -> Vec<u8> {
     let device = device::sample();
     device
         .table
@@ -99,7 +99,7 @@ fn sample() -> Vec<u8> {
         let bytes = vec![number as u8; 12];
         device.parts.borrow_mut().insert(number, bytes);
     }
-    let mut session = device.begin();
+    let mut session = device.begin().with_checksums(checked);
     let mut buffers = device::fill_all(&mut session, &device, 300);
     device.write(5, 5);
     device.discard(2);
@@ -118,7 +118,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     }
     let mut stream = match size {
         // There has to be something to change.
-        0..=64 => sample(),
+        0..=64 => sample(seed % 3 != 0),
         _ => data[1..size].to_vec(),
     };
     let ways = records::spoil::WAYS.len() as u64;

@@ -28,6 +28,7 @@ struct Counts {
 const OPTIONAL: u16 = 1;
 const START: u16 = 2;
 const AGAIN: u16 = 4;
+const UNCHECKED: u16 = 8;
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
@@ -66,10 +67,17 @@ pub(crate) fn read(identity: &Identity, parts: &[Part], stream: &[u8]) -> Option
             (u32_at(header, 4), u64_at(header, 8), u64_at(header, 16));
         let (payload, behind) = behind.split_at_checked(length as usize)?;
         rest = behind;
-        if flags & !(OPTIONAL | START | AGAIN) != 0 || flags & (AGAIN | START) == AGAIN {
+        if flags & !(OPTIONAL | START | AGAIN | UNCHECKED) != 0 || flags & (AGAIN | START) == AGAIN
+        {
             return None;
         }
-        if u32_at(header, 24) != crc32c::crc32c(payload) {
+        let checksum = match flags & UNCHECKED {
+            0 => crc32c::crc32c(payload),
+            // Only of device memory.
+            _ if kind != 2 => return None,
+            _ => 0,
+        };
+        if u32_at(header, 24) != checksum {
             return None;
         }
 

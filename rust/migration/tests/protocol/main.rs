@@ -19,3 +19,4 @@ mod restart;
 mod save;
 mod state;
 mod state_codec;
+mod unchecked;

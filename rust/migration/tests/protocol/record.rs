@@ -4,7 +4,8 @@
 
 use crate::device::{crc, records, sample, Device};
 use migration::stream::{
-    Checksum, Error, Header, Kind, Totals, CRC_SEED, FLAG_AGAIN, FLAG_START, HEADER_SIZE,
+    Checksum, Error, Header, Kind, Totals, CRC_SEED, FLAG_AGAIN, FLAG_START, FLAG_UNCHECKED,
+    HEADER_SIZE,
 };
 
 const HEADER: Header = Header {
@@ -135,5 +136,5 @@ fn p51_kinds_and_flags_have_the_documented_numbers() {
     }
     assert_eq!(Kind::from_u16(0), None);
     assert_eq!(Kind::from_u16(7), None);
-    assert_eq!((FLAG_START, FLAG_AGAIN), (2, 4));
+    assert_eq!((FLAG_START, FLAG_AGAIN, FLAG_UNCHECKED), (2, 4, 8));
 }

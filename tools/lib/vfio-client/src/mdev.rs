@@ -329,6 +329,18 @@ impl Instance {
             .field(|| format!("write {name} to migration_abi of {}", self.uuid))
     }
 
+    /// Returns whether device memory in a saved state has checksums; `None` if the driver has no such attribute.
+    pub fn payload_checksums(&self) -> Result<Option<bool>> {
+        Ok(self.attribute("payload_checksums")?.map(|text| text != "0"))
+    }
+
+    /// Sets whether device memory in the next saved state has checksums. Needs root.
+    pub fn set_payload_checksums(&self, on: bool) -> Result<()> {
+        let text = if on { "1" } else { "0" };
+        fs::write(self.path.join("payload_checksums"), text)
+            .field(|| format!("write {text} to payload_checksums of {}", self.uuid))
+    }
+
     /// Returns which streams it takes, as text; `None` if the driver has no such attribute.
     pub fn migration_version(&self) -> Result<Option<String>> {
         self.attribute("migration_version")

@@ -10,7 +10,7 @@ pub mod spoil;
 
 use migration::stream::{
     Checksum, Header, Identity, Kind, CRC_SEED, END_SIZE, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START,
-    HEADER_SIZE,
+    FLAG_UNCHECKED, HEADER_SIZE,
 };
 
 /// Computes a CRC-32C with the host's crate.
@@ -110,7 +110,7 @@ impl Stream {
             let payload = bytes
                 .get(at..at + header.length as usize)
                 .ok_or_else(|| format!("payload of record {number} at byte {at} is cut off"))?;
-            let found = crc(payload);
+            let found = payload_crc(&header, payload);
             if found != header.payload_crc {
                 return Err(format!(
                     "payload of record {number}: checksum {:#x}, its bytes have {found:#x}",
@@ -177,7 +177,7 @@ impl Stream {
                 _ => {}
             }
             record.header.length = record.payload.len() as u32;
-            record.header.payload_crc = crc(&record.payload);
+            record.header.payload_crc = payload_crc(&record.header, &record.payload);
             digest = Crc::crc32c(digest, &covered(&record.header));
         }
     }
@@ -229,6 +229,14 @@ impl Stream {
             pages.extend(position / page_size..(position + length) / page_size);
         }
         pages
+    }
+}
+
+/// Returns the checksum that a payload must have in its header.
+fn payload_crc(header: &Header, payload: &[u8]) -> u32 {
+    match header.flags & FLAG_UNCHECKED {
+        0 => crc(payload),
+        _ => 0,
     }
 }
 
@@ -294,8 +302,15 @@ mod tests {
             buf.copy_from_slice(&input[at..at + buf.len()]);
             Ok(())
         }
-        fn copy_memory(&self, i: &[u8], at: usize, _: u64, n: usize, crc: u32) -> Result<u32, i32> {
-            Ok(Crc::crc32c(crc, &i[at..at + n]))
+        fn copy_memory(
+            &self,
+            i: &[u8],
+            at: usize,
+            _: u64,
+            n: usize,
+            crc: Option<u32>,
+        ) -> Result<Option<u32>, i32> {
+            Ok(crc.map(|crc| Crc::crc32c(crc, &i[at..at + n])))
         }
         fn zero_memory(&self, _: u64, _: u64) -> Result<(), i32> {
             Ok(())

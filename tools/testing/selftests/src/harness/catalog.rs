@@ -32,6 +32,7 @@ const TABLES: &[&[Test]] = &[
     crate::v1::random_accesses::TESTS,
     crate::stream::restart::TESTS,
     crate::stream::zero::TESTS,
+    crate::stream::unchecked::TESTS,
     crate::stream::refusals::TESTS,
     crate::v2::states::TESTS,
     crate::v2::precopy::TESTS,

@@ -288,7 +288,12 @@ fn removal_waits_for_the_close(env: &Env) -> Result {
 
 /// The attributes of an instance use the driver's data, so they go with it. The mdev bus binds a device only once.
 fn unbound(env: &Env) -> Result {
-    const FILES: [&str; 3] = ["keep_state", "migration_abi", "migration_version"];
+    const FILES: [&str; 4] = [
+        "keep_state",
+        "migration_abi",
+        "migration_version",
+        "payload_checksums",
+    ];
     let available = || -> Result<u32> { Ok(env.mdev_type(env.subject())?.available_instances()?) };
     let before = available()?;
     for _ in 0..3 {
@@ -323,7 +328,12 @@ fn attributes_are_read_while_instances_come_and_go(env: &Env) -> Result {
                     thread::yield_now();
                     continue;
                 };
-                for file in ["migration_abi", "migration_version", "keep_state"] {
+                for file in [
+                    "migration_abi",
+                    "migration_version",
+                    "keep_state",
+                    "payload_checksums",
+                ] {
                     reads += u64::from(std::fs::read(path.join(file)).is_ok());
                 }
             }

@@ -7,4 +7,5 @@ pub(crate) mod identity;
 pub(crate) mod malformed;
 pub(crate) mod refusals;
 pub(crate) mod restart;
+pub(crate) mod unchecked;
 pub(crate) mod zero;
