@@ -22,8 +22,10 @@ pub mod sched;
 mod tracepoint;
 pub mod uaccess;
 pub mod worker;
+mod zeroed;
 
 pub use crc::crc32c;
+pub use zeroed::zeroed;
 
 /// The prefix of the lines that the `pr_*` macros of this crate print.
 #[cfg(any(not(CONFIG_VHOST_TASK), worker_queue))]

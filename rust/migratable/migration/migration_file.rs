@@ -131,7 +131,7 @@ impl Buffer {
     /// Returns all of its memory. Allocates it at the first call.
     fn memory(&mut self) -> Result<&mut [u8]> {
         if self.bytes.is_empty() {
-            self.bytes = KVVec::from_elem(0, BUFFER, GFP_KERNEL_ACCOUNT)?;
+            self.bytes = kernel_ext::zeroed(BUFFER)?;
         }
         Ok(&mut self.bytes)
     }

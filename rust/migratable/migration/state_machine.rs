@@ -313,10 +313,6 @@ impl StateMachine {
 
     /// Allocates a buffer for the state of the driver with its parts.
     pub(super) fn buffer(&self) -> Result<KVVec<u8>> {
-        Ok(KVVec::from_elem(
-            0,
-            self.identity.state_size_max as usize + self.parts.buffer_size(),
-            GFP_KERNEL_ACCOUNT,
-        )?)
+        kernel_ext::zeroed(self.identity.state_size_max as usize + self.parts.buffer_size())
     }
 }
