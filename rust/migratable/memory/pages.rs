@@ -225,6 +225,15 @@ impl Table {
         at - from
     }
 
+    /// Returns the first page of a range that is not a hole. It may change at any moment without the lock.
+    pub(super) fn find_populated(&self, range: Range<usize>) -> Option<usize> {
+        let first = range.start;
+        // A save of sparse memory looks at many holes, so this is one loop over a slice.
+        let mut entries = self.entries.get(range)?.iter();
+        let at = entries.position(|entry| !entry.load(Ordering::SeqCst).is_null())?;
+        Some(first + at)
+    }
+
     /// Returns whether a page is not a hole. It may change at any moment without the lock.
     pub(super) fn is_populated(&self, index: usize) -> bool {
         self.entry(index)

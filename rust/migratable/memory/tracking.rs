@@ -126,10 +126,9 @@ impl DeviceMemory {
 
     /// Returns the first run of pages in `run` that are not holes.
     pub(crate) fn populated(&self, run: Run) -> Option<Run> {
-        let populated = |page: &usize| self.pages.is_populated(*page);
         let last = (self.size / PAGE_SIZE as u64).min(run.end()) as usize;
         let mut blocks = self.pages.populated_blocks(run.first as usize..last);
-        let first = blocks.find_map(|mut block| block.find(populated))?;
+        let first = blocks.find_map(|block| self.pages.find_populated(block))?;
         let count = self.pages.populated_from(first, last);
         Some(Run {
             first: first as u64,
