@@ -2,9 +2,10 @@
 
 //! Open, close, removal and unload in different orders, and leaks.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -170,6 +171,24 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
 
 /// A debugfs file without an owner does not hold a module reference. Its close then calls into the unloaded module, and
 /// the kernel oopses.
+/// Collects the files below a directory: by name, because files of the same name have the same operations.
+fn debugfs_files(
+    directory: &Path,
+    within: &Path,
+    files: &mut BTreeMap<OsString, PathBuf>,
+) -> Result {
+    for entry in fs::read_dir(directory.join(within))? {
+        let entry = entry?;
+        let path = within.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            debugfs_files(directory, &path, files)?;
+        } else {
+            files.insert(entry.file_name(), path);
+        }
+    }
+    Ok(())
+}
+
 fn debugfs_held_open_over_unload(env: &Env) -> Result {
     env.module.path()?;
     let _loaded = Loaded(&env.module);
@@ -177,19 +196,17 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
     let directory = Path::new("/sys/kernel/debug")
         .join(env.module.name())
         .join(instance.uuid.as_str());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&directory)? {
-        names.push(entry?.file_name());
-    }
-    assert!(!names.is_empty(), "{} is empty", directory.display());
+    let mut files = BTreeMap::new();
+    debugfs_files(&directory, Path::new(""), &mut files)?;
+    assert!(!files.is_empty(), "{} is empty", directory.display());
     drop(instance);
-    for name in names {
-        note!("{}", name.to_string_lossy());
+    for name in files.values() {
+        note!("{}", name.display());
         let instance = env.instance(env.subject())?;
         let path = Path::new("/sys/kernel/debug")
             .join(env.module.name())
             .join(instance.uuid.as_str());
-        let mut file = fs::File::open(path.join(&name))?;
+        let mut file = fs::File::open(path.join(name))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         assert!(!text.is_empty(), "{} is empty", path.display());
@@ -207,7 +224,7 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
         }
         assert_errno!(unloaded, EAGAIN, "a debugfs file is open");
         // The removed instance has no data to read.
-        assert_errno!(file.read_at(&mut [0; 64], 0), EIO, "the instance is gone");
+        assert_errno!(file.read(&mut [0; 64]), EIO, "the instance is gone");
         drop(file);
         env.module.unload()?;
         env.module.load()?;
