@@ -20,6 +20,18 @@ pub(crate) fn pack<const N: usize>(fields: &[&[u8]]) -> [u8; N] {
     out
 }
 
+/// Stores `bytes` at the beginning of `out`, if they fit, and returns the rest.
+#[inline]
+fn put<const N: usize>(out: &mut [u8], bytes: [u8; N]) -> &mut [u8] {
+    match out.split_first_chunk_mut() {
+        Some((to, rest)) => {
+            *to = bytes;
+            rest
+        }
+        None => &mut [],
+    }
+}
+
 /// Header of a record, without its checksum. Its 32 bytes are laid out in [`crate::stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -38,21 +50,32 @@ pub struct Header {
 }
 
 impl Header {
+    /// Stores the covered bytes in `out`. A scattered page has a record of its own, whose header is put together
+    /// twice, so this does not go byte by byte.
+    #[inline]
+    fn put<'a>(&self, out: &'a mut [u8]) -> &'a mut [u8] {
+        let out = put(out, self.kind.to_le_bytes());
+        let out = put(out, self.flags.to_le_bytes());
+        let out = put(out, self.length.to_le_bytes());
+        let out = put(out, self.sequence.to_le_bytes());
+        let out = put(out, self.position.to_le_bytes());
+        put(out, self.payload_crc.to_le_bytes())
+    }
+
+    #[inline]
     fn covered(&self) -> [u8; COVERED] {
-        pack(&[
-            &self.kind.to_le_bytes(),
-            &self.flags.to_le_bytes(),
-            &self.length.to_le_bytes(),
-            &self.sequence.to_le_bytes(),
-            &self.position.to_le_bytes(),
-            &self.payload_crc.to_le_bytes(),
-        ])
+        let mut out = [0; COVERED];
+        self.put(&mut out);
+        out
     }
 
     /// Returns the header's bytes, with the checksum.
     pub fn encode<C: Checksum + ?Sized>(&self) -> [u8; HEADER_SIZE] {
-        let covered = self.covered();
-        pack(&[&covered, &crc_of::<C>(&covered).to_le_bytes()])
+        let crc = crc_of::<C>(&self.covered());
+        let mut out = [0; HEADER_SIZE];
+        let rest = self.put(&mut out);
+        put(rest, crc.to_le_bytes());
+        out
     }
 
     /// Decodes `bytes`. [`Error::HeaderChecksum`] if the checksum does not match; the error names
