@@ -2,7 +2,11 @@
 
 //! The counters of an instance in debugfs.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use vfio_client::mdev::{Sysfs, Uuid};
 
@@ -43,4 +47,18 @@ pub(crate) fn migration(uuid: &str, name: &str) -> Result<u64> {
 /// Returns a counter of accesses.
 pub(crate) fn counters(uuid: &str, name: &str) -> Result<u64> {
     number(uuid, "counters", name)
+}
+
+/// Returns the files below a directory: one of each name, because files of the same name have the same operations.
+pub(crate) fn files(directory: &Path) -> io::Result<BTreeMap<OsString, PathBuf>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(self::files(&entry.path())?);
+        } else {
+            files.insert(entry.file_name(), entry.path());
+        }
+    }
+    Ok(files)
 }

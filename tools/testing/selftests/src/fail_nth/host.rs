@@ -8,6 +8,7 @@ use std::path::Path;
 use vfio_client::mdev::Uuid;
 use vfio_client::{Container, Group};
 
+use crate::env::debugfs;
 use crate::env::meminfo::Meminfo;
 use crate::env::module::Loaded;
 use crate::env::own::make;
@@ -164,9 +165,7 @@ fn sysfs_and_debugfs(env: &Env) -> Result {
         if !instance.is_dir() {
             continue;
         }
-        for file in fs::read_dir(&instance)? {
-            files.push(file?.path());
-        }
+        files.extend(debugfs::files(&instance)?.into_values());
     }
     assert!(!files.is_empty(), "{} is empty", directory.display());
     for path in files {

@@ -2,8 +2,6 @@
 
 //! Open, close, removal and unload in different orders, and leaks.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,6 +15,7 @@ use mdma::regs::{self, Reg};
 use vfio_client::v1::State;
 use vfio_client::{Container, EventFd};
 
+use crate::env::debugfs;
 use crate::env::meminfo::Meminfo;
 use crate::env::module::Loaded;
 use crate::env::{Env, Guest, Instance, SMALL};
@@ -171,24 +170,6 @@ fn unload_is_refused_while_open(env: &Env) -> Result {
 
 /// A debugfs file without an owner does not hold a module reference. Its close then calls into the unloaded module, and
 /// the kernel oopses.
-/// Collects the files below a directory: by name, because files of the same name have the same operations.
-fn debugfs_files(
-    directory: &Path,
-    within: &Path,
-    files: &mut BTreeMap<OsString, PathBuf>,
-) -> Result {
-    for entry in fs::read_dir(directory.join(within))? {
-        let entry = entry?;
-        let path = within.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            debugfs_files(directory, &path, files)?;
-        } else {
-            files.insert(entry.file_name(), path);
-        }
-    }
-    Ok(())
-}
-
 fn debugfs_held_open_over_unload(env: &Env) -> Result {
     env.module.path()?;
     let _loaded = Loaded(&env.module);
@@ -196,11 +177,11 @@ fn debugfs_held_open_over_unload(env: &Env) -> Result {
     let directory = Path::new("/sys/kernel/debug")
         .join(env.module.name())
         .join(instance.uuid.as_str());
-    let mut files = BTreeMap::new();
-    debugfs_files(&directory, Path::new(""), &mut files)?;
+    let files = debugfs::files(&directory)?;
     assert!(!files.is_empty(), "{} is empty", directory.display());
     drop(instance);
     for name in files.values() {
+        let name = name.strip_prefix(&directory)?;
         note!("{}", name.display());
         let instance = env.instance(env.subject())?;
         let path = Path::new("/sys/kernel/debug")
