@@ -144,6 +144,7 @@ impl Worker {
                 for verify in std::mem::take(&mut self.answering) {
                     match verify {
                         Verify::End => self.disk.finish()?,
+                        Verify::Unbind => return Err("unbind: not for disks".into()),
                         Verify::Check | Verify::Mend => self.disk.check()?,
                     }
                     cli::smart(self.disk.counts()?, self.rounds * WRITTEN)?;
@@ -165,7 +166,7 @@ impl Worker {
                 for command in console.commands()? {
                     match command {
                         Ok(Command::Verify(verify)) => self.asked.push(verify),
-                        Ok(Command::Hold) => return Err("hold: not for disks".into()),
+                        Ok(other) => return Err(format!("{other:?}: not for disks").into()),
                         Err(line) => return Err(format!("{line}: no command").into()),
                     }
                 }

@@ -32,6 +32,7 @@
 #define MDMA_BAR_MEMORY		2
 #define MDMA_ID			0x000
 #define MDMA_ID_VALUE		0x414d444d
+#define MDMA_CONTROL		0x018
 #define MDMA_INT_CAUSE		0x028
 #define MDMA_VECTORS		4
 
@@ -128,6 +129,14 @@ static void uio_mdma_free_memory(void *data)
 	}
 	vfree(mdma->addresses);
 	kvfree(mdma->pages);
+}
+
+/* Before its memory is freed, the device must not use it any more. */
+static void uio_mdma_stop(void *data)
+{
+	struct uio_mdma *mdma = data;
+
+	writel(0, mdma->registers + MDMA_CONTROL);
 }
 
 /* Allocates many blocks and frees most of them: the remaining ones lie apart. */
@@ -259,6 +268,9 @@ static int uio_mdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (readl(mdma->registers + MDMA_ID) != MDMA_ID_VALUE)
 		return dev_err_probe(dev, -ENODEV, "not an mdma device\n");
 	ret = uio_mdma_memory(mdma);
+	if (ret)
+		return ret;
+	ret = devm_add_action_or_reset(dev, uio_mdma_stop, mdma);
 	if (ret)
 		return ret;
 

@@ -23,6 +23,12 @@ pub enum Command {
     Hold,
     /// Verify everything, once no job is in flight.
     Verify(Verify),
+    /// Bind the driver to the devices that it was unbound from.
+    Bind,
+    /// Suspend the machine to RAM.
+    Suspend,
+    /// Make the kernel panic.
+    Panic,
 }
 
 /// What follows from a verification.
@@ -32,6 +38,8 @@ pub enum Verify {
     Check,
     /// Report how much memory differs, repair it, and continue.
     Mend,
+    /// Unbind the devices from their driver if all is right.
+    Unbind,
     /// Switch off if all is right.
     End,
 }
@@ -72,6 +80,10 @@ impl Console {
                 b"" => (),
                 b"hold" => commands.push(Ok(Command::Hold)),
                 b"check" => commands.push(Ok(Command::Verify(Verify::Check))),
+                b"unbind" => commands.push(Ok(Command::Verify(Verify::Unbind))),
+                b"bind" => commands.push(Ok(Command::Bind)),
+                b"suspend" => commands.push(Ok(Command::Suspend)),
+                b"panic" => commands.push(Ok(Command::Panic)),
                 b"mend" => commands.push(Ok(Command::Verify(Verify::Mend))),
                 b"end" => commands.push(Ok(Command::Verify(Verify::End))),
                 other => commands.push(Err(String::from_utf8_lossy(other).into_owned())),

@@ -43,6 +43,10 @@ pub enum Event<'a> {
     Held(Totals),
     /// All memory was compared, and is as it must be now.
     Mended(&'a Losses),
+    /// As `Checked`, and the devices have no driver now.
+    Unbound(Totals),
+    /// The kernel panics next.
+    Panics,
     /// As `Checked`, after which the guest switches itself off.
     Ended {
         /// Work done.

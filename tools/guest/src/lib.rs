@@ -31,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod binding;
 pub mod candidate;
 pub mod console;
 pub mod event;

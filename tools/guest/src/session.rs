@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
+use crate::binding::Unbound;
 use crate::candidate::Candidate;
 use crate::console::{Command, Console, Verify};
 use crate::event::{Event, Found, Losses, Shown, Totals, Wrong, WrongResult};
@@ -27,7 +28,11 @@ const APPEAR: Duration = Duration::from_secs(60);
 pub struct Session {
     console: Console,
     log: KernelLog,
+    options: Options,
     devices: Vec<Device>,
+    found: Vec<Found>,
+    /// The devices without a driver.
+    unbound: Vec<Unbound>,
     /// The commands that the host waits for.
     asked: Vec<Verify>,
     /// The host waits for the devices to be held.
@@ -69,42 +74,55 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Box<Wrong> + '_ {
 
 impl Session {
     /// Finds the devices and reports readiness.
-    pub fn new(mut console: Console, options: &Options) -> Result<Self, (Console, Box<Wrong>)> {
-        match Self::prepare(&mut console, options) {
-            Ok((log, devices, found)) => {
-                let told = console.tell(&Event::Ready {
-                    ms: system::now().as_millis() as u64,
-                    devices: devices.len(),
-                    found: &found,
-                    options: &Shown::from(options),
-                });
-                match told {
-                    Ok(()) => Ok(Session {
-                        console,
-                        log,
-                        devices,
-                        asked: Vec::new(),
-                        holding: false,
-                        beat: Duration::ZERO,
-                    }),
-                    Err(e) => Err((console, failed("console")(e))),
-                }
-            }
-            Err(wrong) => Err((console, wrong)),
+    pub fn new(console: Console, options: &Options) -> Result<Self, (Console, Box<Wrong>)> {
+        let log = match KernelLog::open() {
+            Ok(log) => log,
+            Err(e) => return Err((console, failed("/dev/kmsg")(e))),
+        };
+        let mut session = Session {
+            console,
+            log,
+            options: options.clone(),
+            devices: Vec::new(),
+            found: Vec::new(),
+            unbound: Vec::new(),
+            asked: Vec::new(),
+            holding: false,
+            beat: Duration::ZERO,
+        };
+        match session.begin() {
+            Ok(()) => Ok(session),
+            Err(wrong) => Err((session.console, wrong)),
         }
     }
 
-    fn prepare(
-        console: &mut Console,
-        options: &Options,
-    ) -> WrongResult<(KernelLog, Vec<Device>, Vec<Found>)> {
-        let log = KernelLog::open().map_err(failed("/dev/kmsg"))?;
+    /// Waits for the devices, begins to work with them, and reports readiness.
+    fn begin(&mut self) -> WrongResult {
+        let list = Self::wait_for_devices(&mut self.console, &self.options)?;
+        self.found.clear();
+        for i in 0..list.len() {
+            let (work, what) =
+                Candidate::begin(&list, i, &self.options).map_err(|wrong| wrong.of(i))?;
+            self.found.push(what);
+            self.devices.push(Device { work, last: None });
+        }
+        self.console
+            .tell(&Event::Ready {
+                ms: system::now().as_millis() as u64,
+                devices: self.devices.len(),
+                found: &self.found,
+                options: &Shown::from(&self.options),
+            })
+            .map_err(failed("console"))
+    }
+
+    fn wait_for_devices(console: &mut Console, options: &Options) -> WrongResult<Vec<Candidate>> {
         let start = system::now();
         let mut told = false;
-        let list = loop {
+        loop {
             let list = Candidate::find(options.kind).map_err(failed("sysfs"))?;
             if list.len() >= options.devices {
-                break list;
+                return Ok(list);
             }
             if !told {
                 told = true;
@@ -123,15 +141,7 @@ impl Session {
                 ));
             }
             std::thread::sleep(Duration::from_millis(100));
-        };
-        let mut devices = Vec::new();
-        let mut found = Vec::new();
-        for i in 0..list.len() {
-            let (work, what) = Candidate::begin(&list, i, options).map_err(|wrong| wrong.of(i))?;
-            found.push(what);
-            devices.push(Device { work, last: None });
         }
-        Ok((log, devices, found))
     }
 
     /// Works until the host ends the session or something is wrong.
@@ -217,6 +227,10 @@ impl Session {
             let told = match verify {
                 Verify::Check => self.console.tell(&Event::Checked(totals)),
                 Verify::Mend => self.console.tell(&Event::Mended(&losses)),
+                Verify::Unbind => {
+                    self.unbind()?;
+                    self.console.tell(&Event::Unbound(totals))
+                }
                 Verify::End => {
                     let trouble = self.log.trouble().map_err(failed("/dev/kmsg"))?;
                     let kernel_log = trouble.unwrap_or("clean");
@@ -229,6 +243,24 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Ends the work with all devices, and unbinds them from their driver.
+    fn unbind(&mut self) -> WrongResult {
+        self.devices.clear();
+        for found in &self.found {
+            let unbound = Unbound::of(&found.pci).map_err(failed("unbind"))?;
+            self.unbound.push(unbound);
+        }
+        Ok(())
+    }
+
+    /// Binds the driver to the devices that have none, and begins anew with them.
+    fn bind(&mut self) -> WrongResult {
+        for unbound in std::mem::take(&mut self.unbound) {
+            unbound.bind().map_err(failed("bind"))?;
+        }
+        self.begin()
     }
 
     /// Sleeps until a device interrupts, the host sends something, or work is due.
@@ -264,6 +296,14 @@ impl Session {
                 match command {
                     Ok(Command::Hold) => self.hold(),
                     Ok(Command::Verify(verify)) => self.asked.push(verify),
+                    Ok(Command::Bind) => self.bind()?,
+                    Ok(Command::Suspend) => system::suspend().map_err(failed("suspend"))?,
+                    Ok(Command::Panic) => {
+                        self.console
+                            .tell(&Event::Panics)
+                            .map_err(failed("console"))?;
+                        return Err(failed("panic")(system::panic()).into());
+                    }
                     Err(line) => {
                         return Err(Wrong::new(format!("{line:?} is not a command")).into())
                     }

@@ -52,6 +52,18 @@ pub fn now() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Suspends the machine to RAM. Returns when it has woken up.
+pub fn suspend() -> io::Result<()> {
+    fs::write("/sys/power/state", "mem")
+}
+
+/// Makes the kernel panic. Returns only on failure.
+pub fn panic() -> io::Error {
+    let told = fs::write("/proc/sysrq-trigger", "c");
+    told.err()
+        .unwrap_or_else(|| io::Error::other("the kernel has not panicked"))
+}
+
 /// Switches the machine off. Returns only on failure.
 pub fn power_off() -> io::Error {
     match reboot(RebootCommand::PowerOff) {
