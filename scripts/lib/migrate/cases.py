@@ -6,18 +6,14 @@ import asyncio
 from migrate import host_memory
 from migrate import report
 from migrate import timeline
-from migrate import wait
 from migrate.device import Device
 from migrate.guest import Wrong
 from migrate.guest_memory import OfDevice, OfGuest
+from migrate.phases import device_data
 from migrate.wait import Trouble
 
-# Too slow for the migration to complete.
-SLOW = {"max_bandwidth": 2 << 20, "downtime_limit": 1}
 # The first round trips fill caches of the host.
 WARM = 5
-# Stops the guest at once, however much is left to send.
-AT_ONCE = {"downtime_limit": 2000000}
 
 
 async def live(stage):
@@ -97,63 +93,6 @@ async def other_memory(stage):
         for device in wrong:
             device.remove()
     await fixture.migrate()
-
-
-async def dies_in_pre_copy(stage):
-    """The destination is killed while the guest still runs, and the source continues."""
-    fixture = stage.fixture
-    destination = await fixture.launch(fixture.other, incoming=True)
-    migration = fixture.migration(destination)
-    await migration.begin(**SLOW)
-
-    async def device_in_pre_copy():
-        sent = migration.info.get("ram", {}).get("transferred", 0)
-        return sent > 1 << 20 and all(device.status()["state"] == "PRE_COPY" for device in fixture.running.devices)
-
-    await migration.until("pre-copy", device_in_pre_copy, [fixture.guest, destination])
-    await fixture.guest.work(fixture.running, 2)
-    await fixture.drop(destination)
-    status = await migration.ended([fixture.guest])
-    if status != "failed":
-        raise Trouble(f"the destination was killed, but the migration {status}")
-    await fixture.goes_on()
-    await fixture.migrate()
-
-
-async def dies_in_stop_and_copy(stage):
-    """The destination is killed while the guest is stopped, and the source continues."""
-    fixture = stage.fixture
-    destination = await fixture.launch(fixture.other, incoming=True)
-    migration = fixture.migration(destination)
-    await migration.begin(["pause-before-switchover"], **AT_ONCE)
-    await migration.until("the switch-over", "pre-switchover", [fixture.guest, destination])
-    # The paused destination reads nothing, so the migration cannot complete. The source's
-    # monitor does not answer, since QEMU writes the end of the stream with its lock held.
-    destination.pause()
-    told = asyncio.ensure_future(fixture.running.execute("migrate-continue", state="pre-switchover"))
-    await wait.until("the source's device to stop", lambda: all(
-        device.status()["state"] in ("STOP_COPY", "STOP") for device in fixture.running.devices))
-    await asyncio.sleep(1)
-    stage.say("killed in " + ", ".join(device.status()["state"] for device in fixture.running.devices))
-    await fixture.drop(destination)
-    await told
-    status = await migration.ended([fixture.guest])
-    if status != "failed":
-        raise Trouble(f"the destination was killed, but the migration {status}")
-    await fixture.running.execute("migrate-set-capabilities",
-                                  capabilities=[{"capability": "pause-before-switchover", "state": False}])
-    await fixture.goes_on()
-    await fixture.migrate()
-
-
-async def device_data(migration, fixture, state="PRE_COPY"):
-    """Waits until each device is in this state and has sent some of its memory."""
-
-    async def sent():
-        told = [device.status() for device in fixture.running.devices]
-        return all(one["state"] == state and one["pre_copy_pages"] + one["stop_copy_pages"] for one in told)
-
-    await migration.until(f"device data in {state}", sent, [fixture.guest])
 
 
 async def stops_and_goes_on(stage):
@@ -270,6 +209,7 @@ async def is_refused(stage):
     except Trouble as trouble:
         stage.say(str(trouble))
         if "vIOMMU" in str(trouble):
+            stage.finds("refused", str(trouble))
             return
         raise
     raise Trouble("QEMU migrates a device below a vIOMMU")
@@ -332,4 +272,4 @@ async def ends(stage):
     """The guest verifies all data and its kernel log, and powers off."""
     ended = await stage.fixture.end()
     stage.say(f"{ended['verified']} jobs verified, {len(stage.fixture.results)} migrations")
-    stage.lost = True
+    stage.fixture.lost = True

@@ -70,7 +70,7 @@ async def perform(fixture, line):
 async def run(options, module, work, out):
     """Runs commands until `end` or the end of the input."""
     settings = chosen(options)
-    module.load(options.device, **({"mmap_data_section": 0} if options.no_mmap else {}))
+    module.load((options.device,), **({"mmap_data_section": 0} if options.no_mmap else {}))
     show = Hand()
     show.say("settings", settings.words())
     directory = os.path.join(work, "consoles")

@@ -14,27 +14,31 @@ WARNING = 4
 
 
 class Module:
-    """The kernel module of a driver."""
+    """The kernel modules of some drivers."""
 
     def __init__(self):
-        self.loaded = None
+        self.wanted = None
+        self.loaded = []
 
-    def load(self, driver, path=None, **parameters):
-        """Loads the driver's module with `parameters`, and unloads the loaded one first if they differ."""
-        path = path or f"/lib/modules/extra/{driver}.ko"
-        wanted = (driver, path, parameters)
-        if self.loaded == wanted:
+    def load(self, drivers, path=None, **parameters):
+        """Loads the drivers' modules, the first one with `parameters` and from `path`, and unloads others first."""
+        wanted = (drivers, path, parameters)
+        if self.wanted == wanted:
             return
         self.unload()
         words = [f"{name}={value}" for name, value in parameters.items()]
-        run(["insmod", path, *words])
-        self.loaded = wanted
+        for number, driver in enumerate(drivers):
+            first = number == 0
+            run(["insmod", first and path or f"/lib/modules/extra/{driver}.ko", *(words if first else [])])
+            self.loaded.append(driver)
+        self.wanted = wanted
 
     def unload(self):
-        """Unloads the module if it is loaded."""
-        if self.loaded is not None:
-            run(["rmmod", self.loaded[0]])
-            self.loaded = None
+        """Unloads what is loaded."""
+        self.wanted = None
+        while self.loaded:
+            run(["rmmod", self.loaded[-1]])
+            self.loaded.pop()
 
 
 class Log:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """Two sides, A and B, each with its own devices, and a guest that migrates between them."""
 
+import itertools
 import os
 import shutil
+from dataclasses import replace
 
 from migrate import wait
 from migrate.device import Device, Log
 from migrate.echo import Echo
 from migrate.guest import Guest, kernel_log
 from migrate.migration import Device as Moved
-from migrate.migration import Migration, Result
+from migrate.migration import Migration, Result, Way
 from migrate.qemu import Qemu, now
 from migrate.wait import Emulation, Trouble
 
@@ -24,11 +26,15 @@ HOLDS = 5
 class Fixture:
     """A guest with the devices of side A, and the devices of side B."""
 
-    def __init__(self, settings, directory, show=None):
+    def __init__(self, settings, directory, show=None, name=""):
         self.settings = settings
         self.directory = directory
+        # Tells its devices from those of another fixture.
+        self.name = name
         self.show = show
         self.sides = {}
+        # Devices that the guest's program does not use.
+        self.beside = {}
         # The other ends of serial lines.
         self.echoes = []
         self.launched = 0
@@ -41,13 +47,19 @@ class Fixture:
         self.told = None
         # Log lines about rings that are copied because they cannot be pinned.
         self.copied = []
+        # Whether the guest has ended or failed, and how many guests there were.
+        self.lost = False
+        self.guests = 0
 
     async def __aenter__(self):
         os.makedirs(self.directory)
         self.log = Log()
         for side in "AB":
-            self.sides[side] = [Device(self.settings.driver, f"{side}{number}", self.settings.size)
+            sizes = self.settings.sizes
+            self.sides[side] = [Device(self.settings.driver, f"{self.name}{side}{number}", sizes[number % len(sizes)])
                                 for number in range(self.settings.devices)]
+            self.beside[side] = [Device(driver, f"{self.name}{side}beside{number}", size)
+                                 for number, (driver, size) in enumerate(self.settings.beside)]
         if self.settings.boots_from_disk:
             for device in self.sides["A"]:
                 device.load_disk(BOOT_DISK)
@@ -60,17 +72,19 @@ class Fixture:
             await qemu.kill()
         for echo in self.echoes:
             await echo.close()
-        for devices in self.sides.values():
-            for device in devices:
-                device.remove()
+        for device in itertools.chain(*self.sides.values(), *self.beside.values()):
+            device.remove()
         self.log.close()
 
     # ---- parts ---------------------------------------------------------------------
 
-    async def launch(self, side, incoming=False, devices=None):
-        """Starts a QEMU on this side."""
+    async def launch(self, side, incoming=False, devices=None, **settings):
+        """Starts a QEMU on this side, with some settings changed."""
         self.launched += 1
-        qemu = Qemu(f"{side}{self.launched}", self.settings, devices or self.sides[side], self.directory)
+        changed = replace(self.settings, **settings)
+        chosen = (devices or self.sides[side])[:changed.devices]
+        qemu = Qemu(f"{self.name}{side}{self.launched}", changed, chosen, self.directory, self.beside[side])
+        qemu.ports = self.settings.devices
         self.qemus.append(qemu)
         await qemu.start(incoming)
         await self.guest.connect(qemu)
@@ -81,7 +95,9 @@ class Fixture:
         for left in range(BOOTS - 1, -1, -1):
             for echo in self.echoes:
                 echo.forget()
-            self.guest = Guest(f"{self.directory}/guest.json", self.show and self.show.guest)
+            self.guests += 1
+            log = "guest.json" if self.guests == 1 else f"guest.{self.guests}.json"
+            self.guest = Guest(f"{self.directory}/{log}", self.show and self.show.guest)
             self.running = await self.launch("A")
             try:
                 if self.settings.hot_plug:
@@ -99,6 +115,16 @@ class Fixture:
         await self.guest.work(self.running)
         self.nothing_refused("QEMU started")
 
+    async def again(self):
+        """Boots another guest in place of one that was lost."""
+        for qemu in self.qemus:
+            await qemu.kill()
+        self.told = None
+        self.log.refusals()
+        self.copied = []
+        await self.boot()
+        self.lost = False
+
     def nothing_refused(self, when):
         """Raises if the module logged a refusal since the last call."""
         lines = self.log.refusals()
@@ -111,30 +137,30 @@ class Fixture:
     @property
     def side(self):
         """The side of the guest."""
-        return self.running.name[0]
+        return self.running.name.removeprefix(self.name)[0]
 
     @property
     def other(self):
         """The side without the guest."""
         return "B" if self.side == "A" else "A"
 
-    def migration(self, destination):
+    def migration(self, destination, way=Way()):
         """Returns a migration of the guest to `destination`."""
         return Migration(self.settings, self.running, destination, f"{self.directory}/{destination.name}.migration",
-                         self.show and self.show.migration)
+                         way, self.show and self.show.migration)
 
     # ---- operations ----------------------------------------------------------------
 
-    async def migrate(self, beats=3, meanwhile=None, compare=None, **parameters):
+    async def migrate(self, beats=3, meanwhile=None, compare=None, way=Way(), **parameters):
         """Migrates the guest to the other side, and waits until it works there, or only runs if it is held.
 
         Runs `meanwhile` in between, and `compare` when the guest is at the destination and its memory still at the
         source.
         """
         guest, source = self.guest, self.running
-        destination = await self.launch(self.other, incoming=True)
+        destination = await self.launch(self.other, incoming=True, **way.settings)
         before = dict(guest.totals)
-        migration = self.migration(destination)
+        migration = self.migration(destination, way)
         await migration.begin(**parameters)
         if meanwhile:
             await meanwhile(migration)
@@ -144,7 +170,10 @@ class Fixture:
                           f"{source.name}: {source.words()}; {destination.name}: {destination.words()}")
         result = Result(migration.info, [], migration.begun, now(), before, {},
                         self.settings.downtime_ms << migration.raised, migration.samples)
-        await wait.until("the destination to run", lambda: is_running(destination), [guest, destination])
+        if way.stopped:
+            await wait.until("the destination to load everything", lambda: self.has_loaded(destination), [destination])
+        else:
+            await wait.until("the destination to run", lambda: is_running(destination), [guest, destination])
         for saved, loaded in zip(source.devices, destination.devices, strict=True):
             result.devices.append(Moved(saved.status(), loaded.status()))
         if compare:
@@ -155,7 +184,11 @@ class Fixture:
         since = len(guest.events)
         await guest.moved(source, destination)
         self.running = destination
-        if self.told is None:
+        if way.stopped:
+            if await is_running(destination):
+                raise Trouble("the guest runs at the destination, although it was to be stopped")
+            await destination.execute("cont")
+        if self.told is None and not way.idle:
             await guest.work(destination, beats)
         else:
             await guest.next("beat", destination, since)
@@ -216,6 +249,11 @@ class Fixture:
                 raise
             return
         await migration.let_end()
+
+    @staticmethod
+    async def has_loaded(qemu):
+        """Whether this QEMU has loaded all of a migration."""
+        return (await qemu.execute("query-migrate")).get("status") == "completed"
 
     async def drop(self, destination):
         """Ends a destination that did not get the guest."""

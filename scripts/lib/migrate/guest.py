@@ -154,25 +154,25 @@ class Guest:
         """Sends a command to the guest's program."""
         self.current.writer.write(word.encode() + b"\n")
 
+    async def ask(self, word, answer, qemu):
+        """Sends a command, and waits for the event that answers it."""
+        since = len(self.events)
+        self.send(word)
+        return await self.next(answer, qemu, since)
+
     async def verify(self, qemu):
         """Makes the guest verify all data."""
-        since = len(self.events)
-        self.send("check")
-        return await self.next("checked", qemu, since)
+        return await self.ask("check", "checked", qemu)
 
     async def mend(self, qemu):
         """Makes the guest compare and repair all memory. Returns the numbers of pages that differed."""
-        since = len(self.events)
-        self.send("mend")
-        mended = await self.next("mended", qemu, since)
+        mended = await self.ask("mend", "mended", qemu)
         return mended["device_pages"], mended["guest_pages"]
 
     async def end(self, qemu):
         """Makes the guest verify all data and power off."""
-        since = len(self.events)
         qemu.expected_end = True
-        self.send("end")
-        ended = await self.next("ended", qemu, since)
+        ended = await self.ask("end", "ended", qemu)
         if ended.get("kernel_log") != "clean":
             raise Wrong(f"the guest's kernel log: {ended.get('kernel_log')}")
         status = await qemu.ended()

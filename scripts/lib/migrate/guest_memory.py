@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Guest memory that type1 cannot pin: a shared file on ext4, or that of a user who may lock none."""
+"""What guest memory is on, and a comparison of it on both sides."""
 
 import contextlib
 import os
@@ -8,16 +8,28 @@ import resource
 import shutil
 
 from migrate import wait
-from migrate.device import run
+from migrate.device import run, write
 from migrate.wait import Trouble
 
 # The mount point of the file system for guest memory.
 EXT4 = "/tmp/ext4"
+TMPFS = "/dev/shm"
+# MiB of a huge page.
+HUGE = 2
 
 PAGE = 4096
 
 # The user and group `nobody`.
 NOBODY = 65534
+
+
+def prepare(settings):
+    """Makes what the guest's memory is on."""
+    if settings.backing == "ext4":
+        # Large enough for both sides of a migration.
+        make_ext4(settings.version, "1G")
+    elif settings.backing == "hugetlb":
+        write("/proc/sys/vm/nr_hugepages", str(2 * mebibytes(settings.memory) // HUGE))
 
 
 def make_ext4(version, size):
@@ -35,19 +47,38 @@ def make_ext4(version, size):
         run(["mount", "--bind", EXT4, version.root + EXT4])
 
 
+def mebibytes(size):
+    """Returns the number in a size like 256M or 4G."""
+    return int(size[:-1]) << {"M": 0, "G": 10}[size[-1]]
+
+
 def options(settings, name):
     """Returns QEMU's -machine option, and further options for guest memory."""
     if settings.backing == "anonymous":
         return "q35", []
-    path = f"{EXT4}/{name}"
-    return "q35,memory-backend=ram", [
-        "-object", f"memory-backend-file,id=ram,size={settings.memory},mem-path={path},share=on"]
+    if settings.backing == "numa":
+        half = mebibytes(settings.memory) // 2
+        words = []
+        for node in range(2):
+            words += ["-object", f"memory-backend-ram,id=ram{node},size={half}M",
+                      "-numa", f"node,nodeid={node},memdev=ram{node}"]
+        return "q35", words
+    kinds = {
+        "memfd": "memory-backend-memfd",
+        "hugetlb": "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
+        "tmpfs": f"memory-backend-file,mem-path={TMPFS}/{name}",
+        "ext4": f"memory-backend-file,mem-path={EXT4}/{name}",
+    }
+    kind, _, more = kinds[settings.backing].partition(",")
+    words = ",".join([kind, "id=ram", f"size={settings.memory}", "share=on", *more.split(",")])
+    return "q35,memory-backend=ram", ["-object", words.rstrip(",")]
 
 
 def forget(name):
     """Removes the memory file of a QEMU that has ended."""
-    if os.path.exists(f"{EXT4}/{name}"):
-        os.remove(f"{EXT4}/{name}")
+    for directory in (EXT4, TMPFS):
+        if os.path.exists(f"{directory}/{name}"):
+            os.remove(f"{directory}/{name}")
 
 
 class OfGuest:
@@ -58,7 +89,7 @@ class OfGuest:
 
     def __init__(self, log, settings):
         self.log = log
-        self.size = int(settings.memory.removesuffix("M")) << 20
+        self.size = mebibytes(settings.memory) << 20
         self.differing = set()
 
     async def compare(self, *qemus):

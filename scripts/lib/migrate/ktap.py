@@ -36,3 +36,8 @@ class Ktap:
             self.say(trouble)
         self.say(f"time: {wall:.2f} s, processors {worked:.2f} s")
         print(f"{'ok' if trouble is None else 'not ok'} {self.number} {name}", flush=True)
+
+    def skip(self, name, reason):
+        """Prints that a test was skipped."""
+        self.number += 1
+        print(f"ok {self.number} {name} # SKIP {reason}", flush=True)

@@ -42,6 +42,9 @@ def arguments():
     parser.add_argument("--module", help="use this build of the module")
     parser.add_argument("--trips", type=int, default=1, help="number of round trips in the tests")
     parser.add_argument("--migrations", type=int, default=2, help="migrations with each mutated module")
+    parser.add_argument("--minutes", type=int, help="run only what takes about so long")
+    parser.add_argument("--turn", type=int, default=0, help="which part of the tests --minutes chooses")
+    parser.add_argument("--part", default="1/1", help="run only part K/N of the tests")
     parser.add_argument("--only", help="run only tests whose names match")
     return parser.parse_args()
 
@@ -50,7 +53,7 @@ async def run(options, module):
     """Migrates once, and prints a timeline and figures."""
     settings = chosen(options)
     parameters = {"mmap_data_section": 0} if options.no_mmap else {}
-    module.load(options.device, options.module, **parameters)
+    module.load((options.device,), options.module, **parameters)
     show = report.Show()
     show.say("settings", settings.words())
     directory = f"{WORK}/run"

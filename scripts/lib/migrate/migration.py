@@ -3,12 +3,29 @@
 
 from dataclasses import dataclass, field
 
+from migrate import transport
 from migrate import wait
 from migrate.qemu import now
 from migrate.sample import Sample, ram_bytes
 from migrate.wait import Trouble
 
 ENDS = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a guest gets to the destination; the settings say the rest."""
+
+    transport: type = transport.Unix
+    # Capabilities, and parameters as pairs, on both sides.
+    capabilities: tuple = ()
+    parameters: tuple = ()
+    # Whether the guest is stopped at the source, or kept stopped at the destination. It continues by command.
+    stopped: bool = False
+    # Whether the guest has no device to work with.
+    idle: bool = False
+    # Settings of the destination that differ.
+    settings: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -53,11 +70,12 @@ class Result:
 class Migration:
     """A migration from `source` to `destination`, which does not listen yet."""
 
-    def __init__(self, settings, source, destination, path, tell=None):
+    def __init__(self, settings, source, destination, path, way=Way(), tell=None):
         self.settings = settings
+        self.way = way
         self.source = source
         self.destination = destination
-        self.path = path
+        self.transport = way.transport(path)
         self.tell = tell
         self.info = {}
         self.begun = None
@@ -67,26 +85,29 @@ class Migration:
         self.patient = True
         # Front ends and states of the source's devices seen so far.
         self.front_ends = set()
+        # The command to continue at the switch-over, whose answer may come late.
+        self.continued = None
         self.states = set()
 
     async def begin(self, capabilities=(), **parameters):
         """Starts the migration; `parameters` add to those of the settings."""
-        settings = self.settings
-        names = [*settings.capabilities, *capabilities]
-        both = {}
-        if settings.multifd_channels:
-            both["multifd_channels"] = settings.multifd_channels
+        settings, way = self.settings, self.way
+        names = {*settings.capabilities, *capabilities, *way.capabilities}
+        if not self.transport.answers:
+            names -= {"return-path", "switchover-ack"}
+        both = dict((*settings.parameters, *way.parameters))
         for qemu in (self.destination, self.source):
-            await qemu.execute("migrate-set-capabilities",
-                               capabilities=[{"capability": name, "state": True} for name in names])
+            await qemu.enable(names)
             if both:
                 await qemu.execute("migrate-set-parameters", **both)
-        self.patient = "downtime_limit" not in parameters
-        parameters = {"downtime_limit": settings.downtime_ms, "max_bandwidth": 1 << 40, **parameters}
+        await self.transport.prepare(self.source, self.destination)
+        self.patient = "downtime_limit" not in {**both, **parameters}
+        parameters = {"downtime_limit": settings.downtime_ms, "max_bandwidth": 1 << 40, **both, **parameters}
         await self.source.execute("migrate-set-parameters", **parameters)
-        await self.destination.execute("migrate-incoming", uri=f"unix:{self.path}")
+        if not self.transport.stored:
+            await self.transport.listen(self.destination)
         self.begun = now()
-        await self.source.execute("migrate", uri=f"unix:{self.path}")
+        await self.transport.connect(self.source)
 
     async def poll(self):
         """Updates the state of the migration, and returns the status that the source reports."""
@@ -143,10 +164,13 @@ class Migration:
             status = await self.poll()
             return status if status in ENDS else None
 
-        return await wait.until("the migration to end", over, [self.source, *watch], pause=0.1)
+        status = await wait.until("the migration to end", over, [self.source, *watch], pause=0.1)
+        if status == "completed" and self.transport.stored:
+            await self.transport.listen(self.destination)
+        return status
 
     def check_protocol(self):
         """Raises unless the source's devices were saved by the protocol of the settings."""
-        if self.front_ends != {self.settings.protocol}:
+        if self.source.devices and self.front_ends != {self.settings.protocol}:
             raise Trouble(f"the devices were saved by {', '.join(self.front_ends) or 'no protocol'}, "
                           f"not by {self.settings.protocol}")

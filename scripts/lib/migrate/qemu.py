@@ -12,7 +12,10 @@ import time
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from migrate import guest_memory
+from migrate import viommu
 from migrate import wait
+from migrate.backend import Backend
+from migrate.memory_group import Group
 from migrate.wait import Emulation, Trouble
 
 # Without frequent events like vfio_region_read, of which there are hundreds of thousands.
@@ -34,10 +37,13 @@ BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
 class Qemu:
     """A QEMU with the devices of one side."""
 
-    def __init__(self, name, settings, devices, directory):
+    def __init__(self, name, settings, devices, directory, beside=()):
         self.name = name
         self.version = settings.version
         self.devices = devices
+        self.beside = beside
+        # Ports of devices that are plugged in.
+        self.ports = len(devices)
         self.directory = directory
         self.settings = settings
         self.process = None
@@ -46,6 +52,11 @@ class Qemu:
         self.expected_end = False
         self.broken = None
         self.tasks = []
+        # The migration capabilities that are on.
+        self.enabled = set()
+        # Its control group, if it has a limit.
+        self.group = None
+        self.backend = None
 
     def path(self, what):
         """Returns the path of a socket or log of this QEMU."""
@@ -59,7 +70,7 @@ class Qemu:
         append += [f"guest.irq={settings.irq}", f"guest.devices={settings.devices}",
                    f"guest.seed={settings.seed}", *settings.append]
         append += ["guest.peers=1"] if settings.peers else []
-        append += ["intel_iommu=on", "iommu.passthrough=0", "iommu.strict=1"] if settings.viommu else []
+        append += viommu.append(settings.viommu)
         append += ["guest.kind=mserial"] if settings.driver == "mserial" else []
         # The kernel's own driver takes the best kind of interrupt that there is.
         append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []
@@ -71,9 +82,11 @@ class Qemu:
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-msg", "timestamp=on", "-D", self.path("trace"),
         ]
-        if settings.viommu:
-            # Before the devices. Remapping of interrupts would need another kind of interrupt controller.
-            command += ["-device", "intel-iommu,caching-mode=on,intremap=off"]
+        # Before the devices.
+        command += self.backend.options()
+        command += viommu.options(settings.viommu)
+        command += ["-smp", str(settings.processors)] if settings.processors > 1 else []
+        command += settings.words_of_qemu
         if not settings.boots_from_disk:
             command += ["-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}",
                         "-append", " ".join(append)]
@@ -82,22 +95,25 @@ class Qemu:
                         f"logfile={self.path(channel + '.log')}", "-serial", f"chardev:{channel}"]
         for pattern in TRACE:
             command += ["-trace", pattern]
-        for number in range(len(self.devices)):
+        for number in range(self.ports):
             if settings.hot_plug:
                 command += ["-device", f"pcie-root-port,id=port{number},bus=pcie.0,addr={5 + number:#x},"
                             f"chassis={number + 1},{settings.hot_plug}"]
             # A device that was plugged in at the source is there from the start at the destination.
-            if incoming or not settings.hot_plug:
+            if number < len(self.devices) and (incoming or not settings.hot_plug):
                 command += ["-device", self.device(number)]
+        for number, device in enumerate(self.beside):
+            command += ["-device", f"vfio-pci,id=beside{number},sysfsdev={device.sysfs},bus=pcie.0,"
+                        f"addr={24 + number:#x},{self.version.options}"]
         if incoming:
-            command += ["-incoming", "defer"]
+            command += ["-incoming", "defer", *settings.words_of_destination]
         return command
 
     def device(self, number):
         """Returns the -device option of a device."""
         settings = self.settings
         place = f"bus=port{number}" if settings.hot_plug else f"bus=pcie.0,addr={5 + number:#x}"
-        options = [f"vfio-pci,id={settings.driver}{number},sysfsdev={self.devices[number].sysfs},{place}",
+        options = [f"vfio-pci,id={settings.driver}{number},{self.backend.device(number)},{place}",
                    self.version.options, *settings.device_options]
         if settings.boots_from_disk:
             options.append("bootindex=0")
@@ -106,6 +122,20 @@ class Qemu:
             # raise the line that the firmware assigned first.
             options.append("x-no-kvm-intx=on")
         return ",".join(options)
+
+    async def request_unplug(self):
+        """Requests that the guest gives up its devices."""
+        for number in range(len(self.devices)):
+            await self.execute("device_del", id=f"{self.settings.driver}{number}")
+
+    async def unplug(self):
+        """Unplugs the devices."""
+        since = len(self.events)
+        await self.request_unplug()
+        await wait.until(f"{self.name} to unplug its devices", lambda: len(self.devices) == sum(
+            event["event"] == "DEVICE_DELETED" and "device" in event["data"] for _, event in self.events[since:]),
+            [self])
+        self.devices = []
 
     async def plug(self):
         """Plugs in the devices."""
@@ -119,18 +149,20 @@ class Qemu:
     async def start(self, incoming=False):
         """Starts QEMU; with `incoming` it waits for a migration."""
         self.version.enter()
-        if self.settings.backing == "ext4":
-            # Large enough for both sides of a migration.
-            guest_memory.make_ext4(self.version, "1G")
+        guest_memory.prepare(self.settings)
+        if self.settings.memory_max:
+            self.group = Group(self.name, self.settings.memory_max)
         if self.settings.ordinary_user:
             guest_memory.own(self.devices, self.directory)
+        self.backend = Backend(self.settings.backend, self.devices)
         command = self.command(incoming)
         with open(self.path("command"), "w", encoding="utf-8") as file:
             file.write(shlex.join(command) + "\n")
         with open(self.path("stderr"), "wb") as errors:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                preexec_fn=guest_memory.lock_nothing if self.settings.ordinary_user else None)
+                preexec_fn=self.prepare, pass_fds=self.backend.files)
+        self.backend.close()
         self.client = QMPClient(self.name)
         log = self.client.logger
         handler = logging.FileHandler(self.path("qmp.log"))
@@ -142,6 +174,13 @@ class Qemu:
         log.propagate = False
         await wait.until(f"the monitor of {self.name}", self.connect, [self])
         self.tasks.append(asyncio.create_task(self.listen()))
+
+    def prepare(self):
+        """Sets limits. Runs in the child before it executes QEMU."""
+        if self.settings.ordinary_user:
+            guest_memory.lock_nothing()
+        if self.group:
+            self.group.enter()
 
     async def connect(self):
         if not os.path.exists(self.path("qmp")):
@@ -169,6 +208,13 @@ class Qemu:
         except (QMPError, OSError) as error:
             self.check()
             raise Trouble(f"{self.name}: {command}: {error or type(error).__name__}; {self.words()}") from error
+
+    async def enable(self, names):
+        """Turns on these migration capabilities, and the others off."""
+        changed = [{"capability": name, "state": name in names} for name in sorted(self.enabled ^ set(names))]
+        if changed:
+            await self.execute("migrate-set-capabilities", capabilities=changed)
+        self.enabled = set(names)
 
     async def reset(self):
         """Resets the guest, which boots again."""
@@ -200,6 +246,11 @@ class Qemu:
         """Stops the process, which then reads nothing either."""
         self.process.send_signal(signal.SIGSTOP)
 
+    def resume(self):
+        """Lets a process that was stopped run."""
+        if self.alive():
+            self.process.send_signal(signal.SIGCONT)
+
     async def kill(self):
         """Kills the process."""
         self.expected_end = True
@@ -226,6 +277,9 @@ class Qemu:
         for task in self.tasks:
             task.cancel()
         guest_memory.forget(self.name)
+        if self.group:
+            self.group.remove()
+            self.group = None
         try:
             await self.client.disconnect()
         except (QMPError, OSError, EOFError):

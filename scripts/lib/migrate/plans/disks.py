@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The tests of a guest whose own NVMe driver runs the device."""
+"""A guest whose own NVMe driver runs the device."""
 
 import os
 
+from migrate import cases
 from migrate import report
 from migrate import wait
 from migrate.fixture import BOOT_DISK
 from migrate.guest import Guest
+from migrate.plan import Plan, versions
+from migrate.settings import Settings
 from migrate.wait import Trouble
+
+NVME = {"driver": "mnvme", "memory": "512M"}
 
 # What syslinux prints when it begins to read the kernel.
 LOADS = b"Loading vmlinuz"
@@ -82,7 +87,7 @@ async def boots_from_it(stage):
 async def ends_and_is_stored(stage):
     """The guest verifies all data and powers off. Its disk is stored: what it was booted from, and a file system."""
     fixture = stage.fixture
-    stage.lost = True
+    fixture.lost = True
     ended = await fixture.end()
     stage.say(f"{ended['blocks']} blocks verified by fio, {len(fixture.results)} migrations")
     image = f"{fixture.directory}/stored.img"
@@ -105,3 +110,20 @@ def compare(image, boot):
         stored.seek(BOOT + MAGIC_AT)
         if stored.read(len(MAGIC)) != MAGIC:
             raise Trouble("the stored image has no file system of the guest")
+
+
+def plans(prefix, qemu):
+    """Yields the plans of a QEMU version."""
+    settings = Settings(qemu=qemu, sizes=("64M",), **NVME)
+    yield Plan(f"{prefix}_nvme", settings, (there, back, cases.reboots), group="devices", feature="mnvme",
+               seconds=140)
+    yield Plan(f"{prefix}_nvme_boot", Settings(qemu=qemu, sizes=("256M",), boots_from_disk=True, **NVME),
+               (boots_from_it, ends_and_is_stored), whole=False, boots=False, group="devices",
+               feature="mnvme that the guest boots from", seconds=150)
+
+
+PLANS = [
+    *(plan for prefix, qemu in versions() for plan in plans(prefix, qemu)),
+    Plan("v2_qemu10_nvme_intx", Settings(qemu="10", irq="intx", sizes=("64M",), **NVME), (there, back),
+         group="devices", feature="mnvme, INTx", seconds=110),
+]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from migrate import wait
 from migrate.guest import Wrong
+from migrate.phases import AT_ONCE
+from migrate.plan import Plan, versions
+from migrate.settings import Settings
 from migrate.wait import Trouble
-
-# Stops the guest at once, however much is left to send.
-AT_ONCE = {"downtime_limit": 2000000}
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,6 @@ async def fails(stage):
     faults = (*FAULTS, STOP) if fixture.settings.protocol == "v1" else FAULTS
     for fault in faults:
         await fixture.drop(await perform(stage, fault))
-        await fixture.running.execute("migrate-set-capabilities",
-                                      capabilities=[{"capability": "pause-before-switchover", "state": False}])
         await fixture.goes_on()
     await fixture.migrate()
 
@@ -137,3 +135,11 @@ async def does_not_run(stage):
     at_destination = (await destination.execute("query-status"))["status"] if destination.alive() else "no more"
     stage.say(f"{RUN}: {status}; the device is in {states}; the guest is {at_source} at the source, {at_destination} "
               f"at the destination; QEMU said: {' / '.join(lines(destination))}")
+
+
+PLANS = [
+    *(Plan(f"{prefix}_faults", Settings(qemu=qemu), (fails, waits, does_not_run), whole=False, seconds=240)
+      for prefix, qemu in versions()),
+    *(Plan(f"{prefix}_stop", Settings(qemu=qemu), (stop_fails,), whole=False, seconds=40)
+      for prefix, qemu in versions("10", "11")),
+]

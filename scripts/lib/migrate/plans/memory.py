@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the guest's memory is on."""
+
+from migrate import cases
+from migrate.plan import Plan, versions
+from migrate.settings import Settings
+
+KINDS = {
+    "memfd": "memfd, shared",
+    "tmpfs": "a file on tmpfs, shared",
+    "hugetlb": "huge pages of 2 MiB",
+    "numa": "two NUMA nodes",
+    "ext4": "a file on ext4, shared: the device copies its rings",
+}
+
+# 256 MiB of guest memory for the device, of which 1 % is written.
+LARGE = ("guest.memory=256M", "guest.written=2560K")
+
+PLANS = [
+    *(Plan(f"{prefix}_memory_on_{kind}", Settings(qemu=qemu, backing=kind),
+           (cases.copied_rings if kind == "ext4" else cases.live,), group="memory", feature=feature, seconds=60)
+      for prefix, qemu in versions() for kind, feature in KINDS.items()
+      # Only the root of QEMU 10 has mkfs.
+      if kind != "ext4" or qemu == "10"),
+    *(Plan(f"{prefix}_{name}", Settings(qemu=qemu, memory="768M", append=(*LARGE, f"guest.registered={size}")),
+           (cases.registered,), group="memory", feature=f"{size} registered of 256 MiB", seconds=seconds)
+      for prefix, qemu in versions("10", "11")
+      for name, size, seconds in (("registered", "256M", 200), ("not_registered", "256K", 90))),
+]

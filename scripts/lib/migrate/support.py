@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Lines of a report for the support table: scripts/lib/support reads them."""
+
+import json
+
+MARK = "support: "
+
+
+def row(plan, test):
+    """Returns group and feature of a test, or None if it is no row of the table."""
+    feature = getattr(test, "feature", "") or plan.feature
+    return (plan.group, feature) if plan.group and feature else None
+
+
+def line(plan, test, verdict, trouble):
+    """Returns the line about a test with a result: a verdict, or the reason of a failure. None if it is no row."""
+    place = row(plan, test)
+    if place is None:
+        return None
+    told = {"group": place[0], "feature": place[1], "qemu": plan.settings.qemu, "driver": plan.settings.driver}
+    if trouble is not None:
+        told |= {"result": "broken", "line": trouble.strip().splitlines()[-1] if trouble.strip() else "", "whose": "?"}
+    elif verdict is not None:
+        told |= {"result": verdict.what, "line": verdict.line, "whose": verdict.whose}
+    else:
+        told |= {"result": "works"}
+    return MARK + json.dumps(told)
