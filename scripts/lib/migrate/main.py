@@ -14,6 +14,7 @@ import traceback
 
 from migrate import consoles
 from migrate import report
+from migrate import soak
 from migrate import suite
 from migrate.figures import figures
 from migrate.device import DRIVERS, Module
@@ -30,7 +31,7 @@ OUT = "/out"
 def arguments():
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="scripts/migrate")
-    parser.add_argument("what", choices=("run", "test", "consoles"))
+    parser.add_argument("what", choices=("run", "test", "consoles", "soak"))
     parser.add_argument("--qemu", choices=VERSIONS, default="7.2")
     parser.add_argument("--irq", choices=("intx", "msi", "msix"), help="default: msix, and intx for mserial")
     parser.add_argument("--device", choices=DRIVERS, default="mdma")
@@ -45,6 +46,8 @@ def arguments():
     parser.add_argument("--minutes", type=int, help="run only what takes about so long")
     parser.add_argument("--turn", type=int, default=0, help="which part of the tests --minutes chooses")
     parser.add_argument("--part", default="1/1", help="run only part K/N of the tests")
+    parser.add_argument("--hours", type=float, default=1, help="how long a soak takes")
+    parser.add_argument("--guests", type=int, help="how many guests a soak has, instead of --hours")
     parser.add_argument("--only", help="run only tests whose names match")
     return parser.parse_args()
 
@@ -91,6 +94,8 @@ async def main():
     try:
         if options.what == "test":
             return await suite.run(options, module, WORK, OUT)
+        if options.what == "soak":
+            return await soak.Soak(options, module, WORK, OUT).run()
         if options.what == "consoles":
             await consoles.run(options, module, WORK, OUT)
         else:
