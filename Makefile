@@ -4,10 +4,10 @@
 
 SCRIPTS := $(CURDIR)/scripts
 
-export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE
+export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE REPORT TURN
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures test-vmm soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -33,6 +33,14 @@ test:
 
 test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures: test-%:
 	@$(SCRIPTS)/test $*
+
+test-vmm:
+	@$(SCRIPTS)/test qemu
+
+HOURS ?= 1
+
+soak:
+	@$(SCRIPTS)/migrate soak --hours $(HOURS) --seed $(or $(SEED),$(shell date +%s))
 
 debug-kernel:
 	@$(SCRIPTS)/debug-kernel
@@ -85,7 +93,10 @@ help:
 	@echo 'make test-programs run the demo and the benchmark on each device'
 	@echo 'make test-vm      run the selftests in a virtual machine'
 	@echo 'make test-uml     run the selftests natively, on user-mode Linux'
-	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips'
+	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips,'
+	@echo '                  REPORT=1 writes Documentation/support.rst'
+	@echo 'make test-vmm     run all tests with VMMs; REPORT=1 writes Documentation/support.rst'
+	@echo 'make soak         migrate random guests in random ways; HOURS=1 SEED=1'
 	@echo 'make test-fuzz    check that the fuzzer finds planted bugs'
 	@echo 'make test-attack  kill, freeze and limit users; ATTACKS=10000 SEED=1'
 	@echo 'make test-conformance  check mdma, scratch and the kernel'"'"'s mtty against the UAPI'

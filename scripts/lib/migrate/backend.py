@@ -13,8 +13,10 @@ class Backend:
         self.kind = kind
         self.devices = devices
         self.files = []
+        if kind in ("iommufd-fd", "descriptors"):
+            self.files.append(os.open(IOMMUFD, os.O_RDWR))
         if kind == "descriptors":
-            self.files = [os.open(path, os.O_RDWR) for path in (IOMMUFD, *map(cdev, devices))]
+            self.files += [os.open(cdev(device), os.O_RDWR) for device in devices]
 
     def options(self):
         """Returns QEMU's options besides those of the devices."""
@@ -26,7 +28,7 @@ class Backend:
         """Returns the part of a -device option that names a device."""
         if self.kind == "group":
             return f"sysfsdev={self.devices[number].sysfs}"
-        if self.kind == "cdev":
+        if self.kind != "descriptors":
             return f"sysfsdev={self.devices[number].sysfs},iommufd=iommufd"
         return f"fd={self.files[1 + number]},iommufd=iommufd"
 

@@ -45,7 +45,8 @@ class Settings:
     boots_from_disk: bool = False
     # Plugs in the devices after the guest has booted, each below a root port with this option.
     hot_plug: str = ""
-    # How QEMU opens the devices: by their "group", by their "cdev" with iommufd, or as "descriptors" that it gets.
+    # How QEMU opens the devices: by their "group", by their "cdev" with iommufd, so with an "iommufd-fd" that it
+    # gets, or all as "descriptors" that it gets.
     backend: str = "group"
     # Runs QEMU as a user who may not lock memory.
     ordinary_user: bool = False
