@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE REPORT TURN
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures test-vmm soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-rust-vmm test-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -31,11 +31,11 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-driver test-programs test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures: test-%:
+test-host test-module test-harness test-driver test-programs test-rust-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures: test-%:
 	@$(SCRIPTS)/test $*
 
 test-vmm:
-	@$(SCRIPTS)/test qemu
+	@$(SCRIPTS)/test rust-vmm qemu
 
 HOURS ?= 1
 
@@ -91,6 +91,7 @@ help:
 	@echo 'make test-harness check that the test harness misses no failure'
 	@echo 'make test-driver  write a driver outside of this tree and test its device'
 	@echo 'make test-programs run the demo and the benchmark on each device'
+	@echo 'make test-rust-vmm migrate a device by a VMM on rust-vmm'"'"'s crates'
 	@echo 'make test-vm      run the selftests in a virtual machine'
 	@echo 'make test-uml     run the selftests natively, on user-mode Linux'
 	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips,'
