@@ -46,6 +46,7 @@ mod tools;
 mod trace;
 mod v1;
 mod v2;
+mod vmm;
 mod worker;
 
 use kernel_utils::Kmsg;
