@@ -179,6 +179,15 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// [`Driver::begin_load`] that succeeded.
     fn end_load(_dev: &Device<Self>) {}
 
+    /// Returns an estimate of the bytes that [`Driver::save`] would write now, which users see as a part of what
+    /// is pending. By default the most that it writes. A driver whose state is often much smaller should know
+    /// better: a VMM computes the downtime from it.
+    ///
+    /// Called while the device runs, and often. Must not wait for [`Driver::work`].
+    fn state_size(_dev: &Device<Self>) -> usize {
+        Self::INFO.state_size_max
+    }
+
     /// Returns an estimate of the bytes that [`Driver::save_part`] would write now, which users see as a part
     /// of what is pending. By default the most that it has.
     fn part_bytes(_dev: &Device<Self>, part: &Part) -> usize {

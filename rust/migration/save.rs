@@ -88,15 +88,15 @@ pub fn min_output(identity: &Identity) -> u64 {
 
 /// Returns how many bytes a save of the stopped device would send now (P47). Needs no session.
 ///
-/// This is an upper bound, except for the headers of additional buffers. It takes constant time: it
-/// does not look at the populated pages, but counts a header for each of them, or for each gap
-/// between holes if there are fewer gaps.
+/// This is an upper bound, except for the headers of additional buffers and for what the device estimates of
+/// its state. It takes constant time: it does not look at the populated pages, but counts a header for each
+/// of them, or for each gap between holes if there are fewer gaps.
 pub fn estimate<S: Source + ?Sized>(identity: &Identity, parts: PartTable, src: &S) -> u64 {
     let populated = src.populated_pages();
     let holes = identity.pages().saturating_sub(populated);
     let runs = populated.min(holes.saturating_add(1));
     control_bytes(IDENTITY_SIZE)
-        .saturating_add(state_bytes(u64::from(identity.state_size_max)))
+        .saturating_add(state_bytes(unread_state(identity, src)))
         .saturating_add(control_bytes(END_SIZE))
         .saturating_add(parts.bytes(u32::MAX, |part| src.part_bytes(part)))
         .saturating_add(memory_bytes(identity, populated, runs))
@@ -105,6 +105,13 @@ pub fn estimate<S: Source + ?Sized>(identity: &Identity, parts: PartTable, src: 
 #[inline]
 fn control_bytes(payload: usize) -> u64 {
     (payload as u64).saturating_add(HEADER_SIZE as u64)
+}
+
+/// Returns how many bytes the state has that was not read yet.
+#[inline]
+fn unread_state<S: Source + ?Sized>(identity: &Identity, src: &S) -> u64 {
+    let max = identity.state_size_max;
+    src.state_size(max).min(max.into())
 }
 
 /// Returns the size of the record with `left` bytes of the device's state; 0 if there are none.
@@ -254,7 +261,7 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
     #[inline]
     fn rest<S: Source + ?Sized>(&self, src: &S, dirty: DirtyCount, changes: Changes) -> u64 {
         let state = match self.state {
-            DeviceState::Unread => u64::from(self.identity.state_size_max),
+            DeviceState::Unread => unread_state(&self.identity, src),
             DeviceState::Partly { len, sent } => len.saturating_sub(sent) as u64,
             DeviceState::Ended => return 0,
         };

@@ -55,6 +55,12 @@ pub trait Source: Checksum {
     /// [`state_size_max`](crate::stream::Identity::state_size_max) bytes.
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32>;
 
+    /// Returns an estimate of the bytes that [`Source::save_state`] would write now. They are at most `max`. Must
+    /// neither wait for the device nor depend on the size of its memory.
+    fn state_size(&self, max: u32) -> u64 {
+        max.into()
+    }
+
     /// Returns what has changed since [`Source::take_changes`].
     fn changes(&self) -> Changes {
         Changes::default()

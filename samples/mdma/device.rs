@@ -48,7 +48,10 @@ use mdma_model::{
         Plan, //
     },
     engine,
-    key::SavedKey,
+    key::{
+        SavedKey,
+        SAVED_KEY_SIZE, //
+    },
     regs,
     state, //
 };
@@ -127,6 +130,8 @@ pub(crate) struct Mdma {
     control: Mutex<Control>,
     #[pin]
     worker: Mutex<Worker>,
+    /// The number of keys after the last unit, for estimates.
+    keys: Atomic<u32>,
     /// A completion record is being copied. Changes only while `control` is locked.
     recording: Atomic<bool>,
     /// Notified when the copy is done.
@@ -199,6 +204,7 @@ impl Driver for Mdma {
                 },
                 "mdma worker"
             ),
+            keys: Atomic::new(0),
             recording: Atomic::new(false),
             recorded <- Event::new(),
         })
@@ -286,6 +292,7 @@ impl Driver for Mdma {
             recorded: None,
         };
         let outcome = engine::run(&ticket, &mut bus);
+        dev.keys.store(bus.memory.saved().count, Relaxed);
 
         let mut control = dev.control.lock();
         if let (Some(record), true) = (&outcome.record, bus.copies_records()) {
@@ -322,11 +329,16 @@ impl Driver for Mdma {
         let mut worker = dev.worker.lock();
         worker.pages.release();
         worker.memory.clear();
+        dev.keys.store(0, Relaxed);
         worker.pause = None;
 
         let mut control = dev.control.lock();
         control.reset();
         dev.irq().set_asserted(0);
+    }
+
+    fn state_size(dev: &Device<Self>) -> usize {
+        state::SIZE + dev.keys.load(Relaxed) as usize * SAVED_KEY_SIZE
     }
 
     fn save(dev: &Device<Self>, out: &mut Writer<'_>) -> Result {
@@ -360,6 +372,7 @@ impl Driver for Mdma {
     fn restore(dev: &Device<Self>, state: Self::State) {
         let mut worker = dev.worker.lock();
         worker.memory = state.memory;
+        dev.keys.store(worker.memory.saved().count, Relaxed);
 
         let mut control = dev.control.lock();
         control.load(state.control);

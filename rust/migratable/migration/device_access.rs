@@ -6,7 +6,10 @@ use super::stream_buffer::DynBuffer;
 use crate::{
     device::Device,
     driver::Driver,
-    host_end::HostEnd,
+    host_end::{
+        self,
+        HostEnd, //
+    },
     memory::DeviceMemory,
     stream::{
         self as field,
@@ -219,6 +222,14 @@ impl<T: Driver> Source for DeviceAccess<'_, T> {
         };
         save().map_err(|e| self.refused(e, out.error()))?;
         Ok(out.len())
+    }
+
+    fn state_size(&self, _max: u32) -> u64 {
+        let mut size = T::state_size(self.dev) + timers::saved_size(T::TIMERS);
+        if T::HOST_END {
+            size += host_end::SAVED_SIZE;
+        }
+        size as u64
     }
 
     fn changes(&self) -> Changes {

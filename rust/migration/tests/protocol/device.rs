@@ -36,6 +36,8 @@ pub(crate) struct Device {
     pub(crate) pages: RefCell<BTreeMap<u64, Vec<u8>>>,
     pub(crate) dirty: DirtyMap<Vec<AtomicU64>>,
     pub(crate) state: RefCell<Vec<u8>>,
+    /// What the device estimates of the size of its state.
+    pub(crate) state_size: Cell<Option<u64>>,
     /// The parts, by number, and what changed of them.
     pub(crate) table: Cell<PartTable>,
     pub(crate) parts: RefCell<BTreeMap<u32, Vec<u8>>>,
@@ -77,6 +79,7 @@ impl Device {
             pages: RefCell::default(),
             dirty: DirtyMap::new(words, identity.pages()).unwrap(),
             state: RefCell::default(),
+            state_size: Cell::new(None),
             table: Cell::new(PartTable::EMPTY),
             parts: RefCell::default(),
             changes: Cell::default(),
@@ -315,6 +318,10 @@ impl Source for Device {
         }
         self.copied.set(self.copied.get() + len as u64);
         Ok(crc.map(|crc| Device::crc32c(crc, to)))
+    }
+
+    fn state_size(&self, max: u32) -> u64 {
+        self.state_size.get().unwrap_or(max.into())
     }
 
     fn save_state(&self, buf: &mut [u8]) -> Result<usize, i32> {

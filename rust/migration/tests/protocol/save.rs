@@ -447,6 +447,33 @@ fn p47_the_size_is_known_without_a_session() {
 }
 
 #[test]
+fn p22_p47_the_device_knows_the_size_of_its_state() {
+    let device = sample();
+    device.state_size.set(Some(100));
+    let sent = |session: &mut _| -> u64 {
+        let buffers: Vec<Vec<u8>> = fill_all(session, &device, 4096);
+        buffers.iter().map(|buffer| buffer.len() as u64).sum()
+    };
+    let mut session = device.begin();
+    let size = estimate(&device.identity, PartTable::EMPTY, &device);
+    let pending = session.pending(&device);
+    session.stop();
+    let total = sent(&mut session);
+    assert_eq!(pending, total);
+    // A header for each of the five pages in three runs.
+    assert_eq!(size, total + 2 * H);
+    // A device that estimates too much is not believed.
+    let session = device.begin();
+    for wrong in [STATE_MAX as u64 + 1, u64::MAX] {
+        device.state_size.set(Some(wrong));
+        assert_eq!(session.pending(&device), pending + (STATE_MAX - 100) as u64);
+    }
+    // Without state there is no record for it.
+    device.state_size.set(Some(0));
+    assert_eq!(session.pending(&device), pending - 100 - H);
+}
+
+#[test]
 fn p49_a_session_wants_what_the_identity_promises() {
     let device = sample();
     let mut bigger = device.identity;

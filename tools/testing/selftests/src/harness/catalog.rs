@@ -40,6 +40,7 @@ const TABLES: &[&[Test]] = &[
     crate::v2::loading::TESTS,
     crate::v2::data_file::TESTS,
     crate::v2::with_v1::TESTS,
+    crate::vmm::convergence::TESTS,
     crate::vmm::libvfio_user::TESTS,
     crate::vmm::mvisor::TESTS,
     crate::dirty::type1::TESTS,

@@ -3,5 +3,6 @@
 //! The accesses of VMMs, replayed.
 
 mod access;
+pub(crate) mod convergence;
 pub(crate) mod libvfio_user;
 pub(crate) mod mvisor;
