@@ -68,6 +68,7 @@ void vfio_rs_set_current_running(void);
 
 /* linux/sched/signal.h */
 bool vfio_rs_fatal_signal_pending(void);
+void vfio_rs_run_task_works(void);
 
 /* linux/spinlock.h */
 unsigned long vfio_rs_spin_lock_irqsave(spinlock_t *lock);

@@ -25,3 +25,12 @@ pub fn not_killed() -> Result {
     }
     Ok(())
 }
+
+/// Lets a worker return to the kernel if that has work for it, such as waiting for the next period of `cpu.max`.
+///
+/// `signal_pending()` is true then. The kernel does the work when the [`Job`](crate::worker::Job) has returned.
+#[inline]
+pub fn run_task_works() {
+    // SAFETY: An FFI call without requirements.
+    unsafe { bindings::vfio_rs_run_task_works() }
+}

@@ -43,7 +43,10 @@ use kernel_ext::{
         self,
         new_killable_mutex, //
     },
-    sched::cond_resched,
+    sched::{
+        cond_resched,
+        run_task_works, //
+    },
     worker::{
         AtomicMm,
         Due,
@@ -378,7 +381,9 @@ impl<J> DeviceWorker<J> {
                     return;
                 }
             };
-            // Between two turns the task handles the signal: it dies, freezes or stops.
+            // Between two turns the task handles the signal: it dies, freezes, stops or waits for its cgroup's
+            // next period.
+            run_task_works();
             if kernel::current!().signal_pending() {
                 break;
             }

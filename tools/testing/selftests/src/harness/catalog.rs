@@ -93,6 +93,7 @@ const TABLES: &[&[Test]] = &[
     crate::hostile::setup::TESTS,
     crate::hostile::attack::TESTS,
     crate::worker::user::TESTS,
+    crate::worker::limits::TESTS,
     crate::worker::waits::TESTS,
     crate::hostile::blocking::TESTS,
     crate::fail_nth::device::TESTS,

@@ -4,6 +4,7 @@
 
 pub(crate) mod faults;
 pub(crate) mod jobs;
+pub(crate) mod limits;
 pub(crate) mod lists;
 pub(crate) mod racing;
 pub(crate) mod stopping;
