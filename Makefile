@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE REPORT TURN
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-rust-vmm test-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-rust-vmm test-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -31,7 +31,7 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-driver test-programs test-rust-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-debug test-pictures: test-%:
+test-host test-module test-harness test-driver test-programs test-rust-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures: test-%:
 	@$(SCRIPTS)/test $*
 
 test-vmm:
@@ -103,6 +103,7 @@ help:
 	@echo 'make test-conformance  check mdma, scratch and the kernel'"'"'s mtty against the UAPI'
 	@echo 'make test-miri    test the protocol core on a big-endian machine, under miri'
 	@echo 'make test-deb     install the packages in an empty root, by DKMS for two kernels'
+	@echo 'make test-secure-boot  load the modules that DKMS has signed, with Secure Boot'
 	@echo 'make test-pictures look at the pages of make run and make bench in a browser'
 	@echo 'make test-debug   run selftests and fault injection on a debug kernel'
 	@echo 'make deb          build the Debian packages, and print their directory'

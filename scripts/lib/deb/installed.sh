@@ -6,54 +6,9 @@
 
 set -u
 uuid=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001
-number=0
-failed=0
+. /check/ktap.sh
 
-in_target()
-{
-	chroot /target /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
-}
-
-# check NAME COMMAND... - a test: succeeds if the command does.
-check()
-{
-	number=$((number + 1))
-	_name=$1
-	shift
-	if "$@" >/tmp/said 2>&1; then
-		echo "ok $number $_name"
-	else
-		failed=$((failed + 1))
-		sed 's/^/# /' /tmp/said
-		echo "not ok $number $_name"
-	fi
-}
-
-# prints TEXT COMMAND... - succeeds if the command prints the text.
-prints()
-{
-	_text=$1
-	shift
-	"$@" >/tmp/printed 2>&1 || { cat /tmp/printed; return 1; }
-	cat /tmp/printed
-	grep -qF -- "$_text" /tmp/printed
-}
-
-# refuses COMMAND... - succeeds if the command fails.
-refuses()
-{
-	! "$@"
-}
-
-mount -t proc proc /target/proc
-mount -t sysfs sysfs /target/sys
-mount -t debugfs debugfs /target/sys/kernel/debug
-mount --rbind /dev /target/dev
-for directory in etc/mdevctl.d run tmp; do
-	mount -t tmpfs tmpfs "/target/$directory"
-done
-mkdir -p /target/etc/mdevctl.d/scripts.d/callouts /target/etc/mdevctl.d/scripts.d/notifiers
-
+enter_target
 echo "KTAP version 1"
 echo "1..17"
 check modprobe in_target modprobe mdma
@@ -76,5 +31,4 @@ check mdevctl_stop in_target mdevctl stop --uuid $uuid
 check mdevctl_starts_it_with_its_parent prints $uuid in_target sh -c \
 	'mdevctl start-parent-mdevs mdma && mdevctl list'
 check unload in_target modprobe -r mdma
-echo "# Totals: pass:$((number - failed)) fail:$failed skip:0"
-[ "$failed" -eq 0 ]
+report

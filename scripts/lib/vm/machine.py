@@ -45,6 +45,7 @@ def arguments():
     parser.add_argument("--cpu", default=None)
     parser.add_argument("--swap", default="")
     parser.add_argument("--stop")
+    parser.add_argument("--secure-boot")
     parser.add_argument("--limit", type=float, default=900)
     for name in ("root", "shell", "quiet"):
         parser.add_argument("--" + name, action="store_true")

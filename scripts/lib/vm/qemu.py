@@ -3,6 +3,7 @@
 
 import subprocess
 
+from vm import secure_boot
 from vm.options import COMMAND_LINE, shared
 
 NAME = "QEMU"
@@ -16,17 +17,24 @@ def check(_options):
     return None
 
 
+def parameters(options):
+    """Returns the kernel's command line."""
+    return " ".join([COMMAND_LINE, PARAMETERS, *options.append])
+
+
 def command(options, directory):
     """Returns QEMU's command line."""
     cpu = options.cpu or ("host" if options.accel == "kvm" else "max,la57=off")
-    append = " ".join([COMMAND_LINE, PARAMETERS, *options.append])
     accel = "tcg,thread=multi" if options.accel == "tcg" else options.accel
     words = [
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", "pc", "-accel", accel, "-cpu", cpu, "-smp", options.cpus, "-m", options.memory,
-        "-kernel", options.kernel, "-initrd", f"{directory}/initramfs", "-append", append,
         "-chardev", f"file,id=console,path={directory}/console", "-serial", "chardev:console",
     ]
+    if options.secure_boot:
+        words += secure_boot.words(options, directory)
+    else:
+        words += ["-kernel", options.kernel, "-initrd", f"{directory}/initramfs", "-append", parameters(options)]
     if options.shell:
         words += ["-chardev", "stdio,id=output,signal=off"]
     else:
@@ -45,6 +53,8 @@ def command(options, directory):
 
 def start(options, directory, errors):
     """Starts QEMU. Returns the process, and the processes that write its output to files."""
+    if options.secure_boot:
+        secure_boot.prepare(options, directory, parameters(options))
     process = subprocess.Popen(
         command(options, directory), stderr=errors, stdin=None if options.shell else subprocess.DEVNULL)
     return process, []

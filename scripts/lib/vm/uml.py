@@ -34,8 +34,8 @@ def mappings():
 
 def check(options):
     """Returns why user-mode Linux cannot run with these options, or None."""
-    for name in ("root", "cpu", "qemu"):
-        if getattr(options, name):
+    for name in ("root", "cpu", "qemu", "secure-boot"):
+        if getattr(options, name.replace("-", "_")):
             return f"user-mode Linux has no --{name}: use the emulated machine (unset KDIR)"
     if not re.fullmatch(r"\d+[KMGkmg]?", options.memory):
         return f"--memory {options.memory}: not a size"
