@@ -94,6 +94,7 @@ const TABLES: &[&[Test]] = &[
     crate::hostile::attack::TESTS,
     crate::worker::user::TESTS,
     crate::worker::limits::TESTS,
+    crate::worker::suspend::TESTS,
     crate::worker::waits::TESTS,
     crate::hostile::blocking::TESTS,
     crate::fail_nth::device::TESTS,

@@ -8,5 +8,6 @@ pub(crate) mod limits;
 pub(crate) mod lists;
 pub(crate) mod racing;
 pub(crate) mod stopping;
+pub(crate) mod suspend;
 pub(crate) mod user;
 pub(crate) mod waits;
