@@ -130,9 +130,9 @@ fn refused<T>(name: &str, value: u32) -> Result<T> {
 fn types(throttle_us: u32) -> Result<KVec<Type<Mdma>>> {
     #[rustfmt::skip]
     let table = [
-        (c"16M", c"DMA engine, 16 MiB", "PCI DMA engine with 16 MiB of device memory; v1 and v2 migration", 16),
-        (c"256M", c"DMA engine, 256 MiB", "PCI DMA engine with 256 MiB of device memory; v1 and v2 migration", 256),
-        (c"1G", c"DMA engine, 1 GiB", "PCI DMA engine with 1 GiB of device memory; v1 and v2 migration", 1024),
+        (c"16M", c"DMA engine 16 MiB", "PCI DMA engine with 16 MiB of device memory; v1 and v2 migration", 16),
+        (c"256M", c"DMA engine 256 MiB", "PCI DMA engine with 256 MiB of device memory; v1 and v2 migration", 256),
+        (c"1G", c"DMA engine 1 GiB", "PCI DMA engine with 1 GiB of device memory; v1 and v2 migration", 1024),
     ];
 
     let mut types = KVec::with_capacity(table.len(), GFP_KERNEL)?;

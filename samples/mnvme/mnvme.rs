@@ -58,10 +58,10 @@ impl kernel::Module for NvmeModule {
 fn types() -> Result<KVec<Type<Nvme>>> {
     #[rustfmt::skip]
     let table = [
-        (c"64M", c"NVMe controller, 64 MiB", "NVMe 1.4 controller, one namespace of 64 MiB; v1 and v2 migration", 64),
-        (c"256M", c"NVMe controller, 256 MiB", "NVMe 1.4 controller, one namespace of 256 MiB; v1 and v2 migration", 256),
-        (c"1G", c"NVMe controller, 1 GiB", "NVMe 1.4 controller, one namespace of 1 GiB; v1 and v2 migration", 1024),
-        (c"4G", c"NVMe controller, 4 GiB", "NVMe 1.4 controller, one namespace of 4 GiB; v1 and v2 migration", 4096),
+        (c"64M", c"NVMe controller 64 MiB", "NVMe 1.4 controller, one namespace of 64 MiB; v1 and v2 migration", 64),
+        (c"256M", c"NVMe controller 256 MiB", "NVMe 1.4 controller, one namespace of 256 MiB; v1 and v2 migration", 256),
+        (c"1G", c"NVMe controller 1 GiB", "NVMe 1.4 controller, one namespace of 1 GiB; v1 and v2 migration", 1024),
+        (c"4G", c"NVMe controller 4 GiB", "NVMe 1.4 controller, one namespace of 4 GiB; v1 and v2 migration", 4096),
     ];
 
     let mut types = KVec::with_capacity(table.len(), GFP_KERNEL)?;

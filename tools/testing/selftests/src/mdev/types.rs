@@ -18,6 +18,7 @@ use crate::{assert_errno, assert_refused, note, tests};
 
 tests! { "mdev":
     types_and_their_attributes [] needs [Mdma],
+    names_have_plain_characters [],
     attributes_keep_their_modes [],
     available_instances_follows_every_create [] needs [Mdma],
     available_instances_fall_to_0 [],
@@ -93,6 +94,22 @@ fn types_and_their_attributes(env: &Env) -> Result {
             t.id
         );
         assert!(t.instances()?.is_empty());
+    }
+    Ok(())
+}
+
+/// Tools put these into file names, options separated by commas, shell commands and resource names.
+fn names_have_plain_characters(env: &Env) -> Result {
+    let plain = |text: &str, more: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+        !text.is_empty() && text.chars().all(is_plain)
+    };
+    let parent = env.mdev_type(env.subject())?.parent;
+    assert!(plain(&parent, "-"), "parent {parent:?}");
+    for t in env.sysfs.parent(&parent)?.types()? {
+        assert!(plain(&t.id, "-"), "{:?}", t.id);
+        // Tools replace spaces by underscores.
+        assert!(plain(&t.name()?, "- "), "{}: name {:?}", t.id, t.name()?);
     }
     Ok(())
 }
