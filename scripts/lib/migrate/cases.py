@@ -75,7 +75,7 @@ async def other_memory(stage):
     fixture = stage.fixture
     wrong = [Device(fixture.settings.driver, f"wrong{number}", "256M") for number in range(fixture.settings.devices)]
     try:
-        destination = await fixture.launch(fixture.other, incoming=True, devices=wrong)
+        destination = await fixture.launch(fixture.other, incoming=True, using=wrong)
         destination.expected_end = True
         migration = fixture.migration(destination)
         await migration.begin()

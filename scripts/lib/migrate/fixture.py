@@ -78,11 +78,11 @@ class Fixture:
 
     # ---- parts ---------------------------------------------------------------------
 
-    async def launch(self, side, incoming=False, devices=None, **settings):
-        """Starts a QEMU on this side, with some settings changed."""
+    async def launch(self, side, incoming=False, using=None, **settings):
+        """Starts a QEMU on this side, with these devices or its own, and with some settings changed."""
         self.launched += 1
         changed = replace(self.settings, **settings)
-        chosen = (devices or self.sides[side])[:changed.devices]
+        chosen = (using or self.sides[side])[:changed.devices]
         qemu = Qemu(f"{self.name}{side}{self.launched}", changed, chosen, self.directory, self.beside[side])
         qemu.ports = self.settings.devices
         self.qemus.append(qemu)

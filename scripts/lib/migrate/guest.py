@@ -118,6 +118,11 @@ class Guest:
         self.rest = b""
         self.totals = {}
 
+    def returned(self):
+        """As after a reset, when the guest has returned to a snapshot: it goes on in the middle of a line."""
+        self.rebooted()
+        self.seam = True
+
     def check(self):
         """Raises if the guest found an error."""
         if self.wrong:

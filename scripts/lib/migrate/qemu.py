@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,9 @@ IMAGE = "/tmp/image"
 # error"). Asynchronous page faults are such events, and so is a guest's page fault that
 # is delivered in two steps.
 CPU = "qemu64,kvm-asyncpf=off"
+
+# A line of a dump of registers.
+REGISTERS = re.compile(r"[A-Z][A-Z0-9]{1,4} ?=")
 
 # What QEMU prints when the guest cannot continue, although QEMU does not exit.
 BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
@@ -137,6 +141,11 @@ class Qemu:
             [self])
         self.devices = []
 
+    def use(self, devices):
+        """Sets the devices to plug in, in a QEMU that has started without any."""
+        self.devices = devices
+        self.backend = Backend(self.settings.backend, devices)
+
     async def plug(self):
         """Plugs in the devices."""
         for number in range(len(self.devices)):
@@ -235,10 +244,11 @@ class Qemu:
             raise Trouble(f"QEMU {self.name} ended with {self.process.returncode}: {self.words()}")
 
     def words(self, lines=4):
-        """Returns the end of its error output."""
+        """Returns the end of its error output, without a dump of registers."""
         try:
             with open(self.path("stderr"), encoding="utf-8", errors="replace") as file:
-                return " / ".join(file.read().strip().splitlines()[-lines:]) or "no word"
+                said = [line for line in file.read().strip().splitlines() if not REGISTERS.match(line)]
+            return " / ".join(said[-lines:]) or "no word"
         except FileNotFoundError:
             return "not started"
 

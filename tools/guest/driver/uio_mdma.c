@@ -34,6 +34,7 @@
 #define MDMA_ID_VALUE		0x414d444d
 #define MDMA_CONTROL		0x018
 #define MDMA_INT_CAUSE		0x028
+#define MDMA_INT_MASK		0x02c
 #define MDMA_VECTORS		4
 
 static char *irq = "msix";
@@ -131,12 +132,17 @@ static void uio_mdma_free_memory(void *data)
 	kvfree(mdma->pages);
 }
 
-/* Before its memory is freed, the device must not use it any more. */
+/*
+ * Before its memory is freed, the device must not use it any more. Nor may it interrupt
+ * when it is bound again, for what was before.
+ */
 static void uio_mdma_stop(void *data)
 {
 	struct uio_mdma *mdma = data;
 
 	writel(0, mdma->registers + MDMA_CONTROL);
+	writel(0, mdma->registers + MDMA_INT_MASK);
+	writel(readl(mdma->registers + MDMA_INT_CAUSE), mdma->registers + MDMA_INT_CAUSE);
 }
 
 /* Allocates many blocks and frees most of them: the remaining ones lie apart. */

@@ -216,14 +216,14 @@ impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
     }
 
     fn burst(&mut self, now: Duration) -> WrongResult {
+        if self.in_flight.is_empty() {
+            self.heard = now;
+        }
         self.register()?;
         self.remap()?;
         let count = self.rng.u32(1..=BURST).min(self.queue.room());
         if self.rng.u8(..4) == 0 {
             self.write_registers()?;
-        }
-        if self.in_flight.is_empty() {
-            self.heard = now;
         }
         for i in 0..count {
             let plan = self.jobs.random(&mut self.rng);

@@ -94,10 +94,16 @@ async def sleeps(stage):
     await source.quit()
     await fixture.guest.moved(source, destination)
     fixture.running = destination
-    if status != "suspended":
-        stage.finds("works", f"the guest is {status} at the destination, not suspended")
     since = len(fixture.guest.events)
-    await destination.execute("system_wakeup")
+    try:
+        await destination.execute("system_wakeup")
+    except Trouble as trouble:
+        # 7.2 does not migrate that the guest is suspended, and cannot wake it.
+        if fixture.settings.qemu != "7.2":
+            raise
+        stage.finds("loses", f"{status} at the destination; {trouble}")
+        fixture.lost = True
+        return
     await fixture.guest.next("beat", destination, since)
     await fixture.guest.ask("bind", "ready", destination)
     await fixture.guest.work(destination)
@@ -162,7 +168,7 @@ async def unplugs(stage):
     await source.unplug()
     await fixture.migrate(way=Way(idle=True, settings={"devices": 0}))
     destination = fixture.running
-    destination.devices = fixture.sides[fixture.side]
+    destination.use(fixture.sides[fixture.side])
     await destination.plug()
     await fixture.guest.ask("bind", "ready", destination)
     await fixture.guest.work(destination)

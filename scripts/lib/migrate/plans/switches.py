@@ -9,7 +9,7 @@ from migrate.migration import Way
 from migrate.plan import Plan, case, versions
 from migrate.plans.transports import travels
 from migrate.settings import SMALL, Settings
-from migrate.transport import File
+from migrate.transport import ExecFile, File
 from migrate.wait import Trouble
 
 BASE = Settings().capabilities
@@ -39,7 +39,7 @@ async def stays(stage, source, trouble):
     for qemu in fixture.qemus:
         if qemu is not source:
             await fixture.drop(qemu)
-    stage.finds("fails" if "the migration failed" in trouble else "refused", trouble)
+    stage.finds("refused" if trouble.startswith(f"{source.name}: ") else "fails", trouble)
     await source.enable(fixture.settings.capabilities)
     await fixture.goes_on()
     await fixture.migrate()
@@ -60,7 +60,7 @@ async def postcopy(stage):
         if fixture.settings.qemu != "7.2":
             raise
         fixture.lost = True
-        stage.finds("loses", str(trouble))
+        stage.finds("loses", stage.verdict.line if stage.verdict else str(trouble))
 
 
 async def never_converges(stage):
@@ -130,7 +130,7 @@ async def returns(stage):
     await fixture.guest.work(qemu)
     await snapshot.load(qemu)
     # The guest's counts are those of the snapshot.
-    fixture.guest.rebooted()
+    fixture.guest.returned()
     await qemu.execute("cont")
     await fixture.guest.work(qemu)
     await fixture.guest.verify(qemu)
@@ -174,7 +174,8 @@ def plan(prefix, qemu):
         case("downtime_10s", "downtime limit 10 s", travels, way=Way(parameters=(("downtime_limit", 10000),))),
         case("downtime_1ms", "downtime limit 1 ms: the guest works on", never_converges),
         case("bandwidth", "bandwidth 1 MiB/s: the guest works on", slow),
-        case("background_snapshot", "background-snapshot", attempt, way=Way(capabilities=("background-snapshot",))),
+        case("background_snapshot", "background-snapshot", attempt,
+             way=Way(ExecFile, ("background-snapshot",))),
         case("colo", "COLO", attempt, way=Way(capabilities=("x-colo",))),
         case("snapshot", "savevm and loadvm, in a qcow2", returns),
         case("postcopy", "postcopy", postcopy),
