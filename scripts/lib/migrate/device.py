@@ -27,10 +27,11 @@ class Module:
             return
         self.unload()
         words = [f"{name}={value}" for name, value in parameters.items()]
-        for number, driver in enumerate(drivers):
-            first = number == 0
-            run(["insmod", first and path or f"/lib/modules/extra/{driver}.ko", *(words if first else [])])
+        for driver in drivers:
+            run(["insmod", path or f"/lib/modules/extra/{driver}.ko", *words])
             self.loaded.append(driver)
+            # These are for the first one only.
+            path, words = None, []
         self.wanted = wanted
 
     def unload(self):

@@ -83,8 +83,8 @@ class Fixture:
         self.launched += 1
         changed = replace(self.settings, **settings)
         chosen = (using or self.sides[side])[:changed.devices]
-        qemu = Qemu(f"{self.name}{side}{self.launched}", changed, chosen, self.directory, self.beside[side])
-        qemu.ports = self.settings.devices
+        qemu = Qemu(f"{self.name}{side}{self.launched}", changed, chosen, self.directory, self.beside[side],
+                    self.settings.devices)
         self.qemus.append(qemu)
         await qemu.start(incoming)
         await self.guest.connect(qemu)
@@ -114,6 +114,20 @@ class Fixture:
             raise Trouble(f"the guest found {ready['devices']} of {self.settings.devices} devices")
         await self.guest.work(self.running)
         self.nothing_refused("QEMU started")
+
+    async def boots_at_destination(self, what, text):
+        """Starts a guest on side A, and migrates it when its console prints a text, before it is ready.
+
+        Returns the QEMU at which it has begun, and the event `ready`.
+        """
+        self.guest = Guest(f"{self.directory}/guest.json")
+        self.running = source = await self.launch("A")
+        await source.until_printed(what, text, [self.guest])
+        await self.migrate()
+        ready = self.guest.first("ready", 0)
+        if ready["at"] == source.name:
+            raise Trouble("the guest had booted before the migration")
+        return source, ready
 
     async def again(self):
         """Boots another guest in place of one that was lost."""
@@ -171,9 +185,9 @@ class Fixture:
         result = Result(migration.info, [], migration.begun, now(), before, {},
                         self.settings.downtime_ms << migration.raised, migration.samples)
         if way.stopped:
-            await wait.until("the destination to load everything", lambda: self.has_loaded(destination), [destination])
+            await wait.until("the destination to load everything", destination.has_loaded, [destination])
         else:
-            await wait.until("the destination to run", lambda: is_running(destination), [guest, destination])
+            await wait.until("the destination to run", destination.is_running, [guest, destination])
         for saved, loaded in zip(source.devices, destination.devices, strict=True):
             result.devices.append(Moved(saved.status(), loaded.status()))
         if compare:
@@ -185,7 +199,7 @@ class Fixture:
         await guest.moved(source, destination)
         self.running = destination
         if way.stopped:
-            if await is_running(destination):
+            if await destination.is_running():
                 raise Trouble("the guest runs at the destination, although it was to be stopped")
             await destination.execute("cont")
         if self.told is None and not way.idle:
@@ -250,11 +264,6 @@ class Fixture:
             return
         await migration.let_end()
 
-    @staticmethod
-    async def has_loaded(qemu):
-        """Whether this QEMU has loaded all of a migration."""
-        return (await qemu.execute("query-migrate")).get("status") == "completed"
-
     async def drop(self, destination):
         """Ends a destination that did not get the guest."""
         await destination.kill()
@@ -262,9 +271,8 @@ class Fixture:
 
     async def goes_on(self):
         """Raises unless the guest works at the source and verifies all data."""
-        running = await self.running.execute("query-status")
-        if not running["running"]:
-            raise Trouble(f"the source is not running but {running['status']}")
+        if not await self.running.is_running():
+            raise Trouble(f"the source is not running but {await self.running.status()}")
         for device in self.running.devices:
             state = device.status()["state"]
             if state != "RUNNING":
@@ -278,11 +286,6 @@ class Fixture:
         for qemu in self.qemus:
             kernel_log(qemu.path("console.log"))
         return ended
-
-
-async def is_running(qemu):
-    """Whether the guest runs at this QEMU."""
-    return (await qemu.execute("query-status"))["running"]
 
 
 def keep(directory, out):

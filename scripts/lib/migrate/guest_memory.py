@@ -63,15 +63,13 @@ def options(settings, name):
             words += ["-object", f"memory-backend-ram,id=ram{node},size={half}M",
                       "-numa", f"node,nodeid={node},memdev=ram{node}"]
         return "q35", words
-    kinds = {
+    kind = {
         "memfd": "memory-backend-memfd",
         "hugetlb": "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
         "tmpfs": f"memory-backend-file,mem-path={TMPFS}/{name}",
         "ext4": f"memory-backend-file,mem-path={EXT4}/{name}",
-    }
-    kind, _, more = kinds[settings.backing].partition(",")
-    words = ",".join([kind, "id=ram", f"size={settings.memory}", "share=on", *more.split(",")])
-    return "q35,memory-backend=ram", ["-object", words.rstrip(",")]
+    }[settings.backing]
+    return "q35,memory-backend=ram", ["-object", f"{kind},id=ram,size={settings.memory},share=on"]
 
 
 def forget(name):

@@ -169,6 +169,12 @@ class Migration:
             await self.transport.listen(self.destination)
         return status
 
+    async def must(self, expected, watch=()):
+        """Waits for the end of the migration, and raises unless the source reports the `expected` status."""
+        status = await self.ended(watch)
+        if status != expected:
+            raise Trouble(f"the migration {status}, not {expected}: {self.info.get('error-desc', 'no reason given')}")
+
     def check_protocol(self):
         """Raises unless the source's devices were saved by the protocol of the settings."""
         if self.source.devices and self.front_ends != {self.settings.protocol}:

@@ -4,6 +4,8 @@
 import asyncio
 
 from migrate import wait
+from migrate.migration import Way
+from migrate.transport import Deaf, Unix
 
 # Too slow for the migration to complete.
 SLOW = {"max_bandwidth": 2 << 20, "downtime_limit": 1}
@@ -31,15 +33,8 @@ async def device_data(migration, fixture, state="PRE_COPY"):
 async def reach(fixture, phase):
     """Begins a migration, and waits until it is in this phase. Returns the destination and the migration."""
     destination = await fixture.launch(fixture.other, incoming=True)
-    migration = fixture.migration(destination)
+    migration = fixture.migration(destination, Way(Deaf if phase == SETUP else Unix))
     if phase == SETUP:
-        listen = migration.transport.listen
-
-        async def listen_and_stop(qemu):
-            await listen(qemu)
-            qemu.pause()
-
-        migration.transport.listen = listen_and_stop
         await migration.begin(**SLOW)
     elif phase == RAM:
         await migration.begin(**SLOW)
@@ -59,6 +54,17 @@ async def reach(fixture, phase):
         if phase == STOP:
             await stop(fixture, destination, migration)
     return destination, migration
+
+
+async def kill_destination(fixture, migration, phase):
+    """Kills the destination in this phase, so that the migration fails."""
+    await fixture.drop(migration.destination)
+    if phase == SWITCHOVER:
+        # The source writes nothing before that, so it does not notice.
+        await fixture.running.execute("migrate-continue", state="pre-switchover")
+    if migration.continued:
+        await migration.continued
+    await migration.must("failed", [fixture.guest])
 
 
 async def stop(fixture, destination, migration):

@@ -41,13 +41,13 @@ BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
 class Qemu:
     """A QEMU with the devices of one side."""
 
-    def __init__(self, name, settings, devices, directory, beside=()):
+    def __init__(self, name, settings, devices, directory, beside, ports):
         self.name = name
         self.version = settings.version
         self.devices = devices
         self.beside = beside
-        # Ports of devices that are plugged in.
-        self.ports = len(devices)
+        # The number of ports for devices that are plugged in.
+        self.ports = ports
         self.directory = directory
         self.settings = settings
         self.process = None
@@ -232,6 +232,26 @@ class Qemu:
         await self.execute("system_reset")
         await wait.until(f"{self.name} to reset its guest",
                          lambda: any(event["event"] == "RESET" for _, event in self.events[since:]), [self])
+
+    async def status(self):
+        """Returns the state of the guest at this QEMU."""
+        return (await self.execute("query-status"))["status"]
+
+    async def is_running(self):
+        """Whether the guest runs at this QEMU."""
+        return (await self.execute("query-status"))["running"]
+
+    async def has_loaded(self):
+        """Whether this QEMU has loaded all of a migration."""
+        return (await self.execute("query-migrate")).get("status") == "completed"
+
+    async def until_printed(self, what, text, watch=()):
+        """Waits until the guest's console has printed a text."""
+        def printed():
+            with open(self.path("console.log"), "rb") as file:
+                return text in file.read()
+
+        await wait.until(what, printed, [self, *watch])
 
     def alive(self):
         return self.process is not None and self.process.poll() is None

@@ -11,6 +11,9 @@ from migrate.wait import Trouble
 KEY, OTHER_KEY = "5a" * 32, "a5" * 32
 # AES takes minutes in an emulated machine.
 PRIORITY = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305"
+# What the first record of a device's stream begins with, and the offset of the field memory_size in it:
+# Documentation/stream.rst.
+MAGIC, MEMORY_SIZE = b"VFIOMDEV", 40
 
 
 class Transport:
@@ -28,8 +31,7 @@ class Transport:
         self.id = "for-" + os.path.basename(path).replace(".", "-")
 
     async def prepare(self, source, destination):
-        """Gives both sides what they need before their parameters are set. Returns parameters."""
-        return {}
+        """Gives both sides what they need before their parameters are set."""
 
     async def listen(self, destination):
         """Makes the destination read."""
@@ -42,6 +44,14 @@ class Transport:
 
 class Unix(Transport):
     """A UNIX socket."""
+
+
+class Deaf(Unix):
+    """A UNIX socket, whose destination is stopped before it answers."""
+
+    async def listen(self, destination):
+        await super().listen(destination)
+        destination.pause()
 
 
 class Tcp(Transport):
@@ -75,14 +85,11 @@ class Fd(Transport):
         await source.execute("migrate", uri="fd:stream")
 
 
-class Exec(Transport):
-    """A process on each side, with a FIFO between them."""
+class ExecFile(Transport):
+    """A process on each side, with a file between them."""
 
     answers = False
-
-    def __init__(self, path):
-        super().__init__(path)
-        os.mkfifo(path)
+    stored = True
 
     async def listen(self, destination):
         await destination.execute("migrate-incoming", uri=f"exec:cat {self.path}")
@@ -91,13 +98,34 @@ class Exec(Transport):
         await source.execute("migrate", uri=f"exec:cat >{self.path}")
 
 
-class ExecFile(Exec):
-    """A process on each side, with a file between them."""
+class Exec(ExecFile):
+    """The same with a FIFO."""
 
-    stored = True
+    stored = False
 
-    def __init__(self, path):  # pylint: disable=super-init-not-called
-        Transport.__init__(self, path)
+    def __init__(self, path):
+        super().__init__(path)
+        os.mkfifo(path)
+
+
+class Truncated(ExecFile):
+    """A file that loses its last eighth before the destination reads it."""
+
+    async def listen(self, destination):
+        os.truncate(self.path, os.path.getsize(self.path) * 7 // 8)
+        await super().listen(destination)
+
+
+class Flipped(ExecFile):
+    """A file in which a bit of the device's data flips before the destination reads it."""
+
+    async def listen(self, destination):
+        with open(self.path, "r+b") as file:
+            data = file.read()
+            at = data.rindex(MAGIC) + MEMORY_SIZE
+            file.seek(at)
+            file.write(bytes([data[at] ^ 1]))
+        await super().listen(destination)
 
 
 class File(Transport):

@@ -5,9 +5,7 @@ import os
 
 from migrate import cases
 from migrate import report
-from migrate import wait
 from migrate.fixture import BOOT_DISK
-from migrate.guest import Guest
 from migrate.plan import Plan, versions
 from migrate.settings import Settings
 from migrate.wait import Trouble
@@ -66,18 +64,7 @@ async def travel(stage, way):
 async def boots_from_it(stage):
     """The firmware boots the guest from the device, and the guest migrates while its kernel is read."""
     fixture = stage.fixture
-    fixture.guest = Guest(f"{fixture.directory}/guest.json")
-    fixture.running = source = await fixture.launch("A")
-
-    def loads():
-        with open(source.path("console.log"), "rb") as file:
-            return LOADS in file.read()
-
-    await wait.until("syslinux to load the kernel", loads, [fixture.guest, source])
-    await fixture.migrate()
-    ready = fixture.guest.first("ready", 0)
-    if ready["at"] == source.name:
-        raise Trouble("the guest had booted before the migration")
+    source, ready = await fixture.boots_at_destination("syslinux to load the kernel", LOADS)
     stage.say(f"loaded at {source.name}, ready at {ready['at']} after {ready['ms']} ms: {ready['found'][0]}")
     await verify(stage, "there")
     await fixture.migrate()

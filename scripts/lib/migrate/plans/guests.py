@@ -4,7 +4,6 @@
 from migrate import cases
 from migrate import phases
 from migrate import wait
-from migrate.guest import Guest
 from migrate.migration import Way
 from migrate.plan import Plan, case, versions
 from migrate.settings import SMALL, Settings
@@ -82,15 +81,17 @@ async def sleeps(stage):
     await fixture.guest.ask("unbind", "unbound", fixture.running)
     source = fixture.running
     fixture.guest.send("suspend")
-    await wait.until("the guest to suspend", lambda: has_status(source, "suspended"), [fixture.guest, source])
+
+    async def is_suspended():
+        return await source.status() == "suspended"
+
+    await wait.until("the guest to suspend", is_suspended, [fixture.guest, source])
     destination = await fixture.launch(fixture.other, incoming=True)
     migration = fixture.migration(destination)
     await migration.begin()
-    status = await migration.ended([destination])
-    if status != "completed":
-        raise Trouble(f"the migration {status}: {migration.info.get('error-desc', 'no reason given')}")
-    await wait.until("the destination to load everything", lambda: fixture.has_loaded(destination), [destination])
-    status = (await destination.execute("query-status"))["status"]
+    await migration.must("completed", [destination])
+    await wait.until("the destination to load everything", destination.has_loaded, [destination])
+    status = await destination.status()
     await source.quit()
     await fixture.guest.moved(source, destination)
     fixture.running = destination
@@ -110,11 +111,6 @@ async def sleeps(stage):
     await fixture.guest.verify(destination)
 
 
-async def has_status(qemu, status):
-    """Whether a QEMU has this status."""
-    return (await qemu.execute("query-status"))["status"] == status
-
-
 async def panics(stage):
     """The guest's kernel has panicked, and the guest migrates all the same."""
     fixture = stage.fixture
@@ -122,20 +118,13 @@ async def panics(stage):
     source = fixture.running
     fixture.guest.send("panic")
     await fixture.guest.next("panics", source, since)
-
-    def printed():
-        with open(source.path("console.log"), "rb") as file:
-            return b"Kernel panic" in file.read()
-
-    await wait.until("the guest's kernel to panic", printed, [source])
+    await source.until_printed("the guest's kernel to panic", b"Kernel panic")
     fixture.lost = True
     destination = await fixture.launch(fixture.other, incoming=True)
     migration = fixture.migration(destination)
     await migration.begin()
-    status = await migration.ended([destination])
-    if status != "completed":
-        raise Trouble(f"the migration {status}: {migration.info.get('error-desc', 'no reason given')}")
-    await wait.until("the destination to run", lambda: has_status(destination, "running"), [destination])
+    await migration.must("completed", [destination])
+    await wait.until("the destination to run", destination.is_running, [destination])
     for saved, loaded in zip(source.devices, destination.devices, strict=True):
         stage.say(f"loaded {loaded.status()['load_bytes']} bytes")
         if loaded.status()["load_bytes"] != saved.status()["pre_copy_bytes"] + saved.status()["stop_copy_bytes"]:
@@ -145,18 +134,7 @@ async def panics(stage):
 async def boots(stage):
     """The guest migrates while its kernel boots."""
     fixture = stage.fixture
-    fixture.guest = Guest(f"{fixture.directory}/guest.json")
-    fixture.running = source = await fixture.launch("A")
-
-    def prints():
-        with open(source.path("console.log"), "rb") as file:
-            return BOOTS in file.read()
-
-    await wait.until("the guest's kernel to boot", prints, [fixture.guest, source])
-    await fixture.migrate()
-    ready = fixture.guest.first("ready", 0)
-    if ready["at"] == source.name:
-        raise Trouble("the guest had booted before the migration")
+    await fixture.boots_at_destination("the guest's kernel to boot", BOOTS)
     await fixture.guest.verify(fixture.running)
 
 

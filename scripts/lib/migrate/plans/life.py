@@ -33,9 +33,7 @@ async def is_cancelled(stage, phase):
     destination, migration = await phases.reach(fixture, phase)
     destination.expected_end = True
     await fixture.running.execute("migrate_cancel")
-    status = await migration.ended([fixture.guest])
-    if status != "cancelled":
-        raise Trouble(f"the migration {status}, not cancelled")
+    await migration.must("cancelled", [fixture.guest])
     await fixture.drop(destination)
     await fixture.goes_on()
 
@@ -79,15 +77,7 @@ async def destination_dies(stage, phase):
     fixture = stage.fixture
     destination, migration = await phases.reach(fixture, phase)
     stage.say("killed in " + ", ".join(device.status()["state"] for device in fixture.running.devices))
-    await fixture.drop(destination)
-    if phase == phases.SWITCHOVER:
-        # The source writes nothing before that, so it does not notice.
-        await fixture.running.execute("migrate-continue", state="pre-switchover")
-    if migration.continued:
-        await migration.continued
-    status = await migration.ended([fixture.guest])
-    if status != "failed":
-        raise Trouble(f"the destination was killed, but the migration {status}")
+    await phases.kill_destination(fixture, migration, phase)
     await fixture.goes_on()
     await fixture.migrate()
 
