@@ -96,14 +96,12 @@ class Migration:
         if not self.transport.answers:
             names -= {"return-path", "switchover-ack"}
         both = dict((*settings.parameters, *way.parameters))
+        both |= await self.transport.prepare(self.source, self.destination)
         for qemu in (self.destination, self.source):
             await qemu.enable(names)
-            if both:
-                await qemu.execute("migrate-set-parameters", **both)
-        await self.transport.prepare(self.source, self.destination)
+        await self.destination.tune(both)
         self.patient = "downtime_limit" not in {**both, **parameters}
-        parameters = {"downtime_limit": settings.downtime_ms, "max_bandwidth": 1 << 40, **both, **parameters}
-        await self.source.execute("migrate-set-parameters", **parameters)
+        await self.source.tune({"downtime_limit": settings.downtime_ms, "max_bandwidth": 1 << 40, **both, **parameters})
         if not self.transport.stored:
             await self.transport.listen(self.destination)
         self.begun = now()

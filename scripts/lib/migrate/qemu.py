@@ -56,8 +56,10 @@ class Qemu:
         self.expected_end = False
         self.broken = None
         self.tasks = []
-        # The migration capabilities that are on.
+        # The migration capabilities that are on, the parameters that were set, and those of a QEMU that has started.
         self.enabled = set()
+        self.tuned = set()
+        self.defaults = None
         # Its control group, if it has a limit.
         self.group = None
         self.backend = None
@@ -224,6 +226,16 @@ class Qemu:
         if changed:
             await self.execute("migrate-set-capabilities", capabilities=changed)
         self.enabled = set(names)
+
+    async def tune(self, parameters):
+        """Sets these migration parameters, and those of an earlier migration as they were at the start."""
+        if self.defaults is None:
+            self.defaults = await self.execute("query-migrate-parameters")
+        wanted = {name.replace("_", "-"): value for name, value in parameters.items()}
+        others = {name: self.defaults.get(name, "") for name in self.tuned - wanted.keys()}
+        if wanted or others:
+            await self.execute("migrate-set-parameters", **others, **wanted)
+        self.tuned = set(wanted)
 
     async def reset(self):
         """Resets the guest, which boots again."""

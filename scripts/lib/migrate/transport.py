@@ -31,7 +31,8 @@ class Transport:
         self.id = "for-" + os.path.basename(path).replace(".", "-")
 
     async def prepare(self, source, destination):
-        """Gives both sides what they need before their parameters are set."""
+        """Gives both sides what they need. Returns migration parameters of both."""
+        return {}
 
     async def listen(self, destination):
         """Makes the destination read."""
@@ -152,7 +153,7 @@ class TlsPsk(Tcp):
                 file.write(f"qemu:{key}\n")
             await qemu.execute("object-add", qom_type="tls-creds-psk", id=self.id, dir=directory,
                                endpoint=endpoint, priority=PRIORITY)
-            await qemu.execute("migrate-set-parameters", tls_creds=self.id)
+        return {"tls_creds": self.id}
 
 
 class TlsOtherKey(TlsPsk):
@@ -173,7 +174,7 @@ class TlsX509(Tcp):
         for qemu, endpoint in ((source, "client"), (destination, "server")):
             await qemu.execute("object-add", qom_type="tls-creds-x509", id=self.id, dir=directory,
                                endpoint=endpoint, verify_peer=True, priority=PRIORITY)
-            await qemu.execute("migrate-set-parameters", tls_creds=self.id, tls_hostname=self.host)
+        return {"tls_creds": self.id, "tls_hostname": self.host}
 
 
 class TlsOtherHost(TlsX509):

@@ -42,7 +42,6 @@ async def stays(stage, source, trouble):
         if qemu is not source:
             await fixture.drop(qemu)
     stage.finds("refused" if trouble.startswith(f"{source.name}: ") else "fails", trouble)
-    await source.enable(fixture.settings.capabilities)
     await fixture.goes_on()
     await fixture.migrate()
 

@@ -29,7 +29,6 @@ async def is_rejected(stage, way):
     await migration.must("failed", [fixture.guest])
     stage.say(f"source: {migration.info.get('error-desc', 'no reason given')}; destination: {destination.words()}")
     await fixture.drop(destination)
-    await fixture.running.execute("migrate-set-parameters", tls_creds="", tls_hostname="")
     await fixture.goes_on()
 
 
