@@ -7,7 +7,7 @@ use std::time::Duration;
 use contents::Mappable;
 use mdma::regs::INT_COMPLETION;
 use mdma::{job, Descriptor, Queue};
-use vfio_client::mdev::{Instance, Sysfs, Uuid};
+use vfio_client::mdev::{Removed, Sysfs, Uuid};
 use vfio_client::{uapi, v1, Container, Device, DmaBuffer, Error, EventFd, Irq, Mapping, Region};
 
 use crate::error::{fail, Result};
@@ -31,17 +31,6 @@ pub(crate) struct Opened {
     pub(crate) device: Device,
     pub(crate) container: Container,
     _instance: Removed,
-}
-
-/// An instance that is removed on drop.
-struct Removed(Instance);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        if let Err(e) = self.0.remove() {
-            eprintln!("bench: {e}");
-        }
-    }
 }
 
 /// An opened instance with any migration interface.

@@ -7,7 +7,7 @@
 
 use contents::{find_type, smallest_type};
 use serde::Serialize;
-use vfio_client::mdev::{Sysfs, Type, Uuid};
+use vfio_client::mdev::{Removed, Sysfs, Type, Uuid};
 use vfio_client::{Container, Device};
 use vfio_migrate::format::{bytes, time};
 use vfio_migrate::{transfer, Kind, Options, Pass, Phase, Progress, Protocol, Report, Until};
@@ -16,7 +16,6 @@ use crate::compare;
 use crate::error::{fail, Error, Result};
 use crate::flip::Flip;
 use crate::inventory::{listed, Amount, Inventory, Parts};
-use crate::machine::Removed;
 use crate::out::Out;
 
 /// What to demonstrate.

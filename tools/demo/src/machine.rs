@@ -4,7 +4,7 @@
 
 use mdma::regs::{BAR_MEMORY, BAR_REGISTERS};
 use mdma::Mdma;
-use vfio_client::mdev::{Instance, Type, Uuid};
+use vfio_client::mdev::{Removed, Type, Uuid};
 use vfio_client::pci::COMMAND_MEMORY;
 use vfio_client::{uapi, Container, Device, EventFd, Irq, Mapping, Region};
 
@@ -34,17 +34,6 @@ pub(crate) struct Machine {
     pub(crate) device: Device,
     pub(crate) container: Container,
     _instance: Removed,
-}
-
-/// An instance that is removed on drop.
-pub(crate) struct Removed(pub(crate) Instance);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        if let Err(e) = self.0.remove() {
-            eprintln!("demo: {e}");
-        }
-    }
 }
 
 impl Machine {

@@ -9,7 +9,7 @@ use mdma::regs::{BAR_MEMORY, BAR_REGISTERS};
 use vfio_bindings::bindings::vfio::{
     VFIO_MIGRATION_STOP_COPY, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
 };
-use vfio_client::mdev::{Instance, Sysfs, Uuid};
+use vfio_client::mdev::{Removed, Sysfs, Uuid};
 use vfio_client::pci::{offset, COMMAND_MASTER, COMMAND_MEMORY};
 use vfio_client::Mapping;
 use vfio_ioctls::VfioDevice;
@@ -33,17 +33,6 @@ pub(crate) struct Machine {
     /// The interrupts, one for each vector of MSI-X.
     pub(crate) vectors: Vec<EventFd>,
     _instance: Removed,
-}
-
-/// An instance that is removed on drop.
-struct Removed(Instance);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        if let Err(e) = self.0.remove() {
-            eprintln!("rust-vmm: {e}");
-        }
-    }
 }
 
 impl Machine {

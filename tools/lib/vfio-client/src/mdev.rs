@@ -370,6 +370,18 @@ impl Instance {
     }
 }
 
+/// An instance that is removed on drop. What uses it must be dropped before.
+#[derive(Debug)]
+pub struct Removed(pub Instance);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.remove() {
+            eprintln!("{e}");
+        }
+    }
+}
+
 /// Returns the names in a directory, sorted; none if the directory does not exist.
 fn list(path: &Path) -> Result<Vec<String>> {
     let what = || path.display().to_string();
