@@ -3,7 +3,7 @@
 
 import json
 
-MARK = "support: "
+from support.results import MARK
 
 
 def row(plan, test):
@@ -17,7 +17,7 @@ def line(plan, test, verdict, trouble):
     place = row(plan, test)
     if place is None:
         return None
-    told = {"group": place[0], "feature": place[1], "qemu": plan.settings.qemu, "driver": plan.settings.driver}
+    told = {"group": place[0], "feature": place[1], "qemu": plan.settings.qemu}
     if trouble is not None:
         told |= {"result": "broken", "line": trouble.strip().splitlines()[-1] if trouble.strip() else "", "whose": "?"}
     elif verdict is not None:

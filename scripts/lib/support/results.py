@@ -4,7 +4,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-MARK = "# support: "
+# What a line of a report begins with.
+MARK = "support: "
 # From good to bad. Of several tests about one feature the worst counts.
 ORDER = ("works", "refused", "fails", "loses", "broken")
 # The groups, in the order of the table.
@@ -38,7 +39,6 @@ def from_report(lines):
         if at < 0:
             continue
         told = json.loads(line[at + len(MARK):])
-        told.pop("driver", None)
         result = Result(vmm=f"QEMU {told.pop('qemu')}", **told)
         before = found.get(result.place)
         if before is None or ORDER.index(result.result) > ORDER.index(before.result):

@@ -14,8 +14,8 @@ What works
 ============
 
 Each cell is the result of a test in which an unmodified VMM migrates a running guest with one of
-this project's devices, on a stock kernel. QEMU 7.2 uses v1, the others v2. ``make test-vmm``
-runs all of them; ``make test-qemu REPORT=1`` writes this page.
+this project's devices. QEMU 7.2 uses v1, the others v2. The kernel is a stock one, except for the
+rows with iommufd. ``make test-vmm REPORT=1`` runs the tests and writes this page.
 
 works
     The guest has verified all its data after it.
