@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the guest does meanwhile, and what it is."""
 
+from dataclasses import replace
+
 from migrate import cases
 from migrate import phases
 from migrate import wait
@@ -187,8 +189,9 @@ def plans(prefix, qemu):
     ), group="guest", seconds=330)
     yield Plan(f"{prefix}_guest_panics", Settings(qemu=qemu, append=(*SMALL, "panic=0")), (panics,), group="guest",
                feature="panicked", whole=False, seconds=40)
-    yield Plan(f"{prefix}_guest_boots", settings, (boots,), group="guest", feature="migrates while it boots",
-               boots=False, seconds=50)
+    # So that it prints BOOTS.
+    yield Plan(f"{prefix}_guest_boots", replace(settings, append=(*SMALL, "loglevel=6")), (boots,), group="guest",
+               feature="migrates while it boots", boots=False, seconds=50)
     yield Plan(f"{prefix}_smp", Settings(qemu=qemu, processors=4, append=SMALL), (cases.live,), group="guest",
                feature="4 processors", seconds=90)
     yield Plan(f"{prefix}_small", Settings(qemu=qemu, memory="96M", append=SMALL),
