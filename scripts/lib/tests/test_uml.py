@@ -10,8 +10,8 @@ from vm import uml
 
 def options(**changed):
     """Returns the options of a machine."""
-    chosen = {"root": False, "cpu": None, "qemu": [], "secure_boot": None, "memory": "64M", "cpus": "2",
-              "kernel": "/vmlinux", "shell": False, "append": ["nokaslr"], **changed}
+    chosen = {"root": False, "cpu": None, "qemu": [], "network": None, "secure_boot": None, "memory": "64M",
+              "cpus": "2", "kernel": "/vmlinux", "shell": False, "append": ["nokaslr"], **changed}
     return argparse.Namespace(**chosen)
 
 
@@ -28,6 +28,7 @@ class Host(unittest.TestCase):
         self.assertIn("--root", self.check(root=True))
         self.assertIn("--cpu", self.check(cpu="max"))
         self.assertIn("--qemu", self.check(qemu=["-icount"]))
+        self.assertIn("--network", self.check(network="/run:1"))
         self.assertIn("--secure-boot", self.check(secure_boot="/root:/variables"))
 
     def test_too_little_memory_names_both_sizes(self):

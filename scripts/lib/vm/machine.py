@@ -17,7 +17,7 @@ import termios
 import time
 
 from trouble import is_trouble
-from vm import qemu, uml
+from vm import network, qemu, uml
 from vm.initramfs import Initramfs, Modules, module_depends
 from vm.options import shared
 
@@ -46,6 +46,7 @@ def arguments():
     parser.add_argument("--swap", default="")
     parser.add_argument("--stop")
     parser.add_argument("--secure-boot")
+    parser.add_argument("--network")
     parser.add_argument("--limit", type=float, default=900)
     for name in ("root", "shell", "quiet"):
         parser.add_argument("--" + name, action="store_true")
@@ -79,6 +80,8 @@ def build_initramfs(options, path):
         wanted += ["overlay"]
     if options.swap:
         wanted += ["zram"]
+    if options.network:
+        wanted += ["virtio_net"]
     for ko in options.module:
         wanted += [name for name in module_depends(ko)
                    if not any(os.path.basename(other) == name + ".ko" for other in options.module)]
@@ -110,6 +113,7 @@ def build_initramfs(options, path):
         "OUT": (options.out if native else "out") if options.out else "",
         "ROOT": "1" if options.root else "",
         "SWAP": options.swap,
+        "ADDRESS": network.address(options.network) if options.network else "",
         "SHELL_WANTED": "1" if options.shell else "",
         "TTY": "1" if sys.stdout.isatty() else "",
         "ROWS": rows,

@@ -3,7 +3,7 @@
 
 import subprocess
 
-from vm import secure_boot
+from vm import network, secure_boot
 from vm.options import COMMAND_LINE, shared
 
 NAME = "QEMU"
@@ -40,6 +40,8 @@ def command(options, directory):
     else:
         words += ["-chardev", f"file,id=output,path={directory}/output"]
     words += ["-serial", "chardev:output"]
+    if options.network:
+        words += network.words(options.network)
     shares = []
     if options.out:
         shares += [("out", options.out, "")]

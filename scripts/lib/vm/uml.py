@@ -34,7 +34,7 @@ def mappings():
 
 def check(options):
     """Returns why user-mode Linux cannot run with these options, or None."""
-    for name in ("root", "cpu", "qemu", "secure-boot"):
+    for name in ("root", "cpu", "qemu", "network", "secure-boot"):
         if getattr(options, name.replace("-", "_")):
             return f"user-mode Linux has no --{name}: use the emulated machine (unset KDIR)"
     if not re.fullmatch(r"\d+[KMGkmg]?", options.memory):
