@@ -6,9 +6,9 @@ import asyncio
 from migrate import host_memory
 from migrate import report
 from migrate import timeline
-from migrate.device import Device
 from migrate.guest import Wrong
 from migrate.guest_memory import OfDevice, OfGuest
+from migrate.migration import Way
 from migrate.phases import device_data
 from migrate.wait import Trouble
 
@@ -70,17 +70,20 @@ async def trips(stage):
         host_memory.check(seen[WARM - 1][1], seen[-1][1])
 
 
-async def other_memory(stage):
+async def refuses_other_memory(stage, way=Way()):
     """A destination whose device has a different memory size fails, and the source continues."""
     fixture = stage.fixture
-    wrong = [Device(fixture.settings.driver, f"wrong{number}", "256M") for number in range(fixture.settings.devices)]
+    host = fixture.hosts[fixture.other]
+    wrong = [host.device(fixture.settings.driver, f"wrong{number}", "256M")
+             for number in range(fixture.settings.devices)]
     try:
         destination = await fixture.launch(fixture.other, incoming=True, using=wrong)
         destination.expected_end = True
-        migration = fixture.migration(destination)
+        migration = fixture.migration(destination, way)
         await migration.begin()
         await migration.must("failed", [fixture.guest])
         await fixture.drop(destination)
+        stage.say(f"the source said: {migration.info.get('error-desc', 'no reason')}; {fixture.running.words()}")
         stage.say(f"the destination said: {destination.words()}")
         # The module must refuse the data, not only QEMU.
         await fixture.goes_on()
@@ -90,7 +93,12 @@ async def other_memory(stage):
                 await fixture.drop(qemu)
         for device in wrong:
             device.remove()
-    await fixture.migrate()
+
+
+async def other_memory(stage):
+    """The same, and then the guest migrates to a device with the same size."""
+    await refuses_other_memory(stage)
+    await stage.fixture.migrate()
 
 
 async def stops_and_goes_on(stage):

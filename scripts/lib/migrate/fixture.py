@@ -7,9 +7,9 @@ import shutil
 from dataclasses import replace
 
 from migrate import wait
-from migrate.device import Device, Log
 from migrate.echo import Echo
 from migrate.guest import Guest, kernel_log
+from migrate.host import HERE
 from migrate.migration import Device as Moved
 from migrate.migration import Migration, Result, Way
 from migrate.qemu import Qemu, now
@@ -26,8 +26,10 @@ HOLDS = 5
 class Fixture:
     """A guest with the devices of side A, and the devices of side B."""
 
-    def __init__(self, settings, directory, show=None, name=""):
+    def __init__(self, settings, directory, show=None, name="", hosts=None):
         self.settings = settings
+        # The machines of both sides.
+        self.hosts = hosts or {"A": HERE, "B": HERE}
         self.directory = directory
         # Tells its devices from those of another fixture.
         self.name = name
@@ -42,6 +44,8 @@ class Fixture:
         self.guest = None
         self.running = None
         self.results = []
+        # The logs of both machines. `log` is that of side A.
+        self.logs = []
         self.log = None
         # The number of the guest's events when it was told to hold.
         self.told = None
@@ -53,12 +57,13 @@ class Fixture:
 
     async def __aenter__(self):
         os.makedirs(self.directory)
-        self.log = Log()
-        for side in "AB":
+        self.logs = [host.log() for host in dict.fromkeys(self.hosts.values())]
+        self.log = self.logs[0]
+        for side, host in self.hosts.items():
             sizes = self.settings.sizes
-            self.sides[side] = [Device(self.settings.driver, f"{self.name}{side}{number}", sizes[number % len(sizes)])
-                                for number in range(self.settings.devices)]
-            self.beside[side] = [Device(driver, f"{self.name}{side}beside{number}", size)
+            self.sides[side] = [host.device(self.settings.driver, f"{self.name}{side}{number}",
+                                            sizes[number % len(sizes)]) for number in range(self.settings.devices)]
+            self.beside[side] = [host.device(driver, f"{self.name}{side}beside{number}", size)
                                  for number, (driver, size) in enumerate(self.settings.beside)]
         if self.settings.boots_from_disk:
             for device in self.sides["A"]:
@@ -74,17 +79,20 @@ class Fixture:
             await echo.close()
         for device in itertools.chain(*self.sides.values(), *self.beside.values()):
             device.remove()
-        self.log.close()
+        for log in self.logs:
+            log.close()
 
     # ---- parts ---------------------------------------------------------------------
 
     async def launch(self, side, incoming=False, using=None, **settings):
         """Starts a QEMU on this side, with these devices or its own, and with some settings changed."""
         self.launched += 1
+        if side == "B" and self.settings.other_qemu:
+            settings = {"qemu": self.settings.other_qemu, **settings}
         changed = replace(self.settings, **settings)
         chosen = (using or self.sides[side])[:changed.devices]
         qemu = Qemu(f"{self.name}{side}{self.launched}", changed, chosen, self.directory, self.beside[side],
-                    self.settings.devices)
+                    self.settings.devices, self.hosts[side])
         self.qemus.append(qemu)
         await qemu.start(incoming)
         await self.guest.connect(qemu)
@@ -134,14 +142,18 @@ class Fixture:
         for qemu in self.qemus:
             await qemu.kill()
         self.told = None
-        self.log.refusals()
+        self.refusals()
         self.copied = []
         await self.boot()
         self.lost = False
 
+    def refusals(self):
+        """Returns the lines in which a module explains a refusal, since the last call."""
+        return [line for log in self.logs for line in log.refusals()]
+
     def nothing_refused(self, when):
         """Raises if the module logged a refusal since the last call."""
-        lines = self.log.refusals()
+        lines = self.refusals()
         if self.settings.copies_rings:
             self.copied += [line for line in lines if "cannot be pinned" in line]
             lines = [line for line in lines if line not in self.copied]

@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 
+from migrate import host
 from migrate import wait
 from migrate.wait import Trouble
 from trouble import is_trouble
@@ -31,9 +32,9 @@ class Console:
         self.writer = None
         self.task = None
 
-    async def open(self, path):
-        """Connects to the socket at `path`."""
-        reader, self.writer = await asyncio.open_unix_connection(path)
+    async def open(self, channel):
+        """Connects to a channel of QEMU."""
+        reader, self.writer = await host.connect(channel)
         self.task = asyncio.create_task(self.listen(reader))
 
     async def listen(self, reader):
@@ -63,7 +64,7 @@ class Guest:
     async def connect(self, qemu):
         """Connects to the port at `qemu`; the first port becomes the current one."""
         console = Console(self, qemu.name)
-        await console.open(qemu.path("program"))
+        await console.open(qemu.channels["program"])
         self.consoles[qemu.name] = console
         if self.current is None:
             self.current = console

@@ -55,21 +55,21 @@ def mebibytes(size):
 def options(settings, name):
     """Returns QEMU's -machine option, and further options for guest memory."""
     if settings.backing == "anonymous":
-        return "q35", []
+        return settings.machine, []
     if settings.backing == "numa":
         half = mebibytes(settings.memory) // 2
         words = []
         for node in range(2):
             words += ["-object", f"memory-backend-ram,id=ram{node},size={half}M",
                       "-numa", f"node,nodeid={node},memdev=ram{node}"]
-        return "q35", words
+        return settings.machine, words
     kind = {
         "memfd": "memory-backend-memfd",
         "hugetlb": "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
         "tmpfs": f"memory-backend-file,mem-path={TMPFS}/{name}",
         "ext4": f"memory-backend-file,mem-path={EXT4}/{name}",
     }[settings.backing]
-    return "q35,memory-backend=ram", ["-object", f"{kind},id=ram,size={settings.memory},share=on"]
+    return f"{settings.machine},memory-backend=ram", ["-object", f"{kind},id=ram,size={settings.memory},share=on"]
 
 
 def forget(name):

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import sys
 import traceback
 
@@ -21,7 +20,7 @@ from migrate.device import DRIVERS, Module
 from migrate.fixture import Fixture, keep
 from migrate.settings import chosen
 from migrate.version import VERSIONS
-from migrate.qemu import IMAGE
+from migrate.qemu import copy_image
 from migrate.wait import Trouble
 
 WORK = "/tmp/migrate"
@@ -86,10 +85,7 @@ async def main():
     """Runs the command and returns its exit status."""
     options = arguments()
     os.makedirs(WORK, exist_ok=True)
-    os.makedirs(IMAGE)
-    for name in ("vmlinuz", "initrd", "initrd-disk", "append"):
-        if os.path.exists(f"/image/{name}"):
-            shutil.copyfile(f"/image/{name}", f"{IMAGE}/{name}")
+    copy_image()
     module = Module()
     try:
         if options.what == "test":

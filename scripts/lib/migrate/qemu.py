@@ -6,13 +6,14 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
-import subprocess
 import time
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from migrate import guest_memory
+from migrate import host
 from migrate import viommu
 from migrate import wait
 from migrate.backend import Backend
@@ -38,11 +39,20 @@ REGISTERS = re.compile(r"[A-Z][A-Z0-9]{1,4} ?=")
 BROKEN = {"KVM internal error": Emulation, "kvm run failed": Trouble}
 
 
+def copy_image():
+    """Copies the guest's image to a place that all QEMUs see in their root file systems."""
+    os.makedirs(IMAGE)
+    for name in ("vmlinuz", "initrd", "initrd-disk", "append"):
+        if os.path.exists(f"/image/{name}"):
+            shutil.copyfile(f"/image/{name}", f"{IMAGE}/{name}")
+
+
 class Qemu:
     """A QEMU with the devices of one side."""
 
-    def __init__(self, name, settings, devices, directory, beside, ports):
+    def __init__(self, name, settings, devices, directory, beside, ports, where=host.HERE):
         self.name = name
+        self.host = where
         self.version = settings.version
         self.devices = devices
         self.beside = beside
@@ -50,6 +60,8 @@ class Qemu:
         self.ports = ports
         self.directory = directory
         self.settings = settings
+        # Where its monitor, the guest's console and the guest's program are reached.
+        self.channels = {}
         self.process = None
         self.client = None
         self.events = []
@@ -85,7 +97,7 @@ class Qemu:
         command = [
             *self.version.command(user), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", machine, *memory, "-accel", "kvm", "-cpu", CPU, "-m", settings.memory,
-            "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
+            "-chardev", self.server("qmp"), "-qmp", "chardev:qmp",
             "-msg", "timestamp=on", "-D", self.path("trace"),
         ]
         # Before the devices.
@@ -97,8 +109,8 @@ class Qemu:
             command += ["-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/{settings.initrd}",
                         "-append", " ".join(append)]
         for channel in ("console", "program"):
-            command += ["-chardev", f"socket,id={channel},path={self.path(channel)},server=on,wait=off,"
-                        f"logfile={self.path(channel + '.log')}", "-serial", f"chardev:{channel}"]
+            command += ["-chardev", f"{self.server(channel)},logfile={self.path(channel + '.log')}",
+                        "-serial", f"chardev:{channel}"]
         for pattern in TRACE:
             command += ["-trace", pattern]
         for number in range(self.ports):
@@ -114,6 +126,10 @@ class Qemu:
         if incoming:
             command += ["-incoming", "defer", *settings.words_of_destination]
         return command
+
+    def server(self, name):
+        """Returns the -chardev option of a channel."""
+        return f"socket,id={name},{host.words(self.channels[name])},server=on,wait=off"
 
     def device(self, number):
         """Returns the -device option of a device."""
@@ -159,7 +175,8 @@ class Qemu:
 
     async def start(self, incoming=False):
         """Starts QEMU; with `incoming` it waits for a migration."""
-        self.version.enter()
+        self.host.enter(self.version)
+        self.channels = {name: self.host.channel(self.path(name)) for name in ("qmp", "console", "program")}
         guest_memory.prepare(self.settings)
         if self.settings.memory_max:
             self.group = Group(self.name, self.settings.memory_max)
@@ -169,10 +186,9 @@ class Qemu:
         command = self.command(incoming)
         with open(self.path("command"), "w", encoding="utf-8") as file:
             file.write(shlex.join(command) + "\n")
-        with open(self.path("stderr"), "wb") as errors:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                preexec_fn=self.prepare, pass_fds=self.backend.files)
+        limited = self.settings.ordinary_user or self.group
+        self.process = self.host.start(command, self.path("stderr"), self.backend.files,
+                                       self.prepare if limited else None)
         self.backend.close()
         self.client = QMPClient(self.name)
         log = self.client.logger
@@ -194,10 +210,8 @@ class Qemu:
             self.group.enter()
 
     async def connect(self):
-        if not os.path.exists(self.path("qmp")):
-            return False
         try:
-            await self.client.connect(self.path("qmp"))
+            await self.client.connect(self.channels["qmp"])
         except ConnectError:
             return False
         return True
@@ -272,8 +286,8 @@ class Qemu:
         """Raises if QEMU exited unexpectedly, or if the guest cannot continue."""
         if self.broken:
             raise BROKEN[self.broken](f"QEMU {self.name} stopped its guest: {self.broken}")
-        if not self.expected_end and self.process is not None and self.process.poll() is not None:
-            raise Trouble(f"QEMU {self.name} ended with {self.process.returncode}: {self.words()}")
+        if not self.expected_end and self.process is not None and not self.alive():
+            raise Trouble(f"QEMU {self.name} ended with {self.process.poll()}: {self.words()}")
 
     def words(self, lines=4):
         """Returns the end of its error output, without a dump of registers."""
@@ -326,15 +340,7 @@ class Qemu:
             await self.client.disconnect()
         except (QMPError, OSError, EOFError):
             pass
-        return self.process.returncode
-
-    def resident(self):
-        """Returns its resident memory, in bytes."""
-        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) * 1024
-        return 0
+        return self.process.poll()
 
 
 def now():

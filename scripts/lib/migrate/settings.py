@@ -15,6 +15,9 @@ class Settings:
     """A guest, its devices and its migrations."""
 
     qemu: str = "7.2"
+    # The QEMU of side B, if it is another one, and the type of the machine, which both have.
+    other_qemu: str = ""
+    machine: str = "q35"
     driver: str = "mdma"
     irq: str = "msix"
     devices: int = 1
@@ -82,7 +85,8 @@ class Settings:
 
     def words(self):
         """Returns a description."""
-        words = [f"QEMU {self.qemu}", self.protocol, self.driver, self.irq,
+        qemus = f"QEMU {self.qemu} and {self.other_qemu}" if self.other_qemu else f"QEMU {self.qemu}"
+        words = [qemus, self.protocol, self.driver, self.irq,
                  f"{self.devices} devices" if self.devices > 1 else "1 device"]
         words += [f"{self.processors} processors"] if self.processors > 1 else []
         words += [f"memory on {self.backing}"] if self.backing != "anonymous" else []

@@ -64,7 +64,11 @@ async def run(options, module, work, out):
     plans = [(plan, plan.names()) for plan in PLANS]
     if options.minutes:
         plans = selection.choose(PLANS, options.minutes * 60, options.turn)
-    plans = selection.part(plans, options.part)
+    return await run_plans(selection.part(plans, options.part), options, module, work, out)
+
+
+async def run_plans(plans, options, module, work, out, hosts=None):
+    """Runs pairs of a plan and its tests, and returns the exit status. Keeps the logs in `out`, if that is not None."""
     wanted = re.compile(options.only or "")
     plans = [(plan, found) for plan, tests in plans
              if (found := [pair for pair in tests if wanted.search(pair[0])])]
@@ -80,7 +84,7 @@ async def run(options, module, work, out):
             directory = os.path.join(work, f"{plan.name}.{number}")
             try:
                 module.load(plan.settings.drivers, plan.module, **plan.parameters)
-                async with Fixture(plan.settings, directory) as fixture:
+                async with Fixture(plan.settings, directory, hosts=hosts) as fixture:
                     if plan.boots:
                         await fixture.boot()
                     await go_through(Stage(plan, options, ktap, fixture), tests, number == GUESTS)
@@ -96,7 +100,7 @@ async def run(options, module, work, out):
                 why = traceback.format_exc()
                 break
             finally:
-                if os.path.isdir(directory):
+                if out and os.path.isdir(directory):
                     keep(directory, os.path.join(out, os.path.basename(directory)))
         if not tests and why:
             ktap.say(f"{plan.name}, after its tests: {why}")

@@ -59,7 +59,7 @@ class Tcp(Transport):
     """TCP; the destination chooses the port."""
 
     async def listen(self, destination):
-        await destination.execute("migrate-incoming", uri="tcp:127.0.0.1:0")
+        await destination.execute("migrate-incoming", uri=f"tcp:{destination.host.where()}:0")
         address = (await destination.execute("query-migrate"))["socket-address"][0]
         self.uri = f"tcp:{address['host']}:{address['port']}"
 

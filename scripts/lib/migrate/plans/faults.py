@@ -77,7 +77,7 @@ async def perform(stage, fault):
     stage.say(f"{fault}: {status}: {reason}; QEMU said: {' / '.join(said)}")
     if not all(device.faults(fault.point) for device in devices):
         raise Trouble(f"{fault}: nothing failed")
-    refusals = fixture.log.refusals()
+    refusals = fixture.refusals()
     if not any("fault injection" in line for line in refusals):
         raise Trouble(f"{fault}: the kernel logged {refusals}")
     if status != "failed":

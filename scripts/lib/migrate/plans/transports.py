@@ -42,7 +42,7 @@ async def is_damaged(stage, kind):
     await migration.must("completed", [fixture.guest])
     status = await destination.ended()
     stage.say(f"the destination ended with {status}: {destination.words()}")
-    for line in fixture.log.refusals():
+    for line in fixture.refusals():
         stage.say(f"the kernel said: {line}")
     if status == 0:
         raise Trouble("the destination ended with 0")
