@@ -103,6 +103,16 @@ fuzz_modules()
 SELFTESTS_VM='--load kvm_amd --load vfio-pci --append intel_iommu=on --qemu -machine --qemu q35
 --qemu -device --qemu intel-iommu --qemu -device --qemu edu'
 
+# nested_vm - prints the options of scripts/vm for a machine that runs guests under KVM. It has a
+# simple model of a processor, and should have one: with two, or with all features that QEMU
+# emulates, nested guests are slower, and the virtual machine sometimes crashes; see
+# Documentation/qemu.rst.
+nested_vm()
+{
+	printf ' --load kvm_amd'
+	[ "${ACCEL:-tcg}" = kvm ] || printf ' --cpu qemu64,+svm,+npt,+nrip-save'
+}
+
 # selftests PROGRAMS MODULE DEVICE [VM_OPTION]... -- [OPTION]... - runs the selftests in
 # this directory on a device of DEVICES, with the modules in the directory of mdma.ko, in
 # a virtual machine, in place of the calling process.
