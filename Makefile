@@ -7,7 +7,7 @@ SCRIPTS := $(CURDIR)/scripts
 export KERNEL KDIR SUITE MIRROR ROOT ACCEL MUTATION V TRIPS ATTACKS SEED PARTS TIMES NATIVE REPORT TURN
 
 .DEFAULT_GOAL := all
-.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-rust-vmm test-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures test-hosts soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
+.PHONY: all run consoles demo try test test-host test-module test-harness test-driver test-programs test-rust-vmm test-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures test-hosts test-libvirt soak deb fuzz fuzz-host debug-kernel bench check doc shell install clean help
 
 all:
 	@ko=$$($(SCRIPTS)/module) && echo "$$ko"
@@ -31,7 +31,7 @@ try:
 test:
 	@$(SCRIPTS)/test
 
-test-host test-module test-harness test-driver test-programs test-rust-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures test-hosts: test-%:
+test-host test-module test-harness test-driver test-programs test-rust-vmm test-vm test-uml test-qemu test-fuzz test-attack test-miri test-conformance test-deb test-secure-boot test-debug test-pictures test-hosts test-libvirt: test-%:
 	@$(SCRIPTS)/test $*
 
 test-vmm:
@@ -97,6 +97,7 @@ help:
 	@echo 'make test-qemu    move guests between QEMUs; TRIPS=20 round trips,'
 	@echo '                  REPORT=1 writes Documentation/support.rst'
 	@echo 'make test-hosts   move a guest between two machines, with different kernels and QEMUs'
+	@echo 'make test-libvirt move a guest between two machines by libvirt, save and restore it'
 	@echo 'make test-vmm     run all tests with VMMs; REPORT=1 writes Documentation/support.rst'
 	@echo 'make soak         migrate random guests in random ways; HOURS=1 SEED=1'
 	@echo 'make test-fuzz    check that the fuzzer finds planted bugs'
