@@ -6,6 +6,7 @@ import os
 
 from libvirt import domain
 from libvirt.domain import NAME, Run
+from libvirt.virsh import call
 from migrate import wait
 from migrate.guest import Guest
 from migrate.migration import Device as Moved
@@ -15,6 +16,7 @@ from migrate.wait import Emulation, Trouble
 BOOTS = 5
 # Seconds between two questions for the progress of a migration.
 PAUSE = 5
+SNAPSHOT = "now"
 # A node device that libvirt shall create.
 NODE_DEVICE = """
 <device>
@@ -207,6 +209,42 @@ async def is_managed(stage):
     await stage.goes_on(run)
 
 
+async def reverts(stage, *options):
+    """A snapshot of the running guest is made, which goes on. Then libvirt returns to the snapshot, and deletes it."""
+    guest, virsh = stage.guest, stage.virsh
+    await virsh("snapshot-create-as", NAME, SNAPSHOT, *options)
+    await guest.work(stage.running)
+    await guest.verify(stage.running)
+    run = Run(virsh)
+    await virsh("snapshot-revert", NAME, SNAPSHOT, "--paused")
+    await stage.connect(run)
+    await guest.moved(stage.running, run)
+    # The guest's counts are those of the snapshot.
+    guest.returned()
+    stage.running = run
+    await virsh("resume", NAME)
+    await guest.work(run)
+    await guest.verify(run)
+    await virsh("snapshot-delete", NAME, SNAPSHOT)
+
+
+async def external_snapshot(stage):
+    """The memory of a snapshot is in a file. An internal one needs a disk, and libvirt says so."""
+    stage.say(await stage.virsh.refuses("snapshots require all disks to be selected", "snapshot-create-as", NAME,
+                                        SNAPSHOT))
+    await reverts(stage, "--memspec", f"{stage.directory}/memory,snapshot=external")
+
+
+async def internal_snapshot(stage):
+    """The memory of a snapshot is in the guest's disk, a qcow2."""
+    disk = f"{stage.directory}/disk.qcow2"
+    status, said = await call("qemu-img", "create", "-f", "qcow2", disk, "1G")
+    if status:
+        raise Trouble(f"qemu-img: {said}")
+    await stage.boot(disk=disk)
+    await reverts(stage)
+
+
 async def ends(stage):
     """The guest verifies all data and powers off."""
     ended = await stage.guest.end(stage.running)
@@ -214,4 +252,5 @@ async def ends(stage):
     await stage.virsh("undefine", NAME)
 
 
-TESTS = (parent_is_unknown, lists_the_instance, needs_the_override, boots, migrates, migrates, saves, is_managed, ends)
+TESTS = (parent_is_unknown, lists_the_instance, needs_the_override, boots, migrates, migrates, saves, is_managed,
+         external_snapshot, ends, internal_snapshot, ends)
