@@ -14,6 +14,8 @@ const TICKS: usize = 100;
 const MAX: f64 = 1e30;
 
 /// An axis.
+// Its page would repeat plotters' documentation, with links to pages that do not exist here.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     begin: f64,
