@@ -21,3 +21,10 @@ void vfio_rs_device_attribute_init(struct device_attribute *attr,
 	attr->show = show;
 	attr->store = store;
 }
+
+/* The member that holds the attributes differs between kernels. */
+void vfio_rs_attribute_group_init(struct attribute_group *group,
+				  struct attribute **attrs)
+{
+	*group = (struct attribute_group){ .attrs = attrs };
+}

@@ -15,6 +15,8 @@
 #include <linux/spinlock_types.h>
 #include <linux/workqueue_types.h>
 
+struct attribute;
+struct attribute_group;
 struct delayed_work;
 struct device;
 struct device_attribute;
@@ -30,6 +32,8 @@ void vfio_rs_device_attribute_init(struct device_attribute *attr,
 				   ssize_t (*store)(struct device *,
 						    struct device_attribute *,
 						    const char *, size_t));
+void vfio_rs_attribute_group_init(struct attribute_group *group,
+				  struct attribute **attrs);
 
 /* linux/kcov.h */
 u64 vfio_rs_kcov_handle(void);

@@ -20,6 +20,7 @@
 //! `Documentation/design.rst` lists all locks, outermost first, and the rules for holding them. Each
 //! file that has a lock says what it orders.
 
+mod attribute;
 mod budget;
 mod command;
 mod counters;

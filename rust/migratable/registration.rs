@@ -3,6 +3,7 @@
 //! The driver on the mdev bus: creation of a device for an mdev.
 
 use crate::{
+    attribute::Attribute,
     budget::{
         Budget,
         Reservation, //
@@ -45,7 +46,6 @@ use kernel_ext::debugfs::{
     File,
     Flag, //
 };
-use migration::generation::Generation;
 use pci_function::{
     config::{
         self,
@@ -186,6 +186,8 @@ impl<T: Driver> mdev::Driver for Registration<T> {
 
     type Type = Resources<T>;
 
+    type Attribute = Attribute;
+
     fn probe(mdev: &Mdev, typ: &Resources<T>) -> Result<Self> {
         Self::new(mdev, typ).inspect_err(|&error| {
             let reason = if error == ENOSPC {
@@ -206,37 +208,19 @@ impl<T: Driver> mdev::Driver for Registration<T> {
         typ.description
     }
 
-    fn keeps_state(&self) -> bool {
-        self.device.device().keeps_state()
+    fn attributes() -> impl Iterator<Item = Attribute> {
+        Attribute::all()
     }
 
-    fn set_keep_state(&self, keep: bool) -> Result {
-        self.device.device().set_keep_state(keep)
+    fn attribute_name(attribute: Attribute) -> &'static CStr {
+        attribute.name()
     }
 
-    fn migration_abi(&self) -> &'static str {
-        self.device.device().generation().name()
+    fn show(&self, attribute: Attribute, out: &mut dyn fmt::Write) -> fmt::Result {
+        attribute.show(self.device.device(), out)
     }
 
-    fn set_migration_abi(&self, name: &[u8]) -> Result {
-        let generation = Generation::from_name(name).ok_or(EINVAL)?;
-        Device::set_generation(self.device.device(), generation)
-    }
-
-    fn has_payload_checksums(&self) -> bool {
-        self.device.device().machine.has_checksums()
-    }
-
-    fn set_payload_checksums(&self, on: bool) -> Result {
-        self.device.device().machine.set_checksums(on);
-        Ok(())
-    }
-
-    fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        write!(out, "{}", self.device.device().identity_text())
-    }
-
-    fn check_migration_version(&self, text: &str) -> Result {
-        self.device.device().check_identity_text(text)
+    fn store(&self, attribute: Attribute, text: &CStr) -> Result {
+        attribute.store(self.device.device(), text)
     }
 }

@@ -13,6 +13,7 @@ mod driver;
 mod types;
 mod vtable;
 
+use attribute::Groups;
 use class_device::ClassDevice;
 use kernel::{
     error::to_result,
@@ -110,7 +111,7 @@ impl<D: Driver> Parent<D> {
             entries.push(entry, GFP_KERNEL)?;
         }
 
-        let driver = KBox::pin_init(MdevDriver::register(module), GFP_KERNEL)?;
+        let driver = KBox::pin_init(MdevDriver::register(module, Groups::new()?), GFP_KERNEL)?;
         let device = ClassDevice::new(name)?;
         // SAFETY: The new value owns the registration and all that is passed, and drops the registration
         // first. Boxes and vectors do not move their contents.

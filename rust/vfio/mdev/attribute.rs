@@ -2,17 +2,11 @@
 
 //! The attributes of an mdev: files in its directory of sysfs.
 //!
-//! ```text
-//!   keep_state          whether the state of the device stays when its last user closes it
-//!   migration_abi       the migration interface, until the first open
-//!   payload_checksums   whether device memory in a saved state has checksums
-//!   migration_version   which streams the device takes; a write asks whether it takes those of a device
-//!                       whose text this is, and changes nothing
-//! ```
+//! Everybody may read them, and only root may write them. The driver core adds them when the mdev was
+//! probed, and removes them before the mdev is removed.
 //!
-//! Everybody may read them, and only root may write them.
-//!
-//! C header: [`include/linux/device.h`](srctree/include/linux/device.h)
+//! C headers: [`include/linux/device.h`](srctree/include/linux/device.h),
+//! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
 
 use super::driver::Driver;
 use core::{
@@ -20,16 +14,15 @@ use core::{
         self,
         Write, //
     },
-    marker::PhantomData,
+    ptr,
     slice, //
 };
 use kernel::{
-    error::to_result,
+    container_of,
     ffi::c_char,
     page::PAGE_SIZE,
     prelude::*,
     str::{
-        kstrtobool,
         CStrExt,
         Formatter, //
     },
@@ -37,171 +30,75 @@ use kernel::{
 };
 use vfio_bindings as bindings;
 
-/// What a file shows and sets.
-pub(super) trait Value<D: Driver>: 'static {
-    /// Name of the file.
-    const NAME: &'static CStr;
-
-    /// Writes the text of the file, without a newline at its end.
-    fn show(data: &D, out: &mut dyn Write) -> fmt::Result;
-
-    /// Takes what was written. An error is the errno of the write.
-    fn store(data: &D, text: &CStr) -> Result;
-}
-
-/// `keep_state`.
-pub(super) struct KeepState;
-
-impl<D: Driver> Value<D> for KeepState {
-    const NAME: &'static CStr = c"keep_state";
-
-    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
-        out.write_char(if data.keeps_state() { '1' } else { '0' })
-    }
-
-    fn store(data: &D, text: &CStr) -> Result {
-        kstrtobool(text).and_then(|keep| data.set_keep_state(keep))
-    }
-}
-
-/// `migration_abi`.
-pub(super) struct MigrationAbi;
-
-impl<D: Driver> Value<D> for MigrationAbi {
-    const NAME: &'static CStr = c"migration_abi";
-
-    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
-        out.write_str(data.migration_abi())
-    }
-
-    fn store(data: &D, text: &CStr) -> Result {
-        let text = text.to_bytes();
-        data.set_migration_abi(text.strip_suffix(b"\n").unwrap_or(text))
-    }
-}
-
-/// `payload_checksums`.
-pub(super) struct PayloadChecksums;
-
-impl<D: Driver> Value<D> for PayloadChecksums {
-    const NAME: &'static CStr = c"payload_checksums";
-
-    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
-        out.write_char(if data.has_payload_checksums() {
-            '1'
-        } else {
-            '0'
-        })
-    }
-
-    fn store(data: &D, text: &CStr) -> Result {
-        kstrtobool(text).and_then(|on| data.set_payload_checksums(on))
-    }
-}
-
-/// `migration_version`.
-pub(super) struct MigrationVersion;
-
-impl<D: Driver> Value<D> for MigrationVersion {
-    const NAME: &'static CStr = c"migration_version";
-
-    fn show(data: &D, out: &mut dyn Write) -> fmt::Result {
-        data.show_migration_version(out)
-    }
-
-    fn store(data: &D, text: &CStr) -> Result {
-        data.check_migration_version(text.to_str()?)
-    }
-}
-
 /// A file.
-///
-/// # Invariants
-///
-/// `raw` is initialised, and pinned.
-#[pin_data]
-pub(super) struct Attribute<D: Driver, V: Value<D>> {
-    #[pin]
+struct File<D: Driver> {
     raw: Opaque<bindings::device_attribute>,
-    _types: PhantomData<fn() -> (D, V)>,
+    attribute: D::Attribute,
 }
 
-// SAFETY: sysfs reads the attribute on any thread, and nobody changes it.
-unsafe impl<D: Driver, V: Value<D>> Send for Attribute<D, V> {}
-
-// SAFETY: As above.
-unsafe impl<D: Driver, V: Value<D>> Sync for Attribute<D, V> {}
-
-impl<D: Driver, V: Value<D>> Attribute<D, V> {
-    /// The attribute, of no device yet.
-    pub(super) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            // INVARIANT: Initialised here.
-            raw <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes; the name is static.
-                unsafe {
-                    bindings::vfio_rs_device_attribute_init(
-                        slot,
-                        V::NAME.as_char_ptr(),
-                        0o644,
-                        Some(Self::show),
-                        Some(Self::store),
-                    )
-                }
-            }),
-            _types: PhantomData,
-        })
+impl<D: Driver> File<D> {
+    /// Returns a file that sysfs does not know yet.
+    fn new(attribute: D::Attribute) -> Self {
+        let file = Self {
+            raw: Opaque::uninit(),
+            attribute,
+        };
+        // SAFETY: `raw` is valid for writes; the name is static.
+        unsafe {
+            bindings::vfio_rs_device_attribute_init(
+                file.raw.get(),
+                D::attribute_name(attribute).as_char_ptr(),
+                0o644,
+                Some(Self::show),
+                Some(Self::store),
+            )
+        };
+        file
     }
 
-    /// Creates the file in the directory of `dev`.
+    /// Returns the `struct attribute`.
+    fn as_raw(&self) -> *mut bindings::attribute {
+        // SAFETY: `raw` is initialised.
+        unsafe { &raw mut (*self.raw.get()).attr }
+    }
+
+    /// Returns the driver data of an mdev, and one of its attributes.
     ///
     /// # Safety
     ///
-    /// `dev` is an mdev whose driver data is a `D`. It stays that, and this value lives, until
-    /// [`Attribute::remove`] has returned.
-    pub(super) unsafe fn create(&self, dev: *mut bindings::device) -> Result {
-        // SAFETY: By the requirement of this function and the type invariant.
-        to_result(unsafe { bindings::device_create_file(dev, self.raw.get()) })
-    }
-
-    /// Removes the file. Waits for calls in progress.
-    ///
-    /// # Safety
-    ///
-    /// `dev` was given to [`Attribute::create`].
-    pub(super) unsafe fn remove(&self, dev: *mut bindings::device) {
-        // SAFETY: By the requirement of this function.
-        unsafe { bindings::device_remove_file(dev, self.raw.get()) }
-    }
-
-    /// Returns the driver data of an mdev.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Attribute::create`]; the file is not removed during `'a`.
-    unsafe fn data<'a>(dev: *mut bindings::device) -> &'a D {
-        // SAFETY: By the requirement of this function.
-        unsafe { &*bindings::dev_get_drvdata(dev).cast::<D>() }
+    /// sysfs calls a file of an mdev with driver data `D`, during all of `'a`.
+    unsafe fn call<'a>(
+        dev: *mut bindings::device,
+        attr: *mut bindings::device_attribute,
+    ) -> (&'a D, D::Attribute) {
+        // SAFETY: By the requirement of this function. The driver core removes the files before the
+        // driver data is dropped, and waits for calls in progress. The file outlives the driver.
+        unsafe {
+            (
+                &*bindings::dev_get_drvdata(dev).cast::<D>(),
+                (*container_of!(Opaque::cast_from(attr), Self, raw)).attribute,
+            )
+        }
     }
 
     /// # Safety
     ///
-    /// Called by sysfs for a file that [`Attribute::create`] made; `buf` is a page.
+    /// Called by sysfs for a file of an mdev; `buf` is a page.
     unsafe extern "C" fn show(
         dev: *mut bindings::device,
-        _attr: *mut bindings::device_attribute,
+        attr: *mut bindings::device_attribute,
         buf: *mut c_char,
     ) -> isize {
-        // SAFETY: The file is not removed during this call; sysfs gives a page of zeros to write to.
-        let (data, page) = unsafe {
+        // SAFETY: By the requirement of this function; sysfs gives a page of zeros to write to.
+        let ((data, attribute), page) = unsafe {
             (
-                Self::data(dev),
+                Self::call(dev, attr),
                 slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE),
             )
         };
         let mut out = Formatter::new(page);
 
-        match V::show(data, &mut out).and_then(|()| out.write_char('\n')) {
+        match D::show(data, attribute, &mut out).and_then(|()| out.write_char('\n')) {
             Ok(()) => out.bytes_written() as isize,
             Err(fmt::Error) => EOVERFLOW.to_errno() as isize,
         }
@@ -209,19 +106,61 @@ impl<D: Driver, V: Value<D>> Attribute<D, V> {
 
     /// # Safety
     ///
-    /// Called by sysfs for a file that [`Attribute::create`] made; `buf` is a string.
+    /// Called by sysfs for a file of an mdev; `buf` is a string.
     unsafe extern "C" fn store(
         dev: *mut bindings::device,
-        _attr: *mut bindings::device_attribute,
+        attr: *mut bindings::device_attribute,
         buf: *const c_char,
         count: usize,
     ) -> isize {
-        // SAFETY: The file is not removed during this call; sysfs ends what was written with a NUL.
-        let (data, text) = unsafe { (Self::data(dev), CStr::from_char_ptr(buf)) };
+        // SAFETY: By the requirement of this function; sysfs ends what was written with a NUL.
+        let ((data, attribute), text) =
+            unsafe { (Self::call(dev, attr), CStr::from_char_ptr(buf)) };
 
-        match V::store(data, text) {
+        match D::store(data, attribute, text) {
             Ok(()) => count as isize,
             Err(error) => error.to_errno() as isize,
         }
+    }
+}
+
+/// The groups of attributes of a driver's mdevs: one group, with all of them.
+///
+/// The pointers are to what the other fields own, in memory that does not move.
+pub(super) struct Groups<D: Driver> {
+    _files: KVec<File<D>>,
+    _attributes: KVec<*mut bindings::attribute>,
+    _group: KBox<Opaque<bindings::attribute_group>>,
+    groups: KBox<[*const bindings::attribute_group; 2]>,
+}
+
+impl<D: Driver> Groups<D> {
+    /// Returns the groups of `D`.
+    pub(super) fn new() -> Result<Self> {
+        let mut files = KVec::new();
+        for attribute in D::attributes() {
+            files.push(File::new(attribute), GFP_KERNEL)?;
+        }
+        let mut attributes = KVec::with_capacity(files.len() + 1, GFP_KERNEL)?;
+        for file in &files {
+            attributes.push(File::as_raw(file), GFP_KERNEL)?;
+        }
+        attributes.push(ptr::null_mut(), GFP_KERNEL)?;
+
+        let group = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
+        // SAFETY: `group` is valid for writes; a null pointer ends the attributes.
+        unsafe { bindings::vfio_rs_attribute_group_init(group.get(), attributes.as_mut_ptr()) };
+        let groups = KBox::new([group.get().cast_const(), ptr::null()], GFP_KERNEL)?;
+        Ok(Self {
+            _files: files,
+            _attributes: attributes,
+            _group: group,
+            groups,
+        })
+    }
+
+    /// Returns what `dev_groups` of a `struct device_driver` points to.
+    pub(super) fn as_raw(&self) -> *mut *const bindings::attribute_group {
+        self.groups.as_ptr().cast_mut()
     }
 }

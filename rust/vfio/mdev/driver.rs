@@ -45,6 +45,10 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// What the driver knows of an mdev type.
     type Type: Send + Sync + 'static;
 
+    /// An attribute of an mdev: a file in its directory of sysfs, which everybody may read and only root may
+    /// write.
+    type Attribute: Copy + Send + Sync + 'static;
+
     /// An mdev is created. An error is the errno of the write to `create`.
     fn probe(mdev: &Mdev, typ: &Self::Type) -> Result<Self>;
 
@@ -54,28 +58,15 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// Returns the description of a type: `description`.
     fn description(typ: &Self::Type) -> &str;
 
-    /// Returns whether the state of the device stays when its last user closes it.
-    fn keeps_state(&self) -> bool;
+    /// Returns the attributes of an mdev.
+    fn attributes() -> impl Iterator<Item = Self::Attribute>;
 
-    /// Sets what [`Driver::keeps_state`] returns. An error is the errno of the write.
-    fn set_keep_state(&self, keep: bool) -> Result;
+    /// Returns the name of an attribute: that of its file.
+    fn attribute_name(attribute: Self::Attribute) -> &'static CStr;
 
-    /// Returns the name of the migration interface.
-    fn migration_abi(&self) -> &'static str;
+    /// Writes the text of an attribute, without a newline at its end.
+    fn show(&self, attribute: Self::Attribute, out: &mut dyn fmt::Write) -> fmt::Result;
 
-    /// Chooses the migration interface. An error is the errno of the write.
-    fn set_migration_abi(&self, name: &[u8]) -> Result;
-
-    /// Returns whether device memory in a saved state has checksums.
-    fn has_payload_checksums(&self) -> bool;
-
-    /// Sets what [`Driver::has_payload_checksums`] returns. An error is the errno of the write.
-    fn set_payload_checksums(&self, on: bool) -> Result;
-
-    /// Writes which streams the device takes, as one line.
-    fn show_migration_version(&self, out: &mut dyn fmt::Write) -> fmt::Result;
-
-    /// Returns whether it takes the streams of a device whose line this is. An error is the errno of the
-    /// write.
-    fn check_migration_version(&self, text: &str) -> Result;
+    /// Takes what was written to an attribute. An error is the errno of the write.
+    fn store(&self, attribute: Self::Attribute, text: &CStr) -> Result;
 }

@@ -3,13 +3,7 @@
 //! The callbacks of `struct mdev_driver`.
 
 use super::{
-    attribute::{
-        Attribute,
-        KeepState,
-        MigrationAbi,
-        MigrationVersion,
-        PayloadChecksums, //
-    },
+    attribute::Groups,
     driver::{
         Driver,
         Mdev, //
@@ -18,7 +12,6 @@ use super::{
 };
 use core::ptr;
 use kernel::{
-    container_of,
     error::to_result,
     page::PAGE_SIZE,
     prelude::*,
@@ -31,31 +24,24 @@ use vfio_bindings as bindings;
 ///
 /// # Invariants
 ///
-/// The driver is registered for as long as this lives.
+/// The driver is registered for as long as this lives, with these groups.
 #[pin_data(PinnedDrop)]
 pub(super) struct MdevDriver<D: Driver> {
     #[pin]
     raw: Opaque<bindings::mdev_driver>,
-    /// The attributes of its mdevs.
-    #[pin]
-    keep_state: Attribute<D, KeepState>,
-    #[pin]
-    migration_abi: Attribute<D, MigrationAbi>,
-    #[pin]
-    payload_checksums: Attribute<D, PayloadChecksums>,
-    #[pin]
-    migration_version: Attribute<D, MigrationVersion>,
+    _groups: Groups<D>,
 }
 
 impl<D: Driver> MdevDriver<D> {
     /// Registers the driver.
-    pub(super) fn register(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+    pub(super) fn register(
+        module: &'static ThisModule,
+        groups: Groups<D>,
+    ) -> impl PinInit<Self, Error> {
+        let dev_groups = groups.as_raw();
         try_pin_init!(Self {
-            keep_state <- Attribute::new(),
-            migration_abi <- Attribute::new(),
-            payload_checksums <- Attribute::new(),
-            migration_version <- Attribute::new(),
-            raw <- Opaque::try_ffi_init(|slot: *mut bindings::mdev_driver| {
+            _groups: groups,
+            raw <- Opaque::try_ffi_init(move |slot: *mut bindings::mdev_driver| {
                 let driver = bindings::mdev_driver {
                     device_api: bindings::VFIO_DEVICE_API_PCI_STRING.as_ptr().cast(),
                     probe: Some(Self::probe),
@@ -68,6 +54,7 @@ impl<D: Driver> MdevDriver<D> {
                         // does not set it.
                         owner: module.as_ptr(),
                         mod_name: D::NAME.as_char_ptr(),
+                        dev_groups,
                         ..pin_init::zeroed()
                     },
                     ..pin_init::zeroed()
@@ -87,59 +74,6 @@ impl<D: Driver> MdevDriver<D> {
         self.raw.get()
     }
 
-    /// Returns the driver of an mdev.
-    ///
-    /// # Safety
-    ///
-    /// `dev` is being probed or removed by the [`MdevDriver`] of `D`, during all of `'a`.
-    unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
-        // SAFETY: By the requirement of this function. An `mdev_driver` has its `device_driver` in it, and
-        // this has its `mdev_driver` in it.
-        unsafe {
-            let driver = container_of!((*dev).driver, bindings::mdev_driver, driver);
-            &*container_of!(Opaque::cast_from(driver), Self, raw)
-        }
-    }
-
-    /// Creates the files of an mdev, or none.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Attribute::create`].
-    unsafe fn create_files(&self, dev: *mut bindings::device) -> Result {
-        // SAFETY: By the requirement of this function.
-        unsafe {
-            self.keep_state.create(dev)?;
-            self.migration_abi
-                .create(dev)
-                .inspect_err(|_| self.keep_state.remove(dev))?;
-            self.payload_checksums.create(dev).inspect_err(|_| {
-                self.migration_abi.remove(dev);
-                self.keep_state.remove(dev);
-            })?;
-            self.migration_version.create(dev).inspect_err(|_| {
-                self.payload_checksums.remove(dev);
-                self.migration_abi.remove(dev);
-                self.keep_state.remove(dev);
-            })
-        }
-    }
-
-    /// Removes the files of an mdev. Waits for calls in progress, which use the driver data.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Attribute::remove`].
-    unsafe fn remove_files(&self, dev: *mut bindings::device) {
-        // SAFETY: By the requirement of this function.
-        unsafe {
-            self.migration_version.remove(dev);
-            self.payload_checksums.remove(dev);
-            self.migration_abi.remove(dev);
-            self.keep_state.remove(dev);
-        }
-    }
-
     /// # Safety
     ///
     /// Called by the mdev core for a device it creates.
@@ -153,19 +87,14 @@ impl<D: Driver> MdevDriver<D> {
             (mdev, Entry::<D>::data((*raw).type_))
         };
 
-        let created = D::probe(&mdev, typ).and_then(|data| {
-            let data = KBox::into_raw(KBox::new(data, GFP_KERNEL)?);
-            // SAFETY: The device is valid, and its driver data is this driver's to set. `remove` removes
-            // the files before it drops the data.
-            unsafe {
-                bindings::dev_set_drvdata(mdev.dev, data.cast());
-                Self::of(mdev.dev).create_files(mdev.dev)
-            }
-            // SAFETY: The box was given up just now, and nobody uses it.
-            .inspect_err(|_| drop(unsafe { KBox::from_raw(data) }))
-        });
+        let created =
+            D::probe(&mdev, typ).and_then(|data| Ok(KBox::into_raw(KBox::new(data, GFP_KERNEL)?)));
         match created {
-            Ok(()) => 0,
+            Ok(data) => {
+                // SAFETY: The device is valid, and its driver data is this driver's to set.
+                unsafe { bindings::dev_set_drvdata(mdev.dev, data.cast()) };
+                0
+            }
             Err(error) => error.to_errno(),
         }
     }
@@ -174,11 +103,10 @@ impl<D: Driver> MdevDriver<D> {
     ///
     /// Called by the mdev core for a device that was probed.
     unsafe extern "C" fn remove(raw: *mut bindings::mdev_device) {
-        // SAFETY: The device is valid, and `probe` has set the driver data and created the files. Nobody
-        // else drops the data, and the core removes a device once.
+        // SAFETY: The device is valid, and `probe` has set the driver data. The driver core has removed the
+        // files, which use it. Nobody else drops the data, and the core removes a device once.
         unsafe {
             let dev = &raw mut (*raw).dev;
-            Self::of(dev).remove_files(dev);
             drop(KBox::from_raw(bindings::dev_get_drvdata(dev).cast::<D>()));
         }
     }
