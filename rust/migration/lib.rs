@@ -52,6 +52,7 @@ mod record_writer;
 pub mod region;
 pub mod save;
 mod sink;
+mod size;
 mod source;
 pub mod state;
 mod state_codec;

@@ -2,7 +2,8 @@
 
 //! Identity: streams that a destination refuses before it changes the device (P49).
 
-use crate::device::{identity, sample, Device};
+use crate::device::{identity, sample, Device, STATE_MAX};
+use migration::load::LoadSession;
 use migration::stream::{device_type, Error, Identity, IdentityText, MAGIC, VERSION};
 
 #[test]
@@ -230,4 +231,13 @@ fn p49_malformed_texts_of_an_identity_are_refused() {
         IdentityText::parse(&other),
         Err(Error::Version { found: 2 })
     );
+}
+
+#[test]
+fn p49_a_session_wants_room_for_the_state() {
+    let error = LoadSession::new(identity(1), vec![0; STATE_MAX - 1]).unwrap_err();
+    assert_eq!(error.errno(), 28);
+    let mut odd = identity(1);
+    odd.page_size = 3;
+    assert!(LoadSession::new(odd, vec![0; STATE_MAX]).is_err());
 }

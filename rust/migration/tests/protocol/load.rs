@@ -3,7 +3,6 @@
 //! The streams that a destination accepts and refuses.
 
 use crate::device::{fill_all, identity, join, records, sample, Device, PAGE, STATE_MAX};
-use migration::load::LoadSession;
 use migration::stream::{
     Error, Header, Kind, Totals, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
 };
@@ -589,13 +588,4 @@ fn p26_a_device_that_fails_ends_the_session() {
     );
     assert_eq!(session.finish(&target), Err(error));
     assert_eq!(target.committed.get(), 0);
-}
-
-#[test]
-fn p49_a_session_wants_room_for_the_state() {
-    let error = LoadSession::new(identity(1), vec![0; STATE_MAX - 1]).unwrap_err();
-    assert_eq!(error.errno(), 28);
-    let mut odd = identity(1);
-    odd.page_size = 3;
-    assert!(LoadSession::new(odd, vec![0; STATE_MAX]).is_err());
 }
