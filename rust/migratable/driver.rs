@@ -3,6 +3,7 @@
 //! The trait that a driver implements.
 
 use crate::{
+    attribute::Attribute,
     device::Device,
     device_worker::{
         Wakeup,
@@ -80,6 +81,9 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// [`pre_copy`](Part::pre_copy) is sent while the device runs, and again after
     /// [`Device::part_changed`]. A part has at most a page of bytes.
     const PARTS: &'static [Part] = &[];
+
+    /// Attributes of an instance beside those that each instance has; by default none.
+    const ATTRIBUTES: &'static [Attribute<Self>] = &[];
 
     /// What distinguishes one mdev type of this device from another.
     type Config: Send + Sync + 'static;

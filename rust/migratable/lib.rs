@@ -21,6 +21,7 @@
 //! file that has a lock says what it orders.
 
 mod attribute;
+mod attributes;
 mod budget;
 mod command;
 mod counters;
@@ -52,6 +53,7 @@ mod timers;
 
 #[doc(no_inline)]
 pub use ::migration::stream::Part;
+pub use attribute::Attribute;
 pub use device::Device;
 pub use device_worker::{
     Wakeup,

@@ -11,6 +11,7 @@ pub use crate::{
         Reader,
         Writer, //
     },
+    Attribute,
     Delta,
     Device,
     Driver,

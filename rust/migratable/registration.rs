@@ -3,7 +3,7 @@
 //! The driver on the mdev bus: creation of a device for an mdev.
 
 use crate::{
-    attribute::Attribute,
+    attributes::AnyAttribute,
     budget::{
         Budget,
         Reservation, //
@@ -186,7 +186,7 @@ impl<T: Driver> mdev::Driver for Registration<T> {
 
     type Type = Resources<T>;
 
-    type Attribute = Attribute;
+    type Attribute = AnyAttribute<T>;
 
     fn probe(mdev: &Mdev, typ: &Resources<T>) -> Result<Self> {
         Self::new(mdev, typ).inspect_err(|&error| {
@@ -208,19 +208,19 @@ impl<T: Driver> mdev::Driver for Registration<T> {
         typ.description
     }
 
-    fn attributes() -> impl Iterator<Item = Attribute> {
-        Attribute::all()
+    fn attributes() -> impl Iterator<Item = AnyAttribute<T>> {
+        AnyAttribute::all()
     }
 
-    fn attribute_name(attribute: Attribute) -> &'static CStr {
+    fn attribute_name(attribute: AnyAttribute<T>) -> &'static CStr {
         attribute.name()
     }
 
-    fn show(&self, attribute: Attribute, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn show(&self, attribute: AnyAttribute<T>, out: &mut dyn fmt::Write) -> fmt::Result {
         attribute.show(self.device.device(), out)
     }
 
-    fn store(&self, attribute: Attribute, text: &CStr) -> Result {
+    fn store(&self, attribute: AnyAttribute<T>, text: &CStr) -> Result {
         attribute.store(self.device.device(), text)
     }
 }

@@ -65,6 +65,7 @@ use migratable::{
         Reader,
         Writer, //
     },
+    Attribute,
     Device,
     Driver,
     Info,
@@ -184,6 +185,18 @@ impl Driver for Mdma {
         features: 0,
         state_size_max: state::SIZE_MAX,
     };
+
+    const ATTRIBUTES: &'static [Attribute<Self>] = &[Attribute {
+        name: c"throttle_us",
+        show: |dev| dev.control.lock().reset_throttle().into(),
+        store: |dev, value| match u32::try_from(value) {
+            Ok(throttle) if throttle <= regs::MAX_THROTTLE_US => {
+                dev.control.lock().reset_with_throttle(throttle);
+                Ok(())
+            }
+            _ => Err(EINVAL),
+        },
+    }];
 
     type Config = Config;
 

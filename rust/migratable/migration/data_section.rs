@@ -23,6 +23,10 @@ use kernel::{
     mm::virt::flags,
     page::PAGE_SIZE,
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     uaccess::UserPtr, //
 };
 use kernel_ext::nospec;
@@ -91,9 +95,12 @@ impl Window {
 ///
 /// # Invariants
 ///
-/// `start` is null, or owned memory of `size()` bytes from `__vmalloc()`, a multiple of the page size.
+/// `start` is null, or owned memory of `size` bytes from `__vmalloc()`. [`DataSectionConfig::check_size`]
+/// accepts `size`.
 pub(crate) struct DataSection {
     start: AtomicPtr<c_void>,
+    /// Bytes. Changes only before the first open.
+    size: Atomic<usize>,
     config: DataSectionConfig,
 }
 
@@ -103,6 +110,7 @@ impl DataSection {
         // INVARIANT: Null, and by the invariant of `DataSectionConfig`.
         Self {
             start: AtomicPtr::new(ptr::null_mut()),
+            size: Atomic::new(section.size()),
             config: section,
         }
     }
@@ -155,7 +163,17 @@ impl DataSection {
 
     /// Returns the size in bytes.
     pub(super) fn size(&self) -> usize {
-        self.config.size()
+        self.size.load(Relaxed)
+    }
+
+    /// Sets the size in bytes.
+    ///
+    /// # Safety
+    ///
+    /// [`DataSectionConfig::check_size`] accepts `size`. The device was never open, and is not being opened.
+    pub(super) unsafe fn set_size(&self, size: usize) {
+        // INVARIANT: `start` is null. The size is accepted by the requirement of this function.
+        self.size.store(size, Relaxed);
     }
 
     /// Returns the size of its first part, the place of bitmaps in the older generations. Data has the rest.

@@ -46,15 +46,21 @@ impl DataSectionConfig {
     /// Without `mmap` users read and write all data by `read()` and `write()`. `EINVAL` unless the size is a
     /// multiple of the page size, at least 64 KiB and two pages, and at most 64 MiB.
     pub fn new(size: usize, mmap: bool) -> Result<Self> {
-        if !(SIZE_MIN..=SIZE_MAX).contains(&size) || size % PAGE_SIZE != 0 {
-            return Err(EINVAL);
-        }
+        Self::check_size(size)?;
         // INVARIANT: Checked above.
         Ok(Self {
             size,
             mmap,
             ..Self::default()
         })
+    }
+
+    /// Checks what [`DataSectionConfig::new`] says of a size.
+    pub(super) fn check_size(size: usize) -> Result {
+        match (SIZE_MIN..=SIZE_MAX).contains(&size) && size % PAGE_SIZE == 0 {
+            true => Ok(()),
+            false => Err(EINVAL),
+        }
     }
 
     /// Sets the generation that new instances have, and the type of the v7 region, which is 2 in its
@@ -83,12 +89,12 @@ impl DataSectionConfig {
         (size / 8 / PAGE_SIZE * PAGE_SIZE).max(PAGE_SIZE)
     }
 
-    /// Checks that a buffer of the data section is large enough for a device of this identity. `EINVAL` if
-    /// not.
-    pub(super) fn check(&self, generation: Generation, identity: &Identity) -> Result {
+    /// Checks that a buffer of a data section of `size` bytes is large enough for a device of this identity.
+    /// `EINVAL` if not.
+    pub(super) fn check_room(size: usize, generation: Generation, identity: &Identity) -> Result {
         let room = match generation {
-            Generation::V1 => self.size,
-            Generation::V7 | Generation::V2018 => self.size - Self::bitmap_size(self.size),
+            Generation::V1 => size,
+            Generation::V7 | Generation::V2018 => size - Self::bitmap_size(size),
         };
         match save::min_output(identity) <= room as u64 {
             true => Ok(()),

@@ -90,7 +90,7 @@ pub(super) struct Inner {
     pub(super) state: State,
     /// The device is open.
     pub(super) open: bool,
-    /// The device was opened before, so its generation stays.
+    /// The device was opened before, so its generation and its data section stay.
     pub(super) was_open: bool,
     /// How long the device was in each state.
     pub(super) times: Times,
@@ -203,7 +203,7 @@ impl StateMachine {
         section: DataSectionConfig,
     ) -> Result<impl PinInit<Self>> {
         identity.validate().map_err(errno)?;
-        section.check(section.generation(), &identity)?;
+        DataSectionConfig::check_room(section.size(), section.generation(), &identity)?;
         let no_pages = DirtyMap::new(KVVec::new(), 0).ok_or(EINVAL)?;
         let dirty_notifier = match memory {
             Some(memory) => memory.dirty_notifier(),

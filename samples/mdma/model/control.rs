@@ -133,6 +133,18 @@ impl Control {
         self.state[Reg::MemSize]
     }
 
+    /// Returns the value of `THROTTLE` after a reset.
+    pub fn reset_throttle(&self) -> u32 {
+        self.throttle
+    }
+
+    /// Resets the device, with another value of `THROTTLE` from now on: at most
+    /// [`MAX_THROTTLE_US`](regs::MAX_THROTTLE_US).
+    pub fn reset_with_throttle(&mut self, throttle: u32) {
+        self.throttle = throttle;
+        self.reset();
+    }
+
     /// Replaces the state by one that was checked.
     pub fn load(&mut self, state: State) {
         self.state = state;

@@ -524,7 +524,7 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
     let instance = world.sysfs.instance(&uuid(slot));
     let path = instance.map_err(|_| Ended::Empty)?.path().to_path_buf();
     let of = path.join("mdev_type");
-    let text = match which % 10 {
+    let text = match which % 12 {
         6 => Some((
             "keep_state",
             ["0", "1", "", "x"][(seed % 4) as usize].into(),
@@ -542,6 +542,24 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
             }
             Some(("migration_version", text))
         }
+        10 | 11 => {
+            let numbers = [
+                "64",
+                "68",
+                "65536",
+                "65",
+                "0",
+                "-1",
+                "",
+                "18446744073709551615",
+            ];
+            let name = if which % 12 == 10 {
+                "data_section_kib"
+            } else {
+                "throttle_us"
+            };
+            Some((name, numbers[(seed % 8) as usize].into()))
+        }
         9 => Some((
             "payload_checksums",
             ["0", "1", "", "x"][(seed % 4) as usize].into(),
@@ -552,7 +570,7 @@ fn attribute(world: &World, slot: u64, which: u64, seed: u64) -> Result {
         let mut file = OpenOptions::new().write(true).open(path.join(name))?;
         return Ok(file.write(text.as_bytes())? as u64);
     }
-    let path = match which % 10 {
+    let path = match which % 12 {
         0 => of.join("available_instances"),
         1 => of.join("name"),
         2 => of.join("description"),

@@ -254,7 +254,7 @@ const PRP: (&str, Domain) = ("prp", Number(mnvme::PRPS));
 rows! {
     Create "create" 4 [("instance", New(Kind::Instance)), ("type", Word(TYPES))];
     Remove "remove" 3 [("instance", Slot(Kind::Instance))];
-    Attribute "attribute" 1 [("instance", Slot(Kind::Instance)), ("which", Number(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])), SEED];
+    Attribute "attribute" 1 [("instance", Slot(Kind::Instance)), ("which", Number(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])), SEED];
     Container "container" 2 [("container", New(Kind::Container))];
     Group "group" 3 [("group", New(Kind::Group)), ("instance", Slot(Kind::Instance))];
     Attach "attach" 3 [GROUP, CONTAINER];

@@ -2,9 +2,11 @@
 
 //! Mediated devices in sysfs: parents, their types, and instances.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::container::Container;
@@ -296,12 +298,33 @@ impl Instance {
     }
 
     /// Reads one of its attributes; `None` if the driver has no such attribute.
-    fn attribute(&self, name: &str) -> Result<Option<String>> {
+    pub fn attribute(&self, name: &str) -> Result<Option<String>> {
         match read(&self.path.join(name)) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.is(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Writes one of its attributes. Needs root.
+    pub fn set_attribute(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.path.join(name), text)
+            .field(|| format!("write {text} to {name} of {}", self.uuid))
+    }
+
+    /// Returns the settings among its attributes, with their texts: what root can write and everybody can read, and
+    /// what the driver defines.
+    pub fn settings(&self) -> Result<BTreeMap<String, String>> {
+        let mut settings = BTreeMap::new();
+        for name in list(&self.path)? {
+            let metadata = fs::symlink_metadata(self.path.join(&name)).field(|| name.clone())?;
+            // `remove` and `uevent` are requests to the driver core, `migration_version` is one to the driver.
+            let is_setting = metadata.is_file() && metadata.mode() & 0o600 == 0o600;
+            if is_setting && !["uevent", "migration_version"].contains(&&*name) {
+                settings.extend(self.attribute(&name)?.map(|text| (name, text)));
+            }
+        }
+        Ok(settings)
     }
 
     /// Returns whether the device keeps its state when its last user closes it; `None` if the driver has no such
@@ -312,9 +335,7 @@ impl Instance {
 
     /// Sets whether the device keeps its state when its last user closes it. Needs root.
     pub fn keep_state(&self, keep: bool) -> Result<()> {
-        let text = if keep { "1" } else { "0" };
-        fs::write(self.path.join("keep_state"), text)
-            .field(|| format!("write {text} to keep_state of {}", self.uuid))
+        self.set_attribute("keep_state", if keep { "1" } else { "0" })
     }
 
     /// Returns the name of its migration interface: `v1` (which goes with v2), `v7` or `2018`; `None` if the driver has no
@@ -325,8 +346,7 @@ impl Instance {
 
     /// Chooses its migration interface, before its first open. Needs root.
     pub fn set_migration_abi(&self, name: &str) -> Result<()> {
-        fs::write(self.path.join("migration_abi"), name)
-            .field(|| format!("write {name} to migration_abi of {}", self.uuid))
+        self.set_attribute("migration_abi", name)
     }
 
     /// Returns whether device memory in a saved state has checksums; `None` if the driver has no such attribute.
@@ -336,9 +356,7 @@ impl Instance {
 
     /// Sets whether device memory in the next saved state has checksums. Needs root.
     pub fn set_payload_checksums(&self, on: bool) -> Result<()> {
-        let text = if on { "1" } else { "0" };
-        fs::write(self.path.join("payload_checksums"), text)
-            .field(|| format!("write {text} to payload_checksums of {}", self.uuid))
+        self.set_attribute("payload_checksums", if on { "1" } else { "0" })
     }
 
     /// Returns which streams it takes, as text; `None` if the driver has no such attribute.
@@ -349,8 +367,7 @@ impl Instance {
     /// Asks whether it takes the streams of a device whose `migration_version` this is.
     /// `EINVAL` if not. Needs root.
     pub fn check_migration_version(&self, text: &str) -> Result<()> {
-        fs::write(self.path.join("migration_version"), text)
-            .field(|| format!("write to migration_version of {}", self.uuid))
+        self.set_attribute("migration_version", text)
     }
 
     /// Unbinds it from its driver, after waiting for its user to close it.

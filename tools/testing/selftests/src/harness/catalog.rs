@@ -75,6 +75,7 @@ const TABLES: &[&[Test]] = &[
     crate::dma::peer::TESTS,
     crate::dma::rings::TESTS,
     crate::hostile::load::TESTS,
+    crate::mdev::attributes::TESTS,
     crate::mdev::params::TESTS,
     crate::mdev::parts::TESTS,
     crate::mdev::lifecycle::TESTS,

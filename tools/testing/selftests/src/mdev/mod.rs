@@ -2,6 +2,7 @@
 
 //! The mdev parent: types, instances, module parameters, and state that one user leaves to the next.
 
+pub(crate) mod attributes;
 pub(crate) mod lifecycle;
 pub(crate) mod next_user;
 pub(crate) mod others;
