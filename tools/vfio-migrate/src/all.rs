@@ -2,6 +2,7 @@
 
 //! Saves all instances to a directory, and creates and loads them again, to replace a module by a newer one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,10 +29,8 @@ pub(crate) struct Saved {
     /// Its type.
     #[serde(rename = "type")]
     pub(crate) type_id: String,
-    /// Its `keep_state`, if the driver has that.
-    pub(crate) keep_state: Option<bool>,
-    /// Its `migration_abi`, if the driver has that.
-    pub(crate) migration_abi: Option<String>,
+    /// Its settings: attributes that root can set.
+    pub(crate) settings: BTreeMap<String, String>,
     /// Bytes of its stream; `None` if it does not keep a state without a user.
     pub(crate) bytes: Option<u64>,
 }
@@ -58,8 +57,7 @@ pub(crate) fn save_all(
     let index = NewFile::create(&directory.join(INDEX), force)?;
     let mut all = Vec::new();
     for (instance, device) in found {
-        let keep_state = instance.keeps_state()?;
-        let bytes = match keep_state {
+        let bytes = match instance.keeps_state()? {
             Some(false) => None,
             _ => Some(save(
                 &device,
@@ -72,8 +70,7 @@ pub(crate) fn save_all(
             uuid: instance.uuid.to_string(),
             parent: instance.parent()?,
             type_id: instance.type_id()?,
-            keep_state,
-            migration_abi: instance.migration_abi()?,
+            settings: instance.settings()?,
             bytes,
         });
     }
@@ -94,8 +91,8 @@ fn write_index(mut index: NewFile, all: &[Saved]) -> Result<()> {
     index.commit()
 }
 
-/// Loads all instances of a directory, and creates those that do not exist. The devices run afterwards.
-///
+/// Loads all instances of a directory, with their settings, and creates those that do not exist. The devices run
+/// afterwards.
 pub(crate) fn load_all(
     sysfs: &Sysfs,
     directory: &Path,
@@ -108,8 +105,11 @@ pub(crate) fn load_all(
             Ok(instance) => instance,
             Err(_) => create(sysfs, saved, &uuid)?,
         };
-        if let Some(keep) = saved.keep_state {
-            instance.keep_state(keep)?;
+        for (name, text) in &saved.settings {
+            // Most are settable only before the first open.
+            if instance.attribute(name)?.as_ref() != Some(text) {
+                instance.set_attribute(name, text)?;
+            }
         }
         if saved.bytes.is_none() {
             continue;
@@ -141,13 +141,7 @@ fn create(sysfs: &Sysfs, saved: &Saved, uuid: &Uuid) -> Result<Instance> {
         let why = format!("the parent {} has no such type", saved.parent);
         return Err(Error::not_found(format!("mdev type {}", saved.type_id), why).into());
     };
-    let instance = kind.create(uuid)?;
-    if let (Some(wanted), Some(present)) = (&saved.migration_abi, instance.migration_abi()?) {
-        if *wanted != present {
-            instance.set_migration_abi(wanted)?;
-        }
-    }
-    Ok(instance)
+    Ok(kind.create(uuid)?)
 }
 
 fn path(directory: &Path, uuid: &Uuid) -> PathBuf {
@@ -170,8 +164,7 @@ mod tests {
             uuid: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001".into(),
             parent: "mdma".into(),
             type_id: "mdma-16M".into(),
-            keep_state: Some(true),
-            migration_abi: None,
+            settings: BTreeMap::from([("keep_state".into(), "1".into())]),
             bytes: Some(4096),
         }];
         write_index(NewFile::create(&path, false).unwrap(), &all).unwrap();
