@@ -47,6 +47,54 @@ too_late()
 	refuses sh -c "echo 2018 >/sys/bus/mdev/devices/$uuid/migration_abi"
 }
 
+# as_nobody COMMAND... - runs a command as a user without rights.
+as_nobody()
+{
+	in_target setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps -all "$@"
+}
+
+# only_root - succeeds if another user can neither open the device nor create, change or remove
+# an instance, and still see its attributes.
+only_root()
+{
+	_instance=/sys/bus/mdev/devices/$uuid
+	_node=/dev/vfio/$(basename "$(readlink "$_instance/iommu_group")")
+	[ "$(stat -c '%u %a' "$_node")" = "0 600" ] && refuses as_nobody sh -c "exec 3<>$_node" || return 1
+	for _file in $_instance/remove $_instance/mdev_type/create $_instance/driver/unbind; do
+		refuses as_nobody sh -c "echo 1 >$_file" || return 1
+	done
+	for _name in keep_state migration_abi data_section_kib payload_checksums throttle_us; do
+		as_nobody cat "$_instance/$_name" && refuses as_nobody sh -c "echo 1 >$_instance/$_name" || return 1
+	done
+	refuses as_nobody ls /sys/kernel/debug/mdma
+}
+
+# namespace - succeeds if root of a user namespace cannot change or remove an instance.
+namespace()
+{
+	_instance=/sys/bus/mdev/devices/$uuid
+	[ "$(as_nobody unshare --user --map-root-user id -u)" = 0 ] || return 1
+	for _file in "$_instance/keep_state" "$_instance/remove"; do
+		refuses as_nobody unshare --user --map-root-user sh -c "echo 1 >$_file" || return 1
+	done
+	[ -e "$_instance" ]
+}
+
+# own_rights - succeeds if no file of the packages runs with another user's rights, or can be
+# written by another user than root.
+own_rights()
+{
+	in_target sh -c 'dpkg -L vfio-mdev-rs-dkms vfio-mdev-rs-tools >/tmp/files' || return 1
+	grep -q /usr/bin/vfio-migrate /target/tmp/files || return 1
+	while read -r _file; do
+		# Neither setuid nor setgid, nor writable for the group or others.
+		[ -z "$(find "/target$_file" -maxdepth 0 ! -type l \( ! -user 0 -o -perm /6022 \))" ] || {
+			ls -ld "/target$_file"
+			return 1
+		}
+	done </target/tmp/files
+}
+
 # manual - succeeds if an instance that is started by hand does not start with its parent.
 manual()
 {
@@ -106,7 +154,7 @@ mount --bind /out /target/etc/mdevctl.d
 mkdir -p /target/etc/mdevctl.d/scripts.d/callouts /target/etc/mdevctl.d/scripts.d/notifiers
 
 echo "KTAP version 1"
-echo "1..30"
+echo "1..37"
 check modprobe in_target modprobe -a mdma mserial mnvme
 check types_are_as_the_kernel_documents abi
 check mdevctl_types prints mdma-16M in_target mdevctl types
@@ -114,15 +162,22 @@ check mdevctl_types_describe prints "Device API: vfio-pci" in_target mdevctl typ
 check mdevctl_define in_target mdevctl define --uuid $uuid --parent mdma --type mdma-16M
 check mdevctl_attribute in_target mdevctl modify --uuid $uuid --addattr keep_state --value 1
 check mdevctl_second_attribute in_target mdevctl modify --uuid $uuid --addattr payload_checksums --value 0
-check mdevctl_third_attribute in_target mdevctl modify --uuid $uuid --addattr migration_abi --value v7
+check mdevctl_attribute_with_a_size in_target mdevctl modify --uuid $uuid --addattr data_section_kib --value 64
+check mdevctl_attribute_of_the_driver in_target mdevctl modify --uuid $uuid --addattr throttle_us --value 7
+check mdevctl_last_attribute in_target mdevctl modify --uuid $uuid --addattr migration_abi --value v7
 check mdevctl_removes_an_attribute in_target mdevctl modify --uuid $uuid --delattr
 check mdevctl_autostart in_target mdevctl modify --uuid $uuid --auto
 check mdevctl_start in_target mdevctl start --uuid $uuid
 check mdevctl_list prints $uuid in_target mdevctl list
 check the_attribute_is_set prints 1 attribute $uuid keep_state
 check the_second_attribute_is_set prints 0 attribute $uuid payload_checksums
+check the_size_is_set prints 64 attribute $uuid data_section_kib
+check the_attribute_of_the_driver_is_set prints 7 attribute $uuid throttle_us
 check the_removed_attribute_is_not prints v1 attribute $uuid migration_abi
 check mdevctl_refuses_a_bad_value bad_value
+check only_root_uses_the_device only_root
+check root_of_a_user_namespace_is_another_user namespace
+check the_packages_give_no_rights own_rights
 check vfio_migrate_list prints $uuid in_target vfio-migrate list
 check vfio_migrate_save in_target vfio-migrate save $uuid /tmp/state
 check vfio_migrate_inspect in_target vfio-migrate inspect /tmp/state
