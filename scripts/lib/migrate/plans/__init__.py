@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """All plans, by the groups of the support table."""
 
-from migrate.plans import backends, convergence, devices, disks, faults, guests, iommu, life, memory, mutations
-from migrate.plans import privilege, switches, transports
+from migrate.plans import backends, convergence, cpr_transfer, devices, disks, faults, guests, iommu, life, memory
+from migrate.plans import mutations, privilege, switches, transports
 
 PLANS = [
     *transports.PLANS,
@@ -13,6 +13,7 @@ PLANS = [
     *devices.PLANS,
     *disks.PLANS,
     *switches.PLANS,
+    *cpr_transfer.PLANS,
     *convergence.PLANS,
     *backends.PLANS,
     *privilege.PLANS,
