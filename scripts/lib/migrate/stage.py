@@ -25,8 +25,12 @@ class Stage:
         self.options = options
         self.ktap = ktap
         self.fixture = fixture
-        # Of the test that runs.
+        self.forget()
+
+    def forget(self):
+        """Forgets what the last test has found."""
         self.verdict = None
+        self.figures = {}
 
     def say(self, text):
         """Prints a diagnostic text."""
@@ -38,3 +42,8 @@ class Stage:
         """Notes a verdict for the support table."""
         self.verdict = Verdict(what, line, whose)
         self.say(f"{what}, {whose}: {line}")
+
+    def measures(self, figures):
+        """Notes figures for the support table: what they are of, and their values as texts."""
+        self.figures = figures
+        self.say(", ".join(f"{name} {value}" for name, value in figures.items()))

@@ -21,7 +21,7 @@ GUESTS = 3
 async def perform(stage, test, last):
     """Runs a test, and returns the reason of a failure. Raises the emulator's bug unless this is the `last` guest."""
     fixture = stage.fixture
-    stage.verdict = None
+    stage.forget()
     try:
         if fixture.lost:
             if not stage.plan.boots or test is stage.plan.names()[-1][1] and stage.plan.whole:
@@ -48,12 +48,12 @@ async def go_through(stage, tests, last):
         name, test = tests[0]
         why = await perform(stage, test, last)
         tests.pop(0)
-        finish(stage.ktap, stage.plan, name, test, why, stage.verdict)
+        finish(stage.ktap, stage.plan, name, test, why, stage)
 
 
-def finish(ktap, plan, name, test, why, verdict=None):
+def finish(ktap, plan, name, test, why, stage=None):
     """Reports the result of a test."""
-    told = support.line(plan, test, verdict, why)
+    told = support.line(plan, test, stage, why)
     if told:
         ktap.say(told)
     ktap.result(name, why)

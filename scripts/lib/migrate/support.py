@@ -12,16 +12,21 @@ def row(plan, test):
     return (plan.group, feature) if plan.group and feature else None
 
 
-def line(plan, test, verdict, trouble):
-    """Returns the line about a test with a result: a verdict, or the reason of a failure. None if it is no row."""
+def line(plan, test, stage, trouble):
+    """Returns the line about a test: what the stage has found, or the reason of a failure. None if it is no row.
+
+    There is no stage if the guest did not boot.
+    """
     place = row(plan, test)
     if place is None:
         return None
     told = {"group": place[0], "feature": place[1], "qemu": plan.settings.qemu}
     if trouble is not None:
         told |= {"result": "broken", "line": trouble.strip().splitlines()[-1] if trouble.strip() else "", "whose": "?"}
-    elif verdict is not None:
-        told |= {"result": verdict.what, "line": verdict.line, "whose": verdict.whose}
+    elif stage.verdict is not None:
+        told |= {"result": stage.verdict.what, "line": stage.verdict.line, "whose": stage.verdict.whose}
     else:
         told |= {"result": "works"}
+    if stage and stage.figures:
+        told |= {"figures": stage.figures}
     return MARK + json.dumps(told)

@@ -2,7 +2,7 @@
 """Results of the tests with VMMs, as lines of KTAP reports and as a file."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 # What a line of a report begins with.
 MARK = "support: "
@@ -24,6 +24,8 @@ class Result:
     # The decisive line if it does not work, and whose fault that is.
     line: str = ""
     whose: str = ""
+    # What was measured, as texts.
+    figures: dict = field(default_factory=dict)
 
     @property
     def place(self):

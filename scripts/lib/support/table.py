@@ -56,6 +56,20 @@ def title(text):
     return f"\n\n{text}\n{'=' * len(text)}\n"
 
 
+def figures(results):
+    """Returns a table of what was measured; empty if nothing was."""
+    measured = [result for result in results if result.figures]
+    if not measured:
+        return ""
+    names = list(measured[0].figures)
+    rows = [["feature", "VMM", *names]]
+    rows += [[result.feature, result.vmm, *(result.figures.get(name, "\\-") for name in names)] for result in measured]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rule = " ".join("=" * width for width in widths) + "\n"
+    lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() + "\n" for row in rows]
+    return "\n" + rule + lines[0] + rule + "".join(lines[1:]) + rule
+
+
 def group(name, results, vmms):
     """Returns the part about a group."""
     features = list(dict.fromkeys(result.feature for result in results))
@@ -82,6 +96,7 @@ def group(name, results, vmms):
         text += " ".join([lines[0].ljust(FEATURE), *(word.ljust(CELL) for word in words)]).rstrip() + "\n"
         text += "".join(f"{line.ljust(FEATURE)} \\\n" for line in lines[1:])
     text += rule
+    text += figures(results)
     for number, (line, whose) in enumerate(notes, 1):
         text += f"\n{number}. By {whose}::\n\n" + textwrap.indent(
             "\n".join(textwrap.wrap(line, 90, break_long_words=False, break_on_hyphens=False)), "      ") + "\n"

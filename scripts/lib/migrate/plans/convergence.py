@@ -17,10 +17,17 @@ async def converges(stage):
     await fixture.guest.verify(fixture.running)
     info, ram = result.info, result.info["ram"]
     jobs = result.during.get("verified", 0) - result.before.get("verified", 0)
-    stage.say(f"{jobs * 1000 / max(info['total-time'], 1):.0f} jobs/s while it migrated; {ram['dirty-sync-count']} "
-              f"looks at RAM, {result.sum('passes')} passes over device memory; {size(ram['transferred'])} of RAM, "
-              f"{size(result.sum('pre_copy_bytes'))} + {size(result.sum('stop_copy_bytes'))} of the device; "
-              f"limit {result.limit_ms} ms, downtime {info['downtime']} ms, {info['total-time']} ms in total")
+    stage.measures({
+        "jobs/s": f"{jobs * 1000 / max(info['total-time'], 1):.0f}",
+        "RAM": size(ram["transferred"]),
+        "looks": str(ram["dirty-sync-count"]),
+        "device, pre-copy": size(result.sum("pre_copy_bytes")),
+        "passes": str(result.sum("passes")),
+        "stopped": size(result.sum("stop_copy_bytes")),
+        "limit": f"{result.limit_ms} ms",
+        "downtime": f"{info['downtime']} ms",
+        "total": f"{info['total-time'] / 1000:.1f} s",
+    })
 
 
 PLANS = [

@@ -39,7 +39,7 @@ class Channels(Transport):
 
     async def send(self, source):
         """Begins the migration when the destination listens for descriptors."""
-        await wait.until("the destination to listen for descriptors", lambda: os.path.exists(self.descriptors), [source])
+        await wait.until("the destination to listen", lambda: os.path.exists(self.descriptors), [source])
         await source.execute("migrate", channels=self.channels())
 
     def begin(self, source):
