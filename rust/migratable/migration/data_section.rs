@@ -101,7 +101,8 @@ pub(crate) struct DataSection {
     start: AtomicPtr<c_void>,
     /// Bytes. Changes only before the first open.
     size: Atomic<usize>,
-    config: DataSectionConfig,
+    mmap: bool,
+    v7_type: u32,
 }
 
 impl DataSection {
@@ -111,13 +112,14 @@ impl DataSection {
         Self {
             start: AtomicPtr::new(ptr::null_mut()),
             size: Atomic::new(section.size()),
-            config: section,
+            mmap: section.mmap(),
+            v7_type: section.v7_type(),
         }
     }
 
-    /// Returns the configuration.
-    pub(crate) fn config(&self) -> &DataSectionConfig {
-        &self.config
+    /// Returns the type of the v7 region.
+    pub(super) fn v7_type(&self) -> u32 {
+        self.v7_type
     }
 
     /// Returns where the data section is in the region.
@@ -131,7 +133,7 @@ impl DataSection {
 
     /// Returns whether users may map it.
     pub(super) fn is_mappable(&self) -> bool {
-        self.config.mmap()
+        self.mmap
     }
 
     /// Allocates the memory, charged to the current task. All of it reads 0 (P29).

@@ -46,7 +46,7 @@ impl<T: Driver> Device<T> {
                 bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
                 bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
             ),
-            Generation::V7 => (self.data_section.config().v7_type(), 1),
+            Generation::V7 => (self.data_section.v7_type(), 1),
             Generation::V2018 => (1 << 30, 1),
         }
     }
