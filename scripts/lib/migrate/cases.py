@@ -89,7 +89,7 @@ async def refuses_other_memory(stage, way=Way()):
         await fixture.goes_on()
     finally:
         for qemu in fixture.qemus:
-            if qemu.devices is wrong:
+            if qemu.alive() and any(device in wrong for device in qemu.devices):
                 await fixture.drop(qemu)
         for device in wrong:
             device.remove()
