@@ -1,70 +1,41 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the tests with two machines: on machine A, which uses machine B.
+"""Runs the tests with two machines."""
 
-Runs in both virtual machines, in the build root. They share /out.
-"""
-
-import argparse
-import asyncio
+import functools
 import os
 import sys
 
-from hosts import remote
+from hosts import remote, side
 from hosts.plans import PLANS
 from migrate import suite
-from migrate.device import Module, run
+from migrate.device import run
 from migrate.host import Host
-from migrate.ktap import Ktap
-from migrate.qemu import copy_image
-from migrate.wait import Trouble
 
 # Where QEMUs see what the machines share, also from their root file systems.
 WORK = "/tmp/hosts"
 
 
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=("A", "B"))
-    parser.add_argument("a", help="the address of machine A")
-    parser.add_argument("b", help="the address of machine B")
-    parser.add_argument("--only", help="run only tests whose names match")
-    return parser.parse_args()
+def prepare(name, _addresses, module):
+    """Prepares a machine. On A each plan loads the modules."""
+    os.mkdir(WORK)
+    run(["mount", "--bind", "/out", WORK])
+    if name == "B":
+        module.load(("mdma",))
 
 
-async def use_both(options, module):
+async def use_both(addresses, module, options):
     """Runs the tests."""
-    async with remote.Other(options.b) as other:
+    async with remote.Other(addresses["B"]) as other:
         plans = [(plan, plan.names()) for plan in PLANS]
-        return await suite.run_plans(plans, options, module, WORK, None, {"A": Host(options.a), "B": other})
-
-
-def serve(options, module):
-    """Lets machine A use this one, whose test is that the modules can be unloaded."""
-    ktap = Ktap(1)
-    module.load(("mdma",))
-    remote.serve(options.b)
-    module.unload()
-    ktap.result("hosts_b_unloads")
-    return 0
+        return await suite.run_plans(plans, options, module, WORK, None, {"A": Host(addresses["A"]), "B": other})
 
 
 def main():
-    """Runs the command and returns its exit status."""
-    options = arguments()
-    copy_image()
-    os.mkdir(WORK)
-    run(["mount", "--bind", "/out", WORK])
-    module = Module()
-    try:
-        if options.side == "B":
-            return serve(options, module)
-        status = asyncio.run(use_both(options, module))
-        module.unload()
-        return status
-    except Trouble as trouble:
-        print(f"FAILED: {trouble}", flush=True)
-        return 1
+    """Runs the command, and returns its exit status."""
+    parser = side.parser()
+    parser.add_argument("--only", help="run only tests whose names match")
+    options = parser.parse_args()
+    return side.main("hosts", options, prepare, functools.partial(use_both, options=options))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ from libvirt import domain
 from libvirt.domain import NAME, Run
 from libvirt.virsh import call
 from migrate import wait
+from migrate.fixture import BOOTS
 from migrate.guest import Guest
 from migrate.migration import Device as Moved
 from migrate.wait import Emulation, Trouble
 
-# Attempts to boot a guest; see migrate.fixture.
-BOOTS = 5
 # Seconds between two questions for the progress of a migration.
 PAUSE = 5
 SNAPSHOT = "now"
@@ -106,6 +105,14 @@ class Stage:
         await self.guest.work(run)
         await self.guest.verify(run)
 
+    async def continues(self, *command):
+        """Goes on with the guest that a command of virsh starts again on the same machine."""
+        run = Run(self.virsh)
+        await self.virsh(*command, "--paused")
+        await self.connect(run)
+        await self.virsh("resume", NAME)
+        await self.goes_on(run)
+
     async def migrate(self):
         """Migrates the guest to the other machine. Returns what domjobinfo said meanwhile."""
         source, other = self.virsh, self.machines["B" if self.side == "A" else "A"]
@@ -190,11 +197,7 @@ async def saves(stage):
     path = f"{stage.directory}/saved"
     await stage.virsh("save", NAME, path)
     stage.say(f"{os.path.getsize(path)} bytes")
-    run = Run(stage.virsh)
-    await stage.virsh("restore", path, "--paused")
-    await stage.connect(run)
-    await stage.virsh("resume", NAME)
-    await stage.goes_on(run)
+    await stage.continues("restore", path)
     os.remove(path)
 
 
@@ -202,11 +205,7 @@ async def is_managed(stage):
     """virsh managedsave writes the guest to a file of libvirt, and virsh start continues it."""
     await stage.virsh("managedsave", NAME)
     stage.say(await stage.virsh("list", "--all", "--managed-save"))
-    run = Run(stage.virsh)
-    await stage.virsh("start", NAME, "--paused")
-    await stage.connect(run)
-    await stage.virsh("resume", NAME)
-    await stage.goes_on(run)
+    await stage.continues("start", NAME)
 
 
 async def reverts(stage, *options):

@@ -8,6 +8,7 @@ import os
 from migrate import wait
 from migrate.migration import Way
 from migrate.plan import Plan, versions
+from migrate.plans.transports import travels
 from migrate.settings import SMALL, Settings
 from migrate.transport import Transport
 from migrate.wait import Trouble
@@ -50,17 +51,15 @@ class Channels(Transport):
         await self.begun
 
 
-async def travels(stage):
+async def transfers(stage):
     """The guest works at the destination, and migrates on as usual."""
     fixture = stage.fixture
     source, channels = fixture.running, Channels(f"{fixture.directory}/cpr-transfer")
     await source.execute("migrate-set-parameters", mode="cpr-transfer")
     await source.enable(fixture.settings.capabilities)
     channels.begin(source)
-    await fixture.migrate(way=Way(lambda _path: channels, settings={"words_of_destination": channels.incoming()}))
-    await fixture.guest.verify(fixture.running)
-    await fixture.migrate()
-    await fixture.guest.verify(fixture.running)
+    await travels(stage, Way(lambda _path: channels, settings={"words_of_destination": channels.incoming()}))
+    await travels(stage, Way())
 
 
 async def is_refused(stage):
@@ -85,6 +84,6 @@ async def is_refused(stage):
 # QEMU 11 knows that it cannot keep the DMA mappings of an mdev. QEMU 10 migrates the device as in any other mode.
 PLANS = [
     Plan(f"{prefix}_cpr_transfer", Settings(qemu=qemu, append=SMALL, backing="memfd", words_of_qemu=SHARED),
-         (travels if qemu == "10" else is_refused,), group="switches", feature="cpr-transfer", seconds=60)
+         (transfers if qemu == "10" else is_refused,), group="switches", feature="cpr-transfer", seconds=60)
     for prefix, qemu in versions("10", "11")
 ]

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """QEMU's switches: capabilities, parameters and options."""
 
+from dataclasses import replace
+
 from migrate import cases
 from migrate import phases
 from migrate import snapshot
 from migrate.guest import Wrong
 from migrate.migration import Way
 from migrate.plan import Plan, case, versions
+from migrate.plans.devices import SERIAL
 from migrate.plans.transports import travels
 from migrate.settings import SMALL, Settings
 from migrate.transport import ExecFile, File
@@ -130,13 +133,12 @@ async def returns(stage):
 def options(prefix, qemu):
     """Yields the plans with options of the device, and of QEMU."""
     def plan(name, feature, *tests, seconds=60, **settings):
-        append = () if settings.get("driver") == "mserial" else SMALL
-        return Plan(f"{prefix}_{name}", Settings(qemu=qemu, append=append, **settings), tests, group="switches",
+        return Plan(f"{prefix}_{name}", Settings(qemu=qemu, append=SMALL, **settings), tests, group="switches",
                     feature=feature, seconds=seconds)
 
     # Not an mdma: its guest reads 16 MiB of device memory in each check, and each 8 bytes would leave the guest.
-    yield plan("no_mmap", "x-no-mmap=on, mserial", cases.live, driver="mserial", sizes=("1",), irq="intx",
-               device_options=("x-no-mmap=on",))
+    yield Plan(f"{prefix}_no_mmap", replace(SERIAL, qemu=qemu, device_options=("x-no-mmap=on",)), (cases.live,),
+               group="switches", feature="x-no-mmap=on, mserial", seconds=60)
     yield plan("no_pre_copy_tracking", "x-pre-copy-dirty-page-tracking=off", cases.live,
                device_options=("x-pre-copy-dirty-page-tracking=off",))
     yield plan("only_migratable", "-only-migratable", cases.live, words_of_qemu=("-only-migratable",))
