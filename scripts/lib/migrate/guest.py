@@ -156,6 +156,11 @@ class Guest:
 
         await wait.until(f"the guest at {qemu.name} to work", enough, [self, qemu])
 
+    async def reaches(self, name, number, qemu):
+        """Waits until a total of the guest is at least this number."""
+        await wait.until(f"the guest at {qemu.name} to count {number} of {name}",
+                         lambda: self.totals.get(name, 0) >= number, [self, qemu])
+
     def send(self, word):
         """Sends a command to the guest's program."""
         self.current.writer.write(word.encode() + b"\n")
