@@ -59,6 +59,10 @@ endif
 RUSTFLAGS_rust/kernel_ext/lib.o += --cfg worker_queue
 endif
 
+# rustc names files of this kind as prerequisites. Kbuild's pattern rule would make them again
+# in the kernel's tree, with the flags of this module, and then all crates.
+$(wildcard $(abspath $(objtree))/rust/kernel/generated_arch_*.rs): ;
+
 # Kbuild passes the name of an object's module to rustc. These are in several, and need none.
 $(crates:%=$(obj)/rust/%/lib.o): private modfile := framework
 
