@@ -5,7 +5,7 @@ import os
 import tempfile
 import unittest
 
-from vm.machine import Log
+from vm.machine import Log, Wakeup
 
 RACE = ["BUG: KCSAN: data-race in f / g", "read to 0x1 of 2 bytes by task 9 on cpu 1:", " f+0x1/0x2"]
 
@@ -54,6 +54,11 @@ class KernelLog(unittest.TestCase):
         self.assertEqual(self.trouble("selftests: fail_nth.create", *lines), [])
         self.assertEqual(self.trouble("selftests: bar.read", *lines), list(lines))
 
+    def test_a_machine_is_suspended_until_it_resumes(self):
+        lines = ("[ 1.0] PM: suspend entry (s2idle)", "[ 1.1] Freezing user space processes")
+        self.assertTrue(self.read(*lines).suspended)
+        self.assertFalse(self.read(*lines, "[ 1.2] PM: suspend exit").suspended)
+
     def test_a_breakpoint_is_a_fault_of_the_emulation_only_before_init(self):
         lines = ("[ 2.3] Oops: int3: 0000 [#1] SMP NOPTI", "[ 2.4] Kernel panic - not syncing: Fatal exception")
         self.assertFalse(self.read(*lines).is_misemulated())
@@ -67,3 +72,19 @@ class KernelLog(unittest.TestCase):
     def test_a_panic_is_seen_before_init(self):
         log = self.read("Kernel panic - not syncing")
         self.assertTrue(log.panicked and log.trouble)
+
+
+class Port(unittest.TestCase):
+    """The serial port that wakes a machine up."""
+
+    def test_only_a_suspended_machine_gets_bytes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            port = Wakeup(os.path.join(folder, "wakeup"))
+            self.addCleanup(port.close)
+            port.last -= 2 * Wakeup.PAUSE
+            port.poll(False)
+            with self.assertRaises(BlockingIOError):
+                os.read(port.end, 9)
+            port.poll(True)
+            port.poll(True)
+            self.assertEqual(os.read(port.end, 9), b"x")

@@ -123,7 +123,7 @@ def build_initramfs(options, path):
         f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items()).encode())
     script = "".join(
         f"export {pair.partition('=')[0]}={shlex.quote(pair.partition('=')[2])}\n"
-        for pair in [f"TERM={os.environ.get('TERM', 'dumb')}", *options.env])
+        for pair in [f"TERM={os.environ.get('TERM', 'dumb')}", *options.backend.ENVIRONMENT, *options.env])
     script += "exec " + (shlex.join(options.command) if options.command else "sh -i") + "\n"
     archive.data("etc/vm/command", script.encode())
     archive.data("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
@@ -155,13 +155,13 @@ class Log:
         self.lines = []
         self.started = False
         self.running = False
+        self.suspended = False
         self.status = None
         self.panicked = False
         self.problems = []
         self.trouble = []
         self.failing = False
         self.shortage = None
-        self.oom = None
         self.race = None
         self.frames = 0
 
@@ -198,6 +198,8 @@ class Log:
                 self.problems.append(words)
         if "Kernel panic" in line:
             self.panicked = True
+        if "PM: suspend " in line:
+            self.suspended = "PM: suspend entry" in line
         # Where a test injects allocation failures, their reports and traces are not trouble.
         test = re.search(r"selftests: ([a-z0-9_]+)\.[a-z0-9_]+$", line)
         if test:
@@ -210,12 +212,6 @@ class Log:
         if self.failing and "kmemleak: Cannot allocate a " in line:
             return
         if self.shortage and len(self.lines) < self.shortage + 20 and line.endswith("Call Trace:"):
-            return
-        # The kernel first prints the trace of the allocation, then the task that it kills.
-        if "invoked oom-killer: " in line:
-            self.oom = len(self.lines)
-        if self.oom and len(self.lines) < self.oom + 20 and line.endswith("Call Trace:"):
-            self.oom = None
             return
         if "BUG: KCSAN:" in line:
             # The traces that follow tell whether the race is in PARTS.
@@ -235,6 +231,28 @@ class Log:
         """Records a line as trouble unless --allow-log matches it."""
         if not any(pattern.search(self.lines[at]) for pattern in self.allow):
             self.trouble.append(at)
+
+
+class Wakeup:
+    """The serial port that wakes a suspended machine up: each byte is an interrupt."""
+
+    # Seconds between two bytes. A byte that comes before the machine sleeps does nothing.
+    PAUSE = 1
+
+    def __init__(self, path):
+        os.mkfifo(path)
+        self.end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.last = time.monotonic()
+
+    def poll(self, suspended):
+        """Sends a byte while the machine is suspended."""
+        if suspended and time.monotonic() - self.last > self.PAUSE:
+            self.last = time.monotonic()
+            os.write(self.end, b"x")
+
+    def close(self):
+        """Closes the port."""
+        os.close(self.end)
 
 
 class Machine:
@@ -320,9 +338,10 @@ class Machine:
             out.write(shlex.join(options.backend.command(options, self.directory)) + "\n")
         with open(f"{self.directory}/qemu", "wb") as errors:
             saved = self.raw_terminal()
+            wakeup = Wakeup(f"{self.directory}/wakeup")
             process, writers = options.backend.start(options, self.directory, errors)
             try:
-                expired = self.watch(process, log, output)
+                expired = self.watch(process, log, output, wakeup)
             except KeyboardInterrupt:
                 self.complain("interrupted")
                 return 130
@@ -332,6 +351,7 @@ class Machine:
                 process.wait()
                 for writer in writers:
                     writer.wait()
+                wakeup.close()
                 if saved:
                     termios.tcsetattr(0, termios.TCSADRAIN, saved)
         # Read what arrived since the last poll.
@@ -348,7 +368,7 @@ class Machine:
         self.say("exit or Ctrl-D ends the virtual machine")
         return saved
 
-    def watch(self, process, log, output):
+    def watch(self, process, log, output, wakeup):
         """Waits until the machine exits or must be killed. Returns whether the limit was reached."""
         told = False
         silent_since = time.monotonic()
@@ -356,6 +376,7 @@ class Machine:
             ended = process.poll() is not None
             moved = log.poll()
             moved = self.forward(output) or moved
+            wakeup.poll(log.suspended)
             if log.running and not told:
                 told = True
                 what = shlex.join(self.options.command) or "a shell"

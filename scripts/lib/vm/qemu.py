@@ -11,6 +11,9 @@ CPUS = "2"
 # A busy host must not look like a broken timer.
 PARAMETERS = "no_timer_check tsc=reliable mitigations=off"
 
+# The port of vm.machine.Wakeup.
+ENVIRONMENT = ("WAKEUP_TTY=ttyS2",)
+
 
 def check(_options):
     """Returns why QEMU cannot run with these options, or None."""
@@ -39,7 +42,10 @@ def command(options, directory):
         words += ["-chardev", "stdio,id=output,signal=off"]
     else:
         words += ["-chardev", f"file,id=output,path={directory}/output"]
-    words += ["-serial", "chardev:output"]
+    words += [
+        "-serial", "chardev:output",
+        "-chardev", f"file,id=wakeup,path=/dev/null,input-path={directory}/wakeup", "-serial", "chardev:wakeup",
+    ]
     if options.network:
         words += network.words(options.network)
     shares = []

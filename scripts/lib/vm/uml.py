@@ -13,6 +13,7 @@ NAME = "user-mode Linux"
 CPUS = "1"
 # A serial line that is not named here would open a terminal of the host.
 PARAMETERS = "con=null con0=null,null ssl=null"
+ENVIRONMENT = ()
 
 # Where the memory of the machine is. The kernel otherwise looks for a place itself.
 MEMORY = "/dev/shm"

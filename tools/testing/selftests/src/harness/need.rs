@@ -2,6 +2,7 @@
 
 //! What a test needs of the kernel and the machine, beyond what all tests need.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 
@@ -15,6 +16,8 @@ const KPROBES: &str = "/sys/kernel/debug/tracing/kprobe_events";
 const INSTANCES: &str = "/sys/kernel/debug/tracing/instances";
 /// The suspend test to run.
 pub(crate) const SUSPEND_TEST: &str = "/sys/power/pm_test";
+/// Names the serial port whose input wakes this machine up. Somebody must send it.
+const WAKEUP_TTY: &str = "WAKEUP_TTY";
 /// The number of the fault point to fail, per thread.
 pub(crate) const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
@@ -39,6 +42,8 @@ pub(crate) enum Need {
     Hotplug,
     /// A kernel that can test suspending.
     Suspend,
+    /// A serial port that wakes this machine up.
+    Wakeup,
     /// A kernel with kprobes and tracing.
     Kprobes,
     /// A kernel with trace events.
@@ -75,6 +80,11 @@ fn tests_suspending() -> bool {
     fs::read_to_string(SUSPEND_TEST).is_ok_and(|tests| tests.contains("freezer"))
 }
 
+/// Returns the name of the serial port whose input wakes this machine up.
+pub(crate) fn wakeup_port() -> Option<String> {
+    env::var(WAKEUP_TTY).ok()
+}
+
 impl Need {
     /// Returns whether this machine and a device of this mdev type meet it. While nothing is known about the device, it
     /// has what a test needs.
@@ -89,6 +99,7 @@ impl Need {
             Need::Kvm => vfio_client::kvm::available(),
             Need::Hotplug => Path::new(ONLINE).exists(),
             Need::Suspend => tests_suspending(),
+            Need::Wakeup => wakeup_port().is_some(),
             Need::Kprobes => Path::new(KPROBES).exists(),
             Need::Tracing => Path::new(INSTANCES).exists(),
             Need::ProcessorTime => !is_user_mode(),
@@ -109,6 +120,7 @@ impl Need {
             Need::Kvm => "KVM",
             Need::Hotplug => "a CPU that can be taken offline",
             Need::Suspend => "a kernel that tests suspending",
+            Need::Wakeup => "a serial port that wakes this machine up (WAKEUP_TTY)",
             Need::Kprobes => "kprobes",
             Need::Tracing => "trace events",
             Need::ProcessorTime => "exact processor time",

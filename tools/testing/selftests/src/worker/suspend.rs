@@ -2,33 +2,56 @@
 
 //! The host suspends while devices work and migrate, and all of them go on when it resumes.
 //!
-//! The kernel suspends all of the host's devices and resumes them, as for s2idle (`/sys/power/pm_test`).
+//! The host is suspended to idle until a byte arrives at the serial port `WAKEUP_TTY`, which `scripts/vm` sends.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 
 use mdma::regs::Reg;
+use rustix::termios::{self, LocalModes, OptionalActions};
 
 use crate::env::{Env, SMALL};
 use crate::fixture::puppet::Puppet;
 use crate::fixture::v2::MdmaV2;
 use crate::fixture::wait_register;
-use crate::harness::need::SUSPEND_TEST;
+use crate::harness::need::wakeup_port;
 use crate::harness::result::Result;
 use crate::hostile::load::migrate;
 use crate::tests;
 
 tests! { "suspend" needs [Mdma]:
-    a_job_goes_on [] needs [Suspend],
-    a_migration_goes_on [] needs [Suspend],
+    a_job_goes_on [] needs [Wakeup],
+    a_migration_goes_on [] needs [Wakeup],
 }
 
-/// Suspends the host, which resumes at once.
+/// A byte that arrives while the host is being suspended ends the attempt.
+const ATTEMPTS: u32 = 20;
+
+/// Suspends the host, which resumes when a byte arrives.
 fn suspend() -> Result {
-    fs::write("/sys/module/suspend/parameters/pm_test_delay", "0")?;
-    fs::write(SUSPEND_TEST, "platform")?;
-    let suspended = fs::write("/sys/power/state", "freeze");
-    fs::write(SUSPEND_TEST, "none")?;
-    Ok(suspended?)
+    let name = wakeup_port().expect("a test that needs the port runs with it");
+    // The port interrupts only while it is open.
+    let port = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(format!("/dev/{name}"))?;
+    // The last close would wait half a minute for the echo to be sent.
+    let mut modes = termios::tcgetattr(&port)?;
+    modes.local_modes.remove(LocalModes::ECHO);
+    termios::tcsetattr(&port, OptionalActions::Now, &modes)?;
+    let wakeup = format!("/sys/class/tty/{name}/power/wakeup");
+    fs::write(&wakeup, "enabled")?;
+    let suspended = (0..ATTEMPTS)
+        .map(|_| fs::write("/sys/power/state", "freeze"))
+        .find(|tried| !tried.as_ref().is_err_and(is_busy));
+    fs::write(&wakeup, "disabled")?;
+    suspended.expect("the host sleeps before it is woken up")?;
+    Ok(())
+}
+
+fn is_busy(error: &Error) -> bool {
+    error.kind() == ErrorKind::ResourceBusy
 }
 
 fn a_job_goes_on(env: &Env) -> Result {
