@@ -11,13 +11,13 @@ in_target()
 	chroot /target /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
-# check NAME COMMAND... - a test: succeeds if the command does.
+# check NAME COMMAND... - a test: succeeds if the command does. Its variables are lost.
 check()
 {
 	number=$((number + 1))
 	_name=$1
 	shift
-	if "$@" >/tmp/said 2>&1; then
+	if ("$@") >/tmp/said 2>&1; then
 		echo "ok $number $_name"
 	else
 		failed=$((failed + 1))
