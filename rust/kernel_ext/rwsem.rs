@@ -57,7 +57,7 @@ impl<T> RwSem<T> {
     ) -> impl PinInit<Self> {
         pin_init!(Self {
             sem <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes and pinned; name and key live for ever.
+                // SAFETY: `slot` is valid for writes and pinned; name and key are static.
                 unsafe { bindings::__init_rwsem(slot, name.as_char_ptr(), key.as_ptr()) }
             }),
             data: UnsafeCell::new(data),

@@ -115,7 +115,7 @@ impl<T> Device<T> {
 
     /// Says that all that pre-copy has sent besides device memory is obsolete: its parts are sent again, as
     /// the initial bytes of v2, and a user who has asked for it sees `VFIO_PRECOPY_INFO_REINIT`. For example
-    /// because the guest has configured the device anew. The context is that of [`Device::part_changed`].
+    /// because the guest has configured the device again. The context is that of [`Device::part_changed`].
     pub fn restart_pre_copy(&self) {
         self.machine.change_parts(Changes {
             parts: 0,

@@ -8,7 +8,7 @@ use core::sync::atomic::{
 };
 use migration::stream::Changes;
 
-/// The bit that says that pre-copy begins anew. The bits below are the parts, by their index.
+/// The bit that says that pre-copy starts over. The bits below are the parts, by their index.
 const REINIT: u64 = 1 << 32;
 
 /// What has changed since a save took it. Users cause a read of it with each of `pending_bytes`.

@@ -13,9 +13,9 @@ pub(crate) struct PendingParts {
     others: u32,
     /// The parts to send.
     pending: u32,
-    /// The parts of pre-copy that were not sent since it began, or began anew.
+    /// The parts of pre-copy that were not sent since it began, or started over.
     unsent: u32,
-    /// Pre-copy has begun anew, and the user does not know it yet.
+    /// Pre-copy has started over, and the user does not know it yet.
     pub(crate) reinit: bool,
 }
 

@@ -44,7 +44,7 @@ pub struct PrecopyInfo {
     pub initial_bytes: u64,
     /// Bytes to send again.
     pub dirty_bytes: u64,
-    /// Whether the initial bytes began anew: `VFIO_PRECOPY_INFO_REINIT`.
+    /// Whether the initial bytes started over: `VFIO_PRECOPY_INFO_REINIT`.
     pub reinit: bool,
 }
 
@@ -251,13 +251,13 @@ impl<B: DerefMut<Target = [u8]>> SaveSession<B> {
         }
     }
 
-    /// The user knows that the initial bytes began anew, and has read them.
+    /// The user knows that the initial bytes started over, and has read them.
     pub fn forget_reinit(&mut self) {
         self.parts.reinit = false;
     }
 
-    /// Takes the changes of the device into account. If all that was sent is obsolete, the first pass begins
-    /// anew.
+    /// Takes the changes of the device into account. If all that was sent is obsolete, the first pass starts
+    /// over.
     fn update<S: Source + ?Sized>(&mut self, src: &S) {
         let changes = src.take_changes();
         self.parts.update(changes);

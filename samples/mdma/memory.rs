@@ -90,7 +90,7 @@ fn registered(wanted: &Registration, unmapped: bool) -> Result<RegisteredMemory>
 }
 
 impl Memory {
-    /// Forgets a registration in progress: the job begins it anew.
+    /// Forgets a registration in progress: the job starts it over.
     pub(crate) fn stop(&mut self) {
         self.pending = None;
     }

@@ -414,7 +414,7 @@ impl<T: Driver> MigrationFile<T> {
         };
         let buffered = self.initial.load(Relaxed) as u64;
         let again = self.again.load(Relaxed) as u64;
-        // What is in the buffer comes before the initial bytes that began anew.
+        // What is in the buffer comes before the initial bytes that started over.
         let (initial, again) = match info.reinit {
             true => (buffered.saturating_add(again), 0),
             false => (buffered, again),

@@ -185,7 +185,7 @@ impl<T: Driver> Device<T> {
         }
     }
 
-    /// The user of v2 knows that the initial bytes began anew, and has read them.
+    /// The user of v2 knows that the initial bytes started over, and has read them.
     pub(super) fn forget_reinit(&self, inner: &mut Locked<'_>) {
         if let Some(Session::Save(save)) = inner.owner.session_mut() {
             save.forget_reinit();

@@ -326,8 +326,8 @@ impl Job {
         Ok(Rest::Done(if crc { !self.crc } else { 0 }))
     }
 
-    /// Returns whether the operation moves data. Others have nothing to save between two units: they begin
-    /// anew.
+    /// Returns whether the operation moves data. Others have nothing to save between two units: they start
+    /// over.
     pub fn moves_data(&self) -> bool {
         !matches!(self.desc.op, Op::Register | Op::Deregister)
     }

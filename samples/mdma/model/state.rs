@@ -73,7 +73,7 @@ fn name(reg: Reg) -> &'static str {
     at.map_or("refused", |at| LAYOUT[1 + at].name)
 }
 
-/// Encodes a state. A job that registers or deregisters begins anew where the state is loaded.
+/// Encodes a state. A job that registers or deregisters starts over where the state is loaded.
 pub fn encode(state: &State, keys: Keys) -> [u8; SIZE] {
     let job = state.job.as_ref().filter(|job| job.moves_data());
     let flags = state[Reg::Control] as u32 | job.map_or(0, |_| JOB);

@@ -429,7 +429,7 @@ class Machine:
 
 
 def run(options):
-    """Runs a machine, and returns its exit status. Begins anew if the emulation failed before init."""
+    """Runs a machine, and returns its exit status. Starts over if the emulation failed before init."""
     for left in reversed(range(BOOTS)):
         machine = Machine(options)
         status = machine.run()

@@ -245,7 +245,7 @@ pub(crate) fn compared(amount: &Amount, config: usize) -> String {
     listed(&list)
 }
 
-/// Writes everything anew at the destination, and reads it back.
+/// Writes everything again at the destination, and reads it back.
 fn works(destination: &Device, parts: &Parts, settings: &Settings, out: Out) -> Result<()> {
     let mut inventory = Inventory::new(parts, settings.used, settings.seed ^ 1);
     inventory.fill(destination)?;

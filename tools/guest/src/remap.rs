@@ -14,7 +14,7 @@ use crate::workload::Workload;
 const READ: u64 = 16 << 10;
 
 impl<B: Bar, M: Buffer, W: Window> Workload<B, M, W> {
-    /// Maps a random block anew, and has the device read it there, unless a job in flight reads it, or it must stay where it
+    /// Maps a random block again, and has the device read it there, unless a job in flight reads it, or it must stay where it
     /// is.
     pub(crate) fn remap(&mut self) -> WrongResult {
         // One for this job, and one for others.

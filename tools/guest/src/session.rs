@@ -255,7 +255,7 @@ impl Session {
         Ok(())
     }
 
-    /// Binds the driver to the devices that have none, and begins anew with them.
+    /// Binds the driver to the devices that have none, and starts over with them.
     fn bind(&mut self) -> WrongResult {
         for unbound in std::mem::take(&mut self.unbound) {
             unbound.bind().map_err(failed("bind"))?;

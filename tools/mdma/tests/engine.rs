@@ -212,7 +212,7 @@ fn faults_of_the_queue_itself() {
 }
 
 #[test]
-fn disabling_drops_jobs_and_the_next_queue_begins_anew() {
+fn disabling_drops_jobs_and_the_next_queue_starts_over() {
     let mut machine = Machine::new(3);
     machine
         .queue

@@ -158,7 +158,7 @@ fn keys_move_with_the_device() {
     assert_eq!(machine.register(DATA, 1, true), keys[4] + 1);
 }
 
-/// A registration that is in progress when the device is saved begins anew.
+/// A registration that is in progress when the device is saved starts over.
 #[test]
 fn a_registration_in_progress_is_not_saved() {
     let mut machine = Machine::new(3);

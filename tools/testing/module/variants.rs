@@ -12,7 +12,7 @@
 //!   0x0c  EXTRA     keeps what is written; part 5 of the state, saved if it is not 0
 //!   0x10  OPTIONAL  the same, part 7, which a reader need not know
 //!   0x14  AHEAD     keeps what is written; part 9, sent in pre-copy
-//!   0x18  RESTART   a write begins pre-copy anew
+//!   0x18  RESTART   a write restarts pre-copy
 //!   0x1c  BUSY      while it is 1 the device refuses to stop; while it is 2 a save, and while it is 3 a load
 //!   0x20  HOOKS     reads how often a save began, a save ended, a load began, a load ended: a byte each
 //! ```

@@ -178,7 +178,7 @@ fn a_valid_file() {
 
 /// A source that was reset sends a new stream after the first one, complete or not.
 #[test]
-fn a_stream_that_begins_anew() {
+fn a_stream_that_starts_over() {
     let stream = stream();
     for first in [&stream[..], &stream[..32 + 56]] {
         let output = inspect(&["-", "--json"], &[first, &stream[..]].concat());

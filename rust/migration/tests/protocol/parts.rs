@@ -205,7 +205,7 @@ fn p45_a_part_that_changed_is_sent_while_the_device_runs() {
 }
 
 #[test]
-fn p45_pre_copy_begins_anew() {
+fn p45_pre_copy_starts_over() {
     let source = with(&[(9, &[1; 10])]);
     let mut session = source.begin();
     let mut stream = fill_all(&mut session, &source, 4096).concat();

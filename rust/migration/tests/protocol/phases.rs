@@ -188,10 +188,7 @@ fn p37_the_posted_loops_end() {
                 break;
             }
             // The user calls for data only if precopy_only is not 0.
-            assert!(
-                left.precopy_only != 0,
-                "{left:?} of {threshold} waits for ever"
-            );
+            assert!(left.precopy_only != 0, "{left:?} of {threshold} never ends");
             if initial > 0 {
                 initial = initial.saturating_sub(buffer);
                 again += 60;

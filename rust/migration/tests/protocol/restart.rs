@@ -38,7 +38,7 @@ fn feed(session: &mut LoadSession<Vec<u8>>, target: &Device, bytes: &[u8]) -> Re
 /// Loads part of one stream, then all of another. The device must equal the source of the second, without pages of the
 /// first.
 #[test]
-fn p50_a_stream_cut_at_any_buffer_begins_anew() {
+fn p50_a_stream_cut_at_any_buffer_starts_over() {
     let (_, first) = source(300);
     let (device, second) = other();
     for whole in 0..=first.len() {

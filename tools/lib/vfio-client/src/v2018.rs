@@ -245,7 +245,7 @@ impl Migration {
                 let what = format!("{copied} of {total} pages after {done} of {pages}");
                 return Err(Error::other("dirty_pfns", what));
             }
-            // The posted user would ask again for ever.
+            // The posted user would ask again without end.
             if copied == 0 && done < pages {
                 return Err(Error::other("dirty_pfns", "no page was copied"));
             }

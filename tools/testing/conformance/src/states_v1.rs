@@ -36,7 +36,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::changes(
         "v1.reset",
         Line::v1("The user application must use the device reset ioctl to recover the device"),
-        "A reset in any state leads to 001, and a migration begins anew.",
+        "A reset in any state leads to 001, and a migration starts over.",
         reset,
     ),
     Check::changes(

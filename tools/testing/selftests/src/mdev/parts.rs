@@ -23,7 +23,7 @@ tests! { "parts" needs [Mdma]:
     p51_a_state_without_a_part_is_loaded ["P51"],
     p49_a_part_with_wrong_contents_changes_nothing ["P49"],
     p45_a_part_is_sent_in_pre_copy ["P45"],
-    p45_pre_copy_begins_anew ["P45"],
+    p45_pre_copy_starts_over ["P45"],
     p46_poll_wakes_when_a_part_changes ["P46"],
     hooks_run_once_for_each_session [],
     p10_a_device_that_refuses_to_stop_runs_on ["P10"],
@@ -233,7 +233,7 @@ fn p45_a_part_is_sent_in_pre_copy(env: &Env) -> Result {
     Ok(())
 }
 
-fn p45_pre_copy_begins_anew(env: &Env) -> Result {
+fn p45_pre_copy_starts_over(env: &Env) -> Result {
     let _module = Sample::load(env, "variants")?;
     for asked in [false, true] {
         let source = Variant::new(env, ALL.name)?;
