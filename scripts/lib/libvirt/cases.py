@@ -6,6 +6,7 @@ import os
 
 from libvirt import domain
 from libvirt.domain import NAME, Run
+from libvirt.process import Process
 from libvirt.virsh import call
 from migrate import wait
 from migrate.fixture import BOOTS
@@ -182,6 +183,30 @@ async def boots(stage):
     await stage.boot()
 
 
+async def is_confined(stage):
+    """QEMU runs as a user without rights. Its /dev has the node of the device, which belongs to that user."""
+    qemu = Process(NAME)
+    for name, expected in (("CapEff", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2")):
+        if qemu.status[name] != expected:
+            raise Trouble(f"{name} of QEMU is {qemu.status[name]}, not {expected}")
+    node = stage.devices["A"].node.removeprefix("/dev/")
+    nodes = qemu.nodes(".", "vfio")
+    stage.say(f"QEMU runs as user {qemu.user}, may lock {qemu.locked} bytes, and sees {', '.join(nodes)}")
+    if [name for name in nodes if name.startswith("vfio/")] != [node, "vfio/vfio"]:
+        raise Trouble(f"QEMU does not see {node} only")
+    if qemu.user == 0 or nodes[node].st_uid != qemu.user:
+        raise Trouble(f"{node} belongs to user {nodes[node].st_uid}")
+    # The group of the device is open, so that nobody else can open it.
+    for path, expected in ((f"/dev/{node}", "busy"), ("/dev/kmsg", "not permitted")):
+        said = qemu.opens(path)
+        if expected not in said:
+            raise Trouble(f"opening {path} in the cgroup of QEMU: {said or 'it opens'}")
+        stage.say(said)
+    owner = os.stat(f"/dev/{node}").st_uid
+    if owner != 0:
+        raise Trouble(f"{node} of the machine belongs to user {owner}")
+
+
 async def migrates(stage):
     """The guest migrates to the other machine, and verifies all data. domjobinfo tells how far it is."""
     told = await stage.migrate()
@@ -251,5 +276,5 @@ async def ends(stage):
     await stage.virsh("undefine", NAME)
 
 
-TESTS = (parent_is_unknown, lists_the_instance, needs_the_override, boots, migrates, migrates, saves, is_managed,
-         external_snapshot, ends, internal_snapshot, ends)
+TESTS = (parent_is_unknown, lists_the_instance, needs_the_override, boots, is_confined, migrates, migrates,
+         saves, is_managed, external_snapshot, ends, internal_snapshot, ends)

@@ -11,7 +11,7 @@ SHARED, LAYERS = "/target", "/mnt/target"
 ROOT = f"{LAYERS}/root"
 # Directories of the machine that are visible in it.
 BOUND = ("dev", "proc", "sys", "tmp", "out")
-# Without systemd there is nobody to ask who may connect, and no virtlogd.
+# Without systemd there is nobody to ask who may connect, and no virtlogd. Nobody has loaded profiles of AppArmor.
 FILES = {
     "libvirtd.conf": """
 listen_tls = 0
@@ -24,11 +24,7 @@ host_uuid = "00000000-0000-4000-8000-{digits:012x}"
 log_outputs = "2:file:/out/libvirtd-{side}.log"
 """,
     "qemu.conf": """
-user = "root"
-group = "root"
 security_driver = "none"
-namespaces = [ ]
-cgroup_controllers = [ ]
 stdio_handler = "file"
 """,
 }
@@ -54,8 +50,8 @@ def enter():
          f"lowerdir={SHARED},upperdir={LAYERS}/upper,workdir={LAYERS}/work"])
     for name in BOUND:
         os.makedirs(f"{ROOT}/{name}", exist_ok=True)
-        # Without what is mounted below, so without control groups: nobody has made any for libvirt.
-        run(["mount", "--bind", f"/{name}", f"{ROOT}/{name}"])
+        # With what is mounted below: the control groups.
+        run(["mount", "--rbind", f"/{name}", f"{ROOT}/{name}"])
     run(["mount", "-t", "tmpfs", "run", f"{ROOT}/run"])
 
 
@@ -71,4 +67,7 @@ def start(side, addresses):
     os.makedirs(f"{ROOT}/var/log/libvirt/qemu", exist_ok=True)
     run(["mount", "--bind", f"/out/{side}", f"{ROOT}/var/log/libvirt/qemu"])
     run(in_root("/usr/lib/systemd/systemd-udevd", "--daemon"))
-    run(in_root("libvirtd", "--listen", "--daemon"))
+    # udev starts after the machine's kernel has made the node.
+    run(in_root("udevadm", "trigger", "--action=add", "--sysname-match=kvm"))
+    run(in_root("udevadm", "settle"))
+    run(["python3", "-m", "libvirt.root", "libvirtd", "--listen", "--daemon"])

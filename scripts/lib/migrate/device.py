@@ -93,6 +93,11 @@ class Device:
     def sysfs(self):
         return f"/sys/bus/mdev/devices/{self.uuid}"
 
+    @property
+    def node(self):
+        """The node of its IOMMU group."""
+        return "/dev/vfio/" + os.path.basename(os.readlink(f"{self.sysfs}/iommu_group"))
+
     def load_disk(self, image):
         """Loads a disk image, which stays until the device is removed."""
         run(["mnvme-disk", "load", self.uuid, image])

@@ -176,11 +176,7 @@ async def bar2(qemu):
 
 def own(devices, directory):
     """Makes `nobody` the owner of everything that QEMU opens."""
-    paths = ["/dev/kvm", directory]
-    for device in devices:
-        group = os.path.basename(os.path.realpath(f"{device.sysfs}/iommu_group"))
-        paths.append(f"/dev/vfio/{group}")
-    for path in paths:
+    for path in ("/dev/kvm", directory, *(device.node for device in devices)):
         shutil.chown(path, NOBODY, NOBODY)
 
 
