@@ -189,6 +189,8 @@ async def is_confined(stage):
     for name, expected in (("CapEff", "0" * 16), ("NoNewPrivs", "1"), ("Seccomp", "2")):
         if qemu.status[name] != expected:
             raise Trouble(f"{name} of QEMU is {qemu.status[name]}, not {expected}")
+    if qemu.profile != f"libvirt-{domain.UUID} (enforce)":
+        raise Trouble(f"the profile of QEMU is {qemu.profile}")
     node = stage.devices["A"].node.removeprefix("/dev/")
     nodes = qemu.nodes(".", "vfio")
     stage.say(f"QEMU runs as user {qemu.user}, may lock {qemu.locked} bytes, and sees {', '.join(nodes)}")

@@ -11,7 +11,7 @@ SHARED, LAYERS = "/target", "/mnt/target"
 ROOT = f"{LAYERS}/root"
 # Directories of the machine that are visible in it.
 BOUND = ("dev", "proc", "sys", "tmp", "out")
-# Without systemd there is nobody to ask who may connect, and no virtlogd. Nobody has loaded profiles of AppArmor.
+# Without systemd there is nobody to ask who may connect, and no virtlogd.
 FILES = {
     "libvirtd.conf": """
 listen_tls = 0
@@ -24,10 +24,12 @@ host_uuid = "00000000-0000-4000-8000-{digits:012x}"
 log_outputs = "2:file:/out/libvirtd-{side}.log"
 """,
     "qemu.conf": """
-security_driver = "none"
+security_driver = "apparmor"
 stdio_handler = "file"
 """,
 }
+# libvirt confines QEMU by AppArmor only if it is confined itself.
+PROFILES = ("usr.sbin.libvirtd", "usr.lib.libvirt.virt-aa-helper")
 
 
 def in_root(*command):
@@ -70,4 +72,6 @@ def start(side, addresses):
     # udev starts after the machine's kernel has made the node.
     run(in_root("udevadm", "trigger", "--action=add", "--sysname-match=kvm"))
     run(in_root("udevadm", "settle"))
+    run(["mount", "-t", "securityfs", "security", f"{ROOT}/sys/kernel/security"])
+    run(in_root("apparmor_parser", "--replace", *(f"/etc/apparmor.d/{name}" for name in PROFILES)))
     run(["python3", "-m", "libvirt.root", "libvirtd", "--listen", "--daemon"])

@@ -7,7 +7,7 @@ from migrate import wait
 from migrate.qemu import BROKEN, IMAGE
 from migrate.settings import SMALL
 
-NAME = "guest"
+NAME, UUID = "guest", "6a6f0d2e-8d0c-4d4e-9a57-0e0f1f6a3f01"
 # Where the guest's program is reached.
 PORT = 4000
 # What makes QEMU migrate a device that does not track dirty pages itself.
@@ -30,7 +30,7 @@ DISK = """
 DOMAIN = """
 <domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
-  <uuid>6a6f0d2e-8d0c-4d4e-9a57-0e0f1f6a3f01</uuid>
+  <uuid>{domain}</uuid>
   <memory unit='MiB'>256</memory>
   <vcpu>1</vcpu>
   <os>
@@ -68,7 +68,7 @@ def xml(uuid, override=True, disk=None):
     """Returns the XML of a domain with a device."""
     with open(f"{IMAGE}/append", encoding="utf-8") as file:
         append = " ".join([file.read().strip(), "guest.irq=msix", "guest.devices=1", "guest.seed=1", *SMALL])
-    return DOMAIN.format(name=NAME, image=IMAGE, append=append, port=PORT, uuid=uuid,
+    return DOMAIN.format(name=NAME, domain=UUID, image=IMAGE, append=append, port=PORT, uuid=uuid,
                          disk=DISK.format(path=disk) if disk else "", more=OVERRIDE if override else "")
 
 

@@ -23,6 +23,12 @@ class Process:
         return int(self.status["Uid"].split()[1])
 
     @property
+    def profile(self):
+        """The profile of AppArmor, and its mode."""
+        with open(f"{self.directory}/attr/current", encoding="ascii") as file:
+            return file.read().strip()
+
+    @property
     def locked(self):
         """The number of bytes that it may lock, or "unlimited"."""
         with open(f"{self.directory}/limits", encoding="ascii") as file:
