@@ -122,6 +122,11 @@ class Migration:
             self.tell(self)
         return self.info.get("status")
 
+    def progress(self):
+        """Returns what changes while data moves."""
+        ram = self.info.get("ram", {})
+        return self.info.get("status"), ram.get("transferred"), ram.get("dirty-sync-count")
+
     async def converge(self):
         """Doubles the downtime limit if the guest dirties memory faster than QEMU sends it.
 
@@ -147,7 +152,7 @@ class Migration:
                               f"{self.info.get('error-desc', 'no reason given')}")
             return False
 
-        await wait.until(what, met, [self.source, *watch], pause=0.1)
+        await wait.until(what, met, [self.source, *watch], pause=0.1, progress=self.progress)
 
     async def let_end(self):
         """Removes the limits that keep the migration from completing."""
@@ -162,7 +167,8 @@ class Migration:
             status = await self.poll()
             return status if status in ENDS else None
 
-        status = await wait.until("the migration to end", over, [self.source, *watch], pause=0.1)
+        status = await wait.until("the migration to end", over, [self.source, *watch], pause=0.1,
+                                  progress=self.progress)
         if status == "completed" and self.transport.stored:
             await self.transport.listen(self.destination)
         return status

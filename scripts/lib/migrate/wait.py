@@ -9,6 +9,8 @@ import asyncio
 import inspect
 
 LIMIT = 600.0
+# A wait that makes progress may take this many limits.
+LIMITS = 10
 
 
 class Trouble(Exception):
@@ -31,13 +33,15 @@ async def event(what, awaitable, limit=LIMIT):
         raise Expired(f"limit of {limit:.0f} s reached while waiting for {what}") from None
 
 
-async def until(what, condition, watch=(), limit=LIMIT, pause=0.05):
+async def until(what, condition, watch=(), limit=LIMIT, pause=0.05, progress=None):
     """Waits until `condition()`, a function or coroutine, returns a true value, and returns it.
 
-    Also calls `check()` of each object in `watch`, which raises if the object failed.
+    Also calls `check()` of each object in `watch`, which raises if the object failed. The limit starts over when
+    `progress()` returns another value, which shows that a slow host still gets on.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + limit
+    begin = since = loop.time()
+    last = None
     while True:
         for watched in watch:
             watched.check()
@@ -46,6 +50,9 @@ async def until(what, condition, watch=(), limit=LIMIT, pause=0.05):
             value = await value
         if value:
             return value
-        if loop.time() > end:
+        now = loop.time()
+        if progress and last != (last := progress()):
+            since = now
+        if now - since > limit or now - begin > LIMITS * limit:
             raise Expired(f"limit of {limit:.0f} s reached while waiting for {what}")
         await asyncio.sleep(pause)

@@ -36,6 +36,26 @@ class Until(unittest.TestCase):
         with self.assertRaisesRegex(wait.Expired, "waiting for it"):
             self.until(lambda: None, limit=0)
 
+    def test_progress_starts_the_limit_over(self):
+        values = iter([None] * 5 + ["value"])
+        steps = iter(range(9))
+        slow = {"limit": 0.05, "progress": lambda: next(steps)}
+
+        async def condition():
+            await asyncio.sleep(0.02)
+            return next(values)
+
+        self.assertEqual(self.until(condition, **slow), "value")
+
+    def test_without_progress_the_limit_is_reached(self):
+        with self.assertRaisesRegex(wait.Expired, "waiting for it"):
+            self.until(lambda: None, limit=0.01, progress=lambda: 1)
+
+    def test_progress_without_end_is_too_much(self):
+        steps = iter(range(10 ** 9))
+        with self.assertRaisesRegex(wait.Expired, "waiting for it"):
+            self.until(lambda: None, limit=0.01, progress=lambda: next(steps))
+
     def test_trouble_ends_the_wait(self):
         with self.assertRaisesRegex(wait.Trouble, "broken"):
             self.until(lambda: None, watch=[Watched(), Watched(wait.Trouble("broken"))])

@@ -16,6 +16,8 @@ KINDS = {
 
 # 256 MiB of guest memory for the device, of which 1 % is written.
 LARGE = ("guest.memory=256M", "guest.written=2560K")
+# Each look reports all that is registered, and a slow host sends little in a short downtime.
+ENOUGH_MS = 5000
 
 BALLOON = ("-device", "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=0x14")
 
@@ -57,7 +59,8 @@ PLANS = [
     *(Plan(f"{prefix}_balloon", Settings(qemu=qemu, append=SMALL, words_of_qemu=BALLOON), (balloons,), group="memory",
            feature="virtio-balloon", seconds=60)
       for prefix, qemu in versions()),
-    *(Plan(f"{prefix}_{name}", Settings(qemu=qemu, memory="768M", append=(*LARGE, f"guest.registered={size}")),
+    *(Plan(f"{prefix}_{name}",
+           Settings(qemu=qemu, memory="768M", downtime_ms=ENOUGH_MS, append=(*LARGE, f"guest.registered={size}")),
            (cases.registered,), group="memory", feature=f"{size} registered of 256 MiB", seconds=seconds)
       for prefix, qemu in versions("10", "11")
       for name, size, seconds in (("registered", "256M", 200), ("not_registered", "256K", 90))),
