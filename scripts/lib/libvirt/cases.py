@@ -17,6 +17,9 @@ from migrate.wait import Emulation, Trouble
 # Seconds between two questions for the progress of a migration.
 PAUSE = 5
 SNAPSHOT = "now"
+# QEMU sends again and again what the device has pinned, until all of it fits in the downtime. On a slow host the
+# default of 300 ms is too short for that.
+DOWNTIME_MS = 5000
 # A node device that libvirt shall create.
 NODE_DEVICE = """
 <device>
@@ -114,12 +117,17 @@ class Stage:
         await self.virsh("resume", NAME)
         await self.goes_on(run)
 
+    async def copies(self, *command):
+        """Runs a command of virsh that copies the memory of the guest. Returns what it printed."""
+        await self.virsh("migrate-setmaxdowntime", NAME, str(DOWNTIME_MS))
+        return await self.virsh(*command)
+
     async def migrate(self):
         """Migrates the guest to the other machine. Returns what domjobinfo said meanwhile."""
         source, other = self.virsh, self.machines["B" if self.side == "A" else "A"]
         device = self.devices[source.side]
         run = Run(other)
-        migration = asyncio.ensure_future(self.virsh(
+        migration = asyncio.ensure_future(self.copies(
             "migrate", NAME, other.uri, f"tcp://{other.address}", "--live", "--persistent", "--undefinesource",
             "--verbose"))
         connection = asyncio.ensure_future(self.connect(run))
@@ -222,7 +230,7 @@ async def migrates(stage):
 async def saves(stage):
     """virsh save writes the guest to a file, and virsh restore continues it."""
     path = f"{stage.directory}/saved"
-    await stage.virsh("save", NAME, path)
+    await stage.copies("save", NAME, path)
     stage.say(f"{os.path.getsize(path)} bytes")
     await stage.continues("restore", path)
     os.remove(path)
@@ -230,7 +238,7 @@ async def saves(stage):
 
 async def is_managed(stage):
     """virsh managedsave writes the guest to a file of libvirt, and virsh start continues it."""
-    await stage.virsh("managedsave", NAME)
+    await stage.copies("managedsave", NAME)
     stage.say(await stage.virsh("list", "--all", "--managed-save"))
     await stage.continues("start", NAME)
 
@@ -238,7 +246,7 @@ async def is_managed(stage):
 async def reverts(stage, *options):
     """A snapshot of the running guest is made, which goes on. Then libvirt returns to the snapshot, and deletes it."""
     guest, virsh = stage.guest, stage.virsh
-    await virsh("snapshot-create-as", NAME, SNAPSHOT, *options)
+    await stage.copies("snapshot-create-as", NAME, SNAPSHOT, *options)
     await guest.work(stage.running)
     await guest.verify(stage.running)
     run = Run(virsh)
