@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The other machine: its `Host`, used from here."""
 
+import asyncio
 import threading
 from multiprocessing.managers import BaseManager, NamespaceProxy
 
@@ -11,6 +12,8 @@ from migrate.wait import Trouble
 PORT = 7000
 # Nobody else is on the network.
 KEY = b"hosts"
+# Seconds between two signs of life. A machine without output counts as stuck, and this one only waits.
+PAUSE = 30
 
 
 class DeviceProxy(NamespaceProxy):
@@ -39,14 +42,18 @@ Manager.register("Process", exposed=("poll", "kill", "send_signal"), create_meth
 
 def serve(address, port=PORT):
     """Lets the other machine use this one, until it says that it has ended."""
-    host, ended = Host(address), threading.Event()
+    host, alive, ended = Host(address), threading.Event(), threading.Event()
     Manager.register("host", callable=lambda: host,
                      exposed=("where", "release", "device", "log", "channel", "enter", "start"),
                      method_to_typeid={"device": "Device", "log": "Log", "start": "Process"})
+    Manager.register("alive", callable=lambda: alive, exposed=("set",))
     Manager.register("ended", callable=lambda: ended, exposed=("set",))
     server = Manager((address, port), KEY).get_server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    ended.wait()
+    while not ended.wait(PAUSE):
+        if alive.is_set():
+            alive.clear()
+            print("# in use", flush=True)
 
 
 class Other:
@@ -54,11 +61,13 @@ class Other:
 
     def __init__(self, address, port=PORT):
         self.manager = Manager((address, port), KEY)
+        self.life = None
 
     async def __aenter__(self):
-        Manager.register("host")
-        Manager.register("ended")
+        for name in ("host", "alive", "ended"):
+            Manager.register(name)
         await wait.until("the other machine", self.connect, pause=1)
+        self.life = asyncio.create_task(self.tell())
         return self.manager.host()
 
     def connect(self):
@@ -69,7 +78,15 @@ class Other:
             return False
         return True
 
+    async def tell(self):
+        """Tells the other machine that this one is alive."""
+        alive = self.manager.alive()
+        while True:
+            alive.set()
+            await asyncio.sleep(PAUSE)
+
     async def __aexit__(self, *_error):
+        self.life.cancel()
         try:
             self.manager.ended().set()
         except (OSError, EOFError) as error:

@@ -16,12 +16,16 @@ ADDRESS = "127.0.0.1"
 
 
 class OtherMachine(unittest.TestCase):
+    def setUp(self):
+        self.output = tempfile.TemporaryFile()
+        self.addCleanup(self.output.close)
+
     def use(self, function):
         """Calls a function with the other machine, and returns the exit status of that process."""
         # Another run of this test may use the usual port.
         _, port = Host(ADDRESS).channel("")
-        program = f"from hosts import remote; remote.serve({ADDRESS!r}, {port})"
-        with subprocess.Popen([sys.executable, "-c", program]) as process:
+        program = f"from hosts import remote; remote.PAUSE = 0.01; remote.serve({ADDRESS!r}, {port})"
+        with subprocess.Popen([sys.executable, "-c", program], stdout=self.output) as process:
             async def run():
                 async with remote.Other(ADDRESS, port) as other:
                     await function(other)
@@ -39,6 +43,14 @@ class OtherMachine(unittest.TestCase):
             self.assertEqual(other.channel("/ignored")[0], ADDRESS)
 
         self.assertEqual(self.use(check), 0)
+
+    def test_it_prints_while_it_is_used(self):
+        async def nothing(_other):
+            await wait.until("the other machine to print", lambda: os.fstat(self.output.fileno()).st_size)
+
+        self.assertEqual(self.use(nothing), 0)
+        self.output.seek(0)
+        self.assertEqual(self.output.read(), b"# in use\n")
 
     def test_a_process_stays_there(self):
         async def check(other):
