@@ -287,7 +287,15 @@ class Qemu:
         if self.broken:
             raise BROKEN[self.broken](f"QEMU {self.name} stopped its guest: {self.broken}")
         if not self.expected_end and self.process is not None and not self.alive():
-            raise Trouble(f"QEMU {self.name} ended with {self.process.poll()}: {self.words()}")
+            raise Trouble(f"QEMU {self.name} ended with {self.process.poll()}: {self.panic() or self.words()}")
+
+    def panic(self):
+        """Returns the line with which the guest's kernel panicked, or None."""
+        try:
+            with open(self.path("console.log"), encoding="utf-8", errors="replace") as file:
+                return next((f"the guest: {line.strip()}" for line in file if "Kernel panic" in line), None)
+        except FileNotFoundError:
+            return None
 
     def words(self, lines=4):
         """Returns the end of its error output, without a dump of registers."""

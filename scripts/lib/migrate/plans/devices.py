@@ -25,7 +25,7 @@ def plans(prefix, qemu):
     yield plan("intx", "INTx", cases.live, cases.interrupts, irq="intx", seconds=120)
     yield plan("two_devices_msi", "2 devices, MSI", cases.live, cases.interrupts, irq="msi", devices=2, seconds=130)
     yield plan("eight_devices", "8 devices of 16 and 256 MiB", cases.live, devices=8, sizes=("16M", "256M"),
-               append=("guest.memory=32M", "guest.rate=20"), seconds=180)
+               memory="768M", append=("guest.memory=8M", "guest.device=16M", "guest.rate=20"), seconds=180)
     yield plan("beside", "an e1000 and a virtio-rng beside it", cases.live, words_of_qemu=BESIDE)
     yield plan("mixed", "an mserial and an mnvme beside it", cases.live, beside=(("mserial", "1"), ("mnvme", "64M")))
     yield plan("blocked", "a device beside it that cannot migrate",
