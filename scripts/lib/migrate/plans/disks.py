@@ -54,7 +54,7 @@ async def travel(stage, way):
     during = result.during["jobs"] - result.before["jobs"]
     if during <= 0:
         raise Trouble(f"{way}: no reads and writes during the migration")
-    await fixture.guest.reaches("interrupts", result.during["interrupts"] + 1, fixture.running)
+    await cases.grows(fixture, "interrupts", result)
     await verify(stage, way)
     source = fixture.results[-1][0]
     for name, value in report.table(source, result, fixture.guest.totals):
