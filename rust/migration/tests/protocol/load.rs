@@ -2,7 +2,7 @@
 
 //! The streams that a destination accepts and refuses.
 
-use crate::device::{fill_all, identity, join, records, sample, Device, PAGE, STATE_MAX};
+use crate::device::{fill_all, join, records, sample, Device, PAGE, STATE_MAX};
 use migration::stream::{
     Error, Header, Kind, Totals, FLAG_AGAIN, FLAG_OPTIONAL, FLAG_START, HEADER_SIZE, IDENTITY_SIZE,
 };
