@@ -11,6 +11,8 @@ from migrate.wait import Trouble
 KEY, OTHER_KEY = "5a" * 32, "a5" * 32
 # AES takes minutes in an emulated machine.
 PRIORITY = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305"
+# The clock of the other machine may be behind.
+VALID_FROM = "20000101000000Z"
 # What the first record of a device's stream begins with, and the offset of the field memory_size in it:
 # Documentation/stream.rst.
 MAGIC, MEMORY_SIZE = b"VFIOMDEV", 40
@@ -192,7 +194,8 @@ def certificates(directory):
             raise Trouble(f"openssl {words[0]}: {done.stdout.decode(errors='replace').strip()}")
 
     def request(name, *words):
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650",
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                "-not_before", VALID_FROM, "-days", "3650",
                 "-keyout", f"{name}-key.pem", "-out", f"{name}-cert.pem", *words)
 
     request("ca", "-subj", "/CN=authority", "-addext", "basicConstraints=critical,CA:TRUE",
