@@ -12,6 +12,12 @@ STAMP = re.compile(r"(?:\d+@(\d+\.\d+):|(\d+-\S+Z) )(\w+) (.*)")
 STATE = re.compile(r"\s*\(([^)]+)\) (?:new )?state (\w+)")
 DIRTY = re.compile(r"dirty_pages[ =:]*(\d+)")
 
+# A row of the timeline.
+PASS = re.compile(r"pass (\d+): (\d+) dirty pages")
+
+# The number of passes that a short timeline shows at each end.
+SHOWN = 3
+
 
 class Trace:
     """The trace of one QEMU."""
@@ -70,6 +76,19 @@ def timeline(source, destination, result, guest):
         lines.append((first["time"], "destination",
                       f"first message of the guest, {first.get('verified', 0)} jobs verified"))
     return [(moment - result.begin, where, what) for moment, where, what in sorted(lines)]
+
+
+def short(rows):
+    """Returns the rows of a timeline with one row for the passes in the middle. There can be more than fifty."""
+    middle = [row for row in rows if PASS.match(row[2])][SHOWN:-SHOWN]
+    if len(middle) < 2:
+        return rows
+    found = [PASS.match(what) for _, _, what in middle]
+    counts = [int(match[2]) for match in found]
+    moment, where, _ = middle[0]
+    one = (moment, where, f"passes {found[0][1]} to {found[-1][1]}: "
+                          f"{min(counts)} to {max(counts)} dirty pages of the guest in each")
+    return [one if row is middle[0] else row for row in rows if row is middle[0] or row not in middle]
 
 
 def device_dirty_pages(source, result):
