@@ -191,7 +191,8 @@ errors()
 }
 
 # step LOG NOUN TEXT COMMAND... - runs COMMAND with its output in LOG, and prints one
-# line. If COMMAND fails, also prints errors and the path of the log.
+# line. If COMMAND fails, also prints errors and the path of the log. step_begin= is the
+# time when it began, if that was before.
 step()
 {
 	STEP_LOG=$1
@@ -199,7 +200,7 @@ step()
 	_text=$3
 	shift 3
 	mkdir -p "$(dirname "$STEP_LOG")"
-	_begin=$(date +%s)
+	_begin=${step_begin:-$(date +%s)}
 	_ticker=
 	if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ] && [ -z "${V:-}" ]; then
 		: >"$STEP_LOG"
