@@ -4,7 +4,7 @@
 import sys
 import time
 
-from migrate.timeline import device_dirty_pages, passes, short, timeline
+from migrate.timeline import device_dirty_pages, passes, timeline
 
 
 def size(count):
@@ -97,7 +97,7 @@ def table(source, result, last):
 def show_timeline(source, destination, result, guest, file=sys.stdout):
     """Prints the timeline, without the passes in the middle if there are many."""
     print(f"\n  {'seconds':>9}  {'side':<12} event", file=file)
-    for moment, where, what in short(timeline(source, destination, result, guest)):
+    for moment, where, what in timeline(source, destination, result, guest, short=True):
         print(f"  {moment:9.3f}  {where:<12} {what}", file=file)
 
 

@@ -12,9 +12,6 @@ STAMP = re.compile(r"(?:\d+@(\d+\.\d+):|(\d+-\S+Z) )(\w+) (.*)")
 STATE = re.compile(r"\s*\(([^)]+)\) (?:new )?state (\w+)")
 DIRTY = re.compile(r"dirty_pages[ =:]*(\d+)")
 
-# A row of the timeline.
-PASS = re.compile(r"pass (\d+): (\d+) dirty pages")
-
 # The number of passes that a short timeline shows at each end.
 SHOWN = 3
 
@@ -51,8 +48,22 @@ class Trace:
                 yield moment, int(match[1])
 
 
-def timeline(source, destination, result, guest):
-    """Returns the rows of the timeline: seconds since the start, side, event."""
+def pass_rows(counts, short):
+    """Returns the rows of the passes with these moments and numbers of dirty pages: moment, event."""
+    rows = [(moment, f"pass {number}: {pages} dirty pages of the guest")
+            for number, (moment, pages) in enumerate(counts, 1)]
+    middle = counts[SHOWN:-SHOWN]
+    if not short or len(middle) < 2:
+        return rows
+    pages = [pages for _, pages in middle]
+    one = (middle[0][0], f"passes {SHOWN + 1} to {SHOWN + len(middle)}: "
+                         f"{min(pages)} to {max(pages)} dirty pages of the guest in each")
+    return [*rows[:SHOWN], one, *rows[-SHOWN:]]
+
+
+def timeline(source, destination, result, guest, short=False):
+    """Returns the rows of the timeline: seconds since the start, side, event. A short one has one row for the passes
+    in the middle, of which there can be more than fifty."""
     lines = []
     for where, qemu in (("source", source), ("destination", destination)):
         names = {device.uuid: f"device {number}" if len(qemu.devices) > 1 else "device"
@@ -60,8 +71,8 @@ def timeline(source, destination, result, guest):
         trace = Trace(qemu.path("trace"))
         for moment, uuid, state in trace.states(result.begin):
             lines.append((moment, where, f"{names.get(uuid, uuid)} {state}"))
-        for number, (moment, pages) in enumerate(trace.dirty(result.begin, "migration_bitmap_sync_end"), 1):
-            lines.append((moment, where, f"pass {number}: {pages} dirty pages of the guest"))
+        told = pass_rows(list(trace.dirty(result.begin, "migration_bitmap_sync_end")), short)
+        lines += [(moment, where, what) for moment, what in told]
         for moment, event in qemu.events:
             if moment < result.begin:
                 continue
@@ -76,19 +87,6 @@ def timeline(source, destination, result, guest):
         lines.append((first["time"], "destination",
                       f"first message of the guest, {first.get('verified', 0)} jobs verified"))
     return [(moment - result.begin, where, what) for moment, where, what in sorted(lines)]
-
-
-def short(rows):
-    """Returns the rows of a timeline with one row for the passes in the middle. There can be more than fifty."""
-    middle = [row for row in rows if PASS.match(row[2])][SHOWN:-SHOWN]
-    if len(middle) < 2:
-        return rows
-    found = [PASS.match(what) for _, _, what in middle]
-    counts = [int(match[2]) for match in found]
-    moment, where, _ = middle[0]
-    one = (moment, where, f"passes {found[0][1]} to {found[-1][1]}: "
-                          f"{min(counts)} to {max(counts)} dirty pages of the guest in each")
-    return [one if row is middle[0] else row for row in rows if row is middle[0] or row not in middle]
 
 
 def device_dirty_pages(source, result):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tests of migrate.timeline: what each QEMU's trace looks like, and the short timeline."""
+"""Tests of migrate.timeline: what each QEMU's trace looks like, and the rows of the passes."""
 
 import tempfile
 import unittest
 
-from migrate.timeline import Trace, short
+from migrate.timeline import Trace, pass_rows
 
 QEMU_7 = """\
 621@1795269164.321463:vfio_migration_set_state (uuid) state 1
@@ -44,24 +44,22 @@ class Traces(unittest.TestCase):
         self.assertEqual(list(trace.dirty(0, "vfio_container")), [(moment + 1.5, 3)])
 
 
-class Short(unittest.TestCase):
-    def rows(self, passes):
-        """Returns a timeline in which the device enters PRE_COPY after the fourth pass."""
-        rows = [(number, "source", f"pass {number}: {100 - number} dirty pages of the guest")
-                for number in range(1, passes + 1)]
-        rows.insert(4, (4.5, "source", "device PRE_COPY"))
-        return [(0.5, "source", "migration setup"), *rows, (99.0, "source", "guest stops")]
+class Passes(unittest.TestCase):
+    def rows(self, passes, short=True):
+        return pass_rows([(number, 100 - number) for number in range(1, passes + 1)], short)
+
+    def each(self, *numbers):
+        return [(number, f"pass {number}: {100 - number} dirty pages of the guest") for number in numbers]
 
     def test_the_passes_in_the_middle_are_one_row(self):
-        self.assertEqual([what for _, _, what in short(self.rows(10))], [
-            "migration setup",
-            *(f"pass {number}: {100 - number} dirty pages of the guest" for number in (1, 2, 3)),
-            "passes 4 to 7: 93 to 96 dirty pages of the guest in each",
-            "device PRE_COPY",
-            *(f"pass {number}: {100 - number} dirty pages of the guest" for number in (8, 9, 10)),
-            "guest stops"])
+        self.assertEqual(self.rows(10), [
+            *self.each(1, 2, 3),
+            (4, "passes 4 to 7: 93 to 96 dirty pages of the guest in each"),
+            *self.each(8, 9, 10)])
 
     def test_few_passes_stay(self):
         for passes in (0, 4, 7):
-            rows = self.rows(passes)
-            self.assertEqual(short(rows), rows)
+            self.assertEqual(self.rows(passes), self.each(*range(1, passes + 1)))
+
+    def test_the_long_timeline_has_all(self):
+        self.assertEqual(self.rows(50, short=False), self.each(*range(1, 51)))
