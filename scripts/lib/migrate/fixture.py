@@ -51,8 +51,9 @@ class Fixture:
         self.told = None
         # Log lines about rings that are copied because they cannot be pinned.
         self.copied = []
-        # Whether the guest has ended or failed, and how many guests there were.
+        # Whether the guest has ended, whether it did so in a test that failed, and how many guests there were.
         self.lost = False
+        self.failed = False
         self.guests = 0
 
     async def __aenter__(self):
@@ -145,7 +146,7 @@ class Fixture:
         self.refusals()
         self.copied = []
         await self.boot()
-        self.lost = False
+        self.lost = self.failed = False
 
     def refusals(self):
         """Returns the lines in which a module explains a refusal, since the last call."""

@@ -24,7 +24,8 @@ async def perform(stage, test, last):
     stage.forget()
     try:
         if fixture.lost:
-            if not stage.plan.boots or test is stage.plan.names()[-1][1] and stage.plan.whole:
+            ends = stage.plan.whole and test is stage.plan.names()[-1][1]
+            if not stage.plan.boots or ends and fixture.failed:
                 return "the guest ended or failed in an earlier test"
             await fixture.again()
         await test(stage)
@@ -32,14 +33,13 @@ async def perform(stage, test, last):
     except Emulation as trouble:
         if not last:
             raise
-        fixture.lost = True
-        return str(trouble)
+        why = str(trouble)
     except Trouble as trouble:
-        fixture.lost = True
-        return f"{type(trouble).__name__}: {trouble}"
+        why = f"{type(trouble).__name__}: {trouble}"
     except Exception:  # pylint: disable=broad-except
-        fixture.lost = True
-        return traceback.format_exc()
+        why = traceback.format_exc()
+    fixture.lost = fixture.failed = True
+    return why
 
 
 async def go_through(stage, tests, last):
