@@ -29,7 +29,7 @@ async def live(stage):
     fixture, guest = stage.fixture, stage.fixture.guest
     # The device must work while it is saved.
     kinds = ["verified"]
-    kinds += ["by_key"] if fixture.settings.driver == "mdma" else []
+    kinds += ["by_key"] if fixture.settings.registers_memory else []
     kinds += ["peer"] if fixture.settings.peers else []
     kinds += ["moved"] if "guest.remap=1" in fixture.settings.append else []
     for _ in range(ATTEMPTS):

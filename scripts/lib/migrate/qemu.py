@@ -89,6 +89,7 @@ class Qemu:
                    f"guest.seed={settings.seed}", *settings.append]
         append += ["guest.peers=1"] if settings.peers else []
         append += viommu.append(settings.viommu)
+        append += ["guest.registered=0"] if settings.copies_rings else []
         append += ["guest.kind=mserial"] if settings.driver == "mserial" else []
         # The kernel's own driver takes the best kind of interrupt that there is.
         append += ["pci=nomsi"] if (settings.driver, settings.irq) == ("mnvme", "intx") else []

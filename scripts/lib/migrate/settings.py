@@ -79,6 +79,11 @@ class Settings:
         return self.ordinary_user or self.backing == "ext4"
 
     @property
+    def registers_memory(self):
+        """Whether the guest registers memory, which pins it."""
+        return self.driver == "mdma" and not self.copies_rings
+
+    @property
     def protocol(self):
         """The migration protocol, "v1" or "v2"."""
         return self.version.protocol

@@ -28,8 +28,8 @@ class Guest:
 class Fixture:
     """A fixture whose migrations only count."""
 
-    def __init__(self, guest):
-        self.settings = Settings()
+    def __init__(self, guest, settings):
+        self.settings = settings
         self.guest = guest
         self.running = None
         self.results = []
@@ -49,9 +49,9 @@ class Fixture:
 class Live(unittest.TestCase):
     """The guest does each kind of job before, during and after a migration."""
 
-    def migrations(self, *during):
+    def migrations(self, *during, settings=Settings()):
         """Returns the number of migrations."""
-        fixture, said = Fixture(Guest(during)), []
+        fixture, said = Fixture(Guest(during), settings), []
         with mock.patch.object(cases.report, "table", return_value=[]):
             asyncio.run(cases.live(SimpleNamespace(fixture=fixture, say=said.append)))
         self.assertEqual(len(said), len(fixture.results) - 1)
@@ -66,3 +66,6 @@ class Live(unittest.TestCase):
     def test_a_guest_that_never_does_one_fails(self):
         with self.assertRaisesRegex(Trouble, "no job of by_key"):
             self.migrations(*[0] * cases.ATTEMPTS)
+
+    def test_a_guest_whose_memory_cannot_be_pinned_registers_none(self):
+        self.assertEqual(self.migrations(0, settings=Settings(ordinary_user=True)), 1)
