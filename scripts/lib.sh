@@ -79,6 +79,10 @@ kernel_arch()
 # modules are built at once, in one directory.
 DEVICES='mdma:mdma-16M scratch:scratch-1 mserial:mserial-1 mnvme:mnvme-64M'
 
+# Rounds of random and racing tests on a device other than the first. They race the same
+# framework, whose faults the first device finds; only the device's own code is new.
+FEWER_ITERATIONS=250
+
 # The devices of the fuzzer.
 FUZZED='mdma mserial mnvme'
 
