@@ -9,7 +9,8 @@ from migrate.qemu import now
 from migrate.sample import Sample, ram_bytes
 from migrate.wait import Trouble
 
-ENDS = ("completed", "failed", "cancelled")
+# With COLO the destination follows the source from then on.
+ENDS = ("completed", "failed", "cancelled", "colo")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from migrate import cases
 from migrate import phases
 from migrate import snapshot
+from migrate import wait
 from migrate.guest import Wrong
 from migrate.migration import Way
 from migrate.plan import Plan, case, versions
@@ -38,13 +39,28 @@ async def attempt(stage, way, meanwhile=None, **parameters):
         await fixture.guest.verify(fixture.running)
 
 
+async def in_colo(source):
+    """Returns whether a destination follows the source by COLO."""
+    return (await source.execute("query-migrate")).get("status") == "colo"
+
+
 async def stays(stage, source, trouble):
     """Raises unless the guest continues at the source after a migration that was refused or failed."""
     fixture = stage.fixture
     for qemu in fixture.qemus:
         if qemu is not source:
             await fixture.drop(qemu)
-    stage.finds("refused" if trouble.startswith(f"{source.name}: ") else "fails", trouble)
+    if await in_colo(source):
+        await source.execute("x-colo-lost-heartbeat")
+
+        async def alone():
+            return not await in_colo(source) and await source.is_running()
+
+        await wait.until("the source to go on alone", alone, [fixture.guest])
+        stage.finds("fails", "COLO begins. The test ends the destination, and the guest works on at the source.",
+                    "request")
+    else:
+        stage.finds("refused" if trouble.startswith(f"{source.name}: ") else "fails", trouble)
     await fixture.goes_on()
     await fixture.migrate()
 
