@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from migrate import cases
 from migrate.plan import Plan, case, versions
-from migrate.settings import Settings
+from migrate.settings import SMALL, Settings
 
 BASE = Settings().capabilities
 SERIAL = Settings(driver="mserial", sizes=("1",), irq="intx")
@@ -19,13 +19,14 @@ BLOCKS = ("-object", "memory-backend-ram,id=shared,size=1M,share=on",
 def plans(prefix, qemu):
     """Yields the plans of a QEMU version."""
     def plan(name, feature, *tests, seconds=70, parameters=(), **settings):
-        return Plan(f"{prefix}_{name}", Settings(qemu=qemu, **settings), tests, group="devices", feature=feature,
+        chosen = Settings(qemu=qemu, **{"append": SMALL, **settings})
+        return Plan(f"{prefix}_{name}", chosen, tests, group="devices", feature=feature,
                     parameters=dict(parameters), seconds=seconds)
 
     yield plan("intx", "INTx", cases.live, cases.interrupts, irq="intx", seconds=120)
     yield plan("two_devices_msi", "2 devices, MSI", cases.live, cases.interrupts, irq="msi", devices=2, seconds=130)
     yield plan("eight_devices", "8 devices of 16 and 256 MiB", cases.live, devices=8, sizes=("16M", "256M"),
-               memory="768M", append=("guest.memory=8M", "guest.device=16M", "guest.rate=20"), seconds=180)
+               append=(*SMALL, "guest.rate=2"), seconds=180)
     yield plan("beside", "an e1000 and a virtio-rng beside it", cases.live, words_of_qemu=BESIDE)
     yield plan("mixed", "an mserial and an mnvme beside it", cases.live, beside=(("mserial", "1"), ("mnvme", "64M")))
     yield plan("blocked", "a device beside it that cannot migrate",
@@ -40,7 +41,7 @@ def plans(prefix, qemu):
 
 PLANS = [
     *(plan for prefix, qemu in versions() for plan in plans(prefix, qemu)),
-    Plan("v1_intx_not_mapped", Settings(irq="intx"), (cases.live,), group="devices",
+    Plan("v1_intx_not_mapped", Settings(irq="intx", append=SMALL), (cases.live,), group="devices",
          feature="a data section that is not mapped", parameters={"mmap_data_section": 0}, seconds=80),
     *(Plan(f"{prefix}_peers", Settings(qemu=qemu, devices=2, peers=True), (cases.live, cases.trips), group="devices",
            feature="2 devices that write each other's memory", seconds=130)

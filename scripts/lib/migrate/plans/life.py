@@ -128,10 +128,10 @@ def plan(prefix, qemu):
 
 
 PLANS = [
-    Plan("v1_msix", Settings(), (cases.live, cases.trips, cases.other_memory), group="life",
+    Plan("v1_msix", Settings(append=SMALL), (cases.live, cases.trips, cases.other_memory), group="life",
          feature="migrates, there and back", seconds=110, always=True),
-    Plan("v2_qemu11_msix", Settings(qemu="11"), (cases.live,), group="life", feature="migrates, there and back",
-         seconds=70, always=True),
+    Plan("v2_qemu11_msix", Settings(qemu="11", append=SMALL), (cases.live,), group="life",
+         feature="migrates, there and back", seconds=70, always=True),
     Plan("v2_qemu10_switchover_ack",
          Settings(qemu="10", capabilities=(*Settings().capabilities, "switchover-ack")),
          (cases.live, cases.interrupts, cases.trips, cases.other_memory),

@@ -51,7 +51,7 @@ async def balloons(stage):
 
 
 PLANS = [
-    *(Plan(f"{prefix}_memory_on_{kind}", Settings(qemu=qemu, backing=kind),
+    *(Plan(f"{prefix}_memory_on_{kind}", Settings(qemu=qemu, backing=kind, append=SMALL),
            (cases.copied_rings if kind == "ext4" else cases.live,), group="memory", feature=feature, seconds=60)
       for prefix, qemu in versions() for kind, feature in KINDS.items()
       # Only the root of QEMU 10 has mkfs.

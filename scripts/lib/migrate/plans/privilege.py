@@ -27,7 +27,7 @@ async def is_killed(stage):
 
 def plans(prefix, qemu):
     """Yields the plans of a QEMU version."""
-    yield Plan(f"{prefix}_ordinary_user", Settings(qemu=qemu, ordinary_user=True), (cases.copied_rings,),
+    yield Plan(f"{prefix}_ordinary_user", Settings(qemu=qemu, ordinary_user=True, append=SMALL), (cases.copied_rings,),
                group="privilege", feature="an ordinary user, RLIMIT_MEMLOCK 0: the device copies its rings",
                seconds=60)
     yield Plan(f"{prefix}_sandbox", Settings(qemu=qemu, words_of_qemu=SANDBOX, append=SMALL), (cases.live,),
