@@ -37,12 +37,15 @@ def chosen(rng):
         return Settings(qemu=qemu, driver=driver, sizes=("1",), irq="intx", devices=rng.randint(1, 2))
     devices = rng.choices((1, 2, 3), (5, 2, 1))[0]
     return Settings(qemu=qemu, irq=rng.choice(("msix", "msi", "intx")), devices=devices,
-                    sizes=rng.choice((("16M",), ("256M",), ("16M", "256M"))), seed=rng.randrange(1 << 32),
+                    sizes=rng.choices((("16M",), ("256M",), ("16M", "256M")), (4, 1, 1))[0],
+                    seed=rng.randrange(1 << 32),
                     peers=devices > 1 and qemu != "7.2" and rng.random() < 0.3,
                     backing=rng.choices(("anonymous", "memfd", "tmpfs", "numa"), (5, 1, 1, 1))[0],
                     ordinary_user=rng.random() < 0.15,
                     append=(f"guest.rate={rng.choice((20, 100, 400))}",
-                            f"guest.memory={rng.choice(('8M', '32M', '64M'))}"))
+                            # Most of the time of a migration goes by what the guest writes and compares.
+                            f"guest.memory={rng.choices(('8M', '32M', '64M'), (6, 1, 1))[0]}",
+                            f"guest.device={rng.choices(('4M', '16M'), (6, 1))[0]}"))
 
 
 def way(rng, settings):
