@@ -18,10 +18,9 @@ BLOCKS = ("-object", "memory-backend-ram,id=shared,size=1M,share=on",
 
 def plans(prefix, qemu):
     """Yields the plans of a QEMU version."""
-    def plan(name, feature, *tests, seconds=70, parameters=(), **settings):
-        chosen = Settings(qemu=qemu, **{"append": SMALL, **settings})
-        return Plan(f"{prefix}_{name}", chosen, tests, group="devices", feature=feature,
-                    parameters=dict(parameters), seconds=seconds)
+    def plan(name, feature, *tests, seconds=70, parameters=(), append=SMALL, **settings):
+        return Plan(f"{prefix}_{name}", Settings(qemu=qemu, append=append, **settings), tests, group="devices",
+                    feature=feature, parameters=dict(parameters), seconds=seconds)
 
     yield plan("intx", "INTx", cases.live, cases.interrupts, irq="intx", seconds=120)
     yield plan("two_devices_msi", "2 devices, MSI", cases.live, cases.interrupts, irq="msi", devices=2, seconds=130)
