@@ -268,9 +268,13 @@ class Qemu:
         """Whether the guest runs at this QEMU."""
         return (await self.execute("query-status"))["running"]
 
+    async def migration_status(self):
+        """Returns the status of the last migration of this QEMU, or None if there was none."""
+        return (await self.execute("query-migrate")).get("status")
+
     async def has_loaded(self):
         """Whether this QEMU has loaded all of a migration."""
-        return (await self.execute("query-migrate")).get("status") == "completed"
+        return await self.migration_status() == "completed"
 
     async def until_printed(self, what, text, watch=()):
         """Waits until the guest's console has printed a text."""

@@ -44,7 +44,7 @@ async def is_cancelled_too_late(stage):
 
     async def cancel(source, _destination):
         await source.execute("migrate_cancel")
-        status = (await source.execute("query-migrate"))["status"]
+        status = await source.migration_status()
         if status != "completed":
             raise Trouble(f"the migration was completed, and is {status} after migrate_cancel")
 

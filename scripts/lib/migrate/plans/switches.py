@@ -39,22 +39,17 @@ async def attempt(stage, way, meanwhile=None, **parameters):
         await fixture.guest.verify(fixture.running)
 
 
-async def in_colo(source):
-    """Returns whether a destination follows the source by COLO."""
-    return (await source.execute("query-migrate")).get("status") == "colo"
-
-
 async def stays(stage, source, trouble):
     """Raises unless the guest continues at the source after a migration that was refused or failed."""
     fixture = stage.fixture
     for qemu in fixture.qemus:
         if qemu is not source:
             await fixture.drop(qemu)
-    if await in_colo(source):
+    if await source.migration_status() == "colo":
         await source.execute("x-colo-lost-heartbeat")
 
         async def alone():
-            return not await in_colo(source) and await source.is_running()
+            return await source.migration_status() != "colo" and await source.is_running()
 
         await wait.until("the source to go on alone", alone, [fixture.guest])
         stage.finds("fails", "COLO begins. The test ends the destination, and the guest works on at the source.",
